@@ -1,0 +1,139 @@
+"""Messages and records as bytes: one version byte, then MessagePack.
+
+Decoding gives a right value or a clear error, never a wrong value: types are checked by msgspec, positions and
+vector lengths by `check`. What a value means is the business of the handlers.
+"""
+
+import msgspec
+
+from pydsm.core import messages as m
+from pydsm.core.effects import InstanceRecord, Record
+from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.core.ids import Deps, InstanceId
+from pydsm.core.messages import Footprint, Message
+from pydsm.core.status import Status
+
+WIRE_VERSION = 1
+"""First byte of every encoded message and record. A different one is refused."""
+
+_PREFIX = bytes([WIRE_VERSION])
+_encoder = msgspec.msgpack.Encoder()
+_message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+_record_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+
+
+def encode_message(message: Message) -> bytes:
+    """The message as bytes."""
+    return _PREFIX + _encoder.encode(message)
+
+
+def decode_message(data: bytes | memoryview, replicas: int) -> Message:
+    """The message of a peer in a group of `replicas`. Raises PeerFault for anything but a well-formed one."""
+    try:
+        message = _message_decoder.decode(_body(data))
+        check_message(message, replicas)
+    except (ValueError, msgspec.DecodeError) as error:
+        raise PeerFault(f"a message does not parse: {error}; the peer runs other software or sends garbage") from error
+    return message
+
+
+def encode_record(record: Record) -> bytes:
+    """The record as bytes."""
+    return _PREFIX + _encoder.encode(record)
+
+
+def decode_record(data: bytes | memoryview, replicas: int) -> Record:
+    """A stored record. Raises WorldFault for anything but a well-formed one."""
+    try:
+        record = _record_decoder.decode(_body(data))
+        if isinstance(record, InstanceRecord):
+            _check_instance(record.id, replicas)
+            _check_deps((record.deps, record.initial_deps), replicas)
+            _check_batches((record.value, record.initial_batch))
+        elif record.up_to < 0:
+            raise ValueError(f"reservation up to {record.up_to}")
+    except (ValueError, msgspec.DecodeError) as error:
+        raise WorldFault(f"a stored record does not parse: {error}; this replica must rejoin with an empty disk") from error
+    return record
+
+
+def _body(data: bytes | memoryview) -> memoryview:
+    if not data:
+        raise ValueError("it is empty")
+    if data[0] != WIRE_VERSION:
+        raise ValueError(f"it has format version {data[0]}, this is {WIRE_VERSION}")
+    return memoryview(data)[1:]
+
+
+def check_message(message: Message, replicas: int) -> None:
+    """Raises ValueError if the message names a replica or carries a vector that a group of this size cannot have."""
+    match message:
+        case m.Frontier():
+            _check_deps((message.executed, message.known), replicas)
+            return
+        case m.Inquire():
+            for id in message.ids:
+                _check_instance(id, replicas)
+            return
+        case m.PreAccept() | m.Validate():
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.batch,))
+        case m.PreAcceptOk():
+            _check_deps((message.deps,), replicas)
+        case m.Accept() | m.Commit():
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.value,))
+        case m.PrepareOk():
+            _check_deps((message.deps, message.initial_deps), replicas)
+            _check_batches((message.value, message.initial_batch))
+            _check_answer(message)
+        case m.ValidateOk():
+            for invalidator in message.invalidators:
+                _check_instance(invalidator.id, replicas)
+        case _:
+            pass
+    _check_instance(message.id, replicas)
+    ballot = getattr(message, "ballot", None)
+    if ballot is not None and not (ballot.round >= 0 and 0 <= ballot.replica < replicas):
+        raise ValueError(f"ballot {ballot} is of no replica in a group of {replicas}")
+
+
+def _check_instance(id: InstanceId, replicas: int) -> None:
+    if not (0 <= id.leader < replicas and id.index >= 1):
+        raise ValueError(f"instance {id} is of no replica in a group of {replicas}")
+
+
+def _check_deps(vectors: tuple[Deps, ...], replicas: int) -> None:
+    for deps in vectors:
+        if len(deps) != replicas or min(deps) < 0:
+            raise ValueError(f"dependency vector {deps} does not fit a group of {replicas}")
+
+
+def _check_batches(values: tuple[m.Value | None, ...]) -> None:
+    for value in values:
+        if isinstance(value, m.Batch):
+            _check_batch(value)
+
+
+def _check_batch(batch: m.Batch) -> None:
+    if len(batch.request_ids) != len(batch.commands):
+        raise ValueError(f"a batch has {len(batch.request_ids)} request ids for {len(batch.commands)} commands")
+    if any(len(id) != 16 for id in batch.request_ids):
+        raise ValueError("a request id is not 16 bytes long")
+    _check_footprint(batch.footprint)
+
+
+def _check_footprint(footprint: Footprint) -> None:
+    kinds = [kind for kind, _ in footprint.updates]
+    if len(set(kinds)) != len(kinds):
+        raise ValueError("a footprint names one kind of update twice")
+
+
+def _check_answer(message: m.PrepareOk) -> None:
+    complete = {
+        Status.UNKNOWN: True,
+        Status.PRE_ACCEPTED: isinstance(message.value, m.Batch) and message.initial_batch is not None,
+        Status.ACCEPTED: message.value is not None and message.voted is not None,
+    }
+    if not complete.get(message.status, False):
+        raise ValueError(f"a PrepareOk for {message.id} lacks what status {message.status.name} carries")

@@ -1,0 +1,54 @@
+"""The core's settings: frozen, checked once, each with its unit and default."""
+
+from dataclasses import dataclass
+
+from pydsm.core.faults import CallerFault
+from pydsm.core.ids import ReplicaId
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One replica's view of its group. One tick is one millisecond in the runtime.
+
+    Raises CallerFault for a value that cannot work.
+    """
+
+    replica: ReplicaId
+    """This replica: a position in 0 .. `replicas` - 1."""
+    replicas: int
+    """Size of the group, n."""
+    seed: int = 0
+    """Seed of the jitter in timeouts; replicas of one group may share it."""
+    thrifty: bool = False
+    """Ask only as many replicas as a quorum needs, and the others when one of those is late."""
+    fast_timer_ticks: int = 20
+    """How long a leader waits for a fast quorum before it is content with a slow one; also the thrifty widening."""
+    retry_ticks: int = 100
+    """How often an unanswered request is repeated."""
+    recovery_timeout_ticks: int = 500
+    """How long an instance may stay undecided before a replica that knows of it looks into it."""
+    recovery_jitter_ticks: int = 250
+    """Upper bound of the random part of that time, so that two replicas seldom recover the same instance."""
+    backoff_ticks_max: int = 4000
+    """Upper bound of the wait between two recovery attempts at one instance."""
+    scan_ticks: int = 50
+    """How often undecided instances are looked through for late ones."""
+    gossip_ticks: int = 250
+    """How often frontiers are told to peers."""
+    pipeline_instances_max: int = 64
+    """Own instances that may be unexecuted; a proposal beyond is refused with `PipelineFull`."""
+    reservation_block: int = 32
+    """Own indexes reserved on disk at a time. A restart turns at most two blocks of unused ones into nops."""
+    recoveries_max: int = 64
+    """Recoveries led at the same time; further ones wait for the next scan."""
+    inquiry_instances_max: int = 512
+    """Instances asked about in one message."""
+    gap_instances_max: int = 1_000_000
+    """How far beyond what is known a peer may name an instance; one farther away is a PeerFault."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.replica < self.replicas:
+            raise CallerFault(f"replica {self.replica} is not in a group of {self.replicas}: use 0 .. n-1")
+        for name in self.__slots__:
+            if name.endswith(("_ticks", "_max", "_block")) and getattr(self, name) < 1:
+                raise CallerFault(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -1,0 +1,193 @@
+"""Which batches commute, and the dependency vector of a new one.
+
+A relation is exact and symmetric (`conflict`), and gives an index that over-approximates it: naming too much in a
+vector is always safe, naming too little breaks agreement. Vectors come from bulk dict operations over a batch's keys.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from typing import Protocol
+
+from pydsm.core.ids import Deps, InstanceId
+from pydsm.core.messages import Batch, Footprint
+
+
+class ConflictIndex(Protocol):
+    """Every instance whose batch is known, by what it touches."""
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        """Remember that `id` may be decided to be `batch`. Adding the same again changes nothing."""
+        ...
+
+    def conflicts(self, batch: Batch) -> Deps:
+        """Per leader, the highest known index that conflicts with `batch`, or a higher one; 0 for none."""
+        ...
+
+
+class Relation(Protocol):
+    """Which batches may not be executed in either order."""
+
+    def conflict(self, left: Batch, right: Batch) -> bool:
+        """Exact and symmetric; depends on nothing but the two batches, so that every replica agrees."""
+        ...
+
+    def index(self, replicas: int) -> ConflictIndex:
+        """An empty index for a group of this size."""
+        ...
+
+
+Access = bytes | bool
+"""How a column of a footprint touches its keys: False reads, True writes, bytes name a kind of commuting update."""
+
+_READS: Access = False
+_WRITES: Access = True
+
+
+def _columns(footprint: Footprint) -> Iterator[tuple[Access, tuple[bytes, ...]]]:
+    if footprint.reads:
+        yield _READS, footprint.reads
+    if footprint.writes:
+        yield _WRITES, footprint.writes
+    yield from footprint.updates
+
+
+def _accesses_conflict(left: Access, right: Access) -> bool:
+    """Writes conflict with all; reads with reads, and updates with updates of their own kind, do not."""
+    return left is True or right is True or left != right
+
+
+def footprints_conflict(left: Footprint, right: Footprint) -> bool:
+    """Whether some key is touched by both in ways that do not commute, or either is a barrier."""
+    if left.barrier or right.barrier:
+        return True
+    for access, keys in _columns(left):
+        wanted: set[bytes] | None = None
+        for other_access, other_keys in _columns(right):
+            if _accesses_conflict(access, other_access):
+                wanted = wanted or set(keys)
+                if not wanted.isdisjoint(other_keys):
+                    return True
+    return False
+
+
+class DeclaredKeys:
+    """The default: batches conflict when their footprints do."""
+
+    def conflict(self, left: Batch, right: Batch) -> bool:
+        """See `footprints_conflict`."""
+        return footprints_conflict(left.footprint, right.footprint)
+
+    def index(self, replicas: int) -> ConflictIndex:
+        """An index by key."""
+        return _KeyIndex(replicas)
+
+
+class _KeyIndex:
+    """Per kind of access and leader, the highest index that touched each key."""
+
+    def __init__(self, replicas: int) -> None:
+        self._latest: dict[Access, list[dict[bytes, int]]] = {}
+        self._newest = [0] * replicas
+        self._newest_barrier = [0] * replicas
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        leader, index = id
+        in_order = index > self._newest[leader]
+        if in_order:
+            self._newest[leader] = index
+        if batch.footprint.barrier:
+            self._newest_barrier[leader] = max(self._newest_barrier[leader], index)
+        for access, keys in _columns(batch.footprint):
+            latest = self._latest.get(access)
+            if latest is None:
+                latest = self._latest[access] = [{} for _ in self._newest]
+            of_leader = latest[leader]
+            if not in_order:
+                keys = tuple(key for key in keys if of_leader.get(key, 0) < index)
+            of_leader.update(dict.fromkeys(keys, index))
+
+    def conflicts(self, batch: Batch) -> Deps:
+        if batch.footprint.barrier:
+            return tuple(self._newest)
+        found = list(self._newest_barrier)
+        for access, keys in _columns(batch.footprint):
+            for other_access, latest in self._latest.items():
+                if _accesses_conflict(access, other_access):
+                    for leader, of_leader in enumerate(latest):
+                        if of_leader:
+                            found[leader] = max(found[leader], max(map(of_leader.get, keys, repeat(0))))
+        return tuple(found)
+
+
+class EverythingConflicts:
+    """A total order: state machine replication as leaders do it, for machines that cannot name their keys."""
+
+    def conflict(self, left: Batch, right: Batch) -> bool:
+        """Always."""
+        return True
+
+    def index(self, replicas: int) -> ConflictIndex:
+        """Remembers only the newest instance of each leader."""
+        return _NewestIndex(replicas)
+
+
+class _NewestIndex:
+    def __init__(self, replicas: int) -> None:
+        self._newest = [0] * replicas
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        self._newest[id.leader] = max(self._newest[id.leader], id.index)
+
+    def conflicts(self, batch: Batch) -> Deps:
+        return tuple(self._newest)
+
+
+class NothingConflicts:
+    """No order at all but that of barriers: for machines whose commands all commute."""
+
+    def conflict(self, left: Batch, right: Batch) -> bool:
+        """Only where one is a barrier."""
+        return left.footprint.barrier or right.footprint.barrier
+
+    def index(self, replicas: int) -> ConflictIndex:
+        """Remembers only barriers."""
+        return _PairIndex(replicas, self.conflict)
+
+
+class UserRelation:
+    """A user's own relation over single commands; batches conflict when any two of their commands do.
+
+    `conflict` must be symmetric and depend on its arguments alone. The index compares with every known batch from
+    the newest down, so this suits small histories and odd machines; declared keys are the fast way.
+    """
+
+    def __init__(self, conflict: Callable[[bytes, bytes], bool]) -> None:
+        self._conflict = conflict
+
+    def conflict(self, left: Batch, right: Batch) -> bool:
+        """Whether any pair of commands conflicts, or either batch is a barrier."""
+        if left.footprint.barrier or right.footprint.barrier:
+            return True
+        return any(self._conflict(one, other) for one in left.commands for other in right.commands)
+
+    def index(self, replicas: int) -> ConflictIndex:
+        """An index that asks the relation itself."""
+        return _PairIndex(replicas, self.conflict)
+
+
+class _PairIndex:
+    def __init__(self, replicas: int, conflict: Callable[[Batch, Batch], bool]) -> None:
+        self._conflict = conflict
+        self._batches: list[dict[int, Batch]] = [{} for _ in range(replicas)]
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        self._batches[id.leader][id.index] = batch
+
+    def conflicts(self, batch: Batch) -> Deps:
+        return tuple(self._newest_conflict(of_leader, batch) for of_leader in self._batches)
+
+    def _newest_conflict(self, of_leader: dict[int, Batch], batch: Batch) -> int:
+        for index in sorted(of_leader, reverse=True):
+            if self._conflict(of_leader[index], batch):
+                return index
+        return 0

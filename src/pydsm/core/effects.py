@@ -1,0 +1,83 @@
+"""What the core wants done, as plain values in the one legal order (PROTOCOL 6).
+
+Only `runtime/perform` performs them:
+
+1. `early` messages may leave at once: they report nothing that a crash could take back;
+2. `records` become durable, in one group commit, together with whatever `lazy_records` are at hand;
+3. then, and only then: `sends` leave, `executions` reach the state machine, `aborts` reach the clients.
+
+The effects of one turn are finished before those of the next begin at step 3. A message in `sends` that names the
+sender itself is given back to `Replica.receive` at step 3: that is how a replica's own vote counts only when durable.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from pydsm.core.ballots import Ballot
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
+from pydsm.core.status import Status
+from pydsm.core.messages import Batch, Message, Value
+
+
+class InstanceRecord(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """The whole durable state of an instance; a later record of the same id replaces it."""
+
+    id: InstanceId
+    status: Status
+    promised: Ballot
+    voted: Ballot | None
+    value: Value | None
+    deps: Deps
+    initial_batch: Batch | None
+    initial_deps: Deps
+
+
+class ReservationRecord(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """This replica may have used its own indexes up to and including `up_to`; a later record replaces it."""
+
+    up_to: int
+
+
+Record = InstanceRecord | ReservationRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """One message for several replicas: encoded once."""
+
+    to: tuple[ReplicaId, ...]
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Execute:
+    """Apply this batch next. `id.leader` answers the clients of its requests with the results."""
+
+    id: InstanceId
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """These requests, proposed here, were decided nop: definitely not executed by this instance."""
+
+    id: InstanceId
+    request_ids: tuple[RequestId, ...]
+
+
+@dataclass(slots=True)
+class Effects:
+    """Everything that one turn asks for. Empty lists mean that there is nothing of the kind to do."""
+
+    early: list[Send] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    lazy_records: list[Record] = field(default_factory=list)
+    sends: list[Send] = field(default_factory=list)
+    executions: list[Execute] = field(default_factory=list)
+    aborts: list[Abort] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(
+            self.early or self.records or self.lazy_records or self.sends or self.executions or self.aborts
+        )

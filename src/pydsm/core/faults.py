@@ -1,0 +1,21 @@
+"""The four roots of what can go wrong. A "no" of the protocol is a message and never one of these."""
+
+
+class PyDSMError(Exception):
+    """Root of every exception that PyDSM raises on purpose."""
+
+
+class CallerFault(PyDSMError):
+    """The caller broke the contract of a call or of a configuration; nothing happened."""
+
+
+class PeerFault(PyDSMError):
+    """Another process sent what no correct peer sends; the message was dropped, the connection should be too."""
+
+
+class WorldFault(PyDSMError):
+    """Disk, network or operating system failed us; what was acknowledged before stays acknowledged."""
+
+
+class BrokenInvariant(PyDSMError):
+    """We are wrong. The replica stops at once and keeps its evidence; going on could lose data."""

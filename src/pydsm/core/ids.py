@@ -1,0 +1,52 @@
+"""Names of things: replicas, instances, requests; and the dependency vector.
+
+Indexes start at 1, so that 0 in a dependency vector means "nothing of this leader".
+"""
+
+from typing import NamedTuple, NewType
+
+ReplicaId = NewType("ReplicaId", int)
+"""Position of a replica in every dependency vector; 0-based, never used again after the replica has left."""
+
+RequestId = NewType("RequestId", bytes)
+"""16 bytes, a valid UUID (version 7 layout), ordered by time. See `request_id`."""
+
+Tick = NewType("Tick", int)
+"""The core's only notion of time: a count that its caller advances (one tick is one millisecond in the runtime)."""
+
+Deps = tuple[int, ...]
+"""One entry per replica: `deps[r] == k` means "after every instance of r up to and including k"."""
+
+
+class InstanceId(NamedTuple):
+    """The unit of agreement, named by the replica that first proposes it and its position there (from 1)."""
+
+    leader: ReplicaId
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.leader}.{self.index}"
+
+
+def covers(deps: Deps, instance: InstanceId) -> bool:
+    """Whether `deps` orders its owner after `instance` (PROTOCOL 1, "covers")."""
+    return instance.index <= deps[instance.leader]
+
+
+def merge(left: Deps, right: Deps) -> Deps:
+    """Element-wise max: orders after everything that either vector names."""
+    return tuple(map(max, left, right))
+
+
+_SESSION_BITS = 30
+_SEQUENCE_BITS = 32
+
+
+def request_id(timestamp_ms: int, replica: ReplicaId, session: int, sequence: int) -> RequestId:
+    """A request's name: Unix time in ms (48 bits), first replica (12), session (30), sequence (32), as a UUIDv7.
+
+    Values are reduced to their widths; the result compares in order of time.
+    """
+    tail = ((session % (1 << _SESSION_BITS)) << _SEQUENCE_BITS) | (sequence % (1 << _SEQUENCE_BITS))
+    number = (timestamp_ms % (1 << 48)) << 80 | 0x7 << 76 | (replica % (1 << 12)) << 64 | 0b10 << 62 | tail
+    return RequestId(number.to_bytes(16, "big"))

@@ -1,0 +1,51 @@
+"""What a state machine is to PyDSM: footprints before agreement, batches after it.
+
+A machine sees the same conflicting commands in the same order on every replica, so it must be deterministic: time is
+`timestamp_ms` as agreed, and nothing else may come from outside.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pydsm.core.messages import Footprint
+
+
+class CommandFailed(Exception):
+    """The result of a command that refused or raised: its effects are undone, and every replica agrees on it.
+
+    Attributes:
+        message: what the client is told.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CommandFailed) and other.message == self.message
+
+    def __hash__(self) -> int:
+        return hash(self.message)
+
+
+Result = object
+"""What a command gives back; a CommandFailed instance (returned, never raised) when it failed."""
+
+
+class StateMachine(Protocol):
+    """The batch form, which is the fast one."""
+
+    def footprint(self, commands: Sequence[bytes]) -> Footprint:
+        """The keys that these commands touch together. Must not depend on the state.
+
+        Raises CallerFault for a command that does not parse; such a command never reaches agreement.
+        """
+        ...
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        """Execute one agreed batch; one result per command, in order. Never raises for what a command did."""
+        ...
+
+    def digest(self) -> bytes:
+        """32 bytes that are equal on two replicas exactly when their states are."""
+        ...

@@ -1,0 +1,25 @@
+"""What is durable: one replica's records, behind a small blocking interface.
+
+A store is used from one thread at a time; the runtime gives it a thread of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pydsm.core.effects import Record
+
+
+class Store(Protocol):
+    """Keeps the latest record of each instance and the latest reservation."""
+
+    def load(self) -> list[Record]:
+        """Everything kept, reservation first, then instances in order of their ids. Raises WorldFault on damage."""
+        ...
+
+    def write(self, records: Sequence[Record]) -> None:
+        """Keep these, all or none; on return they survive a power cut. Raises WorldFault if that cannot be promised."""
+        ...
+
+    def close(self) -> None:
+        """Release the files. Closing twice is allowed."""
+        ...
