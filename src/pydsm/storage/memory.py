@@ -1,0 +1,55 @@
+"""A store that forgets everything when the process ends: for tests, and for groups that prefer speed to restarts.
+
+A replica that used it and restarts is a new replica to its peers, because its incarnation is new.
+"""
+
+import secrets
+from collections.abc import Sequence
+
+from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.faults import CallerFault
+from pydsm.core.ids import InstanceId, ReplicaId
+
+
+class MemoryStore:
+    """Keeps records as they are. Writes are done when they return."""
+
+    def __init__(self) -> None:
+        self.incarnation = secrets.randbits(64)
+        """Drawn anew for every store, since nothing of an earlier one is left."""
+        self._instances: dict[InstanceId, InstanceRecord] = {}
+        self._reservation: ReservationRecord | None = None
+        self._peers: dict[ReplicaId, int] = {}
+        self._closed = False
+
+    def load(self) -> list[Record]:
+        """See `storage.base.Store`."""
+        self._must_be_open()
+        reservation: list[Record] = [] if self._reservation is None else [self._reservation]
+        return [*reservation, *(self._instances[id] for id in sorted(self._instances))]
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See `storage.base.Store`."""
+        self._must_be_open()
+        for record in records:
+            if isinstance(record, InstanceRecord):
+                self._instances[record.id] = record
+            else:
+                self._reservation = record
+
+    def close(self) -> None:
+        """Nothing can be loaded or written afterwards."""
+        self._closed = True
+
+    def peers(self) -> dict[ReplicaId, int]:
+        """Incarnation of every peer met so far."""
+        return dict(self._peers)
+
+    def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
+        """Keep a peer's incarnation, for `peers`."""
+        self._must_be_open()
+        self._peers[replica] = incarnation
+
+    def _must_be_open(self) -> None:
+        if self._closed:
+            raise CallerFault("the store is closed: open a new one")

@@ -1,0 +1,241 @@
+"""The default store: one SQLite file in WAL mode with full synchronisation, one transaction per write.
+
+Decides how records lie on disk and refuses what it must not touch: a directory of another replica, group or format,
+one in use by another process, and damaged records. Leaves what records mean to the core.
+
+Rows carry a checksum of their own because the file format has none: a flipped bit must be named, never executed.
+"""
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from zlib import crc32
+
+from pydsm.core.codec import decode_record, encode_record
+from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.storage.identity import Identity
+
+FORMAT_VERSION = 1
+"""Layout of the file. A higher one was written by a newer PyDSM and is refused."""
+
+DATABASE_NAME = "replica.sqlite"
+"""Holds everything."""
+
+LOCK_NAME = "lock.sqlite"
+"""Held in an exclusive transaction while the store is open, so that tools may still read the database."""
+
+_INDEX_BITS = 40
+_WAL_PAGES_BEFORE_CHECKPOINT = 4000
+
+_SCHEMA = f"""
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE peers (replica INTEGER PRIMARY KEY, incarnation TEXT NOT NULL);
+CREATE TABLE reservation (id INTEGER PRIMARY KEY CHECK (id = 0), checksum INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE TABLE instances (
+    id INTEGER PRIMARY KEY,
+    checksum INTEGER NOT NULL,
+    record BLOB NOT NULL,
+    leader INTEGER GENERATED ALWAYS AS (id >> {_INDEX_BITS}) VIRTUAL,
+    position INTEGER GENERATED ALWAYS AS (id & {(1 << _INDEX_BITS) - 1}) VIRTUAL
+);
+"""
+
+_KEEP_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES (?, ?, ?)"
+_KEEP_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
+
+
+class SqliteStore:
+    """The store of one replica in one directory, which is made if it is missing.
+
+    Raises WorldFault when the directory is another replica's, in use, damaged or not writable. Used from one thread
+    at a time, not necessarily the one that opened it.
+    """
+
+    def __init__(self, directory: Path, identity: Identity) -> None:
+        self._directory = directory
+        self._identity = identity
+        self._lock: sqlite3.Connection | None = None
+        self._database: sqlite3.Connection | None = None
+        try:
+            _make_directory(directory)
+            self._lock = self._take_lock()
+            self._database = _connect(directory / DATABASE_NAME)
+            self._database.executescript(
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+                f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_BEFORE_CHECKPOINT};"
+            )
+            self.incarnation = self._claim()
+        except (sqlite3.Error, OSError) as error:
+            self.close()
+            raise WorldFault(f"cannot use data directory {directory}: {error}; check it, or give another one") from error
+        except WorldFault:
+            self.close()
+            raise
+
+    def load(self) -> list[Record]:
+        """See `storage.base.Store`."""
+        database = self._open_database()
+        try:
+            reservations = database.execute("SELECT id, checksum, record FROM reservation").fetchall()
+            instances = database.execute("SELECT id, checksum, record FROM instances ORDER BY id").fetchall()
+        except sqlite3.Error as error:
+            raise self._damaged("the database", str(error)) from error
+        return [self._decode(*row, of=ReservationRecord) for row in reservations] + [
+            self._decode(*row, of=InstanceRecord) for row in instances
+        ]
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See `storage.base.Store`. Of several records of one instance only the last reaches the disk."""
+        database = self._open_database()
+        latest = {_row_id(record): record for record in records}
+        rows = [(id, *_checked(id, encode_record(record))) for id, record in latest.items()]
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                database.executemany(_KEEP_INSTANCE, [row for row in rows if row[0]])
+                database.executemany(_KEEP_RESERVATION, [row for row in rows if not row[0]])
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise WorldFault(
+                f"cannot write to {self._directory}: {error}; free space or mend the disk, then start the replica again"
+            ) from error
+
+    def close(self) -> None:
+        """See `storage.base.Store`."""
+        for connection in (self._database, self._lock):
+            if connection is not None:
+                connection.close()
+        self._database = self._lock = None
+
+    def peers(self) -> dict[ReplicaId, int]:
+        """Incarnation of every peer met so far, in this life and earlier ones."""
+        rows = self._open_database().execute("SELECT replica, incarnation FROM peers").fetchall()
+        return {ReplicaId(replica): int(incarnation, 16) for replica, incarnation in rows}
+
+    def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
+        """Keep a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
+        try:
+            self._open_database().execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}"))
+        except sqlite3.Error as error:
+            raise WorldFault(f"cannot write to {self._directory}: {error}") from error
+
+    def _open_database(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise CallerFault(f"the store in {self._directory} is closed: open it again")
+        return self._database
+
+    def _take_lock(self) -> sqlite3.Connection:
+        lock = _connect(self._directory / LOCK_NAME)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            lock.close()
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            raise WorldFault(
+                f"data directory {self._directory} is in use by another process: stop that one, or give another directory"
+            ) from error
+        return lock
+
+    def _claim(self) -> int:
+        """Check that the file is ours, or make it so if it is new; gives the incarnation."""
+        database = self._open_database()
+        if database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone() is None:
+            return self._create(database)
+        try:
+            found = dict(database.execute("SELECT name, value FROM meta").fetchall())
+        except sqlite3.Error as error:
+            raise self._damaged("the meta table", str(error)) from error
+        self._check_meta(found)
+        try:
+            return int(found["incarnation"], 16)
+        except (KeyError, ValueError) as error:
+            raise self._damaged("the incarnation in the meta table", str(error)) from error
+
+    def _check_meta(self, found: dict[str, str]) -> None:
+        version = found.get("format", "none")
+        if version != str(FORMAT_VERSION):
+            raise WorldFault(
+                f"data directory {self._directory} has format {version}, this PyDSM reads format {FORMAT_VERSION}: "
+                "run the PyDSM that wrote it"
+            )
+        for name, wanted in self._meta().items():
+            if found.get(name) != wanted:
+                raise WorldFault(
+                    f"data directory {self._directory} belongs to another replica: its {name} is {found.get(name)}, "
+                    f"not {wanted}; give the directory of this replica, or an empty one for a new member"
+                )
+
+    def _create(self, database: sqlite3.Connection) -> int:
+        incarnation = secrets.randbits(64)
+        meta = {"format": str(FORMAT_VERSION), "incarnation": f"{incarnation:016x}", **self._meta()}
+        database.executescript("BEGIN EXCLUSIVE;" + _SCHEMA)
+        database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        database.execute("COMMIT")
+        return incarnation
+
+    def _meta(self) -> dict[str, str]:
+        identity = self._identity
+        return {
+            "group": identity.group,
+            "group size": str(identity.replicas),
+            "replica": identity.name,
+            "replica id": str(identity.replica),
+        }
+
+    def _decode(self, id: int, checksum: int, data: bytes, *, of: type[Record]) -> Record:
+        if not isinstance(data, bytes) or crc32(data, id & 0xFFFFFFFF) != checksum:
+            raise self._damaged(_what(id), "its checksum differs")
+        try:
+            record = decode_record(data, self._identity.replicas)
+        except WorldFault as error:
+            raise self._damaged(_what(id), str(error)) from error
+        if not isinstance(record, of) or _row_id(record) != id:
+            raise self._damaged(_what(id), "it is stored under another name")
+        return record
+
+    def _damaged(self, what: str, how: str) -> WorldFault:
+        return WorldFault(
+            f"{what} in {self._directory / DATABASE_NAME} is damaged: {how}. Starting with it could break agreement: "
+            "keep the directory as evidence and have this replica join again as a new member with an empty one"
+        )
+
+
+def _row_id(record: Record) -> int:
+    """0 is the reservation; instances are in order of their ids."""
+    return record.id.leader << _INDEX_BITS | record.id.index if isinstance(record, InstanceRecord) else 0
+
+
+def _what(row_id: int) -> str:
+    if row_id == 0:
+        return "the index reservation"
+    return f"the record of instance {InstanceId(ReplicaId(row_id >> _INDEX_BITS), row_id & ((1 << _INDEX_BITS) - 1))}"
+
+
+def _checked(row_id: int, data: bytes) -> tuple[int, bytes]:
+    return crc32(data, row_id & 0xFFFFFFFF), data
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def _make_directory(directory: Path) -> None:
+    """A new directory's name must survive a power cut as well as what is in it."""
+    if directory.is_dir():
+        return
+    directory.mkdir(parents=True)
+    if os.name == "posix":
+        parent = os.open(directory.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)

@@ -1,0 +1,129 @@
+"""What the SQLite store keeps across restarts, and what it refuses."""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pydsm.core.effects import ReservationRecord
+from pydsm.core.faults import WorldFault
+from pydsm.core.ids import ReplicaId
+from pydsm.storage.identity import Identity
+from pydsm.storage.sqlite import DATABASE_NAME, SqliteStore
+from tests.unit.storage.records import IDENTITY, instance_record
+
+
+def filled(directory: Path) -> None:
+    """Make a closed store of two instances and a reservation."""
+    store = SqliteStore(directory, IDENTITY)
+    store.write([ReservationRecord(32), instance_record(0, 1), instance_record(2, 17)])
+    store.close()
+
+
+def alter(directory: Path, statement: str) -> None:
+    """Change the file behind the store's back."""
+    database = sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)
+    database.execute(statement)
+    database.close()
+
+
+def test_reopened_store_has_its_records_incarnation_and_peers(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "new" / "data", IDENTITY)
+    store.write([instance_record(1, 1)])
+    store.remember_peer(ReplicaId(2), 5)
+    incarnation = store.incarnation
+    store.close()
+    reopened = SqliteStore(tmp_path / "new" / "data", IDENTITY)
+    assert reopened.load() == [instance_record(1, 1)]
+    assert reopened.incarnation == incarnation
+    assert reopened.peers() == {2: 5}
+
+
+def test_database_is_synchronised_fully(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    database = store._open_database()
+    assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert database.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_second_user_of_a_directory_is_refused(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    with pytest.raises(WorldFault, match="in use by another process"):
+        SqliteStore(tmp_path, IDENTITY)
+    store.close()
+    SqliteStore(tmp_path, IDENTITY).close()
+
+
+def test_open_database_can_be_read_by_tools(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    store.write([instance_record(2, 17)])
+    reader = sqlite3.connect(f"file:{tmp_path / DATABASE_NAME}?mode=ro", uri=True)
+    assert reader.execute("SELECT leader, position FROM instances").fetchall() == [(2, 17)]
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (replace(IDENTITY, group="elsewhere"), "group is test, not elsewhere"),
+        (replace(IDENTITY, name="r2"), "replica is r1, not r2"),
+        (replace(IDENTITY, replica=ReplicaId(1)), "replica id is 0, not 1"),
+        (replace(IDENTITY, replicas=5), "group size is 3, not 5"),
+    ],
+)
+def test_directory_of_another_replica_is_refused(tmp_path: Path, other: Identity, named: str) -> None:
+    filled(tmp_path)
+    with pytest.raises(WorldFault, match=named):
+        SqliteStore(tmp_path, other)
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
+    alter(tmp_path, "UPDATE meta SET value = '2' WHERE name = 'format'")
+    with pytest.raises(WorldFault, match="has format 2, this PyDSM reads format 1"):
+        SqliteStore(tmp_path, IDENTITY)
+
+
+def test_damaged_meta_table_is_named(tmp_path: Path) -> None:
+    filled(tmp_path)
+    alter(tmp_path, "DELETE FROM meta WHERE name = 'incarnation'")
+    with pytest.raises(WorldFault, match="incarnation in the meta table"):
+        SqliteStore(tmp_path, IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("UPDATE instances SET record = zeroblob(40) WHERE leader = 2", "instance 2.17 .*checksum"),
+        ("UPDATE instances SET record = 'text' WHERE leader = 2", "instance 2.17 .*checksum"),
+        ("UPDATE instances SET id = id + 1 WHERE leader = 2", "instance 2.18 .*checksum"),
+        ("UPDATE reservation SET checksum = checksum + 1", "index reservation .*checksum"),
+        ("DROP TABLE instances", "the database .*instances"),
+    ],
+)
+def test_damaged_record_is_named(tmp_path: Path, damage: str, named: str) -> None:
+    filled(tmp_path)
+    alter(tmp_path, damage)
+    with pytest.raises(WorldFault, match=named):
+        SqliteStore(tmp_path, IDENTITY).load()
+
+
+def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / DATABASE_NAME).write_bytes(b"not a database, " * 400)
+    with pytest.raises(WorldFault, match="cannot use data directory"):
+        SqliteStore(tmp_path, IDENTITY)
+
+
+def test_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WorldFault, match="cannot use data directory"):
+        SqliteStore(tmp_path / "file" / "data", IDENTITY)
+
+
+def test_failed_write_keeps_nothing_of_the_group(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    alter(tmp_path, "CREATE TRIGGER full BEFORE INSERT ON reservation BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    with pytest.raises(WorldFault, match="cannot write .*disk is full"):
+        store.write([instance_record(0, 1), ReservationRecord(32)])
+    assert store.load() == []
