@@ -53,7 +53,9 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
         elif record.up_to < 0:
             raise ValueError(f"reservation up to {record.up_to}")
     except (ValueError, msgspec.DecodeError) as error:
-        raise WorldFault(f"a stored record does not parse: {error}; this replica must rejoin with an empty disk") from error
+        raise WorldFault(
+            f"a stored record does not parse: {error}; this replica must rejoin with an empty disk"
+        ) from error
     return record
 
 

@@ -78,6 +78,4 @@ class Effects:
     aborts: list[Abort] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(
-            self.early or self.records or self.lazy_records or self.sends or self.executions or self.aborts
-        )
+        return bool(self.early or self.records or self.lazy_records or self.sends or self.executions or self.aborts)

@@ -22,7 +22,7 @@ class InstanceId(NamedTuple):
     """The unit of agreement, named by the replica that first proposes it and its position there (from 1)."""
 
     leader: ReplicaId
-    index: int
+    index: int  # type: ignore[assignment]  # the protocol's word; it hides tuple.index, which nobody calls
 
     def __str__(self) -> str:
         return f"{self.leader}.{self.index}"
@@ -36,6 +36,13 @@ def covers(deps: Deps, instance: InstanceId) -> bool:
 def merge(left: Deps, right: Deps) -> Deps:
     """Element-wise max: orders after everything that either vector names."""
     return tuple(map(max, left, right))
+
+
+def with_instance(deps: Deps, instance: InstanceId) -> Deps:
+    """The least vector that covers `instance` besides everything in `deps`."""
+    if covers(deps, instance):
+        return deps
+    return (*deps[: instance.leader], instance.index, *deps[instance.leader + 1 :])
 
 
 _SESSION_BITS = 30

@@ -1,0 +1,220 @@
+"""How a leader commits: the fast path, the slow path, thrifty asking, repetition (PROTOCOL 3; EPaxos*, commit).
+
+Guards: a fast commit only on a fast quorum of unchanged vectors, one vote per replica, answers only of the phase's
+ballot. The own vote is a message to itself, so it counts when it is durable and not before.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from pydsm.core.acceptor import Acceptor
+from pydsm.core.ballots import Ballot, initial_ballot
+from pydsm.core.effects import ReservationRecord
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge
+from pydsm.core.messages import Accept, AcceptOk, Batch, Commit, PreAccept, PreAcceptOk, Value
+from pydsm.core.phases import Accepting, PreAccepting
+from pydsm.core.quorums import Quorums
+from pydsm.core.state import ReplicaState
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineFull:
+    """Nothing was proposed: as many own instances are unexecuted as may be. Propose again after an execution."""
+
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFast:
+    """A fast quorum reports the initial vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptSlow:
+    """Go on with this vector, the merge of all answers."""
+
+    deps: Deps
+
+
+@dataclass(frozen=True, slots=True)
+class AskMore:
+    """Those asked so far cannot be enough, or one of them is late: ask everyone."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAsking:
+    """Nothing to decide yet."""
+
+
+def decide_pre_accept(
+    initial: Deps,
+    answers: Collection[Deps],
+    *,
+    outstanding: int,
+    unasked: int,
+    late: bool,
+    quorums: Quorums,
+) -> CommitFast | AcceptSlow | AskMore | KeepAsking:
+    """What the leader does with the vectors that have come in.
+
+    Args:
+        answers: one vector per replica that answered, the leader's own included.
+        outstanding: replicas that were asked and have neither answered nor refused.
+        unasked: replicas that were not asked, which only a thrifty leader has.
+        late: whether the fast timer has fired.
+    """
+    unchanged = sum(deps == initial for deps in answers)
+    if unchanged >= quorums.fast:
+        return CommitFast()
+    fast_possible = unchanged + outstanding >= quorums.fast
+    if len(answers) >= quorums.slow and (late or not fast_possible):
+        merged = initial
+        for deps in answers:
+            merged = merge(merged, deps)
+        return AcceptSlow(merged)
+    if unasked and (late or not fast_possible):
+        return AskMore()
+    return KeepAsking()
+
+
+class Proposer:
+    """The leading half of a replica in round 0, and the Accept step of every ballot."""
+
+    def __init__(self, state: ReplicaState, acceptor: Acceptor) -> None:
+        self._state = state
+        self._acceptor = acceptor
+        self._next_index = 1
+        self._reserved = 0
+        self._durably_reserved = 0
+        self._reserving_index = 0
+        self._round_trip_ticks = dict.fromkeys(state.peers, 0.0)
+
+    def restore(self, reserved: int) -> None:
+        """Begin above every index that may have been used before."""
+        self._next_index = self._state.first_index = reserved + 1
+        self._reserved = self._durably_reserved = reserved
+
+    def propose(self, batch: Batch) -> InstanceId | PipelineFull:
+        """Lead a new instance."""
+        state = self._state
+        if state.in_flight >= state.config.pipeline_instances_max:
+            return PipelineFull(state.in_flight)
+        id = InstanceId(state.me, self._next_index)
+        self._next_index += 1
+        state.in_flight += 1
+        state.counters.proposed += 1
+        self._reserve(id)
+        initial = state.log.conflicts(batch)
+        instance = state.log.instance(id)
+        state.log.pre_accept(instance, batch, initial, initial)
+        state.persist(instance)
+        asked = self._first_asked(state.quorums.fast)
+        deadline = Tick(state.now + state.config.fast_timer_ticks)
+        state.leading[id] = PreAccepting(instance.promised, batch, initial, asked, state.now, deadline)
+        request = PreAccept(id, batch, initial)
+        if id.index <= self._durably_reserved:
+            state.outbox.send_early(asked, request)
+        else:
+            state.outbox.send(asked, request)
+        state.outbox.send((state.me,), PreAcceptOk(id, initial))
+        return id
+
+    def _reserve(self, id: InstanceId) -> None:
+        """Reserve indexes half a block ahead, so that in steady work the reservation is durable before its use."""
+        block = self._state.config.reservation_block
+        if id.index > self._reserved - block // 2:
+            self._reserved = max(self._reserved, id.index - 1) + block
+            self._reserving_index = id.index
+            self._state.outbox.persist(ReservationRecord(self._reserved))
+
+    def _first_asked(self, quorum: int) -> tuple[ReplicaId, ...]:
+        peers = self._state.peers
+        if not self._state.config.thrifty:
+            return peers
+        nearest = sorted(peers, key=lambda peer: (self._round_trip_ticks[peer], peer))
+        return tuple(sorted(nearest[: quorum - 1]))
+
+    def on_pre_accept_ok(self, sender: ReplicaId, message: PreAcceptOk) -> None:
+        """Count a vector. The own one also tells that the reservation made with it, or before it, is durable."""
+        if sender == self._state.me and message.id.index >= self._reserving_index:
+            self._durably_reserved = self._reserved
+        phase = self._state.leading.get(message.id)
+        if not isinstance(phase, PreAccepting):
+            return
+        if phase.record(sender, message.deps):
+            self._state.log.hear_of(message.deps)
+            self._measure(sender, phase)
+            self._step(message.id, phase, late=False)
+
+    def _measure(self, sender: ReplicaId, phase: PreAccepting) -> None:
+        if sender in self._round_trip_ticks:
+            taken = self._state.now - phase.started
+            self._round_trip_ticks[sender] += (taken - self._round_trip_ticks[sender]) / 8
+
+    def _step(self, id: InstanceId, phase: PreAccepting, *, late: bool) -> None:
+        state = self._state
+        heard = {*phase.answers, *phase.refused}
+        decision = decide_pre_accept(
+            phase.initial,
+            phase.answers.values(),
+            outstanding=sum(replica not in heard for replica in (*phase.asked, state.me)),
+            unasked=len(state.peers) - len(phase.asked),
+            late=late,
+            quorums=state.quorums,
+        )
+        match decision:
+            case CommitFast():
+                state.counters.fast += 1
+                state.decide(id, phase.batch, phase.initial, durable_first=True)
+                state.outbox.send(state.peers, Commit(id, phase.batch, phase.initial))
+            case AcceptSlow(deps):
+                state.counters.slow += 1
+                self.start_accept(id, phase.ballot, phase.batch, deps)
+            case AskMore():
+                missing = tuple(peer for peer in state.peers if peer not in phase.asked)
+                phase.asked = state.peers
+                state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
+            case KeepAsking():
+                pass
+
+    def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
+        """Ask for votes in a ballot that this replica leads."""
+        state = self._state
+        asked = self._first_asked(state.quorums.slow)
+        deadline = Tick(state.now + state.config.retry_ticks)
+        if state.config.thrifty:
+            deadline = Tick(state.now + state.config.fast_timer_ticks)
+        state.leading[id] = Accepting(ballot, value, deps, asked, deadline)
+        request = Accept(id, ballot, value, deps)
+        state.outbox.send_early(asked, request)
+        self._acceptor.on_accept(state.me, request)
+
+    def on_accept_ok(self, sender: ReplicaId, message: AcceptOk) -> None:
+        """Count a vote of the phase's own ballot; `quorums.slow` of them decide."""
+        state = self._state
+        phase = state.leading.get(message.id)
+        if not isinstance(phase, Accepting) or message.ballot != phase.ballot:
+            return
+        if phase.record(sender) and len(phase.votes) >= state.quorums.slow:
+            if phase.ballot != initial_ballot(message.id):
+                state.counters.recovered += 1
+            state.decide(message.id, phase.value, phase.deps)
+            state.outbox.send(state.peers, Commit(message.id, phase.value, phase.deps))
+
+    def on_refused(self, id: InstanceId, phase: PreAccepting) -> None:
+        """A refusal may have made the fast path impossible."""
+        self._step(id, phase, late=False)
+
+    def on_deadline(self, id: InstanceId, phase: PreAccepting | Accepting) -> None:
+        """Widen, fall back to the slow path, or repeat the question to those who have not answered."""
+        state = self._state
+        phase.deadline = Tick(state.now + state.config.retry_ticks)
+        if isinstance(phase, PreAccepting):
+            silent = tuple(peer for peer in phase.asked if peer not in phase.answers)
+            self._step(id, phase, late=True)
+            if state.leading.get(id) is phase:
+                state.outbox.send(silent, PreAccept(id, phase.batch, phase.initial))
+        else:
+            phase.asked = state.peers
+            silent = tuple(peer for peer in state.peers if peer not in phase.votes)
+            state.outbox.send(silent, Accept(id, phase.ballot, phase.value, phase.deps))

@@ -1,0 +1,174 @@
+"""What one replica knows: its instances, what they conflict with, and which are not executed yet.
+
+Guards the rule that the conflict index covers every instance whose batch is known, whichever message brought it
+(PROTOCOL 2), and answers Validate exactly (PROTOCOL 4). Deciding anything is left to the rooms that call it.
+"""
+
+from pydsm.core.ballots import Ballot
+from pydsm.core.conflicts import Relation
+from pydsm.core.faults import BrokenInvariant, PeerFault
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
+from pydsm.core.instance import Instance
+from pydsm.core.messages import NOP, Batch, Invalidator, Nop, Value
+from pydsm.core.status import Status
+
+
+class Log:
+    """Instances of all leaders at one replica.
+
+    `unexecuted[r]` maps the indexes of leader r that are heard of but not executed to the tick at which they were
+    first heard of, in ascending order; what is below its first entry is never looked at again.
+    """
+
+    def __init__(self, replicas: int, relation: Relation, gap_instances_max: int) -> None:
+        self.relation = relation
+        self.instances: dict[InstanceId, Instance] = {}
+        self.unexecuted: list[dict[int, Tick]] = [{} for _ in range(replicas)]
+        self.no_deps: Deps = (0,) * replicas
+        self.now = Tick(0)
+        self._known = [0] * replicas
+        self._index = relation.index(replicas)
+        self._floor = self.no_deps
+        self._opaque_nops: dict[InstanceId, None] = {}
+        self._gap_instances_max = gap_instances_max
+
+    @property
+    def known(self) -> Deps:
+        """Per leader, the highest index heard of in any message or vector."""
+        return tuple(self._known)
+
+    @property
+    def frontier(self) -> Deps:
+        """Per leader, the contiguous prefix that is executed."""
+        return tuple(
+            next(iter(unexecuted), known + 1) - 1
+            for unexecuted, known in zip(self.unexecuted, self._known, strict=True)
+        )
+
+    def hear_of(self, deps: Deps) -> None:
+        """Note that these instances and all before them exist. Raises PeerFault for one absurdly far away."""
+        for leader, index in enumerate(deps):
+            if index > self._known[leader]:
+                self._hear_of(leader, index)
+
+    def hear_of_restored(self, deps: Deps) -> None:
+        """The same for what the own disk says, which may be any distance away."""
+        for leader, index in enumerate(deps):
+            if index > self._known[leader]:
+                self._extend(leader, index)
+
+    def _hear_of(self, leader: int, index: int) -> None:
+        known = self._known[leader]
+        if index - known > self._gap_instances_max:
+            raise PeerFault(
+                f"instance {leader}.{index} is {index - known} beyond what is known, more than "
+                f"{self._gap_instances_max}: a wrong peer, or a replica too far behind, which must rejoin"
+            )
+        self._extend(leader, index)
+
+    def _extend(self, leader: int, index: int) -> None:
+        known = self._known[leader]
+        self.unexecuted[leader].update(dict.fromkeys(range(known + 1, index + 1), self.now))
+        self._known[leader] = index
+
+    def instance(self, id: InstanceId) -> Instance:
+        """The instance, made if this is the first that is heard of it."""
+        instance = self.instances.get(id)
+        if instance is None:
+            if id.index > self._known[id.leader]:
+                self._hear_of(id.leader, id.index)
+            instance = self.instances[id] = Instance(id, self.no_deps)
+        return instance
+
+    def restore(self, instance: Instance) -> None:
+        """Take an instance from disk into memory and the index."""
+        self.hear_of_restored(with_instance(instance.deps, instance.id))
+        self.instances[instance.id] = instance
+        if instance.initial_batch is not None:
+            self._index.add(instance.id, instance.initial_batch)
+        self._note_value(instance)
+
+    def conflicts(self, batch: Batch) -> Deps:
+        """Everything that a new instance with this batch must be ordered after (PROTOCOL 3)."""
+        deps = merge(self._index.conflicts(batch), self._floor)
+        for id in self._opaque_nops:
+            deps = with_instance(deps, id)
+        return deps
+
+    def pre_accept(self, instance: Instance, batch: Batch, initial: Deps, deps: Deps) -> None:
+        """First sight of a batch, from its leader, with the vector that results here."""
+        instance.advance(Status.PRE_ACCEPTED)
+        instance.value = instance.initial_batch = batch
+        instance.initial_deps = initial
+        instance.deps = deps
+        self.hear_of(deps)
+        self._note_value(instance)
+
+    def accept(self, instance: Instance, ballot: Ballot, value: Value, deps: Deps) -> None:
+        """Vote for a value; the caller has compared the ballot with the promise."""
+        instance.promise(ballot)
+        instance.advance(Status.ACCEPTED)
+        instance.voted = ballot
+        instance.value = value
+        instance.deps = deps
+        self.hear_of(deps)
+        self._note_value(instance)
+
+    def validate(self, instance: Instance, batch: Batch, initial: Deps) -> None:
+        """Learn what the leader first proposed, from a recoverer; `deps` and status stay."""
+        instance.value = instance.initial_batch = batch
+        instance.initial_deps = initial
+        self.hear_of(initial)
+        self._note_value(instance)
+
+    def commit(self, instance: Instance, value: Value, deps: Deps) -> None:
+        """The final value; the caller has seen that the instance was not decided before."""
+        instance.advance(Status.COMMITTED)
+        instance.value = value
+        instance.deps = deps
+        self.hear_of(deps)
+        self._note_value(instance)
+
+    def executed(self, instance: Instance) -> None:
+        """The instance is done with; a barrier raises the floor under all later vectors."""
+        instance.advance(Status.EXECUTED)
+        del self.unexecuted[instance.id.leader][instance.id.index]
+        if isinstance(instance.value, Batch) and instance.value.footprint.barrier:
+            self._floor = merge(self._floor, with_instance(instance.deps, instance.id))
+
+    def _note_value(self, instance: Instance) -> None:
+        """An accepted nop still conflicts: as its first batch where that is known, with everything where not."""
+        if isinstance(instance.value, Batch):
+            self._index.add(instance.id, instance.value)
+        if instance.status is Status.ACCEPTED and instance.known_batch is None:
+            self._opaque_nops[instance.id] = None
+        else:
+            self._opaque_nops.pop(instance.id, None)
+
+    def invalidators(self, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
+        """Every known instance that would not be ordered against `(batch, deps)` of `id`, exactly (PROTOCOL 4).
+
+        The index names, per leader, a bound above which nothing conflicts, so only what lies between the vector and
+        that bound is looked at.
+        """
+        found = []
+        bound = self._index.conflicts(batch)
+        for leader, (covered, last) in enumerate(zip(deps, bound, strict=True)):
+            for index in range(covered + 1, last + 1):
+                other = self.instances.get(InstanceId(ReplicaId(leader), index))
+                if other is not None and other.id != id and self._invalidates(other, id, batch):
+                    found.append(Invalidator(other.id, other.decided))
+        return tuple(found)
+
+    def _invalidates(self, other: Instance, id: InstanceId, batch: Batch) -> bool:
+        if other.decided:
+            value, deps = other.value, other.deps
+        else:
+            value, deps = other.initial_batch, other.initial_deps
+        return isinstance(value, Batch) and not covers(deps, id) and self.relation.conflict(value, batch)
+
+    def check_same(self, instance: Instance, value: Value, deps: Deps) -> None:
+        """Agreement, seen from here: raises BrokenInvariant if a decided instance is decided otherwise."""
+        same = isinstance(value, Nop) if instance.value == NOP else instance.value == value and instance.deps == deps
+        if not same:
+            raise BrokenInvariant(f"instance {instance.id} was decided twice: {instance!r} and {value!r} {deps}")

@@ -1,0 +1,289 @@
+"""How a replica finishes what another began: ask, prepare, validate, wait, accept (PROTOCOL 4).
+
+Drives the decisions of `recovery`, which are pure. Guards: a ballot is used once, because its own promise is durable
+before its Prepare leaves; answers count once per replica and only in the ballot of the phase.
+"""
+
+from pydsm.core.acceptor import Acceptor
+from pydsm.core.ballots import next_ballot
+from pydsm.core.commit import Proposer
+from pydsm.core.ids import InstanceId, ReplicaId, Tick, covers
+from pydsm.core.messages import (
+    Batch,
+    Inquire,
+    Message,
+    Prepare,
+    PrepareOk,
+    Refuse,
+    Validate,
+    ValidateOk,
+    Waiting,
+)
+from pydsm.core.phases import Accepting, AwaitingInvalidators, Phase, PreAccepting, Preparing, Validating
+from pydsm.core.recovery import AcceptValue, AwaitFates, Fate, Rule, ValidateValue
+from pydsm.core.recovery import after_prepare, after_validate, while_waiting
+from pydsm.core.state import ReplicaState
+from pydsm.core.suspicion import INQUIRIES_BEFORE_RECOVERY, Suspicions
+
+_VALIDATE_REPEATS_MAX = 5
+"""Validate needs every member of its quorum; one that stays silent so often is taken for dead."""
+
+_ASK_ALL_MAX = 16
+"""Up to so many instances all peers are asked at once; more than that, one peer at a time."""
+
+
+class Recoverer:
+    """The recovering half of a replica."""
+
+    def __init__(self, state: ReplicaState, acceptor: Acceptor, proposer: Proposer) -> None:
+        self._state = state
+        self._acceptor = acceptor
+        self._proposer = proposer
+        self._suspicions = Suspicions(state.config)
+        self._waiting: dict[InstanceId, int] = {}
+        self._awaited: dict[InstanceId, list[InstanceId]] = {}
+
+    def scan(self) -> None:
+        """Look through undecided instances for late ones; ask about new ones, recover those nobody can tell about."""
+        state = self._state
+        room = state.config.recoveries_max - sum(
+            not isinstance(phase, PreAccepting) for phase in state.leading.values()
+        )
+        to_ask: list[InstanceId] = []
+        to_recover: list[InstanceId] = []
+        for id, since in self._late():
+            suspicion = self._suspicions.of(id, since)
+            if suspicion.next_look > state.now:
+                continue
+            if suspicion.inquiries < INQUIRIES_BEFORE_RECOVERY:
+                to_ask.append(id)
+            elif len(to_recover) < room:
+                to_recover.append(id)
+            if len(to_ask) >= state.config.inquiry_instances_max:
+                break
+        self._inquire(to_ask)
+        for id in to_recover:
+            self.recover(id)
+
+    def _late(self) -> list[tuple[InstanceId, Tick]]:
+        state = self._state
+        heard_before = state.now - state.config.recovery_timeout_ticks
+        late: list[tuple[InstanceId, Tick]] = []
+        for leader in state.members:
+            for index, since in state.log.unexecuted[leader].items():
+                if since > heard_before:
+                    break
+                id = InstanceId(leader, index)
+                instance = state.log.instances.get(id)
+                if id not in state.leading and (instance is None or not instance.decided):
+                    late.append((id, since))
+        return late
+
+    def _inquire(self, ids: list[InstanceId]) -> None:
+        state = self._state
+        if not ids or not state.peers:
+            return
+        few = len(ids) <= _ASK_ALL_MAX
+        for id in ids:
+            suspicion = self._suspicions.of(id, state.now)
+            suspicion.inquiries += INQUIRIES_BEFORE_RECOVERY if few else 1
+            suspicion.next_look = Tick(state.now + state.config.retry_ticks)
+        turn = state.now // state.config.scan_ticks % len(state.peers)
+        state.counters.inquired += len(ids)
+        state.outbox.send_early(state.peers if few else state.peers[turn : turn + 1], Inquire(tuple(ids)))
+
+    def recover(self, id: InstanceId) -> None:
+        """Begin with a ballot above every one seen."""
+        state = self._state
+        suspicion = self._suspicions.of(id, state.now)
+        ballot = next_ballot(max(state.log.instance(id).promised, suspicion.highest), state.me)
+        suspicion.attempts += 1
+        state.counters.prepared += 1
+        state.leading[id] = Preparing(ballot, self._deadline())
+        request = Prepare(id, ballot)
+        self._acceptor.on_prepare(state.me, request)
+        state.outbox.send(state.peers, request)
+
+    def on_prepare_ok(self, sender: ReplicaId, message: PrepareOk) -> None:
+        """Count an answer, or keep it as a late one."""
+        phase = self._state.leading.get(message.id)
+        if phase is None or phase.ballot != message.ballot:
+            return
+        match phase:
+            case Preparing():
+                phase.answers.setdefault(sender, message)
+                if len(phase.answers) >= self._state.quorums.slow:
+                    self._prepared(message.id, phase)
+            case Validating() | AwaitingInvalidators():
+                if sender not in phase.prepared:
+                    phase.late.setdefault(sender, message)
+                    self._step_waiting(message.id)
+            case _:
+                pass
+
+    def _prepared(self, id: InstanceId, phase: Preparing) -> None:
+        state = self._state
+        decision = after_prepare(id, phase.answers, state.quorums)
+        state.counters.count_branch(decision.rule.value)
+        match decision:
+            case AcceptValue():
+                self._accept(id, phase, decision)
+            case ValidateValue(_, batch, deps, unchanged):
+                state.counters.validated += 1
+                state.leading[id] = Validating(phase.ballot, batch, deps, unchanged, phase.answers, self._deadline())
+                self._ask(tuple(phase.answers), Validate(id, phase.ballot, batch, deps))
+
+    def _accept(self, id: InstanceId, phase: Phase, decision: AcceptValue) -> None:
+        self._proposer.start_accept(id, phase.ballot, decision.value, decision.deps)
+
+    def _ask(self, members: tuple[ReplicaId, ...], request: Validate) -> None:
+        state = self._state
+        state.outbox.send_early(tuple(member for member in members if member != state.me), request)
+        if state.me in members:
+            self._acceptor.on_validate(state.me, request)
+
+    def on_validate_ok(self, sender: ReplicaId, message: ValidateOk) -> None:
+        """Count an answer of a member of the quorum; when all have answered, decide."""
+        phase = self._state.leading.get(message.id)
+        if not isinstance(phase, Validating) or phase.ballot != message.ballot:
+            return
+        if sender not in phase.prepared or sender in phase.answered:
+            return
+        phase.answered[sender] = None
+        for invalidator in message.invalidators:
+            known = phase.invalidators.get(invalidator.id, False)
+            phase.invalidators[invalidator.id] = known or invalidator.committed
+        if len(phase.answered) == len(phase.prepared):
+            self._validated(message.id, phase)
+
+    def _validated(self, id: InstanceId, phase: Validating) -> None:
+        state = self._state
+        decision = after_validate(
+            phase.batch, phase.deps, phase.unchanged, phase.prepared, phase.invalidators, state.quorums
+        )
+        state.counters.count_branch(decision.rule.value)
+        match decision:
+            case AcceptValue():
+                self._accept(id, phase, decision)
+            case AwaitFates(_, invalidators):
+                state.counters.waited += 1
+                state.leading[id] = AwaitingInvalidators(
+                    phase.ballot,
+                    phase.batch,
+                    phase.deps,
+                    phase.unchanged,
+                    invalidators,
+                    phase.prepared,
+                    phase.late,
+                    self._deadline(),
+                )
+                self._begin_waiting(id, phase.unchanged, invalidators)
+
+    def _begin_waiting(self, id: InstanceId, unchanged: int, invalidators: tuple[InstanceId, ...]) -> None:
+        """Tell all, and recover every invalidator that nobody here is working on."""
+        state = self._state
+        self._waiting[id] = max(unchanged, self._waiting.get(id, 0))
+        state.outbox.send_early(state.peers, Waiting(id, unchanged))
+        for other in invalidators:
+            self._awaited.setdefault(other, []).append(id)
+            if not state.log.instance(other).decided and other not in state.leading:
+                self.recover(other)
+        self._step_waiting(id)
+
+    def on_waiting(self, message: Waiting) -> None:
+        """Remember it, also from before this replica waits itself."""
+        instance = self._state.log.instance(message.id)
+        if instance.decided:
+            return
+        self._waiting[message.id] = max(message.unchanged, self._waiting.get(message.id, 0))
+        for id in tuple(self._awaited.get(message.id, ())):
+            self._step_waiting(id)
+
+    def _step_waiting(self, id: InstanceId) -> None:
+        state = self._state
+        phase = state.leading.get(id)
+        if not isinstance(phase, AwaitingInvalidators):
+            return
+        fates = {other: self._fate(other, id) for other in phase.invalidators}
+        decision = while_waiting(id, phase.batch, phase.deps, fates, self._waiting, phase.late, state.quorums)
+        if decision is not None:
+            state.counters.count_branch(decision.rule.value)
+            self._accept(id, phase, decision)
+
+    def _fate(self, other: InstanceId, id: InstanceId) -> Fate:
+        instance = self._state.log.instance(other)
+        if not instance.decided:
+            return Fate.OPEN
+        ordered = not isinstance(instance.value, Batch) or covers(instance.deps, id)
+        return Fate.HARMLESS if ordered else Fate.UNORDERED
+
+    def on_commit(self, id: InstanceId) -> None:
+        """A Commit came for an instance that is being recovered here: rule 1, to be counted."""
+        phase = self._state.leading.get(id)
+        if isinstance(phase, Preparing | Validating | AwaitingInvalidators):
+            self._state.counters.count_branch(Rule.ALREADY_COMMITTED.value)
+
+    def settle(self) -> None:
+        """Forget what was decided since the last call, and go on with recoveries that waited for it."""
+        decided = self._state.decided
+        while decided:
+            id = decided.pop()
+            self._suspicions.forget(id)
+            self._waiting.pop(id, None)
+            for waiter in self._awaited.pop(id, ()):
+                self._step_waiting(waiter)
+
+    def on_activity(self, sender: ReplicaId, id: InstanceId) -> None:
+        """Another replica is recovering this instance: give it time before doing the same."""
+        if sender != self._state.me and not self._state.log.instance(id).decided:
+            self._suspicions.postpone(id, self._state.now)
+
+    def on_refuse(self, sender: ReplicaId, message: Refuse) -> None:
+        """Give up a ballot that can no longer get its quorum; a leader in round 0 may have to change to the slow path."""
+        phase = self._state.leading.get(message.id)
+        if phase is None or phase.ballot != message.ballot or sender in phase.refused:
+            return
+        phase.refused[sender] = message.promised
+        if len(phase.refused) > self._state.quorums.f:
+            self._abandon(message.id, phase)
+        elif isinstance(phase, PreAccepting):
+            self._proposer.on_refused(message.id, phase)
+
+    def _abandon(self, id: InstanceId, phase: Phase) -> None:
+        del self._state.leading[id]
+        self._suspicions.back_off(id, self._state.now, max(phase.refused.values(), default=phase.ballot))
+
+    def on_deadline(self, id: InstanceId, phase: Phase) -> None:
+        """Nobody is late for ever: repeat the phase's question, or give up the ballot if it was refused."""
+        state = self._state
+        if isinstance(phase, PreAccepting):
+            self._proposer.on_deadline(id, phase)
+            if state.leading.get(id) is phase and phase.refused:
+                self._abandon(id, phase)
+            return
+        if phase.refused:
+            self._abandon(id, phase)
+            return
+        match phase:
+            case Accepting():
+                self._proposer.on_deadline(id, phase)
+            case Preparing():
+                self._repeat(phase.answers, Prepare(id, phase.ballot))
+            case Validating():
+                phase.repeats += 1
+                if phase.repeats > _VALIDATE_REPEATS_MAX:
+                    self._abandon(id, phase)
+                    return
+                silent = tuple(one for one in phase.prepared if one not in phase.answered and one != state.me)
+                state.outbox.send(silent, Validate(id, phase.ballot, phase.batch, phase.deps))
+            case AwaitingInvalidators():
+                state.outbox.send(state.peers, Waiting(id, phase.unchanged))
+                self._repeat({**phase.prepared, **phase.late}, Prepare(id, phase.ballot))
+        phase.deadline = self._deadline()
+
+    def _repeat(self, answered: dict[ReplicaId, PrepareOk], request: Message) -> None:
+        state = self._state
+        state.outbox.send(tuple(peer for peer in state.peers if peer not in answered), request)
+
+    def _deadline(self) -> Tick:
+        return Tick(self._state.now + self._state.config.retry_ticks)

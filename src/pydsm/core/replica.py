@@ -1,0 +1,171 @@
+"""One replica of the protocol: five verbs in, effects out. Start reading here.
+
+`propose` leads a batch, `receive` takes a peer's message, `tick` brings time, `restore` brings what the disk kept, and
+`take_effects` hands out what is to be done. What the rooms behind it decide: `acceptor` how to answer, `commit` how to
+lead, `recoverer` and `recovery` how to finish what others began, `execution` in which order to execute.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from pydsm.core import messages as m
+from pydsm.core.acceptor import Acceptor
+from pydsm.core.commit import PipelineFull, Proposer
+from pydsm.core.config import Config
+from pydsm.core.conflicts import DeclaredKeys, Relation
+from pydsm.core.counters import Counters
+from pydsm.core.effects import Effects, Record, ReservationRecord
+from pydsm.core.faults import CallerFault, PeerFault
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, with_instance
+from pydsm.core.instance import Instance
+from pydsm.core.recoverer import Recoverer
+from pydsm.core.state import ReplicaState
+
+__all__ = ["PipelineFull", "Replica"]
+
+
+class Replica:
+    """Owned by one loop; not thread-safe. Call `take_effects` after each of the other verbs."""
+
+    def __init__(self, config: Config, relation: Relation | None = None) -> None:
+        self._state = ReplicaState(config, relation or DeclaredKeys())
+        self._acceptor = Acceptor(self._state)
+        self._proposer = Proposer(self._state, self._acceptor)
+        self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)
+        self._next_scan = Tick(0)
+        self._next_gossip = Tick(0)
+
+    def propose(self, batch: m.Batch) -> InstanceId | PipelineFull:
+        """Lead a new instance that agrees on `batch`; its fate comes back as an Execute or an Abort effect."""
+        id = self._proposer.propose(batch)
+        self._recoverer.settle()
+        return id
+
+    def receive(self, sender: ReplicaId, message: m.Message) -> None:
+        """Take a message of a member of the group; one of its own comes back through here once it is durable.
+
+        Raises:
+            PeerFault: no correct replica sends this; nothing changed.
+            BrokenInvariant: the replica must stop.
+        """
+        if not 0 <= sender < self._state.config.replicas:
+            raise PeerFault(
+                f"a message of replica {sender}, which is not in this group of {self._state.config.replicas}"
+            )
+        self._hear_of(message)
+        self._dispatch(sender, message)
+        self._recoverer.settle()
+
+    def _hear_of(self, message: m.Message) -> None:
+        """Every instance that a message names exists, so it must be decided, and is recovered if need be."""
+        log = self._state.log
+        match message:
+            case m.Frontier():
+                log.hear_of(message.known)
+            case m.PrepareOk():
+                log.hear_of(with_instance(message.deps, message.id))
+                log.hear_of(message.initial_deps)
+            case m.PreAccept() | m.PreAcceptOk() | m.Accept() | m.Commit() | m.Validate():
+                log.hear_of(with_instance(message.deps, message.id))
+            case m.Inquire():
+                pass
+            case _:
+                log.hear_of(with_instance(log.no_deps, message.id))
+
+    def _dispatch(self, sender: ReplicaId, message: m.Message) -> None:
+        acceptor, recoverer = self._acceptor, self._recoverer
+        match message:
+            case m.PreAccept():
+                acceptor.on_pre_accept(sender, message)
+            case m.PreAcceptOk():
+                self._proposer.on_pre_accept_ok(sender, message)
+            case m.Commit():
+                recoverer.on_commit(message.id)
+                acceptor.on_commit(message)
+            case m.Accept():
+                recoverer.on_activity(sender, message.id)
+                acceptor.on_accept(sender, message)
+            case m.AcceptOk():
+                self._proposer.on_accept_ok(sender, message)
+            case m.Prepare():
+                recoverer.on_activity(sender, message.id)
+                acceptor.on_prepare(sender, message)
+            case m.PrepareOk():
+                recoverer.on_prepare_ok(sender, message)
+            case m.Validate():
+                recoverer.on_activity(sender, message.id)
+                acceptor.on_validate(sender, message)
+            case m.ValidateOk():
+                recoverer.on_validate_ok(sender, message)
+            case m.Waiting():
+                recoverer.on_activity(sender, message.id)
+                recoverer.on_waiting(message)
+            case m.Refuse():
+                recoverer.on_refuse(sender, message)
+            case m.Inquire():
+                acceptor.on_inquire(sender, message)
+            case m.Frontier():
+                pass
+
+    def tick(self, now: Tick) -> None:
+        """Time has come to `now`: repeat what is unanswered, look into what is late, gossip."""
+        state = self._state
+        if now < state.now:
+            raise CallerFault(f"time went back from tick {state.now} to {now}: use a monotonic clock")
+        state.now = state.log.now = now
+        for id, phase in list(state.leading.items()):
+            if phase.deadline <= now and state.leading.get(id) is phase:
+                self._recoverer.on_deadline(id, phase)
+        if now >= self._next_scan:
+            self._next_scan = Tick(now + state.config.scan_ticks)
+            self._recoverer.scan()
+        if now >= self._next_gossip:
+            self._next_gossip = Tick(now + state.config.gossip_ticks)
+            state.outbox.send(state.peers, m.Frontier(state.log.frontier, state.log.known))
+        self._recoverer.settle()
+
+    def take_effects(self) -> Effects:
+        """Everything asked for since the last call, in its legal order (see `effects`)."""
+        return self._state.outbox.take()
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Begin as the replica whose records these are. Once, before any other verb; executes what is committed."""
+        state = self._state
+        reserved = 0
+        for record in records:
+            if isinstance(record, ReservationRecord):
+                reserved = max(reserved, record.up_to)
+            else:
+                state.log.restore(Instance.from_record(record))
+        reserved = max(reserved, state.log.known[state.me])
+        if reserved:
+            state.log.hear_of_restored(with_instance(state.log.no_deps, InstanceId(state.me, reserved)))
+        self._proposer.restore(reserved)
+        for instance in list(state.log.instances.values()):
+            if instance.decided:
+                state.execution.committed(instance)
+
+    @property
+    def frontier(self) -> Deps:
+        """Per leader, the contiguous prefix executed here."""
+        return self._state.log.frontier
+
+    @property
+    def known(self) -> Deps:
+        """Per leader, the highest index heard of."""
+        return self._state.log.known
+
+    @property
+    def in_flight(self) -> int:
+        """Own instances of this life that are not executed yet."""
+        return self._state.in_flight
+
+    @property
+    def counters(self) -> Counters:
+        """What this replica has done since it was made."""
+        return self._state.counters
+
+    @property
+    def instances(self) -> Mapping[InstanceId, Instance]:
+        """Read-only, for tools and the simulator's invariants."""
+        return MappingProxyType(self._state.log.instances)

@@ -1,0 +1,82 @@
+"""What the rooms of one replica share: log, outbox, execution, phases; and the one way to decide an instance.
+
+Guards: a decision is final and made once; what a leader decides on the fast path is durable before it is visible
+(PROTOCOL 6); clients of an own instance that became nop are told.
+"""
+
+from pydsm.core.config import Config
+from pydsm.core.conflicts import Relation
+from pydsm.core.counters import Counters
+from pydsm.core.effects import Abort, Execute
+from pydsm.core.execution import Execution
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick
+from pydsm.core.instance import Instance
+from pydsm.core.log import Log
+from pydsm.core.messages import Batch, Value
+from pydsm.core.outbox import Outbox
+from pydsm.core.phases import Phase
+from pydsm.core.quorums import quorums
+
+
+class ReplicaState:
+    """Shared by acceptor, proposer and recoverer of one replica."""
+
+    def __init__(self, config: Config, relation: Relation) -> None:
+        self.config = config
+        self.me = config.replica
+        self.members = tuple(ReplicaId(number) for number in range(config.replicas))
+        self.peers = tuple(member for member in self.members if member != self.me)
+        self.quorums = quorums(config.replicas)
+        self.log = Log(config.replicas, relation, config.gap_instances_max)
+        self.outbox = Outbox()
+        self.execution = Execution(self.log, self._executed)
+        self.leading: dict[InstanceId, Phase] = {}
+        self.decided: list[InstanceId] = []
+        """Decided since the recoverer last looked."""
+        self.counters = Counters()
+        self.now = Tick(0)
+        self.first_index = 1
+        """Own indexes below belong to an earlier life: never led in round 0 again."""
+        self.in_flight = 0
+        """Own instances of this life that are not executed yet."""
+
+    def persist(self, instance: Instance) -> None:
+        """Durable before anything of this turn becomes visible."""
+        self.outbox.persist(instance.record())
+
+    def decide(self, id: InstanceId, value: Value, deps: Deps, *, durable_first: bool = False) -> bool:
+        """Commit. False if the instance was decided before; raises BrokenInvariant if it was decided otherwise.
+
+        `durable_first` is for a fast path commit at its leader: nobody else could tell that it happened.
+        """
+        instance = self.log.instance(id)
+        if instance.decided:
+            self.log.check_same(instance, value, deps)
+            return False
+        self.log.commit(instance, value, deps)
+        if durable_first:
+            self.outbox.persist(instance.record())
+        else:
+            self.outbox.persist_lazily(instance.record())
+        self.leading.pop(id, None)
+        self.decided.append(id)
+        if not isinstance(value, Batch):
+            self.counters.nops += 1
+            if id.leader == self.me and instance.initial_batch is not None:
+                self.counters.aborted += 1
+                self.outbox.abort(Abort(id, instance.initial_batch.request_ids))
+        self.execution.committed(instance)
+        return True
+
+    def _executed(self, instance: Instance) -> None:
+        if instance.id.leader == self.me and instance.id.index >= self.first_index:
+            self.in_flight -= 1
+        if isinstance(instance.value, Batch):
+            self.counters.executed += 1
+            self.outbox.execute(Execute(instance.id, instance.value))
+
+    def yield_to_promise(self, instance: Instance) -> None:
+        """Stop driving an instance in a ballot below the one just promised: its own vote can no longer count."""
+        phase = self.leading.get(instance.id)
+        if phase is not None and phase.ballot < instance.promised:
+            del self.leading[instance.id]
