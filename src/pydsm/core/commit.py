@@ -109,7 +109,7 @@ class Proposer:
         state.log.pre_accept(instance, batch, initial, initial)
         state.persist(instance)
         asked = self._first_asked(state.quorums.fast)
-        deadline = Tick(state.now + state.config.fast_timer_ticks)
+        deadline = self._fast_deadline()
         state.leading[id] = PreAccepting(instance.promised, batch, initial, asked, state.now, deadline)
         request = PreAccept(id, batch, initial)
         if id.index <= self._durably_reserved:
@@ -133,6 +133,13 @@ class Proposer:
             return peers
         nearest = sorted(peers, key=lambda peer: (self._round_trip_ticks[peer], peer))
         return tuple(sorted(nearest[: quorum - 1]))
+
+    def _fast_deadline(self) -> Tick:
+        """Patience for a fast quorum: the fast timer, and twice the way to the farthest replica that it needs."""
+        state = self._state
+        needed_peers = state.quorums.fast - 1
+        far = sorted(self._round_trip_ticks.values())[needed_peers - 1] if needed_peers else 0.0
+        return Tick(state.now + state.config.fast_timer_ticks + int(2 * far))
 
     def on_pre_accept_ok(self, sender: ReplicaId, message: PreAcceptOk) -> None:
         """Count a vector. The own one also tells that the reservation made with it, or before it, is durable."""
@@ -181,9 +188,7 @@ class Proposer:
         """Ask for votes in a ballot that this replica leads."""
         state = self._state
         asked = self._first_asked(state.quorums.slow)
-        deadline = Tick(state.now + state.config.retry_ticks)
-        if state.config.thrifty:
-            deadline = Tick(state.now + state.config.fast_timer_ticks)
+        deadline = self._fast_deadline() if state.config.thrifty else Tick(state.now + state.config.retry_ticks)
         state.leading[id] = Accepting(ballot, value, deps, asked, deadline)
         request = Accept(id, ballot, value, deps)
         state.outbox.send_early(asked, request)

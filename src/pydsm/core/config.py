@@ -22,7 +22,8 @@ class Config:
     thrifty: bool = False
     """Ask only as many replicas as a quorum needs, and the others when one of those is late."""
     fast_timer_ticks: int = 20
-    """How long a leader waits for a fast quorum before it is content with a slow one; also the thrifty widening."""
+    """How long a leader waits for a fast quorum, besides twice the measured way to the farthest replica of it, before
+    it is content with a slow one; also the wait before a thrifty leader asks everyone."""
     retry_ticks: int = 100
     """How often an unanswered request is repeated."""
     recovery_timeout_ticks: int = 500

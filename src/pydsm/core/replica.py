@@ -83,7 +83,8 @@ class Replica:
                 recoverer.on_commit(message.id)
                 acceptor.on_commit(message)
             case m.Accept():
-                recoverer.on_activity(sender, message.id)
+                if message.ballot.round > 0:
+                    recoverer.on_activity(sender, message.id)
                 acceptor.on_accept(sender, message)
             case m.AcceptOk():
                 self._proposer.on_accept_ok(sender, message)
