@@ -71,7 +71,9 @@ class SqliteStore:
             self.incarnation = self._claim()
         except (sqlite3.Error, OSError) as error:
             self.close()
-            raise WorldFault(f"cannot use data directory {directory}: {error}; check it, or give another one") from error
+            raise WorldFault(
+                f"cannot use data directory {directory}: {error}; check it, or give another one"
+            ) from error
         except WorldFault:
             self.close()
             raise
@@ -123,7 +125,9 @@ class SqliteStore:
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
         """Keep a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
         try:
-            self._open_database().execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}"))
+            self._open_database().execute(
+                "INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}")
+            )
         except sqlite3.Error as error:
             raise WorldFault(f"cannot write to {self._directory}: {error}") from error
 

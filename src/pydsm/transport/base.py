@@ -1,0 +1,66 @@
+"""What a transport is: messages to peers, with no promise but that what arrives is what some peer of the group sent.
+
+Loss, delay, doubling and reordering are all allowed, so a transport never waits and never keeps more than its limit:
+the core repeats whatever matters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydsm.core.ids import ReplicaId
+from pydsm.core.messages import Message
+
+Receive = Callable[[ReplicaId, Message], None]
+"""Takes a message of a peer, on the loop. Raises PeerFault to have that peer's connection closed."""
+
+Admit = Callable[[ReplicaId, int], str | None]
+"""Given a peer and its incarnation: None to talk to it, or the reason not to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """What a replica says of itself when it meets a peer."""
+
+    group: str
+    replica: ReplicaId
+    replicas: int
+    incarnation: int
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Plain counts since the start."""
+
+    messages_sent: int = 0
+    messages_received: int = 0
+    messages_dropped: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    refused: int = 0
+
+
+class Transport(Protocol):
+    """One replica's end. Used from one loop."""
+
+    @property
+    def connected(self) -> tuple[ReplicaId, ...]:
+        """Peers to which a message sent now would be carried, in order."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """What has passed so far."""
+        ...
+
+    async def start(self, receive: Receive) -> None:
+        """Begin to listen and to reach for peers. Raises WorldFault if it cannot listen."""
+        ...
+
+    def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
+        """Pass one message to several peers; returns at once. What is sent in one turn of the loop leaves together."""
+        ...
+
+    async def stop(self) -> None:
+        """Close everything. Stopping twice is allowed."""
+        ...

@@ -1,0 +1,146 @@
+"""The wire format between replicas, without any I/O: preamble, frames, greeting.
+
+A connection is used in one direction. Each side begins with `PREAMBLE` and one frame that holds a greeting; then the
+side that dialled sends frames of messages, and the other one at most a Refusal. A frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload;
+a payload of messages is a sequence of length (4 bytes) and encoded message. All numbers are big-endian.
+
+Guards against garbage: whatever arrives, a reader gives right payloads or raises PeerFault, and keeps no more than
+one frame.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from zlib import crc32
+
+import msgspec
+
+from pydsm.core.faults import PeerFault
+
+PROTOCOL_VERSION = 1
+"""Changes when frames or greetings do; messages have a version of their own in `core.codec`."""
+
+PREAMBLE = b"PyDSM\0" + PROTOCOL_VERSION.to_bytes(2, "big")
+"""The first bytes on a connection, in both directions."""
+
+FRAME_BYTES_MAX = 64 << 20
+"""A longer frame is refused."""
+
+GREETING_BYTES_MAX = 4096
+"""A greeting in a longer frame is refused."""
+
+_HEADER = struct.Struct(">II")
+_LENGTH = struct.Struct(">I")
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Who is speaking."""
+
+    group: str
+    replica: int
+    replicas: int
+    incarnation: int
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The last thing said on a connection: why it is closed."""
+
+    reason: str
+
+
+Greeting = Hello | Refusal
+
+_greetings: msgspec.msgpack.Decoder[Greeting] = msgspec.msgpack.Decoder(Greeting)
+
+
+def encode_greeting(greeting: Greeting) -> bytes:
+    """The greeting's frame; the first one in a direction goes after the preamble."""
+    return _frame([msgspec.msgpack.encode(greeting)])
+
+
+def decode_greeting(payload: bytes) -> Greeting:
+    """Raises PeerFault for anything but a greeting."""
+    try:
+        return _greetings.decode(payload)
+    except msgspec.DecodeError as error:
+        raise PeerFault(f"the greeting does not parse: {error}") from error
+
+
+def encode_messages(messages: Iterable[bytes]) -> bytes:
+    """One frame of encoded messages."""
+    chunks: list[bytes] = []
+    for message in messages:
+        chunks += (_LENGTH.pack(len(message)), message)
+    return _frame(chunks)
+
+
+def decode_messages(payload: bytes) -> Iterator[memoryview]:
+    """The encoded messages of a frame. Raises PeerFault when the payload does not divide into messages."""
+    view = memoryview(payload)
+    start, end = 0, len(view)
+    while start < end:
+        body = start + _LENGTH.size
+        if body > end:
+            raise PeerFault("a frame ends inside the length of a message")
+        (length,) = _LENGTH.unpack_from(view, start)
+        start = body + length
+        if start > end:
+            raise PeerFault("a frame ends inside a message")
+        yield view[body:start]
+
+
+def message_bytes(message: bytes) -> int:
+    """How much of a frame an encoded message takes."""
+    return _LENGTH.size + len(message)
+
+
+def _frame(chunks: list[bytes]) -> bytes:
+    checksum = 0
+    for chunk in chunks:
+        checksum = crc32(chunk, checksum)
+    return b"".join((_HEADER.pack(sum(map(len, chunks)), checksum), *chunks))
+
+
+class FrameReader:
+    """Turns what arrives on one connection into payloads: first a greeting's, then those of message frames."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._preamble_seen = False
+        self._limit = GREETING_BYTES_MAX
+
+    def allow_messages(self) -> None:
+        """The greeting was good: frames may be large from here on."""
+        self._limit = FRAME_BYTES_MAX
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived; `payloads` gives what it completes."""
+        self._buffer += data
+
+    def payloads(self) -> Iterator[bytes]:
+        """Complete payloads so far. Raises PeerFault for a wrong preamble, checksum, or length."""
+        if not self._preamble_seen and not self._take_preamble():
+            return
+        while len(self._buffer) >= _HEADER.size:
+            length, checksum = _HEADER.unpack_from(self._buffer)
+            if not 0 < length <= self._limit:
+                raise PeerFault(f"a frame claims {length} bytes, the limit is {self._limit}")
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(memoryview(self._buffer)[_HEADER.size : end])
+            del self._buffer[:end]
+            if crc32(payload) != checksum:
+                raise PeerFault("the checksum of a frame differs")
+            yield payload
+
+    def _take_preamble(self) -> bool:
+        given = bytes(self._buffer[: len(PREAMBLE)])
+        if not PREAMBLE.startswith(given):
+            if given.startswith(PREAMBLE[:-2]):
+                raise PeerFault(f"it speaks another protocol version than {PROTOCOL_VERSION}; run one PyDSM everywhere")
+            raise PeerFault("it does not speak this protocol")
+        if len(given) < len(PREAMBLE):
+            return False
+        del self._buffer[: len(PREAMBLE)]
+        self._preamble_seen = True
+        return True

@@ -1,0 +1,93 @@
+"""Messages within one process, for tests of what stands on a transport.
+
+Keeps the contract of TCP: messages are encoded and decoded on the way, arrive in a later turn of the loop, are
+refused by the same greeting rules where they apply, and vanish when the other end is not there.
+"""
+
+import asyncio
+import logging
+
+from pydsm.core.codec import decode_message, encode_message
+from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.core.ids import ReplicaId
+from pydsm.core.messages import Message
+from pydsm.transport.base import Admit, Receive, Self, Traffic
+
+log = logging.getLogger("pydsm.transport")
+
+
+class MemoryHub:
+    """Where the replicas of one process find each other."""
+
+    def __init__(self) -> None:
+        self.present: dict[ReplicaId, MemoryTransport] = {}
+
+
+class MemoryTransport:
+    """See `transport.base.Transport`."""
+
+    def __init__(self, me: Self, hub: MemoryHub, admit: Admit) -> None:
+        self.traffic = Traffic()
+        self.me = me
+        self._hub = hub
+        self._admit = admit
+        self._receive: Receive | None = None
+
+    @property
+    def connected(self) -> tuple[ReplicaId, ...]:
+        """See `transport.base.Transport`."""
+        return tuple(peer for peer in sorted(self._hub.present) if self._talks_to(peer))
+
+    async def start(self, receive: Receive) -> None:
+        """See `transport.base.Transport`."""
+        if self.me.replica in self._hub.present:
+            raise WorldFault(f"replica {self.me.replica} is here already: stop the other one first")
+        self._receive = receive
+        self._hub.present[self.me.replica] = self
+
+    def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
+        """See `transport.base.Transport`."""
+        data = encode_message(message)
+        for peer in to:
+            if self._talks_to(peer):
+                self.traffic.messages_sent += 1
+                self.traffic.bytes_sent += len(data)
+                asyncio.get_running_loop().call_soon(self._arrive, peer, data)
+            else:
+                self.traffic.messages_dropped += 1
+
+    async def stop(self) -> None:
+        """See `transport.base.Transport`."""
+        if self._hub.present.get(self.me.replica) is self:
+            del self._hub.present[self.me.replica]
+        self._receive = None
+
+    def admits(self, other: Self) -> bool:
+        """Whether `other` may talk to us."""
+        return (
+            other.group == self.me.group
+            and other.replicas == self.me.replicas
+            and other.replica != self.me.replica
+            and self._admit(other.replica, other.incarnation) is None
+        )
+
+    def _talks_to(self, peer: ReplicaId) -> bool:
+        other = self._hub.present.get(peer)
+        return other is not None and self._receive is not None and self.admits(other.me) and other.admits(self.me)
+
+    def _arrive(self, peer: ReplicaId, data: bytes) -> None:
+        other = self._hub.present.get(peer)
+        if other is not None:
+            other.deliver(self.me.replica, data)
+
+    def deliver(self, sender: ReplicaId, data: bytes) -> None:
+        """Pass on one message; a fault of the peer is logged, as TCP does before it closes."""
+        if self._receive is None:
+            return
+        self.traffic.messages_received += 1
+        self.traffic.bytes_received += len(data)
+        try:
+            self._receive(sender, decode_message(data, self.me.replicas))
+        except PeerFault as fault:
+            self.traffic.refused += 1
+            log.warning("refused replica %d: %s", sender, fault)
