@@ -1,0 +1,222 @@
+"""One replica in a process: the loop that owns the core, and everything that the core's effects reach.
+
+Decides when the core is called: messages and submitted commands as they come, time every few milliseconds, effects
+once per turn of the loop, so that what arrives together is written and sent together. Guards that a failure of the
+disk or of an invariant ends the replica at once: nothing is acknowledged, sent or executed after it. Order of effects
+is `perform`'s business, when batches leave is `batching`'s.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydsm.core.config import Config
+from pydsm.core.conflicts import Relation
+from pydsm.core.effects import Abort, Execute, Record
+from pydsm.core.faults import BrokenInvariant, PeerFault, PyDSMError
+from pydsm.core.ids import InstanceId, ReplicaId, Tick
+from pydsm.core.messages import Batch, Message
+from pydsm.core.replica import Replica
+from pydsm.machines.base import StateMachine
+from pydsm.runtime.batching import Batcher, BatchLimits, Reply
+from pydsm.runtime.disk import InlineDisk, ThreadedDisk
+from pydsm.runtime.peers import PeerBook
+from pydsm.runtime.perform import Performer
+from pydsm.storage.identity import ReplicaStore
+from pydsm.storage.memory import MemoryStore
+from pydsm.transport.base import Admit, Transport
+
+log = logging.getLogger("pydsm.node")
+
+_TICK_SECONDS = 0.005
+_DRAIN_POLL_SECONDS = 0.01
+
+
+class MakeTransport(Protocol):
+    """Makes this replica's transport once its incarnation is known."""
+
+    def __call__(self, incarnation: int, admit: Admit) -> Transport: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a node is made of besides the core."""
+
+    machine: StateMachine
+    store: ReplicaStore
+    transport: MakeTransport
+    relation: Relation | None = None
+    limits: BatchLimits | None = None
+
+
+class Node:
+    """Start it, submit commands, watch `failure`, stop it. All from one loop."""
+
+    def __init__(self, config: Config, parts: Parts) -> None:
+        self._config = config
+        self._machine = parts.machine
+        self._store = parts.store
+        self._make_transport = parts.transport
+        self._core = Replica(config, parts.relation)
+        self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, _unix_ms, parts.limits)
+        self._started = False
+        self._running = False
+        self._turn_is_due = False
+
+    async def start(self) -> None:
+        """Load and execute what the store holds, then listen and take part.
+
+        Raises WorldFault when the store is damaged or the port is taken.
+        """
+        self._loop = asyncio.get_running_loop()
+        self.failure: asyncio.Future[Exception] = self._loop.create_future()
+        """Set when the replica had to stop by itself; it will never work again."""
+        disk = InlineDisk if isinstance(self._store, MemoryStore) else ThreadedDisk
+        self._disk = disk(self._store, self._fail)
+        peers = PeerBook(self._store.peers(), self._remember_peer)
+        self._transport = self._make_transport(self._store.incarnation, peers.admit)
+        self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
+        self._started = self._running = True
+        self._epoch = self._loop.time()
+        self._core.restore(await asyncio.to_thread(self._store.load))
+        self._performer.pump()
+        await self._transport.start(self._receive)
+        self._tick()
+
+    async def stop(self, drain_seconds_max: float = 5.0) -> None:
+        """Refuse new commands, answer those taken if that succeeds in time, then close everything."""
+        if not self._started:
+            return
+        self._started = False
+        self._batcher.refuse("this replica is stopping; submit elsewhere")
+        deadline = self._loop.time() + drain_seconds_max
+        while self._running and self._batcher.waiting and self._loop.time() < deadline:
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        self._running = False
+        await self._transport.stop()
+        await self._disk.close()
+
+    def submit(self, command: bytes, reply: Reply) -> None:
+        """See `batching.Submit`."""
+        self._batcher.submit(command, reply)
+
+    def info(self) -> dict[str, str]:
+        """What this replica has done and knows, for people."""
+        counters, traffic = self._core.counters, self._transport.traffic
+        return {
+            "replica": str(self._config.replica),
+            "replicas": str(self._config.replicas),
+            "connected": _numbers(self._transport.connected),
+            "proposed": str(counters.proposed),
+            "fast": str(counters.fast),
+            "slow": str(counters.slow),
+            "recovered": str(counters.recovered),
+            "nops": str(counters.nops),
+            "executed": str(counters.executed),
+            "frontier": _numbers(self._core.frontier),
+            "known": _numbers(self._core.known),
+            "commands_waiting": str(self._batcher.waiting),
+            "turns_waiting_for_disk": str(self._performer.turns_waiting),
+            "messages_sent": str(traffic.messages_sent),
+            "messages_received": str(traffic.messages_received),
+            "messages_dropped": str(traffic.messages_dropped),
+            "peers_refused": str(traffic.refused),
+        }
+
+    # Events, from outside to the core
+
+    def _receive(self, sender: ReplicaId, message: Message) -> None:
+        if not self._running:
+            return
+        try:
+            self._core.receive(sender, message)
+        except PeerFault:
+            raise
+        except Exception as error:
+            log.critical("the message that did it, from replica %d: %r", sender, message)
+            self._fail(error)
+        else:
+            self._wake()
+
+    def _propose(self, batch: Batch) -> InstanceId | None:
+        proposed = self._core.propose(batch)
+        return proposed if isinstance(proposed, InstanceId) else None
+
+    def _tick(self) -> None:
+        if self._running:
+            self._loop.call_later(_TICK_SECONDS, self._tick)
+            now = Tick(int((self._loop.time() - self._epoch) * 1000))
+            self._guard(lambda: self._core.tick(now))
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._running and not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        self._guard(self._batcher.flush)
+        self._guard(self._performer.pump)
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        if self._running:
+            try:
+                action()
+            except Exception as error:
+                self._fail(error)
+
+    # Effects, from the core to outside (`perform.Disk` and `perform.Application`)
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """See `perform.Disk`."""
+        self._disk.write(records, lambda: self._guard(done))
+
+    def execute(self, execution: Execute) -> None:
+        """See `perform.Application`."""
+        batch = execution.batch
+        results = self._machine.apply(batch.commands, batch.timestamp_ms)
+        if execution.id.leader == self._config.replica:
+            self._batcher.executed(execution.id, results)
+
+    def abort(self, abort: Abort) -> None:
+        """See `perform.Application`."""
+        self._batcher.aborted(abort.id)
+
+    def _remember_peer(self, peer: ReplicaId, incarnation: int) -> None:
+        self._disk.run(lambda: self._store.remember_peer(peer, incarnation), _nothing)
+
+    def _fail(self, error: Exception) -> None:
+        """From here on nothing leaves this replica but the news."""
+        if not self._running:
+            return
+        self._running = False
+        self._batcher.refuse("this replica has failed; submit elsewhere")
+        if isinstance(error, PyDSMError) and not isinstance(error, BrokenInvariant):
+            log.critical("replica %d stops: %s", self._config.replica, error)
+        else:
+            log.critical(
+                "replica %d stops to protect the data; frontier %s, known %s, %s",
+                self._config.replica,
+                self._core.frontier,
+                self._core.known,
+                self._core.counters,
+                exc_info=error,
+            )
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return ",".join(map(str, values))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,187 @@
+"""When batches leave, what is in them, and that each command is answered once."""
+
+import pytest
+
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId
+from pydsm.core.messages import Batch, Footprint
+from pydsm.machines.base import CommandFailed
+from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits, Overloaded
+from tests.unit.runtime.machines import Lists
+
+ME = ReplicaId(1)
+
+
+class Bench:
+    """A batcher with a core that takes `room` batches and a loop that is turned by hand."""
+
+    def __init__(self, limits: BatchLimits | None = None, room: int = 100) -> None:
+        self.room = room
+        self.proposed: list[Batch] = []
+        self.wakes = 0
+        self.now = 1000
+        self.answers: dict[str, list[Answer]] = {}
+        self.batcher = Batcher(ME, Lists(), self.propose, self.wake, lambda: self.now, limits)
+
+    def propose(self, batch: Batch) -> InstanceId | None:
+        if self.room == 0:
+            return None
+        self.room -= 1
+        self.proposed.append(batch)
+        return InstanceId(ME, len(self.proposed))
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def submit(self, *commands: str) -> None:
+        for command in commands:
+            self.batcher.submit(command.encode(), self.answers.setdefault(command, []).append)
+
+    def submit_and_flush(self, *commands: str) -> None:
+        self.submit(*commands)
+        self.batcher.flush()
+
+    def execute(self, index: int, *results: object) -> None:
+        self.batcher.executed(InstanceId(ME, index), results)
+        self.batcher.flush()
+
+    def abort(self, index: int) -> None:
+        self.batcher.aborted(InstanceId(ME, index))
+        self.batcher.flush()
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(batch.commands) for batch in self.proposed]
+
+
+def test_idle_replica_proposes_what_one_turn_brought_at_once() -> None:
+    bench = Bench()
+    bench.submit("a 1", "b 2", "a 3")
+    assert bench.wakes == 1
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.commands == (b"a 1", b"b 2", b"a 3")
+    assert batch.footprint == Footprint(writes=(b"a", b"b"))
+    assert batch.timestamp_ms == 1000
+
+
+def test_request_ids_differ_within_and_across_batches_and_are_ordered() -> None:
+    bench = Bench()
+    bench.submit_and_flush("a 1", "b 2")
+    bench.submit_and_flush("c 3")
+    ids: list[RequestId] = [id for batch in bench.proposed for id in batch.request_ids]
+    assert len(set(ids)) == 3
+    assert ids == sorted(ids)
+
+
+def test_busy_replica_lets_commands_gather_until_an_instance_is_executed() -> None:
+    bench = Bench(BatchLimits(partial_instances_max=2))
+    bench.submit_and_flush("a 1")
+    bench.submit_and_flush("a 2")
+    bench.submit_and_flush("a 3")
+    bench.submit_and_flush("a 4")
+    assert bench.sizes == [1, 1]
+    bench.execute(1, 1)
+    assert bench.sizes == [1, 1, 2]
+
+
+def test_full_batches_leave_while_there_is_room_in_flight() -> None:
+    bench = Bench(BatchLimits(batch_commands_max=2, partial_instances_max=1, instances_max=3))
+    bench.submit_and_flush(*(f"a {number}" for number in range(9)))
+    assert bench.sizes == [2, 2, 2]
+
+
+def test_batch_of_many_bytes_is_divided_and_a_large_command_goes_alone() -> None:
+    bench = Bench(BatchLimits(batch_bytes_max=10, partial_instances_max=9))
+    bench.submit_and_flush("a 1", "a 22", "a " + "3" * 50, "a 4")
+    assert bench.sizes == [2, 1, 1]
+
+
+def test_each_command_is_answered_with_its_own_result() -> None:
+    bench = Bench()
+    bench.submit_and_flush("a 1", "b 2")
+    bench.execute(1, "one", "two")
+    bench.execute(1, "one", "two")
+    assert bench.answers == {"a 1": ["one"], "b 2": ["two"]}
+    assert bench.batcher.waiting == 0
+
+
+def test_instances_of_others_and_of_earlier_lives_answer_nobody() -> None:
+    bench = Bench()
+    bench.submit_and_flush("a 1")
+    bench.batcher.executed(InstanceId(ReplicaId(0), 1), ["not mine"])
+    bench.batcher.executed(InstanceId(ME, 99), ["not of this life"])
+    bench.batcher.aborted(InstanceId(ME, 98))
+    assert bench.answers == {"a 1": []}
+
+
+def test_aborted_batch_is_tried_again_under_the_same_request_ids_at_a_new_time() -> None:
+    bench = Bench()
+    bench.submit_and_flush("a 1")
+    bench.now = 2000
+    bench.abort(1)
+    first, second = bench.proposed
+    assert second.request_ids == first.request_ids
+    assert second.timestamp_ms == 2000
+    bench.execute(2, "done")
+    assert bench.answers == {"a 1": ["done"]}
+
+
+def test_batch_that_is_aborted_too_often_is_given_up_as_not_executed() -> None:
+    bench = Bench(BatchLimits(attempts_max=2))
+    bench.submit_and_flush("a 1")
+    bench.abort(1)
+    bench.abort(2)
+    assert len(bench.proposed) == 2
+    assert [type(answer) for answer in bench.answers["a 1"]] == [Aborted]
+
+
+def test_batch_that_the_core_has_no_room_for_is_kept_and_proposed_later() -> None:
+    bench = Bench(room=0)
+    bench.submit_and_flush("a 1")
+    bench.submit_and_flush("a 2")
+    assert bench.proposed == []
+    bench.room = 2
+    bench.batcher.flush()
+    assert [batch.commands for batch in bench.proposed] == [(b"a 1",), (b"a 2",)]
+
+
+@pytest.mark.parametrize(
+    "limits", [BatchLimits(queue_commands_max=2), BatchLimits(queue_bytes_max=8)], ids=["commands", "bytes"]
+)
+def test_full_queue_refuses_at_once_and_keeps_what_it_has(limits: BatchLimits) -> None:
+    bench = Bench(limits)
+    bench.submit("a 1", "a 2", "a 3")
+    assert [type(answer) for answer in bench.answers["a 3"]] == [Overloaded]
+    bench.batcher.flush()
+    assert bench.sizes == [2]
+
+
+def test_command_over_the_limit_fails() -> None:
+    bench = Bench(BatchLimits(command_bytes_max=4))
+    bench.submit_and_flush("a 12345")
+    (answer,) = bench.answers["a 12345"]
+    assert isinstance(answer, CommandFailed)
+    assert "7 bytes" in answer.message
+    assert bench.proposed == []
+
+
+def test_command_that_does_not_parse_fails_alone() -> None:
+    bench = Bench()
+    bench.submit_and_flush("a 1", "", "b 2")
+    assert bench.answers[""] == [CommandFailed("a command needs a key")]
+    assert bench.proposed[0].commands == (b"a 1", b"b 2")
+    bench.submit_and_flush("")
+    assert len(bench.proposed) == 1
+
+
+def test_stopping_batcher_refuses_new_commands_and_finishes_old_ones() -> None:
+    bench = Bench(BatchLimits(partial_instances_max=1))
+    bench.submit_and_flush("a 1")
+    bench.submit_and_flush("a 2")
+    bench.batcher.refuse("stopping")
+    bench.submit_and_flush("a 3")
+    assert bench.answers["a 3"] == [Overloaded("stopping")]
+    assert bench.batcher.waiting == 2
+    bench.execute(1, "one")
+    bench.execute(2, "two")
+    assert bench.answers["a 2"] == ["two"]

@@ -1,0 +1,196 @@
+"""Whole nodes in one process, over the memory transport: answers, agreement, restart, and stopping when it must."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pydsm.core.config import Config
+from pydsm.core.effects import Record
+from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
+from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.messages import NOP, Commit
+from pydsm.machines.base import CommandFailed
+from pydsm.runtime.batching import Answer, Overloaded
+from pydsm.runtime.node import Node, Parts
+from pydsm.storage.identity import Identity, ReplicaStore
+from pydsm.storage.memory import MemoryStore
+from pydsm.storage.sqlite import SqliteStore
+from pydsm.transport.base import Self
+from pydsm.transport.memory import MemoryHub, MemoryTransport
+from tests.unit.runtime.machines import Lists
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+
+
+class FragileStore(MemoryStore):
+    """Fails when told to."""
+
+    broken = False
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See `storage.base.Store`."""
+        if self.broken:
+            raise WorldFault("disk is full")
+        super().write(records)
+
+
+class Group:
+    """Nodes that share a hub; each can be replaced."""
+
+    def __init__(self, replicas: int) -> None:
+        self.hub = MemoryHub()
+        self.replicas = replicas
+        self.nodes: dict[int, Node] = {}
+        self.machines: dict[int, Lists] = {}
+
+    async def start(self, replica: int, store: ReplicaStore | None = None) -> Node:
+        """A new node in this place."""
+        machine = Lists()
+        config = Config(ReplicaId(replica), self.replicas, recovery_timeout_ticks=100, gossip_ticks=50)
+
+        def transport(incarnation: int, admit: object) -> MemoryTransport:
+            me = Self("test", ReplicaId(replica), self.replicas, incarnation)
+            return MemoryTransport(me, self.hub, admit)  # type: ignore[arg-type]
+
+        node = Node(config, Parts(machine, store or MemoryStore(), transport))
+        await node.start()
+        self.nodes[replica], self.machines[replica] = node, machine
+        return node
+
+    async def ask(self, replica: int, command: str) -> Answer:
+        """Submit and wait for the answer."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.nodes[replica].submit(command.encode(), answer.set_result)
+        async with asyncio.timeout(10):
+            return await answer
+
+    def digests(self) -> set[bytes]:
+        """One when all machines are in the same state."""
+        return {machine.digest() for machine in self.machines.values()}
+
+
+@asynccontextmanager
+async def group(replicas: int = 3, *stores: ReplicaStore) -> AsyncIterator[Group]:
+    """A running group; stopped at the end."""
+    made = Group(replicas)
+    for replica in range(replicas):
+        await made.start(replica, stores[replica] if replica < len(stores) else None)
+    try:
+        yield made
+    finally:
+        for node in made.nodes.values():
+            await node.stop(drain_seconds_max=0)
+
+
+@pytest.mark.parametrize("replicas", [1, 3, 5])
+async def test_command_is_answered_and_reaches_every_replica(replicas: int) -> None:
+    async with group(replicas) as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        assert await nodes.ask(replicas - 1, "a two") == 2
+        assert await nodes.ask(0, "a") == (b"one", b"two")
+        await eventually(lambda: len(nodes.digests()) == 1, "all replicas agree")
+
+
+async def test_failed_command_is_an_answer() -> None:
+    async with group() as nodes:
+        assert await nodes.ask(0, "a fail") == CommandFailed("as asked")
+        assert await nodes.ask(0, "a one") == 1
+
+
+async def test_commands_of_one_turn_share_an_instance_and_keep_their_order() -> None:
+    async with group() as nodes:
+        answers: list[Answer] = []
+        for word in range(500):
+            nodes.nodes[0].submit(b"a %d" % word, answers.append)
+        await eventually(lambda: len(answers) == 500, "all are answered")
+        assert answers == list(range(1, 501))
+        assert nodes.nodes[0].info()["proposed"] == "1"
+
+
+async def test_concurrent_writers_of_one_key_see_one_order() -> None:
+    async with group() as nodes:
+        lengths = await asyncio.gather(*(nodes.ask(turn % 3, f"a {turn}") for turn in range(60)))
+        assert sorted(map(str, lengths)) == sorted(map(str, range(1, 61)))
+        await eventually(lambda: len(nodes.digests()) == 1, "all replicas agree")
+
+
+async def test_minority_may_be_missing() -> None:
+    async with group() as nodes:
+        await nodes.nodes.pop(2).stop()
+        del nodes.machines[2]
+        assert await nodes.ask(0, "a one") == 1
+        assert await nodes.ask(1, "a two") == 2
+
+
+async def test_restarted_node_has_its_data_and_catches_up(tmp_path: Path) -> None:
+    def store() -> SqliteStore:
+        return SqliteStore(tmp_path, Identity("test", "r1", ReplicaId(0), 3))
+
+    async with group(3, store()) as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        await nodes.nodes[0].stop()
+        assert await nodes.ask(1, "a two") == 2
+        await nodes.start(0, store())
+        assert await nodes.ask(0, "a three") == 3
+        await eventually(lambda: len(nodes.digests()) == 1, "all replicas agree")
+
+
+async def test_node_that_comes_back_without_its_data_is_not_let_in() -> None:
+    async with group() as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        await nodes.nodes[0].stop()
+        restarted = await nodes.start(0)
+        assert restarted.info()["connected"] == ""
+        assert await nodes.ask(1, "a two") == 2
+
+
+async def test_failing_disk_stops_the_node_before_it_acknowledges_anything(caplog: pytest.LogCaptureFixture) -> None:
+    store = FragileStore()
+    async with group(3, store) as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        store.broken = True
+        answers: list[Answer] = []
+        nodes.nodes[0].submit(b"a two", answers.append)
+        failure = await asyncio.wait_for(nodes.nodes[0].failure, 5)
+        assert isinstance(failure, WorldFault)
+        assert answers == []
+        assert "replica 0 stops: disk is full" in caplog.text
+        assert isinstance(await nodes.ask(0, "a three"), Overloaded)
+        assert await nodes.ask(1, "b one") == 1
+
+
+async def test_broken_machine_stops_the_node_with_evidence(caplog: pytest.LogCaptureFixture) -> None:
+    async with group(1) as nodes:
+        nodes.nodes[0].submit(b"a crash", lambda answer: None)
+        failure = await asyncio.wait_for(nodes.nodes[0].failure, 5)
+        assert isinstance(failure, RuntimeError)
+        assert "stops to protect the data; frontier (1,)" in caplog.text
+
+
+async def test_broken_invariant_stops_the_node(caplog: pytest.LogCaptureFixture) -> None:
+    async with group() as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(0), 1), NOP, (0, 0, 0)))
+        assert isinstance(await asyncio.wait_for(nodes.nodes[0].failure, 5), BrokenInvariant)
+        assert "the message that did it, from replica 1: Commit" in caplog.text
+
+
+async def test_fault_of_a_peer_is_left_to_the_transport() -> None:
+    async with group() as nodes:
+        far_away = Commit(InstanceId(ReplicaId(0), 1 << 40), NOP, (0, 0, 0))
+        with pytest.raises(PeerFault):
+            nodes.nodes[0]._receive(ReplicaId(1), far_away)
+        assert await nodes.ask(0, "a one") == 1
+
+
+async def test_stopping_node_answers_what_it_took_and_refuses_the_rest() -> None:
+    async with group() as nodes:
+        answers: list[Answer] = []
+        nodes.nodes[0].submit(b"a one", answers.append)
+        await nodes.nodes[0].stop()
+        assert answers == [1]
+        assert isinstance(await nodes.ask(0, "a two"), Overloaded)
