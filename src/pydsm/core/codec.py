@@ -1,20 +1,25 @@
 """Messages and records as bytes: one version byte, then MessagePack.
 
-Decoding gives a right value or a clear error, never a wrong value: types are checked by msgspec, positions and
-vector lengths by `check`. What a value means is the business of the handlers.
+Decoding gives a right value or a clear error, never a wrong value: types are checked by msgspec; positions, lengths of
+vectors, bounds of numbers, and that a status comes with what belongs to it, are checked here. What a value means is
+the business of the handlers.
 """
 
 import msgspec
 
 from pydsm.core import messages as m
+from pydsm.core.ballots import Ballot
 from pydsm.core.effects import InstanceRecord, Record
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import Deps, InstanceId
+from pydsm.core.ids import INDEX_MAX, Deps, InstanceId
 from pydsm.core.messages import Footprint, Message
 from pydsm.core.status import Status
 
 WIRE_VERSION = 1
 """First byte of every encoded message and record. A different one is refused."""
+
+_DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
+"""RecursionError: unknown fields are skipped, and what is in them may be nested without end."""
 
 _PREFIX = bytes([WIRE_VERSION])
 _encoder = msgspec.msgpack.Encoder()
@@ -32,7 +37,7 @@ def decode_message(data: bytes | memoryview, replicas: int) -> Message:
     try:
         message = _message_decoder.decode(_body(data))
         check_message(message, replicas)
-    except (ValueError, msgspec.DecodeError) as error:
+    except _DOES_NOT_PARSE as error:
         raise PeerFault(f"a message does not parse: {error}; the peer runs other software or sends garbage") from error
     return message
 
@@ -47,12 +52,10 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
     try:
         record = _record_decoder.decode(_body(data))
         if isinstance(record, InstanceRecord):
-            _check_instance(record.id, replicas)
-            _check_deps((record.deps, record.initial_deps), replicas)
-            _check_batches((record.value, record.initial_batch))
-        elif record.up_to < 0:
-            raise ValueError(f"reservation up to {record.up_to}")
-    except (ValueError, msgspec.DecodeError) as error:
+            _check_record(record, replicas)
+        elif not 0 <= record.up_to <= INDEX_MAX:
+            raise ValueError(f"a reservation up to {record.up_to}")
+    except _DOES_NOT_PARSE as error:
         raise WorldFault(
             f"a stored record does not parse: {error}; this replica must rejoin with an empty disk"
         ) from error
@@ -88,26 +91,41 @@ def check_message(message: Message, replicas: int) -> None:
         case m.PrepareOk():
             _check_deps((message.deps, message.initial_deps), replicas)
             _check_batches((message.value, message.initial_batch))
-            _check_answer(message)
+            _check_ballots((message.voted,), replicas)
+            _check_complete(message)
+        case m.Refuse():
+            _check_ballots((message.promised,), replicas)
         case m.ValidateOk():
             for invalidator in message.invalidators:
                 _check_instance(invalidator.id, replicas)
         case _:
             pass
     _check_instance(message.id, replicas)
-    ballot = getattr(message, "ballot", None)
-    if ballot is not None and not (ballot.round >= 0 and 0 <= ballot.replica < replicas):
-        raise ValueError(f"ballot {ballot} is of no replica in a group of {replicas}")
+    _check_ballots((getattr(message, "ballot", None),), replicas)
+
+
+def _check_record(record: InstanceRecord, replicas: int) -> None:
+    _check_instance(record.id, replicas)
+    _check_ballots((record.promised, record.voted), replicas)
+    _check_deps((record.deps, record.initial_deps), replicas)
+    _check_batches((record.value, record.initial_batch))
+    _check_complete(record)
 
 
 def _check_instance(id: InstanceId, replicas: int) -> None:
-    if not (0 <= id.leader < replicas and id.index >= 1):
+    if not (0 <= id.leader < replicas and 1 <= id.index <= INDEX_MAX):
         raise ValueError(f"instance {id} is of no replica in a group of {replicas}")
+
+
+def _check_ballots(ballots: tuple[Ballot | None, ...], replicas: int) -> None:
+    for ballot in ballots:
+        if ballot is not None and not (0 <= ballot.round <= INDEX_MAX and 0 <= ballot.replica < replicas):
+            raise ValueError(f"ballot {ballot} is of no replica in a group of {replicas}")
 
 
 def _check_deps(vectors: tuple[Deps, ...], replicas: int) -> None:
     for deps in vectors:
-        if len(deps) != replicas or min(deps) < 0:
+        if len(deps) != replicas or min(deps) < 0 or max(deps) > INDEX_MAX:
             raise ValueError(f"dependency vector {deps} does not fit a group of {replicas}")
 
 
@@ -131,11 +149,19 @@ def _check_footprint(footprint: Footprint) -> None:
         raise ValueError("a footprint names one kind of update twice")
 
 
-def _check_answer(message: m.PrepareOk) -> None:
-    complete = {
-        Status.UNKNOWN: True,
-        Status.PRE_ACCEPTED: isinstance(message.value, m.Batch) and message.initial_batch is not None,
-        Status.ACCEPTED: message.value is not None and message.voted is not None,
-    }
-    if not complete.get(message.status, False):
-        raise ValueError(f"a PrepareOk for {message.id} lacks what status {message.status.name} carries")
+def _check_complete(state: m.PrepareOk | InstanceRecord) -> None:
+    match state.status:
+        case Status.UNKNOWN:
+            complete = True
+        case Status.PRE_ACCEPTED:
+            complete = isinstance(state.value, m.Batch) and state.initial_batch is not None
+        case Status.ACCEPTED:
+            complete = state.value is not None and state.voted is not None
+        case Status.COMMITTED:
+            complete = state.value is not None and isinstance(state, InstanceRecord)
+        case _:
+            complete = False
+    if not complete:
+        raise ValueError(
+            f"a {type(state).__name__} of {state.id} lacks what status {state.status.name} carries, or cannot have it"
+        )

@@ -48,7 +48,9 @@ def _columns(footprint: Footprint) -> Iterator[tuple[Access, tuple[bytes, ...]]]
         yield _READS, footprint.reads
     if footprint.writes:
         yield _WRITES, footprint.writes
-    yield from footprint.updates
+    for kind, keys in footprint.updates:
+        if keys:
+            yield kind, keys
 
 
 def _accesses_conflict(left: Access, right: Access) -> bool:
@@ -102,9 +104,8 @@ class _KeyIndex:
             if latest is None:
                 latest = self._latest[access] = [{} for _ in self._newest]
             of_leader = latest[leader]
-            if not in_order:
-                keys = tuple(key for key in keys if of_leader.get(key, 0) < index)
-            of_leader.update(dict.fromkeys(keys, index))
+            newer = keys if in_order else tuple(key for key in keys if of_leader.get(key, 0) < index)
+            of_leader.update(dict.fromkeys(newer, index))
 
     def conflicts(self, batch: Batch) -> Deps:
         if batch.footprint.barrier:
@@ -115,7 +116,8 @@ class _KeyIndex:
                 if _accesses_conflict(access, other_access):
                     for leader, of_leader in enumerate(latest):
                         if of_leader:
-                            found[leader] = max(found[leader], max(map(of_leader.get, keys, repeat(0))))
+                            last = max(map(of_leader.get, keys, repeat(0)))
+                            found[leader] = max(found[leader], last)
         return tuple(found)
 
 

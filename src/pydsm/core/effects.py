@@ -16,8 +16,8 @@ import msgspec
 
 from pydsm.core.ballots import Ballot
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.status import Status
 from pydsm.core.messages import Batch, Message, Value
+from pydsm.core.status import Status
 
 
 class InstanceRecord(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):

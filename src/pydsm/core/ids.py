@@ -18,6 +18,10 @@ Deps = tuple[int, ...]
 """One entry per replica: `deps[r] == k` means "after every instance of r up to and including k"."""
 
 
+INDEX_MAX = (1 << 40) - 1
+"""The highest index, and the highest round of a ballot: 34 years at a thousand instances a second and leader."""
+
+
 class InstanceId(NamedTuple):
     """The unit of agreement, named by the replica that first proposes it and its position there (from 1)."""
 

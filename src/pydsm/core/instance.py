@@ -4,7 +4,7 @@ from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.effects import InstanceRecord
 from pydsm.core.faults import BrokenInvariant
 from pydsm.core.ids import Deps, InstanceId
-from pydsm.core.messages import Batch, Value
+from pydsm.core.messages import Batch, Nop, Value
 from pydsm.core.status import LEGAL_CHANGES, Status
 
 
@@ -74,8 +74,8 @@ class Instance:
         return instance
 
     def __repr__(self) -> str:
+        value = "nop" if isinstance(self.value, Nop) else "batch" if self.value is not None else "unknown"
         return (
             f"<{self.id} {self.status.name} promised={self.promised} voted={self.voted} "
-            f"deps={self.deps} initial={self.initial_deps} "
-            f"value={'nop' if self.value is not None and self.known_batch is not self.value else type(self.value).__name__}>"
+            f"deps={self.deps} initial={self.initial_deps} value={value}>"
         )

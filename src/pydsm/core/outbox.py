@@ -23,7 +23,7 @@ class Outbox:
     def persist_lazily(self, record: Record) -> None:
         """Durable some time. Behind a record that is awaited anyway it rides along, so that order is kept."""
         effects = self._effects
-        (effects.records if effects.records else effects.lazy_records).append(record)
+        (effects.records or effects.lazy_records).append(record)
 
     def send_early(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """For a request that reports nothing which a crash could take back."""
