@@ -1,0 +1,45 @@
+# Every target sets up what it needs by itself; nothing asks questions.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test check fix soak bench
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Minutes that `make soak` searches for.
+MINUTES ?= 60
+# Further arguments of the command behind a target: make demo ARGS=--kill, make test ARGS="-k codec".
+ARGS ?=
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv and install PyDSM and its tools (the other targets do this by themselves)
+
+$(READY): pyproject.toml tools/setup.sh
+	@VENV=$(VENV) PYTHON="$(PYTHON)" tools/setup.sh
+	@touch $@
+
+demo: $(READY) ## run five replicas under load on this machine and watch them
+	@$(BIN)/pydsm demo $(ARGS)
+
+test: $(READY) ## run all tests, on two processes
+	@tools/redis-tools.sh
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(READY) ## formatting, lint, types, and which module may import which
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fix: $(READY) ## repair formatting and what lint can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+soak: $(READY) ## search fresh simulator seeds on all cores: MINUTES=60
+	$(BIN)/python -m pydsm.sim.soak --minutes $(MINUTES) $(ARGS)
+
+bench: $(READY) ## measure the cost of execution as history grows
+	$(BIN)/python -m benchmarks.execution_growth $(ARGS)
