@@ -7,6 +7,7 @@ is `perform`'s business, when batches leave is `batching`'s.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -32,13 +33,14 @@ from pydsm.transport.base import Admit, Transport
 log = logging.getLogger("pydsm.node")
 
 _TICK_SECONDS = 0.005
-_DRAIN_POLL_SECONDS = 0.01
 
 
 class MakeTransport(Protocol):
     """Makes this replica's transport once its incarnation is known."""
 
-    def __call__(self, incarnation: int, admit: Admit) -> Transport: ...
+    def __call__(self, incarnation: int, admit: Admit) -> Transport:
+        """Not started yet."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Node:
         self._started = False
         self._running = False
         self._turn_is_due = False
+        self._drained: asyncio.Event | None = None
 
     async def start(self) -> None:
         """Load and execute what the store holds, then listen and take part.
@@ -92,9 +95,11 @@ class Node:
             return
         self._started = False
         self._batcher.refuse("this replica is stopping; submit elsewhere")
-        deadline = self._loop.time() + drain_seconds_max
-        while self._running and self._batcher.waiting and self._loop.time() < deadline:
-            await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        self._drained = asyncio.Event()
+        self._wake()
+        if self._running and self._batcher.waiting:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drained.wait(), drain_seconds_max)
         self._running = False
         await self._transport.stop()
         await self._disk.close()
@@ -161,6 +166,8 @@ class Node:
         self._turn_is_due = False
         self._guard(self._batcher.flush)
         self._guard(self._performer.pump)
+        if self._drained is not None and not (self._running and self._batcher.waiting):
+            self._drained.set()
 
     def _guard(self, action: Callable[[], None]) -> None:
         if self._running:
@@ -206,6 +213,8 @@ class Node:
                 self._core.counters,
                 exc_info=error,
             )
+        if self._drained is not None:
+            self._drained.set()
         if not self.failure.done():
             self.failure.set_result(error)
 

@@ -145,7 +145,7 @@ class SqliteStore:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
             raise WorldFault(
-                f"data directory {self._directory} is in use by another process: stop that one, or give another directory"
+                f"data directory {self._directory} is in use by another process: stop it or give another directory"
             ) from error
         return lock
 
