@@ -1,0 +1,116 @@
+"""Values of the protocol for property tests: everything that a correct replica may send or store, in a small group."""
+
+from hypothesis import strategies as st
+
+from pydsm.core.ballots import Ballot
+from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId
+from pydsm.core.messages import (
+    NOP,
+    Accept,
+    AcceptOk,
+    Batch,
+    Commit,
+    Footprint,
+    Frontier,
+    Inquire,
+    Invalidator,
+    Message,
+    PreAccept,
+    PreAcceptOk,
+    Prepare,
+    PrepareOk,
+    Refuse,
+    Validate,
+    ValidateOk,
+    Value,
+    Waiting,
+)
+from pydsm.core.status import Status
+
+REPLICAS = 3
+
+replica_ids: st.SearchStrategy[ReplicaId] = st.integers(0, REPLICAS - 1).map(ReplicaId)
+indexes = st.one_of(st.integers(1, 20), st.integers(1, INDEX_MAX))
+instance_ids: st.SearchStrategy[InstanceId] = st.builds(InstanceId, replica_ids, indexes)
+ballots: st.SearchStrategy[Ballot] = st.builds(Ballot, st.one_of(st.integers(0, 5), indexes), replica_ids)
+vectors: st.SearchStrategy[Deps] = st.tuples(*[st.one_of(st.just(0), indexes)] * REPLICAS)
+
+keys = st.sampled_from([b"a", b"b", b"c", b"d", b"", "naïve".encode()])
+key_columns = st.lists(keys, max_size=4, unique=True).map(tuple)
+kinds = st.sampled_from([b"incr", b"sadd"])
+footprints: st.SearchStrategy[Footprint] = st.builds(
+    Footprint,
+    reads=key_columns,
+    writes=key_columns,
+    updates=st.dictionaries(kinds, key_columns, max_size=2).map(lambda columns: tuple(columns.items())),
+    barrier=st.sampled_from([False, False, False, True]),
+)
+
+
+@st.composite
+def batches(draw: st.DrawFn, footprints: st.SearchStrategy[Footprint] = footprints) -> Batch:
+    """Batches of up to three requests."""
+    commands = draw(st.lists(st.binary(max_size=6), max_size=3))
+    request_ids = tuple(RequestId(draw(st.binary(min_size=16, max_size=16))) for _ in commands)
+    return Batch(request_ids, tuple(commands), draw(footprints), draw(st.integers(0, 1 << 48)))
+
+
+values: st.SearchStrategy[Value] = st.one_of(st.just(NOP), batches())
+invalidators = st.builds(Invalidator, instance_ids, st.booleans())
+
+
+@st.composite
+def prepare_answers(draw: st.DrawFn) -> PrepareOk:
+    """Answers that carry what their status needs."""
+    status = draw(st.sampled_from([Status.UNKNOWN, Status.PRE_ACCEPTED, Status.ACCEPTED]))
+    id, ballot = draw(instance_ids), draw(ballots)
+    voted, value, initial_batch = draw(_content(status))
+    return PrepareOk(id, ballot, status, voted, value, draw(vectors), initial_batch, draw(vectors))
+
+
+@st.composite
+def instance_records(draw: st.DrawFn) -> InstanceRecord:
+    """Records of instances in every status that is stored."""
+    status = draw(st.sampled_from([Status.UNKNOWN, Status.PRE_ACCEPTED, Status.ACCEPTED, Status.COMMITTED]))
+    id, promised = draw(instance_ids), draw(ballots)
+    voted, value, initial_batch = draw(_content(status))
+    return InstanceRecord(id, status, promised, voted, value, draw(vectors), initial_batch, draw(vectors))
+
+
+def _content(status: Status) -> st.SearchStrategy[tuple[Ballot | None, Value | None, Batch | None]]:
+    """What was voted, the value, and the first batch, as they may stand beside a status."""
+    no_ballot, no_batch = st.none(), st.none()
+    match status:
+        case Status.UNKNOWN:
+            return st.one_of(st.tuples(no_ballot, no_batch, no_batch), st.tuples(no_ballot, batches(), batches()))
+        case Status.PRE_ACCEPTED:
+            return st.tuples(no_ballot, batches(), batches())
+        case Status.ACCEPTED:
+            return st.tuples(ballots, values, st.one_of(no_batch, batches()))
+        case _:
+            return st.tuples(st.one_of(no_ballot, ballots), values, st.one_of(no_batch, batches()))
+
+
+MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
+    PreAccept: st.builds(PreAccept, instance_ids, batches(), vectors),
+    PreAcceptOk: st.builds(PreAcceptOk, instance_ids, vectors),
+    Accept: st.builds(Accept, instance_ids, ballots, values, vectors),
+    AcceptOk: st.builds(AcceptOk, instance_ids, ballots),
+    Commit: st.builds(Commit, instance_ids, values, vectors),
+    Prepare: st.builds(Prepare, instance_ids, ballots),
+    PrepareOk: prepare_answers(),
+    Validate: st.builds(Validate, instance_ids, ballots, batches(), vectors),
+    ValidateOk: st.builds(ValidateOk, instance_ids, ballots, st.lists(invalidators, max_size=3).map(tuple)),
+    Waiting: st.builds(Waiting, instance_ids, st.integers(0, REPLICAS)),
+    Refuse: st.builds(Refuse, instance_ids, ballots, ballots),
+    Inquire: st.builds(Inquire, st.lists(instance_ids, max_size=4).map(tuple)),
+    Frontier: st.builds(Frontier, vectors, vectors),
+}
+"""Every kind of message."""
+
+messages: st.SearchStrategy[Message] = st.one_of(*MESSAGES.values())
+
+records: st.SearchStrategy[Record] = st.one_of(
+    instance_records(), st.builds(ReservationRecord, st.integers(0, INDEX_MAX))
+)
