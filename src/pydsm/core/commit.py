@@ -213,7 +213,7 @@ class Proposer:
     def on_deadline(self, id: InstanceId, phase: PreAccepting | Accepting) -> None:
         """Widen, fall back to the slow path, or repeat the question to those who have not answered."""
         state = self._state
-        phase.deadline = Tick(state.now + state.config.retry_ticks)
+        state.repeat_later(phase)
         if isinstance(phase, PreAccepting):
             silent = tuple(peer for peer in phase.asked if peer not in phase.answers)
             self._step(id, phase, late=True)

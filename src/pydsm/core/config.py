@@ -25,13 +25,13 @@ class Config:
     """How long a leader waits for a fast quorum, besides twice the measured way to the farthest replica of it, before
     it is content with a slow one; also the wait before a thrifty leader asks everyone."""
     retry_ticks: int = 100
-    """How often an unanswered request is repeated."""
+    """When an unanswered request is first repeated; each repetition waits twice as long as the one before."""
     recovery_timeout_ticks: int = 500
     """How long an instance may stay undecided before a replica that knows of it looks into it."""
     recovery_jitter_ticks: int = 250
-    """Upper bound of the random part of that time, so that two replicas seldom recover the same instance."""
+    """Added to that time, once for each replica whose turn comes before, and up to once more at random."""
     backoff_ticks_max: int = 4000
-    """Upper bound of the wait between two recovery attempts at one instance."""
+    """Upper bound of the wait between two repetitions of a question, and between two recovery attempts at an instance."""
     scan_ticks: int = 50
     """How often undecided instances are looked through for late ones."""
     gossip_ticks: int = 250

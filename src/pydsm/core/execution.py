@@ -116,12 +116,9 @@ class Execution:
                 if id == instance.id:
                     continue
                 other = log.instances.get(id)
-                other_batch = other.known_batch if other is not None else None
-                if other is None or other_batch is None:
+                if other is not None and other.decided:
+                    if isinstance(other.value, Batch) and log.relation.conflict(other.value, batch):
+                        successors.append(other)
+                elif other is None or other.known_batch is None or log.relation.conflict(other.known_batch, batch):
                     raise _Blocked(id)
-                if not log.relation.conflict(other_batch, batch):
-                    continue
-                if not other.decided:
-                    raise _Blocked(id)
-                successors.append(other)
         return successors

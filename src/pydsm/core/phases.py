@@ -20,6 +20,7 @@ class PreAccepting:
     asked: tuple[ReplicaId, ...]
     started: Tick
     deadline: Tick
+    repeats: int = 0
     answers: dict[ReplicaId, Deps] = field(default_factory=dict)
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
@@ -40,6 +41,7 @@ class Accepting:
     deps: Deps
     asked: tuple[ReplicaId, ...]
     deadline: Tick
+    repeats: int = 0
     votes: dict[ReplicaId, None] = field(default_factory=dict)
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
@@ -57,6 +59,7 @@ class Preparing:
 
     ballot: Ballot
     deadline: Tick
+    repeats: int = 0
     answers: dict[ReplicaId, PrepareOk] = field(default_factory=dict)
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
@@ -93,6 +96,7 @@ class AwaitingInvalidators:
     prepared: dict[ReplicaId, PrepareOk]
     late: dict[ReplicaId, PrepareOk]
     deadline: Tick
+    repeats: int = 0
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
 

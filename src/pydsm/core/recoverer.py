@@ -25,7 +25,7 @@ from pydsm.core.recovery import after_prepare, after_validate, while_waiting
 from pydsm.core.state import ReplicaState
 from pydsm.core.suspicion import INQUIRIES_BEFORE_RECOVERY, Suspicions
 
-_VALIDATE_REPEATS_MAX = 5
+_VALIDATE_REPEATS_MAX = 3
 """Validate needs every member of its quorum; one that stays silent so often is taken for dead."""
 
 _ASK_ALL_MAX = 16
@@ -264,13 +264,14 @@ class Recoverer:
         if phase.refused:
             self._abandon(id, phase)
             return
+        if isinstance(phase, Accepting):
+            self._proposer.on_deadline(id, phase)
+            return
+        state.repeat_later(phase)
         match phase:
-            case Accepting():
-                self._proposer.on_deadline(id, phase)
             case Preparing():
                 self._repeat(phase.answers, Prepare(id, phase.ballot))
             case Validating():
-                phase.repeats += 1
                 if phase.repeats > _VALIDATE_REPEATS_MAX:
                     self._abandon(id, phase)
                     return
@@ -279,7 +280,6 @@ class Recoverer:
             case AwaitingInvalidators():
                 state.outbox.send(state.peers, Waiting(id, phase.unchanged))
                 self._repeat({**phase.prepared, **phase.late}, Prepare(id, phase.ballot))
-        phase.deadline = self._deadline()
 
     def _repeat(self, answered: dict[ReplicaId, PrepareOk], request: Message) -> None:
         state = self._state

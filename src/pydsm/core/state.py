@@ -75,6 +75,13 @@ class ReplicaState:
             self.counters.executed += 1
             self.outbox.execute(Execute(instance.id, instance.value))
 
+    def repeat_later(self, phase: Phase) -> None:
+        """Set the deadline of a phase whose question is repeated now: each time later, so that repetition alone can
+        never keep a slow network or disk busy."""
+        wait = self.config.retry_ticks << min(phase.repeats, 16)
+        phase.repeats += 1
+        phase.deadline = Tick(self.now + min(wait, max(self.config.retry_ticks, self.config.backoff_ticks_max)))
+
     def yield_to_promise(self, instance: Instance) -> None:
         """Stop driving an instance in a ballot below the one just promised: its own vote can no longer count."""
         phase = self.leading.get(instance.id)

@@ -60,5 +60,8 @@ class Suspicions:
         suspicion.next_look = Tick(now + wait // 2 + spread)
 
     def _jitter(self, id: InstanceId, salt: int) -> int:
+        """Replicas take turns, the instance's own leader first, so that two of them seldom recover the same instance."""
         config = self._config
-        return jitter(config.seed, config.replica, *id, salt, below=config.recovery_jitter_ticks)
+        turn = (config.replica - id.leader) % config.replicas
+        spread = jitter(config.seed, config.replica, *id, salt, below=config.recovery_jitter_ticks)
+        return turn * config.recovery_jitter_ticks + spread
