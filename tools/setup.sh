@@ -47,6 +47,6 @@ if ! suitable "$VENV/bin/python" || ! "$VENV/bin/python" -m pip --version >/dev/
 fi
 
 say "Installing PyDSM and its tools into $VENV (a minute at most, from the package index)"
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable '.[dev]' ||
+"$VENV/bin/python" -m pip install -qq --disable-pip-version-check --no-input --editable '.[dev]' ||
     fail "pip could not install the packages above; check the network, or the index that pip is set to use, and run make again"
 say "Ready: $("$VENV/bin/python" --version), $("$VENV/bin/python" -c 'import pydsm; print("PyDSM", pydsm.__version__)')"
