@@ -18,8 +18,8 @@ from pydsm.core.status import Status
 WIRE_VERSION = 1
 """First byte of every encoded message and record. A different one is refused."""
 
-_DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
-"""RecursionError: unknown fields are skipped, and what is in them may be nested without end."""
+DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
+"""All that decoding may raise. RecursionError: what is in an unknown field is skipped, and may be nested without end."""
 
 _PREFIX = bytes([WIRE_VERSION])
 _encoder = msgspec.msgpack.Encoder()
@@ -37,7 +37,7 @@ def decode_message(data: bytes | memoryview, replicas: int) -> Message:
     try:
         message = _message_decoder.decode(_body(data))
         check_message(message, replicas)
-    except _DOES_NOT_PARSE as error:
+    except DOES_NOT_PARSE as error:
         raise PeerFault(f"a message does not parse: {error}; the peer runs other software or sends garbage") from error
     return message
 
@@ -55,7 +55,7 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
             _check_record(record, replicas)
         elif not 0 <= record.up_to <= INDEX_MAX:
             raise ValueError(f"a reservation up to {record.up_to}")
-    except _DOES_NOT_PARSE as error:
+    except DOES_NOT_PARSE as error:
         raise WorldFault(
             f"a stored record does not parse: {error}; this replica must rejoin with an empty disk"
         ) from error

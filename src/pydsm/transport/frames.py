@@ -1,8 +1,9 @@
 """The wire format between replicas, without any I/O: preamble, frames, greeting.
 
 A connection is used in one direction. Each side begins with `PREAMBLE` and one frame that holds a greeting; then the
-side that dialled sends frames of messages, and the other one at most a Refusal. A frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload;
-a payload of messages is a sequence of length (4 bytes) and encoded message. All numbers are big-endian.
+side that dialled sends frames of messages, and the other one at most a Refusal.
+A frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a sequence of length
+(4 bytes) and encoded message. All numbers are big-endian.
 
 Guards against garbage: whatever arrives, a reader gives right payloads or raises PeerFault, and keeps no more than
 one frame.
@@ -14,6 +15,7 @@ from zlib import crc32
 
 import msgspec
 
+from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
 
 PROTOCOL_VERSION = 1
@@ -61,7 +63,7 @@ def decode_greeting(payload: bytes) -> Greeting:
     """Raises PeerFault for anything but a greeting."""
     try:
         return _greetings.decode(payload)
-    except msgspec.DecodeError as error:
+    except DOES_NOT_PARSE as error:
         raise PeerFault(f"the greeting does not parse: {error}") from error
 
 

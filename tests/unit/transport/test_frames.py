@@ -89,6 +89,14 @@ def test_payload_that_does_not_divide_into_messages_is_a_fault(payload: bytes) -
         list(decode_messages(payload))
 
 
-def test_greeting_that_is_no_greeting_is_a_fault() -> None:
+@pytest.mark.parametrize(
+    "payload",
+    [
+        pytest.param(b"\xc0", id="of another type"),
+        pytest.param(b"\x92\x02\xa2\xff\xfe", id="not UTF-8"),
+        pytest.param(b"\x93\x02\xa3why" + b"\x91" * 4000 + b"\x00", id="nested without end"),
+    ],
+)
+def test_greeting_that_is_no_greeting_is_a_fault(payload: bytes) -> None:
     with pytest.raises(PeerFault, match="greeting does not parse"):
-        decode_greeting(b"\xc0")
+        decode_greeting(payload)
