@@ -19,7 +19,7 @@ WIRE_VERSION = 1
 """First byte of every encoded message and record. A different one is refused."""
 
 DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
-"""All that decoding may raise. RecursionError: what is in an unknown field is skipped, and may be nested without end."""
+"""All that decoding may raise. RecursionError: an unknown field is skipped, and may be nested without end."""
 
 _PREFIX = bytes([WIRE_VERSION])
 _encoder = msgspec.msgpack.Encoder()
