@@ -9,6 +9,8 @@ Executed instances are never walked again: cost depends on what is unexecuted, n
 """
 
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from typing import NamedTuple
 
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.instance import Instance
@@ -17,12 +19,19 @@ from pydsm.core.messages import Batch
 from pydsm.core.status import Status
 
 
-class _Blocked(Exception):
-    """The component being built reaches an instance that is not decided and may conflict."""
+class _Wait(NamedTuple):
+    """What an instance waits for: `by` alone, or every instance of `by.leader` up to `by`, to be known."""
 
-    def __init__(self, by: InstanceId) -> None:
-        super().__init__(by)
-        self.by = by
+    by: InstanceId
+    whole_prefix: bool
+
+
+class _Blocked(Exception):
+    """The component being built reaches what is not decided and may conflict."""
+
+    def __init__(self, wait: _Wait) -> None:
+        super().__init__(wait)
+        self.wait = wait
 
 
 class Execution:
@@ -31,12 +40,19 @@ class Execution:
     def __init__(self, log: Log, emit: Callable[[Instance], None]) -> None:
         self._log = log
         self._emit = emit
+        self._waits: dict[InstanceId, _Wait] = {}
         self._waiters: dict[InstanceId, list[Instance]] = {}
-        self._blocked_by: dict[InstanceId, InstanceId] = {}
+        self._prefix_waiters: list[list[tuple[int, InstanceId]]] = [[] for _ in log.no_deps]
+        """Per leader a heap: who waits until the known prefix reaches an index. So each waiter is woken once per
+        leader however many batches are missing, and in about the order in which they can run."""
+        self._known_prefix = [0] * len(log.no_deps)
 
     def blocker(self, id: InstanceId) -> InstanceId | None:
         """The one undecided instance that the committed instance `id` waits for, if it waits."""
-        return self._blocked_by.get(id)
+        wait = self._waits.get(id)
+        if wait is None or not wait.whole_prefix:
+            return wait and wait.by
+        return InstanceId(wait.by.leader, self._known_prefix[wait.by.leader] + 1)
 
     def committed(self, instance: Instance) -> None:
         """Call once for each decided instance. A nop is done at once: no edge ever leads to it."""
@@ -49,13 +65,32 @@ class Execution:
 
     def wake(self, id: InstanceId) -> None:
         """The instance was decided or its batch became known: try again what waited for it."""
-        waiters = self._waiters.pop(id, None)
-        if waiters is None:
-            return
-        for waiter in waiters:
-            del self._blocked_by[waiter.id]
-        for waiter in waiters:
+        ready = self._waiters.pop(id, [])
+        ready += self._reached_by_prefix(id)
+        for waiter in ready:
+            del self._waits[waiter.id]
+        for waiter in ready:
             self._run(waiter)
+
+    def _reached_by_prefix(self, id: InstanceId) -> list[Instance]:
+        """Those for which the known prefix of this leader is now long enough."""
+        waiters = self._prefix_waiters[id.leader]
+        if not waiters or id.index != self._known_prefix[id.leader] + 1:
+            return []
+        prefix = self._extended_prefix(id.leader)
+        ready = []
+        while waiters and waiters[0][0] <= prefix:
+            ready.append(self._log.instances[heappop(waiters)[1]])
+        return ready
+
+    def _extended_prefix(self, leader: ReplicaId) -> int:
+        """The index up to which every batch of this leader has been known at some time."""
+        instances = self._log.instances
+        prefix = self._known_prefix[leader]
+        while (one := instances.get(InstanceId(leader, prefix + 1))) and (one.decided or one.known_batch is not None):
+            prefix += 1
+        self._known_prefix[leader] = prefix
+        return prefix
 
     def _run(self, root: Instance) -> None:
         if root.status is Status.EXECUTED:
@@ -66,8 +101,11 @@ class Execution:
                     self._log.executed(instance)
                     self._emit(instance)
         except _Blocked as blocked:
-            self._blocked_by[root.id] = blocked.by
-            self._waiters.setdefault(blocked.by, []).append(root)
+            wait = self._waits[root.id] = blocked.wait
+            if wait.whole_prefix:
+                heappush(self._prefix_waiters[wait.by.leader], (wait.by.index, root.id))
+            else:
+                self._waiters.setdefault(wait.by, []).append(root)
 
     def _components(self, root: Instance) -> Iterator[list[Instance]]:
         """Tarjan's algorithm without recursion; yields each component after everything it depends on.
@@ -100,10 +138,13 @@ class Execution:
 
     def _successors(self, instance: Instance) -> list[Instance]:
         """What must be executed before or together with this one. Raises _Blocked if that cannot be known yet."""
-        blocker = self._blocked_by.get(instance.id)
-        if blocker is not None:
-            raise _Blocked(blocker)
+        wait = self._waits.get(instance.id)
+        if wait is not None:
+            raise _Blocked(wait)
         log = self._log
+        for leader, last in enumerate(instance.deps):
+            if last > self._known_prefix[leader] and last > self._extended_prefix(ReplicaId(leader)):
+                raise _Blocked(_Wait(InstanceId(ReplicaId(leader), last), whole_prefix=True))
         batch = instance.value
         assert isinstance(batch, Batch)
         successors: list[Instance] = []
@@ -120,5 +161,5 @@ class Execution:
                     if isinstance(other.value, Batch) and log.relation.conflict(other.value, batch):
                         successors.append(other)
                 elif other is None or other.known_batch is None or log.relation.conflict(other.known_batch, batch):
-                    raise _Blocked(id)
+                    raise _Blocked(_Wait(id, whole_prefix=False))
         return successors

@@ -1,0 +1,68 @@
+"""A replica that was away gets what is new first and what it missed afterwards: the work must not explode."""
+
+from pydsm.core.config import Config
+from pydsm.core.conflicts import ConflictIndex, DeclaredKeys, footprints_conflict
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
+from pydsm.core.messages import Batch, Commit, Footprint
+from pydsm.core.replica import Replica
+from pydsm.core.timers import jitter
+
+REPLICAS = 3
+ME, PEER = ReplicaId(0), ReplicaId(1)
+
+
+class CountingKeys:
+    """Declared keys, and how often two batches were compared."""
+
+    def __init__(self) -> None:
+        self.compared = 0
+
+    def conflict(self, left: Batch, right: Batch) -> bool:
+        self.compared += 1
+        return footprints_conflict(left.footprint, right.footprint)
+
+    def index(self, replicas: int) -> ConflictIndex:
+        return DeclaredKeys().index(replicas)
+
+
+def history(instances: int, keys: int) -> list[Commit]:
+    """Commits of the two peers in the order in which they were made, over a few keys."""
+    index, commits = DeclaredKeys().index(REPLICAS), list[Commit]()
+    for place in range(instances):
+        id = InstanceId(ReplicaId(1 + place % 2), 1 + place // 2)
+        key = b"%d" % jitter(1, place, below=keys)
+        batch = Batch((RequestId(place.to_bytes(16, "big")),), (b"x",), Footprint(writes=(key,)))
+        deps: Deps = index.conflicts(batch)
+        index.add(id, batch)
+        commits.append(Commit(id, batch, deps))
+    return commits
+
+
+def comparisons_to_catch_up(instances: int) -> int:
+    """Take the newer half in order, then the older half leader by leader, as answers to inquiries come."""
+    commits, relation = history(instances, keys=50), CountingKeys()
+    replica = Replica(Config(ME, REPLICAS), relation)
+    newer, older = commits[instances // 2 :], sorted(commits[: instances // 2], key=lambda commit: commit.id)
+    for commit in newer:
+        replica.receive(PEER, commit)
+    for commit in older:
+        replica.receive(PEER, commit)
+    assert replica.counters.executed == instances
+    return relation.compared
+
+
+def test_cost_of_catching_up_grows_with_what_was_missed_and_not_with_its_square() -> None:
+    few, many = comparisons_to_catch_up(300), comparisons_to_catch_up(3000)
+    assert few < 300 * 20
+    assert many < 3000 * 20
+
+
+def test_what_was_missed_is_executed_in_the_agreed_order_of_each_key() -> None:
+    commits = history(60, keys=3)
+    replica = Replica(Config(ME, REPLICAS))
+    for commit in [*commits[30:], *sorted(commits[:30], key=lambda commit: commit.id)]:
+        replica.receive(PEER, commit)
+    executed = [execution.batch for execution in replica.take_effects().executions]
+    for key in {batch.footprint.writes for batch in executed}:
+        of_key = [batch.request_ids for batch in executed if batch.footprint.writes == key]
+        assert of_key == sorted(of_key)
