@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import cast
 
 from pydsm.client.latency import Latencies
 from pydsm.client.resp import ErrorReply, RespReader, RespReply, encode_command
@@ -162,8 +163,7 @@ class LoadClient(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Fill the pipeline."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._reader = RespReader()
         self._send(self._shape.pipeline)
         self._close_when_answered()
@@ -254,7 +254,7 @@ async def ask(address: Address, *commands: bytes, seconds_max: float = 10) -> li
                 replies += parser.feed(data)
             return replies
         finally:
-            writer.close()
+            writer.transport.abort()
 
 
 async def verify(ledger: Ledger, addresses: Sequence[Address], read_at: dict[int, int]) -> int:

@@ -17,9 +17,13 @@ from pydsm.core.messages import Message
 class Core(Protocol):
     """The part of `core.replica.Replica` that a performer needs."""
 
-    def receive(self, sender: ReplicaId, message: Message) -> None: ...
+    def receive(self, sender: ReplicaId, message: Message) -> None:
+        """Take a message; here it is one of the replica's own, which has become durable."""
+        ...
 
-    def take_effects(self) -> Effects: ...
+    def take_effects(self) -> Effects:
+        """Everything asked for since the last call; falsy when there is nothing."""
+        ...
 
 
 class Disk(Protocol):

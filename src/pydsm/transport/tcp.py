@@ -14,6 +14,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
@@ -195,9 +196,8 @@ class _Connection(asyncio.Protocol, ABC):
         self._reader = FrameReader()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        _prepare(transport, self.owner.limits)
+        self.transport = cast(asyncio.Transport, transport)
+        _prepare(self.transport, self.owner.limits)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)

@@ -124,6 +124,6 @@ def test_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 def test_failed_write_keeps_nothing_of_the_group(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     alter(tmp_path, "CREATE TRIGGER full BEFORE INSERT ON reservation BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
-    with pytest.raises(WorldFault, match="cannot write .*disk is full"):
+    with pytest.raises(WorldFault, match=r"cannot write .*disk is full"):
         store.write([instance_record(0, 1), ReservationRecord(32)])
     assert store.load() == []

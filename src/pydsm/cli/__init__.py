@@ -1,0 +1,1 @@
+"""The `pydsm` command: one file a verb, put together in `main`."""

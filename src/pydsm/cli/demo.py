@@ -1,0 +1,232 @@
+"""`pydsm demo`: a real group on this machine under load, shown live, killed if wanted, and checked at the end."""
+
+import asyncio
+import signal
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pydsm.cli.demo_view import Moment, ReplicaMoment, Report, View, make_view, show_report
+from pydsm.cli.local_group import LocalGroup
+from pydsm.cli.loop import run
+from pydsm.cli.serve import Storage
+from pydsm.client.latency import Latencies
+from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
+from pydsm.client.resp import encode_command
+from pydsm.core.faults import CallerFault, PeerFault
+
+_MOMENT_SECONDS = 1.0
+_ANSWERS_SECONDS_MAX = 15.0
+_INFO_SECONDS_MAX = 0.5
+_PIPELINE_MAX = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to show."""
+
+    replicas: int
+    seconds: float
+    clients: int
+    shape: LoadShape
+    kill: bool
+    storage: Storage
+    thrifty: bool
+    json: bool
+
+
+def demo(
+    replicas: Annotated[int, typer.Option(help="Replicas in the group.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Seconds of load.")] = 10,
+    clients: Annotated[int, typer.Option(help="Clients, spread over the replicas.")] = 10,
+    pipeline: Annotated[int, typer.Option(help="Requests that each client keeps in flight.")] = 16,
+    conflict: Annotated[float, typer.Option(help="Share of requests on keys that all clients use.")] = 0.02,
+    kill: Annotated[bool, typer.Option("--kill", help="Kill a replica half-way, and start it again.")] = False,
+    storage: Annotated[Storage, typer.Option(help="Where the replicas keep their records.")] = Storage.SQLITE,
+    thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
+) -> int:
+    """Run a group of replica processes under load on this machine, and check every answer."""
+    for name, value, low, high in (
+        ("--replicas", replicas, 1, 15),
+        ("--seconds", seconds, 1, 86_400),
+        ("--clients", clients, 1, 1000),
+        ("--pipeline", pipeline, 1, _PIPELINE_MAX),
+        ("--conflict", conflict, 0, 1),
+    ):
+        if not low <= value <= high:
+            raise CallerFault(f"{name} must be between {low} and {high}, got {value:g}")
+    if kill and storage is Storage.MEMORY:
+        raise CallerFault("--kill needs --storage sqlite: a replica that has lost its memory may not come back")
+    if kill and replicas < 3:
+        raise CallerFault(f"--kill needs at least 3 replicas: a group of {replicas} stops when one is down")
+    plan = Plan(replicas, seconds, clients, LoadShape(pipeline, conflict), kill, storage, thrifty, json)
+    return run(_demo(plan))
+
+
+async def _demo(plan: Plan) -> int:
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
+    options = ["--thrifty"] if plan.thrifty else []
+    with tempfile.TemporaryDirectory(prefix="pydsm-demo-") as directory, make_view(plan.json, sys.stdout) as view:
+        view.say(f"starting {plan.replicas} replicas ({plan.storage.value} storage) ...")
+        async with LocalGroup(plan.replicas, Path(directory), plan.storage, *options) as group:
+            report = await _Demo(plan, group, view).run()
+    show_report(report, plan.json, sys.stdout)
+    return 1 if report.lost or report.wrong else 0
+
+
+class _Demo:
+    """One run against a group that serves."""
+
+    def __init__(self, plan: Plan, group: LocalGroup, view: View) -> None:
+        self._plan = plan
+        self._group = group
+        self._view = view
+        self._ledger = Ledger()
+        self._clients = [
+            LoadClient(number, group.redis, number % plan.replicas, plan.shape, self._ledger)
+            for number in range(plan.clients)
+        ]
+        self._states = ["up"] * plan.replicas
+        self._totals = [Latencies() for _ in range(plan.replicas)]
+        self._counters: list[dict[str, int]] = [{} for _ in range(plan.replicas)]
+
+    async def run(self) -> Report:
+        """Load, perhaps a kill, then the check."""
+        loop = asyncio.get_running_loop()
+        running = [loop.create_task(client.run()) for client in self._clients]
+        trouble = loop.create_task(self._kill_and_restart()) if self._plan.kill else None
+        started = last = loop.time()
+        while (now := loop.time()) < started + self._plan.seconds:
+            await asyncio.sleep(min(_MOMENT_SECONDS, started + self._plan.seconds - now))
+            last = await self._show_moment(started, last)
+        if trouble is not None:
+            await trouble
+        for client in self._clients:
+            client.stop()
+        _, unanswered = await asyncio.wait(running, timeout=_ANSWERS_SECONDS_MAX)
+        for client in self._clients:
+            client.give_up()
+        await asyncio.wait(running, timeout=_ANSWERS_SECONDS_MAX)
+        self._view.say("reading everything back through other replicas ...")
+        read_at = {number: (client.home + 1) % self._plan.replicas for number, client in enumerate(self._clients)}
+        verified = await verify(self._ledger, self._group.redis, read_at)
+        await self._take_counters()
+        self._take_latencies()
+        return self._report(last - started, verified, len(unanswered))
+
+    async def _kill_and_restart(self) -> None:
+        victim = self._plan.replicas - 1
+        name = self._group.members[victim].name
+        await asyncio.sleep(self._plan.seconds / 2)
+        await self._group.kill(victim)
+        self._states[victim] = "killed"
+        self._view.say(f"{name} killed with SIGKILL")
+        await asyncio.sleep(min(3.0, self._plan.seconds / 5))
+        self._states[victim] = "restarting"
+        self._view.say(f"{name} is started again with its data")
+        await self._group.start(victim)
+        self._states[victim] = "up again"
+        self._view.say(f"{name} serves again")
+        for client in self._clients:
+            client.go_home()
+
+    async def _show_moment(self, started: float, last: float) -> float:
+        await self._take_counters()
+        now = asyncio.get_running_loop().time()
+        recent = self._take_latencies()
+        replicas = tuple(
+            ReplicaMoment(
+                name=member.name,
+                state=self._states[place],
+                commands_per_second=recent[place].total / (now - last),
+                p50_ms=recent[place].percentile_ms(50),
+                p99_ms=recent[place].percentile_ms(99),
+                fast_share=_fast_share([self._counters[place]]),
+                recovered=self._counters[place].get("recovered", 0),
+                executed=self._counters[place].get("executed", 0),
+            )
+            for place, member in enumerate(self._group.members)
+        )
+        everything = _sum(recent)
+        self._view.show(
+            Moment(
+                seconds=now - started,
+                replicas=replicas,
+                commands_per_second=everything.total / (now - last),
+                p50_ms=everything.percentile_ms(50),
+                p99_ms=everything.percentile_ms(99),
+                lost=self._ledger.lost,
+                wrong=self._ledger.wrong,
+            )
+        )
+        return now
+
+    def _take_latencies(self) -> list[Latencies]:
+        """Per replica since the last call; also added to the totals."""
+        recent = [_sum(parts) for parts in zip(*(client.take_latencies() for client in self._clients), strict=True)]
+        for total, part in zip(self._totals, recent, strict=True):
+            total.take_in(part)
+        return recent
+
+    async def _take_counters(self) -> None:
+        await asyncio.gather(*(self._ask_counters(place) for place in range(self._plan.replicas)))
+
+    async def _ask_counters(self, place: int) -> None:
+        """What INFO says, if the replica answers; else what it said last."""
+        try:
+            (info,) = await ask(self._group.redis[place], encode_command(b"INFO"), seconds_max=_INFO_SECONDS_MAX)
+        except (OSError, PeerFault):
+            return
+        if isinstance(info, bytes):
+            pairs = (line.partition(":") for line in info.decode().splitlines())
+            self._counters[place] = {name: int(value) for name, _, value in pairs if value.isdigit()}
+
+    def _report(self, seconds: float, verified: int, unanswered_clients: int) -> Report:
+        everything = _sum(self._totals)
+        ledger = self._ledger
+        return Report(
+            replicas=self._plan.replicas,
+            clients=self._plan.clients,
+            pipeline=self._plan.shape.pipeline,
+            conflict=self._plan.shape.conflict,
+            storage=self._plan.storage.value,
+            killed=self._plan.kill,
+            seconds=seconds,
+            commands=everything.total,
+            commands_per_second=everything.total / seconds,
+            commands_by_replica={
+                member.name: total.total for member, total in zip(self._group.members, self._totals, strict=True)
+            },
+            p50_ms=everything.percentile_ms(50),
+            p99_ms=everything.percentile_ms(99),
+            p999_ms=everything.percentile_ms(99.9),
+            fast_share=_fast_share(self._counters),
+            unknown=sum(map(len, ledger.unknown.values())) + ledger.maybe_counted.total(),
+            refused=ledger.refused,
+            clients_left_waiting=unanswered_clients,
+            keys_verified=verified,
+            lost=ledger.lost,
+            wrong=ledger.wrong,
+            histogram=everything.histogram(),
+        )
+
+
+def _sum(parts: list[Latencies] | tuple[Latencies, ...]) -> Latencies:
+    whole = Latencies()
+    for part in parts:
+        whole.take_in(part)
+    return whole
+
+
+def _fast_share(counters: list[dict[str, int]]) -> float | None:
+    """Of the instances that their leaders committed, how many took one round trip; None before the first."""
+    fast = sum(one.get("fast", 0) for one in counters)
+    slow = sum(one.get("slow", 0) for one in counters)
+    return fast / (fast + slow) if fast + slow else None

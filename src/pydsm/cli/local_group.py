@@ -1,0 +1,164 @@
+"""A group of `pydsm serve` processes on this machine, for the demo and for tests: started, killed, cleaned up."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydsm.cli.serve import READY, Storage
+from pydsm.core.faults import WorldFault
+from pydsm.transport.address import Address
+
+_HOST = "127.0.0.1"
+_PORTS = (10_000, 32_000)
+"""Below what systems hand out to outgoing connections, so that nobody gets one between our choice and its use."""
+_STARTS_MAX = 3
+_READY_SECONDS_MAX = 60
+_STOP_SECONDS_MAX = 10
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens on."""
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.randint(*_PORTS)
+        if port not in ports and _is_free(port):
+            ports.append(port)
+    return ports
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(slots=True)
+class Member:
+    """One replica of the group, running or not."""
+
+    name: str
+    listen: Address
+    redis: Address
+    data: Path
+    log: Path
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process exists."""
+        return self.process is not None and self.process.returncode is None
+
+
+class LocalGroup:
+    """Replicas r1, r2, ... whose data and logs lie under `directory`. Use as an async context manager."""
+
+    def __init__(self, replicas: int, directory: Path, storage: Storage = Storage.SQLITE, *options: str) -> None:
+        self.members: list[Member] = []
+        self._replicas = replicas
+        self._directory = directory
+        self._storage = storage
+        self._options = options
+
+    @property
+    def redis(self) -> list[Address]:
+        """Where clients connect, by replica."""
+        return [member.redis for member in self.members]
+
+    async def __aenter__(self) -> "LocalGroup":
+        for attempt in range(1, _STARTS_MAX + 1):
+            self.choose_members()
+            try:
+                await asyncio.gather(*(self.start(replica) for replica in range(self._replicas)))
+                return self
+            except WorldFault as fault:
+                await self.stop()
+                if "free the port" not in str(fault) or attempt == _STARTS_MAX:
+                    raise
+            except BaseException:
+                await self.stop()
+                raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def choose_members(self) -> None:
+        """Names, directories and free ports for everyone; entering the context does this by itself."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(2 * self._replicas)
+        self.members = [
+            Member(
+                name=f"r{number}",
+                listen=Address(_HOST, ports.pop()),
+                redis=Address(_HOST, ports.pop()),
+                data=self._directory / f"r{number}",
+                log=self._directory / f"r{number}.log",
+            )
+            for number in range(1, self._replicas + 1)
+        ]
+
+    def command(self, replica: int) -> list[str]:
+        """The command line that starts this replica."""
+        member = self.members[replica]
+        peers = ",".join(f"{one.name}={one.listen}" for one in self.members)
+        line = [sys.executable, "-m", "pydsm", "serve", "--name", member.name, "--peers", peers]
+        line += ["--listen", str(member.listen), "--redis", str(member.redis)]
+        line += ["--storage", self._storage.value, "--data", str(member.data), *self._options]
+        return line
+
+    async def start(self, replica: int) -> None:
+        """Start one replica and wait until it serves clients. Raises WorldFault with its last words if it does not."""
+        member = self.members[replica]
+        with member.log.open("ab") as log:
+            member.process = await asyncio.create_subprocess_exec(
+                *self.command(replica),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        output = member.process.stdout
+        assert output is not None
+        try:
+            async with asyncio.timeout(_READY_SECONDS_MAX):
+                line = await output.readline()
+        except TimeoutError:
+            line = b""
+        if f"{member.name} {READY}".encode() not in line:
+            words = member.log.read_text(errors="replace").strip().splitlines()
+            raise WorldFault(f"replica {member.name} did not start: {words[-1] if words else 'it said nothing'}")
+
+    async def kill(self, replica: int) -> None:
+        """End one replica with SIGKILL: nothing that it had not synchronised is kept."""
+        await self._end(self.members[replica], signal.SIGKILL)
+
+    async def terminate(self, replica: int) -> int:
+        """End one replica with SIGTERM and give its exit status."""
+        return await self._end(self.members[replica], signal.SIGTERM)
+
+    async def stop(self) -> None:
+        """End all that run, politely at first."""
+        await asyncio.gather(*(self._end(member, signal.SIGTERM) for member in self.members if member.is_running))
+
+    async def _end(self, member: Member, number: signal.Signals) -> int:
+        process = member.process
+        if process is None:
+            raise WorldFault(f"replica {member.name} was never started")
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS_MAX):
+                await process.communicate()
+        except TimeoutError:
+            process.kill()
+            await process.communicate()
+        return await process.wait()

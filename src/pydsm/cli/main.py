@@ -1,0 +1,49 @@
+"""Puts the verbs together and turns every failure into one line and an exit status: 2 for usage, 1 for the rest."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from pydsm.cli import demo, serve
+from pydsm.core.faults import CallerFault, PyDSMError
+
+app = typer.Typer(
+    name="pydsm",
+    help="Replicated state machines without a leader.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("demo")(demo.demo)
+
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; the exit status."""
+    try:
+        status = app(list(arguments), prog_name="pydsm", standalone_mode=False)
+    except TyperException as error:
+        return _say(error.format_message(), USAGE)
+    except CallerFault as fault:
+        return _say(str(fault), USAGE)
+    except PyDSMError as fault:
+        return _say(str(fault), FAILURE)
+    except (Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0
+
+
+def _say(what: str, status: int) -> int:
+    line = " ".join(what.split())
+    if line:
+        print(f"pydsm: {line}", file=sys.stderr)
+    return status
+
+
+def main() -> None:
+    """The entry point of the `pydsm` command."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,175 @@
+"""`pydsm serve`: one replica of the key-value machine, with a Redis port, until it is told to stop."""
+
+import asyncio
+import gc
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pydsm.cli.loop import run
+from pydsm.core.config import Config
+from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.ids import ReplicaId
+from pydsm.machines.kv import KeyValue
+from pydsm.runtime.node import Node, Parts
+from pydsm.server.resp import RespServer
+from pydsm.storage.identity import Identity, ReplicaStore
+from pydsm.storage.memory import MemoryStore
+from pydsm.storage.sqlite import SqliteStore
+from pydsm.transport.address import Address, parse_address
+from pydsm.transport.base import Admit, Self
+from pydsm.transport.tcp import TcpTransport
+
+log = logging.getLogger("pydsm.serve")
+
+READY = "ready"
+"""The word by which a replica that serves clients can be told in its output."""
+
+_YOUNG_OBJECTS_BEFORE_COLLECTION = 50_000
+_SWITCH_SECONDS = 0.0005
+
+
+class Storage(StrEnum):
+    """Where records go."""
+
+    SQLITE = "sqlite"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one replica needs to know, checked."""
+
+    identity: Identity
+    listen: Address
+    peers: dict[ReplicaId, Address]
+    redis: Address
+    data: Path | None
+    thrifty: bool
+
+
+def serve(
+    name: Annotated[str, typer.Option(help="Name of this replica, one of those in --peers.")],
+    peers: Annotated[str, typer.Option(help="All replicas, itself too, the same everywhere: r1=HOST:PORT,r2=...")],
+    redis: Annotated[str, typer.Option(help="Address for Redis clients, HOST:PORT.")],
+    listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT. [default: that of --peers]")] = "",
+    data: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
+    storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
+    group: Annotated[str, typer.Option(help="Name of the group, the same everywhere.")] = "pydsm",
+    thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
+) -> int:
+    """Run one replica."""
+    if storage is Storage.SQLITE and data is None:
+        raise CallerFault("--storage sqlite needs --data DIR, a directory of this replica's own")
+    members = parse_members(peers)
+    if name not in members:
+        raise CallerFault(f"--name {name} is not in --peers, which names {', '.join(members)}")
+    replica = ReplicaId(list(members).index(name))
+    settings = Settings(
+        identity=Identity(group, name, replica, len(members)),
+        listen=parse_address(listen) if listen else members[name],
+        peers={ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica},
+        redis=parse_address(redis),
+        data=data if storage is Storage.SQLITE else None,
+        thrifty=thrifty,
+    )
+    _log_to_stderr(name)
+    return run(_serve(settings))
+
+
+def parse_members(text: str) -> dict[str, Address]:
+    """Names and addresses, in order. Raises CallerFault for what is not NAME=HOST:PORT,... or names one twice."""
+    members: dict[str, Address] = {}
+    for part in text.split(","):
+        name, separator, address = part.strip().partition("=")
+        if not (name and separator):
+            raise CallerFault(f"{part.strip()!r} in --peers is not NAME=HOST:PORT")
+        if name in members:
+            raise CallerFault(f"--peers names {name} twice")
+        members[name] = parse_address(address)
+    if len(set(members.values())) != len(members):
+        raise CallerFault("two replicas in --peers have one address")
+    return members
+
+
+async def _serve(settings: Settings) -> int:
+    stop = _stop_on_signals()
+    node = make_node(settings)
+    try:
+        await node.start()
+        server = RespServer(node.submit, lambda: {"name": settings.identity.name, **node.info()})
+        await _listen_for_clients(server, settings.redis)
+        _calm_the_interpreter()
+        print(_ready_line(settings), flush=True)
+        await asyncio.wait((stop, node.failure), return_when=asyncio.FIRST_COMPLETED)
+        failed = node.failure.done()
+        log.info("stopping after a failure" if failed else "stopping")
+        await node.stop()
+        await server.stop()
+        return 1 if failed else 0
+    finally:
+        await node.stop()
+
+
+def make_node(settings: Settings) -> Node:
+    """The replica, not yet started. Raises WorldFault when its data directory cannot be used."""
+    identity = settings.identity
+    store: ReplicaStore = MemoryStore() if settings.data is None else SqliteStore(settings.data, identity)
+
+    def transport(incarnation: int, admit: Admit) -> TcpTransport:
+        me = Self(identity.group, identity.replica, identity.replicas, incarnation)
+        return TcpTransport(me, settings.listen, settings.peers, admit)
+
+    config = Config(replica=identity.replica, replicas=identity.replicas, thrifty=settings.thrifty)
+    return Node(config, Parts(KeyValue(), store, transport))
+
+
+async def _listen_for_clients(server: RespServer, address: Address) -> None:
+    try:
+        await server.start(address.host, address.port)
+    except OSError as error:
+        raise WorldFault(
+            f"cannot listen for Redis clients on {address}: {error.strerror or error}; free the port or use another"
+        ) from error
+
+
+def _stop_on_signals() -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def stopped() -> None:
+        if not stop.done():
+            stop.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped)
+    return stop
+
+
+def _calm_the_interpreter() -> None:
+    """Fewer collections, since little of what is made here is cyclic; and a storage thread that waits less."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS_BEFORE_COLLECTION, 20, 100)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+
+
+def _ready_line(settings: Settings) -> str:
+    identity = settings.identity
+    where = "memory" if settings.data is None else str(settings.data)
+    return (
+        f"{identity.name} {READY}: replica {identity.replica} of {identity.replicas} in group {identity.group}, "
+        f"replicas on {settings.listen}, redis on {settings.redis}, data in {where}"
+    )
+
+
+def _log_to_stderr(name: str) -> None:
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s"
+    )

@@ -1,0 +1,121 @@
+"""Groups of real processes: every replica serves, crashes lose nothing, strangers and mistakes do no harm."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import redis.asyncio as redis
+
+from pydsm.cli.local_group import LocalGroup
+from pydsm.cli.serve import Storage
+from pydsm.transport.address import Address
+from tests.integration.groups import load
+
+
+@asynccontextmanager
+async def connections(group: LocalGroup) -> AsyncIterator[list[redis.Redis]]:
+    """An ordinary Redis client of each replica."""
+    clients = [redis.Redis(host=one.host, port=one.port, decode_responses=True) for one in group.redis]
+    try:
+        yield clients
+    finally:
+        await asyncio.gather(*(client.aclose() for client in clients))
+
+
+async def send_garbage(address: Address, data: bytes) -> None:
+    """Send, and read until the other end has enough of it."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        writer.write(data)
+        await writer.drain()
+        async with asyncio.timeout(1):
+            await reader.read()
+    writer.transport.abort()
+
+
+async def test_any_replica_takes_any_write_and_all_answer_alike(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, connections(group) as clients:
+        assert await clients[0].set("colour", "blue")
+        assert [await client.get("colour") for client in clients] == ["blue"] * 3
+        assert [await client.incr("visits") for client in clients] == [1, 2, 3]
+        assert await clients[1].mset({"a": "1", "b": "2"})
+        assert await clients[2].mget("a", "b", "none") == ["1", "2", None]
+        assert await clients[2].delete("a", "none") == 1
+        assert await clients[0].get("a") is None
+        assert int((await clients[0].info())["executed"]) > 0
+
+
+@pytest.mark.redis_cli
+async def test_redis_cli_works_as_people_use_it(tmp_path: Path) -> None:
+    program = shutil.which("redis-cli")
+    assert program, "redis-cli is missing: apt-get install redis-tools"
+    async with LocalGroup(3, tmp_path) as group:
+
+        async def cli(replica: int, *words: str) -> str:
+            port = str(group.redis[replica].port)
+            process = await asyncio.create_subprocess_exec(program, "-p", port, *words, stdout=subprocess.PIPE)
+            output, _ = await process.communicate()
+            return output.decode().strip()
+
+        assert await cli(0, "PING") == "PONG"
+        assert await cli(0, "SET", "colour", "blue") == "OK"
+        assert await cli(1, "GET", "colour") == "blue"
+        assert await cli(2, "INCR", "visits") == "1"
+        assert "executed:" in await cli(2, "INFO")
+
+
+async def test_replica_killed_under_load_comes_back_with_its_data_and_the_group_goes_on(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, load(group) as clients:
+        await clients.more_answers(1000)
+        await group.kill(2)
+        await clients.more_answers(1000, through=(0, 1))
+        await group.start(2)
+        clients.go_home()
+        await clients.more_answers(300, through=(2,))
+        await clients.check()
+
+
+async def test_power_cut_of_all_replicas_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, load(group) as clients:
+        await clients.more_answers(1000)
+        await asyncio.gather(*(group.kill(replica) for replica in range(3)))
+        await asyncio.gather(*(group.start(replica) for replica in range(3)))
+        await clients.more_answers(500)
+        await clients.check()
+
+
+@pytest.mark.parametrize("options", [(), ("--thrifty",)], ids=["plain", "thrifty"])
+async def test_group_in_memory_goes_on_without_a_minority(tmp_path: Path, options: tuple[str, ...]) -> None:
+    async with LocalGroup(3, tmp_path, Storage.MEMORY, *options) as group, load(group) as clients:
+        await clients.more_answers(500)
+        await group.kill(0)
+        await clients.more_answers(500, through=(1, 2))
+        await clients.stop()
+        assert (clients.ledger.lost, clients.ledger.wrong) == (0, 0)
+
+
+async def test_garbage_at_any_port_does_no_harm(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, load(group) as clients:
+        await clients.more_answers(100)
+        garbage = (b"GET / HTTP/1.1\r\n\r\n", os.urandom(100_000), b"\xff" * 16, b"PyDSM\0\0\1" + b"\xff" * 8)
+        for data in garbage:
+            await asyncio.gather(*(send_garbage(member.listen, data) for member in group.members))
+            await asyncio.gather(*(send_garbage(member.redis, data) for member in group.members))
+        await clients.more_answers(500)
+        assert "does not speak this protocol" in group.members[0].log.read_text()
+        await clients.check()
+
+
+async def test_replica_told_to_stop_answers_what_it_took_and_exits_cleanly(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, load(group) as clients:
+        await clients.more_answers(500)
+        assert await group.terminate(1) == 0
+        await clients.more_answers(500, through=(0, 2))
+        await group.start(1)
+        await clients.check()

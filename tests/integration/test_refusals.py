@@ -1,0 +1,53 @@
+"""What `pydsm serve` will not do: one line that says why, and an exit status that a script can read."""
+
+import asyncio
+import subprocess
+from pathlib import Path
+
+from pydsm.cli.local_group import LocalGroup
+
+
+async def outcome(command: list[str]) -> tuple[int, str]:
+    """Exit status and what was said on standard error, log lines excepted."""
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    async with asyncio.timeout(20):
+        _, said = await process.communicate()
+    assert process.returncode is not None
+    lines = [line for line in said.decode().splitlines() if " INFO " not in line and " WARNING " not in line]
+    assert len(lines) == 1, said.decode()
+    return process.returncode, lines[0]
+
+
+async def test_second_process_is_refused_by_data_directory_then_by_port(tmp_path: Path) -> None:
+    async with LocalGroup(1, tmp_path) as group:
+        command = group.command(0)
+        status, said = await outcome(command)
+        assert status == 1
+        assert "is in use by another process" in said
+
+        elsewhere = command.index("--data") + 1
+        command[elsewhere] = str(tmp_path / "elsewhere")
+        status, said = await outcome(command)
+        assert status == 1
+        assert f"cannot listen for replicas on {group.members[0].listen}" in said
+
+
+async def test_redis_port_in_use_is_named(tmp_path: Path) -> None:
+    async with LocalGroup(1, tmp_path / "first") as first:
+        second = LocalGroup(1, tmp_path / "second")
+        second.choose_members()
+        command = second.command(0)
+        command[command.index("--redis") + 1] = str(first.members[0].redis)
+        status, said = await outcome(command)
+        assert status == 1
+        assert f"cannot listen for Redis clients on {first.members[0].redis}" in said
+
+
+async def test_data_of_another_replica_are_refused(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group:
+        await group.stop()
+        command = group.command(0)
+        command[command.index("--data") + 1] = str(group.members[1].data)
+        status, said = await outcome(command)
+        assert status == 1
+        assert "belongs to another replica" in said
