@@ -1,0 +1,186 @@
+"""Clients: each does one operation after another, waits for so long and no longer, and remembers what it was told.
+
+A client whose replica is down goes to the next one. A client that gives up does not know whether its command was or
+will be executed, and goes on with its next operation, perhaps at another replica. An abort is a definite no: the same
+request is sent again a few times, and then counts as failed.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from pydsm.core.ids import ReplicaId, RequestId, request_id
+from pydsm.machines.base import Result
+from pydsm.sim.context import Context
+from pydsm.sim.history import Call, History, Outcome
+from pydsm.sim.host import Host, Submission
+from pydsm.sim.plan import Operation
+from pydsm.sim.workload import Workload
+
+
+_TRIES_PER_PATIENCE = 20
+_ROUNDS_MAX = 3
+"""How often a client asks every replica in turn before it gives up finding one that takes its request."""
+
+
+class Request(Submission):
+    """One operation of one client on its way."""
+
+    __slots__ = ("_client", "_hosts_left", "_replica", "attempts_left", "call", "command", "request_id")
+
+    def __init__(self, client: "Client", operation: Operation, id: RequestId, call: Call | None, hosts: int) -> None:
+        self.request_id = id
+        self.command = operation.command
+        self.call = call
+        self._client = client
+        self._replica = operation.replica
+        self._hosts_left = hosts
+        self.attempts_left = 0
+
+    def send(self) -> None:
+        """To the replica that is its turn."""
+        self._client.clients.carry(self, self._replica)
+
+    def answered(self, result: Result) -> None:
+        """The client has its answer."""
+        self._client.ended(self, Outcome.DONE, result)
+
+    def aborted(self) -> None:
+        """A definite no: send it again, or call it failed."""
+        self.attempts_left -= 1
+        if self._client.current is not self:
+            return
+        if self.attempts_left > 0:
+            self.send()
+        else:
+            self._client.ended(self, Outcome.FAILED)
+
+    def refused(self) -> None:
+        """Nobody is there: try the next replica, until every one was tried."""
+        self._hosts_left -= 1
+        if self._client.current is not self:
+            return
+        if self._hosts_left > 0:
+            self._replica = (self._replica + 1) % len(self._client.clients.hosts)
+            pause_us = self._client.clients.context.settings.patience_us // _TRIES_PER_PATIENCE
+            self._client.clients.context.schedule.after(pause_us, self._try_next)
+        else:
+            self._client.ended(self, Outcome.FAILED)
+
+    def _try_next(self) -> None:
+        if self._client.current is self:
+            self.send()
+
+    def broken(self) -> None:
+        """The connection is gone, and with it the outcome."""
+        self._client.ended(self, Outcome.UNKNOWN)
+
+
+class Client:
+    """Does its operations in order, one at a time."""
+
+    def __init__(self, number: int, clients: "Clients") -> None:
+        self.number = number
+        self.clients = clients
+        self.current: Request | None = None
+        self._later: deque[Operation] = deque()
+        self._sequence = 0
+
+    def operate(self, operation: Operation) -> None:
+        """Begin this operation, now or when the one before has ended."""
+        self._later.append(operation)
+        self._next()
+
+    def _next(self) -> None:
+        if self.current is not None or not self._later:
+            return
+        operation = self._later.popleft()
+        clients = self.clients
+        context = clients.context
+        self._sequence += 1
+        id = request_id(context.schedule.now // 1000, ReplicaId(operation.replica), self.number, self._sequence)
+        ask = clients.workload.ask(operation.command)
+        call = None
+        if ask is not None:
+            call = clients.history.begin(context.schedule.steps, self.number, ask.key, ask.action, ask.argument)
+        context.counts.calls += 1
+        request = self.current = Request(self, operation, id, call, _ROUNDS_MAX * len(clients.hosts))
+        clients.requests.append(request)
+        request.attempts_left = context.settings.attempts_max
+        if context.tracing:
+            context.say(
+                self.name, f"asks r{operation.replica} to {operation.command.decode('ascii', 'backslashreplace')}"
+            )
+        request.send()
+        context.schedule.after(context.settings.patience_us, self._give_up, request)
+
+    @property
+    def name(self) -> str:
+        """For lines."""
+        return f"client {self.number}"
+
+    def _give_up(self, request: Request) -> None:
+        if not self.clients.patient:
+            self.ended(request, Outcome.UNKNOWN)
+
+    def ended(self, request: Request, outcome: Outcome, result: Result = None) -> None:
+        """The first word about the present request is the last; later ones come too late."""
+        if self.current is not request:
+            return
+        self.current = None
+        clients = self.clients
+        now, history, call = clients.context.schedule.steps, clients.history, request.call
+        seen = clients.workload.seen(result)
+        clients.context.say(self.name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
+        counts = clients.context.counts
+        match outcome:
+            case Outcome.DONE:
+                counts.calls_done += 1
+                if call is not None:
+                    history.done(call, now, seen)
+            case Outcome.FAILED:
+                counts.calls_failed += 1
+                if call is not None:
+                    history.failed(call, now)
+            case _:
+                counts.calls_unknown += 1
+                if call is not None:
+                    history.unknown(call, now)
+        self._next()
+
+    def retire(self) -> None:
+        """Begin nothing more of what was planned."""
+        self._later.clear()
+
+
+class Clients:
+    """All clients, and their history. `patient` ones wait for ever: after the heal they must be answered."""
+
+    def __init__(self, context: Context, workload: Workload, hosts: Sequence[Host]) -> None:
+        self.context = context
+        self.workload = workload
+        self.hosts = hosts
+        self.history = History()
+        self.requests: list[Request] = []
+        self.patient = False
+        self._clients: dict[int, Client] = {}
+
+    def operate(self, operation: Operation) -> None:
+        """The plan says so."""
+        client = self._clients.get(operation.client)
+        if client is None:
+            client = self._clients[operation.client] = Client(operation.client, self)
+        client.operate(operation)
+
+    def carry(self, request: Request, replica: int) -> None:
+        """Over the way between a client and its replica."""
+        self.context.schedule.after(self.context.settings.client_us, self.hosts[replica].submit, request)
+
+    def retire(self) -> None:
+        """The phase of faults is over: finish what was begun, and wait for its end."""
+        self.patient = True
+        for client in self._clients.values():
+            client.retire()
+
+    def waiting(self) -> list[Client]:
+        """Clients in the middle of an operation."""
+        return [client for client in self._clients.values() if client.current is not None]

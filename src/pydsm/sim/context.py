@@ -1,0 +1,32 @@
+"""What the parts of one world share: its settings, its time, its counts, and where its lines go."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydsm.sim import describe
+from pydsm.sim.counts import Counts
+from pydsm.sim.schedule import Schedule
+from pydsm.sim.settings import Settings
+
+Trace = Callable[[str], None]
+"""Takes one readable line per thing that happens."""
+
+
+@dataclass(slots=True)
+class Context:
+    """Made once per run. Lines are made only when somebody reads them: ask for `tracing` before making one."""
+
+    settings: Settings
+    trace: Trace | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    counts: Counts = field(default_factory=lambda: Counts(seeds=1))
+
+    @property
+    def tracing(self) -> bool:
+        """Whether anybody reads lines."""
+        return self.trace is not None
+
+    def say(self, who: str, what: str) -> None:
+        """One line, with the moment and the replica or client that it is about."""
+        if self.trace is not None:
+            self.trace(f"{describe.time(self.schedule.now)} {who:<9} {what}")

@@ -1,0 +1,91 @@
+"""What runs have exercised: numbers of the world, of the replicas in it, and of recovery's branches."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pydsm.core.counters import Counters
+from pydsm.core.recovery import Rule
+
+BRANCHES = tuple(rule.value for rule in Rule)
+"""Every line of the recovery rules that a run can follow."""
+
+REPLICA_COUNTERS = (
+    "proposed",
+    "fast",
+    "slow",
+    "recovered",
+    "nops",
+    "aborted",
+    "prepared",
+    "validated",
+    "waited",
+    "inquired",
+    "executed",
+)
+"""The plain numbers of `core.counters` that are added up over replicas and their lives."""
+
+
+class Counts(msgspec.Struct):
+    """Totals of one run or of many. Each field is a plain count."""
+
+    seeds: int = 0
+    steps: int = 0
+    virtual_ms: int = 0
+    messages: int = 0
+    delivered: int = 0
+    lost: int = 0
+    cut: int = 0
+    doubled: int = 0
+    to_nobody: int = 0
+    through_bytes: int = 0
+    crashes: int = 0
+    crashes_inside: int = 0
+    power_cuts: int = 0
+    restarts: int = 0
+    pauses: int = 0
+    writes: int = 0
+    writes_lost_in_crash: int = 0
+    writes_kept_in_crash: int = 0
+    calls: int = 0
+    calls_done: int = 0
+    calls_failed: int = 0
+    calls_unknown: int = 0
+    commands_refused: int = 0
+    barriers: int = 0
+    pipeline_full: int = 0
+    decided: int = 0
+    scans: int = 0
+    configurations: int = 0
+    linearizability_undecided: int = 0
+    heal_ms_max: int = 0
+    heal_share_max: float = 0.0
+    """The largest part of its stated bound that a run needed to heal."""
+    replicas: dict[str, int] = {}
+    branches: dict[str, int] = {}
+
+    def add_replica(self, counters: Counters) -> None:
+        """Add what one life of one replica counted."""
+        for name in REPLICA_COUNTERS:
+            self.replicas[name] = self.replicas.get(name, 0) + getattr(counters, name)
+        _add_into(self.branches, counters.branches.items())
+
+    def add(self, other: "Counts") -> None:
+        """Add another run's totals."""
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, dict):
+                _add_into(mine, theirs.items())
+            elif name.endswith("_max"):
+                setattr(self, name, max(mine, theirs))
+            else:
+                setattr(self, name, mine + theirs)
+
+    def missing_branches(self) -> list[str]:
+        """Lines of the recovery rules that no run has followed."""
+        return [branch for branch in BRANCHES if not self.branches.get(branch)]
+
+
+def _add_into(totals: dict[str, int], more: Iterable[tuple[str, int]]) -> None:
+    for name, count in more:
+        totals[name] = totals.get(name, 0) + count

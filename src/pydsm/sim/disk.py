@@ -1,0 +1,78 @@
+"""A disk that survives crashes: what was synced stays, what was not is gone, whole groups at a time.
+
+A group that is being written when its machine dies is either there as a whole or not at all, by the disk's own seeded
+luck: that is what one transaction of a real store promises.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+from pydsm.core.codec import decode_record, encode_record
+from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.ids import InstanceId
+from pydsm.sim.context import Context
+from pydsm.sim.violation import Violation
+
+_SYNC_SPREAD = 1.5
+
+
+class Disk:
+    """One replica's disk. `instances` and `reserved` are what a restart would find."""
+
+    def __init__(self, context: Context, replica: int, written: Callable[[Sequence[Record]], None]) -> None:
+        self._context = context
+        self._schedule = context.schedule
+        self._random = Random(f"disk {context.settings.seed} {replica}")
+        self._told = written
+        self._writing: Sequence[Record] | None = None
+        self._ticket = 0
+        self.instances: dict[InstanceId, InstanceRecord] = {}
+        self.reserved = 0
+        self.sync_us = context.settings.sync_us
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """Make a group durable, at once if a sync takes no time, and call `done`; never, if the machine dies first."""
+        self._context.counts.writes += 1
+        if not self.sync_us:
+            self._keep(records)
+            done()
+            return
+        self._writing = records
+        delay_us = 1 + int(self.sync_us * (0.5 + _SYNC_SPREAD * self._random.random()))
+        self._schedule.after(delay_us, self._synced, self._ticket, done)
+
+    def _synced(self, ticket: int, done: Callable[[], None]) -> None:
+        if ticket == self._ticket and self._writing is not None:
+            records, self._writing = self._writing, None
+            self._keep(records)
+            done()
+
+    def _keep(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, InstanceRecord):
+                self.instances[record.id] = record
+            else:
+                self.reserved = record.up_to
+        self._told(records)
+
+    def crash(self) -> None:
+        """The machine dies: a group in flight is kept or lost as a whole."""
+        self._ticket += 1
+        records, self._writing = self._writing, None
+        if records is None:
+            return
+        if self._random.random() < 0.5:
+            self._context.counts.writes_kept_in_crash += 1
+            self._keep(records)
+        else:
+            self._context.counts.writes_lost_in_crash += 1
+
+    def load(self) -> list[Record]:
+        """Everything durable, reservation first, then instances in order, each through bytes and back."""
+        replicas = self._context.settings.replicas
+        records: list[Record] = [ReservationRecord(self.reserved)] if self.reserved else []
+        records += [self.instances[id] for id in sorted(self.instances)]
+        decoded = [decode_record(encode_record(record), replicas) for record in records]
+        if decoded != records:
+            raise Violation("codec", "records came back from bytes changed")
+        return decoded

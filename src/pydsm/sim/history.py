@@ -1,0 +1,77 @@
+"""What clients saw: calls with the moments of their beginning and end, and outcomes that may be unknown.
+
+A history is filled by whoever drives clients, in the simulator or against real processes, and checked by
+`linearizability`. Moments are integers of any monotonic scale; only their order counts.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Outcome(Enum):
+    """How a call ended, as its client knows it."""
+
+    OPEN = "not answered yet"
+    DONE = "answered"
+    FAILED = "definitely not executed"
+    UNKNOWN = "given up: it may have been executed, may be later, or never"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """One operation of one client on one key.
+
+    `action` and `argument` mean something to the model only. `result` is what the client was told. `rank` is a guess
+    of the place at which the call took effect, if somebody has one: smaller is earlier.
+    """
+
+    client: int
+    key: str
+    action: str
+    argument: object
+    began: int
+    outcome: Outcome = Outcome.OPEN
+    result: object = None
+    ended: int | None = None
+    rank: int = 0
+
+    def __str__(self) -> str:
+        end = "..." if self.ended is None else str(self.ended)
+        said = f" -> {self.result!r}" if self.outcome is Outcome.DONE else f" ({self.outcome.value})"
+        return f"[{self.began} {end}] client {self.client}: {self.action} {self.key} {self.argument!r}{said}"
+
+
+@dataclass(slots=True)
+class History:
+    """All calls, in order of their beginnings."""
+
+    calls: list[Call] = field(default_factory=list)
+
+    def begin(self, now: int, client: int, key: str, action: str, argument: object = None) -> Call:
+        """A client sends an operation."""
+        call = Call(client, key, action, argument, now)
+        self.calls.append(call)
+        return call
+
+    def done(self, call: Call, now: int, result: object) -> None:
+        """The client has its answer. A second answer, or one after giving up, changes nothing."""
+        if call.outcome is Outcome.OPEN:
+            call.outcome, call.result, call.ended = Outcome.DONE, result, now
+
+    def failed(self, call: Call, now: int) -> None:
+        """The client was told that the operation was definitely not executed and never will be."""
+        if call.outcome is Outcome.OPEN:
+            call.outcome, call.ended = Outcome.FAILED, now
+
+    def unknown(self, call: Call, now: int) -> None:
+        """The client gave up; the operation may still take effect at any later time."""
+        if call.outcome is Outcome.OPEN:
+            call.outcome, call.ended = Outcome.UNKNOWN, now
+
+    def by_key(self) -> dict[str, list[Call]]:
+        """The calls that may have taken effect, key by key."""
+        keys: dict[str, list[Call]] = {}
+        for call in self.calls:
+            if call.outcome is not Outcome.FAILED:
+                keys.setdefault(call.key, []).append(call)
+        return keys

@@ -1,0 +1,361 @@
+"""One machine of the group: a disk that survives, and the lives of the replica on it, one after another.
+
+A life is the real core under the real performer; disk, network and machine are the simulator's, and every call to one
+of them is a moment at which the life may end. After its end a life is never called again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from pydsm.core.commit import PipelineFull
+from pydsm.core.effects import Abort, Effects, Execute, Record
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick
+from pydsm.core.messages import Batch, Message
+from pydsm.core.replica import Replica
+from pydsm.machines.base import Result, StateMachine
+from pydsm.runtime.perform import Performer
+from pydsm.sim import describe
+from pydsm.sim.context import Context
+from pydsm.sim.disk import Disk
+from pydsm.sim.invariants import Invariants, LifeWatch
+from pydsm.sim.network import Network
+from pydsm.sim.settings import TICK_US
+
+
+class Submission:
+    """A command that waits at a replica. The client side is told what became of it; see `clients.Request`."""
+
+    __slots__ = ()
+
+    request_id: RequestId
+    command: bytes
+
+    def answered(self, result: Result) -> None:
+        """It was executed."""
+
+    def aborted(self) -> None:
+        """It was not executed by this proposal, and never will be."""
+
+    def refused(self) -> None:
+        """It was not taken."""
+
+    def broken(self) -> None:
+        """The replica died; nobody can tell."""
+
+
+class Died(Exception):
+    """Unwinds out of the performer when a life ends in the middle of its effects."""
+
+
+class Parts:
+    """What a host makes its lives from; `make_replica` and `make_machine` are called once per life."""
+
+    def __init__(
+        self,
+        context: Context,
+        watch: Invariants,
+        network: Network,
+        make_replica: Callable[[int], Replica],
+        make_machine: Callable[[], StateMachine],
+    ) -> None:
+        self.context = context
+        self.watch = watch
+        self.network = network
+        self.make_replica = make_replica
+        self.make_machine = make_machine
+
+
+class Life:
+    """From one start of a replica to its end. Is disk, network and application to the performer, and watched core."""
+
+    def __init__(self, host: "Host", parts: Parts, number: int) -> None:
+        self._host = host
+        self._context = parts.context
+        self._watch = parts.watch
+        self._network = parts.network
+        self.name = f"r{host.id}" if number == 1 else f"r{host.id}#{number}"
+        self.replica = ReplicaId(host.id)
+        self.core = parts.make_replica(host.id)
+        self.machine = parts.make_machine()
+        self.watched: LifeWatch = parts.watch.begin_life(self.name)
+        self.performer = Performer(
+            self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
+        )
+        self.queue: deque[Submission] = deque()
+        self.proposals: dict[InstanceId, list[Submission]] = {}
+        self.clock_us = 0
+        self.gathering = False
+
+    # what the performer calls
+
+    def receive(self, sender: ReplicaId, message: Message) -> None:
+        """The core: a message to itself, given back when it is durable."""
+        self._host.moment()
+        self._watch.sent(sender, message)
+        if self._context.tracing:
+            self._context.say(self.name, f"to itself: {describe.message(message)}")
+        self.core.receive(sender, message)
+
+    def take_effects(self) -> Effects:
+        """The core's own."""
+        return self.core.take_effects()
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """The disk."""
+        self._host.moment()
+        if self._context.tracing:
+            self._context.say(self.name, "writes " + "; ".join(map(describe.record, records)))
+        self._host.write(records, done)
+
+    def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
+        """The network."""
+        self._host.moment()
+        self._watch.sent(self.replica, message)
+        self._network.send(self.replica, to, message)
+
+    def execute(self, execution: Execute) -> None:
+        """The machine, and the answers to clients of own instances."""
+        self._host.moment()
+        batch = execution.batch
+        results = self.machine.apply(batch.commands, batch.timestamp_ms)
+        if self._context.tracing:
+            self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
+        self._watch.executed(self.replica, self.watched, execution, results)
+        waiting = self.proposals.pop(execution.id, None)
+        if waiting is not None:
+            for submission, result in zip(waiting, results, strict=True):
+                self._later(submission.answered, result)
+
+    def abort(self, abort: Abort) -> None:
+        """Answers to clients whose instance became a nop."""
+        self._host.moment()
+        if self._context.tracing:
+            self._context.say(self.name, f"aborts {abort.id}")
+        self._watch.aborted(self.replica, abort)
+        for submission in self.proposals.pop(abort.id, ()):
+            self._later(submission.aborted)
+
+    def _later(self, tell: Callable[..., None], *given: object) -> None:
+        self._context.schedule.after(self._context.settings.client_us, tell, *given)
+
+    # what the host calls
+
+    def flush(self) -> None:
+        """Propose what waits, in batches, as far as the pipeline takes it."""
+        settings = self._context.settings
+        self.gathering = False
+        while self.queue and self.has_room:
+            count = min(len(self.queue), settings.batch_requests_max)
+            submissions = [self.queue.popleft() for _ in range(count)]
+            batch = self._batch(submissions)
+            id = self.core.propose(batch)
+            if isinstance(id, PipelineFull):
+                self.queue.extendleft(reversed(submissions))
+                break
+            self._watch.proposed(id, batch)
+            if self._context.tracing:
+                self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
+            self._context.counts.barriers += batch.footprint.barrier
+            self.proposals[id] = submissions
+            self.performer.pump()
+        if self.queue:
+            self._context.counts.pipeline_full += 1
+
+    def _batch(self, submissions: list[Submission]) -> Batch:
+        commands = tuple(submission.command for submission in submissions)
+        ids = tuple(submission.request_id for submission in submissions)
+        now_ms = self._context.schedule.now // 1000
+        return Batch(ids, commands, self.machine.footprint(commands), now_ms)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the core would take one more proposal."""
+        return self.core.in_flight < self._context.settings.pipeline_instances_max
+
+    @property
+    def idle(self) -> bool:
+        """Whether no client waits for anything here, and everything that the core asked for was done."""
+        return not self.queue and not self.proposals and not self.performer.turns_waiting
+
+    def end(self) -> None:
+        """Clients find their connections broken."""
+        for submission in self.queue:
+            self._later(submission.broken)
+        for submissions in self.proposals.values():
+            for submission in submissions:
+                self._later(submission.broken)
+
+
+class Host:
+    """Starts, drives, pauses, kills. `clock_rate` and `disk.sync_us` may be changed at any time."""
+
+    def __init__(self, id: int, parts: Parts, disk: Disk) -> None:
+        self.id = id
+        self.disk = disk
+        self.life: Life | None = None
+        self.clock_rate = parts.context.settings.clock_rates[id]
+        self._parts = parts
+        self._context = parts.context
+        self._lives = 0
+        self._pauses = 0
+        self._deaf = False
+        self._backlog: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
+        self._doom = 0
+        self._down_us = 0
+
+    # life and death
+
+    def start(self) -> None:
+        """Begin a life from what the disk has, if there is none."""
+        if self.life is not None:
+            return
+        self._lives += 1
+        life = self.life = Life(self, self._parts, self._lives)
+        if self._lives > 1:
+            self._context.counts.restarts += 1
+            records = self.disk.load()
+            self._context.say(life.name, f"starts again with {len(records)} records")
+            life.core.restore(records)
+            self._run(life.performer.pump)
+
+    def crash(self, down_us: int | None) -> None:
+        """End the life, if there is one; start again after `down_us`, or only at the heal if that is None."""
+        life, self.life = self.life, None
+        if life is None:
+            return
+        self._context.counts.crashes += 1
+        self._context.say(life.name, "dies")
+        self._context.counts.add_replica(life.core.counters)
+        for _, given in self._backlog:
+            if isinstance(given[0], Submission):
+                life.queue.append(given[0])
+        self._backlog.clear()
+        self._doom = 0
+        self.disk.crash()
+        life.end()
+        if down_us is not None:
+            self._context.schedule.after(down_us, self.start)
+
+    def doom(self, calls: int, down_us: int) -> None:
+        """Let the life end inside the `calls`-th call that its performer makes from now on."""
+        self._doom, self._down_us = calls, down_us
+
+    def moment(self) -> None:
+        """A moment at which a doomed life may end. Raises Died."""
+        if self._doom:
+            self._doom -= 1
+            if not self._doom:
+                raise Died
+
+    def pardon(self) -> None:
+        """Nothing ends any more."""
+        self._doom = 0
+
+    def pause(self, deaf: bool) -> None:
+        """Handle nothing until as many `resume` have come."""
+        self._pauses += 1
+        self._deaf = deaf
+
+    def resume(self) -> None:
+        """Go on with what has waited, when this ends the last pause."""
+        if self._pauses:
+            self._pauses -= 1
+            if not self._pauses:
+                while self._backlog and not self._pauses:
+                    act, given = self._backlog.popleft()
+                    act(*given)
+
+    def resume_for_good(self) -> None:
+        """End all pauses."""
+        self._pauses = min(self._pauses, 1)
+        self.resume()
+
+    # events
+
+    def deliver(self, sender: ReplicaId, message: Message) -> None:
+        """A message has arrived."""
+        life = self.life
+        if life is None:
+            self._context.counts.to_nobody += 1
+        elif self._pauses:
+            if not self._deaf:
+                self._backlog.append((self.deliver, (sender, message)))
+        else:
+            self._context.counts.delivered += 1
+            if self._context.tracing:
+                self._context.say(life.name, f"from r{sender}: {describe.message(message)}")
+            self._run(self._receive, life, sender, message)
+
+    @staticmethod
+    def _receive(life: Life, sender: ReplicaId, message: Message) -> None:
+        life.core.receive(sender, message)
+        life.performer.pump()
+
+    def tick(self) -> None:
+        """The period between two ticks of the runtime is over; the clock goes on in a pause as well."""
+        life = self.life
+        if life is not None:
+            life.clock_us += int(self._context.settings.tick_period_us * self.clock_rate)
+            if not self._pauses:
+                self._run(self._tick, life)
+
+    @staticmethod
+    def _tick(life: Life) -> None:
+        life.core.tick(Tick(life.clock_us // TICK_US))
+        life.performer.pump()
+
+    def submit(self, submission: Submission) -> None:
+        """A client asks for a command."""
+        life = self.life
+        if life is None:
+            self._context.schedule.after(self._context.settings.client_us, submission.refused)
+        elif self._pauses:
+            self._backlog.append((self.submit, (submission,)))
+        else:
+            life.queue.append(submission)
+            gather_us = self._context.settings.gather_us
+            if not gather_us:
+                self._run(life.flush)
+            elif not life.gathering:
+                life.gathering = True
+                self._context.schedule.after(gather_us, self._gathered, life)
+
+    def _gathered(self, life: Life) -> None:
+        if life is not self.life:
+            return
+        if self._pauses:
+            self._backlog.append((self._gathered, (life,)))
+        else:
+            self._run(life.flush)
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """What the performer of the present life asks of its disk."""
+        life = self.life
+        assert life is not None
+        if self.disk.sync_us:
+            self.disk.write(records, lambda: self._written(life, done))
+        else:
+            self.disk.write(records, done)
+
+    def _written(self, life: Life, done: Callable[[], None]) -> None:
+        if life is not self.life:
+            return
+        if self._pauses:
+            self._backlog.append((self._written, (life, done)))
+        else:
+            self._run(self._after_write, done)
+
+    def _after_write(self, done: Callable[[], None]) -> None:
+        self.moment()
+        done()
+
+    def _run(self, act: Callable[..., None], *given: object) -> None:
+        """Everything that calls the core goes through here: a life may end in it, and may have room afterwards."""
+        try:
+            act(*given)
+            life = self.life
+            if life is not None and life.queue and not life.gathering and life.has_room:
+                life.flush()
+        except Died:
+            self._context.counts.crashes_inside += 1
+            self.crash(self._down_us)

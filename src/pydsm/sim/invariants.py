@@ -1,0 +1,293 @@
+"""What must always be true (PROTOCOL 10), watched at every call that leaves a replica.
+
+Nothing is scanned step by step: every record that becomes durable, every message that leaves, every execution and
+every abort passes through here, and each is compared with what was seen before. Per event:
+
+- agreement: one value per instance over all replicas and lives; one value per instance and ballot;
+- visibility and order (`ordering`); nothing executed twice in a life, no request by two instances; nothing decided or
+  executed that was not submitted; an aborted instance is a nop; equal results everywhere;
+- promise and vote, as messages show them, never go back, across restarts too; no index is used twice;
+- durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost.
+
+Every `scan_events` events, and at the end: everything that all replicas have in memory, against what was decided and
+against their disks. At the end only: everything decided is executed everywhere, digests are equal, and client
+histories are linearizable (`world`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pydsm.core import messages as m
+from pydsm.core.ballots import Ballot, initial_ballot
+from pydsm.core.conflicts import Relation
+from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
+from pydsm.core.ids import Deps, InstanceId, RequestId
+from pydsm.core.instance import Instance
+from pydsm.core.quorums import quorums
+from pydsm.core.status import Status
+from pydsm.machines.base import Result
+from pydsm.sim import describe, ordering
+from pydsm.sim.disk import Disk
+from pydsm.sim.violation import Violation
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What one replica has shown of its ballots for one instance."""
+
+    promised: Ballot
+    voted: Ballot | None = None
+
+
+class LifeWatch:
+    """What one life of one replica has executed, and in which order."""
+
+    def __init__(self, name: str, order: ordering.Life) -> None:
+        self.name = name
+        self.order = order
+        self.executed: set[InstanceId] = set()
+
+
+class Invariants:
+    """Watches one run. Every method raises Violation when something is wrong."""
+
+    def __init__(self, replicas: int, relation: Relation, disks: Sequence[Disk]) -> None:
+        self._disks = disks
+        self._slow_quorum = quorums(replicas).slow
+        self._order = ordering.make_ordering(relation)
+        self._shown: dict[tuple[int, InstanceId], _Shown] = {}
+        self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
+        self._led: set[InstanceId] = set()
+        self._aborted: set[InstanceId] = set()
+        self._executed_by: dict[RequestId, InstanceId] = {}
+        self.submitted: dict[InstanceId, m.Batch] = {}
+        self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
+        self.results: dict[InstanceId, list[Result]] = {}
+        self.answers: dict[RequestId, Result] = {}
+
+    def begin_life(self, name: str) -> LifeWatch:
+        """A replica starts."""
+        return LifeWatch(name, self._order.begin_life(name))
+
+    def proposed(self, id: InstanceId, batch: m.Batch) -> None:
+        """A replica leads a new instance."""
+        if id in self._led or id in self.decided:
+            raise Violation("index used twice", f"{id} is proposed again, by a later life of its leader", (id,))
+        self.submitted[id] = batch
+
+    # what becomes durable
+
+    def written(self, replica: int, records: Sequence[Record]) -> None:
+        """Records are on the disk of `replica`."""
+        for record in records:
+            if isinstance(record, InstanceRecord) and record.status is Status.COMMITTED:
+                assert record.value is not None
+                self._decide(replica, record.id, record.value, record.deps)
+
+    # what leaves
+
+    def sent(self, replica: int, message: m.Message) -> None:
+        """A message leaves, for others or for the replica itself."""
+        match message:
+            case m.PreAccept():
+                self._pre_accept_asked(replica, message)
+            case m.PreAcceptOk():
+                self._pre_accepted(replica, message)
+            case m.Accept():
+                self._accept_asked(replica, message)
+            case m.AcceptOk():
+                self._voted(replica, message)
+            case m.Commit():
+                self._decide(replica, message.id, message.value, message.deps)
+            case m.PrepareOk():
+                self._prepared(replica, message)
+            case m.ValidateOk():
+                self._show_promise(replica, message.id, message.ballot, message)
+                record = self._record(replica, message)
+                if record.status < Status.COMMITTED and (
+                    record.promised < message.ballot or record.initial_batch is None
+                ):
+                    raise self._not_durable(replica, message, record)
+            case m.Refuse():
+                self._show_promise(replica, message.id, message.promised, message)
+            case _:
+                pass
+
+    def _pre_accept_asked(self, replica: int, message: m.PreAccept) -> None:
+        self._led.add(message.id)
+        if self._disks[replica].reserved < message.id.index:
+            raise Violation("durable", f"PreAccept {message.id} leaves before its index is reserved", (message.id,))
+
+    def _record(self, replica: int, message: m.PreAcceptOk | m.AcceptOk | m.PrepareOk | m.ValidateOk) -> InstanceRecord:
+        record = self._disks[replica].instances.get(message.id)
+        if record is None:
+            raise Violation(
+                "durable", f"r{replica} says {describe.message(message)} and has nothing of it on disk", (message.id,)
+            )
+        return record
+
+    def _not_durable(self, replica: int, message: m.Message, record: InstanceRecord) -> Violation:
+        return Violation(
+            "durable", f"r{replica} says {describe.message(message)}; its disk: {describe.record(record)}", (record.id,)
+        )
+
+    def _show_promise(self, replica: int, id: InstanceId, promised: Ballot, message: m.Message) -> _Shown:
+        shown = self._shown.get((replica, id))
+        if shown is None:
+            shown = self._shown[replica, id] = _Shown(promised)
+        elif promised < shown.promised:
+            raise Violation(
+                "promise", f"r{replica} says {describe.message(message)} after it had promised {shown.promised}", (id,)
+            )
+        shown.promised = promised
+        return shown
+
+    def _pre_accepted(self, replica: int, message: m.PreAcceptOk) -> None:
+        self._show_promise(replica, message.id, initial_ballot(message.id), message)
+        record = self._record(replica, message)
+        if record.status is Status.PRE_ACCEPTED and record.deps == message.deps:
+            return
+        if record.status <= Status.PRE_ACCEPTED:
+            raise self._not_durable(replica, message, record)
+
+    def _accept_asked(self, replica: int, message: m.Accept) -> None:
+        if message.ballot.replica != replica:
+            raise Violation("ballot", f"r{replica} asks for votes in {message.ballot} of another", (message.id,))
+        asked = self._asked.setdefault((message.id, message.ballot), (message.value, message.deps))
+        if asked[1] != message.deps or (asked[0] is not message.value and asked[0] != message.value):
+            raise Violation("agreement", f"two values for {message.id} in one ballot {message.ballot}", (message.id,))
+
+    def _voted(self, replica: int, message: m.AcceptOk) -> None:
+        shown = self._show_promise(replica, message.id, message.ballot, message)
+        if shown.voted is not None and message.ballot < shown.voted:
+            raise Violation(
+                "vote", f"r{replica} votes {message.id} {message.ballot} after {shown.voted}", (message.id,)
+            )
+        shown.voted = message.ballot
+        record = self._record(replica, message)
+        if record.status < Status.COMMITTED and (
+            record.status < Status.ACCEPTED or record.voted is None or record.voted < message.ballot
+        ):
+            raise self._not_durable(replica, message, record)
+
+    def _prepared(self, replica: int, message: m.PrepareOk) -> None:
+        shown = self._show_promise(replica, message.id, message.ballot, message)
+        if shown.voted is not None and (message.voted is None or message.voted < shown.voted):
+            raise Violation(
+                "vote", f"r{replica} forgets its vote {shown.voted}: {describe.message(message)}", (message.id,)
+            )
+        shown.voted = message.voted
+        record = self._record(replica, message)
+        if record.promised < message.ballot and record.status < Status.COMMITTED:
+            raise self._not_durable(replica, message, record)
+        if record.status < message.status or (
+            record.status is message.status and record.voted == message.voted and record.deps != message.deps
+        ):
+            raise self._not_durable(replica, message, record)
+
+    # what is decided
+
+    def _decide(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
+        known = self.decided.get(id)
+        if known is None:
+            self._decide_first(replica, id, value, deps)
+            return
+        known_value, known_deps = known
+        same_value = known_value is value or known_value == value
+        if same_value and (known_deps == deps or value == m.NOP):
+            return
+        raise Violation(
+            "agreement",
+            f"{id} is decided as {describe.value(known_value)} {describe.vector(known_deps)} "
+            f"and, at r{replica}, as {describe.value(value)} {describe.vector(deps)}",
+            (id,),
+        )
+
+    def _decide_first(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
+        self.decided[id] = (value, deps)
+        self._check_kept(replica, id, value, deps)
+        if not isinstance(value, m.Batch):
+            return
+        submitted = self.submitted.get(id)
+        if submitted is not value and submitted != value:
+            raise Violation("never submitted", f"{id} is decided as {describe.value(value)}, nobody's proposal", (id,))
+        if id in self._aborted:
+            raise Violation("abort", f"{id} is decided as a batch after its clients were told that it was not", (id,))
+        self._order.commit(id, value, deps)
+
+    def _check_kept(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
+        """A decision that shows must outlive any crash: committed on the disk of who shows it, or voted by a quorum."""
+        own = self._disks[replica].instances.get(id)
+        if own is not None and own.status is Status.COMMITTED:
+            return
+        votes = 0
+        for disk in self._disks:
+            record = disk.instances.get(id)
+            if record is not None and record.status >= Status.ACCEPTED and record.value == value:
+                votes += record.deps == deps or value == m.NOP
+        if votes < self._slow_quorum:
+            raise Violation(
+                "durable",
+                f"r{replica} shows that {id} is decided, and only {votes} disks could tell after a crash",
+                (id,),
+            )
+
+    def executed(self, replica: int, life: LifeWatch, execution: Execute, results: list[Result]) -> None:
+        """A machine has applied a batch."""
+        id, batch = execution.id, execution.batch
+        self._decide(replica, id, batch, self.decided[id][1] if id in self.decided else self._own_deps(replica, id))
+        if id in life.executed:
+            raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
+        life.executed.add(id)
+        life.order.execute(id)
+        first = self.results.get(id)
+        if first is None:
+            self._execute_first(id, batch, results)
+        elif first != results:
+            raise Violation("results", f"{id} gave {first} before, and {results} at {life.name}", (id,))
+
+    def _own_deps(self, replica: int, id: InstanceId) -> Deps:
+        """Of an execution that shows before its commit: what the replica's disk or the voters' disks say."""
+        for disk in (self._disks[replica], *self._disks):
+            record = disk.instances.get(id)
+            if record is not None and record.status >= Status.ACCEPTED:
+                return record.deps
+        raise Violation("durable", f"r{replica} executes {id}, of which no disk knows a vote", (id,))
+
+    def _execute_first(self, id: InstanceId, batch: m.Batch, results: list[Result]) -> None:
+        self.results[id] = results
+        for request, result in zip(batch.request_ids, results, strict=True):
+            other = self._executed_by.setdefault(request, id)
+            if other != id:
+                raise Violation("executed twice", f"a request of {id} was executed by {other} already", (id, other))
+            self.answers[request] = result
+
+    def aborted(self, replica: int, abort: Abort) -> None:
+        """Clients are told that an instance executes nothing."""
+        self._aborted.add(abort.id)
+        known = self.decided.get(abort.id)
+        if known is not None and known[0] != m.NOP:
+            raise Violation("abort", f"r{replica} aborts {abort.id}, which is decided as a batch", (abort.id,))
+
+    # at intervals
+
+    def scan(self, replica: int, instances: Mapping[InstanceId, Instance]) -> None:
+        """Everything that one replica has in memory."""
+        disk = self._disks[replica].instances
+        for id, instance in instances.items():
+            known = self.decided.get(id)
+            if instance.decided and known is not None and instance.value is not None:
+                self._decide(replica, id, instance.value, instance.deps)
+            record = disk.get(id)
+            if record is None or instance.decided:
+                continue
+            if record.status is Status.COMMITTED or record.promised > instance.promised:
+                raise Violation("memory", f"r{replica} forgot {describe.record(record)}; it has {instance!r}", (id,))
+
+    def settled(self, replica: int, life: LifeWatch) -> None:
+        """After the heal, when nothing is left to do: everything decided as a batch was executed here."""
+        for id, (value, _) in self.decided.items():
+            if isinstance(value, m.Batch) and id not in life.executed:
+                raise Violation(
+                    "lost", f"r{replica} never executed {id}, which was decided as {describe.value(value)}", (id,)
+                )

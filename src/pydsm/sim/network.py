@@ -1,0 +1,142 @@
+"""The network between replicas: delays, loss, doubling, reordering, cuts and slow links, from seeded streams.
+
+Every link draws from its own stream, so that a change at one link leaves the luck of the others alone. Messages pass
+as the frozen values that they are; every so many, one goes through bytes and back, and must come back equal.
+"""
+
+from collections.abc import Callable
+from random import Random
+
+from pydsm.core.codec import decode_message, encode_message
+from pydsm.core.ids import ReplicaId
+from pydsm.core.messages import Message
+from pydsm.sim import describe
+from pydsm.sim.context import Context
+from pydsm.sim.violation import Violation
+
+Deliver = Callable[[ReplicaId, ReplicaId, Message], None]
+"""Gives a message to a machine: to, from, message."""
+
+_HEAVY_SHARE, _HEAVY_FACTOR = 0.03, 30
+
+
+class _Link:
+    __slots__ = ("cuts", "extra_us", "latency_us", "random")
+
+    def __init__(self, random: Random, latency_us: int) -> None:
+        self.random = random
+        self.latency_us = latency_us
+        self.extra_us = 0
+        self.cuts = 0
+
+
+class Network:
+    """All links. `loss` and `duplication` are shares of messages, for the whole network."""
+
+    def __init__(self, context: Context, deliver: Deliver) -> None:
+        settings = context.settings
+        self._context = context
+        self._schedule = context.schedule
+        self._counts = context.counts
+        self._deliver = deliver
+        self._replicas = settings.replicas
+        self._links = [
+            [_Link(Random(f"link {settings.seed} {one} {other}"), latency_us) for other, latency_us in enumerate(row)]
+            for one, row in enumerate(settings.latencies_us)
+        ]
+        self._spread = _SPREADS[settings.spread]
+        self._until_bytes = settings.codec_every
+        self.loss = settings.loss
+        self.duplication = settings.duplication
+
+    def send(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message) -> None:
+        """Carry a message to several machines, or lose it."""
+        counts = self._counts
+        self._until_bytes -= 1
+        if not self._until_bytes:
+            message = self._through_bytes(message)
+        if self._context.tracing:
+            names = ", ".join(f"r{peer}" for peer in to)
+            self._context.say(f"r{sender}", f"to {names}: {describe.message(message)}")
+        links = self._links[sender]
+        for peer in to:
+            link = links[peer]
+            counts.messages += 1
+            if link.cuts:
+                counts.cut += 1
+                self._tell_loss(sender, peer, message, "cut")
+                continue
+            luck = link.random.random()
+            if luck < self.loss:
+                counts.lost += 1
+                self._tell_loss(sender, peer, message, "lost")
+                continue
+            self._schedule.after(self._delay(link), self._deliver, peer, sender, message)
+            if luck >= 1.0 - self.duplication:
+                counts.doubled += 1
+                self._schedule.after(self._delay(link), self._deliver, peer, sender, message)
+
+    def _tell_loss(self, sender: ReplicaId, peer: ReplicaId, message: Message, fate: str) -> None:
+        if self._context.tracing:
+            self._context.say("network", f"{fate} from r{sender} to r{peer}: {describe.message(message)}")
+
+    def _delay(self, link: _Link) -> int:
+        return int(self._spread(link.random) * link.latency_us) + link.extra_us
+
+    def _through_bytes(self, message: Message) -> Message:
+        self._until_bytes = self._context.settings.codec_every
+        self._counts.through_bytes += 1
+        decoded = decode_message(encode_message(message), self._replicas)
+        if decoded != message:
+            raise Violation("codec", f"{message!r} came back from bytes as {decoded!r}")
+        return decoded
+
+    def cut(self, links: tuple[tuple[int, int], ...]) -> None:
+        """Lose everything on these links, until each cut has been mended."""
+        for one, other in links:
+            self._links[one][other].cuts += 1
+
+    def mend(self, links: tuple[tuple[int, int], ...]) -> None:
+        """Take one cut away from each of these links."""
+        for one, other in links:
+            link = self._links[one][other]
+            link.cuts = max(0, link.cuts - 1)
+
+    def slow(self, links: tuple[tuple[int, int], ...], extra_us: int) -> None:
+        """Make these links slower, or with a negative number faster again."""
+        for one, other in links:
+            link = self._links[one][other]
+            link.extra_us = max(0, link.extra_us + extra_us)
+
+    def heal(self) -> None:
+        """No loss, no doubling, no cut, no extra delay from now on; what was sent before still comes, late."""
+        self.loss = self.duplication = 0.0
+        for row in self._links:
+            for link in row:
+                link.cuts = link.extra_us = 0
+
+
+def _steady(random: Random) -> float:
+    return 0.95 + 0.1 * random.random()
+
+
+def _uniform(random: Random) -> float:
+    return 0.5 + 2.5 * random.random()
+
+
+def _exponential(random: Random) -> float:
+    return 0.5 + random.expovariate(1.0)
+
+
+def _heavy(random: Random) -> float:
+    """Mostly near, now and then very late."""
+    late = random.random() < _HEAVY_SHARE
+    return (_HEAVY_FACTOR if late else 1) * (0.8 + 0.4 * random.random())
+
+
+_SPREADS: dict[str, Callable[[Random], float]] = {
+    "steady": _steady,
+    "uniform": _uniform,
+    "exponential": _exponential,
+    "heavy": _heavy,
+}

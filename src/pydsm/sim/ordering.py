@@ -1,0 +1,234 @@
+"""Visibility, and the same order of conflicting commands everywhere (PROTOCOL 10), checked as things happen.
+
+For declared keys the cost of a check does not grow with the history. Per key, what one life executes is cut into
+blocks of accesses that commute; two lives agree on the order of all conflicting accesses exactly when they go through
+the same blocks, whatever the order inside one. For any other relation every conflicting pair is looked at, which
+suits short runs.
+"""
+
+from bisect import bisect_right, insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
+from pydsm.core.ids import Deps, InstanceId, covers
+from pydsm.core.messages import Batch
+from pydsm.sim.violation import Violation
+
+
+class Life(Protocol):
+    """One life of one replica, as the order of its executions sees it."""
+
+    def execute(self, id: InstanceId) -> None:
+        """Raises Violation if this comes in another order than elsewhere. The instance was given to `commit` before."""
+        ...
+
+
+class Ordering(Protocol):
+    """All lives of all replicas in one run."""
+
+    def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
+        """Call once for each instance committed as a batch. Raises Violation if another one is not ordered with it."""
+        ...
+
+    def begin_life(self, name: str) -> Life:
+        """A replica starts: it will execute everything from the beginning."""
+        ...
+
+
+def make_ordering(relation: Relation) -> Ordering:
+    """The cheapest exact check for a relation."""
+    if isinstance(relation, DeclaredKeys):
+        return _ByKey(_declared_accesses)
+    if isinstance(relation, EverythingConflicts):
+        return _ByKey(_total_accesses)
+    return _ByPair(relation)
+
+
+def _unordered(one: InstanceId, other: InstanceId) -> Violation:
+    return Violation(
+        "visibility", f"{one} and {other} conflict, are committed, and neither covers the other", (one, other)
+    )
+
+
+def _disorder(life: str, first: InstanceId, second: InstanceId) -> Violation:
+    return Violation(
+        "order", f"{life} executes {first} without having executed {second}, unlike another life", (first, second)
+    )
+
+
+_Key = bytes | None
+_Access = bytes
+_WRITE: _Access = b"write"
+_READ: _Access = b"read"
+_ORDINARY: _Access = b"ordinary"
+_EVERYTHING: _Key = None
+
+
+def _declared_accesses(batch: Batch) -> dict[_Key, _Access]:
+    """One access per key; a key touched in two ways counts as written. Barriers write a key that all others touch."""
+    footprint = batch.footprint
+    accesses: dict[_Key, _Access] = {_EVERYTHING: _WRITE if footprint.barrier else _ORDINARY}
+    for key in footprint.reads:
+        accesses[key] = _READ
+    for kind, keys in footprint.updates:
+        for key in keys:
+            accesses[key] = _WRITE if key in accesses else b"update " + kind
+    for key in footprint.writes:
+        accesses[key] = _WRITE
+    return accesses
+
+
+def _total_accesses(batch: Batch) -> dict[_Key, _Access]:
+    return {_EVERYTHING: _WRITE}
+
+
+def _accesses_conflict(one: _Access, other: _Access) -> bool:
+    return _WRITE in (one, other) or one != other
+
+
+@dataclass(slots=True)
+class _Block:
+    """Accesses of one key that commute and that every life executes between the same two other blocks."""
+
+    access: _Access
+    members: dict[InstanceId, None]
+    closed: bool = False
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far one life has come in one key's blocks."""
+
+    block: int = -1
+    executed: int = 0
+
+
+@dataclass(slots=True)
+class _KeyState:
+    number: int
+    blocks: list[_Block] = field(default_factory=list)
+    committed: dict[_Access, dict[int, list[int]]] = field(default_factory=dict)
+
+
+class _ByKey:
+    def __init__(self, accesses_of: "_AccessesOf") -> None:
+        self._accesses_of = accesses_of
+        self._keys: dict[_Key, _KeyState] = {}
+        self._deps: dict[InstanceId, Deps] = {}
+        self.accesses: dict[InstanceId, list[tuple[_KeyState, _Access]]] = {}
+
+    def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
+        self._deps[id] = deps
+        accesses = []
+        for key, access in self._accesses_of(batch).items():
+            state = self._keys.get(key)
+            if state is None:
+                state = self._keys[key] = _KeyState(len(self._keys))
+            for other in self._uncovered(state, access, deps):
+                if other != id and not covers(self._deps[other], id):
+                    raise _unordered(id, other)
+            insort(state.committed.setdefault(access, {}).setdefault(id.leader, []), id.index)
+            accesses.append((state, access))
+        self.accesses[id] = accesses
+
+    @staticmethod
+    def _uncovered(state: _KeyState, access: _Access, deps: Deps) -> Iterator[InstanceId]:
+        """Committed conflicting instances that a vector does not cover, few in a healthy run."""
+        for other_access, leaders in state.committed.items():
+            if _accesses_conflict(access, other_access):
+                for leader, indexes in leaders.items():
+                    if indexes[-1] > deps[leader]:
+                        for index in indexes[bisect_right(indexes, deps[leader]) :]:
+                            yield InstanceId(leader, index)  # type: ignore[arg-type]
+
+    def begin_life(self, name: str) -> Life:
+        return _KeyLife(self, name)
+
+
+class _AccessesOf(Protocol):
+    def __call__(self, batch: Batch) -> dict[_Key, _Access]: ...
+
+
+class _KeyLife:
+    def __init__(self, order: _ByKey, name: str) -> None:
+        self._order = order
+        self._name = name
+        self._places: dict[int, _Place] = {}
+        self._executed: set[InstanceId] = set()
+
+    def execute(self, id: InstanceId) -> None:
+        for state, access in self._order.accesses[id]:
+            place = self._places.get(state.number)
+            if place is None:
+                place = self._places[state.number] = _Place()
+            self._enter(state, place, access, id)
+        self._executed.add(id)
+
+    def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> None:
+        blocks = state.blocks
+        if place.block >= 0:
+            block = blocks[place.block]
+            if block.access == access and access != _WRITE:
+                self._join(block, place, id)
+                return
+            if place.executed < len(block.members):
+                missing = next(one for one in block.members if one not in self._executed)
+                raise _disorder(self._name, id, missing)
+            block.closed = True
+        place.block += 1
+        place.executed = 0
+        if place.block == len(blocks):
+            blocks.append(_Block(access, {}))
+        block = blocks[place.block]
+        if block.access != access or (access == _WRITE and block.members and id not in block.members):
+            raise _disorder(self._name, id, next(iter(block.members)))
+        self._join(block, place, id)
+
+    def _join(self, block: _Block, place: _Place, id: InstanceId) -> None:
+        if id not in block.members:
+            if block.closed:
+                raise _disorder(self._name, id, next(iter(block.members)))
+            block.members[id] = None
+        place.executed += 1
+
+
+class _ByPair:
+    def __init__(self, relation: Relation) -> None:
+        self._relation = relation
+        self._committed: dict[InstanceId, tuple[Batch, Deps]] = {}
+        self.conflicts: dict[InstanceId, list[InstanceId]] = {}
+        self.before: set[tuple[InstanceId, InstanceId]] = set()
+
+    def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
+        mine: list[InstanceId] = []
+        for other, (other_batch, other_deps) in self._committed.items():
+            if self._relation.conflict(batch, other_batch):
+                if not covers(deps, other) and not covers(other_deps, id):
+                    raise _unordered(id, other)
+                mine.append(other)
+                self.conflicts[other].append(id)
+        self._committed[id] = (batch, deps)
+        self.conflicts[id] = mine
+
+    def begin_life(self, name: str) -> Life:
+        return _PairLife(self, name)
+
+
+class _PairLife:
+    def __init__(self, order: _ByPair, name: str) -> None:
+        self._order = order
+        self._name = name
+        self._executed: set[InstanceId] = set()
+
+    def execute(self, id: InstanceId) -> None:
+        before = self._order.before
+        for other in self._order.conflicts[id]:
+            if other in self._executed:
+                if (id, other) in before:
+                    raise _disorder(self._name, other, id)
+                before.add((other, id))
+            elif (other, id) in before:
+                raise _disorder(self._name, id, other)
+        self._executed.add(id)

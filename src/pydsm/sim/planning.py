@@ -1,0 +1,256 @@
+"""From a seed to a plan: which faults strike when, and what clients ask for meanwhile.
+
+Each seed leaves some kinds of faults out, so that the others get far; half of the crashes come right after an
+operation, where they hurt; and "duels" let leaders propose conflicting commands at once while their messages reach
+only some replicas, which is what the rare branches of recovery are for.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+
+import msgspec
+
+from pydsm.core.faults import CallerFault
+from pydsm.sim.plan import (
+    ClockRate,
+    Crash,
+    CrashInside,
+    Cut,
+    Fault,
+    Links,
+    Operation,
+    Pause,
+    Plan,
+    PowerCut,
+    SlowDisk,
+    SlowLinks,
+    Storm,
+)
+from pydsm.sim.settings import TICK_US, Settings, draw_settings
+from pydsm.sim.workload import RegisterWorkload, Workload
+
+LOSS, DUPLICATION = "loss", "duplication"
+KINDS = (
+    LOSS,
+    DUPLICATION,
+    "partition",
+    "one-way",
+    "slow-link",
+    "crash",
+    "crash-inside",
+    "power",
+    "pause",
+    "slow-disk",
+    "clock",
+    "duel",
+)
+"""What `--faults` may name."""
+
+STEPS = 10_000
+"""Events in the phase of faults, unless told otherwise."""
+
+_KIND_SHARE = 0.6
+_FAULTS_PER_KIND_MAX = 10
+_STEPS_PER_OPERATION_AND_REPLICA = 9
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Kinds from a list like `loss,crash`; `all` and `none` are allowed. Raises CallerFault for others."""
+    if text in {"all", ""}:
+        return KINDS
+    if text == "none":
+        return ()
+    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise CallerFault(f"no fault is called {kind!r}: use all, none, or some of {','.join(KINDS)}")
+    return kinds
+
+
+def make_plan(
+    seed: int,
+    replicas: int,
+    steps: int = STEPS,
+    kinds: Sequence[str] = KINDS,
+    workload: Callable[[Random], Workload] = RegisterWorkload,
+) -> Plan:
+    """The plan of a seed: the same arguments always give the same plan."""
+    if replicas < 1:
+        raise CallerFault(f"a group needs at least one replica, got {replicas}")
+    if steps < 1:
+        raise CallerFault(f"a run needs at least one step, got {steps}")
+    random = Random(f"plan {seed} {replicas} {steps}")
+    settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
+    return _Planner(random, settings, steps, kinds, workload(random)).plan()
+
+
+class _Planner:
+    def __init__(
+        self, random: Random, settings: Settings, steps: int, kinds: Sequence[str], workload: Workload
+    ) -> None:
+        self._random = random
+        self._settings = settings
+        self._workload = workload
+        self._replicas = settings.replicas
+        self._patience_us = settings.recovery_timeout_ticks * TICK_US
+        patience_ticks = settings.recovery_timeout_ticks + settings.recovery_jitter_ticks
+        self._recovery_us = (patience_ticks + settings.scan_ticks + settings.retry_ticks) * TICK_US
+        self._operations_max = max(8, steps // (_STEPS_PER_OPERATION_AND_REPLICA * self._replicas))
+        gap_us = random.choice([300, 2000, 8000, 20_000])
+        self._horizon_us = max(self._operations_max * gap_us, random.choice([4, 12, 24]) * self._patience_us)
+        self._kinds = [kind for kind in KINDS if random.random() < _KIND_SHARE and kind in kinds]
+        self._clients = random.choice([2, 4, 8, 16])
+        self._operations: list[Operation] = []
+        self._faults: list[Fault] = []
+
+    def plan(self) -> Plan:
+        self._draw_operations()
+        draw = {
+            LOSS: self._storm,
+            DUPLICATION: self._storm,
+            "partition": self._partition,
+            "one-way": self._one_way,
+            "slow-link": self._slow_link,
+            "crash": self._crash,
+            "crash-inside": self._crash_inside,
+            "power": self._power_cut,
+            "pause": self._pause,
+            "slow-disk": self._slow_disk,
+            "clock": self._clock,
+            "duel": self._duel,
+        }
+        most = min(_FAULTS_PER_KIND_MAX, 2 + self._horizon_us // (3 * self._patience_us))
+        for kind in self._kinds:
+            for _ in range(self._random.randint(1, most)):
+                draw[kind](kind)
+        return Plan(
+            settings=self._final_settings(),
+            faults=tuple(sorted(self._faults, key=lambda fault: fault.at_us)),
+            operations=tuple(sorted(self._operations, key=lambda operation: operation.at_us)),
+        )
+
+    def _final_settings(self) -> Settings:
+        random = self._random
+        rates = tuple(random.choice([0.5, 0.9, 1.0, 1.3, 2.0]) for _ in range(self._replicas))
+        return msgspec.structs.replace(
+            self._settings,
+            horizon_us=self._horizon_us,
+            loss=random.choice([0.0, 0.01, 0.05, 0.15]) if LOSS in self._kinds else 0.0,
+            duplication=random.choice([0.0, 0.02, 0.2]) if DUPLICATION in self._kinds else 0.0,
+            clock_rates=rates if "clock" in self._kinds else self._settings.clock_rates,
+        )
+
+    def _draw_operations(self) -> None:
+        random = self._random
+        while len(self._operations) < self._operations_max:
+            at_us = random.randrange(self._horizon_us)
+            burst = random.choice([1, 1, 1, 2, 5])
+            for _ in range(burst):
+                self._operate(at_us + random.randrange(1 + self._settings.farthest_us), hot=burst > 1)
+
+    def _operate(self, at_us: int, hot: bool) -> None:
+        client = self._random.randrange(self._clients)
+        home = client % self._replicas
+        replica = home if self._random.random() < 0.8 else self._any_replica()
+        self._operations.append(Operation(at_us, client, replica, self._workload.command(self._random, hot)))
+
+    def _any_replica(self) -> int:
+        return self._random.randrange(self._replicas)
+
+    def _some_replicas(self, least: int = 1) -> list[int]:
+        return self._random.sample(
+            range(self._replicas), self._random.randint(min(least, self._replicas), self._replicas)
+        )
+
+    def _any_time(self) -> int:
+        return self._random.randrange(self._horizon_us)
+
+    def _while(self) -> int:
+        return int(self._patience_us * self._random.choice([0.1, 0.5, 1, 2, 5]) * (0.5 + self._random.random()))
+
+    def _long_while(self) -> int:
+        """Long enough for others to begin a recovery, and often to end it."""
+        return int(self._recovery_us * (0.7 + 2.5 * self._random.random()))
+
+    def _hurting_time(self) -> int:
+        """Any time, or just when an operation is on its way."""
+        if self._random.random() < 0.5:
+            return self._any_time()
+        near = 4 * self._settings.farthest_us + 2 * self._settings.sync_us + 500
+        return self._random.choice(self._operations).at_us + self._random.randrange(near)
+
+    def _storm(self, kind: str) -> None:
+        share = self._random.choice([0.1, 0.3, 0.6])
+        loss, duplication = (share, 0.0) if kind == LOSS else (0.0, share)
+        self._faults.append(Storm(self._any_time(), self._while(), loss, duplication))
+
+    def _links_between(self, left: Sequence[int], right: Sequence[int], both_ways: bool) -> Links:
+        links = [(one, other) for one in left for other in right if one != other]
+        if both_ways:
+            links += [(other, one) for one, other in links]
+        return tuple(dict.fromkeys(links))
+
+    def _partition(self, kind: str) -> None:
+        side = self._some_replicas()
+        rest = [replica for replica in range(self._replicas) if replica not in side]
+        self._faults.append(Cut(self._any_time(), self._while(), self._links_between(side, rest, both_ways=True)))
+
+    def _one_way(self, kind: str) -> None:
+        links = self._links_between(self._some_replicas(), self._some_replicas(), both_ways=False)
+        self._faults.append(Cut(self._any_time(), self._while(), links))
+
+    def _slow_link(self, kind: str) -> None:
+        links = self._links_between(self._some_replicas(), self._some_replicas(), self._random.random() < 0.5)
+        extra_us = 1 + int(self._patience_us * self._random.choice([0.1, 0.5, 1.5]))
+        self._faults.append(SlowLinks(self._any_time(), self._while(), links, extra_us))
+
+    def _crash(self, kind: str) -> None:
+        self._faults.append(Crash(self._hurting_time(), self._any_replica(), self._while()))
+
+    def _crash_inside(self, kind: str) -> None:
+        calls = self._random.randint(1, 20)
+        self._faults.append(CrashInside(self._any_time(), self._any_replica(), calls, self._while()))
+
+    def _power_cut(self, kind: str) -> None:
+        down_us = tuple(self._while() for _ in range(self._replicas))
+        self._faults.append(PowerCut(self._hurting_time(), down_us))
+
+    def _pause(self, kind: str) -> None:
+        deaf = self._random.random() < 0.3
+        self._faults.append(Pause(self._hurting_time(), self._any_replica(), self._while(), deaf))
+
+    def _slow_disk(self, kind: str) -> None:
+        sync_us = self._random.choice([2000, 20_000, self._patience_us])
+        self._faults.append(SlowDisk(self._any_time(), self._while(), self._any_replica(), sync_us))
+
+    def _clock(self, kind: str) -> None:
+        self._faults.append(ClockRate(self._any_time(), self._any_replica(), self._random.choice([0.3, 0.8, 1.2, 3.0])))
+
+    def _duel(self, kind: str) -> None:
+        """Conflicting commands led at once; the words of each leader, and of those who recover, reach only some."""
+        random = self._random
+        start_us = self._any_time()
+        way_us = self._settings.farthest_us + self._settings.sync_us + 200
+        everyone = range(self._replicas)
+        leaders = random.sample(everyone, min(self._replicas, random.choice([2, 2, 3])))
+        for leader in leaders:
+            at_us = start_us + random.randrange(1 + way_us // 2)
+            client = self._clients + len(self._operations)
+            self._operations.append(Operation(at_us, client, leader, self._workload.command(random, hot=True)))
+            missed = self._some_replicas()
+            links = self._links_between([leader], missed, both_ways=random.random() < 0.3)
+            self._faults.append(Cut(start_us, self._long_while() + 4 * way_us, links))
+            end_us = at_us + random.randrange(1, 6 * way_us)
+            match random.choice(["crash", "pause", "silence", "nothing"]):
+                case "crash":
+                    self._faults.append(Crash(end_us, leader, self._long_while()))
+                case "pause":
+                    self._faults.append(Pause(end_us, leader, self._long_while(), deaf=random.random() < 0.5))
+                case "silence":
+                    links = self._links_between([leader], everyone, both_ways=random.random() < 0.5)
+                    self._faults.append(Cut(end_us, self._long_while(), links))
+                case _:
+                    pass
+        if random.random() < 0.5:
+            links = self._links_between(self._some_replicas(), self._some_replicas(), both_ways=False)
+            self._faults.append(Cut(start_us + self._while(), self._long_while(), links))

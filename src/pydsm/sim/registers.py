@@ -1,0 +1,111 @@
+"""The machine that the simulator replicates: integers by key, with commands of every kind of footprint.
+
+A command is `ACTION KEY [NUMBER]` in ASCII: `read` and `write` (gives what was there before), `add` and `top`, two
+kinds of commuting updates that answer nothing, `take`, which refuses to go below zero and so is a command that fails,
+and `sum`, a barrier over everything. A key that begins with `pair` stands for two cells that are only read and written
+together, and reading them unequal shows as a result that no sequential run gives.
+"""
+
+import hashlib
+from collections.abc import Hashable, Sequence
+
+from pydsm.core.faults import CallerFault
+from pydsm.core.messages import Footprint
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.sim.history import Call
+
+REFUSED = "refused"
+"""What clients see of a `take` that asked for too much."""
+
+PAIR = "pair"
+
+
+def cells(key: bytes) -> tuple[bytes, ...]:
+    """The machine's cells behind a key of clients."""
+    return (key + b"/left", key + b"/right") if key.startswith(PAIR.encode()) else (key,)
+
+
+class Registers:
+    """A `StateMachine`."""
+
+    def __init__(self) -> None:
+        self._cells: dict[bytes, int] = {}
+
+    def footprint(self, commands: Sequence[bytes]) -> Footprint:
+        """Reads, writes, and the two kinds of updates; a `sum` is a barrier."""
+        columns: dict[bytes, dict[bytes, None]] = {}
+        barrier = False
+        for command in commands:
+            action, *rest = command.split(b" ")
+            if action == b"sum":
+                barrier = True
+                continue
+            column = _COLUMNS.get(action)
+            if column is None or not rest:
+                raise CallerFault(f"no command {action!r}: use read, write, add, top, take or sum")
+            columns.setdefault(column, {}).update(dict.fromkeys(cells(rest[0])))
+        return Footprint(
+            reads=tuple(columns.get(b"reads", ())),
+            writes=tuple(columns.get(b"writes", ())),
+            updates=tuple((kind, tuple(columns[kind])) for kind in (b"add", b"top") if kind in columns),
+            barrier=barrier,
+        )
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        """One result per command."""
+        return [self._apply(*command.split(b" ")) for command in commands]
+
+    def _apply(self, action: bytes, key: bytes = b"", number: bytes = b"0") -> Result:
+        state, amount = self._cells, int(number)
+        if action == b"sum":
+            return self.digest().hex()
+        names = cells(key)
+        before = state.get(names[0], 0)
+        if action == b"read":
+            torn = any(state.get(name, 0) != before for name in names)
+            return "torn" if torn else before
+        if action == b"write":
+            state.update(dict.fromkeys(names, amount))
+            return before
+        if action == b"add":
+            state[key] = before + amount
+            return None
+        if action == b"top":
+            state[key] = max(before, amount)
+            return None
+        if amount > before:
+            return CommandFailed(REFUSED)
+        state[key] = before - amount
+        return before
+
+    def digest(self) -> bytes:
+        """SHA-256 over all cells that are not zero."""
+        text = repr(sorted((key, value) for key, value in self._cells.items() if value))
+        return hashlib.sha256(text.encode()).digest()
+
+
+_COLUMNS = {b"read": b"reads", b"write": b"writes", b"take": b"writes", b"add": b"add", b"top": b"top"}
+
+
+class KeyModel:
+    """The same, one key at a time: what `linearizability` compares with."""
+
+    def initial(self, key: str) -> Hashable:
+        """Zero."""
+        return 0
+
+    def step(self, state: Hashable, call: Call) -> tuple[object, Hashable]:
+        """The result and the value afterwards."""
+        assert isinstance(state, int)
+        amount = call.argument if isinstance(call.argument, int) else 0
+        match call.action:
+            case "read":
+                return state, state
+            case "write":
+                return state, amount
+            case "add":
+                return None, state + amount
+            case "top":
+                return None, max(state, amount)
+            case _:
+                return (REFUSED, state) if amount > state else (state, state - amount)

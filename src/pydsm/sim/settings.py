@@ -1,0 +1,180 @@
+"""What stays the same during one simulated run: sizes, limits, latencies, tempers of disks and clocks.
+
+Everything follows from a seed, and everything is written down, so that a run can be made again, or made smaller, from
+its settings and its plan alone. Virtual time is counted in whole microseconds.
+"""
+
+from random import Random
+
+import msgspec
+
+from pydsm.core.config import Config
+from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation, UserRelation
+from pydsm.core.faults import CallerFault
+from pydsm.core.ids import ReplicaId
+from pydsm.sim.latencies import Latencies, latencies
+
+TICK_US = 1000
+"""One tick of a clock that runs at the right speed."""
+
+DECLARED, EVERYTHING, USER = "declared keys", "everything", "user"
+"""Names of conflict relations."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One world's constants; see `draw_settings` for the ranges that seeds choose from."""
+
+    seed: int
+    replicas: int
+    steps_max: int
+    """Events after which the phase of faults ends, if the plan has not ended before."""
+    horizon_us: int
+    """When the phase of faults ends."""
+
+    # the core
+    thrifty: bool = False
+    fast_timer_ticks: int = 20
+    retry_ticks: int = 100
+    recovery_timeout_ticks: int = 500
+    recovery_jitter_ticks: int = 250
+    backoff_ticks_max: int = 4000
+    scan_ticks: int = 50
+    gossip_ticks: int = 250
+    pipeline_instances_max: int = 64
+    reservation_block: int = 32
+    recoveries_max: int = 64
+    inquiry_instances_max: int = 512
+    lazy_records_max: int = 4096
+    relation: str = DECLARED
+
+    # machines
+    tick_period_us: int = 5000
+    clock_rates: tuple[float, ...]
+    """How fast each replica's clock runs; 1.0 is right."""
+    sync_us: int = 1000
+    """Mean time of one durable write; 0 writes at once, inside the call."""
+
+    # the network
+    latencies_us: Latencies
+    """One way, from the row's replica to the column's."""
+    spread: str = "uniform"
+    """How delays vary: steady, uniform, exponential or heavy."""
+    loss: float = 0.0
+    duplication: float = 0.0
+    codec_every: int = 7
+    """One message in so many goes through bytes and back; 0 for none."""
+
+    # clients
+    batch_requests_max: int = 4
+    gather_us: int = 0
+    """How long a replica waits for more requests before it proposes a batch."""
+    patience_us: int = 2_000_000
+    """How long a client waits for an answer."""
+    client_us: int = 100
+    """One way between a client and its replica."""
+    attempts_max: int = 3
+    """Instances tried for a request that is aborted."""
+
+    # watching
+    scan_events: int = 4000
+    """Events between two scans of everything that all replicas know (see `invariants`)."""
+
+    @property
+    def farthest_us(self) -> int:
+        """The longest one-way latency."""
+        return max(map(max, self.latencies_us))
+
+    @property
+    def heal_us_max(self) -> int:
+        """By when a healed group must have decided and executed everything: a stated bound, in virtual time.
+
+        Room for 40 rounds of suspicion, asking and recovery with all their messages, and for ten full backoffs, on
+        the slowest clock.
+        """
+        patience = self.recovery_timeout_ticks + self.recovery_jitter_ticks + self.scan_ticks + 2 * self.retry_ticks
+        ticks = 40 * (patience + self.gossip_ticks + self.fast_timer_ticks) + 10 * self.backoff_ticks_max
+        slowest = min(self.clock_rates)
+        return int(ticks * TICK_US / slowest) + 400 * (self.farthest_us + self.sync_us) + self.patience_us
+
+    def config(self, replica: int) -> Config:
+        """One replica's configuration."""
+        return Config(
+            replica=ReplicaId(replica),
+            replicas=self.replicas,
+            seed=self.seed,
+            thrifty=self.thrifty,
+            fast_timer_ticks=self.fast_timer_ticks,
+            retry_ticks=self.retry_ticks,
+            recovery_timeout_ticks=self.recovery_timeout_ticks,
+            recovery_jitter_ticks=self.recovery_jitter_ticks,
+            backoff_ticks_max=self.backoff_ticks_max,
+            scan_ticks=self.scan_ticks,
+            gossip_ticks=self.gossip_ticks,
+            pipeline_instances_max=self.pipeline_instances_max,
+            reservation_block=self.reservation_block,
+            recoveries_max=self.recoveries_max,
+            inquiry_instances_max=self.inquiry_instances_max,
+        )
+
+    def make_relation(self) -> Relation:
+        """The conflict relation by its name. The user's own one is for the commands of `registers`."""
+        match self.relation:
+            case "declared keys":
+                return DeclaredKeys()
+            case "everything":
+                return EverythingConflicts()
+            case "user":
+                return UserRelation(_commands_conflict)
+            case unknown:
+                raise CallerFault(f"no relation is called {unknown!r}: use {DECLARED!r}, {EVERYTHING!r} or {USER!r}")
+
+
+def _commands_conflict(left: bytes, right: bytes) -> bool:
+    """Same key, and not both reads; a `sum` conflicts with everything."""
+    left_action, *left_key = left.split(b" ")[:2]
+    right_action, *right_key = right.split(b" ")[:2]
+    if b"sum" in (left_action, right_action):
+        return True
+    return left_key == right_key and not left_action == right_action == b"read"
+
+
+def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, horizon_us: int) -> Settings:
+    """A world of this size, with everything else chosen by `random`.
+
+    Timeouts are short against the faults, so that recovery is daily work and not an accident.
+    """
+    choice = random.choice
+    preset = choice(["rack", "rack", "building", "building", "uneven", "continents"])
+    matrix = latencies(preset, replicas, random)
+    far_ticks = max(map(max, matrix)) // TICK_US
+    patience_ticks = choice([10, 20, 40, 100, 300]) + 3 * far_ticks
+    return Settings(
+        seed=seed,
+        replicas=replicas,
+        steps_max=steps_max,
+        horizon_us=horizon_us,
+        thrifty=random.random() < 0.3,
+        fast_timer_ticks=choice([1, 5, 20, 50]),
+        retry_ticks=choice([10, 30, 100]) + 2 * far_ticks,
+        recovery_timeout_ticks=patience_ticks,
+        recovery_jitter_ticks=choice([1, 10, 100]),
+        backoff_ticks_max=choice([50, 300, 1500]),
+        scan_ticks=choice([5, 20, 50]),
+        gossip_ticks=choice([30, 100, 250]),
+        pipeline_instances_max=choice([1, 2, 4, 16, 64]),
+        reservation_block=choice([1, 2, 2, 8, 8, 32]),
+        recoveries_max=choice([8, 64]),
+        inquiry_instances_max=choice([4, 64, 512]),
+        lazy_records_max=choice([1, 16, 4096]),
+        relation=choice([DECLARED] * 8 + [EVERYTHING, USER]),
+        tick_period_us=choice([2000, 5000, 10_000]),
+        clock_rates=(1.0,) * replicas,
+        sync_us=choice([0, 100, 1000, 5000]),
+        latencies_us=matrix,
+        spread=choice(["steady", "uniform", "uniform", "exponential", "heavy"]),
+        batch_requests_max=choice([1, 2, 4, 8]),
+        gather_us=choice([0, 0, 500, 3000]),
+        patience_us=choice([50_000, 300_000, 2_000_000]) + 6 * far_ticks * TICK_US,
+        client_us=choice([10, 200]),
+        attempts_max=choice([1, 3]),
+    )

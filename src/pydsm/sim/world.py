@@ -1,0 +1,342 @@
+"""A whole group in one deterministic world: first the plan's faults, then the heal, then the reckoning.
+
+The world decides nothing by itself: the plan says what happens, the plan's seed gives each link and each disk its
+luck. Same plan, same code: same run, line by line.
+"""
+
+import hashlib
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from pydsm.core.config import Config
+from pydsm.core.conflicts import Relation
+from pydsm.core.effects import Record
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
+from pydsm.core.messages import Message
+from pydsm.core.replica import Replica
+from pydsm.sim import plan as p
+from pydsm.sim.clients import Clients
+from pydsm.sim.context import Context, Trace
+from pydsm.sim.counts import Counts
+from pydsm.sim.disk import Disk
+from pydsm.sim.history import Outcome
+from pydsm.sim.host import Host, Parts
+from pydsm.sim.invariants import Invariants
+from pydsm.sim.linearizability import NotLinearizable, Undecided, check
+from pydsm.sim.network import Network
+from pydsm.sim.schedule import Schedule
+from pydsm.sim.violation import Violation
+from pydsm.sim.workload import RegisterWorkload, Workload
+
+MakeReplica = Callable[[Config, Relation], Replica]
+"""Makes the core of one life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A violation as it is written down."""
+
+    invariant: str
+    what: str
+    instances: tuple[InstanceId, ...]
+    step: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a run ended."""
+
+    plan: p.Plan
+    finding: Finding | None
+    counts: Counts
+
+
+class World:
+    """Make one for a plan, and `run` it once."""
+
+    def __init__(
+        self,
+        plan: p.Plan,
+        workload: Workload | None = None,
+        *,
+        relation: Relation | None = None,
+        make_replica: MakeReplica = Replica,
+        trace: Trace | None = None,
+    ) -> None:
+        self._plan = plan
+        self._workload = workload or RegisterWorkload(Random(plan.settings.seed))
+        self._context = Context(plan.settings, trace)
+        self._schedule: Schedule = self._context.schedule
+        self._relation = relation or plan.settings.make_relation()
+        self._make_replica = make_replica
+        self._healed = False
+        replicas = range(plan.settings.replicas)
+        self._disks = [Disk(self._context, replica, self._written_by(replica)) for replica in replicas]
+        self._watch = Invariants(plan.settings.replicas, self._relation, self._disks)
+        self._network = Network(self._context, self._deliver)
+        parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
+        self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
+        self.clients = Clients(self._context, self._workload, self.hosts)
+        self._next_scan = plan.settings.scan_events
+
+    def _written_by(self, replica: int) -> Callable[[Sequence[Record]], None]:
+        return lambda records: self._watch.written(replica, records)
+
+    def _core(self, replica: int) -> Replica:
+        return self._make_replica(self._plan.settings.config(replica), self._relation)
+
+    def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
+        self.hosts[to].deliver(sender, message)
+
+    def run(self) -> Run:
+        """Play the plan to its end, or to the first violation."""
+        finding = None
+        try:
+            self._begin()
+            self._suffer()
+            self._heal()
+            self._settle()
+            self._reckon()
+        except Violation as violation:
+            finding = self._finding(violation)
+        except Exception as error:
+            where = traceback.format_exception(error)[-2].strip().splitlines()[0]
+            finding = self._finding(Violation(f"stopped by {type(error).__name__}", f"{error} ({where})"))
+        return Run(self._plan, finding, self._total())
+
+    def _finding(self, violation: Violation) -> Finding:
+        self._context.say("VIOLATION", str(violation))
+        return Finding(
+            violation.invariant, violation.what, violation.instances, self._schedule.steps, self._schedule.now
+        )
+
+    def _begin(self) -> None:
+        period_us = self._plan.settings.tick_period_us
+        for host in self.hosts:
+            host.start()
+            self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
+        for fault in self._plan.faults:
+            self._schedule.after(fault.at_us, self._strike, fault)
+        for operation in self._plan.operations:
+            self._schedule.after(operation.at_us, self._operate, operation)
+
+    def _tick(self, host: Host) -> None:
+        host.tick()
+        self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
+
+    def _operate(self, operation: p.Operation) -> None:
+        if not self._healed:
+            self.clients.operate(operation)
+
+    # faults
+
+    def _suffer(self) -> None:
+        settings, schedule = self._plan.settings, self._schedule
+        while schedule.next_at() < settings.horizon_us and schedule.steps < settings.steps_max:
+            schedule.step()
+            if schedule.steps >= self._next_scan:
+                self._scan()
+
+    def _strike(self, fault: p.Fault) -> None:
+        if self._healed:
+            return
+        self._context.say("FAULT", str(fault))
+        after, counts = self._schedule.after, self._context.counts
+        match fault:
+            case p.Crash():
+                self.hosts[fault.replica].crash(fault.down_us)
+            case p.CrashInside():
+                self.hosts[fault.replica].doom(fault.calls, fault.down_us)
+            case p.PowerCut():
+                counts.power_cuts += 1
+                for host, down_us in zip(self.hosts, fault.down_us, strict=True):
+                    host.crash(down_us)
+            case p.Pause():
+                counts.pauses += 1
+                self.hosts[fault.replica].pause(fault.deaf)
+                after(fault.lasting_us, self.hosts[fault.replica].resume)
+            case p.Cut():
+                self._network.cut(fault.links)
+                after(fault.lasting_us, self._network.mend, fault.links)
+            case p.SlowLinks():
+                self._network.slow(fault.links, fault.extra_us)
+                after(fault.lasting_us, self._network.slow, fault.links, -fault.extra_us)
+            case p.Storm():
+                self._rage(fault.loss, fault.duplication)
+                after(fault.lasting_us, self._rage, -fault.loss, -fault.duplication)
+            case p.SlowDisk():
+                disk = self._disks[fault.replica]
+                after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
+                disk.sync_us = fault.sync_us
+            case p.ClockRate():
+                self.hosts[fault.replica].clock_rate = fault.rate
+
+    def _rage(self, loss: float, duplication: float) -> None:
+        if not self._healed:
+            self._network.loss += loss
+            self._network.duplication += duplication
+
+    @staticmethod
+    def _mend_disk(disk: Disk, sync_us: int) -> None:
+        disk.sync_us = sync_us
+
+    # the heal
+
+    def _heal(self) -> None:
+        """All up, all connected; every client waits for its answer, and one more asks at each replica."""
+        self._healed = True
+        self._context.say("HEAL", "all replicas up, all links whole")
+        self._network.heal()
+        self.clients.retire()
+        for host in self.hosts:
+            host.pardon()
+            host.start()
+            host.resume_for_good()
+        self._healed_at_us = self._schedule.now
+        if self._plan.operations:
+            command = self._plan.operations[-1].command
+            for host in self.hosts:
+                self.clients.operate(p.Operation(self._schedule.now, -1 - host.id, host.id, command))
+
+    def _settle(self) -> None:
+        """Until nothing is left to do, within the stated bound."""
+        settings, schedule = self._plan.settings, self._schedule
+        deadline_us = schedule.now + settings.heal_us_max
+        next_look_us = schedule.now
+        while True:
+            schedule.step()
+            if schedule.steps >= self._next_scan:
+                self._scan()
+            if schedule.now >= next_look_us:
+                next_look_us = schedule.now + settings.tick_period_us
+                if self._settled():
+                    break
+                if schedule.now > deadline_us:
+                    raise self._unsettled()
+        taken_us = schedule.now - self._healed_at_us
+        self._context.counts.heal_ms_max = taken_us // 1000
+        self._context.counts.heal_share_max = taken_us / settings.heal_us_max
+
+    def _settled(self) -> bool:
+        known: Deps | None = None
+        for host in self.hosts:
+            life = host.life
+            if life is None or not life.idle or life.core.frontier != life.core.known:
+                return False
+            if known is not None and life.core.known != known:
+                return False
+            known = life.core.known
+        return not self.clients.waiting()
+
+    def _unsettled(self) -> Violation:
+        """What is still open, for people."""
+        lives = [host.life for host in self.hosts if host.life is not None]
+        known = lives[0].core.known
+        for life in lives:
+            known = merge(known, life.core.known)
+        behind = []
+        stuck: dict[InstanceId, None] = {}
+        for life in lives:
+            frontier = life.core.frontier
+            for leader, (done, last) in enumerate(zip(frontier, known, strict=True)):
+                if done < last:
+                    id = InstanceId(ReplicaId(leader), done + 1)
+                    stuck[id] = None
+                    behind.append(f"{life.name} has not executed {id}: {life.core.instances.get(id)!r}")
+        waiting = [client.name for client in self.clients.waiting()]
+        heal_ms = self._plan.settings.heal_us_max // 1000
+        what = f"{heal_ms} ms after the heal; clients waiting: {waiting}; " + "; ".join(behind[:6])
+        return Violation("liveness", what, tuple(stuck)[:6])
+
+    # the reckoning
+
+    def _reckon(self) -> None:
+        self._scan()
+        lives = [host.life for host in self.hosts if host.life is not None]
+        digest = lives[0].machine.digest()
+        for life in lives:
+            self._watch.settled(life.replica, life.watched)
+            if life.machine.digest() != digest:
+                raise Violation("digest", f"{lives[0].name} and {life.name} end in different states")
+        self._check_history()
+
+    def _check_history(self) -> None:
+        model = self._workload.model()
+        if model is None:
+            return
+        self._tell_outcomes()
+        verdict = check(self.clients.history, model)
+        match verdict:
+            case NotLinearizable():
+                raise Violation("linearizability", str(verdict))
+            case Undecided():
+                self._context.counts.linearizability_undecided += 1
+            case _:
+                self._context.counts.configurations += verdict.configurations
+
+    def _tell_outcomes(self) -> None:
+        """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""
+        answers, end = self._watch.answers, self._schedule.steps + 1
+        ranks = {id: rank for rank, id in enumerate(answers)}
+        for request in self.clients.requests:
+            call = request.call
+            if call is None:
+                continue
+            call.rank = ranks.get(request.request_id, end)
+            if call.outcome is Outcome.UNKNOWN:
+                call.ended = end
+                if request.request_id in answers:
+                    call.outcome, call.result = Outcome.DONE, self._workload.seen(answers[request.request_id])
+                else:
+                    call.outcome = Outcome.FAILED
+
+    def _scan(self) -> None:
+        self._next_scan = self._schedule.steps + self._plan.settings.scan_events
+        self._context.counts.scans += 1
+        for host in self.hosts:
+            if host.life is not None:
+                self._watch.scan(host.id, host.life.core.instances)
+
+    def _total(self) -> Counts:
+        counts = self._context.counts
+        for host in self.hosts:
+            if host.life is not None:
+                counts.add_replica(host.life.core.counters)
+        counts.steps = self._schedule.steps
+        counts.virtual_ms = self._schedule.now // 1000
+        counts.decided = len(self._watch.decided)
+        return counts
+
+
+def run_plan(
+    plan: p.Plan,
+    workload: Workload | None = None,
+    *,
+    relation: Relation | None = None,
+    make_replica: MakeReplica = Replica,
+    trace: Trace | None = None,
+) -> Run:
+    """Play one plan."""
+    world = World(plan, workload, relation=relation, make_replica=make_replica, trace=trace)
+    return world.run()
+
+
+class TraceDigest:
+    """SHA-256 over all lines: two runs are the same exactly when theirs are."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.lines = 0
+
+    def __call__(self, line: str) -> None:
+        """One more line."""
+        self._hash.update(line.encode())
+        self._hash.update(b"\n")
+        self.lines += 1
+
+    def hex(self) -> str:
+        """The digest so far."""
+        return self._hash.hexdigest()
