@@ -7,6 +7,7 @@ a connection that breaks the wire format is closed and the reason logged.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -165,6 +166,7 @@ class TcpTransport:
     def met(self, incoming: "_Incoming", peer: ReplicaId) -> None:
         """A stranger turned out to be a peer; it replaces that peer's earlier connection, which must be dead."""
         self._strangers.discard(incoming)
+        self._links[peer].dial_now()
         earlier = self._incoming.get(peer)
         self._incoming[peer] = incoming
         if earlier is not None:
@@ -332,6 +334,7 @@ class _Link:
         self._queued_bytes = 0
         self._overflowing = False
         self._last_complaint = ""
+        self._peer_is_back = asyncio.Event()
 
     @property
     def is_up(self) -> bool:
@@ -370,17 +373,23 @@ class _Link:
         if self._connection is not None:
             self._connection.close()
 
+    def dial_now(self) -> None:
+        """The peer has just dialled us, so it is there: wait no longer before dialling it."""
+        self._peer_is_back.set()
+
     async def keep_up(self) -> None:
         """Dial, greet, wait for the end, and again."""
         backoff = self._owner.limits.backoff_seconds_min
         while True:
+            self._peer_is_back.clear()
             complaint = await self._one_connection()
             if complaint is None:
                 backoff = self._owner.limits.backoff_seconds_min
             elif complaint != self._last_complaint:
                 log.warning("no connection to replica %d at %s: %s; trying again", self._peer, self._address, complaint)
             self._last_complaint = complaint or ""
-            await asyncio.sleep(backoff * random.uniform(0.5, 1.5))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._peer_is_back.wait(), backoff * random.uniform(0.5, 1.5))
             backoff = min(2 * backoff, self._owner.limits.backoff_seconds_max)
 
     async def _one_connection(self) -> str | None:

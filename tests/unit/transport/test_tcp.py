@@ -122,6 +122,17 @@ async def test_restarted_peer_is_reached_again() -> None:
     await first.transport.stop()
 
 
+async def test_peer_that_dials_us_is_dialled_at_once() -> None:
+    ports = free_ports(2)
+    patient = TcpLimits(backoff_seconds_min=60, backoff_seconds_max=60)
+    first, second = tcp_end(who(0, 2), ports, limits=patient), tcp_end(who(1, 2), ports)
+    await first.transport.start(first.receive)
+    await second.transport.start(second.receive)
+    await eventually(lambda: first.transport.connected == (1,), "it does not wait for its own turn")
+    for end in (first, second):
+        await end.transport.stop()
+
+
 async def test_second_connection_of_a_peer_replaces_the_first() -> None:
     ports = free_ports(3)
     end = tcp_end(who(0), ports)
