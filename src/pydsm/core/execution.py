@@ -75,8 +75,8 @@ class Execution:
     def _reached_by_prefix(self, id: InstanceId) -> list[Instance]:
         """Those for which the known prefix of this leader is now long enough."""
         waiters = self._prefix_waiters[id.leader]
-        if not waiters or id.index != self._known_prefix[id.leader] + 1:
-            return []
+        if not waiters or id.index > self._known_prefix[id.leader] + 1:
+            return []  # not only the next one: running it may have extended the prefix past it before it is woken
         prefix = self._extended_prefix(id.leader)
         ready = []
         while waiters and waiters[0][0] <= prefix:
