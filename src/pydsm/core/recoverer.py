@@ -81,14 +81,14 @@ class Recoverer:
 
     def _inquire(self, ids: list[InstanceId]) -> None:
         state = self._state
-        if not ids or not state.peers:
+        if not ids:
             return
         few = len(ids) <= _ASK_ALL_MAX
         for id in ids:
             suspicion = self._suspicions.of(id, state.now)
             suspicion.inquiries += INQUIRIES_BEFORE_RECOVERY if few else 1
             suspicion.next_look = Tick(state.now + state.config.retry_ticks)
-        turn = state.now // state.config.scan_ticks % len(state.peers)
+        turn = state.now // state.config.scan_ticks % max(1, len(state.peers))
         state.counters.inquired += len(ids)
         state.outbox.send_early(state.peers if few else state.peers[turn : turn + 1], Inquire(tuple(ids)))
 
