@@ -99,7 +99,8 @@ class Node:
         self._wake()
         if self._running and self._batcher.waiting:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), drain_seconds_max)
+                async with asyncio.timeout(drain_seconds_max):
+                    await self._drained.wait()
         self._running = False
         await self._transport.stop()
         await self._disk.close()

@@ -389,7 +389,8 @@ class _Link:
                 log.warning("no connection to replica %d at %s: %s; trying again", self._peer, self._address, complaint)
             self._last_complaint = complaint or ""
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._peer_is_back.wait(), backoff * random.uniform(0.5, 1.5))
+                async with asyncio.timeout(backoff * random.uniform(0.5, 1.5)):
+                    await self._peer_is_back.wait()
             backoff = min(2 * backoff, self._owner.limits.backoff_seconds_max)
 
     async def _one_connection(self) -> str | None:

@@ -8,8 +8,9 @@ import pytest
 
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import ReplicaId
+from pydsm.transport.address import Address
 from pydsm.transport.frames import PREAMBLE, Hello, encode_greeting, encode_messages
-from pydsm.transport.tcp import TcpLimits
+from pydsm.transport.tcp import TcpLimits, TcpTransport
 from tests.ports import free_ports
 from tests.unit.transport.groups import admit_all, group, large, small, tcp_end, who
 from tests.waiting import eventually
@@ -184,3 +185,16 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
     assert caplog.text.count("closed the connection before it said who it is") == 1
     server.close()
     await end.transport.stop()
+
+
+async def test_transport_that_is_about_to_dial_again_stops_when_told() -> None:
+    ports = free_ports(2)
+    end = TcpTransport(
+        who(0, 2), Address("127.0.0.1", ports[0]), {ReplicaId(1): Address("127.0.0.1", ports[1])}, admit_all
+    )
+    await end.start(lambda sender, message: None)
+    link = end._links[ReplicaId(1)]
+    await eventually(lambda: bool(link._last_complaint), "the first attempt has failed")
+    link.dial_now()
+    async with asyncio.timeout(5):
+        await end.stop()

@@ -1,0 +1,71 @@
+"""`pydsm demo` as people and machines run it."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.waiting import eventually
+
+DEMO = [sys.executable, "-m", "pydsm", "demo", "--replicas", "3", "--clients", "3"]
+
+
+async def run_demo(*options: str) -> tuple[int, str]:
+    """Exit status and output."""
+    process = await asyncio.create_subprocess_exec(*DEMO, *options, stdout=subprocess.PIPE)
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process that is not ours to wait for still runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_demo_with_a_kill_loses_nothing_and_says_so_in_json() -> None:
+    status, output = await run_demo("--seconds", "4", "--kill", "--json")
+    report = json.loads(output)
+    assert status == 0
+    assert (report["lost"], report["wrong"]) == (0, 0)
+    assert report["commands"] > 100
+    assert report["keys_verified"] > 100
+    assert report["killed"]
+
+
+async def test_demo_prints_plain_lines_and_a_histogram_where_there_is_no_terminal() -> None:
+    status, output = await run_demo("--seconds", "1", "--storage", "memory", "--conflict", "0.5")
+    assert status == 0
+    assert "commands/s" in output
+    assert " ms │█" in output
+    assert output.endswith("lost: 0   wrong: 0\n")
+    assert "\x1b" not in output
+
+
+async def test_interrupted_demo_leaves_no_process_and_no_directory(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *DEMO, "--seconds", "60", stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        while b"commands/s" not in await process.stdout.readline():
+            pass
+    listing = await asyncio.create_subprocess_exec(
+        "ps", "-o", "pid=", "--ppid", str(process.pid), stdout=subprocess.PIPE
+    )
+    children = [int(pid) for pid in (await listing.communicate())[0].split()]
+    assert len(children) == 3
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(30):
+        await process.communicate()
+    assert process.returncode == 130
+    await eventually(lambda: not any(map(is_alive, children)), "all replicas have ended")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,58 @@
+"""Mistakes on the command line: one line that says what to do, and exit status 2."""
+
+import pytest
+
+from pydsm.cli.main import run
+from pydsm.cli.serve import parse_members
+from pydsm.core.faults import CallerFault
+from pydsm.transport.address import Address
+
+PEERS = "r1=127.0.0.1:7001,r2=127.0.0.1:7002,r3=127.0.0.1:7003"
+SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "memory"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve"], "Missing option"),
+        (["nonsense"], "No such command"),
+        (["serve", "--nonsense"], "No such option"),
+        ([*SERVE, "--peers", PEERS, "--storage", "tape"], "'tape' is not one of"),
+        ([*SERVE, "--peers", PEERS, "--storage", "sqlite"], "--storage sqlite needs --data DIR"),
+        ([*SERVE, "--peers", PEERS, "--name", "r9"], "--name r9 is not in --peers, which names r1, r2, r3"),
+        ([*SERVE, "--peers", PEERS, "--listen", "somewhere"], "'somewhere' is not an address: write HOST:PORT"),
+        ([*SERVE, "--peers", "r1"], "'r1' in --peers is not NAME=HOST:PORT"),
+        ([*SERVE, "--peers", "r1=127.0.0.1"], "is not an address"),
+        (["demo", "--replicas", "0"], "--replicas must be between 1 and 15, got 0"),
+        (["demo", "--conflict", "2"], "--conflict must be between 0 and 1, got 2"),
+        (["demo", "--kill", "--storage", "memory"], "--kill needs --storage sqlite"),
+        (["demo", "--kill", "--replicas", "2"], "--kill needs at least 3 replicas"),
+    ],
+)
+def test_mistake_is_one_line_and_exit_status_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("pydsm: ")
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "serve" in said
+    assert "demo" in said
+
+
+def test_members_keep_their_order() -> None:
+    members = parse_members("b=host:1, a=[::1]:2")
+    assert list(members.items()) == [("b", Address("host", 1)), ("a", Address("::1", 2))]
+
+
+@pytest.mark.parametrize(("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have one address")])
+def test_members_are_distinct(peers: str, said: str) -> None:
+    with pytest.raises(CallerFault, match=said):
+        parse_members(peers)
