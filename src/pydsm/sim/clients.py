@@ -16,7 +16,6 @@ from pydsm.sim.host import Host, Submission
 from pydsm.sim.plan import Operation
 from pydsm.sim.workload import Workload
 
-
 _TRIES_PER_PATIENCE = 20
 _ROUNDS_MAX = 3
 """How often a client asks every replica in turn before it gives up finding one that takes its request."""

@@ -50,7 +50,10 @@ STEPS = 10_000
 """Events in the phase of faults, unless told otherwise."""
 
 _KIND_SHARE = 0.6
-_FAULTS_PER_KIND_MAX = 10
+_FAULTS_PER_KIND = (1, 2, 4, 8)
+"""From calm seeds to wild ones: the most of each kind."""
+_DUELS = 3
+"""Duels per other fault: each reaches little, and the branches that they are for are rare."""
 _STEPS_PER_OPERATION_AND_REPLICA = 9
 
 
@@ -96,9 +99,12 @@ class _Planner:
         patience_ticks = settings.recovery_timeout_ticks + settings.recovery_jitter_ticks
         self._recovery_us = (patience_ticks + settings.scan_ticks + settings.retry_ticks) * TICK_US
         self._operations_max = max(8, steps // (_STEPS_PER_OPERATION_AND_REPLICA * self._replicas))
-        gap_us = random.choice([300, 2000, 8000, 20_000])
-        self._horizon_us = max(self._operations_max * gap_us, random.choice([4, 12, 24]) * self._patience_us)
         self._kinds = [kind for kind in KINDS if random.random() < _KIND_SHARE and kind in kinds]
+        most = random.choice(_FAULTS_PER_KIND)
+        self._counts = {kind: random.randint(1, most * (_DUELS if kind == "duel" else 1)) for kind in self._kinds}
+        gap_us = random.choice([300, 2000, 8000, 20_000])
+        quiet_us = int(random.choice([0.3, 0.7, 1.5]) * self._recovery_us)
+        self._horizon_us = max(self._operations_max * gap_us, (4 + sum(self._counts.values())) * quiet_us)
         self._clients = random.choice([2, 4, 8, 16])
         self._operations: list[Operation] = []
         self._faults: list[Fault] = []
@@ -119,9 +125,8 @@ class _Planner:
             "clock": self._clock,
             "duel": self._duel,
         }
-        most = min(_FAULTS_PER_KIND_MAX, 2 + self._horizon_us // (3 * self._patience_us))
-        for kind in self._kinds:
-            for _ in range(self._random.randint(1, most)):
+        for kind, count in self._counts.items():
+            for _ in range(count):
                 draw[kind](kind)
         return Plan(
             settings=self._final_settings(),
@@ -227,30 +232,35 @@ class _Planner:
         self._faults.append(ClockRate(self._any_time(), self._any_replica(), self._random.choice([0.3, 0.8, 1.2, 3.0])))
 
     def _duel(self, kind: str) -> None:
-        """Conflicting commands led at once; the words of each leader, and of those who recover, reach only some."""
+        """Conflicting commands led at once, each heard of by some replicas only; then their leaders fall silent."""
         random = self._random
         start_us = self._any_time()
         way_us = self._settings.farthest_us + self._settings.sync_us + 200
-        everyone = range(self._replicas)
-        leaders = random.sample(everyone, min(self._replicas, random.choice([2, 2, 3])))
+        leaders = random.sample(range(self._replicas), min(self._replicas, random.choice([2, 2, 2, 3])))
         for leader in leaders:
-            at_us = start_us + random.randrange(1 + way_us // 2)
             client = self._clients + len(self._operations)
-            self._operations.append(Operation(at_us, client, leader, self._workload.command(random, hot=True)))
-            missed = self._some_replicas()
-            links = self._links_between([leader], missed, both_ways=random.random() < 0.3)
+            command = self._workload.command(random, hot=True)
+            self._operations.append(Operation(start_us + random.randrange(1 + way_us // 2), client, leader, command))
+            deaf = [other for other in range(self._replicas) if other in leaders or random.random() < 0.5]
+            links = self._links_between([leader], deaf, both_ways=random.random() < 0.3)
+            links += tuple((other, leader) for other in range(self._replicas) if random.random() < 0.3)
             self._faults.append(Cut(start_us, self._long_while() + 4 * way_us, links))
-            end_us = at_us + random.randrange(1, 6 * way_us)
-            match random.choice(["crash", "pause", "silence", "nothing"]):
-                case "crash":
-                    self._faults.append(Crash(end_us, leader, self._long_while()))
-                case "pause":
-                    self._faults.append(Pause(end_us, leader, self._long_while(), deaf=random.random() < 0.5))
-                case "silence":
-                    links = self._links_between([leader], everyone, both_ways=random.random() < 0.5)
-                    self._faults.append(Cut(end_us, self._long_while(), links))
-                case _:
-                    pass
-        if random.random() < 0.5:
-            links = self._links_between(self._some_replicas(), self._some_replicas(), both_ways=False)
-            self._faults.append(Cut(start_us + self._while(), self._long_while(), links))
+            self._silence(leader, start_us + random.randrange(way_us, 6 * way_us))
+        unlucky = [(one, other) for one in range(self._replicas) for other in range(self._replicas) if one != other]
+        share = random.choice([0.0, 0.1, 0.3])
+        links = tuple(link for link in unlucky if random.random() < share)
+        self._faults.append(Cut(start_us + 2 * way_us, 2 * self._long_while(), links))
+
+    def _silence(self, leader: int, at_us: int) -> None:
+        """A leader dies, sleeps, or is heard by few; or nothing of the kind."""
+        random = self._random
+        match random.choice(["crash", "pause", "cut", "cut", "nothing"]):
+            case "crash":
+                self._faults.append(Crash(at_us, leader, self._long_while()))
+            case "pause":
+                self._faults.append(Pause(at_us, leader, self._long_while(), deaf=random.random() < 0.5))
+            case "cut":
+                links = self._links_between([leader], self._some_replicas(), both_ways=random.random() < 0.3)
+                self._faults.append(Cut(at_us, 2 * self._long_while(), links))
+            case _:
+                pass

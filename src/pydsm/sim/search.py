@@ -1,0 +1,88 @@
+"""Plays seeds, and makes a story of the first one that breaks something. What `simulate`, `soak` and tests share."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from pydsm.core.replica import Replica
+from pydsm.sim import story
+from pydsm.sim.plan import Plan
+from pydsm.sim.planning import KINDS, STEPS, make_plan
+from pydsm.sim.shrink import Shrunk, shrink
+from pydsm.sim.workload import RegisterWorkload, Workload
+from pydsm.sim.world import Finding, MakeReplica, Run, run_plan
+
+SHRINK_SECONDS = 60.0
+"""How long a broken run is made smaller, unless told otherwise."""
+
+_COMMON_SIZES = (3, 5, 7)
+_OTHER_SIZES = (1, 2, 4, 4, 6, 9)
+_OTHER_SHARE = 0.15
+
+
+def group_size(seed: int) -> int:
+    """The size of a seed's group where none is asked for: mostly 3, 5 or 7, sometimes another."""
+    random = Random(f"size {seed}")
+    return random.choice(_OTHER_SIZES if random.random() < _OTHER_SHARE else _COMMON_SIZES)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How seeds are played. The defaults are the simulator's own machine and the real core."""
+
+    replicas: int | None = None
+    steps: int = STEPS
+    kinds: Sequence[str] = KINDS
+    workload: Callable[[Random], Workload] = RegisterWorkload
+    make_replica: MakeReplica = Replica
+
+    def plan(self, seed: int) -> Plan:
+        """The plan of a seed."""
+        return make_plan(seed, self.replicas or group_size(seed), self.steps, self.kinds, self.workload)
+
+    def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> Run:
+        """Play a plan."""
+        workload = self.workload(Random(plan.settings.seed))
+        return run_plan(plan, workload, make_replica=self.make_replica, trace=trace)
+
+    def runs(self, seeds: Sequence[int]) -> Iterator[Run]:
+        """Play seed after seed."""
+        for seed in seeds:
+            yield self.play(self.plan(seed))
+
+    def shrink(self, run: Run, seconds_max: float = SHRINK_SECONDS) -> Shrunk:
+        """Make a broken run smaller, for so long."""
+        assert run.finding is not None
+        deadline = time.monotonic() + seconds_max
+        return shrink(run.plan, run.finding, self._find, lambda: time.monotonic() < deadline)
+
+    def _find(self, plan: Plan) -> Finding | None:
+        return self.play(plan).finding
+
+    def tell(self, plan: Plan, finding: Finding, lines_max: int = 60) -> list[str]:
+        """A broken run in readable lines."""
+        lines: list[str] = []
+        self.play(plan, lines.append)
+        return story.tell(lines, finding.instances, lines_max)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is left of a broken run: a file, and a story."""
+
+    path: Path
+    plan: Plan
+    finding: Finding
+    played: int
+    lines: tuple[str, ...]
+
+
+def report(search: Search, run: Run, directory: Path, seconds_max: float = SHRINK_SECONDS) -> Report:
+    """Shrink a broken run, write it to a file in `directory`, and tell it."""
+    shrunk = search.shrink(run, seconds_max)
+    path = directory / f"pydsm-seed-{run.plan.settings.seed}.json"
+    story.save(path, shrunk.plan, shrunk.finding)
+    lines = (*story.tell_plan(shrunk.plan), "", *search.tell(shrunk.plan, shrunk.finding))
+    return Report(path, shrunk.plan, shrunk.finding, shrunk.played, lines)
