@@ -47,20 +47,29 @@ class Suspicions:
         self._by_id.pop(id, None)
 
     def postpone(self, id: InstanceId, now: Tick) -> None:
-        """Another replica is looking into it: give it time."""
-        self.of(id, now).next_look = Tick(now + self._config.recovery_timeout_ticks + self._jitter(id, now))
+        """Another replica is looking into it: give it time, and more after each attempt of our own.
+
+        A patience that never grew could be shorter than a recovery takes: two replicas would stop each other for ever.
+        """
+        suspicion = self.of(id, now)
+        suspicion.next_look = Tick(now + self._patience(suspicion) + self._jitter(id, now))
 
     def back_off(self, id: InstanceId, now: Tick, seen: Ballot) -> None:
         """Our attempt failed, and `seen` is the highest ballot that it met: the next one comes later each time."""
         suspicion = self.of(id, now)
         suspicion.highest = max(suspicion.highest, seen)
-        wait = self._config.recovery_timeout_ticks << min(suspicion.attempts, 16)
-        wait = min(wait, self._config.backoff_ticks_max)
+        wait = self._patience(suspicion)
         spread = jitter(self._config.seed, self._config.replica, *id, suspicion.attempts, now, below=wait)
         suspicion.next_look = Tick(now + wait // 2 + spread)
 
+    def _patience(self, suspicion: Suspicion) -> int:
+        """Doubles with each attempt made here, up to the longest backoff."""
+        config = self._config
+        longest = max(config.recovery_timeout_ticks, config.backoff_ticks_max)
+        return min(config.recovery_timeout_ticks << min(suspicion.attempts, 16), longest)
+
     def _jitter(self, id: InstanceId, salt: int) -> int:
-        """Replicas take turns, the instance's own leader first, so that two of them seldom recover the same instance."""
+        """Replicas take turns, the instance's own leader first, so that two of them seldom recover one instance."""
         config = self._config
         turn = (config.replica - id.leader) % config.replicas
         spread = jitter(config.seed, config.replica, *id, salt, below=config.recovery_jitter_ticks)
