@@ -1,0 +1,49 @@
+"""What the documents promise: links lead somewhere, targets of make exist, and Python in them runs as it stands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
+
+every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@every_document
+def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text(encoding="utf-8"))
+    files = [link for link in links if "://" not in link]
+    assert [link for link in files if not (document.parent / link).exists()] == []
+
+
+@every_document
+def test_every_file_of_the_source_that_is_named_exists(document: Path) -> None:
+    named = re.findall(
+        r"`((?:src/pydsm/|core/|runtime/|storage/|transport/|sim/)[\w/]+\.py)`", document.read_text("utf-8")
+    )
+    paths = [ROOT / name if name.startswith("src/") else ROOT / "src/pydsm" / name for name in named]
+    assert [str(path) for path in paths if not path.exists()] == []
+
+
+@every_document
+def test_every_target_of_make_that_is_named_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z]+)", document.read_text("utf-8")))
+    named |= {
+        target for block in blocks(document, "sh") for target in re.findall(r"^make ([a-z]+)", block, re.MULTILINE)
+    }
+    assert named <= targets
+
+
+@every_document
+def test_python_in_a_document_runs_as_it_stands(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for block in blocks(document, "python"):
+        exec(compile(block, str(document), "exec"), {"__name__": "__main__"})
+    assert "Traceback" not in capsys.readouterr().err
