@@ -1,0 +1,86 @@
+"""Counters whose additions commute: the smallest machine with an update that needs no order.
+
+`add` always succeeds and always answers the same, so whoever adds learns nothing of the state, and additions to one
+counter may be executed in either order. `read` conflicts with them. See docs/explanation/commuting.md.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from pydsm.core.faults import CallerFault
+from pydsm.core.messages import Footprint
+from pydsm.machines.base import Result
+
+_ADDITIONS = b"add"
+_DIGEST_BYTES = 32
+
+
+class Add(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """Adds a number of 64 bits; answers None."""
+
+    counter: bytes
+    amount: int
+
+
+class Read(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Answers the sum of what was added, 0 for a counter never heard of."""
+
+    counter: bytes
+
+
+_Command = Add | Read
+_decoder: msgspec.msgpack.Decoder[_Command] = msgspec.msgpack.Decoder(_Command)
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def encode(command: Add | Read) -> bytes:
+    """A command as the machine takes it. Raises CallerFault for an amount that does not fit into 64 bits."""
+    try:
+        return _encode(command)
+    except OverflowError as error:
+        raise CallerFault(f"{command} is not within 64 bits; add it in several steps") from error
+
+
+class Counters:
+    """A StateMachine. A counter that is 0 and one never heard of are the same state."""
+
+    def __init__(self) -> None:
+        self._sums: dict[bytes, int] = {}
+
+    def footprint(self, commands: Sequence[bytes]) -> Footprint:
+        """See `StateMachine`."""
+        added: dict[bytes, None] = {}
+        read: dict[bytes, None] = {}
+        for command in map(_parse, commands):
+            (added if isinstance(command, Add) else read)[command.counter] = None
+        updates = ((_ADDITIONS, tuple(added)),) if added else ()
+        return Footprint(reads=tuple(read), updates=updates)
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        """See `StateMachine`."""
+        return [self._execute(command) for command in map(_parse, commands)]
+
+    def digest(self) -> bytes:
+        """See `StateMachine`."""
+        written = [(counter, str(total)) for counter, total in sorted(self._sums.items())]
+        return hashlib.blake2b(_encode(written), digest_size=_DIGEST_BYTES).digest()
+
+    def _execute(self, command: Add | Read) -> Result:
+        total = self._sums.get(command.counter, 0)
+        if isinstance(command, Read):
+            return total
+        total += command.amount
+        if total:
+            self._sums[command.counter] = total
+        else:
+            self._sums.pop(command.counter, None)
+        return None
+
+
+def _parse(encoded: bytes) -> Add | Read:
+    try:
+        return _decoder.decode(encoded)
+    except msgspec.DecodeError as error:
+        raise CallerFault(f"not a command of the counters: {error}") from error
