@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from pydsm.cli.local_group import LocalGroup
-from pydsm.client.load import Ledger, LoadClient, LoadShape, verify
+from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
+from pydsm.client.resp import encode_command
 from tests.waiting import eventually
 
 
@@ -57,6 +58,14 @@ class Load:
             read_at = dict.fromkeys(range(len(self._clients)), replica)
             assert await verify(self.ledger, self._group.redis, read_at) > 0
         assert (self.ledger.lost, self.ledger.wrong) == (0, 0)
+
+
+async def counter(group: LocalGroup, replica: int, name: str) -> int:
+    """What INFO of this replica says."""
+    (info,) = await ask(group.redis[replica], encode_command(b"INFO"))
+    assert isinstance(info, bytes)
+    (value,) = [line.partition(":")[2] for line in info.decode().splitlines() if line.startswith(f"{name}:")]
+    return int(value)
 
 
 @asynccontextmanager

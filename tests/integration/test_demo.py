@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.waiting import eventually
 
 DEMO = [sys.executable, "-m", "pydsm", "demo", "--replicas", "3", "--clients", "3"]
@@ -50,22 +52,37 @@ async def test_demo_prints_plain_lines_and_a_histogram_where_there_is_no_termina
     assert "\x1b" not in output
 
 
-async def test_interrupted_demo_leaves_no_process_and_no_directory(tmp_path: Path) -> None:
+async def started_demo(directory: Path) -> tuple[asyncio.subprocess.Process, list[int]]:
+    """A demo under load that would go on for a minute, and the ids of its replicas' processes."""
+    environment = {**os.environ, "TMPDIR": str(directory)}
     process = await asyncio.create_subprocess_exec(
-        *DEMO, "--seconds", "60", stdout=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+        *DEMO, "--seconds", "60", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     )
     assert process.stdout is not None
     async with asyncio.timeout(30):
         while b"commands/s" not in await process.stdout.readline():
             pass
-    listing = await asyncio.create_subprocess_exec(
-        "ps", "-o", "pid=", "--ppid", str(process.pid), stdout=subprocess.PIPE
-    )
+    parent = str(process.pid)
+    listing = await asyncio.create_subprocess_exec("ps", "-o", "pid=", "--ppid", parent, stdout=subprocess.PIPE)
     children = [int(pid) for pid in (await listing.communicate())[0].split()]
     assert len(children) == 3
-    process.send_signal(signal.SIGINT)
+    return process, children
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_demo_told_to_stop_leaves_no_process_and_no_directory(tmp_path: Path, number: signal.Signals) -> None:
+    process, children = await started_demo(tmp_path)
+    process.send_signal(number)
     async with asyncio.timeout(30):
-        await process.communicate()
+        _, said = await process.communicate()
     assert process.returncode == 130
+    assert said == b""
     await eventually(lambda: not any(map(is_alive, children)), "all replicas have ended")
     assert os.listdir(tmp_path) == []
+
+
+async def test_replicas_of_a_demo_that_is_killed_end_by_themselves(tmp_path: Path) -> None:
+    process, children = await started_demo(tmp_path)
+    process.kill()
+    await process.communicate()
+    await eventually(lambda: not any(map(is_alive, children)), "all replicas have ended")

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,7 +17,9 @@ import redis.asyncio as redis
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.serve import Storage
 from pydsm.transport.address import Address
-from tests.integration.groups import load
+from tests.integration.groups import Load, counter, load
+
+FILE_BYTES_MAX = 1 << 20
 
 
 @asynccontextmanager
@@ -118,4 +122,43 @@ async def test_replica_told_to_stop_answers_what_it_took_and_exits_cleanly(tmp_p
         assert await group.terminate(1) == 0
         await clients.more_answers(500, through=(0, 2))
         await group.start(1)
+        await clients.check()
+
+
+async def test_replica_whose_disk_is_full_stops_and_says_so_and_comes_back_when_there_is_room(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, load(group) as clients:
+        await clients.more_answers(200)
+        process = group.members[2].process
+        assert process is not None
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, FILE_BYTES_MAX))
+        async with asyncio.timeout(30):
+            assert await process.wait() == 1
+        assert "replica 2 stops: cannot write to" in group.members[2].log.read_text()
+        await clients.more_answers(500, through=(0, 1))
+        await group.start(2)
+        await clients.check()
+
+
+async def paused_until_others_have_recovered_its_instances(group: LocalGroup, replica: int, clients: Load) -> None:
+    """Pause a busy replica until the others have decided what it left open; again, if that was nothing."""
+    process = group.members[replica].process
+    assert process is not None
+    others = [other for other in range(len(group.members)) if other != replica]
+    for _ in range(10):
+        await clients.more_answers(100, through=(replica,))
+        process.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(50):
+                await clients.more_answers(200, through=others)
+                if any([await counter(group, other, "recovered") for other in others]):
+                    return
+        finally:
+            process.send_signal(signal.SIGCONT)
+    raise AssertionError("in ten pauses the replica had nothing open")
+
+
+async def test_replica_that_is_paused_under_load_loses_nothing_though_others_decide_for_it(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, load(group) as clients:
+        await paused_until_others_have_recovered_its_instances(group, 2, clients)
+        await clients.more_answers(200, through=(2,))
         await clients.check()

@@ -17,7 +17,7 @@ from pydsm.cli.serve import Storage
 from pydsm.client.latency import Latencies
 from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
 from pydsm.client.resp import encode_command
-from pydsm.core.faults import CallerFault, PeerFault
+from pydsm.core.faults import CallerFault, PeerFault, WorldFault
 
 _MOMENT_SECONDS = 1.0
 _ANSWERS_SECONDS_MAX = 15.0
@@ -116,7 +116,11 @@ class _Demo:
         await asyncio.wait(running, timeout=_ANSWERS_SECONDS_MAX)
         self._view.say("reading everything back through other replicas ...")
         read_at = {number: (client.home + 1) % self._plan.replicas for number, client in enumerate(self._clients)}
-        verified = await verify(self._ledger, self._group.redis, read_at)
+        self._group.check_running()
+        try:
+            verified = await verify(self._ledger, self._group.redis, read_at)
+        except OSError as error:
+            raise WorldFault(f"a replica does not answer any more: {error or type(error).__name__}") from error
         await self._take_counters()
         self._take_latencies()
         return self._report(last - started, verified, len(unanswered))

@@ -57,6 +57,11 @@ class Member:
         """Whether its process exists."""
         return self.process is not None and self.process.returncode is None
 
+    def last_words(self) -> str:
+        """The last line of its log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
 
 class LocalGroup:
     """Replicas r1, r2, ... whose data and logs lie under `directory`. Use as an async context manager."""
@@ -112,7 +117,7 @@ class LocalGroup:
         peers = ",".join(f"{one.name}={one.listen}" for one in self.members)
         line = [sys.executable, "-m", "pydsm", "serve", "--name", member.name, "--peers", peers]
         line += ["--listen", str(member.listen), "--redis", str(member.redis)]
-        line += ["--storage", self._storage.value, "--data", str(member.data), *self._options]
+        line += ["--storage", self._storage.value, "--data", str(member.data), "--until-stdin-closes", *self._options]
         return line
 
     async def start(self, replica: int) -> None:
@@ -121,7 +126,7 @@ class LocalGroup:
         with member.log.open("ab") as log:
             member.process = await asyncio.create_subprocess_exec(
                 *self.command(replica),
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
@@ -134,8 +139,13 @@ class LocalGroup:
         except TimeoutError:
             line = b""
         if f"{member.name} {READY}".encode() not in line:
-            words = member.log.read_text(errors="replace").strip().splitlines()
-            raise WorldFault(f"replica {member.name} did not start: {words[-1] if words else 'it said nothing'}")
+            raise WorldFault(f"replica {member.name} did not start: {member.last_words()}")
+
+    def check_running(self) -> None:
+        """Raises WorldFault for a replica that has ended, with its last words."""
+        for member in self.members:
+            if not member.is_running:
+                raise WorldFault(f"replica {member.name} has ended by itself: {member.last_words()}")
 
     async def kill(self, replica: int) -> None:
         """End one replica with SIGKILL: nothing that it had not synchronised is kept."""

@@ -1,5 +1,6 @@
 """Puts the verbs together and turns every failure into one line and an exit status: 2 for usage, 1 for the rest."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 
@@ -32,7 +33,7 @@ def run(arguments: Sequence[str]) -> int:
         return _say(str(fault), USAGE)
     except PyDSMError as fault:
         return _say(str(fault), FAILURE)
-    except (Abort, KeyboardInterrupt):
+    except (Abort, KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 

@@ -52,6 +52,7 @@ class Settings:
     redis: Address
     data: Path | None
     thrifty: bool
+    until_stdin_closes: bool
 
 
 def serve(
@@ -63,6 +64,9 @@ def serve(
     storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
     group: Annotated[str, typer.Option(help="Name of the group, the same everywhere.")] = "pydsm",
     thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
+    until_stdin_closes: Annotated[
+        bool, typer.Option("--until-stdin-closes", help="Stop when the parent process is gone.", hidden=True)
+    ] = False,
 ) -> int:
     """Run one replica."""
     if storage is Storage.SQLITE and data is None:
@@ -78,6 +82,7 @@ def serve(
         redis=parse_address(redis),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
+        until_stdin_closes=until_stdin_closes,
     )
     _log_to_stderr(name)
     return run(_serve(settings))
@@ -99,7 +104,7 @@ def parse_members(text: str) -> dict[str, Address]:
 
 
 async def _serve(settings: Settings) -> int:
-    stop = _stop_on_signals()
+    stop = _stop_request(settings)
     node = make_node(settings)
     try:
         await node.start()
@@ -139,7 +144,8 @@ async def _listen_for_clients(server: RespServer, address: Address) -> None:
         ) from error
 
 
-def _stop_on_signals() -> asyncio.Future[None]:
+def _stop_request(settings: Settings) -> asyncio.Future[None]:
+    """Done when somebody wants the replica to stop."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
 
@@ -149,6 +155,8 @@ def _stop_on_signals() -> asyncio.Future[None]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped)
+    if settings.until_stdin_closes:
+        loop.add_reader(sys.stdin.fileno(), stopped)
     return stop
 
 

@@ -11,11 +11,7 @@ import contextlib
 import logging
 import os
 import random
-import socket
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping
 
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
@@ -26,7 +22,6 @@ from pydsm.transport.base import Admit, Receive, Self, Traffic
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
     PREAMBLE,
-    FrameReader,
     Hello,
     Refusal,
     decode_greeting,
@@ -35,30 +30,11 @@ from pydsm.transport.frames import (
     encode_messages,
     message_bytes,
 )
+from pydsm.transport.tcp_connections import Incoming, Outgoing, TcpLimits
+
+__all__ = ["TcpLimits", "TcpTransport"]
 
 log = logging.getLogger("pydsm.transport")
-
-_REASON_CHARACTERS_MAX = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class TcpLimits:
-    """Times and sizes."""
-
-    peer_queue_bytes_max: int = 64 << 20
-    """Bytes waiting for one peer; messages beyond are dropped."""
-    frame_bytes_wanted: int = 1 << 20
-    """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
-    greeting_seconds_max: float = 5.0
-    """How long dialling and greeting may take together."""
-    silence_seconds_max: float = 10.0
-    """How long sent bytes may stay unacknowledged before the connection is given up (where the system allows it)."""
-    backoff_seconds_min: float = 0.05
-    """Wait before the first redial, times a random factor between 0.5 and 1.5."""
-    backoff_seconds_max: float = 2.0
-    """The wait doubles up to this."""
-    strangers_max: int = 64
-    """Incoming connections that have not greeted yet; a further one is closed at once."""
 
 
 class TcpTransport:
@@ -78,8 +54,8 @@ class TcpTransport:
         self._listen = listen
         self._admit = admit
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
-        self._strangers: set[_Incoming] = set()
-        self._incoming: dict[ReplicaId, _Incoming] = {}
+        self._strangers: set[Incoming] = set()
+        self._incoming: dict[ReplicaId, Incoming] = {}
         self._server: asyncio.Server | None = None
         self._receive: Receive | None = None
         self._dialling: list[asyncio.Task[None]] = []
@@ -95,7 +71,7 @@ class TcpTransport:
         self._receive = receive
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(lambda: _Incoming(self), self._listen.host, self._listen.port)
+            self._server = await loop.create_server(lambda: Incoming(self), self._listen.host, self._listen.port)
         except OSError as error:
             raise WorldFault(
                 f"cannot listen for replicas on {self._listen}: {error.strerror or error}; free the port or use another"
@@ -134,12 +110,12 @@ class TcpTransport:
             link.flush()
 
     def hello(self) -> bytes:
-        """What we say first."""
+        """See `tcp_connections.Owner`."""
         me = self._me
         return PREAMBLE + encode_greeting(Hello(me.group, me.replica, me.replicas, me.incarnation))
 
     def judge(self, payload: bytes) -> ReplicaId:
-        """The peer that this greeting is from. Raises PeerFault with the reason when it may not talk to us."""
+        """See `tcp_connections.Owner`."""
         hello = decode_greeting(payload)
         if isinstance(hello, Refusal):
             raise PeerFault(f"it refuses us: {hello.reason}")
@@ -156,15 +132,15 @@ class TcpTransport:
             raise PeerFault(reason)
         return peer
 
-    def arrived(self, incoming: "_Incoming") -> bool:
-        """Whether there is room for one more stranger."""
+    def arrived(self, incoming: "Incoming") -> bool:
+        """See `tcp_connections.Owner`."""
         if len(self._strangers) >= self.limits.strangers_max:
             return False
         self._strangers.add(incoming)
         return True
 
-    def met(self, incoming: "_Incoming", peer: ReplicaId) -> None:
-        """A stranger turned out to be a peer; it replaces that peer's earlier connection, which must be dead."""
+    def met(self, incoming: "Incoming", peer: ReplicaId) -> None:
+        """See `tcp_connections.Owner`."""
         self._strangers.discard(incoming)
         self._links[peer].dial_now()
         earlier = self._incoming.get(peer)
@@ -172,154 +148,20 @@ class TcpTransport:
         if earlier is not None:
             earlier.close()
 
-    def left(self, incoming: "_Incoming") -> None:
-        """An incoming connection is gone."""
+    def left(self, incoming: "Incoming") -> None:
+        """See `tcp_connections.Owner`."""
         self._strangers.discard(incoming)
         if incoming.peer is not None and self._incoming.get(incoming.peer) is incoming:
             del self._incoming[incoming.peer]
 
     def deliver(self, peer: ReplicaId, payload: bytes) -> None:
-        """Pass on the messages of one frame. Raises PeerFault for one that is nonsense."""
+        """See `tcp_connections.Owner`."""
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas))
-
-
-class _Connection(asyncio.Protocol, ABC):
-    """What both directions share: reading frames, and closing with a reason."""
-
-    def __init__(self, owner: TcpTransport) -> None:
-        self.owner = owner
-        self.peer: ReplicaId | None = None
-        self.transport: asyncio.Transport | None = None
-        self._reader = FrameReader()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-        _prepare(self.transport, self.owner.limits)
-
-    def data_received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        try:
-            for payload in self._reader.payloads():
-                if self.peer is None:
-                    self.greeted(payload)
-                    self._reader.allow_messages()
-                else:
-                    self.received(self.peer, payload)
-                if self.transport is None or self.transport.is_closing():
-                    return
-        except PeerFault as fault:
-            self.refuse(fault)
-
-    @abstractmethod
-    def greeted(self, payload: bytes) -> None:
-        """The first payload."""
-
-    @abstractmethod
-    def received(self, peer: ReplicaId, payload: bytes) -> None:
-        """Any later payload."""
-
-    @abstractmethod
-    def refuse(self, fault: PeerFault) -> None:
-        """Close, and say why where an operator looks for it."""
-
-    def close(self) -> None:
-        """Close without waiting for what is still to be written."""
-        if self.transport is not None:
-            self.transport.abort()
-
-
-class _Incoming(_Connection):
-    """A connection that a peer, or a stranger, has dialled."""
-
-    _name = "an unknown address"
-    _greeted = False
-    _patience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._name = str(transport.get_extra_info("peername"))
-        if not self.owner.arrived(self):
-            log.warning("refused a connection from %s: too many connections have not said who they are", self._name)
-            self.owner.traffic.refused += 1
-            self.close()
-            return
-        seconds = self.owner.limits.greeting_seconds_max
-        self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
-
-    def _give_up(self) -> None:
-        self.refuse(PeerFault("it did not say who it is in time"))
-
-    def _be_patient(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-
-    def greeted(self, payload: bytes) -> None:
-        self.peer = self.owner.judge(payload)
-        self._be_patient()
-        self.owner.met(self, self.peer)
-        assert self.transport is not None
-        self.transport.write(self.owner.hello())
-        self._greeted = True
-
-    def received(self, peer: ReplicaId, payload: bytes) -> None:
-        self.owner.deliver(peer, payload)
-
-    def refuse(self, fault: PeerFault) -> None:
-        who = f"replica {self.peer}" if self.peer is not None else "a connection"
-        log.warning("refused %s from %s: %s", who, self._name, fault)
-        self.owner.traffic.refused += 1
-        if self.transport is not None:
-            refusal = encode_greeting(Refusal(str(fault)[:_REASON_CHARACTERS_MAX]))
-            self.transport.write(refusal if self._greeted else PREAMBLE + refusal)
-            self.transport.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._be_patient()
-        self.transport = None
-        self.owner.left(self)
-
-
-class _Outgoing(_Connection):
-    """The connection that we dialled to one peer. It only ever answers with a greeting."""
-
-    def __init__(self, owner: TcpTransport, expected: ReplicaId) -> None:
-        super().__init__(owner)
-        self._expected = expected
-        self.fault: PeerFault | None = None
-        self.ready = asyncio.Event()
-        self.ended = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        assert self.transport is not None
-        self.transport.write(self.owner.hello())
-
-    def greeted(self, payload: bytes) -> None:
-        peer = self.owner.judge(payload)
-        if peer != self._expected:
-            raise PeerFault(f"replica {peer} answers there: check --peers")
-        self.peer = peer
-        self.ready.set()
-
-    def received(self, peer: ReplicaId, payload: bytes) -> None:
-        greeting = decode_greeting(payload)
-        reason = greeting.reason if isinstance(greeting, Refusal) else "it greets twice"
-        raise PeerFault(f"it refuses us: {reason}")
-
-    def refuse(self, fault: PeerFault) -> None:
-        self.fault = fault
-        self.owner.traffic.refused += 1
-        self.close()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.transport = None
-        self.ready.set()
-        self.ended.set()
 
 
 class _Link:
@@ -329,7 +171,7 @@ class _Link:
         self._owner = owner
         self._peer = peer
         self._address = address
-        self._connection: _Outgoing | None = None
+        self._connection: Outgoing | None = None
         self._queue: list[bytes] = []
         self._queued_bytes = 0
         self._overflowing = False
@@ -395,7 +237,7 @@ class _Link:
 
     async def _one_connection(self) -> str | None:
         """From dialling to the end of the connection; None when it was good until then, else what was wrong."""
-        connection = _Outgoing(self._owner, self._peer)
+        connection = Outgoing(self._owner, self._peer)
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._owner.limits.greeting_seconds_max):
@@ -428,15 +270,3 @@ def _divide(messages: list[bytes], wanted: int) -> list[list[bytes]]:
         runs[-1].append(message)
         size += message_bytes(message)
     return runs
-
-
-def _prepare(transport: asyncio.Transport, limits: TcpLimits) -> None:
-    """Send small frames at once, and notice a machine that went away without a word."""
-    connection: socket.socket | None = transport.get_extra_info("socket")
-    if connection is None:
-        return
-    set_option: Callable[[int, int, int], None] = connection.setsockopt
-    set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        set_option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.silence_seconds_max * 1000))
