@@ -87,7 +87,9 @@ class Proposer:
         self._reserved = 0
         self._durably_reserved = 0
         self._reserving_index = 0
-        self._round_trip_ticks = dict.fromkeys(state.peers, 0.0)
+        self._round_trip_ticks: dict[ReplicaId, float] = {}
+        """Of those who answered before a decision; nothing is known of the others."""
+        self._late: dict[ReplicaId, None] = {}
 
     def restore(self, reserved: int) -> None:
         """Begin above every index that may have been used before."""
@@ -131,20 +133,21 @@ class Proposer:
         peers = self._state.peers
         if not self._state.config.thrifty:
             return peers
-        nearest = sorted(peers, key=lambda peer: (self._round_trip_ticks[peer], peer))
+        nearest = sorted(peers, key=lambda peer: (peer in self._late, self._round_trip_ticks.get(peer, 0.0), peer))
         return tuple(sorted(nearest[: quorum - 1]))
 
     def _fast_deadline(self) -> Tick:
         """Patience for a fast quorum: the fast timer, and twice the way to the farthest replica that it needs."""
         state = self._state
-        needed_peers = state.quorums.fast - 1
-        far = sorted(self._round_trip_ticks.values())[needed_peers - 1] if needed_peers else 0.0
+        needed = sorted(self._round_trip_ticks.values())[: state.quorums.fast - 1]
+        far = max(needed, default=0.0)
         return Tick(state.now + state.config.fast_timer_ticks + int(2 * far))
 
     def on_pre_accept_ok(self, sender: ReplicaId, message: PreAcceptOk) -> None:
         """Count a vector. The own one also tells that the reservation made with it, or before it, is durable."""
         if sender == self._state.me and message.id.index >= self._reserving_index:
             self._durably_reserved = self._reserved
+        self._late.pop(sender, None)
         phase = self._state.leading.get(message.id)
         if not isinstance(phase, PreAccepting):
             return
@@ -154,9 +157,10 @@ class Proposer:
             self._step(message.id, phase, late=False)
 
     def _measure(self, sender: ReplicaId, phase: PreAccepting) -> None:
-        if sender in self._round_trip_ticks:
+        if sender != self._state.me:
             taken = self._state.now - phase.started
-            self._round_trip_ticks[sender] += (taken - self._round_trip_ticks[sender]) / 8
+            before = self._round_trip_ticks.get(sender, taken)
+            self._round_trip_ticks[sender] = before + (taken - before) / 8
 
     def _step(self, id: InstanceId, phase: PreAccepting, *, late: bool) -> None:
         state = self._state
@@ -181,8 +185,8 @@ class Proposer:
                 missing = tuple(peer for peer in state.peers if peer not in phase.asked)
                 phase.asked = state.peers
                 state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
-            case KeepAsking():
-                pass
+            case _:
+                pass  # KeepAsking: more is to come
 
     def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Ask for votes in a ballot that this replica leads."""
@@ -216,6 +220,7 @@ class Proposer:
         state.repeat_later(phase)
         if isinstance(phase, PreAccepting):
             silent = tuple(peer for peer in phase.asked if peer not in phase.answers)
+            self._late.update(dict.fromkeys(silent))
             self._step(id, phase, late=True)
             if state.leading.get(id) is phase:
                 state.outbox.send(silent, PreAccept(id, phase.batch, phase.initial))

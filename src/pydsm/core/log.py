@@ -4,6 +4,8 @@ Guards the rule that the conflict index covers every instance whose batch is kno
 (PROTOCOL 2), and answers Validate exactly (PROTOCOL 4). Deciding anything is left to the rooms that call it.
 """
 
+from collections import OrderedDict
+
 from pydsm.core.ballots import Ballot
 from pydsm.core.conflicts import Relation
 from pydsm.core.faults import BrokenInvariant, PeerFault
@@ -17,13 +19,14 @@ class Log:
     """Instances of all leaders at one replica.
 
     `unexecuted[r]` maps the indexes of leader r that are heard of but not executed to the tick at which they were
-    first heard of, in ascending order; what is below its first entry is never looked at again.
+    first heard of, in ascending order; what is below its first entry is never looked at again. An ordered dictionary,
+    because a plain one finds its first entry ever more slowly while it is emptied from the front.
     """
 
     def __init__(self, replicas: int, relation: Relation, gap_instances_max: int) -> None:
         self.relation = relation
         self.instances: dict[InstanceId, Instance] = {}
-        self.unexecuted: list[dict[int, Tick]] = [{} for _ in range(replicas)]
+        self.unexecuted: list[OrderedDict[int, Tick]] = [OrderedDict() for _ in range(replicas)]
         self.no_deps: Deps = (0,) * replicas
         self.now = Tick(0)
         self._known = [0] * replicas
