@@ -31,7 +31,7 @@ class Config:
     recovery_jitter_ticks: int = 250
     """Added to that time, once for each replica whose turn comes before, and up to once more at random."""
     backoff_ticks_max: int = 4000
-    """Upper bound of the wait between two repetitions of a question, and between two recovery attempts at an instance."""
+    """Upper bound of the wait between two repetitions of a question, and between two recoveries of an instance."""
     scan_ticks: int = 50
     """How often undecided instances are looked through for late ones."""
     gossip_ticks: int = 250

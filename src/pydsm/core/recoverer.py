@@ -20,8 +20,16 @@ from pydsm.core.messages import (
     Waiting,
 )
 from pydsm.core.phases import Accepting, AwaitingInvalidators, Phase, PreAccepting, Preparing, Validating
-from pydsm.core.recovery import AcceptValue, AwaitFates, Fate, Rule, ValidateValue
-from pydsm.core.recovery import after_prepare, after_validate, while_waiting
+from pydsm.core.recovery import (
+    AcceptValue,
+    AwaitFates,
+    Fate,
+    Rule,
+    ValidateValue,
+    after_prepare,
+    after_validate,
+    while_waiting,
+)
 from pydsm.core.state import ReplicaState
 from pydsm.core.suspicion import INQUIRIES_BEFORE_RECOVERY, Suspicions
 
@@ -239,7 +247,7 @@ class Recoverer:
             self._suspicions.postpone(id, self._state.now)
 
     def on_refuse(self, sender: ReplicaId, message: Refuse) -> None:
-        """Give up a ballot that can no longer get its quorum; a leader in round 0 may have to change to the slow path."""
+        """Give up a ballot that can no longer get its quorum; in round 0, perhaps change to the slow path."""
         phase = self._state.leading.get(message.id)
         if phase is None or phase.ballot != message.ballot or sender in phase.refused:
             return

@@ -141,9 +141,9 @@ def while_waiting(
 
 
 def _highest_vote(answers: Mapping[ReplicaId, PrepareOk]) -> PrepareOk | None:
-    highest: PrepareOk | None = None
-    for answer in answers.values():
-        if answer.status is Status.ACCEPTED and answer.voted is not None:
-            if highest is None or highest.voted is None or answer.voted > highest.voted:
-                highest = answer
-    return highest
+    votes = [
+        (answer.voted, answer)
+        for answer in answers.values()
+        if answer.status is Status.ACCEPTED and answer.voted is not None
+    ]
+    return max(votes, key=lambda vote: vote[0])[1] if votes else None

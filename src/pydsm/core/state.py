@@ -76,8 +76,10 @@ class ReplicaState:
             self.outbox.execute(Execute(instance.id, instance.value))
 
     def repeat_later(self, phase: Phase) -> None:
-        """Set the deadline of a phase whose question is repeated now: each time later, so that repetition alone can
-        never keep a slow network or disk busy."""
+        """Set the deadline of a phase whose question is repeated now.
+
+        Each time later, so that repetition alone can never keep a slow network or disk busy.
+        """
         wait = self.config.retry_ticks << min(phase.repeats, 16)
         phase.repeats += 1
         phase.deadline = Tick(self.now + min(wait, max(self.config.retry_ticks, self.config.backoff_ticks_max)))
