@@ -11,6 +11,7 @@ from random import Random
 import msgspec
 
 from pydsm.core.faults import CallerFault
+from pydsm.core.quorums import quorums
 from pydsm.sim.plan import (
     ClockRate,
     Crash,
@@ -177,12 +178,16 @@ class _Planner:
         """Long enough for others to begin a recovery, and often to end it."""
         return int(self._recovery_us * (0.7 + 2.5 * self._random.random()))
 
+    @property
+    def _way_us(self) -> int:
+        """About how long it takes until a command has reached the other replicas."""
+        return self._settings.farthest_us + self._settings.sync_us + self._settings.gather_us + 300
+
     def _hurting_time(self) -> int:
         """Any time, or just when an operation is on its way."""
         if self._random.random() < 0.5:
             return self._any_time()
-        near = 4 * self._settings.farthest_us + 2 * self._settings.sync_us + 500
-        return self._random.choice(self._operations).at_us + self._random.randrange(near)
+        return self._random.choice(self._operations).at_us + self._random.randrange(4 * self._way_us)
 
     def _storm(self, kind: str) -> None:
         share = self._random.choice([0.1, 0.3, 0.6])
@@ -235,12 +240,12 @@ class _Planner:
         """Conflicting commands led at once, each heard of by some replicas only; then their leaders fall silent."""
         random = self._random
         start_us = self._any_time()
-        way_us = self._settings.farthest_us + self._settings.sync_us + 200
+        way_us = self._way_us
+        if random.random() < 0.5 and self._crossing(start_us, way_us):
+            return
         leaders = random.sample(range(self._replicas), min(self._replicas, random.choice([2, 2, 2, 3])))
         for leader in leaders:
-            client = self._clients + len(self._operations)
-            command = self._workload.command(random, hot=True)
-            self._operations.append(Operation(start_us + random.randrange(1 + way_us // 2), client, leader, command))
+            self._lead(leader, start_us + random.randrange(1 + way_us // 2))
             deaf = [other for other in range(self._replicas) if other in leaders or random.random() < 0.5]
             links = self._links_between([leader], deaf, both_ways=random.random() < 0.3)
             links += tuple((other, leader) for other in range(self._replicas) if random.random() < 0.3)
@@ -264,3 +269,39 @@ class _Planner:
                 self._faults.append(Cut(at_us, 2 * self._long_while(), links))
             case _:
                 pass
+
+    def _lead(self, leader: int, at_us: int) -> None:
+        """A client of its own, so that the command leaves at once."""
+        client = self._clients + len(self._operations)
+        command = self._workload.command(self._random, hot=True)
+        self._operations.append(Operation(at_us, client, leader, command))
+
+    def _crossing(self, start_us: int, way_us: int) -> bool:
+        """Two recoveries that wait for each other; False if a group of this size cannot get there.
+
+        The first leader is heard by `few` and dies. The second is heard by `many`, who cannot answer it for a while.
+        Whoever recovers the first instance hears the second leader and few of the many, and has to wait; the many,
+        who recover the second, wait for the first. Either a Waiting ends this, or the second leader commits at last.
+        """
+        sizes = quorums(self._replicas)
+        few_count = sizes.slow - sizes.e
+        many_count = self._replicas - 2 - few_count
+        if few_count < 1 or many_count <= sizes.n - sizes.f - sizes.e:
+            return False
+        first, second, *others = self._random.sample(range(self._replicas), self._replicas)
+        few, many = others[:few_count], others[few_count:]
+        long_us = 2 * self._long_while()
+        for leader in (first, second):
+            self._lead(leader, start_us + self._random.randrange(1 + way_us // 4))
+        between = self._links_between
+        self._faults += [
+            Cut(start_us, long_us, between([first], [second, *many], both_ways=False)),
+            Cut(start_us, long_us, between([second, *many], [first], both_ways=False)),
+            Cut(start_us, 3 * way_us, between([second], few, both_ways=True)),
+            Cut(
+                start_us, self._long_while() if self._random.random() < 0.5 else long_us, between(many, [second], False)
+            ),
+            Cut(start_us + 3 * way_us, long_us, between(few, many[1:], both_ways=False)),
+            Crash(start_us + 3 * way_us, first, long_us),
+        ]
+        return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from pydsm.core.conflicts import Relation
 from pydsm.core.replica import Replica
 from pydsm.sim import story
 from pydsm.sim.plan import Plan
@@ -37,6 +38,8 @@ class Search:
     kinds: Sequence[str] = KINDS
     workload: Callable[[Random], Workload] = RegisterWorkload
     make_replica: MakeReplica = Replica
+    relation: Callable[[], Relation] | None = None
+    """Makes the conflict relation of each run; None for the one that the seed chooses."""
 
     def plan(self, seed: int) -> Plan:
         """The plan of a seed."""
@@ -45,7 +48,8 @@ class Search:
     def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> Run:
         """Play a plan."""
         workload = self.workload(Random(plan.settings.seed))
-        return run_plan(plan, workload, make_replica=self.make_replica, trace=trace)
+        relation = self.relation() if self.relation is not None else None
+        return run_plan(plan, workload, relation=relation, make_replica=self.make_replica, trace=trace)
 
     def runs(self, seeds: Sequence[int]) -> Iterator[Run]:
         """Play seed after seed."""
