@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm.cli import demo, serve
+from pydsm.cli import demo, exhaustive, serve
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("exhaustive")(exhaustive.exhaustive)
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 

@@ -1,0 +1,73 @@
+"""Small worlds in which every order of events is tried, and the proof that the search sees what is wrong."""
+
+import pickle
+
+import pytest
+
+from pydsm.core import recoverer
+from pydsm.core.config import Config
+from pydsm.core.ids import ReplicaId, Tick, request_id
+from pydsm.core.messages import NOP, Batch, Footprint, PrepareOk
+from pydsm.core.quorums import Quorums
+from pydsm.core.recovery import AcceptValue, Rule, ValidateValue
+from pydsm.core.replica import Replica
+from pydsm.sim.exhaustive import Outcome, Search, SmallWorld
+from pydsm.sim.fingerprint import fingerprint
+
+
+def _explored(world: SmallWorld) -> Outcome:
+    outcome = Search(world).run()
+    assert outcome.violation is None, "\n".join((outcome.violation, *outcome.story))
+    return outcome
+
+
+def test_two_conflicting_instances_and_a_crash_are_safe_in_every_order() -> None:
+    outcome = _explored(SmallWorld(crashes=1, recoveries=0))
+    assert outcome.complete
+    assert outcome.states > 10_000
+
+
+def test_one_instance_with_a_crash_and_a_recovery_is_safe_in_every_order() -> None:
+    assert _explored(SmallWorld(proposers=(0,), crashes=1, recoveries=1)).complete
+
+
+def test_a_proposer_that_restarts_from_its_records_is_safe_in_every_order() -> None:
+    assert _explored(SmallWorld(proposers=(0,), crashes=0, recoveries=1, restarts=1)).complete
+
+
+def test_the_search_gives_up_where_it_is_told_to_and_says_so() -> None:
+    outcome = _explored(SmallWorld(states_max=500))
+    assert not outcome.complete
+    assert outcome.states < 1000
+
+
+def test_a_fast_quorum_that_is_one_too_small_is_found_by_the_shortest_story(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Quorums, "fast", property(lambda self: self.n - self.e - 1))
+    outcome = Search(SmallWorld(crashes=0, recoveries=0)).run()
+    assert outcome.violation is not None
+    assert outcome.violation.startswith("visibility")
+    assert outcome.story == ("0: propose", "1: propose")
+
+
+def test_a_recovery_that_decides_nop_in_spite_of_votes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nop_always(id: object, answers: dict[ReplicaId, PrepareOk], q: Quorums) -> AcceptValue | ValidateValue:
+        return AcceptValue(Rule.TOO_FEW_UNCHANGED, NOP, (0,) * q.n)
+
+    monkeypatch.setattr(recoverer, "after_prepare", nop_always)
+    outcome = Search(SmallWorld(proposers=(0,), crashes=0, recoveries=1)).run()
+    assert outcome.violation is not None
+    assert outcome.violation.startswith("agreement")
+
+
+def test_equal_states_have_equal_fingerprints_whichever_way_they_were_made() -> None:
+    def proposed() -> Replica:
+        replica = Replica(Config(ReplicaId(0), 3))
+        replica.propose(Batch((request_id(0, ReplicaId(0), 0, 1),), (b"c",), Footprint(writes=(b"k",))))
+        replica.take_effects()
+        return replica
+
+    replica = proposed()
+    assert fingerprint(replica) == fingerprint(proposed()) == fingerprint(pickle.loads(pickle.dumps(replica)))
+    replica.tick(Tick(1))
+    replica.take_effects()
+    assert fingerprint(replica) != fingerprint(proposed())
