@@ -1,0 +1,357 @@
+"""Commands that concern one connection or this replica alone: answered here, without agreement.
+
+Decides their answers, in Redis's words. What concerns the data is in `machines/kv_commands`.
+"""
+
+import fnmatch
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydsm import __version__
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv_commands import COMMANDS, Access, Command, integer, wrong_number
+from pydsm.server.limits import RespLimits
+from pydsm.server.session import Session, is_one_word
+
+Words = Sequence[bytes]
+
+REDIS_VERSION = "7.4.0"
+"""The version whose behaviour clients may expect of the commands that exist here."""
+
+_ANY = 1 << 30
+_UNKNOWN_ARGUMENTS_BYTES_MAX = 128
+
+
+class Surroundings(Protocol):
+    """What a command can see beyond its own connection."""
+
+    limits: RespLimits
+
+    def sessions(self) -> Sequence[Session]:
+        """Every client of this port, oldest first."""
+        ...
+
+    def info(self) -> dict[str, str]:
+        """What this replica has done and knows."""
+        ...
+
+    def now_seconds(self) -> float:
+        """A clock that never goes back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A command that is answered at once. Counts of words include the name, and the subcommand if it is one."""
+
+    run: Callable[[Surroundings, Session, Words], Result]
+    words_min: int
+    words_max: int
+    summary: str = ""
+
+    def takes(self, words: int) -> bool:
+        """Whether a command may have this many words."""
+        return self.words_min <= words <= self.words_max
+
+
+def execute(local: Local, name: str, server: Surroundings, session: Session, words: Words) -> Result:
+    """The answer to a command; a CommandFailed when it is refused."""
+    if not local.takes(len(words)):
+        return CommandFailed(wrong_number(name))
+    try:
+        return local.run(server, session, words)
+    except CommandFailed as failed:
+        return failed
+
+
+def unknown_command(words: Words) -> CommandFailed:
+    """What Redis says to a name that it does not know."""
+    arguments = ""
+    for word in words[1:]:
+        if len(arguments) >= _UNKNOWN_ARGUMENTS_BYTES_MAX:
+            break
+        arguments += f"'{_shown(word)[: _UNKNOWN_ARGUMENTS_BYTES_MAX - len(arguments)]}' "
+    name = _shown(words[0])[:_UNKNOWN_ARGUMENTS_BYTES_MAX]
+    return CommandFailed(f"ERR unknown command '{name}', with args beginning with: {arguments}")
+
+
+def _shown(word: bytes) -> str:
+    return word[:_UNKNOWN_ARGUMENTS_BYTES_MAX].decode(errors="backslashreplace")
+
+
+def _of_subcommands(name: str, table: Mapping[bytes, Local]) -> Callable[[Surroundings, Session, Words], Result]:
+    """A command whose second word says what to do."""
+
+    def run(server: Surroundings, session: Session, words: Words) -> Result:
+        local = table.get(words[1].upper())
+        if local is None:
+            raise CommandFailed(f"ERR unknown subcommand '{_shown(words[1])}'. Try {name} HELP.")
+        return execute(local, f"{name}|{words[1].decode().lower()}", server, session, words)
+
+    return run
+
+
+# The connection
+
+
+def _ping(server: Surroundings, session: Session, words: Words) -> Result:
+    return words[1] if len(words) == 2 else "PONG"
+
+
+def _echo(server: Surroundings, session: Session, words: Words) -> Result:
+    return words[1]
+
+
+def _quit(server: Surroundings, session: Session, words: Words) -> Result:
+    session.leaving = True
+    return "OK"
+
+
+def _reset(server: Surroundings, session: Session, words: Words) -> Result:
+    session.reset()
+    return "RESET"
+
+
+def _select(server: Surroundings, session: Session, words: Words) -> Result:
+    if integer(words[1]) != 0:
+        raise CommandFailed("ERR DB index is out of range")
+    return "OK"
+
+
+def _auth(server: Surroundings, session: Session, words: Words) -> Result:
+    if len(words) == 2:
+        raise CommandFailed(
+            "ERR AUTH <password> called without any password configured for the default user. "
+            "Are you sure your configuration is correct?"
+        )
+    _check_user(words[1])
+    return "OK"
+
+
+def _check_user(user: bytes) -> None:
+    if user != b"default":
+        raise CommandFailed("WRONGPASS invalid username-password pair or user is disabled.")
+
+
+def _hello(server: Surroundings, session: Session, words: Words) -> Result:
+    protocol, name = session.protocol, session.name
+    if len(words) > 1:
+        try:
+            protocol = integer(words[1])
+        except CommandFailed:
+            raise CommandFailed("ERR Protocol version is not an integer or out of range") from None
+        if protocol not in {2, 3}:
+            raise CommandFailed("NOPROTO unsupported protocol version")
+    place = 2
+    while place < len(words):
+        option = words[place].upper()
+        if option == b"AUTH" and place + 2 < len(words):
+            _check_user(words[place + 1])
+            place += 3
+        elif option == b"SETNAME" and place + 1 < len(words):
+            name = _checked_name(words[place + 1])
+            place += 2
+        else:
+            raise CommandFailed(f"ERR Syntax error in HELLO option '{_shown(words[place])}'")
+    session.protocol, session.name = protocol, name
+    return {
+        b"server": b"redis",
+        b"version": REDIS_VERSION.encode(),
+        b"proto": protocol,
+        b"id": session.id,
+        b"mode": b"standalone",
+        b"role": b"master",
+        b"modules": [],
+    }
+
+
+# CLIENT
+
+
+def _checked_name(name: bytes) -> bytes:
+    if not is_one_word(name):
+        raise CommandFailed("ERR Client names cannot contain spaces, newlines or special characters.")
+    return name
+
+
+def _client_setname(server: Surroundings, session: Session, words: Words) -> Result:
+    session.name = _checked_name(words[2])
+    return "OK"
+
+
+def _client_getname(server: Surroundings, session: Session, words: Words) -> Result:
+    return session.name or None
+
+
+def _client_setinfo(server: Surroundings, session: Session, words: Words) -> Result:
+    attribute = words[2].lower()
+    if attribute not in {b"lib-name", b"lib-ver"}:
+        raise CommandFailed(f"ERR Unrecognized option '{_shown(words[2])}'")
+    if not is_one_word(words[3]):
+        raise CommandFailed(f"ERR {attribute.decode()} cannot contain spaces, newlines or special characters.")
+    if attribute == b"lib-name":
+        session.library_name = words[3]
+    else:
+        session.library_version = words[3]
+    return "OK"
+
+
+def _client_id(server: Surroundings, session: Session, words: Words) -> Result:
+    return session.id
+
+
+def _client_info(server: Surroundings, session: Session, words: Words) -> Result:
+    return f"{session.describe(server.now_seconds())}\n".encode()
+
+
+def _client_list(server: Surroundings, session: Session, words: Words) -> Result:
+    now = server.now_seconds()
+    return "".join(f"{one.describe(now)}\n" for one in server.sessions()).encode()
+
+
+def _client_switch(server: Surroundings, session: Session, words: Words) -> Result:
+    """NO-EVICT and NO-TOUCH: nothing is evicted here, so either way is granted."""
+    if words[2].upper() not in {b"ON", b"OFF"}:
+        raise CommandFailed("ERR syntax error")
+    return "OK"
+
+
+_CLIENT = {
+    b"SETNAME": Local(_client_setname, 3, 3),
+    b"GETNAME": Local(_client_getname, 2, 2),
+    b"SETINFO": Local(_client_setinfo, 4, 4),
+    b"ID": Local(_client_id, 2, 2),
+    b"INFO": Local(_client_info, 2, 2),
+    b"LIST": Local(_client_list, 2, 2),
+    b"NO-EVICT": Local(_client_switch, 3, 3),
+    b"NO-TOUCH": Local(_client_switch, 3, 3),
+}
+
+
+# This replica
+
+
+def _info(server: Surroundings, session: Session, words: Words) -> Result:
+    sections: dict[str, dict[str, str]] = {
+        "Server": {
+            "redis_version": REDIS_VERSION,
+            "pydsm_version": __version__,
+            "redis_mode": "standalone",
+            "os": f"{platform.system()} {platform.machine()}",
+        },
+        "Clients": {"connected_clients": str(len(server.sessions()))},
+        "Replication": {"role": "master", "connected_slaves": "0"},
+        "Stats": server.info(),
+    }
+    wanted = {word.decode(errors="replace").lower() for word in words[1:]}
+    everything = not wanted or bool(wanted & {"all", "default", "everything"})
+    return "\r\n".join(
+        f"# {title}\r\n" + "".join(f"{key}:{_one_line(value)}\r\n" for key, value in pairs.items())
+        for title, pairs in sections.items()
+        if everything or title.lower() in wanted
+    ).encode()
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", " ").replace("\n", " ")
+
+
+def _config_get(server: Surroundings, session: Session, words: Words) -> Result:
+    settings = {
+        "appendonly": "no",
+        "databases": "1",
+        "maxclients": str(server.limits.connections_max),
+        "proto-max-bulk-len": str(server.limits.bulk_bytes_max),
+        "client-query-buffer-limit": str(server.limits.query_buffer_bytes_max),
+        "save": "",
+        "timeout": "0",
+    }
+    patterns = [word.decode(errors="replace").lower() for word in words[2:]]
+    return {
+        name.encode(): value.encode()
+        for name, value in settings.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+_CONFIG = {b"GET": Local(_config_get, 3, _ANY)}
+
+
+# COMMAND
+
+
+def _command(server: Surroundings, session: Session, words: Words) -> Result:
+    return [_description(name) for name in _all_names()]
+
+
+def _command_count(server: Surroundings, session: Session, words: Words) -> Result:
+    return len(_all_names())
+
+
+def _command_info(server: Surroundings, session: Session, words: Words) -> Result:
+    names = [word.upper() for word in words[2:]] or _all_names()
+    return [_description(name) if name in COMMANDS or name in LOCAL else None for name in names]
+
+
+def _command_docs(server: Surroundings, session: Session, words: Words) -> Result:
+    names = [word.upper() for word in words[2:]] or _all_names()
+    return {
+        name.lower(): {b"summary": row.summary.encode(), b"group": b"string" if name in COMMANDS else b"connection"}
+        for name in names
+        if (row := COMMANDS.get(name) or LOCAL.get(name)) is not None
+    }
+
+
+def _all_names() -> list[bytes]:
+    return [*COMMANDS, *LOCAL]
+
+
+def _description(name: bytes) -> Result:
+    """Name, arity, flags, first key, last key, step; and the three lists that Redis adds since version 7."""
+    row = COMMANDS.get(name)
+    if row is None:
+        local = LOCAL[name]
+        return [name.lower(), _arity(local), ["loading", "stale", "fast"], 0, 0, 0, [], [], [], []]
+    flag = "readonly" if row.access in {Access.READ, Access.READ_ALL} else "write"
+    return [name.lower(), _arity(row), [flag], *_key_places(row.keys), [], [], [], []]
+
+
+def _arity(row: Command | Local) -> int:
+    return row.words_min if row.words_min == row.words_max else -row.words_min
+
+
+def _key_places(keys: slice) -> tuple[int, int, int]:
+    if keys.stop is None:
+        return 1, -1, keys.step or 1
+    return (1, 1, 1) if keys.stop > keys.start else (0, 0, 0)
+
+
+_COMMAND = {
+    b"COUNT": Local(_command_count, 2, 2),
+    b"INFO": Local(_command_info, 2, _ANY),
+    b"DOCS": Local(_command_docs, 2, _ANY),
+}
+_command_with_subcommand = _of_subcommands("COMMAND", _COMMAND)
+
+
+def _command_or_subcommand(server: Surroundings, session: Session, words: Words) -> Result:
+    run = _command if len(words) == 1 else _command_with_subcommand
+    return run(server, session, words)
+
+
+LOCAL = {
+    b"PING": Local(_ping, 1, 2, "Answers PONG, or what it was given."),
+    b"ECHO": Local(_echo, 2, 2, "Answers what it was given."),
+    b"QUIT": Local(_quit, 1, _ANY, "Closes the connection, once everything is answered."),
+    b"RESET": Local(_reset, 1, 1, "Makes the connection as new."),
+    b"SELECT": Local(_select, 2, 2, "Takes database 0, the only one."),
+    b"AUTH": Local(_auth, 2, 3, "Takes the user default, the only one, who has no password."),
+    b"HELLO": Local(_hello, 1, _ANY, "Chooses RESP2 or RESP3, and says who answers."),
+    b"CLIENT": Local(_of_subcommands("CLIENT", _CLIENT), 2, _ANY, "Tells about connections, and names this one."),
+    b"INFO": Local(_info, 1, _ANY, "Tells about this replica."),
+    b"CONFIG": Local(_of_subcommands("CONFIG", _CONFIG), 2, _ANY, "Tells how the Redis port is set up."),
+    b"COMMAND": Local(_command_or_subcommand, 1, _ANY, "Tells which commands there are."),
+}
+"""By name in capitals."""

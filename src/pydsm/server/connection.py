@@ -1,0 +1,238 @@
+"""One client's connection: commands in, replies out in the order of the commands, and neither without bound.
+
+Decides what is answered here and what is submitted for agreement. Guards that each command gets one reply in its
+place, whenever its result comes, and that a client which asks faster than it is answered, or does not read, is not
+read from until that changes.
+"""
+
+import asyncio
+from collections import deque
+from typing import Protocol, cast
+
+from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import encode
+from pydsm.machines.kv_commands import COMMANDS, wrong_number
+from pydsm.runtime.batching import Answer, Submit
+from pydsm.server.commands import LOCAL, Surroundings, execute, unknown_command
+from pydsm.server.parser import ProtocolError, RequestParser, Words
+from pydsm.server.replies import encode_reply, error_line
+from pydsm.server.session import Session
+
+
+class Port(Surroundings, Protocol):
+    """The server that a connection belongs to."""
+
+    submit: Submit
+
+    def opened(self, connection: "Connection") -> Session | None:
+        """A new connection's session; None when there are too many."""
+        ...
+
+    def closed(self, connection: "Connection") -> None:
+        """The connection is gone."""
+        ...
+
+
+def _readable(address: object) -> str:
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+
+
+class _Unanswered:
+    """What stands in a slot until the answer is known."""
+
+
+_UNANSWERED = _Unanswered()
+
+
+class _Slot:
+    """A command's place in the order of replies."""
+
+    __slots__ = ("answer", "connection", "protocol")
+
+    def __init__(self, connection: "Connection", protocol: int, answer: Answer) -> None:
+        self.connection = connection
+        self.protocol = protocol
+        self.answer = answer
+
+    def settle(self, answer: Answer) -> None:
+        """Take the answer; it leaves at the end of this turn of the loop, with all others that came in it."""
+        self.answer = answer
+        self.connection.flush_soon()
+
+
+class Connection(asyncio.Protocol):
+    """See the module."""
+
+    session: Session
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._limits = port.limits
+        self._submit = port.submit
+        self._parser = RequestParser(port.limits)
+        self._slots: deque[_Slot] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._flush_is_due = False
+        self._read_paused = False
+        self._write_paused = False
+        self._leaving = False
+        """Take no more commands; close when everything is answered."""
+        self._said_all = False
+        """The client will send nothing more; what it sent is still answered."""
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin a session, or refuse."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
+        session = self._port.opened(self)
+        if session is None:
+            self._leaving = True
+            self._transport.write(error_line("ERR max number of clients reached"))
+            self._transport.close()
+        else:
+            self.session = session
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget what was asked; it may still be executed."""
+        self._transport = None
+        self._leaving = True
+        self._slots.clear()
+        self._port.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Execute what is complete."""
+        if not self._leaving:
+            self._parser.feed(data)
+            self._work()
+
+    def eof_received(self) -> bool:
+        """The client may still read what it asked for."""
+        self._said_all = True
+        self.flush_soon()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._write_paused = False
+        self.flush_soon()
+
+    # Called by the server
+
+    def addresses(self) -> tuple[str, str]:
+        """Of the client, and of this end."""
+        assert self._transport is not None, "asked before connecting"
+        extra = self._transport.get_extra_info
+        return _readable(extra("peername")), _readable(extra("sockname"))
+
+    def close(self) -> None:
+        """Send what is answered, and close."""
+        self._leaving = True
+        self._write_answered()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def flush_soon(self) -> None:
+        """Send what is answered at the end of this turn of the loop."""
+        if not self._flush_is_due and self._transport is not None:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    # Inside
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        self._write_answered()
+        self._work()
+
+    def _work(self) -> None:
+        """Take as many commands as there is room for, and read on only if that was all of them."""
+        while not self._leaving and not self._write_paused:
+            room = self._limits.unanswered_commands_max - len(self._slots)
+            if room <= 0:
+                break
+            try:
+                commands = self._parser.take(room)
+            except ProtocolError as error:
+                self._answer(CommandFailed(f"ERR {error}"))
+                self._leaving = True
+                break
+            if not commands:
+                self._leaving = self._said_all
+                break
+            self._take(commands)
+        self._settle_transport()
+
+    def _take(self, commands: list[Words]) -> None:
+        session = self.session
+        session.commands += len(commands)
+        session.last_seconds = self._loop.time()
+        for words in commands:
+            self._serve(words)
+            if self._leaving:
+                break
+        self._write_answered()
+
+    def _serve(self, words: Words) -> None:
+        name = words[0].upper()
+        command = COMMANDS.get(name)
+        if command is not None:
+            if command.takes(len(words)):
+                slot = _Slot(self, self.session.protocol, _UNANSWERED)
+                self._slots.append(slot)
+                self._submit(encode((name, *words[1:])), slot.settle)
+            else:
+                self._answer(CommandFailed(wrong_number(name.decode())))
+            return
+        local = LOCAL.get(name)
+        if local is None:
+            self._answer(unknown_command(words))
+            return
+        self.session.last_command = name.decode().lower()
+        self._answer(execute(local, name.decode(), self._port, self.session, words))
+        self._leaving = self.session.leaving
+
+    def _answer(self, answer: Answer) -> None:
+        self._slots.append(_Slot(self, self.session.protocol, answer))
+
+    def _write_answered(self) -> None:
+        """Write the replies at the head of the order, a bounded number of bytes at a time."""
+        slots, limits = self._slots, self._limits
+        while slots and slots[0].answer is not _UNANSWERED and not self._write_paused and self._transport is not None:
+            replies: list[bytes] = []
+            size = 0
+            while slots and slots[0].answer is not _UNANSWERED and size < limits.write_buffer_bytes_max:
+                slot = slots.popleft()
+                reply = encode_reply(slot.answer, slot.protocol, limits)
+                replies.append(reply)
+                size += len(reply)
+            self._transport.write(b"".join(replies))
+
+    def _settle_transport(self) -> None:
+        """Read or not, close or not, as things now stand."""
+        transport = self._transport
+        if transport is None:
+            return
+        if self._leaving:
+            self._write_answered()
+            if not self._slots:
+                transport.close()
+            return
+        full = self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max
+        if full != self._read_paused:
+            self._read_paused = full
+            if full:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()

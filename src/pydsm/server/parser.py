@@ -1,0 +1,193 @@
+"""From the bytes of one connection to commands, in both forms that Redis takes: arrays of bulk strings, and lines.
+
+Decides nothing about what a command means. Guards that a client cannot make this process hold or do more than the
+limits say: a command is parsed once however finely its bytes are split, and no Python runs per byte.
+"""
+
+import re
+from collections.abc import Sequence
+
+from pydsm.core.faults import PeerFault
+from pydsm.server.limits import RespLimits
+
+Words = Sequence[bytes]
+
+
+class ProtocolError(PeerFault):
+    """The client does not speak the protocol: tell it `str(error)` and close."""
+
+
+_LENGTH = re.compile(rb"0|-?[1-9][0-9]{0,17}")
+_LENGTH_DIGITS_MAX = 18
+_STAR, _DOLLAR = b"*"[0], b"$"[0]
+_LINE_END = b"\r\n"
+
+_LINE_WORD = re.compile(
+    rb"""(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:\\'|[^'\\]|\\(?!'))*)'|(?P<bare>[^\s"']+))(?P<end>\s+|$)""",
+    re.DOTALL,
+)
+"""A word of a line and the space behind it: in double quotes with escapes, in single ones, or bare."""
+
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
+
+
+class RequestParser:
+    """`feed` what arrives, then `take` commands until there are none. Unusable after a ProtocolError."""
+
+    def __init__(self, limits: RespLimits) -> None:
+        self._limits = limits
+        self._buffer = b""
+        self._start = 0
+        self._fresh: list[bytes] = []
+        self._fresh_bytes = 0
+        self._wanted_bytes = 0
+        self._words: list[bytes] = []
+        self._words_missing = 0
+        self._command_bytes = 0
+
+    def feed(self, data: bytes) -> None:
+        """Remember what arrived."""
+        self._fresh.append(data)
+        self._fresh_bytes += len(data)
+
+    def take(self, commands_max: int) -> list[Words]:
+        """The next complete commands, at most so many, none of them empty; [] only when there are no more.
+
+        Raises ProtocolError when what comes next is not of the protocol; commands in front of it are given first, and
+        the call after that raises.
+        """
+        self._join()
+        commands: list[Words] = []
+        try:
+            while len(commands) < commands_max:
+                words = self._next()
+                if words is None:
+                    break
+                if words:
+                    commands.append(words)
+        except ProtocolError:
+            if not commands:
+                raise
+        if self._start == len(self._buffer):
+            self._buffer, self._start = b"", 0
+        return commands
+
+    def _join(self) -> None:
+        """Bring what arrived into the buffer, as soon as it can complete what is waited for."""
+        held = len(self._buffer) - self._start
+        if self._fresh and held + self._fresh_bytes >= self._wanted_bytes:
+            self._buffer = b"".join((self._buffer[self._start :], *self._fresh))
+            self._start = 0
+            self._fresh.clear()
+            self._fresh_bytes = 0
+            self._wanted_bytes = 0
+
+    def _next(self) -> Words | None:
+        """The next command, without words if it is empty; None while it is incomplete."""
+        if self._words_missing:
+            return self._array()
+        buffer, start = self._buffer, self._start
+        if start >= len(buffer):
+            return None
+        if buffer[start] != _STAR:
+            return self._line()
+        end = buffer.find(_LINE_END, start)
+        if end < 0:
+            self._refuse_long_line(start, "too big mbulk count string")
+            return None
+        line = buffer[start + 1 : end]
+        count = int(line) if _LENGTH.fullmatch(line) else self._limits.arguments_max + 1
+        if count > self._limits.arguments_max:
+            raise ProtocolError("Protocol error: invalid multibulk length")
+        self._start = end + 2
+        if count <= 0:
+            return ()
+        self._words_missing, self._words, self._command_bytes = count, [], 0
+        return self._array()
+
+    def _array(self) -> Words | None:
+        """Go on with an array whose length is known."""
+        buffer, start, size = self._buffer, self._start, len(self._buffer)
+        words, missing, taken = self._words, self._words_missing, self._command_bytes
+        bulk_bytes_max, query_bytes_max = self._limits.bulk_bytes_max, self._limits.query_buffer_bytes_max
+        try:
+            while missing:
+                end = buffer.find(_LINE_END, start)
+                if end < 0:
+                    self._refuse_long_line(start, "too big bulk count string")
+                    return None
+                begin = end + 2
+                end = begin + _bulk_length(buffer, start, end, bulk_bytes_max)
+                after = end + 2
+                if taken + after - start > query_bytes_max:
+                    raise ProtocolError(f"Protocol error: a command has more than {query_bytes_max} bytes")
+                if after > size:
+                    self._wanted_bytes = after - start
+                    return None
+                words.append(buffer[begin:end])
+                taken += after - start
+                start = after
+                missing -= 1
+        finally:
+            self._start, self._words_missing, self._command_bytes = start, missing, taken
+        self._words = []
+        return words
+
+    def _line(self) -> Words | None:
+        end = self._buffer.find(b"\n", self._start)
+        size = (end if end >= 0 else len(self._buffer)) - self._start
+        if size > self._limits.line_bytes_max:
+            raise ProtocolError("Protocol error: too big inline request")
+        if end < 0:
+            return None
+        words = split_line(self._buffer[self._start : end])
+        self._start = end + 1
+        return words
+
+    def _refuse_long_line(self, start: int, complaint: str) -> None:
+        if len(self._buffer) - start > self._limits.line_bytes_max:
+            raise ProtocolError(f"Protocol error: {complaint}")
+
+
+def _bulk_length(buffer: bytes, start: int, end: int, bulk_bytes_max: int) -> int:
+    if buffer[start] != _DOLLAR:
+        found = chr(buffer[start]) if 32 < buffer[start] < 127 else " "
+        raise ProtocolError(f"Protocol error: expected '$', got '{found}'")
+    line = buffer[start + 1 : end]
+    length = int(line) if line.isdigit() and len(line) <= _LENGTH_DIGITS_MAX else -1
+    if not 0 <= length <= bulk_bytes_max:
+        raise ProtocolError("Protocol error: invalid bulk length")
+    return length
+
+
+def split_line(line: bytes) -> Words:
+    """The words of an inline command. Raises ProtocolError for quotes that do not enclose a whole word."""
+    if b'"' not in line and b"'" not in line:
+        return line.split()
+    line = line.strip()
+    words: list[bytes] = []
+    place = 0
+    while place < len(line):
+        match = _LINE_WORD.match(line, place)
+        if match is None:
+            raise ProtocolError("Protocol error: unbalanced quotes in request")
+        words.append(_unquoted(match))
+        place = match.end()
+    return words
+
+
+def _unquoted(match: re.Match[bytes]) -> bytes:
+    double, single, bare = match.group("double", "single", "bare")
+    if double is not None:
+        return _ESCAPE.sub(_unescaped, double)
+    if single is not None:
+        return bytes(single.replace(b"\\'", b"'"))
+    return bytes(bare)
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    digits, letter = match.groups()
+    if digits is not None:
+        return bytes.fromhex(digits.decode())
+    return _ESCAPED.get(letter, letter)

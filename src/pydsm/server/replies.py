@@ -1,0 +1,56 @@
+"""From answers to the bytes of RESP2 and RESP3.
+
+bytes are a bulk string, str a status, int a number, None nothing, list an array, dict a map (RESP2: a flat array),
+CommandFailed an error. `Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
+"""
+
+from pydsm.machines.base import CommandFailed
+from pydsm.runtime.batching import Aborted, Answer, Overloaded
+from pydsm.server.limits import RespLimits
+
+_FRAME_BYTES = 16
+"""Roughly what one item takes besides its content."""
+
+
+def encode_reply(answer: Answer, protocol: int, limits: RespLimits) -> bytes:
+    """One reply in RESP2 or RESP3."""
+    if isinstance(answer, bytes):
+        return b"$%d\r\n%b\r\n" % (len(answer), answer)
+    if isinstance(answer, str):
+        return b"+%b\r\n" % answer.encode()
+    if isinstance(answer, int):
+        return b":%d\r\n" % answer
+    if answer is None:
+        return b"_\r\n" if protocol == 3 else b"$-1\r\n"
+    if isinstance(answer, list | dict):
+        return _aggregate(answer, protocol, limits)
+    return error_line(_text_of(answer))
+
+
+def error_line(text: str) -> bytes:
+    """An error; its first word is a code in capitals, ERR where the text brings none."""
+    code = text.split(" ", 1)[0]
+    if not (code.isalpha() and code.isupper()):
+        text = f"ERR {text}"
+    return b"-%b\r\n" % text.replace("\r", " ").replace("\n", " ").encode(errors="backslashreplace")
+
+
+def _text_of(answer: Answer) -> str:
+    if isinstance(answer, CommandFailed):
+        return answer.message
+    if isinstance(answer, Aborted):
+        return f"TRYAGAIN the command was not executed and never will be, send it again: {answer.reason}"
+    if isinstance(answer, Overloaded):
+        return f"TRYAGAIN the command was not taken and not executed, send it again later: {answer.reason}"
+    return f"ERR the command was executed, but its result, a {type(answer).__name__}, has no form in this protocol"
+
+
+def _aggregate(answer: list[object] | dict[object, object], protocol: int, limits: RespLimits) -> bytes:
+    items = answer if isinstance(answer, list) else [part for pair in answer.items() for part in pair]
+    size = sum(len(item) for item in items if isinstance(item, bytes)) + _FRAME_BYTES * len(items)
+    if size > limits.reply_bytes_max:
+        return error_line(
+            f"the reply has {size} bytes, over the limit of {limits.reply_bytes_max}; ask for less at once"
+        )
+    head = b"%%%d\r\n" % len(answer) if protocol == 3 and isinstance(answer, dict) else b"*%d\r\n" % len(items)
+    return head + b"".join([encode_reply(item, protocol, limits) for item in items])

@@ -1,0 +1,43 @@
+"""What the server remembers of one client, and how it shows that to people."""
+
+from dataclasses import dataclass, field
+
+_PRINTABLE = frozenset(range(ord("!"), ord("~") + 1))
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection. HELLO and RESET change `protocol`; a reply is in the one in force when it was asked for."""
+
+    id: int
+    address: str
+    listening: str
+    since_seconds: float
+    protocol: int = 2
+    name: bytes = b""
+    library_name: bytes = b""
+    library_version: bytes = b""
+    last_command: str = "NULL"
+    last_seconds: float = 0.0
+    commands: int = 0
+    leaving: bool = field(default=False)
+    """Set by QUIT: what is due is answered, and nothing after it is read."""
+
+    def reset(self) -> None:
+        """As after connecting."""
+        self.protocol, self.name = 2, b""
+
+    def describe(self, now_seconds: float) -> str:
+        """One line as in CLIENT LIST."""
+        return (
+            f"id={self.id} addr={self.address} laddr={self.listening} name={self.name.decode(errors='replace')} "
+            f"age={int(now_seconds - self.since_seconds)} idle={int(now_seconds - self.last_seconds)} flags=N db=0 "
+            f"sub=0 psub=0 ssub=0 multi=-1 cmd={self.last_command} user=default "
+            f"lib-name={self.library_name.decode(errors='replace')} "
+            f"lib-ver={self.library_version.decode(errors='replace')} resp={self.protocol} tot-cmds={self.commands}"
+        )
+
+
+def is_one_word(text: bytes) -> bool:
+    """Whether it can stand in a line of CLIENT LIST without spoiling it."""
+    return _PRINTABLE.issuperset(text)
