@@ -22,10 +22,8 @@ from pydsm.core.messages import (
 from pydsm.core.phases import Accepting, AwaitingInvalidators, Phase, PreAccepting, Preparing, Validating
 from pydsm.core.recovery import (
     AcceptValue,
-    AwaitFates,
     Fate,
     Rule,
-    ValidateValue,
     after_prepare,
     after_validate,
     while_waiting,
@@ -133,13 +131,13 @@ class Recoverer:
         state = self._state
         decision = after_prepare(id, phase.answers, state.quorums)
         state.counters.count_branch(decision.rule.value)
-        match decision:
-            case AcceptValue():
-                self._accept(id, phase, decision)
-            case ValidateValue(_, batch, deps, unchanged):
-                state.counters.validated += 1
-                state.leading[id] = Validating(phase.ballot, batch, deps, unchanged, phase.answers, self._deadline())
-                self._ask(tuple(phase.answers), Validate(id, phase.ballot, batch, deps))
+        if isinstance(decision, AcceptValue):
+            self._accept(id, phase, decision)
+            return
+        batch, deps = decision.batch, decision.deps
+        state.counters.validated += 1
+        state.leading[id] = Validating(phase.ballot, batch, deps, decision.unchanged, phase.answers, self._deadline())
+        self._ask(tuple(phase.answers), Validate(id, phase.ballot, batch, deps))
 
     def _accept(self, id: InstanceId, phase: Phase, decision: AcceptValue) -> None:
         self._proposer.start_accept(id, phase.ballot, decision.value, decision.deps)
@@ -170,22 +168,21 @@ class Recoverer:
             phase.batch, phase.deps, phase.unchanged, phase.prepared, phase.invalidators, state.quorums
         )
         state.counters.count_branch(decision.rule.value)
-        match decision:
-            case AcceptValue():
-                self._accept(id, phase, decision)
-            case AwaitFates(_, invalidators):
-                state.counters.waited += 1
-                state.leading[id] = AwaitingInvalidators(
-                    phase.ballot,
-                    phase.batch,
-                    phase.deps,
-                    phase.unchanged,
-                    invalidators,
-                    phase.prepared,
-                    phase.late,
-                    self._deadline(),
-                )
-                self._begin_waiting(id, phase.unchanged, invalidators)
+        if isinstance(decision, AcceptValue):
+            self._accept(id, phase, decision)
+            return
+        state.counters.waited += 1
+        state.leading[id] = AwaitingInvalidators(
+            phase.ballot,
+            phase.batch,
+            phase.deps,
+            phase.unchanged,
+            decision.invalidators,
+            phase.prepared,
+            phase.late,
+            self._deadline(),
+        )
+        self._begin_waiting(id, phase.unchanged, decision.invalidators)
 
     def _begin_waiting(self, id: InstanceId, unchanged: int, invalidators: tuple[InstanceId, ...]) -> None:
         """Tell all, and recover every invalidator that nobody here is working on."""
@@ -285,7 +282,7 @@ class Recoverer:
                     return
                 silent = tuple(one for one in phase.prepared if one not in phase.answered and one != state.me)
                 state.outbox.send(silent, Validate(id, phase.ballot, phase.batch, phase.deps))
-            case AwaitingInvalidators():
+            case _:
                 state.outbox.send(state.peers, Waiting(id, phase.unchanged))
                 self._repeat({**phase.prepared, **phase.late}, Prepare(id, phase.ballot))
 
