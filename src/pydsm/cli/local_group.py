@@ -117,7 +117,7 @@ class LocalGroup:
         peers = ",".join(f"{one.name}={one.listen}" for one in self.members)
         line = [sys.executable, "-m", "pydsm", "serve", "--name", member.name, "--peers", peers]
         line += ["--listen", str(member.listen), "--redis", str(member.redis)]
-        line += ["--storage", self._storage.value, "--data", str(member.data), "--until-stdin-closes", *self._options]
+        line += ["--storage", self._storage.value, "--data", str(member.data), *self._options]
         return line
 
     async def start(self, replica: int) -> None:
@@ -126,6 +126,7 @@ class LocalGroup:
         with member.log.open("ab") as log:
             member.process = await asyncio.create_subprocess_exec(
                 *self.command(replica),
+                "--until-stdin-closes",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,

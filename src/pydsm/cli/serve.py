@@ -156,7 +156,10 @@ def _stop_request(settings: Settings) -> asyncio.Future[None]:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped)
     if settings.until_stdin_closes:
-        loop.add_reader(sys.stdin.fileno(), stopped)
+        try:
+            loop.add_reader(sys.stdin.fileno(), stopped)
+        except OSError as error:
+            raise CallerFault(f"--until-stdin-closes needs a pipe as standard input: {error.strerror}") from error
     return stop
 
 

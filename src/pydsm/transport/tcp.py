@@ -1,9 +1,9 @@
 """Messages over TCP: every replica dials every other, and uses the connection that it dialled to send.
 
 Decides who may talk to us (the greeting must name our group and a replica that is not us), when to dial again
-(jittered backoff), and what happens to a peer that is slow (a bounded queue; what does not fit is dropped and counted,
-because the core repeats what matters). Guards that nothing a stranger sends can crash the replica or fill its memory:
-a connection that breaks the wire format is closed and the reason logged.
+(jittered backoff), and what happens to a peer that is slow or away (bounded queues; what does not fit is dropped and
+counted, because the core repeats what matters). Guards that nothing a stranger sends can crash the replica or fill
+its memory: a connection that breaks the wire format is closed and the reason logged.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping
 
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
@@ -85,10 +86,8 @@ class TcpTransport:
             asyncio.get_running_loop().call_soon(self._flush)
         for peer in to:
             link = self._links[peer]
-            if link.take(data):
-                self._touched[peer] = link
-            else:
-                self.traffic.messages_dropped += 1
+            self.traffic.messages_dropped += link.take(data)
+            self._touched[peer] = link
 
     async def stop(self) -> None:
         """See `transport.base.Transport`."""
@@ -172,7 +171,7 @@ class _Link:
         self._peer = peer
         self._address = address
         self._connection: Outgoing | None = None
-        self._queue: list[bytes] = []
+        self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._overflowing = False
         self._last_complaint = ""
@@ -181,32 +180,47 @@ class _Link:
     @property
     def is_up(self) -> bool:
         """Whether the peer has greeted us and the connection still stands."""
-        return self._connection is not None and self._connection.transport is not None
+        return self._open_transport is not None
 
-    def take(self, data: bytes) -> bool:
-        """Queue an encoded message for the end of this turn; False when it is dropped."""
-        connection = self._connection
-        if connection is None or connection.transport is None:
-            return False
+    @property
+    def _open_transport(self) -> asyncio.Transport | None:
+        return None if self._connection is None else self._connection.transport
+
+    def take(self, data: bytes) -> int:
+        """Queue an encoded message for the end of this turn, or for the next connection; how many were dropped."""
         size = message_bytes(data)
-        waiting = self._queued_bytes + size + connection.transport.get_write_buffer_size()
-        fits = size <= FRAME_BYTES_MAX and waiting <= self._owner.limits.peer_queue_bytes_max
+        if size > FRAME_BYTES_MAX:
+            log.warning("a message of %d bytes is over the limit of a frame and was dropped", size)
+            return 1
+        if self._open_transport is None:
+            return self._keep_newest(data, size)
+        waiting = self._queued_bytes + size + self._open_transport.get_write_buffer_size()
+        fits = waiting <= self._owner.limits.peer_queue_bytes_max
         if fits:
             self._queue.append(data)
             self._queued_bytes += size
         elif not self._overflowing:
             log.warning("replica %d at %s is too slow: %d bytes wait for it", self._peer, self._address, waiting)
         self._overflowing = not fits
-        return fits
+        return 0 if fits else 1
+
+    def _keep_newest(self, data: bytes, size: int) -> int:
+        """A connection that is about to come finds what was said lately, a peer that is gone costs little memory."""
+        self._queue.append(data)
+        self._queued_bytes += size
+        dropped = 0
+        while self._queued_bytes > self._owner.limits.absent_queue_bytes_max:
+            self._queued_bytes -= message_bytes(self._queue.popleft())
+            dropped += 1
+        return dropped
 
     def flush(self) -> None:
         """Write everything queued in one go."""
-        queue, self._queue, self._queued_bytes = self._queue, [], 0
-        connection = self._connection
-        if not queue or connection is None or connection.transport is None:
+        if not self._queue or self._open_transport is None:
             return
+        queue, self._queue, self._queued_bytes = self._queue, deque(), 0
         data = b"".join(map(encode_messages, _divide(queue, self._owner.limits.frame_bytes_wanted)))
-        connection.transport.write(data)
+        self._open_transport.write(data)
         self._owner.traffic.messages_sent += len(queue)
         self._owner.traffic.bytes_sent += len(data)
 
@@ -247,6 +261,7 @@ class _Link:
                 return str(connection.fault or "it closed the connection before it said who it is")
             self._connection = connection
             log.info("connected to replica %d at %s", self._peer, self._address)
+            self.flush()
             await connection.ended.wait()
             log.info("lost the connection to replica %d at %s", self._peer, self._address)
             return str(connection.fault) if connection.fault else None
@@ -259,7 +274,7 @@ class _Link:
             connection.close()
 
 
-def _divide(messages: list[bytes], wanted: int) -> list[list[bytes]]:
+def _divide(messages: Iterable[bytes], wanted: int) -> list[list[bytes]]:
     """Runs of messages that hold about `wanted` bytes each."""
     runs: list[list[bytes]] = [[]]
     size = 0

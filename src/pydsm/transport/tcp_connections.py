@@ -28,6 +28,8 @@ class TcpLimits:
 
     peer_queue_bytes_max: int = 64 << 20
     """Bytes waiting for one peer; messages beyond are dropped."""
+    absent_queue_bytes_max: int = 1 << 20
+    """Bytes kept for a peer to which there is no connection, the newest; older messages are dropped."""
     frame_bytes_wanted: int = 1 << 20
     """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
     greeting_seconds_max: float = 5.0

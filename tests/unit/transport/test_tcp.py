@@ -134,6 +134,20 @@ async def test_peer_that_dials_us_is_dialled_at_once() -> None:
         await end.transport.stop()
 
 
+async def test_peer_that_comes_later_finds_what_was_said_lately() -> None:
+    ports = free_ports(3)
+    first, second = tcp_end(who(0), ports), tcp_end(who(1), ports)
+    await first.transport.start(first.receive)
+    for index in range(1, 4):
+        first.transport.send((ReplicaId(1),), large(index, 400_000))
+    await second.transport.start(second.receive)
+    await eventually(lambda: len(second.received) == 2, "the newest messages arrive")
+    assert [message for _, message in second.received] == [large(2, 400_000), large(3, 400_000)]
+    assert first.transport.traffic.messages_dropped == 1
+    for end in (first, second):
+        await end.transport.stop()
+
+
 async def test_second_connection_of_a_peer_replaces_the_first() -> None:
     ports = free_ports(3)
     end = tcp_end(who(0), ports)
