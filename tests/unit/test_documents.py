@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from pydsm.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
@@ -47,3 +50,12 @@ def test_python_in_a_document_runs_as_it_stands(document: Path, capsys: pytest.C
     for block in blocks(document, "python"):
         exec(compile(block, str(document), "exec"), {"__name__": "__main__"})
     assert "Traceback" not in capsys.readouterr().err
+
+
+@every_document
+def test_every_verb_and_option_of_pydsm_that_is_shown_exists(document: Path) -> None:
+    lines = [line for block in blocks(document, "sh") for line in block.splitlines()]
+    for shown in filter(None, (re.match(r"pydsm (\w+)([^#&]*)", line) for line in lines)):
+        help = CliRunner().invoke(app, [shown[1], "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+        assert help.exit_code == 0, shown[0]
+        assert [option for option in re.findall(r"--[\w-]+", shown[2]) if option not in help.output] == [], shown[0]

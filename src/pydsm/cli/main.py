@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm.cli import demo, exhaustive, serve
+from pydsm.cli import demo, exhaustive, replay, serve, simulate
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -19,6 +19,8 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
+app.command("replay")(replay.replay)
 app.command("exhaustive")(exhaustive.exhaustive)
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
