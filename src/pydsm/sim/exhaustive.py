@@ -2,8 +2,9 @@
 
 Decides nothing by chance and has no clock. Possible at any moment: a message in flight arrives, a replica that has
 not yet done so proposes, a fast timer fires where that changes something, a replica begins to recover an instance,
-a replica crashes for good or, where the world allows it, restarts from its records. What was sent may arrive at any
-later time, any number of times, or never: so loss, doubling, reordering and a crash between two sends are all covered.
+a replica restarts from its records where the world allows it. What was sent may arrive at any later time, any number
+of times, or never, and nothing has to happen: so loss, doubling, reordering, a crash between two sends, and replicas
+that stop for good at any point (to which nothing more happens) are all covered without events of their own.
 The disk is synchronous, so a crash before a write equals the loss of what caused it. Time-outs and slow disks are left
 to the seeded simulator.
 
@@ -46,8 +47,6 @@ class SmallWorld:
     replicas: int = 3
     proposers: tuple[int, ...] = (0, 1)
     """One instance each, all writing the same key."""
-    crashes: int = 1
-    """Replicas that may stop for good, at most f."""
     recoveries: int = 1
     """Recoveries that may be begun, besides those that a waiting recovery begins itself."""
     recovered: tuple[int, ...] = (0,)
@@ -235,9 +234,9 @@ def _slow_when_late(phase: PreAccepting, replicas: int) -> bool:
     return isinstance(decision, AcceptSlow)
 
 
-_Global = tuple[tuple[int, ...], int, int, int, int, int]
-"""Replica states (-1 - state for one that is down), messages sent so far as bits, who has proposed as bits, and how
-many crashes, recoveries and restarts may still happen."""
+_Global = tuple[tuple[int, ...], int, int, int, int]
+"""Replica states by number, messages sent so far as bits, who has proposed as bits, and how many recoveries and
+restarts may still happen."""
 
 
 class Search:
@@ -260,7 +259,7 @@ class Search:
         """Explore until every state was seen, a violation is found, or `states_max` is reached."""
         world, steps = self._world, self._steps
         first = tuple(steps.first(replica) for replica in range(world.replicas))
-        start: _Global = (first, 0, 0, world.crashes, world.recoveries, world.restarts)
+        start: _Global = (first, 0, 0, world.recoveries, world.restarts)
         self._widen(start)
         came_from: dict[_Global, _Global] = {start: start}
         waiting = deque([start])
@@ -305,10 +304,8 @@ class Search:
         return now[1] in self._widest[now[0], now[2:]]
 
     def _following(self, now: _Global) -> Iterator[_Global]:
-        states, sent, proposed, crashes, recoveries, restarts = now
+        states, sent, proposed, recoveries, restarts = now
         for replica, state in enumerate(states):
-            if state < 0:
-                continue
             for _, after, more in self._effective_deliveries(replica, state, sent):
                 yield self._after(now, replica, after, more)
             for event in self._own_events(now, replica):
@@ -318,17 +315,13 @@ class Search:
                     states,
                     sent,
                     proposed | (1 << replica if kind == "propose" else 0),
-                    crashes,
                     recoveries - (kind == "recover"),
                     restarts - (kind == "restart"),
                 )
                 yield self._after(left, replica, after, more)
-            if crashes:
-                down = (*states[:replica], -1 - state, *states[replica + 1 :])
-                yield (down, self._relevant(sent, down), proposed, crashes - 1, recoveries, restarts)
 
     def _own_events(self, now: _Global, replica: int) -> Iterator[_Event]:
-        states, _, proposed, _, recoveries, restarts = now
+        states, _, proposed, recoveries, restarts = now
         view = self._steps.views[states[replica]]
         if replica in self._batches and not proposed >> replica & 1:
             yield ("propose", self._batches[replica], None)
@@ -360,19 +353,16 @@ class Search:
         return known
 
     def _relevant(self, sent: int, states: tuple[int, ...]) -> int:
-        """Without what goes to a dead replica, and without answers about what their receiver has decided."""
-        steps = self._steps
+        """Without answers about what their receiver has decided, which can change nothing any more."""
         for replica, state in enumerate(states):
-            sent &= ~(steps.addressed_to[replica] if state < 0 else steps.answers_to_decided(replica, state))
+            sent &= ~self._steps.answers_to_decided(replica, state)
         return sent
 
     def _violation(self, states: tuple[int, ...]) -> str | None:
-        """Looks at replicas that are down as well: what they decided, somebody may have seen."""
-        key = tuple(state if state >= 0 else -1 - state for state in states)
-        if key in self._harmless:
+        if states in self._harmless:
             return None
-        self._harmless.add(key)
-        views = [self._steps.views[state] for state in key]
+        self._harmless.add(states)
+        views = [self._steps.views[state] for state in states]
         decided: dict[InstanceId, tuple[Batch | None, Deps]] = {}
         for replica, view in enumerate(views):
             for id, batch, deps in view.decided:
@@ -403,10 +393,6 @@ class Search:
     def _describe(self, before: _Global, after: _Global) -> str:
         """Find again which event leads from one state to the next."""
         for replica, (old, new) in enumerate(zip(before[0], after[0], strict=True)):
-            if new < 0 <= old:
-                return f"{replica} crashes"
-            if old < 0:
-                continue
             for number, state, more in self._effective_deliveries(replica, old, before[1]):
                 if self._after(before, replica, state, more) == after:
                     sender, _, message = self._steps.messages[number]
