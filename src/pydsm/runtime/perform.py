@@ -119,9 +119,13 @@ class Performer:
 
     def _written(self) -> None:
         group, self._being_written = self._being_written, []
-        for effects in group:
-            self._release(effects)
-        self._advance()
+        outer, self._pumping = self._pumping, True  # an application that proposes meanwhile must not overtake the group
+        try:
+            for effects in group:
+                self._release(effects)
+            self._advance()
+        finally:
+            self._pumping = outer
         self.pump()
 
     def _release(self, effects: Effects) -> None:

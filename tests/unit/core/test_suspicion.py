@@ -1,69 +1,81 @@
-"""Patience with late instances: turns at first, and more of it the more often nobody got through."""
-
-import dataclasses
+"""When to look into a late instance: patience, turns, backoff; all within stated bounds."""
 
 import pytest
 
-from pydsm.core.ballots import Ballot
 from pydsm.core.config import Config
-from pydsm.core.ids import InstanceId, ReplicaId, Tick
+from pydsm.core.ids import Tick
 from pydsm.core.suspicion import Suspicions
+from tests.unit.core.helpers import P0, P1, P2, at, ballot
 
-ID = InstanceId(ReplicaId(1), 5)
-CONFIG = Config(ReplicaId(0), 3, recovery_timeout_ticks=100, recovery_jitter_ticks=10, backoff_ticks_max=2000)
-NOW = Tick(10_000)
-
-
-def patience_after(attempts: int, config: Config = CONFIG) -> int:
-    """How long another replica is left alone when it is seen to recover what we have tried to recover before."""
-    suspicions = Suspicions(config)
-    suspicion = suspicions.of(ID, NOW)
-    suspicion.attempts = attempts
-    suspicions.postpone(ID, NOW)
-    return suspicion.next_look - NOW
+ID = at(1, 7)
 
 
-def test_the_leader_of_an_instance_looks_first_and_the_others_in_turn() -> None:
-    looks = [
-        Suspicions(dataclasses.replace(CONFIG, replica=ReplicaId(replica))).of(ID, NOW).next_look
-        for replica in (1, 2, 0)
-    ]
-    assert looks == sorted(looks)
-    assert all(NOW + 100 <= look < NOW + 100 + 3 * 10 for look in looks)
+def suspicions(me: int = 0, seed: int = 0) -> Suspicions:
+    return Suspicions(
+        Config(
+            (P0, P1, P2)[me],
+            3,
+            seed=seed,
+            recovery_timeout_ticks=500,
+            recovery_jitter_ticks=250,
+            backoff_ticks_max=4000,
+        )
+    )
 
 
-def test_a_suspicion_is_one_until_it_is_forgotten() -> None:
-    suspicions = Suspicions(CONFIG)
-    first = suspicions.of(ID, NOW)
-    assert suspicions.of(ID, Tick(NOW + 5)) is first
-    suspicions.forget(ID)
-    suspicions.forget(ID)
-    assert suspicions.of(ID, NOW) is not first
+def test_the_first_look_is_counted_from_when_the_instance_was_heard_of() -> None:
+    once = suspicions(1).of(ID, Tick(1000))
+    assert 1500 <= once.next_look < 1750
+    assert (once.highest, once.inquiries, once.attempts) == (ballot(0, 1), 0, 0)
 
 
-def test_patience_with_another_recovery_doubles_with_each_attempt_of_our_own() -> None:
-    """Two replicas with a fixed patience shorter than a recovery would stop each other for ever."""
-    waits = [patience_after(attempts) for attempts in range(8)]
-    doubled = [100, 200, 400, 800, 1600, 2000, 2000, 2000]
-    assert all(0 <= wait - expected < 3 * 10 for wait, expected in zip(waits, doubled, strict=True))
+def test_a_suspicion_is_kept_whatever_is_asked_later() -> None:
+    late = suspicions()
+    assert late.of(ID, Tick(1000)) is late.of(ID, Tick(9000))
 
 
-def test_patience_is_never_below_the_timeout_even_where_the_longest_backoff_is() -> None:
-    assert patience_after(3, dataclasses.replace(CONFIG, backoff_ticks_max=1)) >= 100
+@pytest.mark.parametrize("seed", range(20))
+def test_replicas_take_turns_and_the_leader_of_the_instance_is_first(seed: int) -> None:
+    looks = [suspicions(me, seed).of(ID, Tick(0)).next_look for me in (1, 2, 0)]
+    assert 500 <= looks[0] < 750 <= looks[1] < 1000 <= looks[2] < 1250
 
 
-@pytest.mark.parametrize("attempts", [1, 2, 3, 10, 1000])
-def test_a_failed_attempt_waits_between_half_and_one_and_a_half_of_its_patience(attempts: int) -> None:
-    suspicions = Suspicions(CONFIG)
-    suspicion = suspicions.of(ID, NOW)
-    suspicion.attempts = attempts
-    suspicions.back_off(ID, NOW, Ballot(4, ReplicaId(2)))
-    patience = min(100 * 2**attempts, 2000)
-    assert patience // 2 <= suspicion.next_look - NOW < patience // 2 + patience
+def test_the_jitter_differs_from_instance_to_instance_and_from_seed_to_seed() -> None:
+    looks = {suspicions(1, seed).of(at(1, index), Tick(0)).next_look for seed in range(5) for index in range(5)}
+    assert len(looks) > 15
 
 
-def test_the_highest_ballot_that_refused_is_remembered() -> None:
-    suspicions = Suspicions(CONFIG)
-    suspicions.back_off(ID, NOW, Ballot(4, ReplicaId(2)))
-    suspicions.back_off(ID, NOW, Ballot(3, ReplicaId(2)))
-    assert suspicions.of(ID, NOW).highest == Ballot(4, ReplicaId(2))
+def test_the_same_seed_gives_the_same_patience() -> None:
+    assert suspicions(2, 9).of(ID, Tick(3)) == suspicions(2, 9).of(ID, Tick(3))
+
+
+def test_one_that_another_replica_works_on_gets_the_whole_patience_again() -> None:
+    late = suspicions(1)
+    late.of(ID, Tick(0)).inquiries = 2
+    late.postpone(ID, Tick(10_000))
+    assert 10_500 <= late.of(ID, Tick(0)).next_look < 10_750
+    assert late.of(ID, Tick(0)).inquiries == 2
+
+
+def test_a_decided_instance_is_forgotten() -> None:
+    late = suspicions(1)
+    late.of(ID, Tick(0))
+    late.forget(ID)
+    late.forget(ID)
+    assert late.of(ID, Tick(9000)).next_look >= 9500
+
+
+@pytest.mark.parametrize(("attempts", "wait"), [(0, 500), (1, 1000), (2, 2000), (3, 4000), (4, 4000), (1000, 4000)])
+def test_a_failed_attempt_is_followed_by_a_rest_that_doubles_up_to_a_bound(attempts: int, wait: int) -> None:
+    for seed in range(20):
+        late = suspicions(1, seed)
+        late.of(ID, Tick(0)).attempts = attempts
+        late.back_off(ID, Tick(10_000), ballot(1, 1))
+        assert wait // 2 <= late.of(ID, Tick(0)).next_look - 10_000 < wait // 2 + wait
+
+
+def test_the_highest_ballot_met_is_remembered() -> None:
+    late = suspicions(1)
+    for seen in (ballot(3, 2), ballot(5, 0), ballot(4, 2)):
+        late.back_off(ID, Tick(0), seen)
+    assert late.of(ID, Tick(0)).highest == ballot(5, 0)
