@@ -9,7 +9,7 @@ from pydsm.core.ids import ReplicaId
 
 
 class PeerBook:
-    """Decides by incarnation; `remember` makes a first meeting durable."""
+    """Decides by incarnation; `remember` makes a first meeting durable, soon after the peer is let in."""
 
     def __init__(self, met: Mapping[ReplicaId, int], remember: Callable[[ReplicaId, int], None]) -> None:
         self._met = dict(met)

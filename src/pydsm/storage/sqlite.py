@@ -119,7 +119,10 @@ class SqliteStore:
 
     def peers(self) -> dict[ReplicaId, int]:
         """Incarnation of every peer met so far, in this life and earlier ones."""
-        rows = self._open_database().execute("SELECT replica, incarnation FROM peers").fetchall()
+        try:
+            rows = self._open_database().execute("SELECT replica, incarnation FROM peers").fetchall()
+        except sqlite3.Error as error:
+            raise self._damaged("the table of peers", str(error)) from error
         return {ReplicaId(replica): int(incarnation, 16) for replica, incarnation in rows}
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:

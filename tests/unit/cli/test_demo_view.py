@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from io import StringIO
 
+import pytest
+
 from pydsm.cli.demo_view import Moment, ReplicaMoment, Report, make_view, show_report
 
 MOMENT = Moment(
@@ -51,6 +53,25 @@ def test_file_gets_a_plain_line_per_moment_and_event() -> None:
     assert output.getvalue() == (
         "r2 killed\n  3.0 s      1200 commands/s  p50    1.5 ms  p99    9.5 ms  r1=1200 r2=killed\n"
     )
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminal_gets_a_table_with_every_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    output = Terminal()
+    with make_view(False, output) as view:
+        view.say("r2 killed")
+        view.show(MOMENT)
+    shown = output.getvalue()
+    assert "r2 killed" in shown
+    assert "1,200" in shown
+    assert "99.5 %" in shown
+    assert "killed" in shown
 
 
 def test_nothing_but_json_is_printed_when_json_is_wanted() -> None:

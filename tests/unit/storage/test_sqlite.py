@@ -109,6 +109,14 @@ def test_damaged_record_is_named(tmp_path: Path, damage: str, named: str) -> Non
         SqliteStore(tmp_path, IDENTITY).load()
 
 
+def test_damaged_table_of_peers_is_named(tmp_path: Path) -> None:
+    filled(tmp_path)
+    alter(tmp_path, "DROP TABLE peers")
+    store = SqliteStore(tmp_path, IDENTITY)
+    with pytest.raises(WorldFault, match="the table of peers"):
+        store.peers()
+
+
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / DATABASE_NAME).write_bytes(b"not a database, " * 400)
     with pytest.raises(WorldFault, match="cannot use data directory"):
