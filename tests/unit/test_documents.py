@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pydsm.cli.main import app
+from pydsm.machines.kv_commands import COMMANDS
+from pydsm.server.commands import LOCAL
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
@@ -29,10 +31,25 @@ def test_every_link_to_a_file_leads_to_one(document: Path) -> None:
 @every_document
 def test_every_file_of_the_source_that_is_named_exists(document: Path) -> None:
     named = re.findall(
-        r"`((?:src/pydsm/|core/|runtime/|storage/|transport/|sim/)[\w/]+\.py)`", document.read_text("utf-8")
+        r"`((?:src/pydsm/|core/|runtime/|storage/|transport/|sim/|machines/|server/)[\w/]+\.py)`",
+        document.read_text("utf-8"),
     )
     paths = [ROOT / name if name.startswith("src/") else ROOT / "src/pydsm" / name for name in named]
     assert [str(path) for path in paths if not path.exists()] == []
+
+
+def test_every_document_that_the_source_names_exists() -> None:
+    named = {
+        name
+        for source in (ROOT / "src").rglob("*.py")
+        for name in re.findall(r"docs/[\w/-]+\.md", source.read_text("utf-8"))
+    }
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_reference_names_every_command_of_the_redis_port() -> None:
+    named = set(re.findall(r"`([A-Z]+)`", (ROOT / "docs/reference/redis-commands.md").read_text("utf-8")))
+    assert {command.decode() for command in (*COMMANDS, *LOCAL)} <= named
 
 
 @every_document
