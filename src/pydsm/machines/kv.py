@@ -63,7 +63,7 @@ class KeyValue:
                 words = _decode(encoded)
                 result, changes = COMMANDS[words[0]].run(view, words)
             except CommandFailed as failed:
-                result, changes = failed, {}
+                result, changes = CommandFailed(failed.message), {}  # without its traceback, which holds this frame
             except MemoryError:
                 raise
             except Exception as error:

@@ -115,9 +115,9 @@ def _set(data: Keyspace, words: Words) -> Outcome:
 
 def _set_options(words: Words) -> set[bytes]:
     options = {word.upper() for word in words}
-    for option in words:
-        if option.upper() in _EXPIRY_OPTIONS:
-            raise CommandFailed(f"ERR SET with {option.upper().decode()} is not supported yet: keys do not expire here")
+    for place, option in enumerate(map(bytes.upper, words), start=1):
+        if option in _EXPIRY_OPTIONS and (place < len(words) or option == b"KEEPTTL"):
+            raise CommandFailed(f"ERR SET with {option.decode()} is not supported yet: keys do not expire here")
     if not options <= _SET_OPTIONS or {b"NX", b"XX"} <= options:
         raise CommandFailed("ERR syntax error")
     return options
@@ -180,7 +180,7 @@ def _append(data: Keyspace, words: Words) -> Outcome:
 
 
 def _flushall(data: Keyspace, words: Words) -> Outcome:
-    if len(words) == 2 and words[1].upper() not in {b"SYNC", b"ASYNC"}:
+    if len(words) > 2 or (len(words) == 2 and words[1].upper() not in {b"SYNC", b"ASYNC"}):
         raise CommandFailed("ERR syntax error")
     return _OK, dict.fromkeys(data)
 
@@ -212,7 +212,7 @@ COMMANDS = {
         Command(b"DECRBY", _decrby, Access.WRITE, 3, 3, _FIRST, "Subtracts a number and gives the difference."),
         Command(b"APPEND", _append, Access.WRITE, 3, 3, _FIRST, "Lengthens a value and gives its number of bytes."),
         Command(b"DBSIZE", _dbsize, Access.READ_ALL, 1, 1, _NO_KEYS, "Counts the keys."),
-        Command(b"FLUSHALL", _flushall, Access.WRITE_ALL, 1, 2, _NO_KEYS, "Removes every key."),
+        Command(b"FLUSHALL", _flushall, Access.WRITE_ALL, 1, _ANY, _NO_KEYS, "Removes every key."),
     )
 }
 """By name in capitals."""

@@ -63,7 +63,7 @@ def execute(local: Local, name: str, server: Surroundings, session: Session, wor
     try:
         return local.run(server, session, words)
     except CommandFailed as failed:
-        return failed
+        return CommandFailed(failed.message)  # without its traceback, which holds this frame
 
 
 def unknown_command(words: Words) -> CommandFailed:
@@ -121,6 +121,8 @@ def _select(server: Surroundings, session: Session, words: Words) -> Result:
 
 
 def _auth(server: Surroundings, session: Session, words: Words) -> Result:
+    if len(words) > 3:
+        raise CommandFailed("ERR syntax error")
     if len(words) == 2:
         raise CommandFailed(
             "ERR AUTH <password> called without any password configured for the default user. "
@@ -169,6 +171,8 @@ def _hello(server: Surroundings, session: Session, words: Words) -> Result:
 
 # CLIENT
 
+_CLIENT_TYPES = frozenset((b"normal", b"master", b"replica", b"slave", b"pubsub"))
+
 
 def _checked_name(name: bytes) -> bytes:
     if not is_one_word(name):
@@ -207,8 +211,29 @@ def _client_info(server: Surroundings, session: Session, words: Words) -> Result
 
 
 def _client_list(server: Surroundings, session: Session, words: Words) -> Result:
+    """Everyone, or TYPE of client, or ID and the ids of some."""
+    chosen = server.sessions()
+    match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
+        case [b""]:
+            pass
+        case [b"TYPE", kind]:
+            if kind.lower() not in _CLIENT_TYPES:
+                raise CommandFailed(f"ERR Unknown client type '{_shown(kind)}'")
+            chosen = chosen if kind.lower() == b"normal" else ()
+        case [b"ID", _, *_]:
+            ids = {_client_number(word) for word in words[3:]}
+            chosen = [one for one in chosen if one.id in ids]
+        case _:
+            raise CommandFailed("ERR syntax error")
     now = server.now_seconds()
-    return "".join(f"{one.describe(now)}\n" for one in server.sessions()).encode()
+    return "".join(f"{one.describe(now)}\n" for one in chosen).encode()
+
+
+def _client_number(word: bytes) -> int:
+    try:
+        return integer(word)
+    except CommandFailed:
+        raise CommandFailed("ERR Invalid client ID") from None
 
 
 def _client_switch(server: Surroundings, session: Session, words: Words) -> Result:
@@ -224,7 +249,7 @@ _CLIENT = {
     b"SETINFO": Local(_client_setinfo, 4, 4),
     b"ID": Local(_client_id, 2, 2),
     b"INFO": Local(_client_info, 2, 2),
-    b"LIST": Local(_client_list, 2, 2),
+    b"LIST": Local(_client_list, 2, _ANY),
     b"NO-EVICT": Local(_client_switch, 3, 3),
     b"NO-TOUCH": Local(_client_switch, 3, 3),
 }
@@ -347,7 +372,7 @@ LOCAL = {
     b"QUIT": Local(_quit, 1, _ANY, "Closes the connection, once everything is answered."),
     b"RESET": Local(_reset, 1, 1, "Makes the connection as new."),
     b"SELECT": Local(_select, 2, 2, "Takes database 0, the only one."),
-    b"AUTH": Local(_auth, 2, 3, "Takes the user default, the only one, who has no password."),
+    b"AUTH": Local(_auth, 2, _ANY, "Takes the user default, the only one, who has no password."),
     b"HELLO": Local(_hello, 1, _ANY, "Chooses RESP2 or RESP3, and says who answers."),
     b"CLIENT": Local(_of_subcommands("CLIENT", _CLIENT), 2, _ANY, "Tells about connections, and names this one."),
     b"INFO": Local(_info, 1, _ANY, "Tells about this replica."),

@@ -6,6 +6,9 @@ read from until that changes.
 """
 
 import asyncio
+import contextlib
+import logging
+import socket
 from collections import deque
 from typing import Protocol, cast
 
@@ -31,6 +34,15 @@ class Port(Surroundings, Protocol):
     def closed(self, connection: "Connection") -> None:
         """The connection is gone."""
         ...
+
+
+log = logging.getLogger("pydsm.server")
+
+_WRITE_BYTES_MAX = 1 << 18
+"""Bytes of replies that are put together for one write."""
+
+_SPOKEN_BY_BROWSERS = frozenset((b"POST", b"HOST:"))
+"""Names by which a web page that is made to talk to this port gives itself away before its body comes."""
 
 
 def _readable(address: object) -> str:
@@ -76,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._flush_is_due = False
         self._read_paused = False
         self._write_paused = False
+        self._patience: asyncio.TimerHandle | None = None
         self._leaving = False
         """Take no more commands; close when everything is answered."""
         self._said_all = False
@@ -87,6 +100,7 @@ class Connection(asyncio.Protocol):
         """Begin a session, or refuse."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
+        self._notice_vanished_clients()
         session = self._port.opened(self)
         if session is None:
             self._leaving = True
@@ -100,6 +114,8 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._leaving = True
         self._slots.clear()
+        if self._patience is not None:
+            self._patience.cancel()
         self._port.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -117,13 +133,26 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read."""
         self._write_paused = True
+        self._expect_progress(self.buffered_bytes)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
+        if self._patience is not None:
+            self._patience.cancel()
         self.flush_soon()
 
-    # Called by the server
+    # For the server
+
+    @property
+    def write_paused(self) -> bool:
+        """Whether the client leaves so much unread that nothing more is written to it."""
+        return self._write_paused
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of answers that wait for the client."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def addresses(self) -> tuple[str, str]:
         """Of the client, and of this end."""
@@ -150,6 +179,31 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     # Inside
+
+    def _notice_vanished_clients(self) -> None:
+        assert self._transport is not None, "asked before connecting"
+        connection = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            if hasattr(socket, "TCP_KEEPIDLE"):
+                seconds = self._limits.idle_seconds_before_probe
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+
+    def _expect_progress(self, buffered_bytes: int) -> None:
+        """Disconnect the client unless it takes something in time; keep expecting it until it has taken enough."""
+        seconds = self._limits.unread_seconds_max
+        self._patience = self._loop.call_later(seconds, self._judge_progress, buffered_bytes)
+
+    def _judge_progress(self, buffered_bytes: int) -> None:
+        left = self.buffered_bytes
+        if left < buffered_bytes:
+            self._expect_progress(left)
+        else:
+            seconds = self._limits.unread_seconds_max
+            log.warning(
+                "%s took none of %d bytes of answers in %g s; disconnected", self.session.address, left, seconds
+            )
+            self.abort()
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -196,12 +250,18 @@ class Connection(asyncio.Protocol):
                 self._answer(CommandFailed(wrong_number(name.decode())))
             return
         local = LOCAL.get(name)
-        if local is None:
+        if name in _SPOKEN_BY_BROWSERS:
+            log.warning(
+                "%s speaks HTTP, perhaps a browser made to do so by a web page; disconnected", self.session.address
+            )
+            self.abort()
+            self._leaving = True
+        elif local is None:
             self._answer(unknown_command(words))
-            return
-        self.session.last_command = name.decode().lower()
-        self._answer(execute(local, name.decode(), self._port, self.session, words))
-        self._leaving = self.session.leaving
+        else:
+            self.session.last_command = name.decode().lower()
+            self._answer(execute(local, name.decode(), self._port, self.session, words))
+            self._leaving = self.session.leaving
 
     def _answer(self, answer: Answer) -> None:
         self._slots.append(_Slot(self, self.session.protocol, answer))
@@ -212,7 +272,7 @@ class Connection(asyncio.Protocol):
         while slots and slots[0].answer is not _UNANSWERED and not self._write_paused and self._transport is not None:
             replies: list[bytes] = []
             size = 0
-            while slots and slots[0].answer is not _UNANSWERED and size < limits.write_buffer_bytes_max:
+            while slots and slots[0].answer is not _UNANSWERED and size < _WRITE_BYTES_MAX:
                 slot = slots.popleft()
                 reply = encode_reply(slot.answer, slot.protocol, limits)
                 replies.append(reply)

@@ -23,10 +23,10 @@ _STAR, _DOLLAR = b"*"[0], b"$"[0]
 _LINE_END = b"\r\n"
 
 _LINE_WORD = re.compile(
-    rb"""(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:\\'|[^'\\]|\\(?!'))*)'|(?P<bare>[^\s"']+))(?P<end>\s+|$)""",
+    rb"""(?P<bare>[^\s"']*)(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:\\'|[^'\\]|\\(?!'))*)')?(?:\s+|$)""",
     re.DOTALL,
 )
-"""A word of a line and the space behind it: in double quotes with escapes, in single ones, or bare."""
+"""A word of a line and the space behind it: bare up to where quotes open, which must close where the word ends."""
 
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
@@ -162,7 +162,7 @@ def _bulk_length(buffer: bytes, start: int, end: int, bulk_bytes_max: int) -> in
 
 
 def split_line(line: bytes) -> Words:
-    """The words of an inline command. Raises ProtocolError for quotes that do not enclose a whole word."""
+    """The words of an inline command. Raises ProtocolError for quotes that do not close where a word ends."""
     if b'"' not in line and b"'" not in line:
         return line.split()
     line = line.strip()
@@ -180,9 +180,9 @@ def split_line(line: bytes) -> Words:
 def _unquoted(match: re.Match[bytes]) -> bytes:
     double, single, bare = match.group("double", "single", "bare")
     if double is not None:
-        return _ESCAPE.sub(_unescaped, double)
+        return bytes(bare + _ESCAPE.sub(_unescaped, double))
     if single is not None:
-        return bytes(single.replace(b"\\'", b"'"))
+        return bytes(bare + single.replace(b"\\'", b"'"))
     return bytes(bare)
 
 

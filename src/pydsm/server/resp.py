@@ -61,6 +61,10 @@ class RespServer:
             self._everyone_left.clear()
             await self._everyone_left.wait()
 
+    def connections(self) -> Sequence[Connection]:
+        """Everyone who is connected, oldest first."""
+        return list(self._connections)
+
     # What connections see
 
     def sessions(self) -> Sequence[Session]:

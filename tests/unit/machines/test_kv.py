@@ -1,0 +1,263 @@
+"""The key-value machine: what each command answers and leaves behind, what batches touch, and what digests tell."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydsm.core.conflicts import footprints_conflict
+from pydsm.core.faults import CallerFault
+from pydsm.core.messages import Footprint
+from pydsm.machines import kv_commands
+from pydsm.machines.base import CommandFailed, Result, StateMachine
+from pydsm.machines.kv import KeyValue, encode
+from pydsm.machines.kv_commands import COMMANDS, Access, Command, Keyspace, Outcome, Words
+
+NOT_AN_INTEGER = "ERR value is not an integer or out of range"
+OVERFLOW = "ERR increment or decrement would overflow"
+MOST, LEAST = str(2**63 - 1), str(-(2**63))
+
+
+def parse(line: str) -> bytes:
+    """A command from a line; _ stands for an empty word."""
+    return encode([b"" if word == "_" else word.encode() for word in line.split(" ")])
+
+
+def run(machine: StateMachine, *lines: str) -> list[Result]:
+    """Execute one batch; failures as their texts."""
+    commands = [parse(line) for line in lines]
+    machine.footprint(commands)
+    results = machine.apply(commands, 0)
+    return [f"!{result.message}" if isinstance(result, CommandFailed) else result for result in results]
+
+
+def footprint(*lines: str) -> Footprint:
+    return KeyValue().footprint([parse(line) for line in lines])
+
+
+@pytest.mark.parametrize(
+    ("story", "results"),
+    [
+        (("GET a", "SET a 1", "GET a"), [None, "OK", b"1"]),
+        (("SET a _", "GET a", "STRLEN a", "EXISTS a"), ["OK", b"", 0, 1]),
+        (("SET a 1 NX", "SET a 2 nx", "GET a"), ["OK", None, b"1"]),
+        (("SET a 1 XX", "SET a 1", "SET a 2 xx", "GET a"), [None, "OK", "OK", b"2"]),
+        (("SET a 1 GET", "SET a 2 GET", "GET a"), [None, b"1", b"2"]),
+        (("SET a 1 NX GET", "SET a 2 NX GET", "GET a"), [None, b"1", b"1"]),
+        (("SET a 1 XX GET", "GET a", "SET a 1", "SET a 2 GET XX", "GET a"), [None, None, "OK", b"1", b"2"]),
+        (("SET a 1 NX XX", "GET a"), ["!ERR syntax error", None]),
+        (("SET a 1 MAYBE", "GET a"), ["!ERR syntax error", None]),
+        (("SETNX a 1", "SETNX a 2", "GET a"), [1, 0, b"1"]),
+        (("GETSET a 1", "GETSET a 2", "GET a"), [None, b"1", b"2"]),
+        (("GETDEL a", "SET a 1", "GETDEL a", "EXISTS a"), [None, "OK", b"1", 0]),
+        (("MSET a 1 b 2 a 3", "MGET a b c a"), ["OK", [b"3", b"2", None, b"3"]]),
+        (("MSET a 1 b", "EXISTS a"), ["!ERR wrong number of arguments for 'mset' command", 0]),
+        (("MSET a 1 b 2", "DEL a c a", "UNLINK b", "DBSIZE"), ["OK", 1, 1, 0]),
+        (("SET a 1", "EXISTS a a b"), ["OK", 2]),
+        (("INCR a", "INCRBY a 41", "DECR a", "DECRBY a 50", "GET a"), [1, 42, 41, -9, b"-9"]),
+        (("SET a one", "INCR a", "GET a"), ["OK", f"!{NOT_AN_INTEGER}", b"one"]),
+        ((f"SET a {MOST}", "INCR a", "GET a"), ["OK", f"!{OVERFLOW}", MOST.encode()]),
+        ((f"SET a {LEAST}", "DECR a", "GET a"), ["OK", f"!{OVERFLOW}", LEAST.encode()]),
+        ((f"INCRBY a {LEAST}", f"DECRBY a {LEAST}"), [int(LEAST), "!ERR decrement would overflow"]),
+        (("APPEND a x", "APPEND a yz", "GET a"), [1, 3, b"xyz"]),
+        (("STRLEN a", "SET a four", "STRLEN a"), [0, "OK", 4]),
+        (("TYPE a", "SET a 1", "TYPE a"), ["none", "OK", "string"]),
+        (("SET a 1", "SET b 1", "DBSIZE", "FLUSHALL", "DBSIZE"), ["OK", "OK", 2, "OK", 0]),
+        (("SET a 1", "FLUSHALL ASYNC", "DBSIZE"), ["OK", "OK", 0]),
+        (("SET a 1", "FLUSHALL NOW", "DBSIZE"), ["OK", "!ERR syntax error", 1]),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, tuple) else "",
+)
+def test_story(story: tuple[str, ...], results: list[Result]) -> None:
+    assert run(KeyValue(), *story) == results
+
+
+@pytest.mark.parametrize(
+    "word", ["x", "_", "+1", "01", "-0", "1.0", "0x1", "9" * 19, str(2**63), f"-{2**63 + 1}", "\u0661"]
+)
+def test_what_redis_does_not_take_for_a_number_is_none(word: str) -> None:
+    assert run(KeyValue(), f"INCRBY a {word}", "EXISTS a") == [f"!{NOT_AN_INTEGER}", 0]
+
+
+@pytest.mark.parametrize("option", ["EX", "px", "EXAT", "PXAT", "KEEPTTL"])
+def test_expiry_is_refused_by_name(option: str) -> None:
+    text = f"!ERR SET with {option.upper()} is not supported yet: keys do not expire here"
+    assert run(KeyValue(), f"SET a 1 {option} 10", "EXISTS a") == [text, 0]
+
+
+def test_value_that_would_grow_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv_commands, "VALUE_BYTES_MAX", 4)
+    refused = "!ERR string exceeds maximum allowed size (proto-max-bulk-len)"
+    assert run(KeyValue(), "APPEND a 1234", "APPEND a 5", "GET a") == [4, refused, b"1234"]
+
+
+@given(st.dictionaries(st.binary(), st.binary(), min_size=1))
+def test_what_is_set_is_what_is_got(pairs: dict[bytes, bytes]) -> None:
+    machine = KeyValue()
+    words = [word for pair in pairs.items() for word in pair]
+    assert machine.apply([encode([b"MSET", *words]), encode([b"MGET", *pairs])], 0) == ["OK", list(pairs.values())]
+
+
+# Failures
+
+
+def _breaks(data: Keyspace, words: Words) -> Outcome:
+    raise ZeroDivisionError(id(data))
+
+
+def _writes_behind_the_back(data: Keyspace, words: Words) -> Outcome:
+    data[words[1]] = b"sneaked in"  # type: ignore[index]
+    return "OK", {}
+
+
+def _eats_memory(data: Keyspace, words: Words) -> Outcome:
+    raise MemoryError
+
+
+def with_command(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
+    row = Command(b"BOOM", function, Access.WRITE, 2, 2, slice(1, 2), "")  # type: ignore[arg-type]
+    monkeypatch.setitem(COMMANDS, b"BOOM", row)
+
+
+def test_command_that_raises_is_a_result_and_the_batch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_command(monkeypatch, _breaks)
+    text = "!ERR internal error: ZeroDivisionError; nothing was changed"
+    assert run(KeyValue(), "SET a 1", "BOOM a", "INCR a") == ["OK", text, 2]
+
+
+def test_command_cannot_change_anything_before_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_command(monkeypatch, _writes_behind_the_back)
+    assert run(KeyValue(), "BOOM a", "EXISTS a")[1] == 0
+
+
+def test_running_out_of_memory_is_no_result_because_other_replicas_may_have_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_command(monkeypatch, _eats_memory)
+    with pytest.raises(MemoryError):
+        run(KeyValue(), "BOOM a")
+
+
+def test_agreed_command_that_does_not_parse_is_a_result_too() -> None:
+    results = KeyValue().apply([b"\xff", encode([b"NOSUCH"]), encode([b"SET", b"a", b"1"])], 0)
+    assert [type(result) for result in results] == [CommandFailed, CommandFailed, str]
+
+
+# Footprints
+
+
+def test_footprint_has_each_key_once_and_writes_hide_reads() -> None:
+    assert footprint("GET a", "MGET a b c", "INCR b", "MSET d 1 e 2", "DEL d f") == Footprint(
+        reads=(b"a", b"c"), writes=(b"b", b"d", b"e", b"f")
+    )
+
+
+@pytest.mark.parametrize("line", ["DBSIZE", "FLUSHALL"])
+def test_command_over_all_keys_is_a_barrier(line: str) -> None:
+    assert footprint("GET a", line) == Footprint(reads=(b"a",), barrier=True)
+
+
+def _sample(command: Command) -> str:
+    """The shortest command on key a with number 1 that may be right."""
+    words = [command.name.decode(), "a", "1"]
+    return " ".join(words[: max(command.words_min, 1)])
+
+
+@pytest.mark.parametrize("left", COMMANDS.values(), ids=lambda command: command.name.decode())
+@pytest.mark.parametrize("right", COMMANDS.values(), ids=lambda command: command.name.decode())
+def test_commands_that_do_not_conflict_give_the_same_in_either_order(left: Command, right: Command) -> None:
+    one, other = _sample(left), _sample(right)
+    if footprints_conflict(footprint(one), footprint(other)):
+        return
+    for before in ((), ("SET a 7",)):
+        forwards, backwards = KeyValue(), KeyValue()
+        run(forwards, *before)
+        run(backwards, *before)
+        assert run(forwards, one, other) == run(backwards, other, one)[::-1]
+        assert forwards.digest() == backwards.digest()
+
+
+def test_two_increments_of_one_key_conflict_because_each_tells_its_place() -> None:
+    assert footprints_conflict(footprint("INCR a"), footprint("INCR a"))
+    assert not footprints_conflict(footprint("INCR a"), footprint("INCR b"))
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (encode([b"NOSUCH"]), "ERR unknown command 'NOSUCH'"),
+        (encode([b"get", b"a"]), "ERR unknown command 'get'"),
+        (encode([]), "ERR unknown command ''"),
+        (encode([b"GET"]), "ERR wrong number of arguments for 'get' command"),
+        (encode([b"GET", b"a", b"b"]), "ERR wrong number of arguments for 'get' command"),
+        (b"", "ERR not an encoded command"),
+        (b"\x93\x01\x02\x03", "ERR not an encoded command"),
+        (encode([b"DBSIZE"]) * 2, "ERR not an encoded command"),
+    ],
+)
+def test_command_that_the_machine_does_not_know_never_reaches_agreement(command: bytes, text: str) -> None:
+    with pytest.raises(CallerFault) as raised:
+        KeyValue().footprint([command])
+    assert str(raised.value).startswith(text)
+
+
+@given(st.binary())
+def test_garbage_is_the_callers_fault_or_a_command(garbage: bytes) -> None:
+    try:
+        KeyValue().footprint([garbage])
+    except CallerFault:
+        assert isinstance(KeyValue().apply([garbage], 0)[0], CommandFailed)
+
+
+# Digests
+
+
+def test_digest_forgets_the_order_of_writes_but_not_a_bit_of_the_state() -> None:
+    stories = (("MSET a 1 b 2",), ("SET b 2", "SET c 3", "SET a 1", "DEL c"), ("SET a 1", "SET b 1", "INCR b"))
+    digests: set[bytes] = set()
+    for story in stories:
+        machine = KeyValue()
+        run(machine, *story)
+        digests.add(machine.digest())
+    assert len(digests) == 1
+    assert {len(digest) for digest in digests} == {32}
+
+
+@given(
+    st.dictionaries(st.binary(max_size=3), st.binary(max_size=3)),
+    st.dictionaries(st.binary(max_size=3), st.binary(max_size=3)),
+)
+def test_digests_are_equal_exactly_when_states_are(one: dict[bytes, bytes], other: dict[bytes, bytes]) -> None:
+    assert (_digest_of(one) == _digest_of(other)) == (one == other)
+
+
+def test_digest_tells_a_thousandth_key_from_a_thousand_and_first() -> None:
+    numbers = {b"%d" % number: b"" for number in range(2000)}
+    assert _digest_of(numbers) != _digest_of({**numbers, b"1999": b"x"})
+
+
+def _digest_of(pairs: dict[bytes, bytes]) -> bytes:
+    machine = KeyValue()
+    machine.apply([encode([b"SET", key, value]) for key, value in pairs.items()], 0)
+    return machine.digest()
+
+
+def test_digest_does_not_depend_on_the_hash_seed() -> None:
+    program = (
+        "from pydsm.machines.kv import KeyValue, encode; machine = KeyValue(); "
+        "machine.apply([encode([b'SET', b'%d' % n, b'v']) for n in range(100)], 0); print(machine.digest().hex())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1

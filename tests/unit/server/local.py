@@ -1,0 +1,103 @@
+"""A Redis port in front of a machine of this process, whose answers a test may hold back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from pydsm.core.faults import CallerFault
+from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import KeyValue
+from pydsm.runtime.batching import Answer, Reply
+from pydsm.server.limits import RespLimits
+from pydsm.server.resp import RespServer
+
+
+class LocalAgreement:
+    """A `Submit` that agrees with itself: what is submitted in one turn of the loop is one batch."""
+
+    def __init__(self) -> None:
+        self.machine = KeyValue()
+        self.waiting: list[tuple[bytes, Reply]] = []
+        self.holding = False
+        self.refusal: Answer | None = None
+
+    def __call__(self, command: bytes, reply: Reply) -> None:
+        if self.refusal is not None:
+            reply(self.refusal)
+            return
+        try:
+            self.machine.footprint([command])
+        except CallerFault as fault:
+            reply(CommandFailed(str(fault)))
+            return
+        if not self.waiting and not self.holding:
+            asyncio.get_running_loop().call_soon(self.release)
+        self.waiting.append((command, reply))
+
+    def release(self) -> None:
+        """Execute what was submitted in its order, and answer it in the opposite one."""
+        batch, self.waiting = self.waiting, []
+        results = self.machine.apply([command for command, _ in batch], 0)
+        for (_, reply), result in zip(reversed(batch), reversed(results), strict=True):
+            reply(result)
+
+
+@asynccontextmanager
+async def serving(
+    agreement: LocalAgreement | None = None, limits: RespLimits | None = None
+) -> AsyncIterator[RespServer]:
+    """A started server on a free port; everything closed at the end."""
+    server = RespServer(agreement or LocalAgreement(), lambda: {"name": "alone", "executed": "7"}, limits)
+    await server.start("127.0.0.1", 0)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+class Wire:
+    """A client that sees bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        """Without waiting."""
+        self.writer.write(data)
+
+    async def receive(self, expected: bytes) -> None:
+        """Fail unless exactly these bytes come next."""
+        async with asyncio.timeout(10):
+            got = bytearray()
+            while len(got) < len(expected):
+                more = await self.reader.read(len(expected) - len(got))
+                if not more:
+                    break
+                got += more
+        assert bytes(got) == expected
+
+    async def ask(self, command: bytes, expected: bytes) -> None:
+        """Send an inline command and expect a reply."""
+        self.send(command + b"\r\n")
+        await self.receive(expected)
+
+    async def rest(self) -> bytes:
+        """What comes until the server closes."""
+        async with asyncio.timeout(10):
+            return await self.reader.read()
+
+
+@asynccontextmanager
+async def connected(server: RespServer) -> AsyncIterator[Wire]:
+    """One client."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    try:
+        yield Wire(reader, writer)
+    finally:
+        writer.close()
+
+
+def array(*words: bytes) -> bytes:
+    """A command as client libraries send it."""
+    return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)

@@ -1,0 +1,194 @@
+"""One connection: replies in order whatever comes back when, and bounds on what a client can make the server hold."""
+
+import asyncio
+import socket
+
+import pytest
+
+from pydsm.runtime.batching import Aborted, Overloaded
+from pydsm.server.limits import RespLimits
+from tests.unit.server.local import LocalAgreement, array, connected, serving
+from tests.waiting import eventually
+
+
+async def test_replies_come_in_the_order_of_the_commands() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server, connected(server) as client:
+        client.send(b"INCR a\r\nPING\r\nINCR a\r\nNOSUCH\r\nGET\r\nINCR a\r\n")
+        await eventually(lambda: len(agreement.waiting) == 3, "all are submitted")
+        agreement.release()
+        await client.receive(
+            b":1\r\n+PONG\r\n:2\r\n-ERR unknown command 'NOSUCH', with args beginning with: \r\n"
+            b"-ERR wrong number of arguments for 'get' command\r\n:3\r\n"
+        )
+
+
+async def test_deep_pipeline_is_answered_whole() -> None:
+    async with serving() as server, connected(server) as client:
+        client.send(array(b"INCR", b"a") * 5000)
+        await client.receive(b"".join(b":%d\r\n" % number for number in range(1, 5001)))
+
+
+async def test_command_split_anywhere_is_executed_once() -> None:
+    async with serving() as server, connected(server) as client:
+        for byte in array(b"APPEND", b"a", b"xyz"):
+            client.send(bytes([byte]))
+            await client.writer.drain()
+        await client.receive(b":3\r\n")
+        await client.ask(b"GET a", b"$3\r\nxyz\r\n")
+
+
+async def test_refusals_of_agreement_are_told() -> None:
+    agreement = LocalAgreement()
+    async with serving(agreement) as server, connected(server) as client:
+        for refusal in (Aborted("five nops"), Overloaded("full")):
+            agreement.refusal = refusal
+            client.send(b"INCR a\r\nPING\r\n")
+            said = await client.reader.readline()
+            assert said.startswith(b"-TRYAGAIN ")
+            assert b"not executed" in said
+            await client.receive(b"+PONG\r\n")
+
+
+async def test_protocol_error_is_told_after_everything_due_and_ends_the_connection() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server, connected(server) as client:
+        client.send(b"INCR a\r\n*1\r\nPING\r\nPING\r\n")
+        await eventually(lambda: len(agreement.waiting) == 1, "the good command is submitted")
+        agreement.release()
+        assert await client.rest() == b":1\r\n-ERR Protocol error: expected '$', got 'P'\r\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"*1\r\n$11\r\n", b"invalid bulk length"),
+        (b"*4\r\n", b"invalid multibulk length"),
+        (b"P" * 51, b"too big inline request"),
+        (b"*3\r\n$9\r\n123456789\r\n$9\r\n123456789\r\n", b"a command has more than 25 bytes"),
+    ],
+)
+async def test_each_limit_is_told_and_ends_the_connection(data: bytes, text: bytes) -> None:
+    limits = RespLimits(bulk_bytes_max=10, arguments_max=3, query_buffer_bytes_max=25, line_bytes_max=50)
+    async with serving(limits=limits) as server, connected(server) as client:
+        client.send(data)
+        assert await client.rest() == b"-ERR Protocol error: " + text + b"\r\n"
+
+
+async def test_client_with_too_many_unanswered_commands_is_not_read_from() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement, RespLimits(unanswered_commands_max=10)) as server, connected(server) as client:
+        client.send(b"INCR a\r\n" * 25)
+        await eventually(lambda: len(agreement.waiting) == 10, "as many as allowed are submitted")
+        async with connected(server) as other:
+            await other.ask(b"PING", b"+PONG\r\n")
+        assert len(agreement.waiting) == 10
+        agreement.release()
+        await eventually(lambda: len(agreement.waiting) == 10, "the next ten follow")
+        agreement.holding = False
+        agreement.release()
+        await client.receive(b"".join(b":%d\r\n" % number for number in range(1, 26)))
+
+
+async def test_client_that_does_not_read_is_not_written_to_without_bound_nor_read_from() -> None:
+    limits = RespLimits(write_buffer_bytes_max=100_000, unanswered_commands_max=50)
+    agreement = LocalAgreement()
+    value = b"x" * 1_000_000
+    loop = asyncio.get_running_loop()
+    async with serving(agreement, limits) as server, connected(server) as other:
+        other.send(array(b"SET", b"a", value))
+        await other.receive(b"+OK\r\n")
+        with socket.create_connection(("127.0.0.1", server.port)) as lazy:
+            lazy.setblocking(False)
+            await loop.sock_sendall(lazy, array(b"GET", b"a") * 40 + array(b"SET", b"done", b"yes"))
+            await eventually(lambda: len(server.connections()) == 2, "it is served")
+            connection = server.connections()[1]
+            await eventually(lambda: connection.write_paused, "the server notices")
+            await other.ask(b"PING", b"+PONG\r\n")
+            assert connection.buffered_bytes < 3 * len(value)
+            got = 0
+            expected = 40 * len(b"$1000000\r\n%b\r\n" % value) + len(b"+OK\r\n")
+            async with asyncio.timeout(20):
+                while got < expected:
+                    got += len(await loop.sock_recv(lazy, 1 << 20))
+            assert got == expected
+            await other.ask(b"GET done", b"$3\r\nyes\r\n")
+
+
+async def test_client_that_takes_nothing_for_too_long_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
+    limits = RespLimits(write_buffer_bytes_max=1000, unread_seconds_max=0.02)
+    async with serving(limits=limits) as server, connected(server) as other:
+        other.send(array(b"SET", b"a", b"x" * 8_000_000))
+        await other.receive(b"+OK\r\n")
+        with socket.create_connection(("127.0.0.1", server.port)) as lazy:
+            lazy.sendall(array(b"GET", b"a") * 4)
+            await eventually(lambda: len(server.sessions()) == 2, "it is served")
+            await eventually(lambda: len(server.sessions()) == 1, "it is disconnected")
+    assert "bytes in 0.02 s; disconnected" in caplog.text
+
+
+@pytest.mark.parametrize("head", [b"POST / HTTP/1.1\r\n", b"FOO / HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
+async def test_web_page_cannot_make_a_browser_write(head: bytes) -> None:
+    async with serving() as server, connected(server) as client, connected(server) as other:
+        client.send(head + b"Content-Length: 9\r\n\r\nSET a 1\r\n")
+        await eventually(lambda: len(server.sessions()) == 1, "it is disconnected")
+        await other.ask(b"EXISTS a", b":0\r\n")
+
+
+async def test_client_that_has_said_all_still_gets_its_answers() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server, connected(server) as client:
+        client.send(b"INCR a\r\nINCR a\r\nINC")
+        client.writer.write_eof()
+        await eventually(lambda: len(agreement.waiting) == 2, "both are submitted")
+        agreement.release()
+        assert await client.rest() == b":1\r\n:2\r\n"
+
+
+async def test_client_that_leaves_before_its_answers_harms_nobody() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server, connected(server) as other:
+        await other.ask(b"PING", b"+PONG\r\n")
+        async with connected(server) as client:
+            client.send(b"INCR a\r\n")
+            await eventually(lambda: len(agreement.waiting) == 1, "it is submitted")
+        agreement.release()
+        agreement.holding = False
+        await eventually(lambda: len(server.sessions()) == 1, "it is gone")
+        await other.ask(b"GET a", b"$1\r\n1\r\n")
+
+
+async def test_client_too_many_is_told_so() -> None:
+    async with serving(limits=RespLimits(connections_max=1)) as server:
+        async with connected(server) as first:
+            await first.ask(b"PING", b"+PONG\r\n")
+            async with connected(server) as second:
+                assert await second.rest() == b"-ERR max number of clients reached\r\n"
+            await first.ask(b"PING", b"+PONG\r\n")
+        await eventually(lambda: not server.sessions(), "the first is gone")
+        async with connected(server) as third:
+            await third.ask(b"PING", b"+PONG\r\n")
+
+
+async def test_stop_sends_what_is_answered_and_disconnects() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server, connected(server) as client:
+        client.send(b"INCR a\r\nINCR a\r\n")
+        await eventually(lambda: len(agreement.waiting) == 2, "both are submitted")
+        _, reply = agreement.waiting[0]
+        reply(1)
+        await server.stop()
+        assert await client.rest() == b":1\r\n"
+        await server.stop()
+
+
+async def test_port_in_use_is_told_by_the_operating_system() -> None:
+    async with serving() as server, serving() as other:
+        with pytest.raises(OSError, match="in use"):
+            await type(other)(LocalAgreement(), dict).start("127.0.0.1", server.port)

@@ -1,0 +1,141 @@
+"""Commands from bytes: the same however they are split, within limits, and nothing but ProtocolError for garbage."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydsm.server.limits import RespLimits
+from pydsm.server.parser import ProtocolError, RequestParser, split_line
+from tests.unit.server.local import array
+
+SMALL = RespLimits(bulk_bytes_max=100, arguments_max=10, query_buffer_bytes_max=400, line_bytes_max=50)
+
+commands = st.lists(st.lists(st.binary(max_size=20), min_size=1, max_size=5), max_size=8)
+
+
+def parse(*pieces: bytes, limits: RespLimits = SMALL, at_once: int = 1000) -> list[list[bytes]]:
+    """All commands in these pieces, each piece arriving alone."""
+    parser, found = RequestParser(limits), list[list[bytes]]()
+    for piece in pieces:
+        parser.feed(piece)
+        while taken := parser.take(at_once):
+            assert len(taken) <= at_once
+            found += [list(words) for words in taken]
+    return found
+
+
+def cut(stream: bytes, places: list[int]) -> list[bytes]:
+    """The stream in pieces."""
+    edges = [0, *sorted(place % (len(stream) + 1) for place in places), len(stream)]
+    return [stream[start:end] for start, end in itertools.pairwise(edges)]
+
+
+@given(commands, st.lists(st.integers(min_value=0)), st.integers(1, 3))
+def test_any_split_gives_the_same_commands(sent: list[list[bytes]], places: list[int], at_once: int) -> None:
+    stream = b"".join(array(*words) for words in sent)
+    assert parse(*cut(stream, places), at_once=at_once) == sent
+
+
+@given(commands)
+def test_byte_by_byte_gives_the_same_commands(sent: list[list[bytes]]) -> None:
+    stream = b"".join(array(*words) for words in sent)
+    assert parse(*(stream[place : place + 1] for place in range(len(stream)))) == sent
+
+
+morsels = [b"*", b"$", b"\r\n", b"\n", b"\r", b"1", b"2", b"-1", b"0", b"9" * 12, b"GET", b'"', b"'", b" ", b"\\"]
+soup = st.lists(st.sampled_from(morsels) | st.binary(max_size=3), max_size=40).map(b"".join)
+
+
+@given(soup, st.lists(st.integers(min_value=0), max_size=10))
+def test_garbage_gives_the_same_however_split_and_raises_nothing_but_protocol_errors(
+    garbage: bytes, places: list[int]
+) -> None:
+    def outcome(*pieces: bytes) -> tuple[list[list[bytes]], str]:
+        parser, found = RequestParser(SMALL), list[list[bytes]]()
+        try:
+            for piece in pieces:
+                parser.feed(piece)
+                while taken := parser.take(5):
+                    found += [list(words) for words in taken]
+        except ProtocolError as error:
+            return found, str(error)
+        return found, ""
+
+    assert outcome(*cut(garbage, places))[0] == outcome(garbage)[0]
+    if len(garbage) <= SMALL.line_bytes_max:
+        assert outcome(*cut(garbage, places)) == outcome(garbage)
+
+
+def test_lines_and_arrays_mix_and_empty_commands_are_nothing() -> None:
+    stream = b"PING\r\n\r\n" + array(b"GET", b"a") + b"*0\r\n*-1\r\n \t\r\nGET\tb \n"
+    assert parse(stream) == [[b"PING"], [b"GET", b"a"], [b"GET", b"b"]]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'SET a "b c"', [b"SET", b"a", b"b c"]),
+        (b"SET a 'b c' ", [b"SET", b"a", b"b c"]),
+        (rb'"\x41\x4a\n\r\t\b\a\q\"\\"', [b'AJ\n\r\t\b\aq"\\']),
+        (rb"'\x41\'\n'", [rb"\x41'\n"]),
+        (b"\"\" ''", [b"", b""]),
+        (b"a\"b c\" d'e'", [b"ab c", b"de"]),
+        (b"", []),
+    ],
+)
+def test_line_may_quote_as_in_redis(line: bytes, words: list[bytes]) -> None:
+    assert list(split_line(line)) == words
+
+
+@pytest.mark.parametrize("line", [b'"a', b"'a", b"'a\\'", b'"a\\"', b"'a'b", b'"a""b"', b"a'", b'a"b', b'a"b"c'])
+def test_line_with_open_quotes_is_refused(line: bytes) -> None:
+    with pytest.raises(ProtocolError, match=r"^Protocol error: unbalanced quotes in request$"):
+        split_line(line)
+
+
+@pytest.mark.parametrize(
+    ("stream", "text"),
+    [
+        (b"*x\r\n", "invalid multibulk length"),
+        (b"*11\r\n", "invalid multibulk length"),
+        (b"*1 \r\n", "invalid multibulk length"),
+        (b"*9999999999999999999999\r\n", "invalid multibulk length"),
+        (b"*1\r\nxx\r\n", "expected '$', got 'x'"),
+        (b"*1\r\n\r\n", "expected '$', got ' '"),
+        (b"*1\r\n$-1\r\n", "invalid bulk length"),
+        (b"*1\r\n$101\r\n", "invalid bulk length"),
+        (b"*1\r\n$" + b"9" * 40 + b"\r\n", "invalid bulk length"),
+        (b"*1\r\n$" + b"1" * 50, "too big bulk count string"),
+        (b"*" + b"1" * 50, "too big mbulk count string"),
+        (b"P" * 51, "too big inline request"),
+        (b"P" * 51 + b"\r\n", "too big inline request"),
+        (b"*5\r\n" + b"$90\r\n%b\r\n" % (b"x" * 90) * 5, "a command has more than 400 bytes"),
+    ],
+)
+def test_what_breaks_the_protocol_is_told_in_the_words_of_redis(stream: bytes, text: str) -> None:
+    with pytest.raises(ProtocolError) as raised:
+        parse(stream)
+    assert str(raised.value) == f"Protocol error: {text}"
+
+
+def test_good_commands_before_a_bad_one_are_given_first() -> None:
+    parser = RequestParser(SMALL)
+    parser.feed(array(b"PING") + b"*x\r\n")
+    assert parser.take(10) == [[b"PING"]]
+    with pytest.raises(ProtocolError):
+        parser.take(10)
+
+
+def test_everything_up_to_the_limits_is_taken() -> None:
+    assert parse(array(b"x" * 100)) == [[b"x" * 100]]
+    assert parse(array(*[b"x"] * 10)) == [[b"x"] * 10]
+    assert parse(b"P" * 48 + b"\r\n") == [[b"P" * 48]]
+
+
+def test_command_too_long_is_refused_before_its_bytes_are_awaited() -> None:
+    parser = RequestParser(SMALL)
+    parser.feed(b"*5\r\n" + b"$90\r\n%b\r\n" % (b"x" * 90) * 4 + b"$90\r\n")
+    with pytest.raises(ProtocolError, match="more than 400 bytes"):
+        parser.take(1)
