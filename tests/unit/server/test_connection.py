@@ -127,7 +127,7 @@ async def test_client_that_takes_nothing_for_too_long_is_disconnected(caplog: py
             lazy.sendall(array(b"GET", b"a") * 4)
             await eventually(lambda: len(server.sessions()) == 2, "it is served")
             await eventually(lambda: len(server.sessions()) == 1, "it is disconnected")
-    assert "bytes in 0.02 s; disconnected" in caplog.text
+    assert "bytes of answers in 0.02 s; disconnected" in caplog.text
 
 
 @pytest.mark.parametrize("head", [b"POST / HTTP/1.1\r\n", b"FOO / HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
