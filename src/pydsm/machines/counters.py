@@ -11,7 +11,7 @@ import msgspec
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
-from pydsm.machines.base import Result
+from pydsm.machines.base import CommandFailed, Result
 
 _ADDITIONS = b"add"
 _DIGEST_BYTES = 32
@@ -60,14 +60,18 @@ class Counters:
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         """See `StateMachine`."""
-        return [self._execute(command) for command in map(_parse, commands)]
+        return [self._execute(command) for command in commands]
 
     def digest(self) -> bytes:
         """See `StateMachine`."""
         written = [(counter, str(total)) for counter, total in sorted(self._sums.items())]
         return hashlib.blake2b(_encode(written), digest_size=_DIGEST_BYTES).digest()
 
-    def _execute(self, command: Add | Read) -> Result:
+    def _execute(self, encoded: bytes) -> Result:
+        try:
+            command = _parse(encoded)
+        except CallerFault as fault:
+            return CommandFailed(str(fault))
         total = self._sums.get(command.counter, 0)
         if isinstance(command, Read):
             return total

@@ -27,8 +27,8 @@ class Port(Surroundings, Protocol):
 
     submit: Submit
 
-    def opened(self, connection: "Connection") -> Session | None:
-        """A new connection's session; None when there are too many."""
+    def opened(self, connection: "Connection") -> Session | CommandFailed:
+        """A new connection's session, or why it gets none."""
         ...
 
     def closed(self, connection: "Connection") -> None:
@@ -102,9 +102,9 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
         self._notice_vanished_clients()
         session = self._port.opened(self)
-        if session is None:
+        if isinstance(session, CommandFailed):
             self._leaving = True
-            self._transport.write(error_line("ERR max number of clients reached"))
+            self._transport.write(error_line(session.message))
             self._transport.close()
         else:
             self.session = session

@@ -18,7 +18,6 @@ class ProtocolError(PeerFault):
 
 
 _LENGTH = re.compile(rb"0|-?[1-9][0-9]{0,17}")
-_LENGTH_DIGITS_MAX = 18
 _STAR, _DOLLAR = b"*"[0], b"$"[0]
 _LINE_END = b"\r\n"
 
@@ -27,6 +26,13 @@ _LINE_WORD = re.compile(
     re.DOTALL,
 )
 """A word of a line and the space behind it: bare up to where quotes open, which must close where the word ends."""
+
+_PLAIN_BULK_BYTES_MAX = 1024
+_PLAIN_WORDS_MAX = 64
+_PLAIN_WINDOW_BYTES = 1 << 16
+_PLAIN_LINES_PER_COMMAND = 8
+_BULK_HEADS = tuple(b"$%d" % length for length in range(_PLAIN_BULK_BYTES_MAX + 1))
+_ARRAY_HEADS = {b"*%d" % count: count for count in range(1, _PLAIN_WORDS_MAX + 1)}
 
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
@@ -37,6 +43,11 @@ class RequestParser:
 
     def __init__(self, limits: RespLimits) -> None:
         self._limits = limits
+        self._may_be_plain = (
+            limits.bulk_bytes_max >= _PLAIN_BULK_BYTES_MAX
+            and limits.arguments_max >= _PLAIN_WORDS_MAX
+            and limits.query_buffer_bytes_max >= 2 * _PLAIN_WORDS_MAX * _PLAIN_BULK_BYTES_MAX
+        )
         self._buffer = b""
         self._start = 0
         self._fresh: list[bytes] = []
@@ -58,7 +69,7 @@ class RequestParser:
         the call after that raises.
         """
         self._join()
-        commands: list[Words] = []
+        commands = self._plain(commands_max)
         try:
             while len(commands) < commands_max:
                 words = self._next()
@@ -82,6 +93,22 @@ class RequestParser:
             self._fresh.clear()
             self._fresh_bytes = 0
             self._wanted_bytes = 0
+
+    def _plain(self, commands_max: int) -> list[Words]:
+        """The next commands as far as they are plain: arrays of a few short words without line ends in them.
+
+        Nearly all are, and take a third of the time when whole windows of them are split into lines at once. What is
+        not plain ends this, and is left to `_next`.
+        """
+        commands: list[Words] = []
+        progress = self._may_be_plain and not self._words_missing
+        while progress and len(commands) < commands_max:
+            window = self._buffer[self._start : self._start + _PLAIN_WINDOW_BYTES]
+            lines = window.split(_LINE_END, _PLAIN_LINES_PER_COMMAND * (commands_max - len(commands)))
+            taken = _take_plain(lines, commands, commands_max)
+            self._start += sum(map(len, lines[:taken])) + len(_LINE_END) * taken
+            progress = taken > 0
+        return commands
 
     def _next(self) -> Words | None:
         """The next command, without words if it is empty; None while it is incomplete."""
@@ -150,12 +177,33 @@ class RequestParser:
             raise ProtocolError(f"Protocol error: {complaint}")
 
 
+def _take_plain(lines: list[bytes], commands: list[Words], commands_max: int) -> int:
+    """Add plain commands to `commands`; how many lines they were. The last line is not known to be complete."""
+    place, last = 0, len(lines) - 1
+    while len(commands) < commands_max:
+        count = _ARRAY_HEADS.get(lines[place])
+        if count is None:
+            break
+        end = place + 1 + 2 * count
+        if end > last:
+            break
+        words = lines[place + 2 : end : 2]
+        try:
+            if lines[place + 1 : end : 2] != [_BULK_HEADS[len(word)] for word in words]:
+                break
+        except IndexError:
+            break
+        commands.append(words)
+        place = end
+    return place
+
+
 def _bulk_length(buffer: bytes, start: int, end: int, bulk_bytes_max: int) -> int:
     if buffer[start] != _DOLLAR:
         found = chr(buffer[start]) if 32 < buffer[start] < 127 else " "
         raise ProtocolError(f"Protocol error: expected '$', got '{found}'")
     line = buffer[start + 1 : end]
-    length = int(line) if line.isdigit() and len(line) <= _LENGTH_DIGITS_MAX else -1
+    length = int(line) if _LENGTH.fullmatch(line) else -1
     if not 0 <= length <= bulk_bytes_max:
         raise ProtocolError("Protocol error: invalid bulk length")
     return length

@@ -8,6 +8,7 @@ import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 
+from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import Submit
 from pydsm.server.connection import Connection
 from pydsm.server.limits import RespLimits
@@ -75,10 +76,12 @@ class RespServer:
         """See `Surroundings`."""
         return asyncio.get_running_loop().time()
 
-    def opened(self, connection: Connection) -> Session | None:
+    def opened(self, connection: Connection) -> Session | CommandFailed:
         """See `Port`."""
-        if self._server is None or len(self._connections) >= self.limits.connections_max:
-            return None
+        if self._server is None:
+            return CommandFailed("ERR this replica is stopping; connect to another")
+        if len(self._connections) >= self.limits.connections_max:
+            return CommandFailed("ERR max number of clients reached")
         peer, here = connection.addresses()
         now = self.now_seconds()
         session = Session(next(self._ids), peer, here, now, last_seconds=now)

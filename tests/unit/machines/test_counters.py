@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydsm.core.conflicts import footprints_conflict
 from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
-from pydsm.machines.base import StateMachine
+from pydsm.machines.base import CommandFailed, StateMachine
 from pydsm.machines.counters import Add, Counters, Read, encode
 
 commands = st.one_of(
@@ -72,3 +72,4 @@ def test_amount_beyond_64_bits_is_the_callers_fault() -> None:
 def test_garbage_is_the_callers_fault(garbage: bytes) -> None:
     with pytest.raises(CallerFault, match="not a command of the counters"):
         Counters().footprint([garbage])
+    assert isinstance(Counters().apply([garbage], 0)[0], CommandFailed)

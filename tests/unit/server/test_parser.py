@@ -52,8 +52,8 @@ soup = st.lists(st.sampled_from(morsels) | st.binary(max_size=3), max_size=40).m
 def test_garbage_gives_the_same_however_split_and_raises_nothing_but_protocol_errors(
     garbage: bytes, places: list[int]
 ) -> None:
-    def outcome(*pieces: bytes) -> tuple[list[list[bytes]], str]:
-        parser, found = RequestParser(SMALL), list[list[bytes]]()
+    def outcome(*pieces: bytes, limits: RespLimits = SMALL) -> tuple[list[list[bytes]], str]:
+        parser, found = RequestParser(limits), list[list[bytes]]()
         try:
             for piece in pieces:
                 parser.feed(piece)
@@ -64,8 +64,29 @@ def test_garbage_gives_the_same_however_split_and_raises_nothing_but_protocol_er
         return found, ""
 
     assert outcome(*cut(garbage, places))[0] == outcome(garbage)[0]
+    assert outcome(*cut(garbage, places), limits=RespLimits()) == outcome(garbage, limits=RespLimits())
     if len(garbage) <= SMALL.line_bytes_max:
         assert outcome(*cut(garbage, places)) == outcome(garbage)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([b"", b"x", b"a\r\nb", b"\r\n", b"$1", b"y" * 1024, b"z" * 1025]), min_size=1)),
+    st.lists(st.integers(min_value=0), max_size=5),
+    st.integers(1, 100),
+)
+def test_long_words_and_line_ends_inside_words_are_taken_too(
+    sent: list[list[bytes]], places: list[int], at_once: int
+) -> None:
+    stream = b"".join(array(*words) for words in sent)
+    assert parse(*cut(stream, places), limits=RespLimits(), at_once=at_once) == sent
+
+
+@pytest.mark.parametrize("words", [1, 63, 64, 65, 5000])
+def test_commands_of_any_number_of_words_follow_each_other(words: int) -> None:
+    sent = [[b"word"] * words] * 3
+    stream = b"".join(array(*command) for command in sent)
+    assert parse(stream, limits=RespLimits()) == sent
+    assert parse(stream, limits=RespLimits(), at_once=1) == sent
 
 
 def test_lines_and_arrays_mix_and_empty_commands_are_nothing() -> None:
