@@ -29,6 +29,14 @@ class Packet:
         """Whether the message is of one of these kinds."""
         return isinstance(self.message, kinds)
 
+    def about(self, id: InstanceId) -> bool:
+        """Whether the message is about this instance."""
+        return getattr(self.message, "id", None) == id
+
+    def among(self, *replicas: int) -> bool:
+        """Whether sender and receiver are both of these."""
+        return self.sender in replicas and self.to in replicas
+
 
 class Host(Driven):
     """A replica in a world: what it sends becomes packets, and while it is down nothing reaches it."""
@@ -93,6 +101,12 @@ class World:
             host.performer.pump()
             return proposed
         return None
+
+    def recover(self, replica: int, id: InstanceId) -> None:
+        """Let a replica begin to recover an instance now, without waiting for its patience to end."""
+        host = self.hosts[replica]
+        host.replica._recoverer.recover(id)
+        host.performer.pump()
 
     def deliver(self, packet: Packet) -> None:
         """The packet arrives; where nobody is up it is lost."""

@@ -1,7 +1,272 @@
-"""Sentences of PROTOCOL section 6 that bind the core: durable before visible, and what a restart may not do."""
+"""Sentences of PROTOCOL section 6 that bind the core: durable before visible, and what a restart may not do.
 
-from tests.unit.core.helpers import at, writing
+Disks here hold back until they are told to finish, so a message that leaves too early is seen to do so.
+"""
+
+import pytest
+
+from pydsm.core.effects import ReservationRecord
+from pydsm.core.ids import InstanceId
+from pydsm.core.messages import (
+    NOP,
+    Accept,
+    AcceptOk,
+    Commit,
+    Message,
+    PreAccept,
+    PreAcceptOk,
+    Prepare,
+    PrepareOk,
+    Validate,
+    ValidateOk,
+)
+from pydsm.core.status import Status
+from tests.unit.core.helpers import Driven, at, ballot, pre_accepted, writing
 from tests.worlds import World
+
+A, B = writing("key", name="a"), writing("key", name="b")
+ID = at(0, 1)
+NONE = (0, 0, 0)
+
+
+def reserved_up_to(driven: Driven) -> int:
+    return max((one.up_to for one in driven.disk.load() if isinstance(one, ReservationRecord)), default=0)
+
+
+# What is on disk before something leaves
+
+
+@pytest.mark.parametrize(
+    ("earlier", "question", "answer"),
+    [
+        ([], PreAccept(ID, A, NONE), PreAcceptOk),
+        ([], Accept(ID, ballot(0, 0), A, NONE), AcceptOk),
+        ([], Prepare(ID, ballot(1, 0)), PrepareOk),
+        ([Prepare(ID, ballot(1, 0))], Validate(ID, ballot(1, 0), A, NONE), ValidateOk),
+    ],
+    ids=["PreAcceptOk", "AcceptOk", "PrepareOk", "ValidateOk"],
+)
+def test_an_answer_leaves_when_the_state_that_it_reports_is_on_disk(
+    earlier: list[Message], question: Message, answer: type[Message]
+) -> None:
+    """ "PreAcceptOk, AcceptOk, PrepareOk, ValidateOk | the instance state that it reports" """
+    replica = Driven(1, 3)
+    replica.receive(0, *earlier)
+    replica.take()
+    replica.disk.holding = True
+    replica.receive(0, question, question)
+    assert replica.take() == []
+    replica.disk.finish()
+    assert [type(message) for _, message in replica.take()] == [answer, answer]
+    assert replica.disk.record(ID) == replica.replica.instances[ID].record()
+
+
+def test_an_answer_that_was_held_back_when_power_failed_was_never_given() -> None:
+    """A replica that forgot a PreAccept has not told anybody of it, so it may answer anew."""
+    replica = Driven(1, 3)
+    replica.disk.holding = True
+    replica.receive(0, PreAccept(ID, A, NONE))
+    replica.restart()
+    assert (replica.take(), replica.replica.known) == ([], NONE)
+
+
+def test_a_leaders_own_vote_in_accept_counts_when_its_accepted_state_is_on_disk() -> None:
+    """ "a leader's own vote in Accept | its accepted state" """
+    leader = Driven(0, 3)
+    leader.propose(A)
+    leader.receive(1, PreAcceptOk(ID, (0, 4, 0)))
+    leader.disk.holding = True
+    leader.receive(2, PreAcceptOk(ID, (0, 0, 7)))
+    leader.receive(1, AcceptOk(ID, ballot(0, 0)))
+    assert not leader.replica.instances[ID].decided
+    leader.disk.finish()
+    record = leader.disk.record(ID)
+    assert record is not None
+    assert record.status >= Status.ACCEPTED
+    assert leader.replica.instances[ID].decided
+
+
+def test_a_fast_commit_its_execution_and_its_reply_wait_for_the_committed_value() -> None:
+    """ "a fast-path Commit, its execution and its reply | the committed value at the leader" """
+    leader = Driven(0, 3)
+    leader.propose(A)
+    leader.take()
+    leader.disk.holding = True
+    leader.receive(1, PreAcceptOk(ID, NONE))
+    leader.receive(2, Prepare(ID, ballot(1, 2)))
+    assert (leader.take(), leader.executed) == ([], [])
+    leader.disk.finish()
+    record = leader.disk.record(ID)
+    assert record is not None
+    assert record.status is Status.COMMITTED
+    assert {type(message) for _, message in leader.take()} == {Commit}
+    assert leader.executed_ids == [ID]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_command_that_a_client_saw_succeed_survives_its_leaders_crash(written: bool) -> None:
+    """ "otherwise a restarted leader would answer Prepare as "pre-accepted", rule 3 would pick nop" """
+    world = World(3)
+    world.propose(0, A)
+    world.deliver_all(lambda packet: packet.is_a(PreAccept))
+    world.hosts[0].disk.holding = True
+    world.deliver_all(lambda packet: packet.is_a(PreAcceptOk))
+    seen = bool(world.hosts[0].executed)
+    world.crash(0, after_write=written)
+    world.restart(0)
+    world.recover(1, ID)
+    world.deliver_all(lambda packet: packet.among(0, 1))
+    world.heal()
+    assert not seen
+    assert world.hosts[1].executed_ids == ([ID] if written else [])
+
+
+def test_the_first_pre_accept_of_an_index_waits_for_a_reservation_that_covers_it() -> None:
+    """ "the first PreAccept of an index | a reservation that covers the index" """
+    leader = Driven(0, 3, reservation_block=4)
+    leader.disk.holding = True
+    for place in range(40):
+        leader.propose(writing(str(place)))
+        for _, request in leader.take_only(PreAccept):
+            assert request.id.index <= reserved_up_to(leader)
+        if place % 3 == 0:
+            leader.disk.finish()
+            for _, request in leader.take_only(PreAccept):
+                assert request.id.index <= reserved_up_to(leader)
+
+
+def test_a_pre_accept_may_leave_while_its_own_write_is_under_way_and_its_vote_counts_afterwards() -> None:
+    """ "A leader's PreAccept may leave while its own write is under way; its vote counts when that is done." """
+    leader = Driven(0, 3)
+    leader.propose(writing("first"))
+    leader.take()
+    leader.disk.holding = True
+    id = leader.propose(A)
+    assert len(leader.take_only(PreAccept)) == 2
+    leader.receive(1, PreAcceptOk(id, NONE))
+    assert not leader.replica.instances[id].decided
+    leader.disk.finish()
+    assert leader.replica.instances[id].decided
+
+
+def test_commits_learnt_from_others_cost_no_write_of_their_own() -> None:
+    """ "Commits learnt from others may be written lazily." """
+    replica = Driven(1, 3)
+    replica.receive(0, Commit(ID, A, NONE))
+    assert (replica.disk.writes, replica.executed_ids) == (0, [ID])
+    replica.receive(2, PreAccept(at(2, 1), B, (1, 0, 0)))
+    record = replica.disk.record(ID)
+    assert record is not None
+    assert (replica.disk.writes, record.status) == (1, Status.COMMITTED)
+
+
+# Restarts
+
+
+@pytest.mark.parametrize("crash_after", range(12))
+def test_a_restarted_leader_never_uses_an_index_twice(crash_after: int) -> None:
+    """ "a restarted leader never uses one twice", wherever between its writes it died."""
+    leader = Driven(0, 3, reservation_block=4)
+    leader.disk.holding = True
+    told: list[InstanceId] = []
+    for place in range(crash_after):
+        leader.propose(writing(f"first life {place}"))
+        told += [request.id for _, request in leader.take_only(PreAccept)]
+        if place % 2:
+            leader.disk.finish()
+    told += [request.id for _, request in leader.take_only(PreAccept)]
+    leader.restart()
+    leader.disk.holding = False
+    assert leader.propose(writing("second life")) not in told
+
+
+def test_a_restarted_leader_never_acts_in_round_0_for_an_instance_of_before() -> None:
+    """ "After a restart a replica never acts in round 0 for an instance of before: it recovers its own unfinished ones
+    with ballots of round 1 and above." """
+    leader = Driven(0, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1)
+    leader.propose(A)
+    leader.restart()
+    leader.receive(1, PreAcceptOk(ID, NONE))
+    leader.receive(2, PreAcceptOk(ID, NONE), AcceptOk(ID, ballot(0, 0)))
+    assert not leader.replica.instances[ID].decided
+    leader.run(2000)
+    sent = [message for _, message in leader.take() if getattr(message, "id", None) == ID]
+    assert {type(message) for message in sent} == {Prepare}
+    assert all(message.ballot.round >= 1 for message in sent if isinstance(message, Prepare))
+
+
+def test_the_unused_part_of_a_reservation_is_recovered_as_nops_in_parallel() -> None:
+    """ "unused ones are recovered as nop, and a restart must not cost a round trip for each" """
+    world = World(3, config={"reservation_block": 16})
+    world.propose(0, A)
+    world.deliver_all()
+    world.restart(0)
+    later = world.propose(0, B)
+    world.run(1500)
+    assert later == at(0, 17)
+    assert [value for id, (value, _) in world.decided.items() if 1 < id.index < 17] == [NOP] * 15
+    assert world.hosts[1].executed_ids == [ID, later]
+
+
+def test_a_replica_restarts_from_its_records_alone() -> None:
+    """Every status, both ballots, nops and opaque batches: written, and read back through their bytes."""
+    world = World(3)
+    for place in range(3):
+        for replica in range(3):
+            world.propose(replica, writing("key", name=f"{place}.{replica}"))
+        world.deliver_all(lambda packet: not packet.is_a(Commit))
+    world.hosts[1].receive(2, Prepare(at(2, 9), ballot(1, 2)), Accept(at(2, 9), ballot(1, 2), NOP, NONE))
+    world.hosts[1].receive(2, Prepare(at(2, 8), ballot(3, 2)), Validate(at(2, 8), ballot(3, 2), A, NONE))
+    world.hosts[1].receive(0, PreAccept(at(0, 9), A, (9, 9, 9)))
+    before = {id: instance.record() for id, instance in world.hosts[1].replica.instances.items()}
+    executed = world.hosts[1].executed_ids
+    world.restart(1)
+    assert {id: instance.record() for id, instance in world.hosts[1].replica.instances.items()} == before
+    assert world.hosts[1].executed_ids == executed
+
+
+def test_a_lazily_kept_commit_that_power_took_away_is_learnt_again() -> None:
+    world = World(3)
+    world.propose(0, A)
+    world.deliver_all()
+    world.restart(1)
+    assert world.hosts[1].executed == []
+    world.heal()
+    assert world.hosts[1].executed_ids == [ID]
+
+
+def test_a_whole_group_that_lost_power_goes_on_where_it_was() -> None:
+    world = World(5)
+    for place in range(3):
+        for replica in range(5):
+            world.propose(replica, writing("key", name=f"{place}.{replica}"))
+    world.deliver_all(lambda packet: packet.sender != 3)
+    for replica in range(5):
+        world.crash(replica)
+    world.lose()
+    for replica in range(5):
+        world.restart(replica)
+    world.heal()
+
+
+def test_a_promise_and_a_vote_survive_a_restart() -> None:
+    replica = Driven(1, 3)
+    replica.receive(0, Accept(ID, ballot(0, 0), A, NONE))
+    replica.receive(2, Prepare(ID, ballot(2, 2)))
+    replica.restart()
+    replica.receive(0, Prepare(ID, ballot(1, 0)), Prepare(ID, ballot(3, 0)))
+    refusal, answer = [message for _, message in replica.take()]
+    assert getattr(refusal, "promised", None) == ballot(2, 2)
+    assert answer == PrepareOk(ID, ballot(3, 0), Status.ACCEPTED, ballot(0, 0), A, NONE, None, NONE)
+
+
+def test_a_pre_accept_survives_a_restart_with_what_the_leader_first_proposed() -> None:
+    replica = Driven(1, 3)
+    replica.receive(2, PreAccept(at(2, 4), B, NONE))
+    replica.receive(0, PreAccept(ID, A, NONE))
+    replica.restart()
+    replica.receive(2, Prepare(ID, ballot(1, 2)))
+    assert [message for _, message in replica.take()] == [pre_accepted(ID, ballot(1, 2), A, NONE, (0, 0, 4))]
 
 
 def test_a_group_of_one_finishes_after_a_restart_what_its_former_life_left_open() -> None:
