@@ -1,0 +1,101 @@
+"""Every line of PROTOCOL 4 is followed by a story of its own, whatever chance does elsewhere.
+
+In each story replica 0 leads the command that is recovered and falls silent. A story is played with several seeds,
+which differ in jitter and in small delays only: no invariant may break in any of them, and the line must be followed.
+"""
+
+import pytest
+
+from pydsm.core.recovery import Rule
+from pydsm.sim.plan import ClockRate, Crash, Fault, Operation, Pause, SlowLinks
+from tests.sim.stories import MS, ask, cut, play_with_many_seeds, reached
+
+FIRST = ask(10, 0, "write k0 1")
+DEATH = Crash(14 * MS, 0, 1500 * MS)
+
+
+def slow_clock(at_ms: int, replica: int) -> ClockRate:
+    """From here on, a replica begins nothing by itself: it neither repeats nor recovers."""
+    return ClockRate(at_ms * MS, replica, 0.02)
+
+
+RIVALS = (FIRST, ask(10, 1, "write k0 2"), cut(0, [0], [1, 3, 4]), cut(0, [1, 2], [1, 2], 25 * MS))
+"""Of five: the first command is known at r2 alone, the second, led by r1, at r3 and r4."""
+
+LATE_ANSWER = (
+    FIRST,
+    ask(10, 2, "write k0 2"),
+    cut(0, [1], [0], 60 * MS),
+    cut(0, [2], [1], 60 * MS),
+    slow_clock(0, 2),
+    slow_clock(45, 0),
+    SlowLinks(100 * MS, 3000 * MS, ((1, 0),), 4500),
+)
+"""Of three: r1 recovers the first command and waits for the rival, led by r2; the first leader answers late."""
+
+Story = tuple[int, tuple[Fault | Operation, ...]]
+
+STORIES: dict[Rule, Story] = {
+    # r2 missed the commit and every answer to its questions, and begins a recovery that meets those who know.
+    Rule.ALREADY_COMMITTED: (3, (FIRST, cut(12, [0, 1], [2], 500 * MS))),
+    # The leader has to go the slow way, and dies after its Accept, before its Commit.
+    Rule.VOTED_VALUE: (
+        3,
+        (FIRST, ask(10, 2, "write k0 2"), cut(0, [1], [0]), cut(20, [2], [0]), Crash(45 * MS, 0, 1500 * MS)),
+    ),
+    # Nobody heard of the command; its leader finds it on its own disk.
+    Rule.LEADER_UNDECIDED: (3, (cut(0, [0], [1, 2]), FIRST, Crash(30 * MS, 0, 500 * MS))),
+    # r1 alone heard of it, after a command of its own, so it had to add a dependency.
+    Rule.TOO_FEW_UNCHANGED: (3, (FIRST, ask(10, 1, "write k0 2"), cut(0, [0], [2]), cut(0, [1, 2], [0]), DEATH)),
+    # Both others heard of it, the leader heard of neither: it may have committed.
+    Rule.MUST_VALIDATE: (3, (FIRST, cut(0, [1, 2], [0]), DEATH)),
+    Rule.NO_INVALIDATORS: (3, (FIRST, cut(0, [1, 2], [0]), DEATH)),
+    # The rival commits on the fast path; those who know that are asked to validate.
+    Rule.COMMITTED_INVALIDATOR: (5, (*RIVALS, cut(0, [1, 3, 4], [0]), cut(11.5, [1, 3, 4], [2], 120 * MS), DEATH)),
+    # The rival's leader dies as well, and r2 alone holds the first command.
+    Rule.INVALIDATING_LEADER_AWAY: (
+        5,
+        (*RIVALS, cut(0, [1, 3, 4], [0]), cut(0, [3, 4], [1]), DEATH, Crash(14 * MS, 1, 1500 * MS)),
+    ),
+    # The rival's leader answers, so its command may still be decided in any way.
+    Rule.MUST_WAIT: (5, (*RIVALS, cut(0, [1, 3, 4], [0]), cut(0, [3, 4], [1]), cut(13, [2], [4]), DEATH)),
+    Rule.ALL_ORDERED: (5, (*RIVALS, cut(0, [1, 3, 4], [0]), cut(0, [3, 4], [1]), cut(13, [2], [4]), DEATH)),
+    # The rival's leader hears its answers when the recovery of the first command already waits.
+    Rule.UNORDERED_COMMITTED: (
+        5,
+        (*RIVALS, cut(0, [1, 3, 4], [0]), cut(0, [3, 4], [1], 240 * MS), cut(13, [2], [4]), DEATH),
+    ),
+    # The rival is recovered too, and waits for the first with more unchanged answers.
+    Rule.INVALIDATOR_WAITS_TOO: (
+        5,
+        (
+            *RIVALS,
+            cut(0, [1, 3, 4], [0]),
+            cut(0, [3, 4], [1]),
+            cut(13, [2], [4]),
+            DEATH,
+            slow_clock(0, 1),
+            slow_clock(0, 4),
+        ),
+    ),
+    # The first leader had begun the slow path: its own vote comes late.
+    Rule.LATE_VOTE: (3, (*LATE_ANSWER, cut(20, [0], [1, 2], 60 * MS))),
+    # It had heard nothing: its late answer says that it did not commit.
+    Rule.LATE_LEADER: (3, (*LATE_ANSWER, cut(0, [2], [0], 60 * MS), slow_clock(0, 0))),
+}
+
+
+def test_every_line_of_recovery_has_a_story() -> None:
+    assert set(STORIES) == set(Rule)
+
+
+@pytest.mark.parametrize("rule", Rule, ids=lambda rule: rule.name.lower())
+def test_a_line_of_recovery_is_followed(rule: Rule) -> None:
+    replicas, story = STORIES[rule]
+    assert reached(play_with_many_seeds(replicas, *story), rule) >= 1
+
+
+def test_a_leader_that_wakes_while_others_recover_its_command_does_no_harm() -> None:
+    replicas, story = STORIES[Rule.MUST_WAIT]
+    awake = tuple(Pause(14 * MS, 0, 200 * MS, deaf=True) if event is DEATH else event for event in story)
+    play_with_many_seeds(replicas, *awake)

@@ -1,0 +1,57 @@
+"""A fixed set of seeds in every test run: all kinds of faults, groups of one to seven."""
+
+import pytest
+
+from pydsm.core.recovery import Rule
+from pydsm.sim.counts import Counts
+from pydsm.sim.search import Search
+
+STEPS = 4000
+SEEDS_PER_TEST = 10
+CHUNKS = [(replicas, first) for replicas in (3, 5, 7) for first in (0, 10, 20)]
+CHUNKS += [(1, 0), (2, 0), (4, 0), (6, 0)]
+
+
+def play(replicas: int, first: int, count: int = SEEDS_PER_TEST) -> Counts:
+    search = Search(replicas=replicas, steps=STEPS)
+    totals = Counts()
+    for run in search.runs(range(first, first + count)):
+        assert run.finding is None, (
+            f"pydsm simulate --seed {run.plan.settings.seed} --replicas {replicas}: {run.finding}"
+        )
+        totals.add(run.counts)
+    return totals
+
+
+@pytest.mark.parametrize(("replicas", "first"), CHUNKS)
+def test_seeds_break_no_invariant_and_are_not_idle(replicas: int, first: int) -> None:
+    totals = play(replicas, first)
+    assert totals.calls_done > 100
+    assert totals.linearizability_undecided == 0
+    assert totals.heal_share_max < 0.8
+    assert min(totals.crashes, totals.crashes_inside, totals.restarts, totals.pauses) > 0
+    assert totals.writes_lost_in_crash + totals.writes_kept_in_crash > 0
+    assert totals.branches[Rule.LEADER_UNDECIDED.value] > 0
+
+
+@pytest.mark.parametrize("replicas", [3, 5, 7])
+def test_seeds_reach_the_branches_of_recovery_by_chance(replicas: int) -> None:
+    """Every single line has a story of its own in `test_recovery_rules`; these come up without one."""
+    totals = play(replicas, 100, 12)
+    for rule in (
+        Rule.ALREADY_COMMITTED,
+        Rule.VOTED_VALUE,
+        Rule.TOO_FEW_UNCHANGED,
+        Rule.MUST_VALIDATE,
+        Rule.NO_INVALIDATORS,
+    ):
+        assert totals.branches.get(rule.value, 0) > 0, rule
+
+
+def test_a_world_without_faults_recovers_nothing_and_loses_nothing() -> None:
+    totals = Counts()
+    for run in Search(replicas=3, steps=STEPS, kinds=()).runs(range(6)):
+        assert run.finding is None
+        totals.add(run.counts)
+    assert totals.calls_unknown == totals.calls_failed == totals.lost == totals.cut == totals.crashes == 0
+    assert totals.calls_done == totals.calls
