@@ -101,11 +101,11 @@ class Life:
         return self.core.take_effects()
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """The disk."""
-        self._host.moment()
+        """The disk. A life that ends here ends while the group is being written."""
         if self._context.tracing:
             self._context.say(self.name, "writes " + "; ".join(map(describe.record, records)))
         self._host.write(records, done)
+        self._host.moment()
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """The network."""
