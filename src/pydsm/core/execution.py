@@ -10,6 +10,7 @@ Executed instances are never walked again: cost depends on what is unexecuted, n
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
+from itertools import takewhile
 from typing import NamedTuple
 
 from pydsm.core.ids import InstanceId, ReplicaId
@@ -114,7 +115,7 @@ class Execution:
         """
         low: dict[InstanceId, int] = {root.id: 0}
         pending = [root]
-        path = [(root, 0, iter(self._successors(root)))]
+        path = [(root, 0, self._successors(root))]
         while path:
             instance, order, successors = path[-1]
             child = next((one for one in successors if one.status is not Status.EXECUTED), None)
@@ -124,7 +125,7 @@ class Execution:
                 else:
                     low[child.id] = len(low)
                     pending.append(child)
-                    path.append((child, low[child.id], iter(self._successors(child))))
+                    path.append((child, low[child.id], self._successors(child)))
                 continue
             path.pop()
             if path:
@@ -136,8 +137,11 @@ class Execution:
                     component.append(pending.pop())
                 yield component
 
-    def _successors(self, instance: Instance) -> list[Instance]:
-        """What must be executed before or together with this one. Raises _Blocked if that cannot be known yet."""
+    def _successors(self, instance: Instance) -> Iterator[Instance]:
+        """What must be executed before or together with this one. Raises _Blocked if that cannot be known yet.
+
+        Lazily, the oldest first: that one is the likeliest to be blocked, and then the others need not be compared.
+        """
         wait = self._waits.get(instance.id)
         if wait is not None:
             raise _Blocked(wait)
@@ -147,19 +151,14 @@ class Execution:
                 raise _Blocked(_Wait(InstanceId(ReplicaId(leader), last), whole_prefix=True))
         batch = instance.value
         assert isinstance(batch, Batch)
-        successors: list[Instance] = []
-        for leader, unexecuted in enumerate(log.unexecuted):
-            last = instance.deps[leader]
-            for index in unexecuted:
-                if index > last:
-                    break
+        for leader, last in enumerate(instance.deps):
+            for index in list(takewhile(last.__ge__, log.unexecuted[leader])):
                 id = InstanceId(ReplicaId(leader), index)
-                if id == instance.id:
-                    continue
                 other = log.instances.get(id)
+                if other is instance:
+                    continue
                 if other is not None and other.decided:
                     if isinstance(other.value, Batch) and log.relation.conflict(other.value, batch):
-                        successors.append(other)
+                        yield other
                 elif other is None or other.known_batch is None or log.relation.conflict(other.known_batch, batch):
                     raise _Blocked(_Wait(id, whole_prefix=False))
-        return successors

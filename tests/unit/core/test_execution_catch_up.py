@@ -3,7 +3,7 @@
 from pydsm.core.config import Config
 from pydsm.core.conflicts import ConflictIndex, DeclaredKeys, footprints_conflict
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Commit, Footprint
+from pydsm.core.messages import Batch, Commit, Footprint, PreAccept
 from pydsm.core.replica import Replica
 from pydsm.core.timers import jitter
 
@@ -25,13 +25,13 @@ class CountingKeys:
         return DeclaredKeys().index(replicas)
 
 
-def history(instances: int, keys: int) -> list[Commit]:
-    """Commits of the two peers in the order in which they were made, over a few keys."""
+def history(instances: int, keys: int, keys_each: int = 1) -> list[Commit]:
+    """Commits of the two peers in the order in which they were made, each of a few keys."""
     index, commits = DeclaredKeys().index(REPLICAS), list[Commit]()
     for place in range(instances):
         id = InstanceId(ReplicaId(1 + place % 2), 1 + place // 2)
-        key = b"%d" % jitter(1, place, below=keys)
-        batch = Batch((RequestId(place.to_bytes(16, "big")),), (b"x",), Footprint(writes=(key,)))
+        touched = tuple({b"%d" % jitter(1, place, nth, below=keys): None for nth in range(keys_each)})
+        batch = Batch((RequestId(place.to_bytes(16, "big")),), (b"x",), Footprint(writes=touched))
         deps: Deps = index.conflicts(batch)
         index.add(id, batch)
         commits.append(Commit(id, batch, deps))
@@ -55,6 +55,18 @@ def test_cost_of_catching_up_grows_with_what_was_missed_and_not_with_its_square(
     few, many = comparisons_to_catch_up(300), comparisons_to_catch_up(3000)
     assert few < 300 * 20
     assert many < 3000 * 20
+
+
+def test_all_that_waits_for_one_undecided_instance_costs_little_while_it_waits() -> None:
+    (first, *later), relation = history(2000, keys=20, keys_each=4), CountingKeys()
+    replica = Replica(Config(ME, REPLICAS), relation)
+    assert isinstance(first.value, Batch)
+    replica.receive(PEER, PreAccept(first.id, first.value, first.deps))
+    for commit in later:
+        replica.receive(PEER, commit)
+    assert relation.compared < 2000 * 20
+    replica.receive(PEER, first)
+    assert replica.counters.executed == 2000
 
 
 def test_what_was_missed_is_executed_in_the_agreed_order_of_each_key() -> None:
