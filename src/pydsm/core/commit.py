@@ -189,10 +189,14 @@ class Proposer:
                 pass  # KeepAsking: more is to come
 
     def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
-        """Ask for votes in a ballot that this replica leads."""
+        """Ask for votes in a ballot that this replica leads.
+
+        A recovery asks everyone: waiting for a chosen one that is slow would let the next recovery outbid it.
+        """
         state = self._state
-        asked = self._first_asked(state.quorums.slow)
-        deadline = self._fast_deadline() if state.config.thrifty else Tick(state.now + state.config.retry_ticks)
+        thrifty = state.config.thrifty and ballot == initial_ballot(id)
+        asked = self._first_asked(state.quorums.slow) if thrifty else state.peers
+        deadline = self._fast_deadline() if thrifty else Tick(state.now + state.config.retry_ticks)
         state.leading[id] = Accepting(ballot, value, deps, asked, deadline)
         request = Accept(id, ballot, value, deps)
         state.outbox.send_early(asked, request)

@@ -31,7 +31,8 @@ class Config:
     recovery_jitter_ticks: int = 250
     """Added to that time, once for each replica whose turn comes before, and up to once more at random."""
     backoff_ticks_max: int = 4000
-    """Upper bound of the wait between two repetitions of a question, and between two recoveries of an instance."""
+    """Upper bound of the wait between two repetitions of a question, and between two recoveries of an instance, which
+    may reach `recovery_patience_ticks_max`."""
     scan_ticks: int = 50
     """How often undecided instances are looked through for late ones."""
     gossip_ticks: int = 250
@@ -53,3 +54,12 @@ class Config:
         for name in self.__slots__:
             if name.endswith(("_ticks", "_max", "_block")) and getattr(self, name) < 1:
                 raise CallerFault(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def recovery_patience_ticks_max(self) -> int:
+        """The longest wait between two recoveries of an instance.
+
+        Never less than eight recovery timeouts: a patience that cannot outgrow the time that a recovery takes lets
+        replicas outbid each other for ever.
+        """
+        return max(8 * self.recovery_timeout_ticks, self.backoff_ticks_max)

@@ -63,10 +63,9 @@ class Suspicions:
         suspicion.next_look = Tick(now + wait // 2 + spread)
 
     def _patience(self, suspicion: Suspicion) -> int:
-        """Doubles with each attempt made here, up to the longest backoff."""
+        """Doubles with each attempt made here, up to the configuration's longest."""
         config = self._config
-        longest = max(config.recovery_timeout_ticks, config.backoff_ticks_max)
-        return min(config.recovery_timeout_ticks << min(suspicion.attempts, 16), longest)
+        return min(config.recovery_timeout_ticks << min(suspicion.attempts, 16), config.recovery_patience_ticks_max)
 
     def _jitter(self, id: InstanceId, salt: int) -> int:
         """Replicas take turns, the instance's own leader first, so that two of them seldom recover one instance."""

@@ -92,7 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         the slowest clock.
         """
         patience = self.recovery_timeout_ticks + self.recovery_jitter_ticks + self.scan_ticks + 2 * self.retry_ticks
-        ticks = 40 * (patience + self.gossip_ticks + self.fast_timer_ticks) + 10 * self.backoff_ticks_max
+        ticks = 40 * (patience + self.gossip_ticks + self.fast_timer_ticks)
+        ticks += 10 * self.config(0).recovery_patience_ticks_max
         slowest = min(self.clock_rates)
         return int(ticks * TICK_US / slowest) + 400 * (self.farthest_us + self.sync_us) + self.patience_us
 

@@ -507,6 +507,17 @@ def test_the_votes_of_a_recovery_decide_like_those_of_round_0() -> None:
     assert recoverer.replica.counters.recovered == 1
 
 
+def test_a_recovery_asks_everyone_for_votes_even_where_leaders_are_thrifty() -> None:
+    recoverer = Driven(1, 5, thrifty=True, recovery_timeout_ticks=100, recovery_jitter_ticks=1)
+    recoverer.receive(0, PreAccept(at(0, 1), A, (0, 0, 0, 0, 0)))
+    recoverer.run(600)
+    (prepare,) = {message for _, message in recoverer.take_only(Prepare)}
+    for peer in (0, 2):
+        nothing = PrepareOk(at(0, 1), prepare.ballot, Status.UNKNOWN, None, None, (0,) * 5, None, (0,) * 5)
+        recoverer.receive(peer, nothing)
+    assert [to for to, message in recoverer.take() if isinstance(message, Accept)] == [0, 2, 3, 4]
+
+
 def test_a_recovery_begun_elsewhere_ends_the_own_attempt() -> None:
     leader = Driven(0, 3)
     id = leader.propose(A)

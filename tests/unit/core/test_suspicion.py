@@ -57,6 +57,13 @@ def test_one_that_another_replica_works_on_gets_the_whole_patience_again() -> No
     assert late.of(ID, Tick(0)).inquiries == 2
 
 
+def test_patience_outgrows_a_recovery_whatever_the_longest_backoff_is() -> None:
+    late = Suspicions(Config(P1, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, backoff_ticks_max=50))
+    late.of(ID, Tick(0)).attempts = 9
+    late.postpone(ID, Tick(0))
+    assert late.of(ID, Tick(0)).next_look == 800
+
+
 def test_a_decided_instance_is_forgotten() -> None:
     late = suspicions(1)
     late.of(ID, Tick(0))
