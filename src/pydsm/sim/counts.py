@@ -51,7 +51,6 @@ class Counts(msgspec.Struct):
     calls_done: int = 0
     calls_failed: int = 0
     calls_unknown: int = 0
-    commands_refused: int = 0
     barriers: int = 0
     pipeline_full: int = 0
     decided: int = 0

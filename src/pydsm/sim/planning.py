@@ -248,7 +248,8 @@ class _Planner:
             self._lead(leader, start_us + random.randrange(1 + way_us // 2))
             deaf = [other for other in range(self._replicas) if other in leaders or random.random() < 0.5]
             links = self._links_between([leader], deaf, both_ways=random.random() < 0.3)
-            links += tuple((other, leader) for other in range(self._replicas) if random.random() < 0.3)
+            unheard = [other for other in range(self._replicas) if random.random() < 0.3]
+            links += self._links_between(unheard, [leader], both_ways=False)
             self._faults.append(Cut(start_us, self._long_while() + 4 * way_us, links))
             self._silence(leader, start_us + random.randrange(way_us, 6 * way_us))
         unlucky = [(one, other) for one in range(self._replicas) for other in range(self._replicas) if one != other]

@@ -43,7 +43,8 @@ class Search:
 
     def plan(self, seed: int) -> Plan:
         """The plan of a seed."""
-        return make_plan(seed, self.replicas or group_size(seed), self.steps, self.kinds, self.workload)
+        replicas = group_size(seed) if self.replicas is None else self.replicas
+        return make_plan(seed, replicas, self.steps, self.kinds, self.workload)
 
     def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> Run:
         """Play a plan."""

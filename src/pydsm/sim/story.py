@@ -66,7 +66,7 @@ def tell_plan(plan: Plan) -> Iterator[str]:
     """What the world is told to do, in order of time."""
     settings = plan.settings
     yield (
-        f"{settings.replicas} replicas, {len(plan.faults)} faults, {len(plan.operations)} operations, "
+        f"group of {settings.replicas}, faults: {len(plan.faults)}, operations: {len(plan.operations)}, "
         f"heal after {settings.horizon_us // 1000} ms; loss {settings.loss:.0%}, duplication "
         f"{settings.duplication:.0%}, relation {settings.relation}"
     )

@@ -1,0 +1,117 @@
+"""The fixture for users: a good machine passes, and each classic mistake of a machine is told with its story."""
+
+import hashlib
+from collections.abc import Sequence
+from random import Random
+
+import pytest
+
+from pydsm.core.conflicts import EverythingConflicts, NothingConflicts
+from pydsm.core.messages import Footprint
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.sim.linearizability import Model
+from pydsm.sim.pytest_plugin import Simulated, simulated
+from pydsm.sim.registers import KeyModel
+from pydsm.sim.workload import Ask
+
+__all__ = ["simulated"]
+
+FAULTS = ("loss", "crash", "partition", "duel")
+
+
+class Shelf:
+    """Puts and takes; a take from an empty shelf fails."""
+
+    def __init__(self) -> None:
+        self.stock: dict[bytes, int] = {}
+
+    def footprint(self, commands: Sequence[bytes]) -> Footprint:
+        return Footprint(writes=tuple(dict.fromkeys(command.split()[1] for command in commands)))
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        return [self.one(*command.split()) for command in commands]
+
+    def one(self, action: bytes, thing: bytes) -> Result:
+        left = self.stock.get(thing, 0) + (1 if action == b"put" else -1)
+        if left < 0:
+            return CommandFailed("the shelf is empty")
+        self.stock[thing] = left
+        return left
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(repr(sorted(self.stock.items())).encode()).digest()
+
+
+class ForgetsAKey(Shelf):
+    def footprint(self, commands: Sequence[bytes]) -> Footprint:
+        return Footprint(reads=super().footprint(commands).writes)
+
+
+class CountsItsOwnLives(Shelf):
+    lives = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).lives += 1
+        self.life = type(self).lives
+
+    def one(self, action: bytes, thing: bytes) -> Result:
+        return (self.life, super().one(action, thing))
+
+
+def put_or_take(random: Random) -> bytes:
+    return random.choice([b"put ", b"put ", b"take "]) + random.choice([b"bolt", b"nut"])
+
+
+def test_a_good_machine_passes_and_says_what_was_exercised(simulated: Simulated) -> None:
+    counts = simulated(Shelf, put_or_take, seeds=range(6), replicas=3, faults=FAULTS)
+    assert counts.seeds == 6
+    assert counts.calls_done > 50
+
+
+def test_a_machine_works_under_a_relation_of_its_users_choice(simulated: Simulated) -> None:
+    simulated(Shelf, put_or_take, seeds=range(3), replicas=3, faults=FAULTS, relation=EverythingConflicts)
+
+
+@pytest.mark.parametrize("machine", [ForgetsAKey, CountsItsOwnLives])
+def test_a_machine_that_is_not_deterministic_fails_with_a_story(machine: type[Shelf], simulated: Simulated) -> None:
+    with pytest.raises(pytest.fail.Exception, match="asks r"):
+        simulated(machine, put_or_take, seeds=range(10), replicas=3, faults=FAULTS, steps=2000)
+
+
+def test_a_relation_that_lets_conflicting_commands_pass_each_other_fails(simulated: Simulated) -> None:
+    with pytest.raises(pytest.fail.Exception, match=r"results|digest"):
+        simulated(Shelf, put_or_take, seeds=range(10), replicas=3, faults=FAULTS, relation=NothingConflicts)
+
+
+class LastWins(Shelf):
+    """Writes of numbers by key, which answer what was there; or, when stale, what was there before that."""
+
+    stale = False
+
+    def one(self, action: bytes, thing: bytes) -> Result:
+        before = self.stock.get(thing, 0)
+        self.stock[thing] = int(action)
+        return 0 if self.stale else before
+
+
+class Stale(LastWins):
+    stale = True
+
+
+def write(random: Random) -> bytes:
+    return b"%d " % random.randrange(1, 1 << 30) + random.choice([b"bolt", b"nut"])
+
+
+def ask(command: bytes) -> Ask:
+    number, key = command.decode().split()
+    return Ask(key, "write", int(number))
+
+
+MODEL: Model = KeyModel()
+
+
+def test_answers_are_checked_against_a_model_where_there_is_one(simulated: Simulated) -> None:
+    simulated(LastWins, write, seeds=range(3), replicas=3, faults=FAULTS, model=MODEL, ask=ask)
+    with pytest.raises(pytest.fail.Exception, match="linearizability"):
+        simulated(Stale, write, seeds=range(3), replicas=3, faults=FAULTS, model=MODEL, ask=ask)

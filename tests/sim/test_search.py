@@ -1,0 +1,82 @@
+"""A broken core is found, its run made smaller, written down, told, and played again."""
+
+from pathlib import Path
+
+import pytest
+
+from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.sim import story
+from pydsm.sim.search import Report, Search, report
+from pydsm.sim.world import Run
+from tests.unit.sim.worlds import forgetful_replica
+
+SEARCH = Search(replicas=3, steps=3000, make_replica=forgetful_replica)
+
+
+@pytest.fixture(scope="module")
+def broken() -> Run:
+    return next(run for run in SEARCH.runs(range(20)) if run.finding is not None)
+
+
+@pytest.fixture(scope="module")
+def found(broken: Run, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return report(SEARCH, broken, tmp_path_factory.mktemp("runs"), seconds_max=20)
+
+
+def test_a_core_that_does_not_store_promises_is_found(broken: Run) -> None:
+    assert broken.finding is not None
+    assert broken.finding.invariant in {"durable", "promise", "agreement", "visibility"}
+    assert broken.finding.instances
+
+
+def test_the_broken_run_is_made_much_smaller_and_breaks_the_same(broken: Run, found: Report) -> None:
+    assert broken.finding is not None
+    assert found.finding.invariant == broken.finding.invariant
+    assert len(found.plan) * 4 < len(broken.plan)
+    assert SEARCH.play(found.plan).finding == found.finding
+
+
+def test_no_single_element_of_the_small_plan_is_there_for_nothing(found: Report) -> None:
+    for place in range(len(found.plan.operations)):
+        operations = found.plan.operations[:place] + found.plan.operations[place + 1 :]
+        again = SEARCH.play(type(found.plan)(found.plan.settings, found.plan.faults, operations)).finding
+        assert again is None or again.invariant != found.finding.invariant
+
+
+def test_the_story_names_what_was_planned_and_ends_with_the_violation(found: Report) -> None:
+    assert found.lines[0].startswith("group of")
+    assert any("asks r" in line for line in found.lines)
+    assert "VIOLATION" in found.lines[-1]
+    assert len(found.lines) < 120
+
+
+def test_the_file_holds_the_run(found: Report) -> None:
+    saved = story.load(found.path)
+    assert saved.plan == found.plan
+    assert (saved.invariant, saved.what) == (found.finding.invariant, found.finding.what)
+    assert SEARCH.play(saved.plan).finding == found.finding
+
+
+def test_the_real_core_holds_in_the_same_run(found: Report) -> None:
+    assert Search().play(story.load(found.path).plan).finding is None
+
+
+def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    with pytest.raises(CallerFault, match=r"other\.json cannot be read"):
+        story.load(path)
+    path.write_text('{"format": 1}')
+    with pytest.raises(CallerFault, match="is not a run"):
+        story.load(path)
+
+
+def test_a_file_of_another_format_is_refused(found: Report, tmp_path: Path) -> None:
+    path = tmp_path / "newer.json"
+    path.write_text(found.path.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(CallerFault, match="format 9"):
+        story.load(path)
+
+
+def test_a_file_that_cannot_be_written_is_a_fault_of_the_world(found: Report, tmp_path: Path) -> None:
+    with pytest.raises(WorldFault, match="cannot be written"):
+        story.save(tmp_path / "missing" / "run.json", found.plan, found.finding)

@@ -1,0 +1,208 @@
+"""Each invariant, broken by hand."""
+
+from collections.abc import Callable
+
+import pytest
+
+from pydsm.core import messages as m
+from pydsm.core.ballots import Ballot
+from pydsm.core.conflicts import DeclaredKeys
+from pydsm.core.effects import Abort, Execute, InstanceRecord, ReservationRecord
+from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.status import Status
+from pydsm.sim.disk import Disk
+from pydsm.sim.invariants import Invariants
+from pydsm.sim.violation import Violation
+from tests.unit.sim.worlds import batch, context, i
+
+X = i(0, 1)
+NOTHING = (0, 0, 0)
+WRITE, OTHER = batch(writes=[b"x"]), batch(writes=[b"y"])
+ZERO, ONE, TWO = Ballot(0, ReplicaId(0)), Ballot(1, ReplicaId(1)), Ballot(2, ReplicaId(2))
+
+
+class Group:
+    """Three disks that sync at once, and what watches them."""
+
+    def __init__(self) -> None:
+        world = context(sync_us=0)
+        self.disks = [Disk(world, replica, self._told(replica)) for replica in range(3)]
+        self.watch = Invariants(3, DeclaredKeys(), self.disks)
+        self.watch.proposed(X, WRITE)
+
+    def _told(self, replica: int) -> Callable[..., None]:
+        return lambda records: self.watch.written(replica, records)
+
+    def keep(
+        self,
+        replica: int,
+        status: Status,
+        *,
+        id: InstanceId = X,
+        promised: Ballot = ZERO,
+        voted: Ballot | None = None,
+        value: m.Value = WRITE,
+        deps: tuple[int, ...] = NOTHING,
+    ) -> None:
+        record = InstanceRecord(id, status, promised, voted, value, deps, WRITE, NOTHING)
+        self.disks[replica].write([record], lambda: None)
+
+    def decide(self) -> None:
+        self.keep(0, Status.COMMITTED)
+
+
+@pytest.fixture
+def group() -> Group:
+    return Group()
+
+
+def prepare_ok(ballot: Ballot, voted: Ballot | None = None, status: Status = Status.PRE_ACCEPTED) -> m.PrepareOk:
+    return m.PrepareOk(X, ballot, status, voted, WRITE, NOTHING, WRITE, NOTHING)
+
+
+def test_an_instance_decided_twice_is_found(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="agreement"):
+        group.keep(1, Status.COMMITTED, deps=(0, 1, 0))
+    with pytest.raises(Violation, match="agreement"):
+        group.keep(1, Status.COMMITTED, value=m.NOP)
+
+
+def test_a_value_that_nobody_proposed_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="never submitted"):
+        group.keep(0, Status.COMMITTED, value=OTHER)
+
+
+def test_two_values_in_one_ballot_are_found(group: Group) -> None:
+    group.watch.sent(1, m.Accept(X, ONE, WRITE, NOTHING))
+    with pytest.raises(Violation, match="agreement"):
+        group.watch.sent(1, m.Accept(X, ONE, m.NOP, NOTHING))
+
+
+def test_a_ballot_of_another_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="ballot"):
+        group.watch.sent(0, m.Accept(X, ONE, WRITE, NOTHING))
+
+
+def test_a_commit_that_no_crash_would_leave_behind_is_found(group: Group) -> None:
+    group.keep(0, Status.ACCEPTED, voted=ZERO)
+    with pytest.raises(Violation, match="only 1 disks"):
+        group.watch.sent(0, m.Commit(X, WRITE, NOTHING))
+
+
+def test_a_commit_with_a_quorum_of_durable_votes_is_fine(group: Group) -> None:
+    group.keep(0, Status.ACCEPTED, voted=ZERO)
+    group.keep(1, Status.ACCEPTED, voted=ZERO)
+    group.watch.sent(0, m.Commit(X, WRITE, NOTHING))
+    assert X in group.watch.decided
+
+
+def test_a_pre_accept_before_its_reservation_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="reserved"):
+        group.watch.sent(0, m.PreAccept(X, WRITE, NOTHING))
+    group.disks[0].write([ReservationRecord(1)], lambda: None)
+    group.watch.sent(0, m.PreAccept(X, WRITE, NOTHING))
+
+
+def test_an_index_that_is_led_twice_is_found(group: Group) -> None:
+    group.disks[0].write([ReservationRecord(1)], lambda: None)
+    group.watch.sent(0, m.PreAccept(X, WRITE, NOTHING))
+    with pytest.raises(Violation, match="index used twice"):
+        group.watch.proposed(X, OTHER)
+
+
+def test_an_index_that_nobody_ever_heard_of_may_be_used_again(group: Group) -> None:
+    group.watch.proposed(X, OTHER)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.PreAcceptOk(X, NOTHING),
+        m.AcceptOk(X, ZERO),
+        prepare_ok(ONE),
+        m.ValidateOk(X, ONE, ()),
+    ],
+)
+def test_an_answer_that_is_not_on_disk_at_all_is_found(group: Group, message: m.Message) -> None:
+    with pytest.raises(Violation, match="nothing of it on disk"):
+        group.watch.sent(1, message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.PreAcceptOk(X, (0, 5, 0)),
+        m.AcceptOk(X, ZERO),
+        prepare_ok(ONE),
+        m.ValidateOk(X, ONE, ()),
+    ],
+)
+def test_an_answer_that_says_more_than_the_disk_is_found(group: Group, message: m.Message) -> None:
+    group.keep(1, Status.PRE_ACCEPTED)
+    with pytest.raises(Violation, match="durable"):
+        group.watch.sent(1, message)
+
+
+def test_a_promise_that_is_forgotten_is_found(group: Group) -> None:
+    group.keep(1, Status.ACCEPTED, promised=TWO, voted=TWO)
+    group.watch.sent(1, prepare_ok(TWO, TWO, Status.ACCEPTED))
+    for message in (prepare_ok(ONE, TWO, Status.ACCEPTED), m.AcceptOk(X, ONE), m.PreAcceptOk(X, NOTHING)):
+        with pytest.raises(Violation, match="promise"):
+            group.watch.sent(1, message)
+
+
+def test_a_vote_that_is_forgotten_is_found(group: Group) -> None:
+    group.keep(1, Status.ACCEPTED, promised=ONE, voted=ONE)
+    group.watch.sent(1, m.AcceptOk(X, ONE))
+    group.keep(1, Status.ACCEPTED, promised=TWO, voted=ONE)
+    with pytest.raises(Violation, match="vote"):
+        group.watch.sent(1, prepare_ok(TWO, None, Status.PRE_ACCEPTED))
+
+
+def test_executing_twice_in_one_life_is_found(group: Group) -> None:
+    group.decide()
+    life = group.watch.begin_life("r0")
+    group.watch.executed(0, life, Execute(X, WRITE), [1])
+    with pytest.raises(Violation, match="executed twice"):
+        group.watch.executed(0, life, Execute(X, WRITE), [1])
+    group.watch.executed(0, group.watch.begin_life("r0#2"), Execute(X, WRITE), [1])
+
+
+def test_one_request_in_two_instances_is_found(group: Group) -> None:
+    group.decide()
+    again = i(0, 2)
+    group.watch.proposed(again, WRITE)
+    group.keep(0, Status.COMMITTED, id=again, deps=(1, 0, 0))
+    life = group.watch.begin_life("r0")
+    group.watch.executed(0, life, Execute(X, WRITE), [1])
+    with pytest.raises(Violation, match="executed twice"):
+        group.watch.executed(0, life, Execute(again, WRITE), [1])
+
+
+def test_other_results_at_another_replica_are_found(group: Group) -> None:
+    group.decide()
+    group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1])
+    with pytest.raises(Violation, match="results"):
+        group.watch.executed(1, group.watch.begin_life("r1"), Execute(X, WRITE), [2])
+
+
+def test_executing_what_no_disk_knows_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="durable"):
+        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1])
+
+
+def test_an_abort_of_what_is_decided_otherwise_is_found_from_both_sides(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="abort"):
+        group.watch.aborted(0, Abort(X, ()))
+    other = Group()
+    other.watch.aborted(0, Abort(X, ()))
+    with pytest.raises(Violation, match="abort"):
+        other.decide()
+
+
+def test_a_decided_command_that_a_replica_never_executed_is_lost(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="lost"):
+        group.watch.settled(1, group.watch.begin_life("r1"))
