@@ -84,18 +84,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The longest one-way latency."""
         return max(map(max, self.latencies_us))
 
-    @property
-    def heal_us_max(self) -> int:
+    def heal_us_max(self, open_instances: int) -> int:
         """By when a healed group must have decided and executed everything: a stated bound, in virtual time.
 
-        Room for 40 rounds of suspicion, asking and recovery with all their messages, and for ten full backoffs, on
-        the slowest clock.
+        Room for 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
+        `open_instances` at the heal as one round takes, and for ten full backoffs; all on the slowest clock.
         """
+        rounds = 40 + open_instances // min(self.inquiry_instances_max, self.recoveries_max)
         patience = self.recovery_timeout_ticks + self.recovery_jitter_ticks + self.scan_ticks + 2 * self.retry_ticks
-        ticks = 40 * (patience + self.gossip_ticks + self.fast_timer_ticks)
+        ticks = rounds * (patience + self.gossip_ticks + self.fast_timer_ticks)
         ticks += 10 * self.config(0).recovery_patience_ticks_max
         slowest = min(self.clock_rates)
-        return int(ticks * TICK_US / slowest) + 400 * (self.farthest_us + self.sync_us) + self.patience_us
+        return int(ticks * TICK_US / slowest) + 10 * rounds * (self.farthest_us + self.sync_us) + self.patience_us
 
     def config(self, replica: int) -> Config:
         """One replica's configuration."""

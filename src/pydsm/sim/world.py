@@ -22,7 +22,7 @@ from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
 from pydsm.sim.disk import Disk
 from pydsm.sim.history import Outcome
-from pydsm.sim.host import Host, Parts
+from pydsm.sim.host import Host, Life, Parts
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.linearizability import NotLinearizable, Undecided, check
 from pydsm.sim.network import Network
@@ -204,7 +204,8 @@ class World:
     def _settle(self) -> None:
         """Until nothing is left to do, within the stated bound."""
         settings, schedule = self._plan.settings, self._schedule
-        deadline_us = schedule.now + settings.heal_us_max
+        heal_us_max = settings.heal_us_max(self._open_instances())
+        deadline_us = schedule.now + heal_us_max
         next_look_us = schedule.now
         while True:
             schedule.step()
@@ -215,10 +216,10 @@ class World:
                 if self._settled():
                     break
                 if schedule.now > deadline_us:
-                    raise self._unsettled()
+                    raise self._unsettled(heal_us_max)
         taken_us = schedule.now - self._healed_at_us
         self._context.counts.heal_ms_max = taken_us // 1000
-        self._context.counts.heal_share_max = taken_us / settings.heal_us_max
+        self._context.counts.heal_share_max = taken_us / heal_us_max
 
     def _settled(self) -> bool:
         known: Deps | None = None
@@ -231,12 +232,22 @@ class World:
             known = life.core.known
         return not self.clients.waiting()
 
-    def _unsettled(self) -> Violation:
-        """What is still open, for people."""
+    def _lives_and_known(self) -> tuple[list[Life], Deps]:
+        """Those who are up, and the highest index of each leader that any of them has heard of."""
         lives = [host.life for host in self.hosts if host.life is not None]
         known = lives[0].core.known
         for life in lives:
             known = merge(known, life.core.known)
+        return lives, known
+
+    def _open_instances(self) -> int:
+        """How many instances the replica that is farthest behind has not executed, at most."""
+        lives, known = self._lives_and_known()
+        return sum(known) - min(sum(life.core.frontier) for life in lives)
+
+    def _unsettled(self, heal_us_max: int) -> Violation:
+        """What is still open, for people."""
+        lives, known = self._lives_and_known()
         behind = []
         stuck: dict[InstanceId, None] = {}
         for life in lives:
@@ -247,8 +258,7 @@ class World:
                     stuck[id] = None
                     behind.append(f"{life.name} has not executed {id}: {life.core.instances.get(id)!r}")
         waiting = [client.name for client in self.clients.waiting()]
-        heal_ms = self._plan.settings.heal_us_max // 1000
-        what = f"{heal_ms} ms after the heal; clients waiting: {waiting}; " + "; ".join(behind[:6])
+        what = f"{heal_us_max // 1000} ms after the heal; clients waiting: {waiting}; " + "; ".join(behind[:6])
         return Violation("liveness", what, tuple(stuck)[:6])
 
     # the reckoning
