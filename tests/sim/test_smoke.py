@@ -48,6 +48,16 @@ def test_seeds_reach_the_branches_of_recovery_by_chance(replicas: int) -> None:
         assert totals.branches.get(rule.value, 0) > 0, rule
 
 
+@pytest.mark.parametrize("replicas", [3, 5, 7])
+def test_duels_one_by_one_make_recoveries_validate_and_wait(replicas: int) -> None:
+    totals = Counts()
+    for run in Search(replicas=replicas, steps=STEPS, duels_only=True).runs(range(20)):
+        assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"
+        totals.add(run.counts)
+    assert totals.replicas["validated"] >= 10
+    assert totals.replicas["waited"] >= 1
+
+
 def test_a_world_without_faults_recovers_nothing_and_loses_nothing() -> None:
     totals = Counts()
     for run in Search(replicas=3, steps=STEPS, kinds=()).runs(range(6)):

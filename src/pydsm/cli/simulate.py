@@ -22,6 +22,9 @@ def simulate(
     replicas: Annotated[int | None, typer.Option(help="Size of the group. [default: 3, 5, 7 ... by seed]")] = None,
     steps: Annotated[int, typer.Option(help="Events in the phase of faults, about.")] = STEPS,
     faults: Annotated[str, typer.Option(help="Kinds of faults, as in loss,crash; all; or none.")] = "all",
+    duels: Annotated[
+        bool, typer.Option("--duels", help="Only duels of leaders, one by one; --faults is ignored.")
+    ] = False,
     trace_digest: Annotated[bool, typer.Option("--trace-digest", help="Print a SHA-256 of all that happened.")] = False,
     out: Annotated[Path, typer.Option(help="Directory for the file of a broken run.")] = Path(),
     shrink_seconds: Annotated[float, typer.Option(help="Time for making a broken run smaller.")] = SHRINK_SECONDS,
@@ -30,7 +33,7 @@ def simulate(
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
     if seeds < 1:
         raise CallerFault(f"--seeds must be at least 1, got {seeds}")
-    search = Search(replicas=replicas, steps=steps, kinds=parse_kinds(faults))
+    search = Search(replicas=replicas, steps=steps, kinds=parse_kinds(faults), duels_only=duels)
     search.plan(seed)
     totals = Counts()
     digests: dict[int, str] = {}

@@ -51,6 +51,9 @@ STEPS = 10_000
 """Events in the phase of faults, unless told otherwise."""
 
 _KIND_SHARE = 0.6
+_STEPS_PER_DUEL = 1200
+_RECOVERIES_PER_DUEL = 8
+"""Time between two duels in a plan of duels alone, as a multiple of how long it takes until a recovery begins."""
 _FAULTS_PER_KIND = (1, 2, 4, 8)
 """From calm seeds to wild ones: the most of each kind."""
 _DUELS = 3
@@ -86,6 +89,19 @@ def make_plan(
     random = Random(f"plan {seed} {replicas} {steps}")
     settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
     return _Planner(random, settings, steps, kinds, workload(random)).plan()
+
+
+def make_duels(
+    seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
+) -> Plan:
+    """The other plan of a seed: duels alone, one after the other, each with time to be recovered from.
+
+    Nothing else disturbs them, so the rare branches of recovery are daily work here.
+    """
+    random = Random(f"duels {seed} {replicas} {steps}")
+    settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
+    planner = _Planner(random, settings, steps, (), workload(random))
+    return planner.duels(max(1, steps // _STEPS_PER_DUEL))
 
 
 class _Planner:
@@ -129,11 +145,22 @@ class _Planner:
         for kind, count in self._counts.items():
             for _ in range(count):
                 draw[kind](kind)
+        return self._sorted_plan()
+
+    def _sorted_plan(self) -> Plan:
         return Plan(
             settings=self._final_settings(),
             faults=tuple(sorted(self._faults, key=lambda fault: fault.at_us)),
             operations=tuple(sorted(self._operations, key=lambda operation: operation.at_us)),
         )
+
+    def duels(self, count: int) -> Plan:
+        """A plan of so many duels and nothing else."""
+        slot_us = _RECOVERIES_PER_DUEL * self._recovery_us
+        self._horizon_us = count * slot_us
+        for place in range(count):
+            self._duel_at(place * slot_us + self._random.randrange(self._recovery_us))
+        return self._sorted_plan()
 
     def _final_settings(self) -> Settings:
         random = self._random
@@ -237,9 +264,12 @@ class _Planner:
         self._faults.append(ClockRate(self._any_time(), self._any_replica(), self._random.choice([0.3, 0.8, 1.2, 3.0])))
 
     def _duel(self, kind: str) -> None:
+        """At any time."""
+        self._duel_at(self._any_time())
+
+    def _duel_at(self, start_us: int) -> None:
         """Conflicting commands led at once, each heard of by some replicas only; then their leaders fall silent."""
         random = self._random
-        start_us = self._any_time()
         way_us = self._way_us
         if random.random() < 0.5 and self._crossing(start_us, way_us):
             return

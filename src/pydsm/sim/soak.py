@@ -1,7 +1,7 @@
 """`python -m pydsm.sim.soak --minutes N`: fresh seeds on all cores until the time is over or something breaks.
 
 Seeds follow each other from `--first-seed`, which is the clock's unless given, so that no two soaks play the same
-ones. Group sizes are mostly 3, 5 and 7, sometimes 1, 2, 4, 6 and 9; some runs are long.
+ones. Group sizes are mostly 3, 5 and 7, sometimes 1, 2, 4, 6 and 9; some runs are long, and some play duels alone.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pydsm.sim.tables import exercised, plain
 _SEEDS_PER_TASK = 8
 _REPORT_SECONDS = 30.0
 _LONG_EVERY, _LONG_FACTOR = 10, 5
+_DUELS_EVERY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,9 @@ class Task:
 
 
 def search_for(task: Task, seed: int) -> Search:
-    """Every tenth seed or so is a long run."""
-    return Search(steps=task.steps * (_LONG_FACTOR if seed % _LONG_EVERY == 0 else 1))
+    """Every tenth seed or so is a long run, every fourth plays duels alone."""
+    steps = task.steps * (_LONG_FACTOR if seed % _LONG_EVERY == 0 else 1)
+    return Search(steps=steps, duels_only=seed % _DUELS_EVERY == 1)
 
 
 def play(task: Task) -> tuple[bytes, int | None]:
