@@ -54,7 +54,7 @@ def test_duels_one_by_one_make_recoveries_validate_and_wait(replicas: int) -> No
     for run in Search(replicas=replicas, steps=STEPS, duels_only=True).runs(range(20)):
         assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"
         totals.add(run.counts)
-    assert totals.replicas["validated"] >= 10
+    assert totals.replicas["validated"] >= 5
     assert totals.replicas["waited"] >= 1
 
 
