@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from pydsm.core.ballots import Ballot
 from pydsm.core.commit import AcceptSlow, decide_pre_accept
 from pydsm.core.config import Config
 from pydsm.core.effects import Abort, Execute, Record, ReservationRecord
@@ -32,10 +33,12 @@ from pydsm.core.messages import (
     PrepareOk,
     Refuse,
     ValidateOk,
+    Value,
 )
 from pydsm.core.phases import PreAccepting
 from pydsm.core.quorums import quorums
 from pydsm.core.replica import Replica
+from pydsm.core.status import Status
 from pydsm.runtime.perform import Performer
 from pydsm.sim.fingerprint import fingerprint
 
@@ -88,6 +91,8 @@ class _View:
     """What the invariants see of a replica state: decided instances with value and vector, and execution order."""
 
     decided: tuple[tuple[InstanceId, Batch | None, Deps], ...]
+    votes: tuple[tuple[InstanceId, Ballot | None, Value | None, Deps], ...]
+    """Accepted and not decided: in which ballot, and what."""
     executed: tuple[InstanceId, ...]
     open: tuple[InstanceId, ...]
     """Known and not decided: what may be recovered."""
@@ -213,18 +218,21 @@ def _apply(core: Replica, event: _Event, records: dict[object, Record]) -> None:
 def _view(core: Replica, executed: list[InstanceId]) -> _View:
     decided = []
     undecided = []
+    votes = []
     for id, instance in sorted(core.instances.items()):
         if instance.decided:
             batch = instance.value if isinstance(instance.value, Batch) else None
             decided.append((id, batch, instance.deps))
         else:
             undecided.append(id)
+            if instance.status is Status.ACCEPTED:
+                votes.append((id, instance.voted, instance.value, instance.deps))
     late = tuple(
         id
         for id, phase in sorted(core._state.leading.items())
         if isinstance(phase, PreAccepting) and _slow_when_late(phase, core._state.config.replicas)
     )
-    return _View(tuple(decided), tuple(executed), tuple(undecided), late)
+    return _View(tuple(decided), tuple(votes), tuple(executed), tuple(undecided), late)
 
 
 def _slow_when_late(phase: PreAccepting, replicas: int) -> bool:
@@ -369,6 +377,11 @@ class Search:
                 value = (batch, deps if batch is not None else ())
                 if decided.setdefault(id, value) != value:
                     return f"agreement: replica {replica} has {id} as {value}, another as {decided[id]}"
+        accepted: dict[tuple[InstanceId, Ballot | None], tuple[Value | None, Deps]] = {}
+        for replica, view in enumerate(views):
+            for id, ballot, vote, deps in view.votes:
+                if accepted.setdefault((id, ballot), (vote, deps)) != (vote, deps):
+                    return f"vote: replica {replica} accepted {vote} for {id} in {ballot}, another something else"
         commands = [(id, deps) for id, (batch, deps) in decided.items() if batch is not None]
         for place, (id, deps) in enumerate(commands):
             for other, other_deps in commands[:place]:

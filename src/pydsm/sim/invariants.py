@@ -3,10 +3,12 @@
 Nothing is scanned step by step: every record that becomes durable, every message that leaves, every execution and
 every abort passes through here, and each is compared with what was seen before. Per event:
 
-- agreement: one value per instance over all replicas and lives; one value per instance and ballot;
+- agreement: one value per instance over all replicas and lives; one value per instance and ballot, in what is asked
+  for and in what is accepted;
 - visibility and order (`ordering`); nothing executed twice in a life, no request by two instances; nothing decided or
   executed that was not submitted; an aborted instance is a nop; equal results everywhere;
 - promise and vote, as messages show them, never go back, across restarts too; no index is used twice;
+- quorums: a decision has its votes in one ballot, or its fast quorum of equal vectors;
 - durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost.
 
 Every `scan_events` events, and at the end: everything that all replicas have in memory, against what was decided and
@@ -23,7 +25,6 @@ from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
 from pydsm.core.ids import Deps, InstanceId, RequestId
 from pydsm.core.instance import Instance
-from pydsm.core.quorums import quorums
 from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering
@@ -53,7 +54,11 @@ class Invariants:
 
     def __init__(self, replicas: int, relation: Relation, disks: Sequence[Disk]) -> None:
         self._disks = disks
-        self._slow_quorum = quorums(replicas).slow
+        down_max = (replicas - 1) // 2
+        self._slow_quorum = replicas - down_max
+        self._fast_quorum = replicas - min(down_max, (down_max + 2) // 2)
+        self._voters: dict[InstanceId, dict[Ballot | Deps, set[int]]] = {}
+        """Who told of a vote, by ballot, or of a vector, by vector."""
         self._order = ordering.make_ordering(relation)
         self._shown: dict[tuple[int, InstanceId], _Shown] = {}
         self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
@@ -83,6 +88,8 @@ class Invariants:
             if isinstance(record, InstanceRecord) and record.status is Status.COMMITTED:
                 assert record.value is not None
                 self._decide(replica, record.id, record.value, record.deps)
+            elif isinstance(record, InstanceRecord) and record.status is Status.ACCEPTED:
+                self._check_vote(replica, record)
 
     # what leaves
 
@@ -144,6 +151,7 @@ class Invariants:
 
     def _pre_accepted(self, replica: int, message: m.PreAcceptOk) -> None:
         self._show_promise(replica, message.id, initial_ballot(message.id), message)
+        self._voters.setdefault(message.id, {}).setdefault(message.deps, set()).add(replica)
         record = self._record(replica, message)
         if record.status is Status.PRE_ACCEPTED and record.deps == message.deps:
             return
@@ -164,11 +172,24 @@ class Invariants:
                 "vote", f"r{replica} votes {message.id} {message.ballot} after {shown.voted}", (message.id,)
             )
         shown.voted = message.ballot
+        self._voters.setdefault(message.id, {}).setdefault(message.ballot, set()).add(replica)
         record = self._record(replica, message)
         if record.status < Status.COMMITTED and (
             record.status < Status.ACCEPTED or record.voted is None or record.voted < message.ballot
         ):
             raise self._not_durable(replica, message, record)
+
+    def _check_vote(self, replica: int, record: InstanceRecord) -> None:
+        """A vote is for what was asked in its ballot, and for nothing else."""
+        if record.voted is None:
+            raise Violation("vote", f"r{replica} has accepted {record.id} in no ballot", (record.id,))
+        asked = self._asked.get((record.id, record.voted))
+        if asked is None and len(self._disks) > 1:
+            what = f"r{replica} has accepted {record.id} in {record.voted}, in which nobody asked for votes"
+            raise Violation("vote", what, (record.id,))
+        if asked is not None and (asked[0] != record.value or asked[1] != record.deps):
+            what = f"r{replica} has accepted {record.id} in {record.voted} with another value than was asked for"
+            raise Violation("vote", what, (record.id,))
 
     def _prepared(self, replica: int, message: m.PrepareOk) -> None:
         shown = self._show_promise(replica, message.id, message.ballot, message)
@@ -205,6 +226,7 @@ class Invariants:
 
     def _decide_first(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         self.decided[id] = (value, deps)
+        self._check_quorum(replica, id, value, deps)
         self._check_kept(replica, id, value, deps)
         if not isinstance(value, m.Batch):
             return
@@ -214,6 +236,19 @@ class Invariants:
         if id in self._aborted:
             raise Violation("abort", f"{id} is decided as a batch after its clients were told that it was not", (id,))
         self._order.commit(id, value, deps)
+
+    def _check_quorum(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
+        """A decision needs a quorum of votes in one ballot, or a fast quorum of vectors that are all the same."""
+        voters = self._voters.get(id, {})
+        if len(voters.get(deps, ())) >= self._fast_quorum and isinstance(value, m.Batch):
+            return
+        for key, who in voters.items():
+            if isinstance(key, Ballot) and len(who) >= self._slow_quorum:
+                asked = self._asked.get((id, key))
+                if asked is None or asked[0] == value:
+                    return
+        what = f"r{replica} shows that {id} is decided as {describe.value(value)}, for which there was no quorum"
+        raise Violation("quorum", what, (id,))
 
     def _check_kept(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         """A decision that shows must outlive any crash: committed on the disk of who shows it, or voted by a quorum."""

@@ -47,8 +47,22 @@ class Group:
         record = InstanceRecord(id, status, promised, voted, value, deps, WRITE, NOTHING)
         self.disks[replica].write([record], lambda: None)
 
-    def decide(self) -> None:
-        self.keep(0, Status.COMMITTED)
+    def agree(self, id: InstanceId = X, deps: tuple[int, ...] = NOTHING) -> None:
+        """A fast quorum tells of the same vector."""
+        for replica in (0, 1):
+            self.keep(replica, Status.PRE_ACCEPTED, id=id, deps=deps)
+            self.watch.sent(replica, m.PreAcceptOk(id, deps))
+
+    def decide(self, id: InstanceId = X, deps: tuple[int, ...] = NOTHING) -> None:
+        self.agree(id, deps)
+        self.keep(0, Status.COMMITTED, id=id, deps=deps)
+
+    def ask(self, ballot: Ballot) -> None:
+        self.watch.sent(ballot.replica, m.Accept(X, ballot, WRITE, NOTHING))
+
+    def vote(self, replica: int) -> None:
+        self.keep(replica, Status.ACCEPTED, voted=ZERO)
+        self.watch.sent(replica, m.AcceptOk(X, ZERO))
 
 
 @pytest.fixture
@@ -69,6 +83,7 @@ def test_an_instance_decided_twice_is_found(group: Group) -> None:
 
 
 def test_a_value_that_nobody_proposed_is_found(group: Group) -> None:
+    group.agree()
     with pytest.raises(Violation, match="never submitted"):
         group.keep(0, Status.COMMITTED, value=OTHER)
 
@@ -85,16 +100,48 @@ def test_a_ballot_of_another_is_found(group: Group) -> None:
 
 
 def test_a_commit_that_no_crash_would_leave_behind_is_found(group: Group) -> None:
-    group.keep(0, Status.ACCEPTED, voted=ZERO)
+    group.ask(ZERO)
+    group.vote(0)
+    group.vote(1)
+    group.keep(1, Status.PRE_ACCEPTED)
     with pytest.raises(Violation, match="only 1 disks"):
         group.watch.sent(0, m.Commit(X, WRITE, NOTHING))
 
 
 def test_a_commit_with_a_quorum_of_durable_votes_is_fine(group: Group) -> None:
-    group.keep(0, Status.ACCEPTED, voted=ZERO)
-    group.keep(1, Status.ACCEPTED, voted=ZERO)
+    group.ask(ZERO)
+    group.vote(0)
+    group.vote(1)
     group.watch.sent(0, m.Commit(X, WRITE, NOTHING))
     assert X in group.watch.decided
+
+
+def test_a_decision_without_a_quorum_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="quorum"):
+        group.keep(0, Status.COMMITTED)
+
+
+def test_a_decision_with_votes_of_two_ballots_is_found(group: Group) -> None:
+    group.ask(ZERO)
+    group.vote(0)
+    group.watch.sent(1, m.Accept(X, ONE, m.NOP, NOTHING))
+    group.keep(1, Status.ACCEPTED, promised=ONE, voted=ONE, value=m.NOP)
+    group.watch.sent(1, m.AcceptOk(X, ONE))
+    with pytest.raises(Violation, match="quorum"):
+        group.watch.sent(1, m.Commit(X, m.NOP, NOTHING))
+
+
+def test_a_vote_for_something_else_than_was_asked_for_is_found(group: Group) -> None:
+    group.ask(ZERO)
+    with pytest.raises(Violation, match="another value"):
+        group.keep(1, Status.ACCEPTED, voted=ZERO, value=m.NOP)
+
+
+def test_a_vote_that_nobody_asked_for_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="nobody asked"):
+        group.keep(1, Status.ACCEPTED, voted=ONE, promised=ONE)
+    with pytest.raises(Violation, match="in no ballot"):
+        group.keep(1, Status.ACCEPTED)
 
 
 def test_a_pre_accept_before_its_reservation_is_found(group: Group) -> None:
@@ -145,6 +192,7 @@ def test_an_answer_that_says_more_than_the_disk_is_found(group: Group, message: 
 
 
 def test_a_promise_that_is_forgotten_is_found(group: Group) -> None:
+    group.ask(TWO)
     group.keep(1, Status.ACCEPTED, promised=TWO, voted=TWO)
     group.watch.sent(1, prepare_ok(TWO, TWO, Status.ACCEPTED))
     for message in (prepare_ok(ONE, TWO, Status.ACCEPTED), m.AcceptOk(X, ONE), m.PreAcceptOk(X, NOTHING)):
@@ -153,6 +201,7 @@ def test_a_promise_that_is_forgotten_is_found(group: Group) -> None:
 
 
 def test_a_vote_that_is_forgotten_is_found(group: Group) -> None:
+    group.ask(ONE)
     group.keep(1, Status.ACCEPTED, promised=ONE, voted=ONE)
     group.watch.sent(1, m.AcceptOk(X, ONE))
     group.keep(1, Status.ACCEPTED, promised=TWO, voted=ONE)
@@ -173,7 +222,7 @@ def test_one_request_in_two_instances_is_found(group: Group) -> None:
     group.decide()
     again = i(0, 2)
     group.watch.proposed(again, WRITE)
-    group.keep(0, Status.COMMITTED, id=again, deps=(1, 0, 0))
+    group.decide(again, (1, 0, 0))
     life = group.watch.begin_life("r0")
     group.watch.executed(0, life, Execute(X, WRITE), [1])
     with pytest.raises(Violation, match="executed twice"):
