@@ -16,6 +16,9 @@ from pydsm.core.messages import Batch, Commit, Message, Value
 from pydsm.core.replica import PipelineFull
 from tests.unit.core.helpers import Driven
 
+_ROUNDS_MAX = 1000
+"""No event in these small worlds has so long a train of messages behind it."""
+
 
 @dataclass(frozen=True)
 class Packet:
@@ -115,16 +118,20 @@ class World:
             host.replica.receive(packet.sender, packet.message)
             host.performer.pump()
 
-    def deliver_all(self, wanted: Callable[[Packet], bool] = lambda packet: True, rounds: int = 1000) -> None:
+    def deliver_round(self, wanted: Callable[[Packet], bool] = lambda packet: True) -> bool:
+        """Deliver what is under way, and not yet what follows from it; False if there was nothing to deliver."""
+        due = [packet for packet in self.packets if wanted(packet)]
+        self.packets = [packet for packet in self.packets if not wanted(packet)]
+        for packet in due:
+            self.deliver(packet)
+        return bool(due)
+
+    def deliver_all(self, wanted: Callable[[Packet], bool] = lambda packet: True) -> None:
         """Deliver what is under way and what follows from it, until only unwanted packets are left."""
-        for _ in range(rounds):
-            due = [packet for packet in self.packets if wanted(packet)]
-            if not due:
+        for _ in range(_ROUNDS_MAX):
+            if not self.deliver_round(wanted):
                 return
-            self.packets = [packet for packet in self.packets if not wanted(packet)]
-            for packet in due:
-                self.deliver(packet)
-        raise AssertionError(f"after {rounds} rounds replicas still talk: {self.packets[:5]}")
+        raise AssertionError(f"after {_ROUNDS_MAX} rounds replicas still talk: {self.packets[:5]}")
 
     def lose(self, unwanted: Callable[[Packet], bool] = lambda packet: True) -> None:
         """These packets never arrive."""

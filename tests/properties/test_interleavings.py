@@ -182,26 +182,29 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Turn:
-    """A replica begins to recover one of the instances, and only these hear each other meanwhile."""
+    """A replica begins to recover one of the instances; then, for some rounds, only these hear each other."""
 
     replica: int
     which: int
     hear: frozenset[int]
+    rounds: int
 
 
 some_proposals = st.lists(
     st.builds(Proposal, replica_numbers, st.frozensets(replica_numbers), st.booleans()),
-    min_size=1,
+    min_size=2,
     max_size=4,
     unique_by=lambda proposal: proposal.leader,
 )
 some_turns = st.lists(
-    st.builds(Turn, replica_numbers, st.integers(0, 3), st.frozensets(replica_numbers, min_size=3)), max_size=8
+    st.builds(Turn, replica_numbers, st.integers(0, 3), st.frozensets(replica_numbers, min_size=3), st.integers(1, 6)),
+    min_size=3,
+    max_size=10,
 )
 
 
 @given(some_proposals, st.permutations(range(REPLICAS)), some_turns, st.frozensets(replica_numbers, max_size=2))
-@settings(max_examples=200)
+@settings(max_examples=600)
 def test_a_fast_commit_survives_whoever_recovers_whatever_in_whatever_turn(
     proposals: list[Proposal], order: list[int], turns: list[Turn], crashed: frozenset[int]
 ) -> None:
@@ -216,7 +219,8 @@ def test_a_fast_commit_survives_whoever_recovers_whatever_in_whatever_turn(
         world.crash(replica)
     for turn in turns:
         _recover_if_idle(world, turn.replica, ids[turn.which % len(ids)])
-        world.deliver_all(_among(turn.hear))
+        for _ in range(turn.rounds):
+            world.deliver_round(_among(turn.hear))
         world.check_agreement()
     world.heal()
 
