@@ -5,7 +5,6 @@ gives the same answer to the same message however often it comes. A replica answ
 """
 
 from pydsm.core.ballots import Ballot, initial_ballot
-from pydsm.core.faults import PeerFault
 from pydsm.core.ids import InstanceId, ReplicaId, merge
 from pydsm.core.instance import Instance
 from pydsm.core.messages import (
@@ -33,8 +32,6 @@ class Acceptor:
 
     def on_pre_accept(self, sender: ReplicaId, message: PreAccept) -> None:
         """Add what is known here to the dependencies. "Only if promised is round 0 and status is unknown"."""
-        if sender != message.id.leader:
-            raise PeerFault(f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send")
         state = self._state
         instance = state.log.instance(message.id)
         if instance.decided:

@@ -45,13 +45,15 @@ class Replica:
         """Take a message of a member of the group; one of its own comes back through here once it is durable.
 
         Raises:
-            PeerFault: no correct replica sends this; nothing changed.
+            PeerFault: no correct replica sends this; at most some instances that it names were taken to exist.
             BrokenInvariant: the replica must stop.
         """
         if not 0 <= sender < self._state.config.replicas:
             raise PeerFault(
                 f"a message of replica {sender}, which is not in this group of {self._state.config.replicas}"
             )
+        if isinstance(message, m.PreAccept) and sender != message.id.leader:
+            raise PeerFault(f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send")
         self._hear_of(message)
         self._dispatch(sender, message)
         self._recoverer.settle()
@@ -69,6 +71,9 @@ class Replica:
                 log.hear_of(with_instance(message.deps, message.id))
             case m.Inquire():
                 pass
+            case m.ValidateOk():
+                for id in (message.id, *(invalidator.id for invalidator in message.invalidators)):
+                    log.hear_of(with_instance(log.no_deps, id))
             case _:
                 log.hear_of(with_instance(log.no_deps, message.id))
 
