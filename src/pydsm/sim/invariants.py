@@ -57,8 +57,9 @@ class Invariants:
         down_max = (replicas - 1) // 2
         self._slow_quorum = replicas - down_max
         self._fast_quorum = replicas - min(down_max, (down_max + 2) // 2)
-        self._voters: dict[InstanceId, dict[Ballot | Deps, set[int]]] = {}
-        """Who told of a vote, by ballot, or of a vector, by vector."""
+        self._voters: dict[InstanceId, dict[Ballot, set[int]]] = {}
+        self._agreeing: dict[InstanceId, dict[Deps, set[int]]] = {}
+        """Who told of a vote, by ballot, and who of a vector in round 0, by vector."""
         self._order = ordering.make_ordering(relation)
         self._shown: dict[tuple[int, InstanceId], _Shown] = {}
         self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
@@ -151,7 +152,7 @@ class Invariants:
 
     def _pre_accepted(self, replica: int, message: m.PreAcceptOk) -> None:
         self._show_promise(replica, message.id, initial_ballot(message.id), message)
-        self._voters.setdefault(message.id, {}).setdefault(message.deps, set()).add(replica)
+        self._agreeing.setdefault(message.id, {}).setdefault(message.deps, set()).add(replica)
         record = self._record(replica, message)
         if record.status is Status.PRE_ACCEPTED and record.deps == message.deps:
             return
@@ -239,12 +240,12 @@ class Invariants:
 
     def _check_quorum(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         """A decision needs a quorum of votes in one ballot, or a fast quorum of vectors that are all the same."""
-        voters = self._voters.get(id, {})
-        if len(voters.get(deps, ())) >= self._fast_quorum and isinstance(value, m.Batch):
+        agreeing = self._agreeing.get(id, {}).get(deps, ())
+        if len(agreeing) >= self._fast_quorum and isinstance(value, m.Batch):
             return
-        for key, who in voters.items():
-            if isinstance(key, Ballot) and len(who) >= self._slow_quorum:
-                asked = self._asked.get((id, key))
+        for ballot, who in self._voters.get(id, {}).items():
+            if len(who) >= self._slow_quorum:
+                asked = self._asked.get((id, ballot))
                 if asked is None or asked[0] == value:
                     return
         what = f"r{replica} shows that {id} is decided as {describe.value(value)}, for which there was no quorum"
