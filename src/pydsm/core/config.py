@@ -42,7 +42,7 @@ class Config:
     reservation_block: int = 32
     """Own indexes reserved on disk at a time. A restart turns at most two blocks of unused ones into nops."""
     recoveries_max: int = 64
-    """Recoveries led at the same time; further ones wait for the next scan."""
+    """Recoveries led at the same time, those that wait for others left out; further ones wait for the next scan."""
     inquiry_instances_max: int = 512
     """Instances asked about in one message."""
     gap_instances_max: int = 1_000_000

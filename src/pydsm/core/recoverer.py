@@ -4,6 +4,8 @@ Drives the decisions of `recovery`, which are pure. Guards: a ballot is used onc
 before its Prepare leaves; answers count once per replica and only in the ballot of the phase.
 """
 
+from collections.abc import Iterator
+
 from pydsm.core.acceptor import Acceptor
 from pydsm.core.ballots import next_ballot
 from pydsm.core.commit import Proposer
@@ -53,7 +55,7 @@ class Recoverer:
         """Look through undecided instances for late ones; ask about new ones, recover those nobody can tell about."""
         state = self._state
         room = state.config.recoveries_max - sum(
-            not isinstance(phase, PreAccepting) for phase in state.leading.values()
+            not isinstance(phase, PreAccepting | AwaitingInvalidators) for phase in state.leading.values()
         )
         to_ask: list[InstanceId] = []
         to_recover: list[InstanceId] = []
@@ -71,10 +73,9 @@ class Recoverer:
         for id in to_recover:
             self.recover(id)
 
-    def _late(self) -> list[tuple[InstanceId, Tick]]:
+    def _late(self) -> Iterator[tuple[InstanceId, Tick]]:
         state = self._state
         heard_before = state.now - state.config.recovery_timeout_ticks
-        late: list[tuple[InstanceId, Tick]] = []
         for leader in state.members:
             for index, since in state.log.unexecuted[leader].items():
                 if since > heard_before:
@@ -82,8 +83,7 @@ class Recoverer:
                 id = InstanceId(leader, index)
                 instance = state.log.instances.get(id)
                 if id not in state.leading and (instance is None or not instance.decided):
-                    late.append((id, since))
-        return late
+                    yield id, since
 
     def _inquire(self, ids: list[InstanceId]) -> None:
         state = self._state

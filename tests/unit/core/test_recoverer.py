@@ -194,6 +194,17 @@ def test_only_so_many_recoveries_are_led_at_a_time() -> None:
     assert {prepare.id for _, prepare in driven.take_only(Prepare)} == {at(0, 3)}
 
 
+def test_recoveries_that_wait_leave_room_for_what_they_wait_for() -> None:
+    """The recovery of the invalidator was refused: without room for another attempt the wait might never end."""
+    driven = awaiting(at(4, 1), recoveries_max=1)
+    for peer in (2, 3, 4):
+        driven.receive(peer, Refuse(at(4, 1), ballot(1, 1), ballot(3, 4)))
+    driven.take()
+    driven.run(driven.now + 3000)
+    again = {prepare.ballot for _, prepare in driven.take_only(Prepare) if prepare.id == at(4, 1)}
+    assert again == {ballot(4, 1)}
+
+
 def test_a_group_of_one_has_nobody_to_ask_and_recovers_at_once() -> None:
     alone = Driven(0, 1, **SOON)
     alone.disk.holding = True
