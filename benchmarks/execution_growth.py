@@ -4,7 +4,7 @@ Three cores in one process, without codec, disk and sockets, lead, commit and ex
 cost per instance, of all three together, is measured with little history and with much: once where nothing
 conflicts, and once where everything does on a few keys. Processor time is counted, and each figure is the best of
 several windows, since other programs only ever add to it. The history between is made by the same work: a million
-instances take some minutes and about 3 GB.
+instances take some minutes and about 1.5 GB.
 """
 
 import argparse
