@@ -1,0 +1,407 @@
+"""The bugs. Each is one small patch of the real core, made in tests only.
+
+A patch takes pytest's MonkeyPatch, so that it is gone when the test is over. What finds each bug stands in `finds`.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pydsm.core import (
+    acceptor,
+    commit,
+    execution,
+    log,
+    messages,
+    outbox,
+    phases,
+    quorums,
+    recoverer,
+    recovery,
+    state,
+)
+from pydsm.core import replica as replicas
+from pydsm.core.ballots import Ballot
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, with_instance
+from pydsm.core.instance import Instance
+from pydsm.core.messages import NOP, Batch, Message, Nop, PrepareOk
+from pydsm.core.status import Status
+
+Patch = Callable[[pytest.MonkeyPatch], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A known bug: its name, the rule of PROTOCOL that it breaks, and how it is put back."""
+
+    name: str
+    breaks: str
+    put_back: Patch
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def _bug(breaks: str) -> Callable[[Patch], Patch]:
+    def register(patch: Patch) -> Patch:
+        name = patch.__name__.replace("_", " ")
+        BUGS[name] = Bug(name, breaks, patch)
+        return patch
+
+    return register
+
+
+@_bug("4, Prepare: the promise is durable before PrepareOk (9, the ancestor)")
+def promise_not_stored(patch: pytest.MonkeyPatch) -> None:
+    original = state.ReplicaState.persist
+
+    def persist(self: state.ReplicaState, instance: Instance) -> None:
+        if instance.promised.round == 0 or instance.voted == instance.promised:
+            original(self, instance)
+
+    patch.setattr(state.ReplicaState, "persist", persist)
+
+
+@_bug("2: promised and voted are two ballots (9, original EPaxos)")
+def one_ballot_for_promise_and_vote(patch: pytest.MonkeyPatch) -> None:
+    original = Instance.promise
+
+    def promise(self: Instance, ballot: Ballot) -> None:
+        original(self, ballot)
+        if self.voted is not None:
+            self.voted = ballot
+
+    patch.setattr(Instance, "promise", promise)
+
+
+@_bug("3: one vote per replica, never per message (9, the ancestor)")
+def duplicate_answers_counted(patch: pytest.MonkeyPatch) -> None:
+    def record_deps(self: phases.PreAccepting, sender: ReplicaId, deps: Deps) -> bool:
+        self.answers[ReplicaId(sender + 100 * len(self.answers))] = deps
+        return True
+
+    def record_vote(self: phases.Accepting, sender: ReplicaId) -> bool:
+        self.votes[ReplicaId(sender + 100 * len(self.votes))] = None
+        return True
+
+    patch.setattr(phases.PreAccepting, "record", record_deps)
+    patch.setattr(phases.Accepting, "record", record_vote)
+
+
+@_bug("4: answers are matched on their ballot (9, swiftpaxos)")
+def votes_of_an_old_ballot_counted(patch: pytest.MonkeyPatch) -> None:
+    original = commit.Proposer.on_accept_ok
+
+    def on_accept_ok(self: commit.Proposer, sender: ReplicaId, message: messages.AcceptOk) -> None:
+        phase = self._state.leading.get(message.id)
+        if isinstance(phase, phases.Accepting):
+            message = messages.AcceptOk(message.id, phase.ballot)
+        original(self, sender, message)
+
+    patch.setattr(commit.Proposer, "on_accept_ok", on_accept_ok)
+
+
+@_bug("1: a fast quorum is n-e (9, summerset)")
+def fast_quorum_one_too_small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(quorums.Quorums, "fast", property(lambda self: max(1, self.n - self.e - 1)))
+
+
+@_bug("1: a slow quorum is n-f")
+def slow_quorum_one_too_small(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(quorums.Quorums, "slow", property(lambda self: max(1, self.n - self.f - 1)))
+
+
+@_bug("6: a fast commit is durable at its leader before it is visible")
+def fast_commit_not_durable_first(patch: pytest.MonkeyPatch) -> None:
+    original = state.ReplicaState.decide
+
+    def decide(
+        self: state.ReplicaState, id: InstanceId, value: messages.Value, deps: Deps, *, durable_first: bool = False
+    ) -> bool:
+        return original(self, id, value, deps)
+
+    patch.setattr(state.ReplicaState, "decide", decide)
+
+
+@_bug("6: PreAcceptOk leaves after its record is durable (9, efficient/epaxos)")
+def pre_accept_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    original = outbox.Outbox.send
+
+    def send(self: outbox.Outbox, to: tuple[ReplicaId, ...], message: Message) -> None:
+        if isinstance(message, messages.PreAcceptOk) and message.id.leader in to and len(self._effects.records) > 0:
+            self.send_early(to, message)
+        else:
+            original(self, to, message)
+
+    patch.setattr(outbox.Outbox, "send", send)
+
+
+@_bug("4, step 3: the leader's own answer decides nop")
+def rule_3_left_out(patch: pytest.MonkeyPatch) -> None:
+    original = recovery.after_prepare
+
+    def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
+        nobody = InstanceId(ReplicaId(q.n), id.index)
+        return original(nobody, answers, q)
+
+    patch.setattr(recoverer, "after_prepare", after_prepare)
+
+
+@_bug("4, step 3: a leader that has promised a higher ballot can no longer commit in round 0")
+def leader_commits_after_a_promise(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(state.ReplicaState, "yield_to_promise", lambda self, instance: None)
+
+
+@_bug("4, step 4: a possible fast commit is validated before it is accepted")
+def validate_left_out(patch: pytest.MonkeyPatch) -> None:
+    original = recovery.after_prepare
+
+    def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
+        decision = original(id, answers, q)
+        if isinstance(decision, recovery.ValidateValue):
+            return recovery.AcceptValue(decision.rule, decision.batch, decision.deps)
+        return decision
+
+    patch.setattr(recoverer, "after_prepare", after_prepare)
+
+
+@_bug("4, step 4: what may have been committed fast is not abandoned")
+def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
+    original = recovery.after_prepare
+
+    def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
+        decision = original(id, answers, q)
+        if isinstance(decision, recovery.ValidateValue):
+            return recovery.AcceptValue(decision.rule, NOP, (0,) * q.n)
+        return decision
+
+    patch.setattr(recoverer, "after_prepare", after_prepare)
+
+
+@_bug("4, Validate: a committed invalidator decides nop")
+def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
+    original = recovery.after_validate
+
+    def after_validate(batch: Batch, deps: Deps, unchanged: int, quorum: Any, invalidators: Any, q: Any) -> Any:
+        return original(batch, deps, unchanged, quorum, {}, q)
+
+    patch.setattr(recoverer, "after_validate", after_validate)
+
+
+@_bug("4, waiting: an invalidator that commits without covering decides nop")
+def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
+    def fate(self: recoverer.Recoverer, other: InstanceId, id: InstanceId) -> recovery.Fate:
+        decided = self._state.log.instance(other).decided
+        return recovery.Fate.HARMLESS if decided else recovery.Fate.OPEN
+
+    patch.setattr(recoverer.Recoverer, "_fate", fate)
+
+
+@_bug("4: an accepted but not yet committed nop still conflicts")
+def accepted_nop_conflicts_with_nothing(patch: pytest.MonkeyPatch) -> None:
+    invalidates = log.Log._invalidates
+
+    def abandoned(one: Instance) -> bool:
+        return one.status is Status.ACCEPTED and isinstance(one.value, Nop)
+
+    def conflicts(self: log.Log, batch: Batch) -> Deps:
+        deps = self._floor
+        for id, one in self.instances.items():
+            known = one.known_batch
+            if known is not None and not abandoned(one) and self.relation.conflict(known, batch):
+                deps = with_instance(deps, id)
+        return deps
+
+    patch.setattr(log.Log, "conflicts", conflicts)
+    patch.setattr(
+        log.Log,
+        "_invalidates",
+        lambda self, other, id, batch: not abandoned(other) and invalidates(self, other, id, batch),
+    )
+
+
+@_bug("5: an accepted nop whose batch is known is still waited for where it conflicts")
+def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
+    original = execution.Execution._successors
+
+    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
+        hidden = [
+            one
+            for one in self._log.instances.values()
+            if one.status is Status.ACCEPTED and isinstance(one.value, Nop) and one.initial_batch is not None
+        ]
+        rows = [dict(row) for row in self._log.unexecuted]
+        for one in hidden:
+            self._log.unexecuted[one.id.leader].pop(one.id.index, None)
+        try:
+            found = list(original(self, instance))
+        finally:
+            for row, kept in zip(self._log.unexecuted, rows, strict=True):
+                row.clear()
+                row.update(kept)
+        return iter(found)
+
+    patch.setattr(execution.Execution, "_successors", successors)
+
+
+@_bug("4, Validate: exact answers; a committed nop invalidates nothing")
+def committed_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log._invalidates
+
+    def invalidates(self: log.Log, other: Instance, id: InstanceId, batch: Batch) -> bool:
+        nop = other.decided and isinstance(other.value, Nop) and other.initial_batch is not None
+        return nop or original(self, other, id, batch)
+
+    patch.setattr(log.Log, "_invalidates", invalidates)
+
+
+@_bug("4, Validate: an undecided instance invalidates by its initial deps, not by its deps here")
+def deps_taken_for_initial_deps(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log._invalidates
+
+    def invalidates(self: log.Log, other: Instance, id: InstanceId, batch: Batch) -> bool:
+        if other.decided:
+            return original(self, other, id, batch)
+        known = other.initial_batch
+        return known is not None and id.index > other.deps[id.leader] and self.relation.conflict(known, batch)
+
+    patch.setattr(log.Log, "_invalidates", invalidates)
+
+
+@_bug("5: edges go to everything that is covered and conflicts")
+def execution_ignores_one_edge(patch: pytest.MonkeyPatch) -> None:
+    original = execution.Execution._successors
+    patch.setattr(execution.Execution, "_successors", lambda self, one: iter(list(original(self, one))[:-1]))
+
+
+@_bug("5: the same edges on every replica, only to what conflicts")
+def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -> None:
+    original = execution.Execution._successors
+
+    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
+        found = list(original(self, instance))
+        if len(self._log.instances) % 2:
+            covered = [
+                InstanceId(ReplicaId(leader), index)
+                for leader, row in enumerate(self._log.unexecuted)
+                for index in row
+                if index <= instance.deps[leader]
+            ]
+            others = [self._log.instances[id] for id in covered if id != instance.id]
+            found += [one for one in others if one.decided and isinstance(one.value, Batch) and one not in found]
+        return iter(found)
+
+    patch.setattr(execution.Execution, "_successors", successors)
+
+
+@_bug("5: what is covered and may conflict is waited for until it is committed")
+def execution_does_not_wait_for_commit(patch: pytest.MonkeyPatch) -> None:
+    original = execution.Execution._successors
+
+    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
+        with contextlib.suppress(execution._Blocked):
+            yield from original(self, instance)
+
+    patch.setattr(execution.Execution, "_successors", successors)
+
+
+@_bug("6: a restarted leader never uses an index twice")
+def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    def restore(self: commit.Proposer, reserved: int) -> None:
+        own = [id.index for id in self._state.log.instances if id.leader == self._state.me]
+        self._next_index = self._state.first_index = max(own, default=0) + 1
+        self._reserved = self._durably_reserved = reserved
+
+    patch.setattr(commit.Proposer, "restore", restore)
+
+
+@_bug("6: after a restart a replica never acts in round 0 for an instance of before")
+def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
+    original = replicas.Replica.restore
+
+    def restore(self: replicas.Replica, records: Any) -> None:
+        original(self, records)
+        for id, instance in self._state.log.instances.items():
+            if id.leader == self._state.me and instance.status is Status.PRE_ACCEPTED:
+                batch = instance.initial_batch
+                assert batch is not None
+                deps = self._state.log.conflicts(batch)
+                self._state.leading[id] = phases.PreAccepting(
+                    Ballot(0, id.leader), batch, deps, self._state.peers, self._state.now, self._state.now
+                )
+                self._proposer.on_pre_accept_ok(self._state.me, messages.PreAcceptOk(id, deps))
+
+    patch.setattr(replicas.Replica, "restore", restore)
+
+
+@_bug("4, Validate: one that comes after a vote changes nothing")
+def late_validate_overwrites_a_vote(patch: pytest.MonkeyPatch) -> None:
+    original = acceptor.Acceptor.on_validate
+
+    def on_validate(self: acceptor.Acceptor, sender: ReplicaId, message: messages.Validate) -> None:
+        instance = self._state.log.instance(message.id)
+        if instance.status is Status.ACCEPTED and instance.promised == message.ballot:
+            self._state.log.validate(instance, message.batch, message.deps)
+            self._state.persist(instance)
+        original(self, sender, message)
+
+    patch.setattr(acceptor.Acceptor, "on_validate", on_validate)
+
+
+@_bug("4, step 2: the value of the highest vote is taken (9, efficient/epaxos: deps lost in recovery)")
+def accepted_deps_lost_in_recovery(patch: pytest.MonkeyPatch) -> None:
+    original = recovery.after_prepare
+
+    def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
+        decision = original(id, answers, q)
+        if isinstance(decision, recovery.AcceptValue) and isinstance(decision.value, Batch):
+            lowest = min((one for one in answers.values() if one.initial_batch), key=lambda one: one.deps, default=None)
+            if lowest is not None:
+                return recovery.AcceptValue(decision.rule, decision.value, lowest.initial_deps)
+        return decision
+
+    patch.setattr(recoverer, "after_prepare", after_prepare)
+
+
+@_bug("4, step 2: of several votes the highest counts")
+def lowest_vote_taken(patch: pytest.MonkeyPatch) -> None:
+    def lowest(answers: Mapping[ReplicaId, PrepareOk]) -> PrepareOk | None:
+        votes = [one for one in answers.values() if one.status is Status.ACCEPTED and one.voted is not None]
+        return min(votes, key=lambda one: one.voted or Ballot(0, ReplicaId(0)), default=None)
+
+    patch.setattr(recovery, "_highest_vote", lowest)
+
+
+@_bug("4: an instance that is only known by being covered is recovered too (9, efficient/epaxos)")
+def dependency_that_nobody_recovers(patch: pytest.MonkeyPatch) -> None:
+    original = recoverer.Recoverer._late
+
+    def late(self: recoverer.Recoverer) -> list[Any]:
+        return [(id, since) for id, since in original(self) if id in self._state.log.instances]
+
+    patch.setattr(recoverer.Recoverer, "_late", late)
+
+
+@_bug("3: the leader's vector and the acceptor's are merged")
+def acceptor_answers_with_the_leaders_vector(patch: pytest.MonkeyPatch) -> None:
+    original = acceptor.Acceptor.on_pre_accept
+
+    def on_pre_accept(self: acceptor.Acceptor, sender: ReplicaId, message: messages.PreAccept) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._state.log, "conflicts", lambda batch: self._state.log.no_deps)
+            original(self, sender, message)
+
+    patch.setattr(acceptor.Acceptor, "on_pre_accept", on_pre_accept)
+
+
+@_bug("2: a batch learnt from a Validate is in the conflict index (2, last paragraph)")
+def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
+    def validate(self: log.Log, instance: Instance, batch: Batch, initial: Deps) -> None:
+        instance.value = instance.initial_batch = batch
+        instance.initial_deps = initial
+        self.hear_of(initial)
+
+    patch.setattr(log.Log, "validate", validate)

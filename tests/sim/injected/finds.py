@@ -1,0 +1,106 @@
+"""How each bug is found: a seed of the simulator, a seed of its duels, or a story told by hand."""
+
+from dataclasses import dataclass
+
+from pydsm.core.recovery import Rule
+from pydsm.sim.plan import Crash, Fault, Operation, Plan
+from pydsm.sim.search import Search
+from tests.sim.stories import MS, ask, calm, cut
+from tests.sim.test_recovery_rules import STORIES as RULE_STORIES
+from tests.sim.test_recovery_rules import slow_clock
+
+Story = tuple[int, tuple[Fault | Operation, ...]]
+
+STORIES: dict[str, Story] = {
+    "an invalidator that commits unordered while its rival waits": RULE_STORIES[Rule.UNORDERED_COMMITTED],
+    # The first command commits fast at r0, r1 and r2, and only r0 knows. The second, led by r3, reached r4 alone. r4
+    # recovers it, with r3 in its quorum. Going on in spite of r3's answer, it counts r3 as unchanged, so the first
+    # command seems to be impossible on the fast path.
+    "two rivals, and one leader in the other's quorum": (
+        5,
+        (
+            ask(10, 0, "write k0 1"),
+            ask(10, 3, "write k0 2"),
+            cut(0, [0], [3, 4]),
+            cut(0, [3], [0, 1, 2]),
+            cut(0, [2], [4]),
+            cut(11.5, [0], [1, 2]),
+            slow_clock(0, 1),
+            slow_clock(0, 2),
+            slow_clock(0, 3),
+            Crash(14 * MS, 0, 1500 * MS),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """A run that breaks `invariant` with the bug and nothing without it."""
+
+    bug: str
+    invariant: str
+    seed: int
+    duels: bool = False
+    story: str = ""
+    steps: int = 4000
+
+    def play(self) -> str | None:
+        """Play the run; the invariant that it breaks, if any."""
+        search = Search(steps=self.steps, duels_only=self.duels)
+        plan = self._told() if self.story else search.plan(self.seed)
+        finding = search.play(plan).finding
+        return None if finding is None else finding.invariant
+
+    def _told(self) -> Plan:
+        replicas, story = STORIES[self.story]
+        faults = tuple(sorted((one for one in story if not isinstance(one, Operation)), key=lambda one: one.at_us))
+        operations = tuple(sorted((one for one in story if isinstance(one, Operation)), key=lambda one: one.at_us))
+        return Plan(calm(replicas, self.seed), faults, operations)
+
+
+FINDS: tuple[Find, ...] = (
+    Find("promise not stored", "durable", 0),
+    Find("one ballot for promise and vote", "vote", 0),
+    Find("duplicate answers counted", "visibility", 4),
+    Find("fast quorum one too small", "quorum", 0),
+    Find("slow quorum one too small", "quorum", 0),
+    Find("fast commit not durable first", "durable", 0),
+    Find("pre accept answered before it is durable", "durable", 0),
+    Find("leader commits after a promise", "agreement", 17),
+    Find("validate left out", "visibility", 25),
+    Find("possible fast commit abandoned", "agreement", 5),
+    Find("invalidators ignored", "visibility", 22),
+    Find("execution passes over an accepted nop", "order", 11),
+    Find("committed nop taken for a command", "stopped by BrokenInvariant", 36, duels=True),
+    Find("deps taken for initial deps", "agreement", 138),
+    Find("execution ignores one edge", "order", 0),
+    Find("execution does not wait for commit", "order", 0),
+    Find("index used again after a restart", "stopped by BrokenInvariant", 0),
+    Find("restarted leader goes on in round 0", "quorum", 0),
+    Find("late validate overwrites a vote", "vote", 48),
+    Find("accepted deps lost in recovery", "visibility", 0),
+    Find("dependency that nobody recovers", "liveness", 0),
+    Find("acceptor answers with the leaders vector", "visibility", 0),
+    Find("one replica has edges to what does not conflict", "order", 219),
+    Find("rule 3 left out", "agreement", 0, story="two rivals, and one leader in the other's quorum"),
+    Find(
+        "unordered invalidator taken for ordered",
+        "visibility",
+        0,
+        story="an invalidator that commits unordered while its rival waits",
+    ),
+)
+
+NOT_BY_CHANCE: dict[str, str] = {
+    "votes of an old ballot counted": (
+        "tests/unit/core/test_commit.py::test_a_vote_in_another_ballot_counts_for_nothing"
+    ),
+    "validated batch not in the index": "tests/unit/core/test_log.py::test_one_known_only_from_a_validate_counts",
+    "lowest vote taken": "tests/unit/core/test_recovery.py::test_of_two_late_votes_the_higher_is_taken",
+    "accepted nop conflicts with nothing": (
+        "tests/protocol/test_recovery_rules.py::"
+        "test_an_accepted_nop_still_conflicts_because_a_later_ballot_may_restore_the_batch"
+    ),
+}
+"""What 300 ordinary seeds and 500 duels did not find, and the test of the rule itself that fails with the bug."""

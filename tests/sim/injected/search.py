@@ -1,0 +1,44 @@
+"""`python -m tests.sim.injected.search [--bug NAME] [--seeds N]`: look anew for seeds that find the bugs."""
+
+import argparse
+import sys
+import time
+
+import pytest
+
+from pydsm.sim.search import Search
+from tests.sim.injected.bugs import BUGS, Bug
+
+
+def first_find(bug: Bug, search: Search, seeds: range) -> tuple[int, str] | None:
+    """The first seed whose run breaks an invariant with the bug and none without it, and that invariant."""
+    for seed in seeds:
+        with pytest.MonkeyPatch.context() as patch:
+            bug.put_back(patch)
+            finding = search.play(search.plan(seed)).finding
+        if finding is not None and search.play(search.plan(seed)).finding is None:
+            return seed, finding.invariant
+    return None
+
+
+def main() -> None:
+    """Search for each bug, and print a line of the table as soon as it is known."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bug", help="only this one")
+    parser.add_argument("--seeds", type=int, default=300, help="give up after so many")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--replicas", type=int, default=None, help="size of the group; by seed unless given")
+    parser.add_argument("--steps", type=int, default=4000, help="length of a run in events")
+    parser.add_argument("--duels", action="store_true", help="only conflicts between two leaders at a time")
+    options = parser.parse_args()
+    search = Search(replicas=options.replicas, steps=options.steps, duels_only=options.duels)
+    for bug in BUGS.values():
+        if options.bug in (None, bug.name):
+            began = time.monotonic()
+            found = first_find(bug, search, range(options.first, options.first + options.seeds))
+            sys.stdout.write(f"{bug.name:52} {found}  {time.monotonic() - began:.0f} s\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""The checker is itself checked: each known bug, put back, is found, and without it the same run is right."""
+
+from importlib import import_module
+
+import pytest
+
+from tests.sim.injected.bugs import BUGS
+from tests.sim.injected.finds import FINDS, NOT_BY_CHANCE, Find
+
+
+@pytest.mark.parametrize("find", FINDS, ids=lambda find: find.bug.replace(" ", "-"))
+def test_a_bug_that_is_put_back_is_found_and_nothing_without_it(find: Find, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find.play() is None
+    BUGS[find.bug].put_back(monkeypatch)
+    assert find.play() == find.invariant
+
+
+@pytest.mark.parametrize("bug", NOT_BY_CHANCE, ids=lambda bug: bug.replace(" ", "-"))
+def test_a_bug_that_chance_does_not_find_fails_the_test_of_its_rule(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, name = NOT_BY_CHANCE[bug].split("::")
+    rule_holds = getattr(import_module(path.removesuffix(".py").replace("/", ".")), name)
+    rule_holds()
+    BUGS[bug].put_back(monkeypatch)
+    with pytest.raises(AssertionError):
+        rule_holds()
+
+
+def test_every_known_bug_is_found_somehow() -> None:
+    assert {find.bug for find in FINDS} | set(NOT_BY_CHANCE) == set(BUGS)
