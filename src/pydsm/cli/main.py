@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm.cli import demo, exhaustive, replay, serve, simulate
+from pydsm.cli import demo, exhaustive, inspect, replay, serve, simulate, status
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("status")(status.status)
+app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)
@@ -29,7 +31,7 @@ USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit status."""
     try:
-        status = app(list(arguments), prog_name="pydsm", standalone_mode=False)
+        outcome = app(list(arguments), prog_name="pydsm", standalone_mode=False)
     except TyperException as error:
         return _say(error.format_message(), USAGE)
     except CallerFault as fault:
@@ -38,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
         return _say(str(fault), FAILURE)
     except (Abort, KeyboardInterrupt, asyncio.CancelledError):
         return INTERRUPTED
-    return status if isinstance(status, int) else 0
+    return outcome if isinstance(outcome, int) else 0
 
 
 def _say(what: str, status: int) -> int:

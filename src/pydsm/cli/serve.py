@@ -1,10 +1,12 @@
 """`pydsm serve`: one replica of the key-value machine, with a Redis port, until it is told to stop."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +20,7 @@ from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.node import Node, Parts
+from pydsm.runtime.observation import ReadyLimits
 from pydsm.server.resp import RespServer
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
@@ -48,8 +51,11 @@ class Settings:
 
     identity: Identity
     listen: Address
+    names: tuple[str, ...]
     peers: dict[ReplicaId, Address]
     redis: Address
+    http: Address | None
+    ready_limits: ReadyLimits
     data: Path | None
     thrifty: bool
     until_stdin_closes: bool
@@ -60,10 +66,14 @@ def serve(
     peers: Annotated[str, typer.Option(help="All replicas, itself too, the same everywhere: r1=HOST:PORT,r2=...")],
     redis: Annotated[str, typer.Option(help="Address for Redis clients, HOST:PORT.")],
     listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT. [default: that of --peers]")] = "",
+    http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status. [default: none]")] = "",
     data: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
     storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
     group: Annotated[str, typer.Option(help="Name of the group, the same everywhere.")] = "pydsm",
     thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
+    ready_lag: Annotated[
+        int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
+    ] = ReadyLimits().lag_instances_max,
     until_stdin_closes: Annotated[
         bool, typer.Option("--until-stdin-closes", help="Stop when the parent process is gone.", hidden=True)
     ] = False,
@@ -78,8 +88,11 @@ def serve(
     settings = Settings(
         identity=Identity(group, name, replica, len(members)),
         listen=parse_address(listen) if listen else members[name],
+        names=tuple(members),
         peers={ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica},
         redis=parse_address(redis),
+        http=parse_address(http) if http else None,
+        ready_limits=ReadyLimits(lag_instances_max=ready_lag),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
         until_stdin_closes=until_stdin_closes,
@@ -106,10 +119,13 @@ def parse_members(text: str) -> dict[str, Address]:
 async def _serve(settings: Settings) -> int:
     stop = _stop_request(settings)
     node = make_node(settings)
+    watched = contextlib.AsyncExitStack()
     try:
         await node.start()
         server = RespServer(node.submit, lambda: {"name": settings.identity.name, **node.info()})
         await _listen_for_clients(server, settings.redis)
+        if settings.http is not None:
+            watched.push_async_callback(await _listen_for_watchers(settings, settings.http, node))
         _calm_the_interpreter()
         print(_ready_line(settings), flush=True)
         await asyncio.wait((stop, node.failure), return_when=asyncio.FIRST_COMPLETED)
@@ -120,6 +136,7 @@ async def _serve(settings: Settings) -> int:
         return 1 if failed else 0
     finally:
         await node.stop()
+        await watched.aclose()
 
 
 def make_node(settings: Settings) -> Node:
@@ -142,6 +159,15 @@ async def _listen_for_clients(server: RespServer, address: Address) -> None:
         raise WorldFault(
             f"cannot listen for Redis clients on {address}: {error.strerror or error}; free the port or use another"
         ) from error
+
+
+async def _listen_for_watchers(settings: Settings, address: Address, node: Node) -> Callable[[], Awaitable[None]]:
+    """Open the HTTP port; gives what closes it. Imported only here: a replica without the port starts faster."""
+    from pydsm.server.http import HttpServer, Subject
+
+    server = HttpServer(Subject(settings.identity, settings.names, node.observe), settings.ready_limits)
+    await server.start(address)
+    return server.stop
 
 
 def _stop_request(settings: Settings) -> asyncio.Future[None]:
@@ -173,10 +199,11 @@ def _calm_the_interpreter() -> None:
 
 def _ready_line(settings: Settings) -> str:
     identity = settings.identity
+    http = "" if settings.http is None else f"http on {settings.http}, "
     where = "memory" if settings.data is None else str(settings.data)
     return (
         f"{identity.name} {READY}: replica {identity.replica} of {identity.replicas} in group {identity.group}, "
-        f"replicas on {settings.listen}, redis on {settings.redis}, data in {where}"
+        f"replicas on {settings.listen}, redis on {settings.redis}, {http}data in {where}"
     )
 
 

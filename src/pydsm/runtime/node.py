@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydsm.core.config import Config
@@ -19,11 +19,12 @@ from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, Record
 from pydsm.core.faults import BrokenInvariant, PeerFault, PyDSMError
 from pydsm.core.ids import InstanceId, ReplicaId, Tick
-from pydsm.core.messages import Batch, Message
+from pydsm.core.messages import Batch, Frontier, Message
 from pydsm.core.replica import Replica
 from pydsm.machines.base import StateMachine
 from pydsm.runtime.batching import Batcher, BatchLimits, Reply
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
+from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
 from pydsm.storage.identity import ReplicaStore
@@ -68,6 +69,7 @@ class Node:
         self._running = False
         self._turn_is_due = False
         self._drained: asyncio.Event | None = None
+        self._told_at_seconds: dict[ReplicaId, float] = {}
 
     async def start(self) -> None:
         """Load and execute what the store holds, then listen and take part.
@@ -132,6 +134,25 @@ class Node:
             "peers_refused": str(traffic.refused),
         }
 
+    def observe(self) -> Observation:
+        """This moment, for tools. Only after `start`."""
+        counters, now = self._core.counters, self._loop.time()
+        return Observation(
+            replica=self._config.replica,
+            replicas=self._config.replicas,
+            incarnation=self._store.incarnation,
+            stopping=not self._started,
+            failure=" ".join(str(self.failure.result()).split()) if self.failure.done() else None,
+            connected=self._transport.connected,
+            told_seconds_ago={peer: now - at for peer, at in sorted(self._told_at_seconds.items())},
+            frontier=self._core.frontier,
+            known=self._core.known,
+            commands_waiting=self._batcher.waiting,
+            turns_waiting_for_disk=self._performer.turns_waiting,
+            counters=replace(counters, branches=dict(counters.branches)),
+            traffic=replace(self._transport.traffic),
+        )
+
     # Events, from outside to the core
 
     def _receive(self, sender: ReplicaId, message: Message) -> None:
@@ -145,6 +166,8 @@ class Node:
             log.critical("the message that did it, from replica %d: %r", sender, message)
             self._fail(error)
         else:
+            if isinstance(message, Frontier):
+                self._told_at_seconds[sender] = self._loop.time()
             self._wake()
 
     def _propose(self, batch: Batch) -> InstanceId | None:

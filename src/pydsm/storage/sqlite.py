@@ -199,15 +199,10 @@ class SqliteStore:
         }
 
     def _decode(self, id: int, checksum: int, data: bytes, *, of: type[Record]) -> Record:
-        if not isinstance(data, bytes) or crc32(data, id & 0xFFFFFFFF) != checksum:
-            raise self._damaged(_what(id), "its checksum differs")
         try:
-            record = decode_record(data, self._identity.replicas)
+            return read_row(id, checksum, data, of=of, replicas=self._identity.replicas)
         except WorldFault as error:
-            raise self._damaged(_what(id), str(error)) from error
-        if not isinstance(record, of) or _row_id(record) != id:
-            raise self._damaged(_what(id), "it is stored under another name")
-        return record
+            raise self._damaged(name_row(id), str(error)) from error
 
     def _damaged(self, what: str, how: str) -> WorldFault:
         return WorldFault(
@@ -216,12 +211,28 @@ class SqliteStore:
         )
 
 
+def read_row(id: int, checksum: int, data: object, *, of: type[Record], replicas: int) -> Record:
+    """The record in a row of the file. Raises WorldFault that says how it is damaged."""
+    if not isinstance(data, bytes) or crc32(data, id & 0xFFFFFFFF) != checksum:
+        raise WorldFault("its checksum differs")
+    record = decode_record(data, replicas)
+    if not isinstance(record, of) or _row_id(record) != id:
+        raise WorldFault("it is stored under another name")
+    return record
+
+
 def _row_id(record: Record) -> int:
     """0 is the reservation; instances are in order of their ids."""
-    return record.id.leader << _INDEX_BITS | record.id.index if isinstance(record, InstanceRecord) else 0
+    return row_of(record.id) if isinstance(record, InstanceRecord) else 0
 
 
-def _what(row_id: int) -> str:
+def row_of(id: InstanceId) -> int:
+    """The key of an instance's row."""
+    return id.leader << _INDEX_BITS | id.index
+
+
+def name_row(row_id: int) -> str:
+    """What a row holds, for people."""
     if row_id == 0:
         return "the index reservation"
     return f"the record of instance {InstanceId(ReplicaId(row_id >> _INDEX_BITS), row_id & ((1 << _INDEX_BITS) - 1))}"

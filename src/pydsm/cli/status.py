@@ -1,0 +1,120 @@
+"""`pydsm status`: what a running replica says of itself, asked at its HTTP port."""
+
+import http.client
+import sys
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pydsm.core.faults import WorldFault
+from pydsm.server.report import MemberReport, StatusReport
+from pydsm.transport.address import Address, parse_address
+
+_ANSWER_BYTES_MAX = 1 << 20
+
+
+def status(
+    address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="A replica's HTTP port (serve --http).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the replica's answer as JSON.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the replica.")] = 5.0,
+) -> int:
+    """Show who a replica is, whom it sees, and how far it is; exit status 1 if it does not answer."""
+    report = fetch(parse_address(address), timeout)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
+    else:
+        show(report, Console(file=sys.stdout, highlight=False))
+    return 0
+
+
+def fetch(address: Address, timeout_seconds: float) -> StatusReport:
+    """The replica's report. Raises WorldFault when nobody answers, or somebody else."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_seconds)
+    try:
+        connection.request("GET", "/status", headers={"Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read(_ANSWER_BYTES_MAX)
+        if answer.status != http.client.OK:
+            raise WorldFault(f"{address} answered {answer.status} {answer.reason} to /status: see the replica's log")
+        return msgspec.json.decode(body, type=StatusReport)
+    except TimeoutError as error:
+        raise WorldFault(
+            f"no answer from {address} within {timeout_seconds:g} s: the replica hangs or is cut off"
+        ) from error
+    except (http.client.HTTPException, msgspec.DecodeError) as error:
+        raise WorldFault(
+            f"what answers at {address} is not the HTTP port of a replica: give the address of its --http"
+        ) from error
+    except OSError as error:
+        raise WorldFault(
+            f"nobody answers at {address}: {error.strerror or error}; is the replica running, with --http {address}?"
+        ) from error
+    finally:
+        connection.close()
+
+
+def show(report: StatusReport, console: Console) -> None:
+    """Print the report for people."""
+    console.print(_headline(report))
+    console.print(_state(report))
+    console.print(_members(report))
+    console.print(_numbers(report))
+
+
+def _headline(report: StatusReport) -> Text:
+    return Text(
+        f"{report.name}: replica {report.replica} of {len(report.members)} in group {report.group}, "
+        f"incarnation {report.incarnation}, PyDSM {report.version}"
+    )
+
+
+def _state(report: StatusReport) -> Text:
+    if not report.healthy:
+        return Text(f"FAILED: {report.not_ready_because}", style="bold red")
+    if not report.ready:
+        return Text(f"not ready: {report.not_ready_because}", style="bold yellow")
+    return Text("ready", style="bold green")
+
+
+def _members(report: StatusReport) -> Table:
+    table = Table("member", "seen", "told", "executed", "known", "lag")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for member in report.members:
+        table.add_row(
+            Text(member.name),
+            _seen(member, report),
+            "" if member.told_seconds_ago is None else f"{member.told_seconds_ago:.1f} s ago",
+            f"{member.executed:,}",
+            f"{member.known:,}",
+            f"{member.lag:,}",
+        )
+    return table
+
+
+def _seen(member: MemberReport, report: StatusReport) -> Text:
+    if member.replica == report.replica:
+        return Text("itself")
+    return Text("connected", style="green") if member.connected else Text("not connected", style="red")
+
+
+def _numbers(report: StatusReport) -> Table:
+    counters = report.counters
+    share = "none yet" if report.fast_share is None else f"{report.fast_share:.1%} of own commits were fast"
+    traffic = report.traffic
+    rows = {
+        "commits": f"{counters.get('fast', 0):,} fast, {counters.get('slow', 0):,} slow ({share})",
+        "recovery": f"{counters.get('recovered', 0):,} recovered here, {counters.get('nops', 0):,} nops learnt",
+        "executed": f"{counters.get('executed', 0):,} batches",
+        "waiting": f"{report.commands_waiting:,} commands, {report.turns_waiting_for_disk:,} turns for the disk",
+        "messages": f"{traffic.get('messages_sent', 0):,} sent, {traffic.get('messages_received', 0):,} received, "
+        f"{traffic.get('messages_dropped', 0):,} dropped, {traffic.get('refused', 0):,} refused",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table

@@ -1,0 +1,92 @@
+"""What can be seen of a running replica from outside, and when it is ready to be sent clients.
+
+Decides readiness, from one snapshot and stated limits. Leaves taking the snapshot to `node`, showing it to `server`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydsm.core.counters import Counters
+from pydsm.core.faults import CallerFault
+from pydsm.core.ids import Deps, ReplicaId
+from pydsm.core.quorums import quorums
+from pydsm.transport.base import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One moment of one replica. Taking it costs the same however much the replica has done."""
+
+    replica: ReplicaId
+    replicas: int
+    incarnation: int
+    stopping: bool
+    """It was told to stop and takes no commands any more."""
+    failure: str | None
+    """Why it had to stop by itself, if it did."""
+    connected: tuple[ReplicaId, ...]
+    """Peers to which messages are carried."""
+    told_seconds_ago: Mapping[ReplicaId, float]
+    """How long ago each peer last told its frontier; peers that have not done so in this life are missing."""
+    frontier: Deps
+    """Per leader, the contiguous prefix executed here."""
+    known: Deps
+    """Per leader, the highest index heard of."""
+    commands_waiting: int
+    """Commands taken from clients and not answered yet."""
+    turns_waiting_for_disk: int
+    counters: Counters
+    traffic: Traffic
+
+    @property
+    def lag(self) -> Deps:
+        """Per leader, instances between the executed frontier and the highest index heard of."""
+        return tuple(known - executed for known, executed in zip(self.known, self.frontier, strict=True))
+
+    @property
+    def fast_share(self) -> float | None:
+        """Share of this replica's own commits that took one round trip; None before the first."""
+        committed = self.counters.fast + self.counters.slow
+        return self.counters.fast / committed if committed else None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyLimits:
+    """What a replica must keep to be called ready. Raises CallerFault for a value that cannot work."""
+
+    lag_instances_max: int = 1000
+    """Instances of one leader, heard of but beyond the executed frontier."""
+    silence_seconds_max: float = 2.0
+    """How long ago a peer may have told its frontier and still count as seen; peers tell it four times a second."""
+
+    def __post_init__(self) -> None:
+        if self.lag_instances_max < 0 or self.silence_seconds_max <= 0:
+            raise CallerFault("limits of readiness are numbers of instances from 0, and of seconds above 0")
+
+
+def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
+    """One line that says why clients should go elsewhere, or None when they may come.
+
+    A peer counts when it is connected and has told its frontier lately: without that, neither a cut in one direction
+    nor what was decided while this replica was away would show.
+    """
+    if seen.failure is not None:
+        return f"it has failed: {seen.failure}"
+    if seen.stopping:
+        return "it is stopping"
+    quorum = quorums(seen.replicas).slow
+    peers = [
+        peer for peer in seen.connected if seen.told_seconds_ago.get(peer, float("inf")) <= limits.silence_seconds_max
+    ]
+    if len(peers) + 1 < quorum:
+        return (
+            f"it sees {len(peers) + 1} of {seen.replicas} replicas, itself included, and needs {quorum}: "
+            f"{len(seen.connected)} connected, {len(peers)} heard from in the last {limits.silence_seconds_max:g} s"
+        )
+    leader, lag = max(enumerate(seen.lag), key=lambda item: item[1])
+    if lag > limits.lag_instances_max:
+        return (
+            f"it is catching up: {lag} instances of replica {leader} are not executed here yet, "
+            f"{limits.lag_instances_max} may be"
+        )
+    return None

@@ -1,0 +1,183 @@
+"""The HTTP port: whether the replica lives, whether clients may come, and its numbers. For machines that watch it.
+
+Decides what each path answers and what no client may do: keep a connection, send more than a few bytes, or open
+many connections. Only reads: nothing here changes the replica. Leaves the meaning of ready to `runtime/observation`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+from aiohttp import web
+
+from pydsm.core.faults import WorldFault
+from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
+from pydsm.server.metrics import CONTENT_TYPE, Metrics
+from pydsm.server.report import make_report
+from pydsm.storage.identity import Identity
+from pydsm.transport.address import Address
+
+log = logging.getLogger("pydsm.http")
+
+PATHS = ("/health", "/ready", "/metrics", "/status")
+"""All that is answered."""
+
+_quiet = logging.getLogger("pydsm.http.protocol")
+_quiet.setLevel(logging.CRITICAL)
+"""Whoever sends what is not HTTP is answered 400; a line with a traceback for each would fill the log."""
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """What one client may cost."""
+
+    connections_max: int = 64
+    """Open at the same time; a further one is closed at once."""
+    connection_seconds_max: float = 10.0
+    """After which a connection is closed, whatever it is doing. Each carries one request."""
+    line_bytes_max: int = 4096
+    """Of the request line and of each header; a longer one is answered 400."""
+    headers_max: int = 64
+    body_bytes_max: int = 1024
+    """Of the body, which nobody needs; a longer one is answered 413."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The replica that is reported on. `names` has every member's name, in the group's order."""
+
+    identity: Identity
+    names: tuple[str, ...]
+    observe: Callable[[], Observation]
+
+
+class HttpServer:
+    """Serves `PATHS`. All from the loop that owns the replica: when that hangs, nobody answers, as it should be."""
+
+    def __init__(
+        self, subject: Subject, ready_limits: ReadyLimits | None = None, limits: HttpLimits | None = None
+    ) -> None:
+        self._subject = subject
+        self._ready_limits = ready_limits or ReadyLimits()
+        self._limits = limits or HttpLimits()
+        self._metrics = Metrics(subject.identity, subject.observe, self._ready_limits)
+        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens; useful after starting with port 0."""
+        assert self._server is not None, "the server is not started"
+        number: int = self._server.sockets[0].getsockname()[1]
+        return number
+
+    async def start(self, address: Address) -> None:
+        """Listen on this address and no other. Raises WorldFault when it cannot be had."""
+        app = web.Application(middlewares=[self._answer_everything], client_max_size=self._limits.body_bytes_max)
+        app.add_routes(
+            [
+                web.get("/health", self._health),
+                web.get("/ready", self._ready),
+                web.get("/metrics", self._numbers),
+                web.get("/status", self._status),
+            ]
+        )
+        runner = web.AppRunner(
+            app,
+            handle_signals=False,
+            access_log=None,
+            logger=_quiet,
+            max_line_size=self._limits.line_bytes_max,
+            max_field_size=self._limits.line_bytes_max,
+            max_headers=self._limits.headers_max,
+            lingering_time=0,
+        )
+        await runner.setup()
+        self._runner = runner
+        try:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(self._accept, address.host, address.port)
+        except OSError as error:
+            await self.stop()
+            raise WorldFault(
+                f"cannot listen for HTTP on {address}: {error.strerror or error}; free the port or use another"
+            ) from error
+
+    async def stop(self) -> None:
+        """Listen no more and disconnect everyone. Twice is no more than once."""
+        server, self._server = self._server, None
+        runner, self._runner = self._runner, None
+        if server is not None:
+            server.close()
+        if runner is not None:
+            await runner.cleanup()
+        if server is not None:
+            await server.wait_closed()
+
+    def _accept(self) -> asyncio.BaseProtocol:
+        manager = self._runner.server if self._runner is not None else None
+        if manager is None or len(manager.connections) >= self._limits.connections_max:
+            return _Refusal()
+        connection = manager()
+        asyncio.get_running_loop().call_later(self._limits.connection_seconds_max, _abort, connection)
+        return connection
+
+    @web.middleware
+    async def _answer_everything(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """One request a connection, and one line for whatever is refused."""
+        response: web.StreamResponse
+        try:
+            await request.read()
+            response = await handler(request)
+        except web.HTTPNotFound:
+            response = _line(404, f"there is nothing here: ask for {', '.join(PATHS)}")
+        except web.HTTPMethodNotAllowed as refusal:
+            response = _line(405, f"{request.method} is not possible here: nothing can be changed, use GET")
+            response.headers["Allow"] = ", ".join(sorted(refusal.allowed_methods))
+        except web.HTTPRequestEntityTooLarge:
+            response = _line(413, f"the request is longer than {self._limits.body_bytes_max} bytes: send no body")
+        except web.HTTPException as refusal:
+            response = _line(refusal.status, refusal.reason)
+        except Exception:
+            log.exception("cannot answer %s", request.path)
+            response = _line(500, "the replica could not answer: see its log")
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Server"] = "PyDSM"
+        response.force_close()
+        return response
+
+    async def _health(self, request: web.Request) -> web.Response:
+        failure = self._subject.observe().failure
+        return _line(200, "healthy") if failure is None else _line(503, f"it has failed: {failure}")
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        reason = why_not_ready(self._subject.observe(), self._ready_limits)
+        return _line(200, "ready") if reason is None else _line(503, reason)
+
+    async def _numbers(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _status(self, request: web.Request) -> web.Response:
+        subject = self._subject
+        report = make_report(subject.identity, subject.names, subject.observe(), self._ready_limits)
+        return web.Response(body=msgspec.json.encode(report), content_type="application/json")
+
+
+class _Refusal(asyncio.Protocol):
+    """One connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _abort(connection: web.RequestHandler) -> None:
+    if connection.transport is not None:
+        connection.transport.abort()
+
+
+def _line(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=f"{text}\n")

@@ -1,0 +1,128 @@
+"""A replica's numbers in Prometheus's text format.
+
+Decides names and types. They are computed when somebody asks, from one observation, so that a command costs nothing
+here. Each replica has a registry of its own: two in one process do not mix.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pydsm import __version__
+from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
+from pydsm.server.report import counts
+from pydsm.storage.identity import Identity
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""Of the text; every Prometheus understands it."""
+
+_COUNTERS = {
+    "proposed": "Instances proposed here.",
+    "fast": "Own instances committed after one round trip.",
+    "slow": "Own instances committed after two round trips.",
+    "recovered": "Instances committed by a recovery led here.",
+    "nops": "Instances learnt to be nop.",
+    "aborted": "Own requests that were decided nop.",
+    "prepared": "Recoveries begun here.",
+    "validated": "Recoveries here that had to validate.",
+    "waited": "Recoveries here that had to wait for invalidators.",
+    "inquired": "Instances that peers were asked about.",
+    "executed": "Batches executed.",
+}
+_TRAFFIC = {
+    "messages_sent": "Messages to peers that left.",
+    "messages_received": "Messages of peers that came.",
+    "messages_dropped": "Messages to peers that found no connection or no room.",
+    "bytes_sent": "Bytes to peers that left.",
+    "bytes_received": "Bytes of peers that came.",
+    "refused": "Peers, or what they sent, that were refused.",
+}
+
+
+class Metrics:
+    """Asks `observe` once for each `text`."""
+
+    def __init__(self, identity: Identity, observe: Callable[[], Observation], limits: ReadyLimits) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_ReplicaCollector(identity, observe, limits))
+        ProcessCollector(registry=self._registry)
+
+    def text(self) -> bytes:
+        """Everything, now."""
+        return generate_latest(self._registry)
+
+
+class _ReplicaCollector(Collector):
+    def __init__(self, identity: Identity, observe: Callable[[], Observation], limits: ReadyLimits) -> None:
+        self._identity = identity
+        self._observe = observe
+        self._limits = limits
+
+    def describe(self) -> list[Metric]:
+        """Nothing: names are not asked for before the replica runs."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        seen = self._observe()
+        yield self._info(seen)
+        yield GaugeMetricFamily("pydsm_healthy", "1 unless the replica has failed.", int(seen.failure is None))
+        ready = why_not_ready(seen, self._limits) is None
+        yield GaugeMetricFamily("pydsm_ready", "1 when clients may be sent here.", int(ready))
+        yield from _counters(seen)
+        yield from _by_leader(seen)
+        yield GaugeMetricFamily("pydsm_commands_waiting", "Commands not answered yet.", seen.commands_waiting)
+        yield GaugeMetricFamily(
+            "pydsm_turns_waiting_for_disk", "Turns that are not durable yet.", seen.turns_waiting_for_disk
+        )
+        if seen.fast_share is not None:
+            yield GaugeMetricFamily(
+                "pydsm_fast_share", "Share of own commits that took one round trip, since the start.", seen.fast_share
+            )
+
+    def _info(self, seen: Observation) -> Metric:
+        info = InfoMetricFamily("pydsm_replica", "Which replica this is.")
+        identity = self._identity
+        info.add_metric(
+            [],
+            {
+                "group": identity.group,
+                "name": identity.name,
+                "replica": str(identity.replica),
+                "replicas": str(identity.replicas),
+                "incarnation": f"{seen.incarnation:016x}",
+                "version": __version__,
+            },
+        )
+        return info
+
+
+def _counters(seen: Observation) -> Iterator[Metric]:
+    for name, count in counts(seen).items():
+        yield CounterMetricFamily(f"pydsm_{name}", _COUNTERS[name], count)
+    rules = CounterMetricFamily(
+        "pydsm_recovery_decisions", "Recovery decisions by the rule that made them.", labels=["rule"]
+    )
+    for rule, count in seen.counters.branches.items():
+        rules.add_metric([rule], count)
+    yield rules
+    for name, count in asdict(seen.traffic).items():
+        yield CounterMetricFamily(f"pydsm_peer_{name}", _TRAFFIC[name], count)
+
+
+def _by_leader(seen: Observation) -> Iterator[Metric]:
+    frontier = GaugeMetricFamily("pydsm_frontier", "Executed prefix of each leader's instances.", labels=["leader"])
+    known = GaugeMetricFamily("pydsm_known", "Highest index heard of, of each leader.", labels=["leader"])
+    for leader, (executed, highest) in enumerate(zip(seen.frontier, seen.known, strict=True)):
+        frontier.add_metric([str(leader)], executed)
+        known.add_metric([str(leader)], highest)
+    yield frontier
+    yield known
+    connected = GaugeMetricFamily("pydsm_peer_connected", "1 when messages to the peer are carried.", labels=["peer"])
+    for peer in range(seen.replicas):
+        if peer != seen.replica:
+            connected.add_metric([str(peer)], int(peer in seen.connected))
+    yield connected

@@ -1,0 +1,91 @@
+"""What `/status` says, as a value that has one meaning on both ends: the replica writes it, `pydsm status` reads it.
+
+Fields may be added with a default; nothing else may change, so that a tool and a replica of different versions
+understand each other.
+"""
+
+from dataclasses import asdict
+
+import msgspec
+
+from pydsm import __version__
+from pydsm.core.ids import ReplicaId
+from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
+from pydsm.storage.identity import Identity
+
+
+class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One member of the group as this replica sees it, and what is known and executed here of what it led."""
+
+    name: str
+    replica: int
+    connected: bool
+    """Always true of the replica itself."""
+    told_seconds_ago: float | None
+    """How long ago it told its frontier; None when it has not since this replica started, and of the replica itself."""
+    executed: int
+    known: int
+    lag: int
+
+
+class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica at one moment."""
+
+    version: str
+    group: str
+    name: str
+    replica: int
+    incarnation: str
+    """16 hexadecimal digits, drawn when the replica's data were made."""
+    healthy: bool
+    ready: bool
+    not_ready_because: str | None
+    members: tuple[MemberReport, ...]
+    counters: dict[str, int]
+    """Counts since the start of the process, named as in `core/counters.py`."""
+    recovery_rules: dict[str, int]
+    fast_share: float | None
+    commands_waiting: int
+    turns_waiting_for_disk: int
+    traffic: dict[str, int]
+    """Counts since the start of the process, named as in `transport/base.py`."""
+
+
+def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, limits: ReadyLimits) -> StatusReport:
+    """The report of what was seen; `names` has every member's name, in the group's order."""
+    reason = why_not_ready(seen, limits)
+    return StatusReport(
+        version=__version__,
+        group=identity.group,
+        name=identity.name,
+        replica=identity.replica,
+        incarnation=f"{seen.incarnation:016x}",
+        healthy=seen.failure is None,
+        ready=reason is None,
+        not_ready_because=reason,
+        members=tuple(_member(ReplicaId(member), name, seen) for member, name in enumerate(names)),
+        counters=counts(seen),
+        recovery_rules=dict(seen.counters.branches),
+        fast_share=seen.fast_share,
+        commands_waiting=seen.commands_waiting,
+        turns_waiting_for_disk=seen.turns_waiting_for_disk,
+        traffic=asdict(seen.traffic),
+    )
+
+
+def counts(seen: Observation) -> dict[str, int]:
+    """The core's plain counters by name."""
+    return {name: count for name, count in asdict(seen.counters).items() if name != "branches"}
+
+
+def _member(replica: ReplicaId, name: str, seen: Observation) -> MemberReport:
+    ago = seen.told_seconds_ago.get(replica)
+    return MemberReport(
+        name=name,
+        replica=replica,
+        connected=replica == seen.replica or replica in seen.connected,
+        told_seconds_ago=None if ago is None else round(ago, 3),
+        executed=seen.frontier[replica],
+        known=seen.known[replica],
+        lag=seen.lag[replica],
+    )

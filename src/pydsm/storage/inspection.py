@@ -1,0 +1,218 @@
+"""Reads a data directory without touching it: for people who want to know what is in it, or what is wrong with it.
+
+Decides what is damage and goes on past it, so that all of it is named. Guards that nothing is changed and that no
+replica starts meanwhile. Leaves words and tables to the command line.
+
+Where a killed replica left a write-ahead log, SQLite may renew its index of that log (`-shm`), which holds no data.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.faults import WorldFault
+from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.messages import Nop
+from pydsm.core.status import Status
+from pydsm.storage.identity import Identity
+from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, LOCK_NAME, name_row, read_row, row_of
+
+_WAL_NAME = f"{DATABASE_NAME}-wal"
+
+
+@dataclass(slots=True)
+class LeaderCounts:
+    """Records of one leader's instances."""
+
+    by_status: dict[Status, int] = field(default_factory=lambda: dict.fromkeys(Status, 0))
+    nops: int = 0
+    """Decided nop; counted in `by_status` too."""
+    damaged: int = 0
+    highest: int = 0
+    """Highest index with a record."""
+
+    @property
+    def records(self) -> int:
+        """Whole or damaged."""
+        return sum(self.by_status.values()) + self.damaged
+
+    @property
+    def missing(self) -> int:
+        """Indexes below the highest without a record: other replicas know them, or nobody does."""
+        return self.highest - self.records
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """An instance whose value was not final when the replica stopped."""
+
+    id: InstanceId
+    status: Status
+
+
+@dataclass(slots=True)
+class Findings:
+    """All that is in a data directory."""
+
+    identity: Identity
+    format: int
+    incarnation: str
+    peers: dict[int, str]
+    """Incarnation of every peer that was met."""
+    reservation: int = 0
+    """Own indexes up to here may have been used."""
+    leaders: list[LeaderCounts] = field(default_factory=list)
+    undecided: list[Undecided] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+    """What is damaged, and how, in the order of the file."""
+
+
+class DataDirectory:
+    """An open data directory of a stopped replica; make it with `open_directory`."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+        self._path = path
+        self._database = database
+        self._meta = self._read_meta()
+        self._identity = self._read_identity()
+
+    def survey(self) -> Findings:
+        """Read and check every record. Raises WorldFault when so little is whole that nothing can be said."""
+        findings = Findings(
+            identity=self._identity,
+            format=FORMAT_VERSION,
+            incarnation=self._meta.get("incarnation", "missing"),
+            peers=dict(self._rows("SELECT replica, incarnation FROM peers ORDER BY replica")),
+            leaders=[LeaderCounts() for _ in range(self._identity.replicas)],
+        )
+        if "incarnation" not in self._meta:
+            findings.damage.append("the meta table: it has no incarnation")
+        self._check_pages(findings)
+        for id, checksum, data in self._rows("SELECT id, checksum, record FROM reservation"):
+            record = self._read(id, checksum, data, ReservationRecord, findings)
+            if isinstance(record, ReservationRecord):
+                findings.reservation = record.up_to
+        for id, checksum, data in self._rows("SELECT id, checksum, record FROM instances ORDER BY id"):
+            self._count(id, self._read(id, checksum, data, InstanceRecord, findings), findings)
+        return findings
+
+    def instance(self, id: InstanceId) -> InstanceRecord | None:
+        """One record, or None if there is none. Raises WorldFault when it is damaged."""
+        row_id = row_of(id)
+        for checksum, data in self._rows("SELECT checksum, record FROM instances WHERE id = ?", row_id):
+            try:
+                record = read_row(row_id, checksum, data, of=InstanceRecord, replicas=self._identity.replicas)
+            except WorldFault as fault:
+                raise WorldFault(f"{name_row(row_id)} in {self._path} is damaged: {fault}") from fault
+            if isinstance(record, InstanceRecord):
+                return record
+        return None
+
+    def _read_meta(self) -> dict[str, str]:
+        return {str(name): str(value) for name, value in self._rows("SELECT name, value FROM meta")}
+
+    def _read_identity(self) -> Identity:
+        version = self._meta.get("format", "none")
+        if version != str(FORMAT_VERSION):
+            raise WorldFault(
+                f"data directory {self._path} has format {version}, this PyDSM reads format {FORMAT_VERSION}: "
+                "run the PyDSM that wrote it"
+            )
+        try:
+            return Identity(
+                group=self._meta["group"],
+                name=self._meta["replica"],
+                replica=ReplicaId(int(self._meta["replica id"])),
+                replicas=int(self._meta["group size"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise WorldFault(f"the meta table in {self._path} is damaged: {error}; nothing else can be read") from error
+
+    def _rows(self, query: str, *arguments: int) -> Iterator[tuple[Any, ...]]:
+        """Rows of sqlite3, which checks no types: whoever takes a value apart checks it."""
+        try:
+            yield from self._database.execute(query, arguments)
+        except sqlite3.Error as error:
+            raise WorldFault(
+                f"{self._path / DATABASE_NAME} is damaged: {error}; keep it as evidence, and do not start the replica"
+            ) from error
+
+    def _check_pages(self, findings: Findings) -> None:
+        for (said,) in self._rows("PRAGMA quick_check(20)"):
+            if str(said) != "ok":
+                findings.damage.append(f"the file: {said}")
+
+    def _read(self, id: int, checksum: int, data: object, of: type[Record], findings: Findings) -> Record | None:
+        try:
+            return read_row(id, checksum, data, of=of, replicas=self._identity.replicas)
+        except WorldFault as fault:
+            findings.damage.append(f"{name_row(id)}: {fault}")
+            return None
+
+    def _count(self, row_id: int, record: Record | None, findings: Findings) -> None:
+        leader, index = divmod(row_id, row_of(InstanceId(ReplicaId(1), 0)))
+        if not 0 <= leader < len(findings.leaders):
+            return  # its damage is named already, and it counts for no leader
+        counts = findings.leaders[leader]
+        counts.highest = max(counts.highest, index)
+        if not isinstance(record, InstanceRecord):
+            counts.damaged += 1
+            return
+        counts.by_status[record.status] += 1
+        if record.status < Status.COMMITTED:
+            findings.undecided.append(Undecided(record.id, record.status))
+        elif isinstance(record.value, Nop):
+            counts.nops += 1
+
+
+@contextmanager
+def open_directory(path: Path) -> Iterator[DataDirectory]:
+    """Open for reading; no replica can use the directory meanwhile.
+
+    Raises WorldFault when there is no replica's data, when one is using them, or when they cannot be read at all.
+    """
+    database_path = path / DATABASE_NAME
+    if not database_path.is_file():
+        raise WorldFault(f"{path} has no {DATABASE_NAME}: it is not the data directory of a replica")
+    try:
+        with _locked(path), closing(_connect(database_path, changing=_has_log(path))) as database:
+            yield DataDirectory(path, database)
+    except sqlite3.Error as error:
+        raise WorldFault(f"cannot read data directory {path}: {error}") from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Share the lock with other readers; a copy of a database without the lock file has nobody to share it with."""
+    lock_path = path / LOCK_NAME
+    if not lock_path.is_file():
+        yield
+        return
+    with closing(_connect(lock_path, changing=True)) as lock:
+        try:
+            lock.execute("BEGIN")
+            lock.execute("SELECT name FROM sqlite_master").fetchall()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            raise WorldFault(
+                f"data directory {path} is in use by a running replica: stop it first, or ask it with pydsm status"
+            ) from error
+        yield
+
+
+def _has_log(path: Path) -> bool:
+    """Whether a killed replica left writes outside the database file."""
+    log = path / _WAL_NAME
+    return log.is_file() and log.stat().st_size > 0
+
+
+def _connect(path: Path, *, changing: bool) -> sqlite3.Connection:
+    """A read-only connection; to a file that nothing can change, one that creates no files beside it either."""
+    mode = "mode=ro" if changing else "immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=0, isolation_level=None)
