@@ -28,6 +28,7 @@ _quiet = logging.getLogger("pydsm.http.protocol")
 _quiet.setLevel(logging.CRITICAL)
 """Whoever sends what is not HTTP is answered 400; a line with a traceback for each would fill the log."""
 
+_STOP_SECONDS_MAX = 1.0
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -95,6 +96,7 @@ class HttpServer:
             max_field_size=self._limits.line_bytes_max,
             max_headers=self._limits.headers_max,
             lingering_time=0,
+            shutdown_timeout=_STOP_SECONDS_MAX,
         )
         await runner.setup()
         self._runner = runner

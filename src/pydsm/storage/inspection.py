@@ -103,6 +103,8 @@ class DataDirectory:
 
     def instance(self, id: InstanceId) -> InstanceRecord | None:
         """One record, or None if there is none. Raises WorldFault when it is damaged."""
+        if id.leader >= self._identity.replicas:
+            return None
         row_id = row_of(id)
         for checksum, data in self._rows("SELECT checksum, record FROM instances WHERE id = ?", row_id):
             try:

@@ -15,6 +15,7 @@ from pydsm.core.messages import NOP, Commit
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import Answer, Overloaded
 from pydsm.runtime.node import Node, Parts
+from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.sqlite import SqliteStore
@@ -194,3 +195,45 @@ async def test_stopping_node_answers_what_it_took_and_refuses_the_rest() -> None
         await nodes.nodes[0].stop()
         assert answers == [1]
         assert isinstance(await nodes.ask(0, "a two"), Overloaded)
+
+
+def is_ready(node: Node) -> bool:
+    """Whether clients may be sent to it, whatever its lag was allowed to be."""
+    return why_not_ready(node.observe(), ReadyLimits(lag_instances_max=0)) is None
+
+
+async def test_node_is_ready_once_a_quorum_has_told_how_far_it_is_and_no_longer_without_it() -> None:
+    async with group() as nodes:
+        node = nodes.nodes[0]
+        await eventually(lambda: is_ready(node), "the node is ready")
+        assert await nodes.ask(0, "a one") == 1
+        await eventually(lambda: is_ready(node), "the node is ready after work")
+        await nodes.nodes[1].stop()
+        assert is_ready(node)
+        await nodes.nodes[2].stop()
+        assert not is_ready(node)
+
+
+async def test_node_of_a_group_of_one_is_ready_at_once() -> None:
+    async with group(1) as nodes:
+        assert is_ready(nodes.nodes[0])
+
+
+async def test_observation_has_what_the_node_did_and_does_not_change_with_it() -> None:
+    async with group(1) as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        seen = nodes.nodes[0].observe()
+        assert await nodes.ask(0, "a two") == 2
+        assert (seen.counters.proposed, seen.frontier, seen.known, seen.lag) == (1, (1,), (1,), (0,))
+        assert nodes.nodes[0].observe().counters.proposed == 2
+        await nodes.nodes[0].stop()
+        assert why_not_ready(nodes.nodes[0].observe(), ReadyLimits()) == "it is stopping"
+
+
+async def test_observation_of_a_failed_node_says_why_in_one_line() -> None:
+    store = FragileStore()
+    async with group(1, store) as nodes:
+        store.broken = True
+        nodes.nodes[0].submit(b"a one", lambda answer: None)
+        await asyncio.wait_for(nodes.nodes[0].failure, 5)
+        assert nodes.nodes[0].observe().failure == "disk is full"

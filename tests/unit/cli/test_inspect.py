@@ -1,0 +1,266 @@
+"""`pydsm inspect`: what is in a data directory, whole, damaged, in use or none at all."""
+
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from pydsm.cli.inspect import parse_instance
+from pydsm.cli.main import run
+from pydsm.core.ballots import Ballot
+from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.ids import InstanceId, ReplicaId, request_id
+from pydsm.core.messages import NOP, Batch, Footprint
+from pydsm.core.status import Status
+from pydsm.machines.kv import encode
+from pydsm.storage.sqlite import DATABASE_NAME, SqliteStore
+from tests.unit.storage.records import IDENTITY, instance_record
+
+LEADER = ReplicaId(2)
+BATCH = Batch(
+    (request_id(1_700_000_000_000, ReplicaId(1), 7, 9), request_id(1_700_000_000_000, ReplicaId(1), 7, 10)),
+    (encode([b"SET", b"a b", b"\xff"]), b"opaque"),
+    Footprint(reads=(b"fruit",), writes=(b"a b",), updates=((b"add", (b"visits",)),)),
+    1_700_000_000_123,
+)
+VOTED = InstanceRecord(
+    InstanceId(LEADER, 4),
+    Status.ACCEPTED,
+    Ballot(3, ReplicaId(0)),
+    Ballot(1, LEADER),
+    BATCH,
+    (1, 0, 3),
+    None,
+    (0, 0, 0),
+)
+NOP_RECORD = InstanceRecord(
+    InstanceId(LEADER, 2), Status.COMMITTED, Ballot(0, LEADER), None, NOP, (0, 0, 0), None, (0, 0, 0)
+)
+RECORDS: list[Record] = [ReservationRecord(32), instance_record(0, 1), instance_record(0, 2), NOP_RECORD, VOTED]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Of a stopped replica: two instances of leader 0; of leader 2 a nop, an undecided one, and two missing."""
+    store = SqliteStore(tmp_path / "data", IDENTITY)
+    store.write(RECORDS)
+    store.remember_peer(ReplicaId(1), 0xABC)
+    store.close()
+    return tmp_path / "data"
+
+
+def alter(directory: Path, statement: str) -> None:
+    """Change the file behind the store's back."""
+    database = sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)
+    database.execute(statement)
+    database.close()
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Every file, but for SQLite's index of a log, which holds no data."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.endswith("-shm")}
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 1) -> str:
+    """The one line on standard error."""
+    assert run(arguments) == status
+    said = capsys.readouterr().err
+    assert said.startswith("pydsm: ")
+    assert said.count("\n") == 1
+    return said
+
+
+def found(directory: Path, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, object]:
+    """What --json gives."""
+    assert run(["inspect", str(directory), "--json"]) == status
+    said: dict[str, object] = json.loads(capsys.readouterr().out)
+    return said
+
+
+def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(directory)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("r1: replica 0 of 3 in group test, incarnation")
+    assert "peers met: 1 (0000000000000abc)" in said
+    assert "own indexes reserved up to 32" in said
+    assert "│ committed │ 2 │ 0 │ 1 │" in said
+    assert "│ missing │ 0 │ 0 │ 2 │" in said
+    assert "undecided: 1 2.4 accepted" in said
+    assert "whole: 4 records, every checksum fits" in said
+
+
+def test_json_has_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = found(directory, capsys)
+    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 1, 32)
+    assert said["leaders"] == [
+        {**dict.fromkeys(COUNTED, 0), "leader": 0, "highest": 2, "records": 2, "committed": 2},
+        {**dict.fromkeys(COUNTED, 0), "leader": 1},
+        {
+            **dict.fromkeys(COUNTED, 0),
+            "leader": 2,
+            "highest": 4,
+            "records": 2,
+            "missing": 2,
+            "committed": 1,
+            "accepted": 1,
+            "nops": 1,
+        },
+    ]
+    assert said["undecided"] == [{"instance": "2.4", "status": "accepted"}]
+    assert said["damage"] == []
+
+
+COUNTED = ("highest", "records", "missing", "unknown", "pre_accepted", "accepted", "committed", "nops", "damaged")
+
+
+def test_nothing_is_changed(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(directory)
+    directory.chmod(0o500)
+    try:
+        assert run(["inspect", str(directory)]) == 0
+    finally:
+        directory.chmod(0o700)
+    assert contents(directory) == before
+    assert not list(directory.glob("*-shm"))
+
+
+def test_log_of_a_killed_replica_is_read_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = SqliteStore(tmp_path / "data", IDENTITY)
+    store.write(RECORDS)
+    shutil.copytree(tmp_path / "data", tmp_path / "killed")
+    store.close()
+    before = contents(tmp_path / "killed")
+    assert found(tmp_path / "killed", capsys)["reservation"] == 32
+    assert contents(tmp_path / "killed") == before
+    SqliteStore(tmp_path / "killed", IDENTITY).close()
+
+
+def test_directory_in_use_is_refused_and_free_afterwards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    store.write(RECORDS)
+    assert "is in use by a running replica: stop it first" in refusal(["inspect", str(tmp_path)], capsys)
+    store.close()
+    assert run(["inspect", str(tmp_path)]) == 0
+
+
+def test_directory_without_a_replica_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["inspect", str(tmp_path / "none")], capsys)
+    assert "it is not the data directory of a replica" in said
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "damage"),
+    [
+        ("UPDATE instances SET record = zeroblob(40) WHERE id = 1", "the record of instance 0.1: its checksum differs"),
+        ("UPDATE instances SET record = 'text' WHERE id = 1", "the record of instance 0.1: its checksum differs"),
+        ("UPDATE instances SET id = 3 WHERE id = 2", "the record of instance 0.3: its checksum differs"),
+        ("UPDATE reservation SET checksum = 0", "the index reservation: its checksum differs"),
+        ("DELETE FROM meta WHERE name = 'incarnation'", "the meta table: it has no incarnation"),
+        ("UPDATE instances SET id = 99 << 40 WHERE id = 2", "the record of instance 99.0: its checksum differs"),
+    ],
+)
+def test_damage_is_named_and_the_rest_is_read(
+    directory: Path, change: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alter(directory, change)
+    said = found(directory, capsys, status=1)
+    assert said["damage"] == [damage]
+    assert said["undecided"] == [{"instance": "2.4", "status": "accepted"}]
+    assert run(["inspect", str(directory)]) == 1
+    captured = capsys.readouterr()
+    assert f"DAMAGED: 1\n  {damage}\n" in captured.out
+    assert "every checksum fits" not in captured.out
+    assert f"is damaged: {damage}. Do not start a replica with it" in captured.err
+
+
+def test_all_damage_is_found_and_much_of_it_is_cut_short(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = SqliteStore(directory, IDENTITY)
+    store.write([instance_record(1, index) for index in range(1, 31)])
+    store.close()
+    alter(directory, "UPDATE instances SET checksum = 0 WHERE leader = 1")
+    assert run(["inspect", str(directory)]) == 1
+    captured = capsys.readouterr()
+    assert "DAMAGED: 30" in captured.out
+    assert "... and 10 more, all of them with --json" in captured.out
+    assert "and 29 more" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("DROP TABLE instances", "is damaged: no such table: instances; keep it as evidence"),
+        ("DROP TABLE meta", "is damaged: no such table: meta"),
+        ("DELETE FROM meta WHERE name = 'group'", "the meta table in"),
+        ("UPDATE meta SET value = '2' WHERE name = 'format'", "has format 2, this PyDSM reads format 1"),
+        ("UPDATE meta SET value = 'x' WHERE name = 'replica id'", "the meta table in"),
+    ],
+)
+def test_damage_beyond_reading_is_one_line(
+    directory: Path, change: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alter(directory, change)
+    assert said in refusal(["inspect", str(directory)], capsys)
+
+
+def test_file_that_is_no_database_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / DATABASE_NAME).write_bytes(b"not a database, " * 400)
+    assert "is damaged: file is not a database" in refusal(["inspect", str(directory)], capsys)
+
+
+def test_torn_page_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = directory / DATABASE_NAME
+    data = bytearray(file.read_bytes())
+    data[-4096:] = b"\xff" * 4096
+    file.write_bytes(data)
+    assert "is damaged" in refusal(["inspect", str(directory)], capsys)
+
+
+def test_instance_is_shown_in_full(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(directory), "--instance", "2.4"]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "instance: 2.4",
+        "status: accepted",
+        "promised: round 3 of replica 0",
+        "voted: round 1 of replica 2",
+        "deps: 1, 0, 3",
+        "  time: 2023-11-14T22:13:20.123+00:00",
+        r"  SET 'a b' '\xff'",
+        "  b'opaque'",
+        "    reads: fruit",
+        "      add: visits",
+        "    barrier: no",
+        "initial batch: unknown",
+    ):
+        assert f"{line}\n" in said
+
+
+def test_instance_is_given_as_json(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["inspect", str(directory), "--instance", "2.2", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["instance"], said["status"], said["value"], said["voted"]) == ("2.2", "committed", "nop", None)
+
+
+@pytest.mark.parametrize("id", ["2.1", "7.1", "8388608.1", "99999999999999999.1"])
+def test_instance_that_is_not_there_is_said(id: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refusal(["inspect", str(directory), "--instance", id], capsys)
+    assert f"has no record of instance {id}" in said
+
+
+def test_damaged_instance_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alter(directory, "UPDATE instances SET checksum = 0 WHERE leader = 2 AND position = 4")
+    said = refusal(["inspect", str(directory), "--instance", "2.4"], capsys)
+    assert "the record of instance 2.4" in said
+    assert "is damaged: its checksum differs" in said
+
+
+@pytest.mark.parametrize("text", ["4", "a.b", "1.", ".1", "1.0", "-1.1", "1.2.3", "0.1099511627776", "1.²"])
+def test_what_names_no_instance_is_a_mistake(text: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is not an instance" in refusal(["inspect", str(directory), f"--instance={text}"], capsys, status=2)
+
+
+def test_instance_is_read_as_people_write_it() -> None:
+    assert parse_instance("2.17") == InstanceId(ReplicaId(2), 17)

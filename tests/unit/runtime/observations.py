@@ -1,0 +1,31 @@
+"""Observations of replicas that do not exist."""
+
+from dataclasses import replace
+
+from pydsm.core.counters import Counters
+from pydsm.core.ids import ReplicaId
+from pydsm.runtime.observation import Observation
+from pydsm.transport.base import Traffic
+
+PEERS = (ReplicaId(1), ReplicaId(2))
+READY = Observation(
+    replica=ReplicaId(0),
+    replicas=3,
+    incarnation=0xABC,
+    stopping=False,
+    failure=None,
+    connected=PEERS,
+    told_seconds_ago={PEERS[0]: 0.1, PEERS[1]: 0.25},
+    frontier=(10, 20, 30),
+    known=(10, 21, 30),
+    commands_waiting=4,
+    turns_waiting_for_disk=2,
+    counters=Counters(proposed=10, fast=6, slow=2, recovered=1, nops=1, executed=60, branches={"a rule": 3}),
+    traffic=Traffic(messages_sent=100, messages_received=90, messages_dropped=5, refused=1),
+)
+"""Replica 0 of 3, with nothing wrong."""
+
+
+def but(**changes: object) -> Observation:
+    """The same with some fields changed."""
+    return replace(READY, **changes)  # type: ignore[arg-type]

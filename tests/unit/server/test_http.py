@@ -1,0 +1,186 @@
+"""What the HTTP port answers, to those who ask properly and to those who do not."""
+
+import asyncio
+import json
+
+import pytest
+
+from pydsm.core.counters import Counters
+from pydsm.core.faults import WorldFault
+from pydsm.runtime.observation import Observation
+from pydsm.server.http import HttpLimits, HttpServer, Subject
+from pydsm.transport.address import Address
+from tests.ports import free_ports
+from tests.unit.runtime.observations import READY, but
+from tests.unit.server.http_ports import IDENTITY, NAMES, get, send, serving
+from tests.waiting import eventually
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/status", "/ready?verbose=1"])
+async def test_every_path_answers_200_when_all_is_well(path: str) -> None:
+    async with serving() as server:
+        answer = await get(server.port, path)
+        assert answer.status == 200
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.body
+
+
+async def test_failed_replica_is_neither_healthy_nor_ready() -> None:
+    async with serving(lambda: but(failure="disk is full")) as server:
+        for path in ("/health", "/ready"):
+            answer = await get(server.port, path)
+            assert (answer.status, answer.body) == (503, "it has failed: disk is full\n")
+
+
+async def test_replica_without_a_quorum_is_healthy_and_not_ready() -> None:
+    async with serving(lambda: but(connected=())) as server:
+        assert (await get(server.port, "/health")).status == 200
+        answer = await get(server.port, "/ready")
+        assert answer.status == 503
+        assert answer.body.startswith("it sees 1 of 3 replicas, itself included, and needs 2")
+        assert answer.body.count("\n") == 1
+
+
+async def test_metrics_are_what_is_seen_now() -> None:
+    seen = [READY]
+    async with serving(lambda: seen[0]) as server:
+        answer = await get(server.port, "/metrics")
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        lines = set(answer.body.splitlines())
+        assert {
+            "pydsm_healthy 1.0",
+            "pydsm_ready 1.0",
+            "pydsm_fast_total 6.0",
+            "pydsm_slow_total 2.0",
+            'pydsm_recovery_decisions_total{rule="a rule"} 3.0',
+            'pydsm_frontier{leader="1"} 20.0',
+            'pydsm_known{leader="1"} 21.0',
+            'pydsm_peer_connected{peer="2"} 1.0',
+            "pydsm_peer_messages_dropped_total 5.0",
+            "pydsm_commands_waiting 4.0",
+            "pydsm_turns_waiting_for_disk 2.0",
+            "pydsm_fast_share 0.75",
+            "# TYPE pydsm_fast_total counter",
+        } <= lines
+        seen[0] = but(counters=Counters(), connected=())
+        lines = set((await get(server.port, "/metrics")).body.splitlines())
+        assert {"pydsm_ready 0.0", "pydsm_fast_total 0.0", 'pydsm_peer_connected{peer="2"} 0.0'} <= lines
+        assert not any(line.startswith("pydsm_fast_share ") for line in lines)
+
+
+async def test_two_ports_in_one_process_do_not_mix_their_metrics() -> None:
+    async with serving() as one, serving(lambda: but(commands_waiting=99)) as other:
+        assert "pydsm_commands_waiting 4.0" in (await get(one.port, "/metrics")).body
+        assert "pydsm_commands_waiting 99.0" in (await get(other.port, "/metrics")).body
+
+
+async def test_status_is_json_of_the_same() -> None:
+    async with serving() as server:
+        answer = await get(server.port, "/status")
+        assert answer.headers["Content-Type"].startswith("application/json")
+        said = json.loads(answer.body)
+        assert (said["group"], said["name"], said["incarnation"]) == ("test", "r1", "0000000000000abc")
+        assert (said["ready"], said["not_ready_because"], said["fast_share"]) == (True, None, 0.75)
+        assert said["counters"]["fast"] == 6
+        assert said["recovery_rules"] == {"a rule": 3}
+        assert said["members"][1] == {
+            "name": "r2",
+            "replica": 1,
+            "connected": True,
+            "told_seconds_ago": 0.1,
+            "executed": 20,
+            "known": 21,
+            "lag": 1,
+        }
+
+
+async def test_head_is_answered_without_a_body() -> None:
+    async with serving() as server:
+        answer = await get(server.port, "/ready", method="HEAD")
+        assert (answer.status, answer.body) == (200, "")
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/ready/", "/../etc/passwd", "/%00"])
+async def test_unknown_path_is_told_which_there_are(path: str) -> None:
+    async with serving() as server:
+        answer = await get(server.port, path)
+        assert answer.status == 404
+        assert "/health, /ready, /metrics, /status" in answer.body
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+async def test_method_that_would_change_something_is_refused(method: str) -> None:
+    async with serving() as server:
+        answer = await get(server.port, "/status", method)
+        assert answer.status == 405
+        assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: test\r\n\r\n", 400),
+        (b"GET /ready HTTP/1.1\r\nHost: test\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 400),
+        (b"GET /ready HTTP/1.1\r\nHost: test\r\n" + b"X-Many: 1\r\n" * 100 + b"\r\n", 400),
+        (b"GET /ready HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n" + b"a" * 5000, 413),
+        (b"GET /ready HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n" + b"a" * 2048, 413),
+        (b"*1\r\n$4\r\nPING\r\n", 400),
+        (b"\x00\xff\xfe\r\n\r\n", 400),
+    ],
+    ids=["long path", "long header", "many headers", "long body", "long chunk", "Redis", "garbage"],
+)
+async def test_what_is_too_large_or_not_http_is_refused_without_filling_the_log(
+    request_bytes: bytes, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as server:
+        assert (await send(server.port, request_bytes)).status == status
+        assert (await get(server.port, "/health")).status == 200
+    assert caplog.text == ""
+
+
+async def test_failure_to_answer_is_logged_and_answered(caplog: pytest.LogCaptureFixture) -> None:
+    def broken() -> Observation:
+        raise RuntimeError("cannot look")
+
+    async with serving(broken) as server:
+        assert (await get(server.port, "/ready")).status == 500
+        assert (await get(server.port, "/metrics")).status == 500
+    assert "cannot answer /ready" in caplog.text
+
+
+async def test_connections_beyond_the_limit_are_closed_and_the_others_in_time() -> None:
+    limits = HttpLimits(connections_max=2, connection_seconds_max=0.2)
+    async with serving(limits=limits) as server:
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+        assert (await get(server.port, "/health")).status == 0
+        async with asyncio.timeout(10):
+            for reader, writer in idle:
+                assert await reader.read() == b""
+                writer.close()
+        assert (await get(server.port, "/health")).status == 200
+
+
+async def test_stopping_waits_for_nobody() -> None:
+    async with serving() as server:
+        _, idle = await asyncio.open_connection("127.0.0.1", server.port)
+        reader, halfway = await asyncio.open_connection("127.0.0.1", server.port)
+        halfway.write(b"GET /ready HTTP/1.1\r\nHost: test\r\nContent-Length: 500\r\n\r\nhalf")
+        await halfway.drain()
+        assert (await get(server.port, "/health")).status == 200
+        async with asyncio.timeout(5):
+            await server.stop()
+            await server.stop()
+            await eventually(reader.at_eof, "the connection is closed")
+        idle.close()
+        halfway.close()
+
+
+async def test_port_in_use_is_named() -> None:
+    (port,) = free_ports(1)
+    address = Address("127.0.0.1", port)
+    one, other = (HttpServer(Subject(IDENTITY, NAMES, lambda: READY)) for _ in range(2))
+    await one.start(address)
+    with pytest.raises(WorldFault, match=f"cannot listen for HTTP on {address}: .*free the port or use another"):
+        await other.start(address)
+    await other.stop()
+    await one.stop()
