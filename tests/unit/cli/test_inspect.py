@@ -15,7 +15,7 @@ from pydsm.core.ids import InstanceId, ReplicaId, request_id
 from pydsm.core.messages import NOP, Batch, Footprint
 from pydsm.core.status import Status
 from pydsm.machines.kv import encode
-from pydsm.storage.sqlite import DATABASE_NAME, SqliteStore
+from pydsm.storage.sqlite import DATABASE_NAME, LOCK_NAME, SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
 
 LEADER = ReplicaId(2)
@@ -143,6 +143,12 @@ def test_directory_in_use_is_refused_and_free_afterwards(tmp_path: Path, capsys:
     assert "is in use by a running replica: stop it first" in refusal(["inspect", str(tmp_path)], capsys)
     store.close()
     assert run(["inspect", str(tmp_path)]) == 0
+
+
+def test_copy_of_the_database_alone_is_enough(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / LOCK_NAME).unlink()
+    assert found(directory, capsys)["damage"] == []
+    assert not (directory / LOCK_NAME).exists()
 
 
 def test_directory_without_a_replica_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
