@@ -8,7 +8,7 @@ every abort passes through here, and each is compared with what was seen before.
 - visibility and order (`ordering`); nothing executed twice in a life, no request by two instances; nothing decided or
   executed that was not submitted; an aborted instance is a nop; equal results everywhere;
 - promise and vote, as messages show them, never go back, across restarts too; no index is used twice;
-- quorums: a decision has its votes in one ballot, or its fast quorum of equal vectors;
+- quorums: a decision has its votes in one ballot, or a fast quorum, its leader in it, of equal vectors;
 - durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost.
 
 Every `scan_events` events, and at the end: everything that all replicas have in memory, against what was decided and
@@ -240,8 +240,11 @@ class Invariants:
 
     def _check_quorum(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         """A decision needs a quorum of votes in one ballot, or a fast quorum of vectors that are all the same."""
-        agreeing = self._agreeing.get(id, {}).get(deps, ())
-        if len(agreeing) >= self._fast_quorum and isinstance(value, m.Batch):
+        agreeing = set(self._agreeing.get(id, {}).get(deps, ()))
+        led = self._disks[id.leader].instances.get(id)
+        if led is not None and led.initial_batch is not None and led.initial_deps == deps:
+            agreeing.add(id.leader)
+        if len(agreeing) >= self._fast_quorum and id.leader in agreeing and isinstance(value, m.Batch):
             return
         for ballot, who in self._voters.get(id, {}).items():
             if len(who) >= self._slow_quorum:
