@@ -89,7 +89,9 @@ def _place(id: InstanceId, reached: dict[InstanceId, set[InstanceId]], order: li
     order += sorted(component, key=lambda one: (one.index, one.leader))
 
 
-def executed_order(agreed: Agreed, events: list[tuple[InstanceId, bool]], relation: Relation) -> list[InstanceId]:
+def executed_order(
+    agreed: Agreed, events: list[tuple[InstanceId, bool]], relation: Relation, backlog_instances_min: int = 256
+) -> list[InstanceId]:
     """What one replica executes, when it learns in this order of batches (True) and decisions (False)."""
     order: list[InstanceId] = []
 
@@ -97,7 +99,7 @@ def executed_order(agreed: Agreed, events: list[tuple[InstanceId, bool]], relati
         if isinstance(instance.value, Batch):
             order.append(instance.id)
 
-    log = Log(LEADERS, relation, 1000)
+    log = Log(LEADERS, relation, 1000, backlog_instances_min)
     execution = Execution(log, emit)
     for id, batch_only in events:
         value, deps = agreed[id]
@@ -130,7 +132,9 @@ def test_conflicting_commands_run_in_the_reference_order_however_they_become_kno
     agreed: Agreed, data: st.DataObject
 ) -> None:
     events = [(id, False) for id in agreed] + [(id, True) for id in agreed]
-    order = executed_order(agreed, data.draw(st.permutations(events)), DeclaredKeys())
+    order = executed_order(
+        agreed, data.draw(st.permutations(events)), DeclaredKeys(), data.draw(st.sampled_from([1, 5, 256]))
+    )
     expected = reference_order(agreed)
     assert sorted(order) == sorted(expected)
     assert pairs_in_order(agreed, order, DeclaredKeys()) == pairs_in_order(agreed, expected, DeclaredKeys())

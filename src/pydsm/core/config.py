@@ -45,6 +45,8 @@ class Config:
     """Recoveries led at the same time, those that wait for others left out; further ones wait for the next scan."""
     inquiry_instances_max: int = 512
     """Instances asked about in one message."""
+    backlog_instances_min: int = 256
+    """From so many unexecuted instances on, conflicting ones are found by key, and not by comparing each with each."""
     gap_instances_max: int = 1_000_000
     """How far beyond what is known a peer may name an instance; one farther away is a PeerFault."""
 
@@ -52,7 +54,7 @@ class Config:
         if not 0 <= self.replica < self.replicas:
             raise CallerFault(f"replica {self.replica} is not in a group of {self.replicas}: use 0 .. n-1")
         for name in self.__slots__:
-            if name.endswith(("_ticks", "_max", "_block")) and getattr(self, name) < 1:
+            if name.endswith(("_ticks", "_max", "_min", "_block")) and getattr(self, name) < 1:
                 raise CallerFault(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property

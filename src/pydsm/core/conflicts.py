@@ -4,11 +4,12 @@ A relation is exact and symmetric (`conflict`), and gives an index that over-app
 vector is always safe, naming too little breaks agreement. Vectors come from bulk dict operations over a batch's keys.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Protocol
 
-from pydsm.core.ids import Deps, InstanceId
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
 from pydsm.core.messages import Batch, Footprint
 
 
@@ -24,6 +25,25 @@ class ConflictIndex(Protocol):
         ...
 
 
+class Backlog(Protocol):
+    """The batches of some instances, to find those that conflict with another one exactly, without comparing all."""
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        """Remember it. Adding the same again changes nothing."""
+        ...
+
+    def remove(self, id: InstanceId, batch: Batch) -> None:
+        """Forget it; it must be there."""
+        ...
+
+    def conflicting(self, batch: Batch, deps: Deps) -> Iterator[InstanceId]:
+        """Of those that `deps` covers, all that conflict with `batch`, each once; old ones early.
+
+        Found as they are asked for. Those that are removed meanwhile may still come.
+        """
+        ...
+
+
 class Relation(Protocol):
     """Which batches may not be executed in either order."""
 
@@ -33,6 +53,10 @@ class Relation(Protocol):
 
     def index(self, replicas: int) -> ConflictIndex:
         """An empty index for a group of this size."""
+        ...
+
+    def backlog(self, replicas: int) -> Backlog:
+        """An empty backlog for a group of this size."""
         ...
 
 
@@ -83,6 +107,10 @@ class DeclaredKeys:
         """An index by key."""
         return _KeyIndex(replicas)
 
+    def backlog(self, replicas: int) -> Backlog:
+        """A backlog by key."""
+        return _KeyBacklog(replicas)
+
 
 class _KeyIndex:
     """Per kind of access and leader, the highest index that touched each key."""
@@ -121,6 +149,89 @@ class _KeyIndex:
         return tuple(found)
 
 
+class _Indexes:
+    """Indexes of one leader, ascending: the oldest come first, and are the first to go."""
+
+    __slots__ = ("_sorted",)
+
+    def __init__(self) -> None:
+        self._sorted: list[int] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._sorted)
+
+    def add(self, index: int) -> None:
+        if not self._sorted or index > self._sorted[-1]:
+            self._sorted.append(index)
+        elif self._sorted[place := bisect_left(self._sorted, index)] != index:
+            self._sorted.insert(place, index)
+
+    def remove(self, index: int) -> None:
+        del self._sorted[bisect_left(self._sorted, index)]
+
+    def up_to(self, last: int) -> list[int]:
+        return self._sorted[: bisect_right(self._sorted, last)]
+
+
+class _KeyBacklog:
+    """Per kind of access, leader and key, who touches it; and the barriers, which no key tells of."""
+
+    def __init__(self, replicas: int) -> None:
+        self._all = [_Indexes() for _ in range(replicas)]
+        self._barriers = [_Indexes() for _ in range(replicas)]
+        self._by_key: dict[Access, list[dict[bytes, _Indexes]]] = {}
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        leader, index = id
+        self._all[leader].add(index)
+        if batch.footprint.barrier:
+            self._barriers[leader].add(index)
+        for access, keys in _columns(batch.footprint):
+            by_leader = self._by_key.get(access)
+            if by_leader is None:
+                by_leader = self._by_key[access] = [{} for _ in self._all]
+            by_key = by_leader[leader]
+            for key in keys:
+                by_key.setdefault(key, _Indexes()).add(index)
+
+    def remove(self, id: InstanceId, batch: Batch) -> None:
+        leader, index = id
+        self._all[leader].remove(index)
+        if batch.footprint.barrier:
+            self._barriers[leader].remove(index)
+        for access, keys in _columns(batch.footprint):
+            by_key = self._by_key[access][leader]
+            for key in dict.fromkeys(keys):
+                indexes = by_key[key]
+                indexes.remove(index)
+                if not indexes:
+                    del by_key[key]
+
+    def conflicting(self, batch: Batch, deps: Deps) -> Iterator[InstanceId]:
+        for number, last in enumerate(deps):
+            leader, found = ReplicaId(number), set[int]()
+            for indexes in self._conflicting(batch, leader):
+                for index in indexes.up_to(last):
+                    if index not in found:
+                        found.add(index)
+                        yield InstanceId(leader, index)
+
+    def _conflicting(self, batch: Batch, leader: ReplicaId) -> Iterator[_Indexes]:
+        if batch.footprint.barrier:
+            yield self._all[leader]
+            return
+        yield self._barriers[leader]
+        for by_key, keys in self._facing(batch, leader):
+            yield from filter(None, map(by_key.get, keys))
+
+    def _facing(self, batch: Batch, leader: int) -> Iterator[tuple[dict[bytes, _Indexes], tuple[bytes, ...]]]:
+        """Each column of the batch with what one leader's instances do to keys in a way that conflicts with it."""
+        for access, keys in _columns(batch.footprint):
+            for other_access, by_leader in tuple(self._by_key.items()):
+                if _accesses_conflict(access, other_access):
+                    yield by_leader[leader], keys
+
+
 class EverythingConflicts:
     """A total order: state machine replication as leaders do it, for machines that cannot name their keys."""
 
@@ -131,6 +242,10 @@ class EverythingConflicts:
     def index(self, replicas: int) -> ConflictIndex:
         """Remembers only the newest instance of each leader."""
         return _NewestIndex(replicas)
+
+    def backlog(self, replicas: int) -> Backlog:
+        """A backlog that asks the relation itself."""
+        return _PairBacklog(self.conflict)
 
 
 class _NewestIndex:
@@ -155,6 +270,10 @@ class NothingConflicts:
         """Remembers only barriers."""
         return _PairIndex(replicas, self.conflict)
 
+    def backlog(self, replicas: int) -> Backlog:
+        """A backlog that asks the relation itself."""
+        return _PairBacklog(self.conflict)
+
 
 class UserRelation:
     """A user's own relation over single commands; batches conflict when any two of their commands do.
@@ -176,6 +295,10 @@ class UserRelation:
         """An index that asks the relation itself."""
         return _PairIndex(replicas, self.conflict)
 
+    def backlog(self, replicas: int) -> Backlog:
+        """A backlog that asks the relation itself."""
+        return _PairBacklog(self.conflict)
+
 
 class _PairIndex:
     def __init__(self, replicas: int, conflict: Callable[[Batch, Batch], bool]) -> None:
@@ -193,3 +316,20 @@ class _PairIndex:
             if self._conflict(of_leader[index], batch):
                 return index
         return 0
+
+
+class _PairBacklog:
+    def __init__(self, conflict: Callable[[Batch, Batch], bool]) -> None:
+        self._conflict = conflict
+        self._batches: dict[InstanceId, Batch] = {}
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        self._batches[id] = batch
+
+    def remove(self, id: InstanceId, batch: Batch) -> None:
+        del self._batches[id]
+
+    def conflicting(self, batch: Batch, deps: Deps) -> Iterator[InstanceId]:
+        for id, other in tuple(self._batches.items()):
+            if covers(deps, id) and self._conflict(other, batch):
+                yield id

@@ -8,12 +8,12 @@ nothing executed before what it must follow. How batches reach the machine is le
 Executed instances are never walked again: cost depends on what is unexecuted, not on the length of history.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import takewhile
 from typing import NamedTuple
 
-from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.ids import InstanceId, ReplicaId, covers
 from pydsm.core.instance import Instance
 from pydsm.core.log import Log
 from pydsm.core.messages import Batch
@@ -151,14 +151,37 @@ class Execution:
                 raise _Blocked(_Wait(InstanceId(ReplicaId(leader), last), whole_prefix=True))
         batch = instance.value
         assert isinstance(batch, Batch)
+        backlog = log.backlog()
+        if backlog is None:
+            yield from self._compared(instance, batch)
+        else:
+            yield from self._looked_up(instance, backlog.conflicting(batch, instance.deps))
+
+    def _compared(self, instance: Instance, batch: Batch) -> Iterator[Instance]:
+        """Successors, by looking at everything that is covered and not executed."""
+        log = self._log
         for leader, last in enumerate(instance.deps):
             for index in list(takewhile(last.__ge__, log.unexecuted[leader])):
                 id = InstanceId(ReplicaId(leader), index)
-                other = log.instances.get(id)
+                other = log.instances[id]
                 if other is instance:
                     continue
-                if other is not None and other.decided:
+                if other.decided:
                     if isinstance(other.value, Batch) and log.relation.conflict(other.value, batch):
                         yield other
-                elif other is None or other.known_batch is None or log.relation.conflict(other.known_batch, batch):
+                elif other.known_batch is None or log.relation.conflict(other.known_batch, batch):
                     raise _Blocked(_Wait(id, whole_prefix=False))
+
+    def _looked_up(self, instance: Instance, conflicting: Iterable[InstanceId]) -> Iterator[Instance]:
+        """The same, given all that is covered, is not executed, has a known batch, and conflicts."""
+        for id in self._log.opaque_nops:
+            if covers(instance.deps, id) and id != instance.id:
+                raise _Blocked(_Wait(id, whole_prefix=False))
+        for id in conflicting:
+            other = self._log.instances[id]
+            if other is instance:
+                continue
+            if not other.decided:
+                raise _Blocked(_Wait(id, whole_prefix=False))
+            if isinstance(other.value, Batch):
+                yield other

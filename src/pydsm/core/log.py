@@ -7,7 +7,7 @@ Guards the rule that the conflict index covers every instance whose batch is kno
 from collections import OrderedDict
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.conflicts import Relation
+from pydsm.core.conflicts import Backlog, Relation
 from pydsm.core.faults import BrokenInvariant, PeerFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
 from pydsm.core.instance import Instance
@@ -23,7 +23,9 @@ class Log:
     because a plain one finds its first entry ever more slowly while it is emptied from the front.
     """
 
-    def __init__(self, replicas: int, relation: Relation, gap_instances_max: int) -> None:
+    def __init__(
+        self, replicas: int, relation: Relation, gap_instances_max: int, backlog_instances_min: int = 256
+    ) -> None:
         self.relation = relation
         self.instances: dict[InstanceId, Instance] = {}
         self.unexecuted: list[OrderedDict[int, Tick]] = [OrderedDict() for _ in range(replicas)]
@@ -32,8 +34,11 @@ class Log:
         self._known = [0] * replicas
         self._index = relation.index(replicas)
         self._floor = self.no_deps
-        self._opaque_nops: dict[InstanceId, None] = {}
+        self.opaque_nops: dict[InstanceId, None] = {}
+        """Accepted as nop, not decided, and what their leaders proposed is not known."""
         self._gap_instances_max = gap_instances_max
+        self._backlog: Backlog | None = None
+        self._backlog_instances_min = backlog_instances_min
 
     @property
     def known(self) -> Deps:
@@ -94,7 +99,7 @@ class Log:
     def conflicts(self, batch: Batch) -> Deps:
         """Everything that a new instance with this batch must be ordered after (PROTOCOL 3)."""
         deps = merge(self._index.conflicts(batch), self._floor)
-        for id in self._opaque_nops:
+        for id in self.opaque_nops:
             deps = with_instance(deps, id)
         return deps
 
@@ -109,6 +114,7 @@ class Log:
 
     def accept(self, instance: Instance, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Vote for a value; the caller has compared the ballot with the promise."""
+        self._forget_value(instance)
         instance.promise(ballot)
         instance.advance(Status.ACCEPTED)
         instance.voted = ballot
@@ -126,6 +132,7 @@ class Log:
 
     def commit(self, instance: Instance, value: Value, deps: Deps) -> None:
         """The final value; the caller has seen that the instance was not decided before."""
+        self._forget_value(instance)
         instance.advance(Status.COMMITTED)
         instance.value = value
         instance.deps = deps
@@ -136,17 +143,44 @@ class Log:
         """The instance is done with; a barrier raises the floor under all later vectors."""
         instance.advance(Status.EXECUTED)
         del self.unexecuted[instance.id.leader][instance.id.index]
+        self._forget_value(instance)
         if isinstance(instance.value, Batch) and instance.value.footprint.barrier:
             self._floor = merge(self._floor, with_instance(instance.deps, instance.id))
+
+    def backlog(self) -> Backlog | None:
+        """Every instance that is not executed and whose batch is known; None while there are few instances to compare.
+
+        Kept only while a replica is behind, when comparing every pair would take it longer than the others need to
+        agree on more. What is short enough to be compared costs less than keeping it in order by key.
+        """
+        waiting = sum(map(len, self.unexecuted))
+        if waiting < self._backlog_instances_min:
+            if self._backlog is not None and 2 * waiting < self._backlog_instances_min:
+                self._backlog = None
+        elif self._backlog is None:
+            self._backlog = self.relation.backlog(len(self.no_deps))
+            for leader, indexes in enumerate(self.unexecuted):
+                for index in indexes:
+                    instance = self.instances.get(InstanceId(ReplicaId(leader), index))
+                    if instance is not None and instance.known_batch is not None:
+                        self._backlog.add(instance.id, instance.known_batch)
+        return self._backlog
+
+    def _forget_value(self, instance: Instance) -> None:
+        """Before a value changes: a vote for nop may hide the batch that another vote told of."""
+        if self._backlog is not None and instance.known_batch is not None:
+            self._backlog.remove(instance.id, instance.known_batch)
 
     def _note_value(self, instance: Instance) -> None:
         """An accepted nop still conflicts: as its first batch where that is known, with everything where not."""
         if isinstance(instance.value, Batch):
             self._index.add(instance.id, instance.value)
+        if self._backlog is not None and instance.known_batch is not None:
+            self._backlog.add(instance.id, instance.known_batch)
         if instance.status is Status.ACCEPTED and instance.known_batch is None:
-            self._opaque_nops[instance.id] = None
+            self.opaque_nops[instance.id] = None
         else:
-            self._opaque_nops.pop(instance.id, None)
+            self.opaque_nops.pop(instance.id, None)
 
     def invalidators(self, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
         """Every known instance that would not be ordered against `(batch, deps)` of `id`, exactly (PROTOCOL 4).

@@ -5,6 +5,7 @@ before its Prepare leaves; answers count once per replica and only in the ballot
 """
 
 from collections.abc import Iterator
+from heapq import merge
 
 from pydsm.core.acceptor import Acceptor
 from pydsm.core.ballots import next_ballot
@@ -74,16 +75,26 @@ class Recoverer:
             self.recover(id)
 
     def _late(self) -> Iterator[tuple[InstanceId, Tick]]:
+        """In about the order of history, so that a replica which fetches much can execute while it fetches.
+
+        Leader by leader, nothing could run before the last leader's turn, and then everything waits for everything.
+        """
+        by_leader = [self._late_of(leader) for leader in self._state.members]
+        for _, id, since in merge(*by_leader):
+            yield id, since
+
+    def _late_of(self, leader: ReplicaId) -> Iterator[tuple[float, InstanceId, Tick]]:
+        """Those of one leader, oldest first; each with its place among all that is missing of it, 0 to 1."""
         state = self._state
         heard_before = state.now - state.config.recovery_timeout_ticks
-        for leader in state.members:
-            for index, since in state.log.unexecuted[leader].items():
-                if since > heard_before:
-                    break
-                id = InstanceId(leader, index)
-                instance = state.log.instances.get(id)
-                if id not in state.leading and (instance is None or not instance.decided):
-                    yield id, since
+        missing = state.log.unexecuted[leader]
+        for place, (index, since) in enumerate(missing.items()):
+            if since > heard_before:
+                break
+            id = InstanceId(leader, index)
+            instance = state.log.instances.get(id)
+            if id not in state.leading and (instance is None or not instance.decided):
+                yield place / len(missing), id, since
 
     def _inquire(self, ids: list[InstanceId]) -> None:
         state = self._state

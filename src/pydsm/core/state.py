@@ -27,7 +27,7 @@ class ReplicaState:
         self.members = tuple(ReplicaId(number) for number in range(config.replicas))
         self.peers = tuple(member for member in self.members if member != self.me)
         self.quorums = quorums(config.replicas)
-        self.log = Log(config.replicas, relation, config.gap_instances_max)
+        self.log = Log(config.replicas, relation, config.gap_instances_max, config.backlog_instances_min)
         self.outbox = Outbox()
         self.execution = Execution(self.log, self._executed)
         self.leading: dict[InstanceId, Phase] = {}

@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reservation_block: int = 32
     recoveries_max: int = 64
     inquiry_instances_max: int = 512
+    backlog_instances_min: int = 256
     lazy_records_max: int = 4096
     relation: str = DECLARED
 
@@ -115,6 +116,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             reservation_block=self.reservation_block,
             recoveries_max=self.recoveries_max,
             inquiry_instances_max=self.inquiry_instances_max,
+            backlog_instances_min=self.backlog_instances_min,
         )
 
     def make_relation(self) -> Relation:
@@ -166,6 +168,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         reservation_block=choice([1, 2, 2, 8, 8, 32]),
         recoveries_max=choice([8, 64]),
         inquiry_instances_max=choice([4, 64, 512]),
+        backlog_instances_min=(1, 8, 256)[seed % 3],
         lazy_records_max=choice([1, 16, 4096]),
         relation=choice([DECLARED] * 8 + [EVERYTHING, USER]),
         tick_period_us=choice([2000, 5000, 10_000]),

@@ -1,12 +1,12 @@
 """Short words for tests of the core: values, one driven replica, and what came out of it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydsm.core.ballots import Ballot
 from pydsm.core.codec import decode_message, decode_record, encode_message, encode_record
 from pydsm.core.config import Config
-from pydsm.core.conflicts import DeclaredKeys, Relation
+from pydsm.core.conflicts import Backlog, ConflictIndex, DeclaredKeys, Relation, footprints_conflict
 from pydsm.core.effects import Abort, Execute, InstanceRecord, Record, ReservationRecord
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, Tick
 from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Value
@@ -227,3 +227,39 @@ class Driven:
 def to_all(message: Message, replicas: Iterable[int]) -> list[tuple[ReplicaId, Message]]:
     """The same message for several replicas, as `Driven.take` lists it."""
     return [(ReplicaId(replica), message) for replica in replicas]
+
+
+class CountingBacklog:
+    """A backlog, and how much it found."""
+
+    def __init__(self, relation: "CountingKeys", replicas: int) -> None:
+        self._relation = relation
+        self._backlog = DeclaredKeys().backlog(replicas)
+
+    def add(self, id: InstanceId, batch: Batch) -> None:
+        self._backlog.add(id, batch)
+
+    def remove(self, id: InstanceId, batch: Batch) -> None:
+        self._backlog.remove(id, batch)
+
+    def conflicting(self, batch: Batch, deps: Deps) -> Iterator[InstanceId]:
+        for id in self._backlog.conflicting(batch, deps):
+            self._relation.compared += 1
+            yield id
+
+
+class CountingKeys:
+    """Declared keys, and how often two batches were compared or one was looked up for another."""
+
+    def __init__(self) -> None:
+        self.compared = 0
+
+    def conflict(self, left: Batch, right: Batch) -> bool:
+        self.compared += 1
+        return footprints_conflict(left.footprint, right.footprint)
+
+    def index(self, replicas: int) -> ConflictIndex:
+        return DeclaredKeys().index(replicas)
+
+    def backlog(self, replicas: int) -> Backlog:
+        return CountingBacklog(self, replicas)

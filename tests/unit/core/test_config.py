@@ -16,7 +16,8 @@ def config_with(name: str, value: int) -> Config:
     return Config(**fields)
 
 
-BOUNDED = [field.name for field in dataclasses.fields(Config) if field.name.endswith(("_ticks", "_max", "_block"))]
+UNITS = ("_ticks", "_max", "_min", "_block")
+BOUNDED = [field.name for field in dataclasses.fields(Config) if field.name.endswith(UNITS)]
 
 
 def test_the_defaults_work_for_every_replica_of_a_group() -> None:

@@ -16,7 +16,7 @@ from pydsm.core.conflicts import (
     UserRelation,
     footprints_conflict,
 )
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers
 from pydsm.core.messages import Batch, Footprint
 from tests.unit.core.strategies import REPLICAS, batches, footprints
 
@@ -144,6 +144,24 @@ def test_the_index_by_keys_names_the_exact_bound(history: list[tuple[InstanceId,
 @given(batch=batches())
 def test_an_empty_index_names_nothing(relation: Relation, batch: Batch) -> None:
     assert relation.index(REPLICAS).conflicts(batch) == NOTHING
+
+
+@every_relation
+@given(history=histories, gone=st.sets(st.integers(0, 11)), batch=batches(), data=st.data())
+def test_a_backlog_finds_exactly_what_is_covered_conflicts_and_was_not_removed(
+    relation: Relation, history: list[tuple[InstanceId, Batch]], gone: set[int], batch: Batch, data: st.DataObject
+) -> None:
+    deps = tuple(data.draw(st.integers(0, 8)) for _ in range(REPLICAS))
+    backlog = relation.backlog(REPLICAS)
+    for entry in data.draw(st.permutations(history + history[:3])):
+        backlog.add(*entry)
+    left = dict(history)
+    for place in gone & set(range(len(history))):
+        id = history[place][0]
+        if id in left:
+            backlog.remove(id, left.pop(id))
+    expected = [id for id, known in left.items() if covers(deps, id) and relation.conflict(known, batch)]
+    assert sorted(backlog.conflicting(batch, deps)) == sorted(expected)
 
 
 def test_an_instance_learnt_late_does_not_hide_a_newer_one() -> None:

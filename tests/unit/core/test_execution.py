@@ -21,9 +21,11 @@ APART = writing("apart")
 class Bench:
     """A log and its execution; `order` is what was emitted."""
 
+    backlog_instances_min = 256
+
     def __init__(self, relation: Relation | None = None) -> None:
         self.order: list[InstanceId] = []
-        self.log = Log(3, relation or DeclaredKeys(), 10_000)
+        self.log = Log(3, relation or DeclaredKeys(), 10_000, self.backlog_instances_min)
         self.execution = Execution(self.log, lambda instance: self.order.append(instance.id))
 
     def commit(self, id: InstanceId, deps: Deps, value: Value = KEY) -> list[InstanceId]:
@@ -46,6 +48,12 @@ class Bench:
         before = len(self.order)
         event()
         return self.order[before:]
+
+
+@pytest.fixture(params=[1, 256], ids=["by key", "compared"], autouse=True)
+def ways_to_find_conflicts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rule holds whether conflicts are found by key or by comparing each with each."""
+    monkeypatch.setattr(Bench, "backlog_instances_min", request.param)
 
 
 # Order
@@ -332,3 +340,21 @@ def test_work_that_does_not_conflict_leaves_nothing_behind(leaders: tuple[int, .
             bench.commit(at(leader, index), NONE, writing(f"{leader}.{index}"))
     assert bench.log.frontier == (49, 49, 49)
     assert all(not unexecuted for unexecuted in bench.log.unexecuted)
+
+
+def test_a_nop_that_hides_a_batch_told_of_before_still_stops_who_covers_it() -> None:
+    bench = Bench()
+    bench.accept(at(0, 1), KEY)
+    bench.accept(at(0, 1), NOP, round=2)
+    assert bench.commit(at(1, 1), (1, 0, 0)) == []
+    assert bench.commit(at(0, 1), NONE) == [at(0, 1), at(1, 1)]
+
+
+def test_a_batch_told_of_again_after_a_nop_is_found_again() -> None:
+    bench = Bench()
+    bench.accept(at(0, 1), KEY)
+    bench.accept(at(0, 1), NOP, round=2)
+    bench.accept(at(0, 1), APART, round=3)
+    assert bench.commit(at(1, 1), (1, 0, 0)) == [at(1, 1)]
+    assert bench.commit(at(2, 1), (1, 0, 0), APART) == []
+    assert bench.commit(at(0, 1), NONE, APART) == [at(0, 1), at(2, 1)]

@@ -1,28 +1,15 @@
 """A replica that was away gets what is new first and what it missed afterwards: the work must not explode."""
 
 from pydsm.core.config import Config
-from pydsm.core.conflicts import ConflictIndex, DeclaredKeys, footprints_conflict
+from pydsm.core.conflicts import DeclaredKeys
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
 from pydsm.core.messages import Batch, Commit, Footprint, PreAccept
 from pydsm.core.replica import Replica
 from pydsm.core.timers import jitter
+from tests.unit.core.helpers import CountingKeys
 
 REPLICAS = 3
 ME, PEER = ReplicaId(0), ReplicaId(1)
-
-
-class CountingKeys:
-    """Declared keys, and how often two batches were compared."""
-
-    def __init__(self) -> None:
-        self.compared = 0
-
-    def conflict(self, left: Batch, right: Batch) -> bool:
-        self.compared += 1
-        return footprints_conflict(left.footprint, right.footprint)
-
-    def index(self, replicas: int) -> ConflictIndex:
-        return DeclaredKeys().index(replicas)
 
 
 def history(instances: int, keys: int, keys_each: int = 1) -> list[Commit]:

@@ -56,8 +56,8 @@ def decisions(draw: st.DrawFn) -> list[Decision]:
 class OneReplica:
     """Log and execution of a replica, and what it executed in which order."""
 
-    def __init__(self) -> None:
-        self.log = Log(REPLICAS, RELATION, gap_instances_max=1000)
+    def __init__(self, backlog_instances_min: int = 256) -> None:
+        self.log = Log(REPLICAS, RELATION, 1000, backlog_instances_min)
         self.execution = Execution(self.log, self._executed)
         self.done: list[InstanceId] = []
 
@@ -90,7 +90,7 @@ def order_of_conflicting(done: list[InstanceId], world: list[Decision]) -> set[t
 
 @given(decisions(), st.data())
 def test_all_is_executed_once_and_conflicting_batches_in_one_order(world: list[Decision], data: st.DataObject) -> None:
-    in_order, shuffled = OneReplica(), OneReplica()
+    in_order, shuffled = OneReplica(), OneReplica(data.draw(st.sampled_from([1, 4, 256])))
     for decision in world:
         in_order.learn_decision(decision)
     known_before = data.draw(st.lists(st.sampled_from(world), unique=True) if world else st.just([]))

@@ -3,7 +3,7 @@
 import pytest
 
 from pydsm.core.config import Config
-from pydsm.core.conflicts import ConflictIndex, DeclaredKeys, footprints_conflict
+from pydsm.core.conflicts import DeclaredKeys
 from pydsm.core.effects import Effects, Execute, InstanceRecord, Record, ReservationRecord, Send
 from pydsm.core.faults import BrokenInvariant, CallerFault, PeerFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick
@@ -27,7 +27,7 @@ from pydsm.core.messages import (
 )
 from pydsm.core.replica import Replica
 from pydsm.core.status import Status
-from tests.unit.core.helpers import P0, P1, P2, Driven, at, ballot, barrier, to_all, writing
+from tests.unit.core.helpers import P0, P1, P2, CountingKeys, Driven, at, ballot, barrier, to_all, writing
 
 A, B = writing("key", name="a"), writing("key", name="b")
 NONE: Deps = (0, 0, 0)
@@ -232,20 +232,6 @@ def test_a_restored_barrier_orders_everything_after_it() -> None:
     replica.propose(writing("unrelated"))
     (proposal,) = [one for one in replica.take_effects().sends if isinstance(one.message, PreAccept)]
     assert proposal == Send((P1, P2), PreAccept(at(0, 1), writing("unrelated"), (0, 3, 9)))
-
-
-class CountingKeys:
-    """Declared keys, and how often two batches were compared."""
-
-    def __init__(self) -> None:
-        self.compared = 0
-
-    def conflict(self, left: Batch, right: Batch) -> bool:
-        self.compared += 1
-        return footprints_conflict(left.footprint, right.footprint)
-
-    def index(self, replicas: int) -> ConflictIndex:
-        return DeclaredKeys().index(replicas)
 
 
 def history(instances: int, rates: tuple[int, ...], hot_every: int) -> list[Record]:
