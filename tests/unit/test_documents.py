@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pydsm.cli.main import app
-from pydsm.machines.kv_commands import COMMANDS
+from pydsm.machines.kv import COMMANDS
 from pydsm.server.commands import LOCAL
 
 ROOT = Path(__file__).parents[2]

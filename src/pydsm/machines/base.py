@@ -5,7 +5,7 @@ A machine sees the same conflicting commands in the same order on every replica,
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydsm.core.messages import Footprint
 
@@ -48,4 +48,17 @@ class StateMachine(Protocol):
 
     def digest(self) -> bytes:
         """32 bytes that are equal on two replicas exactly when their states are."""
+        ...
+
+
+@runtime_checkable
+class Upkeep(Protocol):
+    """What a machine has besides if some of its work is due at a time and not when a client asks for it."""
+
+    def overdue(self, now_ms: int) -> Sequence[bytes]:
+        """Commands to propose because their time has come, by a clock that is not agreed on; a bounded number.
+
+        Called now and then, on every replica, so a command may be proposed more than once and must allow that. Changes
+        nothing by itself; what is not agreed on is named again. Takes little time when nothing is due.
+        """
         ...

@@ -21,8 +21,8 @@ from pydsm.core.faults import BrokenInvariant, PeerFault, PyDSMError
 from pydsm.core.ids import InstanceId, ReplicaId, Tick
 from pydsm.core.messages import Batch, Frontier, Message
 from pydsm.core.replica import Replica
-from pydsm.machines.base import StateMachine
-from pydsm.runtime.batching import Batcher, BatchLimits, Reply
+from pydsm.machines.base import StateMachine, Upkeep
+from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Reply
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
@@ -34,6 +34,10 @@ from pydsm.transport.base import Admit, Transport
 log = logging.getLogger("pydsm.node")
 
 _TICK_SECONDS = 0.005
+_UPKEEP_SECONDS = 0.5
+_UPKEEP_GRACE_MS = 1000
+"""How long the machine's upkeep may be late before a replica sees to it; once more for each that comes before it, so
+that in a healthy group one replica does it for all."""
 
 
 class MakeTransport(Protocol):
@@ -68,6 +72,7 @@ class Node:
         self._started = False
         self._running = False
         self._turn_is_due = False
+        self._upkeep_unanswered = 0
         self._drained: asyncio.Event | None = None
         self._told_at_seconds: dict[ReplicaId, float] = {}
 
@@ -90,6 +95,7 @@ class Node:
         self._performer.pump()
         await self._transport.start(self._receive)
         self._tick()
+        self._keep_up()
 
     async def stop(self, drain_seconds_max: float = 5.0) -> None:
         """Refuse new commands, answer those taken if that succeeds in time, then close everything."""
@@ -180,6 +186,20 @@ class Node:
             now = Tick(int((self._loop.time() - self._epoch) * 1000))
             self._guard(lambda: self._core.tick(now))
             self._wake()
+
+    def _keep_up(self) -> None:
+        """Propose what the machine says is due. Nobody waits for the answers."""
+        if self._running and isinstance(self._machine, Upkeep):
+            self._loop.call_later(_UPKEEP_SECONDS, self._keep_up)
+            if self._upkeep_unanswered:
+                return
+            late_ms = _UPKEEP_GRACE_MS * (1 + self._config.replica)
+            for command in self._machine.overdue(_unix_ms() - late_ms):
+                self._upkeep_unanswered += 1
+                self._batcher.submit(command, self._upkeep_answered)
+
+    def _upkeep_answered(self, answer: Answer) -> None:
+        self._upkeep_unanswered -= 1
 
     def _wake(self) -> None:
         if self._running and not self._turn_is_due:

@@ -1,6 +1,6 @@
 """Commands that concern one connection or this replica alone: answered here, without agreement.
 
-Decides their answers, in Redis's words. What concerns the data is in `machines/kv_commands`.
+Decides their answers, in Redis's words. What concerns the data is in `machines/kv`.
 """
 
 import fnmatch
@@ -11,9 +11,11 @@ from typing import Protocol
 
 from pydsm import __version__
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv_commands import COMMANDS, Access, Command, integer, wrong_number
+from pydsm.machines.kv import COMMANDS, Access, Command, wrong_number
+from pydsm.machines.kv.command import NO_KEYS, integer
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session, is_one_word
+from pydsm.server.transactions import ROWS, Row
 
 Words = Sequence[bytes]
 
@@ -317,43 +319,69 @@ def _command_count(server: Surroundings, session: Session, words: Words) -> Resu
 
 def _command_info(server: Surroundings, session: Session, words: Words) -> Result:
     names = [word.upper() for word in words[2:]] or _all_names()
-    return [_description(name) if name in COMMANDS or name in LOCAL else None for name in names]
+    return [_description(name) if _row(name) is not None else None for name in names]
 
 
 def _command_docs(server: Surroundings, session: Session, words: Words) -> Result:
     names = [word.upper() for word in words[2:]] or _all_names()
     return {
-        name.lower(): {b"summary": row.summary.encode(), b"group": b"string" if name in COMMANDS else b"connection"}
+        name.lower(): {b"summary": row.summary.encode(), b"group": _group(name)}
         for name in names
-        if (row := COMMANDS.get(name) or LOCAL.get(name)) is not None
+        if (row := _row(name)) is not None
     }
 
 
+def _row(name: bytes) -> Command | Local | Row | None:
+    return COMMANDS.get(name) or LOCAL.get(name) or ROWS.get(name)
+
+
+def _group(name: bytes) -> bytes:
+    if name in COMMANDS:
+        return COMMANDS[name].group.encode()
+    return b"transactions" if name in ROWS else b"connection"
+
+
 def _all_names() -> list[bytes]:
-    return [*COMMANDS, *LOCAL]
+    return [*COMMANDS, *LOCAL, *ROWS]
 
 
 def _description(name: bytes) -> Result:
     """Name, arity, flags, first key, last key, step; and the three lists that Redis adds since version 7."""
-    row = COMMANDS.get(name)
-    if row is None:
-        local = LOCAL[name]
-        return [name.lower(), _arity(local), ["loading", "stale", "fast"], 0, 0, 0, [], [], [], []]
-    flag = "readonly" if row.access in {Access.READ, Access.READ_ALL} else "write"
-    return [name.lower(), _arity(row), [flag], *_key_places(row.keys), [], [], [], []]
+    row = _row(name)
+    assert row is not None, "asked for the description of an unknown command"
+    if not isinstance(row, Command):
+        return [name.lower(), _arity(row), ["loading", "stale", "fast"], 0, 0, 0, [], [], [], []]
+    flags = ["readonly" if row.access in {Access.READ, Access.READ_ALL} else "write"]
+    if row.keys == NO_KEYS and row.touched is not None:
+        flags.append("movablekeys")
+    return [name.lower(), _arity(row), flags, *_key_places(row.keys), [], [], [], []]
 
 
-def _arity(row: Command | Local) -> int:
+def _arity(row: Command | Local | Row) -> int:
     return row.words_min if row.words_min == row.words_max else -row.words_min
 
 
 def _key_places(keys: slice) -> tuple[int, int, int]:
     if keys.stop is None:
-        return 1, -1, keys.step or 1
-    return (1, 1, 1) if keys.stop > keys.start else (0, 0, 0)
+        return keys.start, -1, keys.step or 1
+    return (keys.start, keys.stop - 1, 1) if keys.stop > keys.start else (0, 0, 0)
+
+
+def _command_getkeys(server: Surroundings, session: Session, words: Words) -> Result:
+    command = COMMANDS.get(words[2].upper())
+    if command is None:
+        raise CommandFailed("ERR Invalid command specified")
+    if not command.takes(len(words) - 2):
+        raise CommandFailed("ERR Invalid number of arguments specified for command")
+    touched = command.touches(words[2:])
+    keys = list(dict.fromkeys([*touched.writes, *touched.reads]))
+    if not keys:
+        raise CommandFailed("ERR The command has no key arguments")
+    return [word for word in dict.fromkeys(words[3:]) if word in keys]
 
 
 _COMMAND = {
+    b"GETKEYS": Local(_command_getkeys, 3, _ANY),
     b"COUNT": Local(_command_count, 2, 2),
     b"INFO": Local(_command_info, 2, _ANY),
     b"DOCS": Local(_command_docs, 2, _ANY),

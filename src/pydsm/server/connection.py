@@ -10,16 +10,17 @@ import contextlib
 import logging
 import socket
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
-from pydsm.machines.base import CommandFailed
-from pydsm.machines.kv import encode
-from pydsm.machines.kv_commands import COMMANDS, wrong_number
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv import COMMANDS, encode, wrong_number
 from pydsm.runtime.batching import Answer, Submit
-from pydsm.server.commands import LOCAL, Surroundings, execute, unknown_command
+from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_command
 from pydsm.server.parser import ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
 from pydsm.server.session import Session
+from pydsm.server.transactions import ABORTED, ROWS, Gathered
 
 
 class Port(Surroundings, Protocol):
@@ -41,12 +42,19 @@ log = logging.getLogger("pydsm.server")
 _WRITE_BYTES_MAX = 1 << 18
 """Bytes of replies that are put together for one write."""
 
+_AT_ONCE = frozenset((b"QUIT", b"RESET"))
+"""Commands that are not gathered after MULTI."""
+
 _SPOKEN_BY_BROWSERS = frozenset((b"POST", b"HOST:"))
 """Names by which a web page that is made to talk to this port gives itself away before its body comes."""
 
 
 def _readable(address: object) -> str:
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
+
+
+def _ignore(answer: Answer) -> None:
+    pass
 
 
 class _Unanswered:
@@ -89,6 +97,9 @@ class Connection(asyncio.Protocol):
         self._read_paused = False
         self._write_paused = False
         self._patience: asyncio.TimerHandle | None = None
+        self._held = False
+        """A WATCH is not answered yet: what was sent after it must not be executed before it."""
+        self._postponed: list[Words] = []
         self._leaving = False
         """Take no more commands; close when everything is answered."""
         self._said_all = False
@@ -114,8 +125,10 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._leaving = True
         self._slots.clear()
+        self._postponed.clear()
         if self._patience is not None:
             self._patience.cancel()
+        self._unwatch()
         self._port.closed(self)
 
     def data_received(self, data: bytes) -> None:
@@ -212,12 +225,12 @@ class Connection(asyncio.Protocol):
 
     def _work(self) -> None:
         """Take as many commands as there is room for, and read on only if that was all of them."""
-        while not self._leaving and not self._write_paused:
+        while not self._leaving and not self._write_paused and not self._held:
             room = self._limits.unanswered_commands_max - len(self._slots)
             if room <= 0:
                 break
             try:
-                commands = self._parser.take(room)
+                commands, self._postponed = self._postponed or self._parser.take(room), []
             except ProtocolError as error:
                 self._answer(CommandFailed(f"ERR {error}"))
                 self._leaving = True
@@ -230,25 +243,33 @@ class Connection(asyncio.Protocol):
 
     def _take(self, commands: list[Words]) -> None:
         session = self.session
-        session.commands += len(commands)
         session.last_seconds = self._loop.time()
-        for words in commands:
+        for place, words in enumerate(commands, start=1):
+            session.commands += 1
             self._serve(words)
-            if self._leaving:
+            if self._held:
+                self._postponed = commands[place:]
+            if self._leaving or self._held:
                 break
         self._write_answered()
 
     def _serve(self, words: Words) -> None:
         name = words[0].upper()
-        command = COMMANDS.get(name)
-        if command is not None:
+        gathered = self.session.transaction.gathered
+        if name in ROWS:
+            self._transact(name, words)
+        elif gathered is not None and name not in _AT_ONCE:
+            self._gather(gathered, name, words)
+        elif (command := COMMANDS.get(name)) is not None:
             if command.takes(len(words)):
-                slot = _Slot(self, self.session.protocol, _UNANSWERED)
-                self._slots.append(slot)
-                self._submit(encode((name, *words[1:])), slot.settle)
+                self._agree_on(encode((name, *words[1:])))
             else:
                 self._answer(CommandFailed(wrong_number(name.decode())))
-            return
+        else:
+            self._serve_here(name, words)
+
+    def _serve_here(self, name: bytes, words: Words) -> None:
+        """Commands that need no agreement, and what is no command."""
         local = LOCAL.get(name)
         if name in _SPOKEN_BY_BROWSERS:
             log.warning(
@@ -259,9 +280,110 @@ class Connection(asyncio.Protocol):
         elif local is None:
             self._answer(unknown_command(words))
         else:
-            self.session.last_command = name.decode().lower()
-            self._answer(execute(local, name.decode(), self._port, self.session, words))
+            if name == b"RESET":
+                self._forget_transaction()
+            self._answer(self._execute_here(local, name, words))
             self._leaving = self.session.leaving
+
+    def _execute_here(self, local: Local, name: bytes, words: Words) -> Result:
+        self.session.last_command = name.decode().lower()
+        return execute(local, name.decode(), self._port, self.session, words)
+
+    def _agree_on(self, command: bytes, finish: Callable[[Answer], Answer] | None = None) -> None:
+        """Submit a command; `finish` makes the client's answer of the machine's."""
+        slot = _Slot(self, self.session.protocol, _UNANSWERED)
+        self._slots.append(slot)
+        self._submit(command, slot.settle if finish is None else lambda answer: slot.settle(finish(answer)))
+
+    # Transactions
+
+    def _transact(self, name: bytes, words: Words) -> None:
+        transaction = self.session.transaction
+        self.session.last_command = name.decode().lower()
+        if not ROWS[name].takes(len(words)):
+            self._spoil(CommandFailed(wrong_number(name.decode())))
+        elif name == b"MULTI" and transaction.gathered is None:
+            transaction.gathered = Gathered()
+            self._answer("OK")
+        elif name == b"MULTI":
+            self._answer(CommandFailed("ERR MULTI calls can not be nested"))
+        elif name == b"WATCH" and transaction.gathered is not None:
+            self._answer(CommandFailed("ERR WATCH inside MULTI is not allowed"))
+        elif name == b"WATCH":
+            self._held = True
+            self._agree_on(transaction.watching(words[1:]), self._release)
+        elif name == b"UNWATCH" and transaction.gathered is not None:
+            self._gather(transaction.gathered, name, words)
+        elif name == b"UNWATCH":
+            self._unwatch()
+            self._answer("OK")
+        elif transaction.gathered is None:
+            self._answer(CommandFailed(f"ERR {name.decode()} without MULTI"))
+        elif name == b"DISCARD":
+            self._forget_transaction()
+            self._answer("OK")
+        elif transaction.gathered.broken:
+            self._forget_transaction()
+            self._answer(CommandFailed(ABORTED))
+        else:
+            self._execute_transaction(transaction.gathered)
+
+    def _release(self, answer: Answer) -> Answer:
+        self._held = False
+        return answer
+
+    def _gather(self, gathered: Gathered, name: bytes, words: Words) -> None:
+        """Take a command for later, or say at once that it can never be executed."""
+        command = COMMANDS.get(name) or LOCAL.get(name) or ROWS.get(name)
+        if command is None:
+            self._spoil(unknown_command(words))
+        elif not command.takes(len(words)):
+            self._spoil(CommandFailed(wrong_number(name.decode())))
+        else:
+            try:
+                self._answer(gathered.add(name, words, for_machine=name in COMMANDS, limits=self._limits))
+            except CommandFailed as failed:
+                self._spoil(failed)
+
+    def _spoil(self, error: CommandFailed) -> None:
+        """An error while commands are gathered: EXEC will refuse."""
+        if self.session.transaction.gathered is not None:
+            self.session.transaction.gathered.broken = True
+        self._answer(CommandFailed(error.message))
+
+    def _execute_transaction(self, gathered: Gathered) -> None:
+        transaction = self.session.transaction
+        transaction.gathered = None
+        if gathered.for_machine or transaction.watched:
+            self._agree_on(
+                transaction.executing(gathered.for_machine), lambda answer: self._with_local(gathered, answer)
+            )
+        else:
+            self._answer(self._with_local(gathered, []))
+
+    def _with_local(self, gathered: Gathered, answer: Answer) -> Answer:
+        """The machine's results together with those of commands that are answered here, each in its place."""
+        if not isinstance(answer, list):
+            return answer
+        results = iter(answer)
+        return [
+            next(results) if isinstance(command, bytes) else self._local_result(command)
+            for command in gathered.commands
+        ]
+
+    def _local_result(self, words: Words) -> Result:
+        local = LOCAL.get(words[0])
+        return "OK" if local is None else self._execute_here(local, words[0], words)
+
+    def _forget_transaction(self) -> None:
+        self.session.transaction.gathered = None
+        self._unwatch()
+
+    def _unwatch(self) -> None:
+        """Let the group forget what this client watched; nobody waits for it."""
+        command = self.session.transaction.unwatching()
+        if command is not None:
+            self._submit(command, _ignore)
 
     def _answer(self, answer: Answer) -> None:
         self._slots.append(_Slot(self, self.session.protocol, answer))
@@ -289,7 +411,7 @@ class Connection(asyncio.Protocol):
             if not self._slots:
                 transport.close()
             return
-        full = self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max
+        full = self._held or self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max
         if full != self._read_paused:
             self._read_paused = full
             if full:

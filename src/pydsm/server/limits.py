@@ -17,6 +17,10 @@ class RespLimits:
     """Bytes of one line: an inline command, or a length; a longer one is a protocol error."""
     unanswered_commands_max: int = 1024
     """Commands of one connection without an answer; beyond these, nothing is read from it."""
+    transaction_commands_max: int = 10_000
+    """Commands between MULTI and EXEC; a further one is refused, and EXEC too."""
+    transaction_bytes_max: int = 4 << 20
+    """Bytes of their words; they are agreed on as one command."""
     write_buffer_bytes_max: int = 32 << 20
     """Bytes of answers that a client has not taken yet; beyond these, nothing is written to it nor read from it.
 

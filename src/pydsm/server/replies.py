@@ -1,10 +1,13 @@
 """From answers to the bytes of RESP2 and RESP3.
 
-bytes are a bulk string, str a status, int a number, None nothing, list an array, dict a map (RESP2: a flat array),
-CommandFailed an error. `Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
+bytes are a bulk string, str a status, int and float numbers (RESP2: a float is a bulk string), None nothing, list an
+array, `Members` a set and dict a map (RESP2: flat arrays), NO_LIST a list that is not there, CommandFailed an error.
+`Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
 """
 
 from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import Members, NoList
+from pydsm.machines.kv.command import show_float
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.server.limits import RespLimits
 
@@ -20,6 +23,11 @@ def encode_reply(answer: Answer, protocol: int, limits: RespLimits) -> bytes:
         return b"+%b\r\n" % answer.encode()
     if isinstance(answer, int):
         return b":%d\r\n" % answer
+    if isinstance(answer, float):
+        text = show_float(answer)
+        return b",%b\r\n" % text if protocol == 3 else b"$%d\r\n%b\r\n" % (len(text), text)
+    if isinstance(answer, NoList):
+        return b"_\r\n" if protocol == 3 else b"*-1\r\n"
     if answer is None:
         return b"_\r\n" if protocol == 3 else b"$-1\r\n"
     if isinstance(answer, list | dict):
@@ -52,5 +60,9 @@ def _aggregate(answer: list[object] | dict[object, object], protocol: int, limit
         return error_line(
             f"the reply has {size} bytes, over the limit of {limits.reply_bytes_max}; ask for less at once"
         )
-    head = b"%%%d\r\n" % len(answer) if protocol == 3 and isinstance(answer, dict) else b"*%d\r\n" % len(items)
+    head = b"*%d\r\n" % len(items)
+    if protocol == 3 and isinstance(answer, dict):
+        head = b"%%%d\r\n" % len(answer)
+    elif protocol == 3 and isinstance(answer, Members):
+        head = b"~%d\r\n" % len(items)
     return head + b"".join([encode_reply(item, protocol, limits) for item in items])

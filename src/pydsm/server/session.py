@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from pydsm.server.transactions import Transaction
+
 _PRINTABLE = frozenset(range(ord("!"), ord("~") + 1))
 
 
@@ -20,6 +22,7 @@ class Session:
     last_command: str = "NULL"
     last_seconds: float = 0.0
     commands: int = 0
+    transaction: Transaction = field(default_factory=Transaction)
     leaving: bool = field(default=False)
     """Set by QUIT: what is due is answered, and nothing after it is read."""
 
@@ -32,10 +35,16 @@ class Session:
         return (
             f"id={self.id} addr={self.address} laddr={self.listening} name={self.name.decode(errors='replace')} "
             f"age={int(now_seconds - self.since_seconds)} idle={int(now_seconds - self.last_seconds)} flags=N db=0 "
-            f"sub=0 psub=0 ssub=0 multi=-1 cmd={self.last_command} user=default "
+            f"sub=0 psub=0 ssub=0 multi={self._gathered} watch={len(self.transaction.watched)} "
+            f"cmd={self.last_command} user=default "
             f"lib-name={self.library_name.decode(errors='replace')} "
             f"lib-ver={self.library_version.decode(errors='replace')} resp={self.protocol} tot-cmds={self.commands}"
         )
+
+    @property
+    def _gathered(self) -> int:
+        gathered = self.transaction.gathered
+        return -1 if gathered is None else len(gathered.commands)
 
 
 def is_one_word(text: bytes) -> bool:

@@ -2,11 +2,15 @@
 
 import asyncio
 import shutil
+from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 
+from pydsm.machines.kv import COMMANDS
+from pydsm.server.commands import LOCAL
+from pydsm.server.transactions import ROWS
 from tests.unit.server.local import serving
 
 protocols = pytest.mark.parametrize("protocol", [2, 3])
@@ -34,14 +38,42 @@ async def test_redis_py_on_asyncio(protocol: int) -> None:
             assert await client.client_getname() == "tester"
             assert (await client.info("stats"))["executed"] == 7
             assert await client.config_get("save") == {"save": ""}
-            assert (await client.command_count()) == 30
+            assert (await client.command_count()) == len(COMMANDS) + len(LOCAL) + len(ROWS)
             assert (await client.command())["get"]["arity"] == 2
             assert await client.dbsize() == 2
             assert await client.flushall()
-            with pytest.raises(redis.ResponseError, match="not supported yet"):
-                await client.set("a", "1", ex=10)
-            with pytest.raises(redis.ResponseError, match="unknown command 'LPUSH'"):
-                await client.lpush("a", "1")
+            with pytest.raises(redis.ResponseError, match="unknown command 'BLPOP'"):
+                await client.blpop("a", 1)
+
+
+@protocols
+async def test_redis_py_transactions(protocol: int) -> None:
+    async with (
+        serving() as server,
+        redis.asyncio.Redis(host="127.0.0.1", port=server.port, protocol=protocol, decode_responses=True) as client,
+        redis.asyncio.Redis(host="127.0.0.1", port=server.port, protocol=protocol) as other,
+    ):
+        pipeline: Any  # its methods give the pipeline back, of which its types know nothing
+        async with client.pipeline() as pipeline:  # MULTI and EXEC around it
+            assert await pipeline.set("a", "1").incr("a").get("a").execute() == [True, 2, "2"]
+            await pipeline.watch("a")
+            value = await pipeline.get("a")
+            await other.set("a", "7")
+            pipeline.multi()
+            pipeline.set("a", value)
+            with pytest.raises(redis.WatchError):
+                await pipeline.execute()
+            with pytest.raises(redis.ResponseError, match="not an integer"):
+                await pipeline.set("a", "x").incr("a").set("b", "1").execute()
+        assert await client.mget("a", "b") == ["x", "1"]
+
+        async def doubling(pipeline: Any) -> None:
+            value = int(await pipeline.get("b"))
+            pipeline.multi()
+            pipeline.set("b", 2 * value)
+
+        assert await client.transaction(doubling, "b") == [True]
+        assert await client.get("b") == "2"
 
 
 @protocols

@@ -1,0 +1,25 @@
+"""A key-value store with Redis's commands.
+
+Read `machine`, then `keyspace` and `command`, then any family of commands: `strings`, `keys`, `expiry`, ...
+"""
+
+from pydsm.machines.kv.command import Access, Command, Touched, Words, wrong_number
+from pydsm.machines.kv.machine import KeyValue, encode
+from pydsm.machines.kv.table import COMMANDS
+from pydsm.machines.kv.transactions import transaction
+from pydsm.machines.kv.values import NO_LIST, Members, NoList
+
+__all__ = [
+    "COMMANDS",
+    "NO_LIST",
+    "Access",
+    "Command",
+    "KeyValue",
+    "Members",
+    "NoList",
+    "Touched",
+    "Words",
+    "encode",
+    "transaction",
+    "wrong_number",
+]

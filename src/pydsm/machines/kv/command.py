@@ -1,0 +1,158 @@
+"""What a command of the key-value machine is, and how its words are read, in Redis's words for what is wrong."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from enum import Enum, auto
+from math import inf
+from typing import NamedTuple
+
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv.keyspace import Keyspace
+
+Words = Sequence[bytes]
+"""A command: its name in capitals, then its arguments."""
+
+Run = Callable[[Keyspace, Words], Result]
+"""Executes a command. It checks everything before it changes anything: whoever raises CommandFailed changed nothing.
+
+Results are bytes (a string), str (a status such as OK), int, float, None (no such thing), list, dict, `Members`, or
+`NO_LIST`."""
+
+VALUE_BYTES_MAX = 512 << 20
+"""Bytes that one value may grow to."""
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_FLOAT = re.compile(
+    rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
+)
+_FLOAT_BYTES_MAX = 400
+_DECIMALS = Decimal(1).scaleb(-17)
+_EXACT = Context(prec=1000, rounding=ROUND_HALF_EVEN)
+_DECIMAL_MAX = Decimal("1e308")
+
+
+class Access(Enum):
+    """What a command may do to its keys. It decides what the command commutes with."""
+
+    READ = auto()
+    WRITE = auto()
+    READ_ALL = auto()
+    WRITE_ALL = auto()
+
+
+class Touched(NamedTuple):
+    """The keys of one command. One that is read and written stands among the written ones at least."""
+
+    reads: Sequence[bytes] = ()
+    writes: Sequence[bytes] = ()
+    barrier: bool = False
+
+
+FIRST = slice(1, 2)
+FIRST_TWO = slice(1, 3)
+ALL = slice(1, None)
+EVERY_SECOND = slice(1, None, 2)
+NO_KEYS = slice(1, 1)
+ANY = 1 << 30
+"""No upper limit to the number of words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One row of the table. Counts of words include the name.
+
+    `keys` says which words are keys, all of them read or written as `access` says. Where that is not enough, `touched`
+    says it, from the words alone; words that it cannot read touch nothing, and are refused when they are executed.
+    """
+
+    name: bytes
+    run: Run
+    access: Access
+    words_min: int
+    words_max: int
+    keys: slice
+    summary: str
+    group: str = "string"
+    touched: Callable[[Words], Touched] | None = None
+
+    def takes(self, words: int) -> bool:
+        """Whether a command may have this many words."""
+        return self.words_min <= words <= self.words_max
+
+    def touches(self, words: Words) -> Touched:
+        """The keys of this command with these words."""
+        if self.touched is not None:
+            return self.touched(words)
+        if self.access is Access.READ:
+            return Touched(reads=words[self.keys])
+        if self.access is Access.WRITE:
+            return Touched(writes=words[self.keys])
+        return Touched(barrier=True)
+
+
+def wrong_number(name: str) -> str:
+    """What Redis says to a command with too few or too many arguments."""
+    return f"ERR wrong number of arguments for '{name.lower()}' command"
+
+
+def syntax_error() -> CommandFailed:
+    """What Redis says to options that make no sense."""
+    return CommandFailed("ERR syntax error")
+
+
+def integer(word: bytes, otherwise: str = "ERR value is not an integer or out of range") -> int:
+    """A signed number of 64 bits, written as Redis writes it. Raises CommandFailed for anything else."""
+    if _INTEGER.fullmatch(word):
+        number = int(word)
+        if INT64_MIN <= number <= INT64_MAX:
+            return number
+    raise CommandFailed(otherwise)
+
+
+def floating(word: bytes, otherwise: str = "ERR value is not a valid float") -> float:
+    """A floating-point number, perhaps infinite, never NaN. Raises CommandFailed for anything else."""
+    if len(word) <= _FLOAT_BYTES_MAX and _FLOAT.fullmatch(word):
+        number = float(word)
+        if abs(number) != inf or b"n" in word.lower():
+            return number
+    raise CommandFailed(otherwise)
+
+
+def show_float(number: float) -> bytes:
+    """The shortest text that reads back as this number; whole numbers without a point."""
+    if number in (inf, -inf):
+        return b"inf" if number > 0 else b"-inf"
+    if number == int(number) and abs(number) < 1e17:
+        return b"%d" % int(number)
+    return repr(number).encode()
+
+
+def add_decimals(old: bytes, amount: bytes, not_a_float: str, amount_not_a_float: str | None = None) -> bytes:
+    """The sum of two numbers with 17 decimals, as INCRBYFLOAT writes it.
+
+    Decimal, because what a long double gives differs from machine to machine. Raises CommandFailed.
+    """
+    addend = _decimal(amount, amount_not_a_float or not_a_float)
+    start = _decimal(old, not_a_float)
+    if start is None or addend is None or abs(total := _EXACT.add(start, addend)) > _DECIMAL_MAX:
+        raise CommandFailed("ERR increment would produce NaN or Infinity")
+    text = format(_EXACT.quantize(total, _DECIMALS), "f")
+    text = text.rstrip("0").rstrip(".")
+    return b"0" if text in {"-0", ""} else text.encode()
+
+
+def _decimal(word: bytes, otherwise: str) -> Decimal | None:
+    """None for an infinite one."""
+    if abs(floating(word, otherwise)) == inf:
+        return None
+    return Decimal(word.decode())
+
+
+def keys_after_count(words: Words, place: int) -> Sequence[bytes]:
+    """The keys of a command that counts them at `place`; none when the count is wrong."""
+    if place >= len(words) or not words[place].isdigit():
+        return ()
+    return words[place + 1 : place + 1 + int(words[place][:9])]

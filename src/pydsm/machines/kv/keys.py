@@ -1,0 +1,204 @@
+"""Commands on keys of any kind, and on all keys together."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from itertools import islice
+
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv.command import (
+    ALL,
+    ANY,
+    FIRST,
+    FIRST_TWO,
+    NO_KEYS,
+    Access,
+    Command,
+    Touched,
+    Words,
+    integer,
+    syntax_error,
+    wrong_number,
+)
+from pydsm.machines.kv.glob import matcher
+from pydsm.machines.kv.keyspace import Keyspace
+from pydsm.machines.kv.values import Value, kind
+
+_OK = "OK"
+_SCAN_COUNT = 10
+_SMALL_BYTES_MAX = 44
+_SMALL_ITEMS_MAX = 128
+_INTEGER_DIGITS_MAX = 20
+
+
+def _exists(space: Keyspace, words: Words) -> Result:
+    return sum(space.get(key) is not None for key in words[1:])
+
+
+def _type(space: Keyspace, words: Words) -> Result:
+    value = space.get(words[1])
+    return "none" if value is None else kind(value)
+
+
+def _del(space: Keyspace, words: Words) -> Result:
+    return sum(map(space.remove, words[1:]))
+
+
+def _rename(space: Keyspace, words: Words) -> Result:
+    _move(space, words[1], words[2], replace=True)
+    return _OK
+
+
+def _renamenx(space: Keyspace, words: Words) -> Result:
+    return int(_move(space, words[1], words[2], replace=False))
+
+
+def _move(space: Keyspace, key: bytes, new: bytes, *, replace: bool) -> bool:
+    value, expiry_ms = space.get(key), space.expiry_ms(key)
+    if value is None:
+        raise CommandFailed("ERR no such key")
+    if not replace and space.get(new) is not None:
+        return False
+    if key != new:
+        space.remove(key)
+        space.put(new, value)
+        if expiry_ms is not None:
+            space.set_expiry(new, expiry_ms)
+    return True
+
+
+def _copy(space: Keyspace, words: Words) -> Result:
+    key, new = words[1], words[2]
+    replace, place = False, 3
+    while place < len(words):
+        if words[place].upper() == b"REPLACE":
+            replace = True
+        elif words[place].upper() == b"DB" and place + 1 < len(words):
+            place += 1
+            if integer(words[place]) != 0:
+                raise CommandFailed("ERR DB index is out of range")
+        else:
+            raise syntax_error()
+        place += 1
+    if key == new:
+        raise CommandFailed("ERR source and destination objects are the same")
+    value, expiry_ms = space.get(key), space.expiry_ms(key)
+    if value is None or (not replace and space.get(new) is not None):
+        return 0
+    space.put(new, value if isinstance(value, bytes) else deepcopy(value))
+    if expiry_ms is not None:
+        space.set_expiry(new, expiry_ms)
+    return 1
+
+
+def _copy_touches(words: Words) -> Touched:
+    return Touched(reads=words[1:2], writes=words[2:3])
+
+
+def _object(space: Keyspace, words: Words) -> Result:
+    """Only what can be told: nothing counts how often or when a key was used."""
+    if words[1].upper() not in {b"ENCODING", b"REFCOUNT"}:
+        raise CommandFailed(
+            f"ERR unknown subcommand '{words[1][:128].decode(errors='backslashreplace')}'. Try OBJECT HELP."
+        )
+    if len(words) != 3:
+        raise CommandFailed(wrong_number(f"object|{words[1].decode()}"))
+    value = space.get(words[2])
+    if value is None:
+        return None
+    return 1 if words[1].upper() == b"REFCOUNT" else _encoding(value)
+
+
+def _encoding(value: Value) -> bytes:
+    """Redis's name for how it would keep such a value, roughly; here all are kept in one way."""
+    if isinstance(value, bytes):
+        digits = value[1:] if value[:1] == b"-" else value
+        if digits.isdigit() and len(value) <= _INTEGER_DIGITS_MAX and (digits == b"0" or digits[:1] != b"0"):
+            return b"int"
+        return b"embstr" if len(value) <= _SMALL_BYTES_MAX else b"raw"
+    large = {"hash": b"hashtable", "list": b"quicklist", "set": b"hashtable", "zset": b"skiplist"}
+    return b"listpack" if len(value) <= _SMALL_ITEMS_MAX else large[value.kind]
+
+
+def _dbsize(space: Keyspace, words: Words) -> Result:
+    return len(space)
+
+
+def _flushall(space: Keyspace, words: Words) -> Result:
+    if len(words) > 2 or (len(words) == 2 and words[1].upper() not in {b"SYNC", b"ASYNC"}):
+        raise syntax_error()
+    space.clear()
+    return _OK
+
+
+def _keys(space: Keyspace, words: Words) -> Result:
+    return sorted(filter(matcher(words[1]), space.keys()))
+
+
+def _scan(space: Keyspace, words: Words) -> Result:
+    """A cursor is the hash from which to go on, so it means the same on every replica and for ever."""
+    cursor = integer(words[1], "ERR invalid cursor")
+    if cursor < 0:
+        raise CommandFailed("ERR invalid cursor")
+    matches, count, wanted = _scan_options(words[2:])
+    found: list[bytes] = []
+    looked_at, last = 0, -1
+    for place, key in space.keys_from(cursor):
+        if looked_at >= count and place != last:
+            return [b"%d" % place, found]
+        looked_at, last = looked_at + 1, place
+        if matches(key) and (wanted is None or kind(space.data[key]) == wanted):
+            found.append(key)
+    return [b"0", found]
+
+
+def _scan_options(words: Words) -> tuple[Callable[[bytes], bool], int, str | None]:
+    """What a key must match, how many to look at, and of which kind the value must be."""
+    matches, count, wanted = matcher(b"*"), _SCAN_COUNT, None
+    if len(words) % 2:
+        raise syntax_error()
+    for option, word in zip(words[::2], words[1::2], strict=True):
+        match option.upper():
+            case b"MATCH":
+                matches = matcher(word)
+            case b"COUNT":
+                count = integer(word)
+                if count < 1:
+                    raise syntax_error()
+            case b"TYPE":
+                wanted = word.decode(errors="replace").lower()
+            case _:
+                raise syntax_error()
+    return matches, count, wanted
+
+
+def _randomkey(space: Keyspace, words: Words) -> Result:
+    for start in (space.draw(1 << 48), 0):
+        for _, key in islice(space.keys_from(start), 1):
+            return key
+    return None
+
+
+def _time(space: Keyspace, words: Words) -> Result:
+    return [b"%d" % (space.now_ms // 1000), b"%d" % (space.now_ms % 1000 * 1000)]
+
+
+_GROUP = "generic"
+
+COMMANDS = (
+    Command(b"EXISTS", _exists, Access.READ, 2, ANY, ALL, "Counts how many of the keys exist.", _GROUP),
+    Command(b"TOUCH", _exists, Access.READ, 2, ANY, ALL, "The same as EXISTS here.", _GROUP),
+    Command(b"TYPE", _type, Access.READ, 2, 2, FIRST, "Says what kind of value a key has.", _GROUP),
+    Command(b"OBJECT", _object, Access.READ, 2, 3, slice(2, 3), "Tells about a value's encoding.", _GROUP),
+    Command(b"DEL", _del, Access.WRITE, 2, ANY, ALL, "Removes keys and counts those that existed.", _GROUP),
+    Command(b"UNLINK", _del, Access.WRITE, 2, ANY, ALL, "The same as DEL here.", _GROUP),
+    Command(b"RENAME", _rename, Access.WRITE, 3, 3, FIRST_TWO, "Gives a key another name.", _GROUP),
+    Command(b"RENAMENX", _renamenx, Access.WRITE, 3, 3, FIRST_TWO, "The same unless the name is taken.", _GROUP),
+    Command(b"COPY", _copy, Access.WRITE, 3, ANY, FIRST_TWO, "Copies a value to another key.", _GROUP, _copy_touches),
+    Command(b"KEYS", _keys, Access.READ_ALL, 2, 2, NO_KEYS, "Lists the keys that match a pattern.", _GROUP),
+    Command(b"SCAN", _scan, Access.READ_ALL, 2, ANY, NO_KEYS, "Lists keys a few at a time.", _GROUP),
+    Command(b"RANDOMKEY", _randomkey, Access.READ_ALL, 1, 1, NO_KEYS, "Gives some key.", _GROUP),
+    Command(b"DBSIZE", _dbsize, Access.READ_ALL, 1, 1, NO_KEYS, "Counts the keys.", "server"),
+    Command(b"FLUSHALL", _flushall, Access.WRITE_ALL, 1, ANY, NO_KEYS, "Removes every key.", "server"),
+    Command(b"FLUSHDB", _flushall, Access.WRITE_ALL, 1, ANY, NO_KEYS, "The same as FLUSHALL here.", "server"),
+    Command(b"TIME", _time, Access.READ, 1, 1, NO_KEYS, "Gives the time that was agreed on.", "server"),
+)

@@ -1,0 +1,284 @@
+"""Commands on strings."""
+
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv import command as c
+from pydsm.machines.kv.command import (
+    ALL,
+    ANY,
+    EVERY_SECOND,
+    FIRST,
+    INT64_MAX,
+    INT64_MIN,
+    Access,
+    Command,
+    Words,
+    add_decimals,
+    integer,
+    syntax_error,
+    wrong_number,
+)
+from pydsm.machines.kv.expiry import deadline_ms
+from pydsm.machines.kv.keyspace import Keyspace
+
+_OK = "OK"
+_EXPIRIES = frozenset((b"EX", b"PX", b"EXAT", b"PXAT"))
+_BITS_MAX = 1 << 32
+
+
+def _get(space: Keyspace, words: Words) -> Result:
+    return space.string(words[1])
+
+
+def _mget(space: Keyspace, words: Words) -> Result:
+    values = map(space.get, words[1:])
+    return [value if isinstance(value, bytes) else None for value in values]
+
+
+def _strlen(space: Keyspace, words: Words) -> Result:
+    return len(space.string(words[1]) or b"")
+
+
+def _set(space: Keyspace, words: Words) -> Result:
+    if len(words) == 3:
+        space.put(words[1], words[2])
+        return _OK
+    options, at_ms = _set_options(space, words)
+    key, value = words[1], words[2]
+    old = space.string(key) if b"GET" in options else None
+    exists = space.get(key) is not None
+    refused = (b"NX" in options and exists) or (b"XX" in options and not exists)
+    if not refused:
+        space.put(key, value, keep_expiry=b"KEEPTTL" in options)
+        if at_ms is not None:
+            space.set_expiry(key, at_ms)
+    if b"GET" in options:
+        return old
+    return None if refused else _OK
+
+
+def _set_options(space: Keyspace, words: Words) -> tuple[set[bytes], int | None]:
+    """The options, and when the key is to expire."""
+    options: set[bytes] = set()
+    at_ms, place = None, 3
+    while place < len(words):
+        option = words[place].upper()
+        if option in _EXPIRIES and place + 1 < len(words):
+            if options & (_EXPIRIES | {b"KEEPTTL"}):
+                raise syntax_error()
+            at_ms = deadline_ms(space, "set", option, words[place + 1])
+            place += 1
+        elif option not in {b"NX", b"XX", b"GET", b"KEEPTTL"} or (option == b"KEEPTTL" and options & _EXPIRIES):
+            raise syntax_error()
+        options.add(option)
+        place += 1
+    if {b"NX", b"XX"} <= options:
+        raise syntax_error()
+    return options, at_ms
+
+
+def _setex(space: Keyspace, words: Words) -> Result:
+    return _set_with_expiry(space, words, b"EX")
+
+
+def _psetex(space: Keyspace, words: Words) -> Result:
+    return _set_with_expiry(space, words, b"PX")
+
+
+def _set_with_expiry(space: Keyspace, words: Words, unit: bytes) -> Result:
+    at_ms = deadline_ms(space, words[0].decode().lower(), unit, words[2])
+    space.put(words[1], words[3])
+    space.set_expiry(words[1], at_ms)
+    return _OK
+
+
+def _setnx(space: Keyspace, words: Words) -> Result:
+    if space.get(words[1]) is not None:
+        return 0
+    space.put(words[1], words[2])
+    return 1
+
+
+def _getset(space: Keyspace, words: Words) -> Result:
+    old = space.string(words[1])
+    space.put(words[1], words[2])
+    return old
+
+
+def _getdel(space: Keyspace, words: Words) -> Result:
+    old = space.string(words[1])
+    space.remove(words[1])
+    return old
+
+
+def _getex(space: Keyspace, words: Words) -> Result:
+    key, at_ms = words[1], None
+    match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
+        case [b""] | [b"PERSIST"]:
+            pass
+        case [b"EX" | b"PX" | b"EXAT" | b"PXAT" as unit, word]:
+            at_ms = deadline_ms(space, "getex", unit, word)
+        case _:
+            raise syntax_error()
+    value = space.string(key)
+    if value is not None and len(words) > 2 and (at_ms is not None or space.expiry_ms(key) is not None):
+        space.set_expiry(key, at_ms)
+    return value
+
+
+def _mset(space: Keyspace, words: Words) -> Result:
+    if len(words) % 2 == 0:
+        raise CommandFailed(wrong_number("mset"))
+    for key, value in zip(words[1::2], words[2::2], strict=True):
+        space.put(key, value)
+    return _OK
+
+
+def _msetnx(space: Keyspace, words: Words) -> Result:
+    if len(words) % 2 == 0:
+        raise CommandFailed(wrong_number("msetnx"))
+    if any(space.get(key) is not None for key in words[1::2]):
+        return 0
+    _mset(space, words)
+    return 1
+
+
+def _incr(space: Keyspace, words: Words) -> Result:
+    return _add(space, words[1], 1)
+
+
+def _decr(space: Keyspace, words: Words) -> Result:
+    return _add(space, words[1], -1)
+
+
+def _incrby(space: Keyspace, words: Words) -> Result:
+    return _add(space, words[1], integer(words[2]))
+
+
+def _decrby(space: Keyspace, words: Words) -> Result:
+    amount = integer(words[2])
+    if amount == INT64_MIN:
+        raise CommandFailed("ERR decrement would overflow")
+    return _add(space, words[1], -amount)
+
+
+def _add(space: Keyspace, key: bytes, amount: int) -> Result:
+    old = space.string(key)
+    total = integer(b"0" if old is None else old) + amount
+    if not INT64_MIN <= total <= INT64_MAX:
+        raise CommandFailed("ERR increment or decrement would overflow")
+    space.put(key, b"%d" % total, keep_expiry=True)
+    return total
+
+
+def _incrbyfloat(space: Keyspace, words: Words) -> Result:
+    old = space.string(words[1])
+    total = add_decimals(b"0" if old is None else old, words[2], "ERR value is not a valid float")
+    space.put(words[1], total, keep_expiry=True)
+    return total
+
+
+def _append(space: Keyspace, words: Words) -> Result:
+    old = space.string(words[1]) or b""
+    _check_length(len(old) + len(words[2]))
+    space.put(words[1], old + words[2], keep_expiry=True)
+    return len(old) + len(words[2])
+
+
+def _check_length(length: int) -> None:
+    if length > c.VALUE_BYTES_MAX:
+        raise CommandFailed("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+
+
+def _getrange(space: Keyspace, words: Words) -> Result:
+    first, last = integer(words[2]), integer(words[3])
+    value = space.string(words[1]) or b""
+    if first < 0 and last < 0 and first > last:
+        return b""
+    first = max(first + len(value), 0) if first < 0 else first
+    last = max(last + len(value), 0) if last < 0 else last
+    return value[first : last + 1]
+
+
+def _setrange(space: Keyspace, words: Words) -> Result:
+    offset, patch = integer(words[2]), words[3]
+    if offset < 0:
+        raise CommandFailed("ERR offset is out of range")
+    value = space.string(words[1]) or b""
+    if not patch:
+        return len(value)
+    _check_length(offset + len(patch))
+    value = value.ljust(offset, b"\0")
+    value = value[:offset] + patch + value[offset + len(patch) :]
+    space.put(words[1], value, keep_expiry=True)
+    return len(value)
+
+
+def _setbit(space: Keyspace, words: Words) -> Result:
+    place = _bit_offset(words[2])
+    if words[3] not in {b"0", b"1"}:
+        raise CommandFailed("ERR bit is not an integer or out of range")
+    value = bytearray((space.string(words[1]) or b"").ljust(place // 8 + 1, b"\0"))
+    mask = 128 >> place % 8
+    old = value[place // 8] & mask
+    value[place // 8] = value[place // 8] & ~mask | (mask if words[3] == b"1" else 0)
+    space.put(words[1], bytes(value), keep_expiry=True)
+    return int(old > 0)
+
+
+def _getbit(space: Keyspace, words: Words) -> Result:
+    place = _bit_offset(words[2])
+    value = space.string(words[1]) or b""
+    return int(place // 8 < len(value) and value[place // 8] & (128 >> place % 8) > 0)
+
+
+def _bit_offset(word: bytes) -> int:
+    wrong = "ERR bit offset is not an integer or out of range"
+    place = integer(word, wrong)
+    if not 0 <= place < _BITS_MAX:
+        raise CommandFailed(wrong)
+    return place
+
+
+def _bitcount(space: Keyspace, words: Words) -> Result:
+    unit = words[4].upper() if len(words) == 5 else b"BYTE"
+    if len(words) == 3 or unit not in {b"BYTE", b"BIT"}:
+        raise syntax_error()
+    first, last = (integer(words[2]), integer(words[3])) if len(words) > 3 else (0, -1)
+    bits = int.from_bytes(value := space.string(words[1]) or b"", "big")
+    length = len(value) * 8
+    scale = 1 if unit == b"BIT" else 8
+    units = length // scale
+    first = max(first + units, 0) if first < 0 else first
+    last = min(max(last + units, 0) if last < 0 else last, units - 1)
+    if first > last:
+        return 0
+    ending = length - (last + 1) * scale
+    return (bits >> ending & (1 << (last - first + 1) * scale) - 1).bit_count()
+
+
+COMMANDS = (
+    Command(b"GET", _get, Access.READ, 2, 2, FIRST, "Gives the value of a key."),
+    Command(b"MGET", _mget, Access.READ, 2, ANY, ALL, "Gives the values of several keys at one moment."),
+    Command(b"STRLEN", _strlen, Access.READ, 2, 2, FIRST, "Gives the number of bytes of a value."),
+    Command(b"GETRANGE", _getrange, Access.READ, 4, 4, FIRST, "Gives a part of a value."),
+    Command(b"SUBSTR", _getrange, Access.READ, 4, 4, FIRST, "The same as GETRANGE."),
+    Command(b"GETBIT", _getbit, Access.READ, 3, 3, FIRST, "Gives one bit of a value."),
+    Command(b"BITCOUNT", _bitcount, Access.READ, 2, 5, FIRST, "Counts the bits of a value that are set."),
+    Command(b"SET", _set, Access.WRITE, 3, ANY, FIRST, "Sets a key, perhaps on a condition or for a time."),
+    Command(b"SETEX", _setex, Access.WRITE, 4, 4, FIRST, "Sets a key for some seconds."),
+    Command(b"PSETEX", _psetex, Access.WRITE, 4, 4, FIRST, "Sets a key for some milliseconds."),
+    Command(b"SETNX", _setnx, Access.WRITE, 3, 3, FIRST, "Sets a key unless it exists."),
+    Command(b"GETSET", _getset, Access.WRITE, 3, 3, FIRST, "Sets a key and gives its former value."),
+    Command(b"GETDEL", _getdel, Access.WRITE, 2, 2, FIRST, "Removes a key and gives its value."),
+    Command(b"GETEX", _getex, Access.WRITE, 2, 4, FIRST, "Gives a value and sets when its key expires."),
+    Command(b"MSET", _mset, Access.WRITE, 3, ANY, EVERY_SECOND, "Sets several keys at one moment."),
+    Command(b"MSETNX", _msetnx, Access.WRITE, 3, ANY, EVERY_SECOND, "Sets several keys if none of them exists."),
+    Command(b"INCR", _incr, Access.WRITE, 2, 2, FIRST, "Adds one and gives the sum."),
+    Command(b"DECR", _decr, Access.WRITE, 2, 2, FIRST, "Subtracts one and gives the difference."),
+    Command(b"INCRBY", _incrby, Access.WRITE, 3, 3, FIRST, "Adds a number and gives the sum."),
+    Command(b"DECRBY", _decrby, Access.WRITE, 3, 3, FIRST, "Subtracts a number and gives the difference."),
+    Command(b"INCRBYFLOAT", _incrbyfloat, Access.WRITE, 3, 3, FIRST, "Adds a decimal number and gives the sum."),
+    Command(b"APPEND", _append, Access.WRITE, 3, 3, FIRST, "Lengthens a value and gives its number of bytes."),
+    Command(b"SETRANGE", _setrange, Access.WRITE, 4, 4, FIRST, "Overwrites a part of a value."),
+    Command(b"SETBIT", _setbit, Access.WRITE, 4, 4, FIRST, "Sets one bit of a value and gives what it was."),
+)
