@@ -24,11 +24,11 @@ def _expiring(unit: bytes) -> Callable[[Keyspace, Words], Result]:
     scale, relative = _MS[unit], unit in {b"EX", b"PX"}
 
     def run(space: Keyspace, words: Words) -> Result:
+        options = _options(words[3:])
         key, amount = words[1], integer(words[2])
         at_ms = amount * scale + (space.now_ms if relative else 0)
         if not -INT64_MAX <= amount * scale <= INT64_MAX or at_ms > INT64_MAX:
             raise CommandFailed(f"ERR invalid expire time in '{words[0].decode().lower()}' command")
-        options = _options(words[3:])
         if space.get(key) is None or not _wanted(space.expiry_ms(key), at_ms, options):
             return 0
         space.set_expiry(key, at_ms)

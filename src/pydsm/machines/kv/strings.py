@@ -112,8 +112,8 @@ def _getdel(space: Keyspace, words: Words) -> Result:
 
 def _getex(space: Keyspace, words: Words) -> Result:
     key, at_ms = words[1], None
-    match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
-        case [b""] | [b"PERSIST"]:
+    match [words[2].upper(), *words[3:]] if len(words) > 2 else []:
+        case [] | [b"PERSIST"]:
             pass
         case [b"EX" | b"PX" | b"EXAT" | b"PXAT" as unit, word]:
             at_ms = deadline_ms(space, "getex", unit, word)
@@ -240,11 +240,16 @@ def _bit_offset(word: bytes) -> int:
 
 
 def _bitcount(space: Keyspace, words: Words) -> Result:
+    value = space.string(words[1])
+    if value is None:
+        return 0
     unit = words[4].upper() if len(words) == 5 else b"BYTE"
     if len(words) == 3 or unit not in {b"BYTE", b"BIT"}:
         raise syntax_error()
     first, last = (integer(words[2]), integer(words[3])) if len(words) > 3 else (0, -1)
-    bits = int.from_bytes(value := space.string(words[1]) or b"", "big")
+    bits = int.from_bytes(value, "big")
+    if first < 0 and last < 0 and first > last:
+        return 0
     length = len(value) * 8
     scale = 1 if unit == b"BIT" else 8
     units = length // scale

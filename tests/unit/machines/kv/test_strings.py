@@ -89,8 +89,8 @@ WRONG = "!WRONGTYPE Operation against a key holding the wrong kind of value"
             ["OK", 26, 4, 6, 17, 7],
         ),
         (
-            ("BITCOUNT a", "BITCOUNT a 0", "BITCOUNT a 0 1 WORD", "SET a x", "BITCOUNT a 3 1"),
-            [0, SYNTAX, SYNTAX, "OK", 0],
+            ("BITCOUNT a", "SET a x", "BITCOUNT a 0", "BITCOUNT a 0 1 WORD", "BITCOUNT a 3 1"),
+            [0, "OK", SYNTAX, SYNTAX, 0],
         ),
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, tuple) else "",

@@ -1,0 +1,167 @@
+"""Unions, intersections and differences of sorted sets, with weights; plain sets count as members of score 1."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from math import isnan
+
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv.command import (
+    ANY,
+    NO_KEYS,
+    Access,
+    Command,
+    Touched,
+    Words,
+    floating,
+    integer,
+    keys_after_count,
+    syntax_error,
+)
+from pydsm.machines.kv.keyspace import WRONG_TYPE, Keyspace
+from pydsm.machines.kv.sorted_sets import pairs, store
+from pydsm.machines.kv.values import Set, SortedSet
+
+_AGGREGATES: dict[bytes, Callable[[float, float], float]] = {
+    b"SUM": lambda left, right: 0.0 if isnan(left + right) else left + right,
+    b"MIN": min,
+    b"MAX": max,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is to be combined, and how."""
+
+    sources: Sequence[dict[bytes, float]]
+    aggregate: Callable[[float, float], float]
+    with_scores: bool
+
+
+def _asked(space: Keyspace, words: Words, name: str, *, weighted: bool, scores: bool) -> _Asked:
+    """Read the words from the number of keys on. Raises CommandFailed."""
+    number = integer(words[0])
+    _check_number(number, len(words) - 1, name)
+    keys, options = words[1 : 1 + number], list(words[1 + number :])
+    weights, aggregate, with_scores = [1.0] * number, _AGGREGATES[b"SUM"], False
+    sources = [_scores(space, key) for key in keys]
+    while options:
+        option = options.pop(0).upper()
+        if option == b"WEIGHTS" and weighted and len(options) >= number:
+            weights = [floating(word, "ERR weight value is not a float") for word in options[:number]]
+            del options[:number]
+        elif option == b"AGGREGATE" and weighted and options and options[0].upper() in _AGGREGATES:
+            aggregate = _AGGREGATES[options.pop(0).upper()]
+        elif option == b"WITHSCORES" and scores:
+            with_scores = True
+        else:
+            raise syntax_error()
+    weighed = [
+        {member: _weigh(score, weight) for member, score in source.items()}
+        for source, weight in zip(sources, weights, strict=True)
+    ]
+    return _Asked(weighed, aggregate, with_scores)
+
+
+def _check_number(number: int, words_left: int, name: str) -> None:
+    if number < 1:
+        raise CommandFailed(f"ERR at least 1 input key is needed for '{name}' command")
+    if number > words_left:
+        raise syntax_error()
+
+
+def _scores(space: Keyspace, key: bytes) -> dict[bytes, float]:
+    value = space.get(key)
+    if value is None:
+        return {}
+    if isinstance(value, SortedSet):
+        return value.scores
+    if isinstance(value, Set):
+        return dict.fromkeys(value, 1.0)
+    raise CommandFailed(WRONG_TYPE)
+
+
+def _weigh(score: float, weight: float) -> float:
+    product = score * weight
+    return 0.0 if isnan(product) else product
+
+
+def _union(asked: _Asked) -> dict[bytes, float]:
+    found: dict[bytes, float] = {}
+    for source in asked.sources:
+        for member, score in source.items():
+            found[member] = asked.aggregate(found[member], score) if member in found else score
+    return found
+
+
+def _inter(asked: _Asked) -> dict[bytes, float]:
+    first, *others = asked.sources
+    found: dict[bytes, float] = {}
+    for member, score in first.items():
+        if all(member in other for other in others):
+            found[member] = reduce(asked.aggregate, (other[member] for other in others), score)
+    return found
+
+
+def _diff(asked: _Asked) -> dict[bytes, float]:
+    first, *others = asked.sources
+    return {member: score for member, score in first.items() if not any(member in other for other in others)}
+
+
+_Combine = Callable[[_Asked], dict[bytes, float]]
+
+
+def _ordered(found: dict[bytes, float]) -> list[tuple[float, bytes]]:
+    return sorted((score + 0.0, member) for member, score in found.items())
+
+
+def _giving(combine: _Combine) -> Callable[[Keyspace, Words], Result]:
+    def run(space: Keyspace, words: Words) -> Result:
+        asked = _asked(space, words[1:], words[0].decode().lower(), weighted=combine is not _diff, scores=True)
+        return pairs(_ordered(combine(asked)), with_scores=asked.with_scores)
+
+    return run
+
+
+def _storing(combine: _Combine) -> Callable[[Keyspace, Words], Result]:
+    def run(space: Keyspace, words: Words) -> Result:
+        asked = _asked(space, words[2:], words[0].decode().lower(), weighted=combine is not _diff, scores=False)
+        return store(space, words[1], _ordered(combine(asked)))
+
+    return run
+
+
+def _zintercard(space: Keyspace, words: Words) -> Result:
+    number = integer(words[1])
+    _check_number(number, len(words) - 2, "zintercard")
+    asked = _asked(space, words[1 : 2 + number], "zintercard", weighted=False, scores=False)
+    rest, limit = words[2 + number :], 0
+    if rest:
+        if len(rest) != 2 or rest[0].upper() != b"LIMIT":
+            raise syntax_error()
+        limit = integer(rest[1], "ERR LIMIT can't be negative")
+        if limit < 0:
+            raise CommandFailed("ERR LIMIT can't be negative")
+    found = len(_inter(asked))
+    return min(found, limit) if limit else found
+
+
+def _reads(words: Words) -> Touched:
+    return Touched(reads=keys_after_count(words, 1))
+
+
+def _stores(words: Words) -> Touched:
+    return Touched(reads=keys_after_count(words, 2), writes=words[1:2])
+
+
+_R, _W, _Z = Access.READ, Access.WRITE, "sorted-set"
+
+COMMANDS = (
+    Command(b"ZUNION", _giving(_union), _R, 3, ANY, NO_KEYS, "Gives what any of them has.", _Z, _reads),
+    Command(b"ZINTER", _giving(_inter), _R, 3, ANY, NO_KEYS, "Gives what all of them have.", _Z, _reads),
+    Command(b"ZDIFF", _giving(_diff), _R, 3, ANY, NO_KEYS, "Gives what only the first one has.", _Z, _reads),
+    Command(b"ZUNIONSTORE", _storing(_union), _W, 4, ANY, NO_KEYS, "Keeps what any of them has.", _Z, _stores),
+    Command(b"ZINTERSTORE", _storing(_inter), _W, 4, ANY, NO_KEYS, "Keeps what all of them have.", _Z, _stores),
+    Command(b"ZDIFFSTORE", _storing(_diff), _W, 4, ANY, NO_KEYS, "Keeps what only one has.", _Z, _stores),
+    Command(b"ZINTERCARD", _zintercard, _R, 3, ANY, NO_KEYS, "Counts what all of them have.", _Z, _reads),
+)

@@ -1,0 +1,146 @@
+"""The key-value machine against Redis itself: the same commands, byte by byte the same replies.
+
+Debian's redis-tools brings the server's program under another name; it is the server when it is called so.
+"""
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from pydsm.cli.local_group import free_ports
+from pydsm.client.resp import encode_command
+from pydsm.core.faults import CallerFault
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv import KeyValue, encode
+from pydsm.server.limits import RespLimits
+from pydsm.server.replies import encode_reply
+from tests.unit.machines.kv.arguments import DETERMINISTIC, KEYS, random_command
+
+COMMANDS_EACH = 150
+WITHOUT_ORDER = frozenset(("SMEMBERS", "SINTER", "SUNION", "SDIFF", "HGETALL", "HKEYS", "HVALS"))
+"""Redis lists these in an order of its own."""
+
+
+class Redis:
+    """A connection to a real server, which gives replies as they are on the wire."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def ask(self, words: list[bytes]) -> bytes:
+        """One command, one reply."""
+        self._writer.write(encode_command(*words))
+        async with asyncio.timeout(20):
+            return await self._reply()
+
+    async def _reply(self) -> bytes:
+        line = await self._reader.readline()
+        kind, number = line[:1], line[1:-2]
+        if kind in b"+-:" or number == b"-1":
+            return line
+        if kind == b"$":
+            return line + await self._reader.readexactly(int(number) + 2)
+        assert kind == b"*", line
+        return line + b"".join([await self._reply() for _ in range(int(number))])
+
+
+@asynccontextmanager
+async def real_redis(directory: Path) -> AsyncIterator[Redis]:
+    """A server that keeps nothing, on a free port."""
+    program = shutil.which("redis-server")
+    if program is None:
+        checker = shutil.which("redis-check-rdb")
+        assert checker, "neither redis-server nor redis-check-rdb is installed: apt-get install redis-tools"
+        program = str(directory / "redis-server")
+        os.symlink(checker, program)
+    (port,) = free_ports(1)
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+    process = await asyncio.create_subprocess_exec(program, *arguments, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            while b"Ready to accept connections" not in await process.stdout.readline():
+                assert process.returncode is None
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield Redis(reader, writer)
+        finally:
+            writer.close()
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+def ours(machine: KeyValue, words: list[bytes]) -> bytes:
+    """What the Redis port would answer."""
+    result: Result
+    try:
+        machine.footprint([encode(words)])
+    except CallerFault as fault:
+        result = CommandFailed(str(fault))
+    else:
+        (result,) = machine.apply([encode(words)], time.time_ns() // 1_000_000)
+    return encode_reply(result, 2, RespLimits())
+
+
+def comparable(machine: KeyValue, words: list[bytes]) -> bool:
+    """Whether Redis says what this command means.
+
+    Ranges by name are left open for sets with more than one score. ZINCRBY takes the options of ZADD by accident.
+    """
+    if words[0] == b"ZINCRBY":
+        return not {b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"} & set(words)
+    if b"LEX" not in words[0] and b"BYLEX" not in words:
+        return True
+    (entries,) = machine.apply([encode([b"ZRANGE", *words[1:2], b"0", b"-1", b"WITHSCORES"])], 0)
+    return not isinstance(entries, list) or len(set(entries[1::2])) < 2
+
+
+def same(name: str, one: bytes, other: bytes) -> bool:
+    """Equal replies, but for an order that means nothing."""
+    if name in WITHOUT_ORDER:
+        return sorted(one.split(b"\r\n")) == sorted(other.split(b"\r\n"))
+    return one == other
+
+
+@pytest.mark.redis_cli
+@pytest.mark.parametrize("first_seed", range(0, 120, 40))
+async def test_replies_are_those_of_redis(first_seed: int, tmp_path: Path) -> None:
+    async with real_redis(tmp_path) as redis:
+        for seed in range(first_seed, first_seed + 40):
+            random, machine = Random(seed), KeyValue()
+            await redis.ask([b"FLUSHALL"])
+            for place in range(COMMANDS_EACH):
+                name = random.choice(DETERMINISTIC)
+                words = random_command(random, name)
+                if comparable(machine, words):
+                    expected, got = await redis.ask(words), ours(machine, words)
+                    assert same(name, got, expected), (
+                        f"seed {seed}, command {place}: {words} gave {got!r}, not {expected!r}"
+                    )
+
+
+@pytest.mark.redis_cli
+async def test_every_deterministic_command_is_compared_when_it_succeeds(tmp_path: Path) -> None:
+    """So that no command is only ever compared in its errors."""
+    async with real_redis(tmp_path) as redis:
+        missing, random = set(DETERMINISTIC), Random(7)
+        for _ in range(20_000):
+            name = random.choice(sorted(missing))
+            reply = await redis.ask(random_command(random, name))
+            if not reply.startswith(b"-"):
+                missing.discard(name)
+            else:
+                await redis.ask([b"DEL", random.choice(KEYS)])
+                await redis.ask(random_command(random, random.choice(["RPUSH", "HSET", "ZADD", "SADD", "INCR"])))
+            if not missing:
+                return
+        raise AssertionError(f"never without an error: {sorted(missing)}")
