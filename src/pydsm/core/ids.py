@@ -8,6 +8,9 @@ from typing import NamedTuple, NewType
 ReplicaId = NewType("ReplicaId", int)
 """Position of a replica in every dependency vector; 0-based, never used again after the replica has left."""
 
+Epoch = NewType("Epoch", int)
+"""Which configuration of members: 0 for the one that the group was made with (PROTOCOL 8)."""
+
 RequestId = NewType("RequestId", bytes)
 """16 bytes, a valid UUID (version 7 layout), ordered by time. See `request_id`."""
 

@@ -157,6 +157,7 @@ class Node:
             turns_waiting_for_disk=self._performer.turns_waiting,
             counters=replace(counters, branches=dict(counters.branches)),
             traffic=replace(self._transport.traffic),
+            epochs=dict(self._transport.epochs),
         )
 
     # Events, from outside to the core

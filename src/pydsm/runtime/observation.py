@@ -4,11 +4,11 @@ Decides readiness, from one snapshot and stated limits. Leaves taking the snapsh
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydsm.core.counters import Counters
 from pydsm.core.faults import CallerFault
-from pydsm.core.ids import Deps, ReplicaId
+from pydsm.core.ids import Deps, Epoch, ReplicaId
 from pydsm.core.quorums import quorums
 from pydsm.transport.base import Traffic
 
@@ -37,6 +37,8 @@ class Observation:
     turns_waiting_for_disk: int
     counters: Counters
     traffic: Traffic
+    epochs: Mapping[ReplicaId, Epoch] = field(default_factory=dict)
+    """The configuration that each peer was in when it last greeted this replica."""
 
     @property
     def lag(self) -> Deps:

@@ -26,6 +26,8 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     executed: int
     known: int
     lag: int
+    epoch: int | None = None
+    """The configuration that it was in when it last greeted this replica; None when it has not."""
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,4 +90,5 @@ def _member(replica: ReplicaId, name: str, seen: Observation) -> MemberReport:
         executed=seen.frontier[replica],
         known=seen.known[replica],
         lag=seen.lag[replica],
+        epoch=seen.epochs.get(replica),
     )

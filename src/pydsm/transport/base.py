@@ -4,11 +4,11 @@ Loss, delay, doubling and reordering are all allowed, so a transport never waits
 the core repeats whatever matters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
 
 Receive = Callable[[ReplicaId, Message], None]
@@ -16,6 +16,9 @@ Receive = Callable[[ReplicaId, Message], None]
 
 Admit = Callable[[ReplicaId, int], str | None]
 """Given a peer and its incarnation: None to talk to it, or the reason not to."""
+
+
+_FIRST_EPOCH = Epoch(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Self:
     replica: ReplicaId
     replicas: int
     incarnation: int
+    epoch: Epoch = _FIRST_EPOCH
 
 
 @dataclass(slots=True)
@@ -46,6 +50,11 @@ class Transport(Protocol):
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
         """Peers to which a message sent now would be carried, in order."""
+        ...
+
+    @property
+    def epochs(self) -> Mapping[ReplicaId, Epoch]:
+        """The configuration that each peer was in when it last greeted us, of those that did in this life."""
         ...
 
     @property

@@ -11,6 +11,7 @@ one frame.
 
 import struct
 from collections.abc import Iterable, Iterator
+from typing import Annotated
 from zlib import crc32
 
 import msgspec
@@ -18,10 +19,12 @@ import msgspec
 from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Changes when frames or greetings do; messages have a version of their own in `core.codec`."""
 
-PREAMBLE = b"PyDSM\0" + PROTOCOL_VERSION.to_bytes(2, "big")
+_ANY_VERSION = b"PyDSM\0"
+
+PREAMBLE = _ANY_VERSION + PROTOCOL_VERSION.to_bytes(2, "big")
 """The first bytes on a connection, in both directions."""
 
 FRAME_BYTES_MAX = 64 << 20
@@ -32,6 +35,7 @@ GREETING_BYTES_MAX = 4096
 
 _HEADER = struct.Struct(">II")
 _LENGTH = struct.Struct(">I")
+_TLS_RECORDS = (b"\x16\x03", b"\x15\x03")  # a handshake, or an alert
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -41,6 +45,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     replica: int
     replicas: int
     incarnation: int
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -90,6 +95,30 @@ def decode_messages(payload: bytes) -> Iterator[memoryview]:
         yield view[body:start]
 
 
+def open_greeting(data: bytes) -> Greeting:
+    """The greeting in a preamble and frame that came in one piece. Raises PeerFault for anything else."""
+    if len(data) > len(PREAMBLE) + _HEADER.size + GREETING_BYTES_MAX:
+        raise PeerFault(f"its greeting has {len(data)} bytes, the limit is {GREETING_BYTES_MAX}")
+    reader = FrameReader()
+    reader.feed(data)
+    for payload in reader.payloads():
+        return decode_greeting(payload)
+    raise PeerFault("its greeting is cut short")
+
+
+def open_frame(data: bytes) -> bytes:
+    """The payload of a frame that came in one piece. Raises PeerFault for anything else."""
+    if len(data) < _HEADER.size:
+        raise PeerFault("a frame is cut short")
+    length, checksum = _HEADER.unpack_from(data)
+    payload = data[_HEADER.size :]
+    if len(payload) != length:
+        raise PeerFault(f"a frame claims {length} bytes and has {len(payload)}")
+    if crc32(payload) != checksum:
+        raise PeerFault("the checksum of a frame differs")
+    return payload
+
+
 def message_bytes(message: bytes) -> int:
     """How much of a frame an encoded message takes."""
     return _LENGTH.size + len(message)
@@ -137,12 +166,22 @@ class FrameReader:
 
     def _take_preamble(self) -> bool:
         given = bytes(self._buffer[: len(PREAMBLE)])
-        if not PREAMBLE.startswith(given):
-            if given.startswith(PREAMBLE[:-2]):
-                raise PeerFault(f"it speaks another protocol version than {PROTOCOL_VERSION}; run one PyDSM everywhere")
-            raise PeerFault("it does not speak this protocol")
-        if len(given) < len(PREAMBLE):
-            return False
-        del self._buffer[: len(PREAMBLE)]
-        self._preamble_seen = True
-        return True
+        if given == PREAMBLE:
+            del self._buffer[: len(PREAMBLE)]
+            self._preamble_seen = True
+        elif len(given) == len(PREAMBLE) or not _ANY_VERSION.startswith(given[: len(_ANY_VERSION)]):
+            raise PeerFault(_what_else(given))
+        return self._preamble_seen
+
+
+def _what_else(beginning: bytes) -> str:
+    """What somebody speaks who begins with this, and not with our preamble."""
+    if beginning.startswith(_ANY_VERSION):
+        version = int.from_bytes(beginning[len(_ANY_VERSION) :], "big")
+        return (
+            f"it speaks version {version} of the protocol between replicas, we speak {PROTOCOL_VERSION}: "
+            "run the same release of PyDSM everywhere"
+        )
+    if beginning.startswith(_TLS_RECORDS):
+        return "it speaks TLS and we do not: give --tls-cert, --tls-key and --tls-ca to all replicas or to none"
+    return "it does not speak this protocol"

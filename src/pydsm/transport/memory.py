@@ -1,17 +1,20 @@
 """Messages within one process, for tests of what stands on a transport.
 
 Keeps the contract of TCP: messages are encoded and decoded on the way, arrive in a later turn of the loop, are
-refused by the same greeting rules where they apply, and vanish when the other end is not there.
+refused by the same rules of greeting, and vanish when the other end is not there.
 """
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
 from pydsm.transport.base import Admit, Receive, Self, Traffic
+from pydsm.transport.frames import open_greeting
+from pydsm.transport.handshake import Doorkeeper
 
 log = logging.getLogger("pydsm.transport")
 
@@ -30,7 +33,9 @@ class MemoryTransport:
         self.traffic = Traffic()
         self.me = me
         self._hub = hub
-        self._admit = admit
+        others = [ReplicaId(other) for other in range(me.replicas) if other != me.replica]
+        self._doorkeeper = Doorkeeper(me, others, admit)
+        self._greeted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
 
     @property
@@ -38,11 +43,19 @@ class MemoryTransport:
         """See `transport.base.Transport`."""
         return tuple(peer for peer in sorted(self._hub.present) if self._talks_to(peer))
 
+    @property
+    def epochs(self) -> Mapping[ReplicaId, Epoch]:
+        """See `transport.base.Transport`."""
+        return self._doorkeeper.epochs
+
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
         if self.me.replica in self._hub.present:
             raise WorldFault(f"replica {self.me.replica} is here already: stop the other one first")
         self._receive = receive
+        for other in self._hub.present.values():
+            other.greeted_by(self)
+            self.greeted_by(other)
         self._hub.present[self.me.replica] = self
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
@@ -62,18 +75,18 @@ class MemoryTransport:
             del self._hub.present[self.me.replica]
         self._receive = None
 
-    def admits(self, other: Self) -> bool:
-        """Whether `other` may talk to us."""
-        return (
-            other.group == self.me.group
-            and other.replicas == self.me.replicas
-            and other.replica != self.me.replica
-            and self._admit(other.replica, other.incarnation) is None
-        )
+    def greeted_by(self, other: "MemoryTransport") -> None:
+        """Let another one in, or refuse it and log why."""
+        try:
+            self._doorkeeper.judge(open_greeting(other._doorkeeper.hello()))
+            self._greeted.add(other)
+        except PeerFault as fault:
+            self.traffic.refused += 1
+            log.warning("refused a connection from replica %d: %s", other.me.replica, fault)
 
     def _talks_to(self, peer: ReplicaId) -> bool:
         other = self._hub.present.get(peer)
-        return other is not None and self._receive is not None and self.admits(other.me) and other.admits(self.me)
+        return other is not None and self._receive is not None and other in self._greeted and self in other._greeted
 
     def _arrive(self, peer: ReplicaId, data: bytes) -> None:
         other = self._hub.present.get(peer)

@@ -1,60 +1,41 @@
 """One TCP connection between replicas, seen from either end: greeting first, then frames, closed for what is wrong.
 
 An incoming connection brings messages; an outgoing one carries them away and is only ever answered with a greeting.
-Which connections there are, and who is let in, is decided by `tcp`.
+With TLS, whoever dials looks at the certificate before saying anything, and whoever is dialled before it believes the
+greeting. Which connections there are, and who is let in, is decided by `tcp`.
 """
 
 import asyncio
 import logging
+import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, cast
 
 from pydsm.core.faults import PeerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.transport.base import Traffic
-from pydsm.transport.frames import PREAMBLE, FrameReader, Refusal, decode_greeting, encode_greeting
+from pydsm.transport.frames import PREAMBLE, FrameReader, Greeting, Refusal, decode_greeting
+from pydsm.transport.handshake import refusal
+from pydsm.transport.limits import TransportLimits
+from pydsm.transport.tls import Tls, explain
 
 log = logging.getLogger("pydsm.transport")
-
-_REASON_CHARACTERS_MAX = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class TcpLimits:
-    """Times and sizes."""
-
-    peer_queue_bytes_max: int = 64 << 20
-    """Bytes waiting for one peer; messages beyond are dropped."""
-    absent_queue_bytes_max: int = 1 << 20
-    """Bytes kept for a peer to which there is no connection, the newest; older messages are dropped."""
-    frame_bytes_wanted: int = 1 << 20
-    """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
-    greeting_seconds_max: float = 5.0
-    """How long dialling and greeting may take together."""
-    silence_seconds_max: float = 10.0
-    """How long sent bytes may stay unacknowledged before the connection is given up (where the system allows it)."""
-    backoff_seconds_min: float = 0.05
-    """Wait before the first redial, times a random factor between 0.5 and 1.5."""
-    backoff_seconds_max: float = 2.0
-    """The wait doubles up to this."""
-    strangers_max: int = 64
-    """Incoming connections that have not greeted yet; a further one is closed at once."""
 
 
 class Owner(Protocol):
     """What connections need of the transport that they belong to."""
 
-    limits: TcpLimits
+    limits: TransportLimits
     traffic: Traffic
+    tls: Tls | None
 
     def hello(self) -> bytes:
         """What we say first."""
         ...
 
-    def judge(self, payload: bytes) -> ReplicaId:
+    def judge(self, greeting: Greeting, certificate: Mapping[str, Any] | None) -> ReplicaId:
         """The peer that this greeting is from. Raises PeerFault with the reason when it may not talk to us."""
         ...
 
@@ -88,6 +69,11 @@ class Connection(asyncio.Protocol, ABC):
         """The connection stands; nobody has said anything."""
         self.transport = cast(asyncio.Transport, transport)
         _prepare(self.transport, self.owner.limits)
+
+    @property
+    def certificate(self) -> Mapping[str, Any] | None:
+        """The other end's, verified; None without TLS."""
+        return None if self.transport is None else self.transport.get_extra_info("peercert")
 
     def data_received(self, data: bytes) -> None:
         """Hand on every payload that is complete; close at the first fault."""
@@ -128,9 +114,14 @@ class Incoming(Connection):
     _name = "an unknown address"
     _greeted = False
     _patience: asyncio.TimerHandle | None = None
+    _securing: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a greeting, but not for long."""
+        """Wait for a greeting, but not for long. With TLS, begin again on a connection that has it."""
+        if self._securing is not None:
+            self._securing = None
+            super().connection_made(transport)
+            return
         super().connection_made(transport)
         self._name = str(transport.get_extra_info("peername"))
         if not self.owner.arrived(self):
@@ -138,8 +129,28 @@ class Incoming(Connection):
             self.owner.traffic.refused += 1
             self.close()
             return
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(self.owner.limits.greeting_seconds_max, self._give_up)
+        if self.owner.tls is not None:
+            taken = _take_socket(transport)
+            self._securing = loop.create_task(self._secure(taken, self.owner.tls))
+            self._securing.add_done_callback(lambda task: taken.close() if task.cancelled() else None)
+
+    async def _secure(self, connection: socket.socket, tls: Tls) -> None:
+        """Shake hands here and not in the server, which would neither count nor log what strangers do wrong."""
         seconds = self.owner.limits.greeting_seconds_max
-        self._patience = asyncio.get_running_loop().call_later(seconds, self._give_up)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self,
+                connection,
+                ssl=tls.server,
+                ssl_handshake_timeout=2 * seconds,  # patience ends before
+                ssl_shutdown_timeout=seconds,
+            )
+        except OSError as error:
+            connection.close()
+            self._say_refused(PeerFault(explain(error)))
+            self._gone()
 
     def _give_up(self) -> None:
         self.refuse(PeerFault("it did not say who it is in time"))
@@ -150,7 +161,7 @@ class Incoming(Connection):
 
     def greeted(self, payload: bytes) -> None:
         """Let the peer in and greet it, or refuse it."""
-        self.peer = self.owner.judge(payload)
+        self.peer = self.owner.judge(decode_greeting(payload), self.certificate)
         self._stop_waiting()
         self.owner.met(self, self.peer)
         assert self.transport is not None
@@ -163,17 +174,34 @@ class Incoming(Connection):
 
     def refuse(self, fault: PeerFault) -> None:
         """Say why, in the log and to the other end, and close."""
+        self._say_refused(fault)
+        if self._securing is not None:
+            self.close()
+        elif self.transport is not None:
+            said = refusal(fault)
+            self.transport.write(said if self._greeted else PREAMBLE + said)
+            self.transport.close()
+
+    def _say_refused(self, fault: PeerFault) -> None:
         who = f"replica {self.peer}" if self.peer is not None else "a connection"
         log.warning("refused %s from %s: %s", who, self._name, fault)
         self.owner.traffic.refused += 1
-        if self.transport is not None:
-            refusal = encode_greeting(Refusal(str(fault)[:_REASON_CHARACTERS_MAX]))
-            self.transport.write(refusal if self._greeted else PREAMBLE + refusal)
-            self.transport.close()
+
+    def close(self) -> None:
+        """See `Connection`; a handshake that is going on ends too."""
+        if self._securing is not None:
+            self._securing.cancel()
+            self._gone()
+        super().close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Make room for another."""
+        """Make room for another, unless this was the plain connection and the encrypted one is to come."""
+        if self._securing is None:
+            self._gone()
+
+    def _gone(self) -> None:
         self._stop_waiting()
+        self._securing = None
         self.transport = None
         self.owner.left(self)
 
@@ -185,18 +213,25 @@ class Outgoing(Connection):
         super().__init__(owner)
         self._expected = expected
         self.fault: PeerFault | None = None
+        self.error: Exception | None = None
+        """Why the connection was lost, where the system says."""
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet first."""
+        """Greet first, if this may be the peer."""
         super().connection_made(transport)
         assert self.transport is not None
+        if self.owner.tls is not None:
+            reason = self.owner.tls.why_not(self._expected, self.certificate)
+            if reason is not None:
+                self.refuse(PeerFault(reason))
+                return
         self.transport.write(self.owner.hello())
 
     def greeted(self, payload: bytes) -> None:
         """Ready to send, if it is the peer that was dialled."""
-        peer = self.owner.judge(payload)
+        peer = self.owner.judge(decode_greeting(payload), self.certificate)
         if peer != self._expected:
             raise PeerFault(f"replica {peer} answers there: check --peers")
         self.peer = peer
@@ -217,11 +252,20 @@ class Outgoing(Connection):
     def connection_lost(self, error: Exception | None) -> None:
         """Tell whoever dialled."""
         self.transport = None
+        self.error = error
         self.ready.set()
         self.ended.set()
 
 
-def _prepare(transport: asyncio.Transport, limits: TcpLimits) -> None:
+def _take_socket(transport: asyncio.BaseTransport) -> socket.socket:
+    """The connection itself, with nothing read of it; its transport is given up."""
+    taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+    taken.setblocking(False)
+    cast(asyncio.Transport, transport).abort()
+    return taken
+
+
+def _prepare(transport: asyncio.Transport, limits: TransportLimits) -> None:
     """Send small frames at once, and notice a machine that went away without a word."""
     connection: socket.socket | None = transport.get_extra_info("socket")
     if connection is None:

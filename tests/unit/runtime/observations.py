@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pydsm.core.counters import Counters
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.runtime.observation import Observation
 from pydsm.transport.base import Traffic
 
@@ -22,6 +22,7 @@ READY = Observation(
     turns_waiting_for_disk=2,
     counters=Counters(proposed=10, fast=6, slow=2, recovered=1, nops=1, executed=60, branches={"a rule": 3}),
     traffic=Traffic(messages_sent=100, messages_received=90, messages_dropped=5, refused=1),
+    epochs={PEERS[0]: Epoch(4)},
 )
 """Replica 0 of 3, with nothing wrong."""
 

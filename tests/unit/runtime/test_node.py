@@ -219,6 +219,11 @@ async def test_node_of_a_group_of_one_is_ready_at_once() -> None:
         assert is_ready(nodes.nodes[0])
 
 
+async def test_observation_has_the_epoch_of_every_peer_that_was_met() -> None:
+    async with group(3) as nodes:
+        assert nodes.nodes[0].observe().epochs == {1: 0, 2: 0}
+
+
 async def test_observation_has_what_the_node_did_and_does_not_change_with_it() -> None:
     async with group(1) as nodes:
         assert await nodes.ask(0, "a one") == 1

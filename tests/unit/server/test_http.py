@@ -91,7 +91,9 @@ async def test_status_is_json_of_the_same() -> None:
             "executed": 20,
             "known": 21,
             "lag": 1,
+            "epoch": 4,
         }
+        assert [member["epoch"] for member in said["members"]] == [None, 4, None]
 
 
 async def test_head_is_answered_without_a_body() -> None:

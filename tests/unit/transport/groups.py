@@ -4,16 +4,20 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.ids import Epoch, InstanceId, ReplicaId
 from pydsm.core.messages import Batch, Footprint, Inquire, Message, PreAccept
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self, Transport
+from pydsm.transport.frames import PREAMBLE, Hello, encode_greeting
+from pydsm.transport.limits import TransportLimits
 from pydsm.transport.memory import MemoryHub, MemoryTransport
-from pydsm.transport.tcp import TcpLimits, TcpTransport
+from pydsm.transport.tcp import TcpTransport
+from pydsm.transport.tls import TlsFiles, load_tls
+from tests.certificates import authority
 from tests.ports import free_ports
 from tests.waiting import eventually
 
-QUICK = TcpLimits(greeting_seconds_max=0.3, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
+QUICK = TransportLimits(greeting_seconds_max=0.3, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 
 
 def admit_all(peer: ReplicaId, incarnation: int) -> str | None:
@@ -31,6 +35,11 @@ def large(index: int, size: int) -> Message:
     return PreAccept(InstanceId(ReplicaId(0), index), Batch((), (), Footprint(writes=(bytes(size),))), (0, 0, 0))
 
 
+def hello(group: str, replica: int, replicas: int, incarnation: int) -> bytes:
+    """How a connection begins."""
+    return PREAMBLE + encode_greeting(Hello(group, replica, replicas, incarnation, 0))
+
+
 @dataclass
 class End:
     """One replica's transport and everything that came to it."""
@@ -46,32 +55,62 @@ class End:
         self.received.append((sender, message))
 
 
-def tcp_end(me: Self, ports: Sequence[int], admit: Admit = admit_all, limits: TcpLimits = QUICK) -> End:
+def tcp_end(
+    me: Self,
+    ports: Sequence[int],
+    admit: Admit = admit_all,
+    limits: TransportLimits = QUICK,
+    files: TlsFiles | None = None,
+) -> End:
     """A TCP end whose peers listen on the other ports of the loopback address."""
     peers = {ReplicaId(peer): Address("127.0.0.1", port) for peer, port in enumerate(ports) if peer != me.replica}
-    return End(TcpTransport(me, Address("127.0.0.1", ports[me.replica]), peers, admit, limits))
+    tls = None if files is None else load_tls(files, {peer: (f"r{peer + 1}", "127.0.0.1") for peer in peers})
+    return End(TcpTransport(me, Address("127.0.0.1", ports[me.replica]), peers, admit, limits, tls))
 
 
-def who(replica: int, replicas: int = 3, incarnation: int = 7, group: str = "test") -> Self:
+def who(replica: int, replicas: int = 3, incarnation: int = 7, group: str = "test", epoch: int = 0) -> Self:
     """A member of a test group."""
-    return Self(group, ReplicaId(replica), replicas, incarnation)
+    return Self(group, ReplicaId(replica), replicas, incarnation, Epoch(epoch))
+
+
+class Network:
+    """Where the replicas of one group find each other, by one kind of transport."""
+
+    def __init__(self, kind: str, replicas: int) -> None:
+        self._kind = kind
+        self._hub = MemoryHub()
+        self.ports = free_ports(replicas)
+
+    def end(self, me: Self, admit: Admit = admit_all, limits: TransportLimits = QUICK) -> End:
+        """One replica's end, not started; another one for the same replica is its next life."""
+        match self._kind:
+            case "memory":
+                return End(MemoryTransport(me, self._hub, admit))
+            case "tcp":
+                return tcp_end(me, self.ports, admit, limits)
+            case "tls":
+                return tcp_end(me, self.ports, admit, limits, authority().issue(f"r{me.replica + 1}"))
+            case _:
+                raise AssertionError(self._kind)
 
 
 @asynccontextmanager
-async def group(kind: str, replicas: int = 3, limits: TcpLimits = QUICK) -> AsyncIterator[list[End]]:
-    """All ends, started and connected to each other; stopped at the end."""
-    hub, ports = MemoryHub(), free_ports(replicas)
-    ends = [
-        End(MemoryTransport(who(replica, replicas), hub, admit_all))
-        if kind == "memory"
-        else tcp_end(who(replica, replicas), ports, limits=limits)
-        for replica in range(replicas)
-    ]
+async def started(*ends: End) -> AsyncIterator[None]:
+    """All ends started; stopped at the end."""
     try:
         for end in ends:
             await end.transport.start(end.receive)
-        await eventually(lambda: all(len(end.transport.connected) == replicas - 1 for end in ends), "all are connected")
-        yield ends
+        yield
     finally:
         for end in ends:
             await end.transport.stop()
+
+
+@asynccontextmanager
+async def group(kind: str, replicas: int = 3, limits: TransportLimits = QUICK) -> AsyncIterator[list[End]]:
+    """All ends, started and connected to each other; stopped at the end."""
+    network = Network(kind, replicas)
+    ends = [network.end(who(replica, replicas), limits=limits) for replica in range(replicas)]
+    async with started(*ends):
+        await eventually(lambda: all(len(end.transport.connected) == replicas - 1 for end in ends), "all are connected")
+        yield ends

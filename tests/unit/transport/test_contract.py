@@ -1,14 +1,17 @@
 """What every transport promises: one suite for all of them."""
 
+from functools import partial
+
 import pytest
 
 from pydsm.core.faults import PeerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
-from tests.unit.transport.groups import group, large, small
+from pydsm.transport.base import Self
+from tests.unit.transport.groups import Network, group, large, small, started, who
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("kind", ["memory", "tcp"])]
+pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("kind", ["memory", "tcp", "tls"])]
 
 
 async def test_message_arrives_with_its_sender(kind: str) -> None:
@@ -80,3 +83,77 @@ async def test_stopping_twice_is_allowed(kind: str) -> None:
         await ends[0].transport.stop()
         ends[0].transport.send((ReplicaId(1),), small(1))
         assert ends[0].transport.connected == ()
+
+
+async def test_bytes_and_messages_are_counted_at_both_ends(kind: str) -> None:
+    async with group(kind) as ends:
+        for index in range(1, 6):
+            ends[0].transport.send((ReplicaId(1), ReplicaId(2)), small(index))
+        await eventually(lambda: len(ends[1].received) == len(ends[2].received) == 5, "all arrive")
+        sent, received = ends[0].transport.traffic, ends[1].transport.traffic
+        assert (sent.messages_sent, received.messages_received) == (10, 5)
+        assert sent.bytes_sent > received.bytes_received > 0
+        assert (sent.messages_dropped, sent.refused, received.refused) == (0, 0, 0)
+
+
+async def test_peer_that_was_never_there_costs_nothing_but_what_is_dropped(kind: str) -> None:
+    network = Network(kind, 3)
+    first, second = network.end(who(0)), network.end(who(1))
+    async with started(first, second):
+        await eventually(lambda: first.transport.connected == (1,), "those that are there are connected")
+        for index in range(1, 4):
+            first.transport.send((ReplicaId(1), ReplicaId(2)), large(index, 1_000_000))
+        await eventually(lambda: len(second.received) == 3, "the other one gets them")
+        assert first.transport.traffic.messages_dropped >= 2
+
+
+async def test_peer_that_restarts_is_met_again(kind: str) -> None:
+    network = Network(kind, 2)
+    first = network.end(who(0, 2))
+    async with started(first):
+        for life in (network.end(who(1, 2)), network.end(who(1, 2))):
+            async with started(life):
+                await eventually(lambda: first.transport.connected == (1,), "they are connected")
+                first.transport.send((ReplicaId(1),), small(1))
+                await eventually(partial(bool, life.received), "a message arrives")
+            await eventually(lambda: first.transport.connected == (), "the loss is noticed")
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (who(1, 2, group="other"), "it is of group 'other', we are of 'test': check --group on both"),
+        (who(1, 5), "it is of a group of 5, ours has 2: check --peers on both"),
+        (who(1, 2, incarnation=8), "replica 1 has lost its data"),
+    ],
+)
+async def test_replica_that_does_not_belong_is_refused_with_a_reason_and_carries_nothing(
+    kind: str, other: Self, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def known_incarnation(peer: ReplicaId, incarnation: int) -> str | None:
+        return None if incarnation == 7 else f"replica {peer} has lost its data"
+
+    network = Network(kind, 2)
+    ours, theirs = network.end(who(0, 2), known_incarnation), network.end(other)
+    async with started(ours, theirs):
+        await eventually(lambda: reason in caplog.text, "the reason is logged")
+        ours.transport.send((ReplicaId(1),), small(1))
+        theirs.transport.send((ReplicaId(0),), small(1))
+        await eventually(lambda: ours.transport.traffic.refused > 0, "it is counted")
+        assert ours.transport.connected == theirs.transport.connected == ()
+        assert ours.received == theirs.received == []
+
+
+@pytest.mark.parametrize("size", [2, 3])
+async def test_peer_in_another_epoch_is_let_in_and_its_epoch_is_known(
+    kind: str, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network(kind, 2)
+    behind, ahead = network.end(who(0, 2, epoch=1)), network.end(who(1, size, epoch=4))
+    async with started(behind, ahead):
+        await eventually(lambda: behind.transport.connected == (1,), "they are connected")
+        ahead.transport.send((ReplicaId(0),), small(1))
+        await eventually(lambda: bool(behind.received), "its messages arrive")
+        assert behind.transport.epochs == {1: 4}
+        assert ahead.transport.epochs == {0: 1}
+        assert caplog.text.count("replica 1 is in epoch 4, we are in 1") == 1

@@ -9,20 +9,16 @@ import pytest
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
-from pydsm.transport.frames import PREAMBLE, Hello, encode_greeting, encode_messages
-from pydsm.transport.tcp import TcpLimits, TcpTransport
+from pydsm.transport.frames import PREAMBLE, encode_messages
+from pydsm.transport.limits import TransportLimits
+from pydsm.transport.tcp import TcpTransport
 from tests.ports import free_ports
-from tests.unit.transport.groups import admit_all, group, large, small, tcp_end, who
+from tests.unit.transport.groups import admit_all, group, hello, large, small, tcp_end, who
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 
 MIB = 1 << 20
-
-
-def hello(group: str, replica: int, replicas: int, incarnation: int) -> bytes:
-    """How a connection begins."""
-    return PREAMBLE + encode_greeting(Hello(group, replica, replicas, incarnation))
 
 
 async def answer_to(port: int, data: bytes) -> bytes:
@@ -73,7 +69,7 @@ async def test_frame_that_breaks_the_format_after_a_good_greeting_closes_the_con
 
 async def test_too_many_silent_strangers_are_turned_away() -> None:
     ports = free_ports(3)
-    end = tcp_end(who(0), ports, limits=TcpLimits(strangers_max=1, greeting_seconds_max=30))
+    end = tcp_end(who(0), ports, limits=TransportLimits(strangers_max=1, greeting_seconds_max=30))
     await end.transport.start(end.receive)
     _, silent = await asyncio.open_connection("127.0.0.1", ports[0])
     assert await answer_to(ports[0], b"") == b""
@@ -125,7 +121,7 @@ async def test_restarted_peer_is_reached_again() -> None:
 
 async def test_peer_that_dials_us_is_dialled_at_once() -> None:
     ports = free_ports(2)
-    patient = TcpLimits(backoff_seconds_min=60, backoff_seconds_max=60)
+    patient = TransportLimits(backoff_seconds_min=60, backoff_seconds_max=60)
     first, second = tcp_end(who(0, 2), ports, limits=patient), tcp_end(who(1, 2), ports)
     await first.transport.start(first.receive)
     await second.transport.start(second.receive)
@@ -165,7 +161,7 @@ async def test_second_connection_of_a_peer_replaces_the_first() -> None:
 
 
 async def test_peer_that_does_not_read_costs_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
-    async with group("tcp", 2, TcpLimits(peer_queue_bytes_max=8 * MIB)) as ends:
+    async with group("tcp", 2, TransportLimits(peer_queue_bytes_max=8 * MIB)) as ends:
         ends[1].transport._incoming[ReplicaId(0)].transport.pause_reading()  # type: ignore[attr-defined]
         for index in range(1, 41):
             ends[0].transport.send((ReplicaId(1),), large(index, MIB))

@@ -1,0 +1,25 @@
+"""Times and sizes that every transport keeps."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TransportLimits:
+    """What a peer or a stranger may cost us."""
+
+    peer_queue_bytes_max: int = 64 << 20
+    """Bytes waiting for one peer; messages beyond are dropped."""
+    absent_queue_bytes_max: int = 1 << 20
+    """Bytes kept for a peer to which there is no connection, the newest; older messages are dropped."""
+    frame_bytes_wanted: int = 1 << 20
+    """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
+    greeting_seconds_max: float = 5.0
+    """How long dialling and greeting may take together."""
+    silence_seconds_max: float = 10.0
+    """How long sent bytes may stay unacknowledged before the connection is given up (where the system allows it)."""
+    backoff_seconds_min: float = 0.05
+    """Wait before the first redial, times a random factor between 0.5 and 1.5."""
+    backoff_seconds_max: float = 2.0
+    """The wait doubles up to this."""
+    strangers_max: int = 64
+    """Incoming connections that have not greeted yet; a further one is closed at once."""
