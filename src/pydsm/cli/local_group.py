@@ -48,6 +48,7 @@ class Member:
     name: str
     listen: Address
     redis: Address
+    clients: Address
     data: Path
     log: Path
     process: asyncio.subprocess.Process | None = None
@@ -75,8 +76,13 @@ class LocalGroup:
 
     @property
     def redis(self) -> list[Address]:
-        """Where clients connect, by replica."""
+        """Where Redis clients connect, by replica."""
         return [member.redis for member in self.members]
+
+    @property
+    def clients(self) -> list[Address]:
+        """Where native clients connect, by replica."""
+        return [member.clients for member in self.members]
 
     async def __aenter__(self) -> "LocalGroup":
         for attempt in range(1, _STARTS_MAX + 1):
@@ -99,12 +105,13 @@ class LocalGroup:
     def choose_members(self) -> None:
         """Names, directories and free ports for everyone; entering the context does this by itself."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        ports = free_ports(2 * self._replicas)
+        ports = free_ports(3 * self._replicas)
         self.members = [
             Member(
                 name=f"r{number}",
                 listen=Address(_HOST, ports.pop()),
                 redis=Address(_HOST, ports.pop()),
+                clients=Address(_HOST, ports.pop()),
                 data=self._directory / f"r{number}",
                 log=self._directory / f"r{number}.log",
             )
@@ -117,6 +124,7 @@ class LocalGroup:
         peers = ",".join(f"{one.name}={one.listen}" for one in self.members)
         line = [sys.executable, "-m", "pydsm", "serve", "--name", member.name, "--peers", peers]
         line += ["--listen", str(member.listen), "--redis", str(member.redis)]
+        line += ["--clients", str(member.clients)]
         line += ["--storage", self._storage.value, "--data", str(member.data), *self._options]
         return line
 

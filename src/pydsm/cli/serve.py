@@ -20,7 +20,8 @@ from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.node import Node, Parts
-from pydsm.runtime.observation import ReadyLimits
+from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.server.native import Host, NativeServer
 from pydsm.server.resp import RespServer
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
@@ -54,6 +55,7 @@ class Settings:
     names: tuple[str, ...]
     peers: dict[ReplicaId, Address]
     redis: Address
+    clients: Address | None
     http: Address | None
     ready_limits: ReadyLimits
     data: Path | None
@@ -66,6 +68,7 @@ def serve(
     peers: Annotated[str, typer.Option(help="All replicas, itself too, the same everywhere: r1=HOST:PORT,r2=...")],
     redis: Annotated[str, typer.Option(help="Address for Redis clients, HOST:PORT.")],
     listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT. [default: that of --peers]")] = "",
+    clients: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT. [default: none]")] = "",
     http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status. [default: none]")] = "",
     data: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
     storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
@@ -91,6 +94,7 @@ def serve(
         names=tuple(members),
         peers={ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica},
         redis=parse_address(redis),
+        clients=parse_address(clients) if clients else None,
         http=parse_address(http) if http else None,
         ready_limits=ReadyLimits(lag_instances_max=ready_lag),
         data=data if storage is Storage.SQLITE else None,
@@ -124,6 +128,8 @@ async def _serve(settings: Settings) -> int:
         await node.start()
         server = RespServer(node.submit, lambda: {"name": settings.identity.name, **node.info()})
         await _listen_for_clients(server, settings.redis)
+        if settings.clients is not None:
+            watched.push_async_callback(await _listen_for_native_clients(settings, settings.clients, node))
         if settings.http is not None:
             watched.push_async_callback(await _listen_for_watchers(settings, settings.http, node))
         _calm_the_interpreter()
@@ -159,6 +165,14 @@ async def _listen_for_clients(server: RespServer, address: Address) -> None:
         raise WorldFault(
             f"cannot listen for Redis clients on {address}: {error.strerror or error}; free the port or use another"
         ) from error
+
+
+async def _listen_for_native_clients(settings: Settings, address: Address, node: Node) -> Callable[[], Awaitable[None]]:
+    """Open the port for native clients; gives what closes it."""
+    host = Host(settings.identity, settings.names, lambda: why_not_ready(node.observe(), settings.ready_limits) is None)
+    server = NativeServer(node.submit, host)
+    await server.start(address)
+    return server.stop
 
 
 async def _listen_for_watchers(settings: Settings, address: Address, node: Node) -> Callable[[], Awaitable[None]]:
@@ -199,11 +213,12 @@ def _calm_the_interpreter() -> None:
 
 def _ready_line(settings: Settings) -> str:
     identity = settings.identity
+    clients = "" if settings.clients is None else f"clients on {settings.clients}, "
     http = "" if settings.http is None else f"http on {settings.http}, "
     where = "memory" if settings.data is None else str(settings.data)
     return (
         f"{identity.name} {READY}: replica {identity.replica} of {identity.replicas} in group {identity.group}, "
-        f"replicas on {settings.listen}, redis on {settings.redis}, {http}data in {where}"
+        f"replicas on {settings.listen}, redis on {settings.redis}, {clients}{http}data in {where}"
     )
 
 

@@ -1,1 +1,18 @@
-"""Talking to replicas from outside: `resp` speaks the Redis protocol, `load` drives and checks a group with it."""
+"""Native clients. Read `client`, then `link`; `load` puts a group under load and checks what it answers."""
+
+from pydsm.client.blocking import BlockingClient
+from pydsm.client.client import Client, ClientLimits, Outcome
+from pydsm.client.outcomes import Aborted, ClientClosed, NoReplica, NotDone, Overloaded, Unknown
+
+__all__ = [
+    "Aborted",
+    "BlockingClient",
+    "Client",
+    "ClientClosed",
+    "ClientLimits",
+    "NoReplica",
+    "NotDone",
+    "Outcome",
+    "Overloaded",
+    "Unknown",
+]

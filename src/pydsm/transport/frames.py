@@ -22,9 +22,9 @@ from pydsm.core.faults import PeerFault
 PROTOCOL_VERSION = 2
 """Changes when frames or greetings do; messages have a version of their own in `core.codec`."""
 
-_ANY_VERSION = b"PyDSM\0"
+_VERSION_BYTES = 2
 
-PREAMBLE = _ANY_VERSION + PROTOCOL_VERSION.to_bytes(2, "big")
+PREAMBLE = b"PyDSM\0" + PROTOCOL_VERSION.to_bytes(_VERSION_BYTES, "big")
 """The first bytes on a connection, in both directions."""
 
 FRAME_BYTES_MAX = 64 << 20
@@ -124,6 +124,11 @@ def message_bytes(message: bytes) -> int:
     return _LENGTH.size + len(message)
 
 
+def encode_frame(payload: bytes) -> bytes:
+    """One frame with this payload."""
+    return _frame([payload])
+
+
 def _frame(chunks: list[bytes]) -> bytes:
     checksum = 0
     for chunk in chunks:
@@ -132,16 +137,20 @@ def _frame(chunks: list[bytes]) -> bytes:
 
 
 class FrameReader:
-    """Turns what arrives on one connection into payloads: first a greeting's, then those of message frames."""
+    """Turns what arrives on one connection into payloads: first a greeting's, then those of message frames.
 
-    def __init__(self) -> None:
+    `preamble` ends with a version of two bytes.
+    """
+
+    def __init__(self, preamble: bytes = PREAMBLE) -> None:
+        self._preamble = preamble
         self._buffer = bytearray()
         self._preamble_seen = False
         self._limit = GREETING_BYTES_MAX
 
-    def allow_messages(self) -> None:
+    def allow_messages(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
         """The greeting was good: frames may be large from here on."""
-        self._limit = FRAME_BYTES_MAX
+        self._limit = frame_bytes_max
 
     def feed(self, data: bytes) -> None:
         """Take what arrived; `payloads` gives what it completes."""
@@ -165,22 +174,23 @@ class FrameReader:
             yield payload
 
     def _take_preamble(self) -> bool:
-        given = bytes(self._buffer[: len(PREAMBLE)])
-        if given == PREAMBLE:
-            del self._buffer[: len(PREAMBLE)]
+        size, version = len(self._preamble), len(self._preamble) - _VERSION_BYTES
+        given = bytes(self._buffer[:size])
+        if given == self._preamble:
+            del self._buffer[:size]
             self._preamble_seen = True
-        elif len(given) == len(PREAMBLE) or not _ANY_VERSION.startswith(given[: len(_ANY_VERSION)]):
-            raise PeerFault(_what_else(given))
+        elif len(given) == size or not self._preamble[:version].startswith(given[:version]):
+            raise PeerFault(_what_else(given, self._preamble))
         return self._preamble_seen
 
 
-def _what_else(beginning: bytes) -> str:
+def _what_else(beginning: bytes, preamble: bytes) -> str:
     """What somebody speaks who begins with this, and not with our preamble."""
-    if beginning.startswith(_ANY_VERSION):
-        version = int.from_bytes(beginning[len(_ANY_VERSION) :], "big")
+    version = len(preamble) - _VERSION_BYTES
+    if beginning.startswith(preamble[:version]):
+        theirs, ours = (int.from_bytes(one[version:], "big") for one in (beginning, preamble))
         return (
-            f"it speaks version {version} of the protocol between replicas, we speak {PROTOCOL_VERSION}: "
-            "run the same release of PyDSM everywhere"
+            f"it speaks version {theirs} of the protocol, we speak {ours}: run the same release of PyDSM everywhere"
         )
     if beginning.startswith(_TLS_RECORDS):
         return "it speaks TLS and we do not: give --tls-cert, --tls-key and --tls-ca to all replicas or to none"

@@ -1,0 +1,448 @@
+"""The native client for asyncio: finds the nearest replica, keeps many commands under way, and moves when it must.
+
+Decides which replica is used and what becomes of a command when something fails. Guards that an outcome is never
+guessed: what was surely not executed is sent again, elsewhere if need be, while there is time; what may have been
+executed is told as `Unknown`.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from pydsm.client import outcomes
+from pydsm.client.link import Greeted, Link, Sent
+from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
+from pydsm.core.faults import CallerFault, PeerFault
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.runtime.batching import Aborted, Answer, Overloaded
+from pydsm.transport.address import Address, parse_address
+
+Outcome = Result | NotDone
+"""What a command comes back as: its result, a CommandFailed among them, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Every limit of a client. Raises CallerFault for one that cannot work."""
+
+    timeout_seconds: float = 10.0
+    """How long a command may take, with everything that is tried; then its outcome is told as far as it is known."""
+    in_flight_commands_max: int = 10_000
+    """Commands without an outcome; further ones wait."""
+    in_flight_bytes_max: int = 64 << 20
+    """Bytes of those commands; further ones wait."""
+    connect_seconds_max: float = 2.0
+    """How long a replica may take to be connected and to greet."""
+    silence_seconds_max: float = 2.0
+    """How long a replica may leave commands open without answering any; then others are asked."""
+    look_around_seconds: float = 10.0
+    """How often it is seen whether a nearer replica, or the preferred one, is there."""
+    backoff_seconds_max: float = 0.5
+    """The longest wait between two attempts of a command or of a connection."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise CallerFault(f"{name} must be above 0, got {getattr(self, name)}")
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """One command on its way to an outcome."""
+
+    command: bytes
+    done: Callable[[Outcome], None]
+    deadline: float
+    repeatable: bool
+    sent: bool = False
+    attempts: int = 0
+    refusal: NotDone | None = None
+    """What was last said of it: certainly not executed then."""
+
+
+class Client:
+    """Use as an async context manager, from one loop.
+
+    `addresses` are those of client ports (`pydsm serve --clients`), any number of a group's. The nearest replica that
+    is ready is used, or `prefer` while it is there. `group` refuses replicas of any other group.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str | Address],
+        *,
+        prefer: str | Address | None = None,
+        group: str = "",
+        limits: ClientLimits | None = None,
+    ) -> None:
+        self.addresses = tuple(dict.fromkeys(map(_address, addresses)))
+        self._prefer = None if prefer is None else _address(prefer)
+        if not self.addresses:
+            raise CallerFault("a client needs the address of at least one replica")
+        if self._prefer is not None and self._prefer not in self.addresses:
+            raise CallerFault(f"the preferred address {self._prefer} is not among the addresses")
+        self._group = group
+        self._limits = limits or ClientLimits()
+        self._link: Link | None = None
+        self._links: dict[Link, None] = {}
+        self._calls: dict[_Call, None] = {}
+        self._bytes = 0
+        self._waiting: deque[_Call] = deque()
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._complaints: dict[Address, str] = {}
+        self._avoid_until: dict[Address, float] = {}
+        self._move = asyncio.Event()
+        self._linked = asyncio.Event()
+        self._keeping: asyncio.Task[None] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> "Client":
+        """Connect. Raises NoReplica when no replica answers in time."""
+        self._loop = asyncio.get_running_loop()
+        self._keeping = self._loop.create_task(self._keep_linked())
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                await self._linked.wait()
+        except TimeoutError:
+            await self.close()
+            raise NoReplica(self._nobody()) from None
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect. What is under way is told as `ClientClosed`. Twice is no more than once."""
+        self._closed = True
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for link in list(self._links):
+            link.close("the client was closed")
+        for call in list(self._calls):
+            self._finish(call, ClientClosed("the client was closed before the answer came"))
+        while self._room:
+            self._wake(self._room.popleft())
+
+    @property
+    def at(self) -> Address | None:
+        """The replica in use; None while there is none."""
+        return None if self._link is None else self._link.address
+
+    @property
+    def in_flight(self) -> int:
+        """Commands without an outcome."""
+        return len(self._calls)
+
+    # Commands
+
+    async def execute(
+        self, command: bytes, *, timeout_seconds: float | None = None, repeatable: bool = False
+    ) -> Result:
+        """The result of one command, in the encoding of the group's machine.
+
+        Raises:
+            CommandFailed: the machine refused; agreed on by all.
+            Aborted, Overloaded, NoReplica: definitely not executed.
+            Unknown: perhaps executed. Not raised for a `repeatable` command, which is sent again instead.
+        """
+        await self._wait_for_room(1, len(command))
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+
+        def settle(outcome: Outcome) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        self.submit(command, settle, timeout_seconds=timeout_seconds, repeatable=repeatable)
+        outcome = await future
+        if isinstance(outcome, CommandFailed | NotDone):
+            raise outcome
+        return outcome
+
+    async def execute_many(
+        self, commands: Sequence[bytes], *, timeout_seconds: float | None = None, repeatable: bool = False
+    ) -> list[Outcome]:
+        """The outcomes of several commands, each by itself, in the order of the commands. Failures are values here.
+
+        They travel together but are no transaction.
+        """
+        await self._wait_for_room(len(commands), sum(map(len, commands)))
+        outcomes_: list[Outcome] = [None] * len(commands)
+        left = len(commands)
+        all_done: asyncio.Future[None] = self._loop.create_future()
+
+        def settle(place: int, outcome: Outcome) -> None:
+            nonlocal left
+            outcomes_[place] = outcome
+            left -= 1
+            if not left and not all_done.done():
+                all_done.set_result(None)
+
+        for place, command in enumerate(commands):
+            self.submit(
+                command,
+                lambda outcome, place=place: settle(place, outcome),  # type: ignore[misc]
+                timeout_seconds=timeout_seconds,
+                repeatable=repeatable,
+            )
+        if commands:
+            await all_done
+        return outcomes_
+
+    def submit(
+        self,
+        command: bytes,
+        done: Callable[[Outcome], None],
+        *,
+        timeout_seconds: float | None = None,
+        repeatable: bool = False,
+    ) -> None:
+        """Send one command; `done` is called once, on the loop, with its outcome. For those who count what is open.
+
+        Unlike `execute`, it does not wait for room. Raises ClientClosed.
+        """
+        if self._closed or self._keeping is None:
+            raise ClientClosed("the client is closed, or was never entered: use it as an async context manager")
+        seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
+        call = _Call(command, done, self._loop.time() + seconds, repeatable)
+        self._calls[call] = None
+        self._bytes += len(command)
+        self._send(call)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
+
+    def _send(self, call: _Call) -> None:
+        link = self._link
+        if link is None or not link.is_open:
+            self._waiting.append(call)
+        else:
+            call.sent = True
+            link.send(call)
+
+    async def _wait_for_room(self, commands: int, size: int) -> None:
+        """Wait until so much fits; what is larger than everything may go alone."""
+        limits = self._limits
+        while self._calls and (
+            len(self._calls) + commands > limits.in_flight_commands_max
+            or self._bytes + size > limits.in_flight_bytes_max
+        ):
+            if self._closed:
+                raise ClientClosed("the client is closed")
+            room: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(room)
+            try:
+                await room
+            except asyncio.CancelledError:
+                if room.done() and not room.cancelled() and self._room:
+                    self._wake(self._room.popleft())  # the turn was ours: pass it on
+                raise
+
+    def _finish(self, call: _Call, outcome: Outcome) -> None:
+        if call not in self._calls:
+            return
+        del self._calls[call]
+        self._bytes -= len(call.command)
+        if self._room:
+            self._wake(self._room.popleft())
+        call.done(outcome)
+
+    @staticmethod
+    def _wake(room: asyncio.Future[None]) -> None:
+        if not room.done():
+            room.set_result(None)
+
+    def _check_deadlines(self) -> None:
+        self._sweep = None
+        now = self._loop.time()
+        for call in [call for call in self._calls if call.deadline <= now]:
+            self._finish(call, self._outcome_in_the_end(call))
+        link = self._link
+        if link is not None and link.open_calls and self._is_silent(link, now):
+            self._leave(link, f"it has answered nothing for {self._limits.silence_seconds_max:g} s")
+        if self._calls and not self._closed:
+            self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
+
+    def _is_silent(self, link: Link, now: float) -> bool:
+        return now - max(link.last_answer_at, link.busy_since) > self._limits.silence_seconds_max
+
+    def _outcome_in_the_end(self, call: _Call) -> NotDone:
+        if call.sent:
+            return Unknown("no answer came in time: the command may have been executed, may be later, or never")
+        return call.refusal or NoReplica(self._nobody())
+
+    def _nobody(self) -> str:
+        said = "; ".join(f"{address}: {self._complaints.get(address, 'no answer yet')}" for address in self.addresses)
+        return f"no replica could be reached in time, so nothing was sent ({said})"
+
+    # What links tell
+
+    def answered(self, calls: Sequence[Sent], answers: Sequence[Answer | Result]) -> None:
+        """See `link.Owner`."""
+        for call, answer in zip(calls, answers, strict=True):
+            assert isinstance(call, _Call), "links give back what they were given"
+            if isinstance(answer, Aborted | Overloaded):
+                self._refused(call, answer)
+            else:
+                self._finish(call, answer)
+
+    def _refused(self, call: _Call, answer: Aborted | Overloaded) -> None:
+        """Certainly not executed: try again after a moment, elsewhere if this replica has too much to do."""
+        kind = outcomes.Aborted if isinstance(answer, Aborted) else outcomes.Overloaded
+        call.refusal, call.sent = kind(answer.reason), False
+        call.attempts += 1
+        if isinstance(answer, Overloaded) and self._link is not None:
+            self._leave(self._link, answer.reason)
+        wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
+        self._loop.call_later(wait * random.uniform(0.5, 1.0), self._send_again, call)
+
+    def _send_again(self, call: _Call) -> None:
+        if call in self._calls:
+            self._send(call)
+
+    def lost(self, link: Link, sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
+        """See `link.Owner`."""
+        self._links.pop(link, None)
+        if link is self._link:
+            self._link = None
+            self._avoid(link.address, reason)
+            self._move.set()
+        for call in [*sent, *unsent]:
+            assert isinstance(call, _Call), "links give back what they were given"
+            if call not in self._calls:
+                continue
+            if call.repeatable or call in unsent:
+                call.sent = False
+                self._send(call)
+            else:
+                self._finish(
+                    call, Unknown(f"the connection to {link.address} was lost before the answer came: {reason}")
+                )
+
+    # Which replica
+
+    def _leave(self, link: Link, reason: str) -> None:
+        """Use another replica from now on, if there is one; what is open here may still be answered."""
+        if link is self._link and len(self.addresses) > 1:
+            self._link = None
+            self._avoid(link.address, reason)
+            link.retire()
+            self._loop.call_later(self._limits.timeout_seconds, link.close, reason)
+            self._move.set()
+
+    def _avoid(self, address: Address, reason: str) -> None:
+        self._complaints[address] = reason
+        self._avoid_until[address] = self._loop.time() + _AVOID_SECONDS
+
+    async def _keep_linked(self) -> None:
+        """Have a link, and the best one that there is."""
+        wait = _BACKOFF_SECONDS
+        while True:
+            self._move.clear()
+            found = await self._best_link()
+            if found is not None:
+                wait = _BACKOFF_SECONDS
+                self._use(found)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._limits.look_around_seconds * random.uniform(0.75, 1.25)):
+                        await self._move.wait()
+            elif self._link is None:
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                wait = min(2 * wait, self._limits.backoff_seconds_max)
+
+    def _use(self, link: Link) -> None:
+        before, self._link = self._link, link
+        if before is not None and before is not link:
+            before.retire()
+        self._complaints.pop(link.address, None)
+        self._linked.set()
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            if call in self._calls:
+                self._send(call)
+
+    async def _best_link(self) -> Link | None:
+        """The link to be used, which may be the present one; None when no replica answers."""
+        if self._link is not None and self._link.is_open and self._link.address == self._prefer:
+            return self._link
+        tries = {self._loop.create_task(self._greet(address)): address for address in self.addresses}
+        greeted: list[tuple[Link, Greeted]] = []
+        try:
+            waiting: set[asyncio.Task[tuple[Link, Greeted] | None]] = set(tries)
+            grace: float | None = None
+            while waiting:
+                done, waiting = await asyncio.wait(waiting, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+                greeted += [one for task in done if (one := task.result()) is not None]
+                if not done:
+                    break
+                if any(greeting.welcome.ready for _, greeting in greeted):
+                    grace = _GRACE_SECONDS + 2 * greeted[0][1].round_trip_seconds
+        finally:
+            for task in tries:
+                task.cancel()
+            results = await asyncio.gather(*tries, return_exceptions=True)
+            greeted = [one for one in results if isinstance(one, tuple)]
+            best = self._best([(link, greeting) for link, greeting in greeted if link.is_open])
+            for link, _ in greeted:
+                if link is not best:
+                    self._drop(link)
+        return best
+
+    def _best(self, greeted: list[tuple[Link, Greeted]]) -> Link | None:
+        """The preferred one, or the nearest, if it is ready; but a move must be worth it."""
+        now, current = self._loop.time(), self._link if self._link is not None and self._link.is_open else None
+
+        def badness(one: tuple[Link, Greeted]) -> tuple[bool, bool, bool, float]:
+            link, greeting = one
+            avoided = self._avoid_until.get(link.address, 0.0) > now
+            return avoided, not greeting.welcome.ready, link.address != self._prefer, greeting.round_trip_seconds
+
+        best = min(greeted, key=badness, default=None)
+        if best is None or current is None or best[0].address == current.address:
+            return current if best is None or current is not None else best[0]
+        here = next((one for one in greeted if one[0].address == current.address), None)
+        if here is None or badness(best)[:3] < badness(here)[:3]:
+            return best[0]
+        return best[0] if best[1].round_trip_seconds < here[1].round_trip_seconds / 2 else current
+
+    async def _greet(self, address: Address) -> tuple[Link, Greeted] | None:
+        """A link that has been greeted; None, and a complaint, if that does not succeed."""
+        link = Link(self, address, self._group)
+        self._links[link] = None
+        try:
+            async with asyncio.timeout(self._limits.connect_seconds_max):
+                await self._loop.create_connection(lambda: link, address.host, address.port)
+                return link, await asyncio.shield(link.greeted)
+        except (OSError, PeerFault) as error:  # a TimeoutError is an OSError
+            self._complaints[address] = "it does not answer" if isinstance(error, TimeoutError) else str(error)
+            self._drop(link)
+            return None
+        except asyncio.CancelledError:
+            self._drop(link)
+            raise
+
+    def _drop(self, link: Link) -> None:
+        """Nobody has used it, and nobody will."""
+        link.close("another replica was chosen")
+        self._links.pop(link, None)
+
+
+_SWEEP_SECONDS = 0.05
+_BACKOFF_SECONDS = 0.01
+_AVOID_SECONDS = 3.0
+_GRACE_SECONDS = 0.005
+
+
+def _address(address: str | Address) -> Address:
+    return parse_address(address) if isinstance(address, str) else address

@@ -1,0 +1,190 @@
+"""One connection of a native client to one replica: greeting, commands out, answers in. Decides nothing."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from pydsm.core.faults import PeerFault
+from pydsm.machines.base import Result
+from pydsm.runtime.batching import Answer
+from pydsm.runtime.client_protocol import (
+    CLIENT_PREAMBLE,
+    Answers,
+    ClientHello,
+    Farewell,
+    Request,
+    Welcome,
+    decode_from_replica,
+    encode_message,
+)
+from pydsm.transport.address import Address
+from pydsm.transport.frames import FrameReader
+
+_ANSWER_FRAME_BYTES_MAX = 128 << 20
+_REQUEST_BYTES_WANTED = 1 << 20
+
+
+class Sent(Protocol):
+    """A command that may be sent."""
+
+    command: bytes
+
+
+class Owner(Protocol):
+    """Whom a link tells what happens to what it was given."""
+
+    def answered(self, calls: Sequence[Sent], answers: Sequence[Answer | Result]) -> None:
+        """Answers came."""
+        ...
+
+    def lost(self, link: "Link", sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
+        """The connection is gone; `sent` has what may have reached the replica, `unsent` what surely has not."""
+        ...
+
+
+@dataclass(slots=True)
+class Greeted:
+    """What the replica said of itself, and how long that took."""
+
+    welcome: Welcome
+    round_trip_seconds: float
+
+
+class Link(asyncio.Protocol):
+    """See the module. Give it to `create_connection`, await `greeted`, then `send`."""
+
+    def __init__(self, owner: Owner, address: Address, group: str) -> None:
+        self.address = address
+        self.greeted: asyncio.Future[Greeted] = asyncio.get_running_loop().create_future()
+        self.last_answer_at = self.busy_since = 0.0
+        self.retired = False
+        """Takes no more commands; closed when the last answer has come."""
+        self._owner = owner
+        self._group = group
+        self._loop = asyncio.get_running_loop()
+        self._reader = FrameReader(CLIENT_PREAMBLE)
+        self._transport: asyncio.Transport | None = None
+        self._asked_at = 0.0
+        self._next = 0
+        self._pending: dict[int, Sent] = {}
+        self._unsent: list[Sent] = []
+        self._write_paused = False
+        self._reason = "the replica closed the connection"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether commands can be sent."""
+        return self._transport is not None and not self._transport.is_closing() and not self.retired
+
+    @property
+    def open_calls(self) -> int:
+        """Commands without an answer."""
+        return len(self._pending) + len(self._unsent)
+
+    def send(self, call: Sent) -> None:
+        """Leaves at the end of this turn of the loop, in one frame with all others of the turn."""
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+            if not self._pending:
+                self.busy_since = self._loop.time()
+        self._unsent.append(call)
+
+    def retire(self) -> None:
+        """Take nothing more; close when everything is answered."""
+        self.retired = True
+        self._close_when_done()
+
+    def close(self, reason: str) -> None:
+        """Close at once. The owner hears of what was open."""
+        self._reason = reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet."""
+        self._transport = cast(asyncio.Transport, transport)
+        with contextlib.suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._asked_at = self._loop.time()
+        self._transport.write(CLIENT_PREAMBLE + encode_message(ClientHello(self._group)))
+
+    def data_received(self, data: bytes) -> None:
+        """Settle what is answered."""
+        try:
+            self._reader.feed(data)
+            for payload in self._reader.payloads():
+                self._take(payload)
+        except PeerFault as fault:
+            self.close(str(fault))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the owner what was open."""
+        self._transport = None
+        if error is not None:
+            self._reason = str(error) or type(error).__name__
+        if not self.greeted.done():
+            self.greeted.set_exception(PeerFault(self._reason))
+            self.greeted.exception()  # whoever waits for it is told; nobody else must be
+        sent, unsent = list(self._pending.values()), self._unsent
+        self._pending, self._unsent = {}, []
+        self._owner.lost(self, sent, unsent, self._reason)
+
+    def pause_writing(self) -> None:
+        """The replica does not read: what is not written yet is surely not sent."""
+        self._write_paused = True
+
+    def resume_writing(self) -> None:
+        """The replica reads again."""
+        self._write_paused = False
+        self._flush()
+
+    # Inside
+
+    def _take(self, payload: bytes) -> None:
+        message = decode_from_replica(payload)
+        match message:
+            case Answers() if self.greeted.done():
+                self._settle(message)
+            case Welcome() if not self.greeted.done():
+                self._reader.allow_messages(_ANSWER_FRAME_BYTES_MAX)
+                self.greeted.set_result(Greeted(message, self._loop.time() - self._asked_at))
+            case Farewell():
+                self._reason = message.reason
+            case _:
+                raise PeerFault("the replica does not keep to the protocol")
+
+    def _settle(self, message: Answers) -> None:
+        self.last_answer_at = self._loop.time()
+        try:
+            calls = [self._pending.pop(number) for number in message.numbers]
+        except KeyError as error:
+            raise PeerFault(f"the replica answers number {error}, which is not open") from error
+        self._owner.answered(calls, message.answers)
+        self._close_when_done()
+
+    def _flush(self) -> None:
+        while self._unsent and self._transport is not None and not self._write_paused:
+            calls = self._unsent[: self._fitting()]
+            del self._unsent[: len(calls)]
+            self._pending.update(enumerate(calls, start=self._next))
+            request = Request(self._next, [call.command for call in calls])
+            self._next += len(calls)
+            self._transport.write(encode_message(request))
+
+    def _fitting(self) -> int:
+        """How many of the unsent make one frame of about the wanted size."""
+        size = 0
+        for place, call in enumerate(self._unsent):
+            size += len(call.command)
+            if size > _REQUEST_BYTES_WANTED:
+                return max(1, place)
+        return len(self._unsent)
+
+    def _close_when_done(self) -> None:
+        if self.retired and not self.open_calls and self._transport is not None:
+            self._transport.close()

@@ -1,0 +1,141 @@
+"""The wire format between native clients and replicas, without any I/O: greeting, requests, answers.
+
+A connection begins with `CLIENT_PREAMBLE` and a greeting in a frame, from each side. Then the client sends frames of
+`Request`, many commands in each, and the replica frames of `Answers`, in whatever order answers become known. Frames
+are those of `transport.frames`. Whatever arrives is a right message or a PeerFault.
+
+Results come back as they were: bytes, str, int, float, None, lists and dicts of these. What only Redis's protocol tells
+apart is a plain list or None here. The two bytes of version leave room for sessions and request ids.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from pydsm.core.codec import DOES_NOT_PARSE
+from pydsm.core.faults import PeerFault
+from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import NoList
+from pydsm.runtime.batching import Aborted, Answer, Overloaded
+from pydsm.transport.frames import encode_frame
+
+CLIENT_PROTOCOL_VERSION = 1
+
+CLIENT_PREAMBLE = b"PyDSMc\0" + CLIENT_PROTOCOL_VERSION.to_bytes(2, "big")
+"""The first bytes on a client's connection, in both directions."""
+
+_FAILED, _ABORTED, _OVERLOADED = 1, 2, 3
+_EXTENSIONS: dict[int, Callable[[str], object]] = {_FAILED: CommandFailed, _ABORTED: Aborted, _OVERLOADED: Overloaded}
+
+Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+
+
+class ClientHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The client greets. `group` is the one that it means; empty for any."""
+
+    group: str
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """The replica greets. `ready` says whether it can serve at this moment, `names` has every member's name."""
+
+    group: str
+    name: str
+    replica: int
+    names: tuple[str, ...]
+    ready: bool
+
+
+class Farewell(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """The last thing said by a replica that closes a connection: why."""
+
+    reason: str
+
+
+class Request(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """Commands, numbered from `first` on. A client numbers its commands on one connection without gaps."""
+
+    first: Count
+    commands: list[bytes]
+
+
+class Answers(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """What became of some commands: their numbers, and as many answers."""
+
+    numbers: list[Count]
+    answers: list[Any]
+
+
+FromClient = ClientHello | Request
+FromReplica = Welcome | Farewell | Answers
+
+
+def _extended(value: object) -> object:
+    match value:
+        case CommandFailed():
+            return msgspec.msgpack.Ext(_FAILED, value.message.encode())
+        case NoList():
+            return None
+        case _:
+            text = f"the command was executed, but its result, a {type(value).__name__}, has no form in this protocol"
+            return msgspec.msgpack.Ext(_FAILED, text.encode())
+
+
+def _refusal(answer: Aborted | Overloaded) -> msgspec.msgpack.Ext:
+    """Said explicitly: a dataclass would become a map by itself."""
+    return msgspec.msgpack.Ext(_ABORTED if isinstance(answer, Aborted) else _OVERLOADED, answer.reason.encode())
+
+
+def _from_extension(code: int, data: memoryview) -> object:
+    make = _EXTENSIONS.get(code)
+    if make is None:
+        raise ValueError(f"there is no extension {code}")
+    return make(bytes(data).decode(errors="replace"))
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_extended)
+_from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
+_from_replica: msgspec.msgpack.Decoder[FromReplica] = msgspec.msgpack.Decoder(FromReplica, ext_hook=_from_extension)
+
+
+def encode_message(message: FromClient | FromReplica) -> bytes:
+    """A message in its frame. Raises OverflowError for a number in a result that has more than 64 bits."""
+    return encode_frame(_encoder.encode(message))
+
+
+def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_bytes_max: int) -> bytes:
+    """Answers in their frame; one that cannot be sent is told as a failure after the execution."""
+    told = [_refusal(answer) if isinstance(answer, Aborted | Overloaded) else answer for answer in answers]
+    try:
+        frame = encode_message(Answers(list(numbers), told))
+    except (OverflowError, RecursionError, UnicodeEncodeError):
+        frame = b""
+    if 0 < len(frame) <= answer_bytes_max:
+        return frame
+    if len(answers) == 1:
+        text = f"the command was executed, but its result cannot be sent: it is over {answer_bytes_max} bytes, or odd"
+        return encode_message(Answers(list(numbers), [CommandFailed(text)]))
+    half = len(answers) // 2
+    return encode_answers(numbers[:half], answers[:half], answer_bytes_max) + encode_answers(
+        numbers[half:], answers[half:], answer_bytes_max
+    )
+
+
+def decode_from_client(payload: bytes) -> FromClient:
+    """Raises PeerFault for what no client sends."""
+    try:
+        return _from_client.decode(payload)
+    except DOES_NOT_PARSE as error:
+        raise PeerFault(f"a message of a client does not parse: {error}") from error
+
+
+def decode_from_replica(payload: bytes) -> FromReplica:
+    """Raises PeerFault for what no replica sends."""
+    try:
+        message = _from_replica.decode(payload)
+    except (*DOES_NOT_PARSE, ValueError) as error:
+        raise PeerFault(f"a message of a replica does not parse: {error}") from error
+    if isinstance(message, Answers) and len(message.numbers) != len(message.answers):
+        raise PeerFault("a replica sends more answers than numbers, or fewer")
+    return message

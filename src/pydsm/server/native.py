@@ -1,0 +1,299 @@
+"""The port for native clients: commands in, answers out in any order, and neither without bound.
+
+Decides who may connect and how much one client may have under way. Guards that each command gets one answer, and that a
+client which asks faster than it is answered, or does not read, is not read from until that changes. The wire format is
+`runtime/client_protocol`'s business, agreement that of `submit`.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.runtime.batching import Answer, Submit
+from pydsm.runtime.client_protocol import (
+    CLIENT_PREAMBLE,
+    ClientHello,
+    Farewell,
+    Request,
+    Welcome,
+    decode_from_client,
+    encode_answers,
+    encode_message,
+)
+from pydsm.storage.identity import Identity
+from pydsm.transport.address import Address
+from pydsm.transport.frames import FrameReader
+
+log = logging.getLogger("pydsm.native")
+
+_STOP_SECONDS_MAX = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class NativeLimits:
+    """Every limit of the port for native clients."""
+
+    connections_max: int = 10_000
+    """Clients at a time; one more is told so and disconnected."""
+    greeting_seconds_max: float = 5.0
+    """How long a client may take to say who it is."""
+    frame_bytes_max: int = 16 << 20
+    """Bytes of one frame of commands; a longer one ends the connection."""
+    unanswered_commands_max: int = 50_000
+    """Commands of one connection without an answer; beyond these, nothing is read from it."""
+    write_buffer_bytes_max: int = 16 << 20
+    """Bytes of answers that a client has not taken; beyond these, nothing is read from it."""
+    unread_seconds_max: float = 60.0
+    """Seconds in which a client with so much unread must take something; else it is disconnected."""
+    answer_bytes_max: int = 64 << 20
+    """Bytes of one frame of answers; a single longer one is told as a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The replica behind the port. `names` has every member's name; `is_ready` whether it can serve now."""
+
+    identity: Identity
+    names: tuple[str, ...]
+    is_ready: Callable[[], bool]
+
+
+class NativeServer:
+    """Serves any state machine to native clients. All from one loop."""
+
+    def __init__(self, submit: Submit, host: Host, limits: NativeLimits | None = None) -> None:
+        self.submit = submit
+        self.host = host
+        self.limits = limits or NativeLimits()
+        self._connections: dict[NativeConnection, None] = {}
+        self._everyone_left = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens; useful after starting with port 0."""
+        assert self._server is not None, "the server is not started"
+        number: int = self._server.sockets[0].getsockname()[1]
+        return number
+
+    async def start(self, address: Address) -> None:
+        """Listen. Raises WorldFault when the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        try:
+            self._server = await loop.create_server(lambda: NativeConnection(self), address.host, address.port)
+        except OSError as error:
+            raise WorldFault(
+                f"cannot listen for clients on {address}: {error.strerror or error}; free the port or use another"
+            ) from error
+
+    async def stop(self) -> None:
+        """Listen no more, send what is answered, and disconnect everyone. Twice is no more than once."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        for connection in list(self._connections):
+            connection.close("this replica is stopping")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS_MAX):
+                await self._wait_until_alone()
+        for connection in list(self._connections):
+            connection.abort()
+        await self._wait_until_alone()
+        await server.wait_closed()
+
+    async def _wait_until_alone(self) -> None:
+        while self._connections:
+            self._everyone_left.clear()
+            await self._everyone_left.wait()
+
+    def opened(self, connection: "NativeConnection") -> str | None:
+        """None to let a client in, or why not."""
+        if self._server is None:
+            return "this replica is stopping; connect to another"
+        if len(self._connections) >= self.limits.connections_max:
+            return f"{len(self._connections)} clients are connected already; connect to another replica"
+        self._connections[connection] = None
+        return None
+
+    def closed(self, connection: "NativeConnection") -> None:
+        """The connection is gone."""
+        self._connections.pop(connection, None)
+        if not self._connections:
+            self._everyone_left.set()
+
+
+class NativeConnection(asyncio.Protocol):
+    """One client. See the module."""
+
+    def __init__(self, server: NativeServer) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._submit = server.submit
+        self._reader = FrameReader(CLIENT_PREAMBLE)
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._peer = "a client"
+        self._greeted = False
+        self._next = 0
+        self._unanswered = 0
+        self._numbers: list[int] = []
+        self._answers: list[Answer] = []
+        self._write_paused = False
+        self._read_paused = False
+        self._patience: asyncio.TimerHandle | None = None
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the greeting, or refuse."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
+        address = transport.get_extra_info("peername")
+        if isinstance(address, tuple):
+            self._peer = f"the client at {Address(str(address[0]), int(address[1]))}"
+        with contextlib.suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        reason = self._server.opened(self)
+        if reason is not None:
+            self._refuse(reason)
+        else:
+            self._patience = self._loop.call_later(self._limits.greeting_seconds_max, self._greeting_is_late)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Forget what was asked; it may still be executed."""
+        self._transport = None
+        self._stop_waiting()
+        self._server.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Submit what is complete."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            self._reader.feed(data)
+            for payload in self._reader.payloads():
+                self._take(payload)
+        except PeerFault as fault:
+            self._refuse(str(fault))
+        else:
+            self._settle_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._write_paused = True
+        self._settle_reading()
+        self._expect_progress(self._buffered_bytes)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._write_paused = False
+        self._stop_waiting()
+        self._settle_reading()
+
+    # For the server
+
+    def close(self, reason: str) -> None:
+        """Send what is answered, say why, and close."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.write(encode_message(Farewell(reason)))
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # Inside
+
+    @property
+    def _buffered_bytes(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def _take(self, payload: bytes) -> None:
+        message = decode_from_client(payload)
+        if isinstance(message, ClientHello) == self._greeted:
+            raise PeerFault("a client greets once, before its first command")
+        if isinstance(message, ClientHello):
+            self._greet(message)
+        else:
+            self._execute(message)
+
+    def _greet(self, hello: ClientHello) -> None:
+        host, transport = self._server.host, self._transport
+        if hello.group not in {"", host.identity.group}:
+            raise PeerFault(f"it means group {hello.group!r}, this is {host.identity.group!r}: check the addresses")
+        assert transport is not None, "greeted after the end"
+        self._greeted = True
+        self._stop_waiting()
+        self._reader.allow_messages(self._limits.frame_bytes_max)
+        identity = host.identity
+        welcome = Welcome(identity.group, identity.name, identity.replica, host.names, host.is_ready())
+        transport.write(CLIENT_PREAMBLE + encode_message(welcome))
+
+    def _execute(self, request: Request) -> None:
+        if request.first != self._next:
+            raise PeerFault(f"its commands go on with number {request.first}, and not with {self._next}")
+        self._next += len(request.commands)
+        self._unanswered += len(request.commands)
+        submit, answered = self._submit, self._answered
+        for number, command in enumerate(request.commands, start=request.first):
+            submit(command, partial(answered, number))
+
+    def _answered(self, number: int, answer: Answer) -> None:
+        """Take the answer; it leaves at the end of this turn of the loop, with all others that came in it."""
+        self._unanswered -= 1
+        if not self._numbers:
+            self._loop.call_soon(self._flush)
+        self._numbers.append(number)
+        self._answers.append(answer)
+
+    def _flush(self) -> None:
+        numbers, answers = self._numbers, self._answers
+        self._numbers, self._answers = [], []
+        if numbers and self._transport is not None:
+            self._transport.write(encode_answers(numbers, answers, self._limits.answer_bytes_max))
+            self._settle_reading()
+
+    def _settle_reading(self) -> None:
+        full = self._write_paused or self._unanswered >= self._limits.unanswered_commands_max
+        if full != self._read_paused and self._transport is not None and not self._transport.is_closing():
+            self._read_paused = full
+            if full:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _refuse(self, reason: str) -> None:
+        log.warning("refused %s: %s", self._peer, reason)
+        if self._transport is not None:
+            preamble = b"" if self._greeted else CLIENT_PREAMBLE
+            self._transport.write(preamble + encode_message(Farewell(reason)))
+            self._transport.close()
+
+    def _greeting_is_late(self) -> None:
+        self._refuse(f"it did not say who it is within {self._limits.greeting_seconds_max:g} s")
+
+    def _expect_progress(self, buffered_bytes: int) -> None:
+        seconds = self._limits.unread_seconds_max
+        self._patience = self._loop.call_later(seconds, self._judge_progress, buffered_bytes)
+
+    def _judge_progress(self, buffered_bytes: int) -> None:
+        left = self._buffered_bytes
+        if left < buffered_bytes:
+            self._expect_progress(left)
+        else:
+            log.warning("%s took none of %d bytes of answers in time; disconnected", self._peer, left)
+            self.abort()
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None

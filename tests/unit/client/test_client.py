@@ -1,0 +1,352 @@
+"""The native client: results, outcomes that are never guessed, and which replica it uses."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from pydsm.client import (
+    Aborted,
+    BlockingClient,
+    Client,
+    ClientClosed,
+    ClientLimits,
+    NoReplica,
+    Outcome,
+    Overloaded,
+    Unknown,
+)
+from pydsm.core.faults import CallerFault
+from pydsm.core.ids import ReplicaId
+from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import encode
+from pydsm.runtime import batching
+from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, Answers, Welcome, encode_message
+from pydsm.server.native import Host, NativeServer
+from pydsm.storage.identity import Identity
+from pydsm.transport.address import Address
+from tests.unit.server.local import LocalAgreement
+from tests.waiting import eventually
+
+QUICK = ClientLimits(timeout_seconds=5, look_around_seconds=0.05, silence_seconds_max=0.2)
+NOBODY = Address("127.0.0.1", 1)
+
+
+class Replica:
+    """A port for native clients in front of a machine of its own."""
+
+    def __init__(self, number: int) -> None:
+        self.agreement = LocalAgreement()
+        self.ready = True
+        identity = Identity("shop", f"r{number + 1}", ReplicaId(number), 3)
+        self.server = NativeServer(self.agreement, Host(identity, ("r1", "r2", "r3"), lambda: self.ready))
+        self._address: Address | None = None
+
+    @property
+    def address(self) -> Address:
+        if self._address is None:
+            self._address = Address("127.0.0.1", self.server.port)
+        return self._address
+
+    async def start(self) -> None:
+        """Also again, at the same address."""
+        await self.server.start(self._address or Address("127.0.0.1", 0))
+        assert self.address
+
+    async def die(self) -> None:
+        """Without a word, with everything unanswered."""
+        for connection in list(self.server._connections):
+            connection.abort()
+        await self.server.stop()
+
+
+@asynccontextmanager
+async def replicas(count: int) -> AsyncIterator[list[Replica]]:
+    made = [Replica(number) for number in range(count)]
+    async with AsyncExitStack() as stack:
+        for replica in made:
+            await replica.start()
+            stack.push_async_callback(replica.server.stop)
+        yield made
+
+
+def command(line: str) -> bytes:
+    return encode([word.encode() for word in line.split()])
+
+
+async def test_a_command_gives_its_result_and_a_failure_is_raised() -> None:
+    async with replicas(1) as (one,), Client([str(one.address)]) as client:
+        assert await client.execute(command("SET a 1")) == "OK"
+        assert await client.execute(command("INCR a")) == 2
+        with pytest.raises(CommandFailed, match="WRONGTYPE"):
+            await client.execute(command("LPUSH a x"))
+
+
+async def test_many_commands_give_each_its_own_outcome_in_order() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        outcomes = await client.execute_many([command("SET a 1"), command("LPUSH a x"), command("GET a"), b"\xff"])
+        assert outcomes[0] == "OK"
+        assert isinstance(outcomes[1], CommandFailed)
+        assert outcomes[2] == b"1"
+        assert isinstance(outcomes[3], CommandFailed)
+        assert await client.execute_many([]) == []
+
+
+async def test_commands_of_one_turn_travel_together_and_many_are_under_way() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        one.agreement.holding = True
+        asked = [asyncio.ensure_future(client.execute(command("INCR a"))) for _ in range(100)]
+        await eventually(lambda: len(one.agreement.waiting) == 100, "all commands arrive")
+        assert client.in_flight == 100
+        one.agreement.release()
+        assert sorted(await asyncio.gather(*asked), key=str) == sorted(range(1, 101), key=str)
+
+
+# Outcomes
+
+
+async def test_a_lost_connection_makes_the_outcome_unknown_and_the_next_command_goes_elsewhere() -> None:
+    async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
+        one.agreement.holding = True
+        asked = asyncio.ensure_future(client.execute(command("INCR a")))
+        await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
+        await one.die()
+        with pytest.raises(Unknown, match="was lost before the answer came"):
+            await asked
+        assert await client.execute(command("INCR a")) == 1
+        assert client.at == other.address
+
+
+async def test_a_repeatable_command_is_sent_again_elsewhere() -> None:
+    async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
+        one.agreement.holding = True
+        asked = asyncio.ensure_future(client.execute(command("GET a"), repeatable=True))
+        await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
+        await one.die()
+        assert await asked is None
+
+
+async def test_time_that_is_up_makes_the_outcome_of_a_sent_command_unknown() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        one.agreement.holding = True
+        with pytest.raises(Unknown, match="no answer came in time"):
+            await client.execute(command("INCR a"), timeout_seconds=0.1)
+        one.agreement.holding = False
+        one.agreement.release()  # the late answer disturbs nobody
+        assert await client.execute(command("INCR a")) == 2
+
+
+async def test_a_replica_that_falls_silent_is_left_and_what_it_answers_later_still_counts() -> None:
+    async with (
+        replicas(2) as (one, other),
+        Client([one.address, other.address], prefer=one.address, limits=QUICK) as client,
+    ):
+        one.agreement.holding = True
+        asked = asyncio.ensure_future(client.execute(command("INCR a")))
+        await eventually(lambda: client.at == other.address, "the client moves")
+        assert await client.execute(command("INCR b")) == 1
+        one.agreement.release()
+        assert await asked == 1
+
+
+async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        one.agreement.refusal = batching.Aborted("a nop")
+        asked = asyncio.ensure_future(client.execute(command("INCR a")))
+        with pytest.raises(Aborted, match="a nop"):
+            await client.execute(command("INCR b"), timeout_seconds=0.1)
+        one.agreement.refusal = None
+        assert await asked == 1
+
+
+async def test_an_overloaded_replica_is_left_for_another() -> None:
+    async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
+        one.agreement.refusal = batching.Overloaded("full")
+        assert await client.execute(command("INCR a")) == 1
+        assert client.at == other.address
+        other.agreement.refusal = batching.Overloaded("full too")
+        with pytest.raises(Overloaded, match="full"):
+            await client.execute(command("INCR a"), timeout_seconds=0.2)
+
+
+async def test_closing_tells_everyone_who_waits() -> None:
+    async with replicas(1) as (one,):
+        client = Client([one.address], limits=ClientLimits(in_flight_commands_max=1))
+        async with client:
+            one.agreement.holding = True
+            asked = [asyncio.ensure_future(client.execute(command("INCR a"))) for _ in range(3)]
+            await eventually(lambda: len(one.agreement.waiting) == 1, "the first command arrives")
+        for result in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(result, ClientClosed)
+        with pytest.raises(ClientClosed):
+            await client.execute(command("INCR a"))
+        await client.close()
+
+
+async def test_a_cancelled_command_leaves_the_others_alone() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        one.agreement.holding = True
+        first, second = (asyncio.ensure_future(client.execute(command("INCR a"))) for _ in range(2))
+        await eventually(lambda: len(one.agreement.waiting) == 2, "both arrive")
+        first.cancel()
+        one.agreement.release()
+        assert await second in {1, 2}
+        assert client.in_flight == 0
+
+
+# Limits
+
+
+async def test_further_commands_wait_while_too_many_are_under_way() -> None:
+    limits = ClientLimits(in_flight_commands_max=5)
+    async with replicas(1) as (one,), Client([one.address], limits=limits) as client:
+        one.agreement.holding = True
+        asked = [asyncio.ensure_future(client.execute(command("INCR a"))) for _ in range(12)]
+        await eventually(lambda: len(one.agreement.waiting) == 5, "the first commands arrive")
+        asked[7].cancel()
+        one.agreement.holding = False
+        one.agreement.release()
+        results = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(result for result in results if isinstance(result, int)) == list(range(1, 12))
+        assert await client.execute_many([command("INCR a")] * 20) == list(range(12, 32))
+
+
+@pytest.mark.parametrize("name", ["timeout_seconds", "in_flight_commands_max", "silence_seconds_max"])
+def test_a_limit_that_cannot_work_is_the_callers_fault(name: str) -> None:
+    with pytest.raises(CallerFault, match=f"{name} must be above 0"):
+        ClientLimits(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("addresses", "prefer", "text"),
+    [([], None, "at least one"), (["nowhere"], None, "HOST:PORT"), (["h:1"], "h:2", "not among the addresses")],
+)
+def test_wrong_addresses_are_the_callers_fault(addresses: list[str], prefer: str | None, text: str) -> None:
+    with pytest.raises(CallerFault, match=text):
+        Client(addresses, prefer=prefer)
+
+
+# Which replica
+
+
+async def test_when_no_replica_answers_every_address_is_named_with_its_reason() -> None:
+    limits = ClientLimits(timeout_seconds=0.2)
+    async with replicas(1) as (one,):
+        with pytest.raises(NoReplica, match=r"127\.0\.0\.1:1: .*[Cc]onnect"):
+            await Client([NOBODY], limits=limits).__aenter__()
+        with pytest.raises(NoReplica, match="it means group 'other', this is 'shop'"):
+            await Client([one.address], group="other", limits=limits).__aenter__()
+
+
+async def test_a_command_that_was_never_sent_is_told_as_such() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        await one.die()
+        await eventually(lambda: client.at is None, "the client notices")
+        with pytest.raises(NoReplica, match="nothing was sent"):
+            await client.execute(command("INCR a"), timeout_seconds=0.1)
+        asked = asyncio.ensure_future(client.execute(command("INCR a")))
+        await one.start()
+        assert await asked == 1  # it waited for the replica to come back
+
+
+async def test_a_replica_that_is_not_ready_is_only_used_when_no_other_is() -> None:
+    async with replicas(2) as (one, other):
+        one.ready = False
+        async with Client([one.address, other.address], prefer=one.address) as client:
+            assert client.at == other.address
+        async with Client([one.address]) as client:
+            assert client.at == one.address
+
+
+async def test_the_preferred_replica_is_used_again_when_it_is_back() -> None:
+    limits = ClientLimits(look_around_seconds=0.02)
+    async with (
+        replicas(2) as (one, other),
+        Client([one.address, other.address], prefer=one.address, limits=limits) as client,
+    ):
+        await one.die()
+        await eventually(lambda: client.at == other.address, "the client flees")
+        await one.start()
+        await eventually(lambda: client.at == one.address, "the client returns")
+        assert await client.execute(command("INCR a")) == 1
+
+
+async def slow(seconds: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Greets late, as from far away."""
+    await reader.readexactly(1)
+    await asyncio.sleep(seconds)
+    writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True)))
+    await reader.read()
+    writer.close()
+
+
+async def test_the_nearest_replica_is_chosen() -> None:
+    far = await asyncio.start_server(lambda reader, writer: slow(0.02, reader, writer), "127.0.0.1", 0)
+    far_address = Address("127.0.0.1", far.sockets[0].getsockname()[1])
+    async with far, replicas(1) as (near,):
+        for addresses in ([far_address, near.address], [near.address, far_address]):
+            async with Client(addresses) as client:
+                assert client.at == near.address
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", encode_message(Answers([7], [b"x"])), b"\xff" * 99]
+)
+async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True)))
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(command("INCR a"))
+            writer.write(garbage)
+            await reader.read()
+        writer.close()
+
+    mad = await asyncio.start_server(babble, "127.0.0.1", 0)
+    mad_address = Address("127.0.0.1", mad.sockets[0].getsockname()[1])
+    async with mad, replicas(1) as (sane,), Client([mad_address, sane.address], prefer=mad_address) as client:
+        assert client.at == mad_address
+        with pytest.raises(Unknown):
+            await client.execute(command("INCR a"))
+        assert await client.execute(command("INCR a")) == 1
+
+
+# Without a loop
+
+
+async def test_the_blocking_client_serves_many_threads() -> None:
+    async with replicas(1) as (one,):
+        outcomes: list[Outcome] = []
+
+        def work() -> None:
+            with BlockingClient([one.address]) as client:
+
+                def count() -> None:
+                    outcomes.extend(client.execute(command("INCR a")) for _ in range(50))
+
+                threads = [threading.Thread(target=count) for _ in range(4)]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                outcomes.extend(client.execute_many([command("GET a")]))
+                with pytest.raises(CommandFailed):
+                    client.execute(command("LPUSH a x"))
+            with pytest.raises(ClientClosed):
+                client.execute(command("GET a"))
+            client.close()
+
+        await asyncio.to_thread(work)
+        assert sorted(outcomes[:-1], key=str) == sorted(range(1, 201), key=str)
+        assert outcomes[-1] == b"200"
+
+
+async def test_a_blocking_client_that_reaches_nobody_says_so_and_leaves_no_thread() -> None:
+    def work() -> None:
+        with pytest.raises(NoReplica), BlockingClient([NOBODY], limits=ClientLimits(timeout_seconds=0.1)):
+            pass
+
+    await asyncio.to_thread(work)
+    assert not [thread for thread in threading.enumerate() if thread.name == "pydsm-client"]

@@ -1,0 +1,128 @@
+"""The native clients' wire format: what is sent comes back, and garbage is a PeerFault or a right message."""
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydsm.core.faults import PeerFault
+from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import NO_LIST, Members
+from pydsm.runtime.batching import Aborted, Answer, Overloaded
+from pydsm.runtime.client_protocol import (
+    CLIENT_PREAMBLE,
+    Answers,
+    ClientHello,
+    Farewell,
+    Request,
+    Welcome,
+    decode_from_client,
+    decode_from_replica,
+    encode_answers,
+    encode_message,
+)
+from pydsm.transport.frames import PREAMBLE, FrameReader
+
+plain = st.recursive(
+    st.none() | st.binary() | st.text() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.binary(), inner, max_size=3),
+    max_leaves=8,
+)
+failures = st.builds(CommandFailed, st.text()) | st.builds(Aborted, st.text()) | st.builds(Overloaded, st.text())
+
+
+def payloads(frames: bytes) -> list[bytes]:
+    """What a reader on the other side finds."""
+    reader = FrameReader(CLIENT_PREAMBLE)
+    reader.feed(CLIENT_PREAMBLE)
+    reader.allow_messages()
+    reader.feed(frames)
+    return list(reader.payloads())
+
+
+def answers_in(frames: bytes) -> list[tuple[int, object]]:
+    """Numbers and answers, of all frames."""
+    found: list[tuple[int, object]] = []
+    for payload in payloads(frames):
+        message = decode_from_replica(payload)
+        assert isinstance(message, Answers)
+        found += zip(message.numbers, message.answers, strict=True)
+    return found
+
+
+@given(st.lists(st.binary(), max_size=5), st.integers(0, 2**40))
+def test_commands_arrive_as_they_were(commands: list[bytes], first: int) -> None:
+    (payload,) = payloads(encode_message(Request(first, commands)))
+    assert decode_from_client(payload) == Request(first, commands)
+
+
+@given(st.lists(plain | failures | st.lists(st.builds(CommandFailed, st.text()), max_size=2), max_size=5))
+def test_results_come_back_as_they_were(answers: list[Any]) -> None:
+    assert answers_in(encode_answers(range(len(answers)), answers, 1 << 20)) == list(enumerate(answers))
+
+
+@pytest.mark.parametrize("greeting", [ClientHello("g"), Welcome("g", "r1", 0, ("r1", "r2"), True), Farewell("why")])
+def test_greetings_arrive_as_they_were(greeting: ClientHello | Welcome | Farewell) -> None:
+    (payload,) = payloads(encode_message(greeting))
+    decode = decode_from_client if isinstance(greeting, ClientHello) else decode_from_replica
+    assert decode(payload) == greeting
+
+
+def test_a_status_and_a_string_stay_apart_and_what_only_redis_tells_apart_becomes_plain() -> None:
+    given: list[Answer] = ["OK", b"OK", Members([b"a"]), NO_LIST, (1, 2), math.inf]
+    assert answers_in(encode_answers(range(6), given, 1 << 20)) == list(
+        enumerate(["OK", b"OK", [b"a"], None, [1, 2], math.inf])
+    )
+
+
+@pytest.mark.parametrize("odd", [object(), 2**70, {1, 2}.__iter__(), "\ud800"])
+def test_a_result_that_has_no_form_is_told_as_one_and_the_others_arrive(odd: object) -> None:
+    found = answers_in(encode_answers(range(3), [b"x", odd, b"y"], 1 << 20))
+    assert [number for number, _ in found] == [0, 1, 2]
+    assert (found[0][1], found[2][1]) == (b"x", b"y")
+    assert isinstance(found[1][1], CommandFailed)
+    assert "the command was executed" in found[1][1].message
+
+
+def test_answers_that_are_too_long_together_come_in_several_frames_and_one_too_long_alone_as_a_failure() -> None:
+    frames = encode_answers(range(4), [b"x" * 600, b"y" * 600, b"z" * 2000, b"w"], 1000)
+    assert all(len(payload) < 1000 for payload in payloads(frames))
+    found = answers_in(frames)
+    assert [answer for _, answer in found if isinstance(answer, bytes)] == [b"x" * 600, b"y" * 600, b"w"]
+    assert isinstance(found[2][1], CommandFailed)
+
+
+@given(st.binary())
+def test_garbage_is_a_fault_of_the_peer_or_a_right_message(garbage: bytes) -> None:
+    for decode in (decode_from_client, decode_from_replica):
+        try:
+            decode(garbage)
+        except PeerFault:
+            continue
+
+
+@given(st.data())
+def test_a_cut_or_bent_message_is_a_fault_of_the_peer_or_a_right_message(data: st.DataObject) -> None:
+    (payload,) = payloads(encode_answers([1, 2], [b"abc", CommandFailed("no")], 1 << 20))
+    place = data.draw(st.integers(0, len(payload) - 1))
+    bent = payload[:place] + bytes([payload[place] ^ data.draw(st.integers(1, 255))]) + payload[place + 1 :]
+    for broken in (payload[:place], bent):
+        try:
+            decode_from_replica(broken)
+        except PeerFault:
+            continue
+
+
+def test_more_answers_than_numbers_are_refused() -> None:
+    (payload,) = payloads(encode_message(Answers([1], [b"a", b"b"])))
+    with pytest.raises(PeerFault, match="more answers than numbers"):
+        decode_from_replica(payload)
+
+
+def test_a_replica_that_dials_a_client_port_is_told_apart() -> None:
+    reader = FrameReader(CLIENT_PREAMBLE)
+    reader.feed(PREAMBLE)
+    with pytest.raises(PeerFault):
+        list(reader.payloads())
