@@ -189,9 +189,7 @@ def _what_else(beginning: bytes, preamble: bytes) -> str:
     version = len(preamble) - _VERSION_BYTES
     if beginning.startswith(preamble[:version]):
         theirs, ours = (int.from_bytes(one[version:], "big") for one in (beginning, preamble))
-        return (
-            f"it speaks version {theirs} of the protocol, we speak {ours}: run the same release of PyDSM everywhere"
-        )
+        return f"it speaks version {theirs} of the protocol, we speak {ours}: run the same release of PyDSM everywhere"
     if beginning.startswith(_TLS_RECORDS):
         return "it speaks TLS and we do not: give --tls-cert, --tls-key and --tls-ca to all replicas or to none"
     return "it does not speak this protocol"

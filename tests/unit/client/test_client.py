@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -274,22 +274,42 @@ async def test_the_preferred_replica_is_used_again_when_it_is_back() -> None:
         assert await client.execute(command("INCR a")) == 1
 
 
-async def slow(seconds: float, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Greets late, as from far away."""
-    await reader.readexactly(1)
-    await asyncio.sleep(seconds)
-    writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True)))
-    await reader.read()
-    writer.close()
+@asynccontextmanager
+async def scripted(
+    play: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[Address]:
+    """A replica that does what the script says; waits until it is played to the end with everyone."""
+    playing: set[asyncio.Task[None]] = set()
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        playing.add(task)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await play(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    async with server:
+        yield Address("127.0.0.1", server.sockets[0].getsockname()[1])
+        await asyncio.gather(*playing)
 
 
 async def test_the_nearest_replica_is_chosen() -> None:
-    far = await asyncio.start_server(lambda reader, writer: slow(0.02, reader, writer), "127.0.0.1", 0)
-    far_address = Address("127.0.0.1", far.sockets[0].getsockname()[1])
-    async with far, replicas(1) as (near,):
-        for addresses in ([far_address, near.address], [near.address, far_address]):
+    greeting = asyncio.Event()
+
+    async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greeting.wait()
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True)))
+        await reader.read()
+
+    async with scripted(greet_late) as far, replicas(1) as (near,):
+        for addresses in ([far, near.address], [near.address, far]):
             async with Client(addresses) as client:
                 assert client.at == near.address
+        greeting.set()
 
 
 @pytest.mark.parametrize(
@@ -298,16 +318,16 @@ async def test_the_nearest_replica_is_chosen() -> None:
 async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True)))
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            await reader.readuntil(command("INCR a"))
-            writer.write(garbage)
-            await reader.read()
-        writer.close()
+        await reader.readuntil(command("INCR a"))
+        writer.write(garbage)
+        await reader.read()
 
-    mad = await asyncio.start_server(babble, "127.0.0.1", 0)
-    mad_address = Address("127.0.0.1", mad.sockets[0].getsockname()[1])
-    async with mad, replicas(1) as (sane,), Client([mad_address, sane.address], prefer=mad_address) as client:
-        assert client.at == mad_address
+    async with (
+        scripted(babble) as mad,
+        replicas(1) as (sane,),
+        Client([mad, sane.address], prefer=mad) as client,
+    ):
+        assert client.at == mad
         with pytest.raises(Unknown):
             await client.execute(command("INCR a"))
         assert await client.execute(command("INCR a")) == 1
