@@ -20,7 +20,7 @@ class Load:
         shape = LoadShape(pipeline=8, conflict=0.05)
         homes = len(group.members)
         self._clients = [
-            LoadClient(number, group.redis, number % homes, shape, self.ledger) for number in range(clients)
+            LoadClient(number, group.clients, number % homes, shape, self.ledger) for number in range(clients)
         ]
         self._running = [asyncio.create_task(client.run()) for client in self._clients]
 
@@ -37,11 +37,6 @@ class Load:
 
         await eventually(enough, f"{count} more requests are answered", seconds)
 
-    def go_home(self) -> None:
-        """Clients that fled return to their first replica."""
-        for client in self._clients:
-            client.go_home()
-
     async def stop(self) -> None:
         """Let everything be answered."""
         for client in self._clients:
@@ -56,7 +51,7 @@ class Load:
         await self.stop()
         for replica in range(len(self._group.members)):
             read_at = dict.fromkeys(range(len(self._clients)), replica)
-            assert await verify(self.ledger, self._group.redis, read_at) > 0
+            assert await verify(self.ledger, self._group.clients, read_at) > 0
         assert (self.ledger.lost, self.ledger.wrong) == (0, 0)
 
 

@@ -52,6 +52,14 @@ async def test_demo_prints_plain_lines_and_a_histogram_where_there_is_no_termina
     assert "\x1b" not in output
 
 
+async def test_demo_draws_a_picture_where_that_is_wanted(tmp_path: Path) -> None:
+    picture = tmp_path / "run.png"
+    status, output = await run_demo("--seconds", "1", "--storage", "memory", "--png", str(picture))
+    assert status == 0
+    assert output.endswith(f"picture: {picture}\n")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 async def started_demo(directory: Path) -> tuple[asyncio.subprocess.Process, list[int]]:
     """A demo under load that would go on for a minute, and the ids of its replicas' processes."""
     environment = {**os.environ, "TMPDIR": str(directory)}

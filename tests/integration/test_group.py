@@ -80,7 +80,6 @@ async def test_replica_killed_under_load_comes_back_with_its_data_and_the_group_
         await group.kill(2)
         await clients.more_answers(1000, through=(0, 1))
         await group.start(2)
-        clients.go_home()
         await clients.more_answers(300, through=(2,))
         await clients.check()
 
@@ -111,6 +110,7 @@ async def test_garbage_at_any_port_does_no_harm(tmp_path: Path) -> None:
         for data in garbage:
             await asyncio.gather(*(send_garbage(member.listen, data) for member in group.members))
             await asyncio.gather(*(send_garbage(member.redis, data) for member in group.members))
+            await asyncio.gather(*(send_garbage(member.clients, data) for member in group.members))
         await clients.more_answers(500)
         assert "does not speak this protocol" in group.members[0].log.read_text()
         await clients.check()

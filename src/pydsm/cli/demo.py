@@ -10,14 +10,17 @@ from typing import Annotated
 
 import typer
 
+from pydsm.cli.demo_plot import can_plot, plot
 from pydsm.cli.demo_view import Moment, ReplicaMoment, Report, View, make_view, show_report
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.loop import run
 from pydsm.cli.serve import Storage
+from pydsm.client import NotDone
 from pydsm.client.latency import Latencies
 from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
 from pydsm.client.resp import encode_command
 from pydsm.core.faults import CallerFault, PeerFault, WorldFault
+from pydsm.storage.sync_cost import sync_seconds
 
 _MOMENT_SECONDS = 1.0
 _ANSWERS_SECONDS_MAX = 15.0
@@ -37,6 +40,7 @@ class Plan:
     storage: Storage
     thrifty: bool
     json: bool
+    png: Path | None
 
 
 def demo(
@@ -49,6 +53,7 @@ def demo(
     storage: Annotated[Storage, typer.Option(help="Where the replicas keep their records.")] = Storage.SQLITE,
     thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Draw the run into this file; needs the plots extra.")] = None,
 ) -> int:
     """Run a group of replica processes under load on this machine, and check every answer."""
     for name, value, low, high in (
@@ -64,7 +69,9 @@ def demo(
         raise CallerFault("--kill needs --storage sqlite: a replica that has lost its memory may not come back")
     if kill and replicas < 3:
         raise CallerFault(f"--kill needs at least 3 replicas: a group of {replicas} stops when one is down")
-    plan = Plan(replicas, seconds, clients, LoadShape(pipeline, conflict), kill, storage, thrifty, json)
+    if png is not None and not can_plot():
+        raise CallerFault("--png needs the plots extra: pip install 'pydsm-epaxos[plots]'")
+    plan = Plan(replicas, seconds, clients, LoadShape(pipeline, conflict), kill, storage, thrifty, json, png)
     return run(_demo(plan))
 
 
@@ -74,23 +81,34 @@ async def _demo(plan: Plan) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
     options = ["--thrifty"] if plan.thrifty else []
     with tempfile.TemporaryDirectory(prefix="pydsm-demo-") as directory, make_view(plan.json, sys.stdout) as view:
+        sync_ms = None if plan.storage is Storage.MEMORY else 1000 * sync_seconds(Path(directory))
         view.say(f"starting {plan.replicas} replicas ({plan.storage.value} storage) ...")
         async with LocalGroup(plan.replicas, Path(directory), plan.storage, *options) as group:
-            report = await _Demo(plan, group, view).run()
+            run = _Demo(plan, group, view, sync_ms)
+            report = await run.run()
+    if plan.png is not None:
+        plot(plan.png, run.moments, report, run.events)
     show_report(report, plan.json, sys.stdout)
+    if plan.png is not None and not plan.json:
+        print(f"picture: {plan.png}")
     return 1 if report.lost or report.wrong else 0
 
 
 class _Demo:
     """One run against a group that serves."""
 
-    def __init__(self, plan: Plan, group: LocalGroup, view: View) -> None:
+    def __init__(self, plan: Plan, group: LocalGroup, view: View, sync_ms: float | None) -> None:
+        self.moments: list[Moment] = []
+        self.events: list[tuple[float, str]] = []
+        """Seconds since the start, and what happened then."""
+        self._started = 0.0
+        self._sync_ms = sync_ms
         self._plan = plan
         self._group = group
         self._view = view
         self._ledger = Ledger()
         self._clients = [
-            LoadClient(number, group.redis, number % plan.replicas, plan.shape, self._ledger)
+            LoadClient(number, group.clients, number % plan.replicas, plan.shape, self._ledger)
             for number in range(plan.clients)
         ]
         self._states = ["up"] * plan.replicas
@@ -102,7 +120,7 @@ class _Demo:
         loop = asyncio.get_running_loop()
         running = [loop.create_task(client.run()) for client in self._clients]
         trouble = loop.create_task(self._kill_and_restart()) if self._plan.kill else None
-        started = last = loop.time()
+        self._started = started = last = loop.time()
         while (now := loop.time()) < started + self._plan.seconds:
             await asyncio.sleep(min(_MOMENT_SECONDS, started + self._plan.seconds - now))
             last = await self._show_moment(started, last)
@@ -118,8 +136,8 @@ class _Demo:
         read_at = {number: (client.home + 1) % self._plan.replicas for number, client in enumerate(self._clients)}
         self._group.check_running()
         try:
-            verified = await verify(self._ledger, self._group.redis, read_at)
-        except OSError as error:
+            verified = await verify(self._ledger, self._group.clients, read_at)
+        except (OSError, NotDone) as error:
             raise WorldFault(f"a replica does not answer any more: {error or type(error).__name__}") from error
         await self._take_counters()
         self._take_latencies()
@@ -131,15 +149,17 @@ class _Demo:
         await asyncio.sleep(self._plan.seconds / 2)
         await self._group.kill(victim)
         self._states[victim] = "killed"
-        self._view.say(f"{name} killed with SIGKILL")
+        self._happened(f"{name} killed with SIGKILL")
         await asyncio.sleep(min(3.0, self._plan.seconds / 5))
         self._states[victim] = "restarting"
-        self._view.say(f"{name} is started again with its data")
+        self._happened(f"{name} is started again with its data")
         await self._group.start(victim)
         self._states[victim] = "up again"
-        self._view.say(f"{name} serves again")
-        for client in self._clients:
-            client.go_home()
+        self._happened(f"{name} serves again")
+
+    def _happened(self, what: str) -> None:
+        self.events.append((asyncio.get_running_loop().time() - self._started, what))
+        self._view.say(what)
 
     async def _show_moment(self, started: float, last: float) -> float:
         await self._take_counters()
@@ -159,17 +179,17 @@ class _Demo:
             for place, member in enumerate(self._group.members)
         )
         everything = _sum(recent)
-        self._view.show(
-            Moment(
-                seconds=now - started,
-                replicas=replicas,
-                commands_per_second=everything.total / (now - last),
-                p50_ms=everything.percentile_ms(50),
-                p99_ms=everything.percentile_ms(99),
-                lost=self._ledger.lost,
-                wrong=self._ledger.wrong,
-            )
+        moment = Moment(
+            seconds=now - started,
+            replicas=replicas,
+            commands_per_second=everything.total / (now - last),
+            p50_ms=everything.percentile_ms(50),
+            p99_ms=everything.percentile_ms(99),
+            lost=self._ledger.lost,
+            wrong=self._ledger.wrong,
         )
+        self.moments.append(moment)
+        self._view.show(moment)
         return now
 
     def _take_latencies(self) -> list[Latencies]:
@@ -211,6 +231,7 @@ class _Demo:
             p50_ms=everything.percentile_ms(50),
             p99_ms=everything.percentile_ms(99),
             p999_ms=everything.percentile_ms(99.9),
+            sync_ms=self._sync_ms,
             fast_share=_fast_share(self._counters),
             unknown=sum(map(len, ledger.unknown.values())) + ledger.maybe_counted.total(),
             refused=ledger.refused,

@@ -1,27 +1,31 @@
-"""Clients that load a group through its Redis ports and check what it answers.
+"""Clients that load a group and check what it answers.
 
-Each client keeps many requests in flight on one connection: it writes keys of its own, reads them back while it goes,
-and increments counters that all clients share. It remembers what was acknowledged, so that afterwards nothing can be
-lost or wrong without being noticed: see `Ledger`.
+Each client keeps many requests in flight: it writes keys of its own, reads them back while it goes, and increments
+counters that all clients share. It remembers what was acknowledged, so that afterwards nothing can be lost or wrong
+without being noticed: see `Ledger`.
 """
 
 import asyncio
 import random
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import cast
+from functools import partial
 
+from pydsm.client.client import Client, ClientLimits, Outcome
 from pydsm.client.latency import Latencies
-from pydsm.client.resp import ErrorReply, RespReader, RespReply, encode_command
+from pydsm.client.outcomes import Aborted, NotDone
+from pydsm.client.resp import RespReader, RespReply
 from pydsm.core.faults import PeerFault
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv import encode
 from pydsm.transport.address import Address
 
 _OWN_KEYS = 1000
 _SHARED_KEYS = 16
 _READ_SHARE = 0.1
-_RECONNECT_SECONDS = 0.1
+_LIMITS = ClientLimits(timeout_seconds=30, look_around_seconds=0.5)
 _VERIFY_KEYS_PER_COMMAND = 100
 
 
@@ -62,7 +66,7 @@ class Ledger:
     refused: int = 0
     """Requests that were refused and not executed."""
 
-    def check_read(self, key: bytes, reply: RespReply) -> None:
+    def check_read(self, key: bytes, reply: Result) -> None:
         """Judge what a read of an own key gave, while no write to it is in flight."""
         expected, unknown = self.acknowledged.get(key), self.unknown.get(key, ())
         value = int(reply) if isinstance(reply, bytes) and reply.isdigit() else None
@@ -75,7 +79,7 @@ class Ledger:
         else:
             self.wrong += 1
 
-    def check_count(self, key: bytes, reply: RespReply) -> None:
+    def check_count(self, key: bytes, reply: Result) -> None:
         """Judge the result of an increment."""
         results = self.count_results.setdefault(key, set())
         if not isinstance(reply, int) or reply in results:
@@ -84,7 +88,7 @@ class Ledger:
         results.add(reply)
         self.counted[key] += 1
 
-    def check_total(self, key: bytes, reply: RespReply) -> None:
+    def check_total(self, key: bytes, reply: Result) -> None:
         """Judge the final value of a shared counter."""
         total = int(reply) if isinstance(reply, bytes) and reply.isdigit() else 0
         self.lost += max(0, self.counted[key] - total)
@@ -99,145 +103,122 @@ class _Request:
     sent: float
 
 
-class LoadClient(asyncio.Protocol):
-    """One client; all share a ledger. `per_replica` has the latencies by replica since they were last taken."""
+class LoadClient:
+    """One client; all share a ledger. `per_replica` has the latencies by replica since they were last taken.
+
+    It uses replica `home` while that is there, and another one otherwise.
+    """
 
     def __init__(self, number: int, addresses: Sequence[Address], home: int, shape: LoadShape, ledger: Ledger) -> None:
         self.home = home
-        self.at = home
         self.per_replica = [Latencies() for _ in addresses]
-        self.verified = 0
         self._number = number
-        self._addresses = addresses
+        self._addresses = tuple(addresses)
         self._shape = shape
         self._ledger = ledger
         self._random = random.Random(number)
         self._cursor = 0
         self._value = 0
-        self._pending: deque[_Request] = deque()
-        self._reader = RespReader()
-        self._transport: asyncio.Transport | None = None
+        self._open = 0
+        self._open_keys: dict[bytes, None] = {}
+        """Own keys with a request in flight: a second one could overtake it."""
         self._loop = asyncio.get_running_loop()
+        self._client = Client(addresses, prefer=addresses[home], limits=_LIMITS)
         self._stopping = False
-        self._going_home = False
-        self._lost_connection = asyncio.Event()
+        self._finished = asyncio.Event()
+
+    @property
+    def at(self) -> int | None:
+        """The replica in use, None while there is none."""
+        address = self._client.at
+        return None if address is None else self._addresses.index(address)
 
     async def run(self) -> None:
-        """Load the group until `stop`, moving to another replica whenever this one goes away."""
-        while not self._stopping:
-            address = self._addresses[self.at]
-            self._lost_connection.clear()
+        """Load the group until `stop`. Raises NoReplica when nobody can be reached at the beginning."""
+        async with self._client:
             try:
-                await self._loop.create_connection(lambda: self, address.host, address.port)
-            except OSError:
-                self.at = (self.at + 1) % len(self._addresses)
-                await asyncio.sleep(_RECONNECT_SECONDS)
-                continue
-            await self._lost_connection.wait()
-            if self._going_home:
-                self._going_home, self.at = False, self.home
-            else:
-                self.at = (self.at + 1) % len(self._addresses)
+                for _ in range(self._shape.pipeline):
+                    self._send()
+                if self._open:
+                    await self._finished.wait()
+            finally:
+                self._stopping = True
 
     def stop(self) -> None:
-        """Send nothing more; `run` ends when everything is answered."""
+        """Send nothing more; `run` ends when everything has an outcome."""
         self._stopping = True
-        self._close_when_answered()
+        if not self._open:
+            self._finished.set()
 
     def give_up(self) -> None:
-        """Wait no longer for answers."""
+        """Wait no longer for answers: what is in flight has no known outcome."""
         self._stopping = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def go_home(self) -> None:
-        """Return to the first replica, when everything is answered."""
-        if self.at != self.home:
-            self._going_home = True
-            self._close_when_answered()
+        self._finished.set()
 
     def take_latencies(self) -> list[Latencies]:
         """Per replica, since the last call."""
         taken, self.per_replica = self.per_replica, [Latencies() for _ in self._addresses]
         return taken
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Fill the pipeline."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._reader = RespReader()
-        self._send(self._shape.pipeline)
-        self._close_when_answered()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """What was in flight may or may not have happened."""
-        self._transport = None
-        for request in self._pending:
-            if request.kind is _Kind.WRITE:
-                self._ledger.unknown.setdefault(request.key, set()).add(request.value)
-            elif request.kind is _Kind.COUNT:
-                self._ledger.maybe_counted[request.key] += 1
-        self._pending.clear()
-        self._lost_connection.set()
-
-    def data_received(self, data: bytes) -> None:
-        """Settle what is answered, and send as much again."""
-        try:
-            replies = self._reader.feed(data)
-        except PeerFault:
-            self._ledger.wrong += 1
-            self.give_up()
+    def _send(self) -> None:
+        if self._stopping:
             return
-        now, latencies = self._loop.time(), self.per_replica[self.at]
-        for reply in replies:
-            request = self._pending.popleft()
-            if isinstance(reply, ErrorReply):
-                self._ledger.refused += 1
-                continue
-            latencies.add(now - request.sent)
-            self._settle(request, reply)
-        self._send(len(replies))
-        self._close_when_answered()
+        request, command = self._next_request()
+        self._open += 1
+        self._open_keys[request.key] = None
+        self._client.submit(command, partial(self._settle, request))
 
-    def _settle(self, request: _Request, reply: RespReply) -> None:
-        if request.kind is _Kind.WRITE:
-            if reply == b"OK":
-                self._ledger.acknowledged[request.key] = request.value
-            else:
-                self._ledger.wrong += 1
-        elif request.kind is _Kind.READ:
-            self._ledger.check_read(request.key, reply)
+    def _settle(self, request: _Request, outcome: Outcome) -> None:
+        self._open -= 1
+        self._open_keys.pop(request.key, None)
+        if isinstance(outcome, Aborted):
+            self._ledger.refused += 1
+        elif isinstance(outcome, NotDone):
+            self._note_unknown(request)
         else:
-            self._ledger.check_count(request.key, reply)
+            if (at := self.at) is not None:
+                self.per_replica[at].add(self._loop.time() - request.sent)
+            self._check(request, outcome)
+        if not self._stopping:
+            self._send()
+        elif not self._open:
+            self._finished.set()
 
-    def _close_when_answered(self) -> None:
-        if (self._stopping or self._going_home) and not self._pending and self._transport is not None:
-            self._transport.close()
+    def _note_unknown(self, request: _Request) -> None:
+        """What was in flight may or may not have happened."""
+        if request.kind is _Kind.WRITE:
+            self._ledger.unknown.setdefault(request.key, set()).add(request.value)
+        elif request.kind is _Kind.COUNT:
+            self._ledger.maybe_counted[request.key] += 1
 
-    def _send(self, count: int) -> None:
-        if self._stopping or self._going_home or self._transport is None:
-            return
-        now = self._loop.time()
-        self._transport.write(b"".join(self._next_request(now) for _ in range(count)))
+    def _check(self, request: _Request, result: Result) -> None:
+        if isinstance(result, CommandFailed):
+            self._ledger.wrong += 1
+        elif request.kind is _Kind.READ:
+            self._ledger.check_read(request.key, result)
+        elif request.kind is _Kind.COUNT:
+            self._ledger.check_count(request.key, result)
+        elif result == "OK":
+            self._ledger.acknowledged[request.key] = request.value
+        else:
+            self._ledger.wrong += 1
 
-    def _next_request(self, now: float) -> bytes:
-        draw = self._random.random()
+    def _next_request(self) -> tuple[_Request, bytes]:
+        now, draw = self._loop.time(), self._random.random()
         if draw < self._shape.conflict:
             key = b"shared:%d" % self._random.randrange(_SHARED_KEYS)
-            self._pending.append(_Request(_Kind.COUNT, key, 0, now))
-            return encode_command(b"INCR", key)
-        self._cursor = (self._cursor + 1) % _OWN_KEYS
-        if draw > 1 - _READ_SHARE:
-            # Half the keys away from the cursor, so every write to it was answered long ago.
-            key = self._own_key((self._cursor + _OWN_KEYS // 2) % _OWN_KEYS)
-            self._pending.append(_Request(_Kind.READ, key, 0, now))
-            return encode_command(b"GET", key)
+            return _Request(_Kind.COUNT, key, 0, now), encode((b"INCR", key))
+        # Half the keys away from the cursor, a read finds what was written a while ago.
+        if draw > 1 - _READ_SHARE and (key := self._own_key(self._cursor + _OWN_KEYS // 2)) not in self._open_keys:
+            return _Request(_Kind.READ, key, 0, now), encode((b"GET", key))
+        self._cursor += 1
+        while (key := self._own_key(self._cursor)) in self._open_keys:
+            self._cursor += 1
         self._value += 1
-        key = self._own_key(self._cursor)
-        self._pending.append(_Request(_Kind.WRITE, key, self._value, now))
-        return encode_command(b"SET", key, b"%d" % self._value)
+        return _Request(_Kind.WRITE, key, self._value, now), encode((b"SET", key, b"%d" % self._value))
 
     def _own_key(self, place: int) -> bytes:
-        return b"client:%d:%d" % (self._number, place)
+        return b"client:%d:%d" % (self._number, place % _OWN_KEYS)
 
 
 async def ask(address: Address, *commands: bytes, seconds_max: float = 10) -> list[RespReply]:
@@ -260,21 +241,23 @@ async def ask(address: Address, *commands: bytes, seconds_max: float = 10) -> li
 async def verify(ledger: Ledger, addresses: Sequence[Address], read_at: dict[int, int]) -> int:
     """Read everything back and note in the ledger what is lost or wrong; gives how many keys were read.
 
-    `read_at` maps a client's number to the replica through which its keys are read.
+    `read_at` maps a client's number to the replica through which its keys are read. Raises NoReplica, or whatever
+    outcome a read has that has no result.
     """
     keys: dict[int, list[bytes]] = {}
     for key in {**ledger.acknowledged, **ledger.unknown}:
         keys.setdefault(read_at[int(key.split(b":")[1])], []).append(key)
     for replica, own in keys.items():
-        for start in range(0, len(own), _VERIFY_KEYS_PER_COMMAND):
-            part = own[start : start + _VERIFY_KEYS_PER_COMMAND]
-            (values,) = await ask(addresses[replica], encode_command(b"MGET", *part))
-            if not isinstance(values, list):
-                raise PeerFault(f"replica at {addresses[replica]} answers MGET with {values!r}")
-            for key, value in zip(part, values, strict=True):
-                ledger.check_read(key, value)
+        async with Client([addresses[replica]]) as client:
+            for start in range(0, len(own), _VERIFY_KEYS_PER_COMMAND):
+                part = own[start : start + _VERIFY_KEYS_PER_COMMAND]
+                values = await client.execute(encode((b"MGET", *part)), repeatable=True)
+                if not isinstance(values, list):
+                    raise PeerFault(f"replica at {addresses[replica]} answers MGET with {values!r}")
+                for key, value in zip(part, values, strict=True):
+                    ledger.check_read(key, value)
     shared = sorted({*ledger.counted, *ledger.maybe_counted})
-    for key in shared:
-        (total,) = await ask(addresses[0], encode_command(b"GET", key))
-        ledger.check_total(key, total)
+    async with Client([addresses[0]]) as client:
+        for key in shared:
+            ledger.check_total(key, await client.execute(encode((b"GET", key)), repeatable=True))
     return sum(map(len, keys.values())) + len(shared)

@@ -34,6 +34,7 @@ REPORT = Report(
     p50_ms=1.5,
     p99_ms=9.5,
     p999_ms=20,
+    sync_ms=0.25,
     fast_share=0.995,
     unknown=8,
     refused=0,

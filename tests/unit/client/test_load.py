@@ -1,13 +1,17 @@
 """The checker of the load clients is itself checked: what it must accept, and what it must call lost or wrong."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
 from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
-from pydsm.client.resp import RespReply, encode_command
+from pydsm.client.resp import encode_command
+from pydsm.core.ids import ReplicaId
+from pydsm.machines.base import Result
+from pydsm.machines.kv import KeyValue
+from pydsm.runtime.batching import Reply
+from pydsm.server.native import Host, NativeServer
+from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from tests.ports import free_ports
 from tests.waiting import eventually
@@ -28,7 +32,7 @@ KEY = b"client:0:5"
     ],
 )
 def test_read_must_give_the_last_acknowledged_value_or_one_without_an_answer(
-    reply: RespReply, lost: int, wrong: int
+    reply: Result, lost: int, wrong: int
 ) -> None:
     ledger = Ledger(acknowledged={KEY: 7}, unknown={KEY: {9}})
     ledger.check_read(KEY, reply)
@@ -36,7 +40,7 @@ def test_read_must_give_the_last_acknowledged_value_or_one_without_an_answer(
 
 
 @pytest.mark.parametrize(("reply", "wrong"), [(None, 0), (b"1", 1)])
-def test_key_that_was_never_written_must_be_absent(reply: RespReply, wrong: int) -> None:
+def test_key_that_was_never_written_must_be_absent(reply: Result, wrong: int) -> None:
     ledger = Ledger()
     ledger.check_read(KEY, reply)
     assert (ledger.lost, ledger.wrong) == (0, wrong)
@@ -53,9 +57,7 @@ def test_two_increments_may_not_give_the_same_result() -> None:
 @pytest.mark.parametrize(
     ("total", "lost", "wrong"), [(b"10", 0, 0), (b"12", 0, 0), (b"9", 1, 0), (b"13", 0, 1), (None, 10, 0)]
 )
-def test_counter_must_end_between_what_was_counted_and_what_may_have_been(
-    total: RespReply, lost: int, wrong: int
-) -> None:
+def test_counter_must_end_between_what_was_counted_and_what_may_have_been(total: Result, lost: int, wrong: int) -> None:
     ledger = Ledger()
     ledger.counted[b"shared:0"] = 10
     ledger.maybe_counted[b"shared:0"] = 2
@@ -63,52 +65,46 @@ def test_counter_must_end_between_what_was_counted_and_what_may_have_been(
     assert (ledger.lost, ledger.wrong) == (lost, wrong)
 
 
-class FakeServer:
-    """Answers SET, GET, MGET and INCR from a dict, can lie, and closes when it is asked nothing."""
+class FakeGroup:
+    """Agrees with itself, and can forget what it was told."""
 
     def __init__(self) -> None:
-        self.data: dict[bytes, bytes] = {}
+        self.machine = KeyValue()
         self.forgets = False
-        self.connections: list[asyncio.StreamWriter] = []
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections.append(writer)
-        while header := await reader.readline():
-            words = []
-            for _ in range(int(header[1:])):
-                length = int((await reader.readline())[1:])
-                words.append((await reader.readexactly(length + 2))[:-2])
-            if not words:
-                break
-            writer.write(self.answer(*words))
-        writer.close()
-
-    def answer(self, name: bytes, *words: bytes) -> bytes:
-        if name == b"SET":
-            if not self.forgets:
-                self.data[words[0]] = words[1]
-            return b"+OK\r\n"
-        if name == b"INCR":
-            self.data[words[0]] = b"%d" % (int(self.data.get(words[0], b"0")) + 1)
-            return b":%b\r\n" % self.data[words[0]]
-        if name == b"GET":
-            return self.bulk(words[0])
-        return b"*%d\r\n" % len(words) + b"".join(map(self.bulk, words))
-
-    def bulk(self, key: bytes) -> bytes:
-        value = self.data.get(key)
-        return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+    def submit(self, command: bytes, reply: Reply) -> None:
+        if self.forgets and b"SET" in command:
+            reply("OK")
+        else:
+            (result,) = self.machine.apply([command], 0)
+            reply(result)
 
 
-@asynccontextmanager
-async def fake_server() -> AsyncIterator[tuple[FakeServer, Address]]:
-    fake = FakeServer()
-    server = await asyncio.start_server(fake.serve, "127.0.0.1", free_ports(1)[0])
-    host, port = server.sockets[0].getsockname()
-    yield fake, Address(host, port)
-    server.close()
-    for writer in fake.connections:
-        writer.transport.abort()
+class FakeReplica:
+    """A port for native clients of a fake group."""
+
+    def __init__(self, group: FakeGroup) -> None:
+        self._identity = Identity("group", "r1", ReplicaId(0), 1)
+        self._group = group
+        (port,) = free_ports(1)
+        self.address = Address("127.0.0.1", port)
+
+    async def start(self) -> None:
+        self._server = NativeServer(self._group.submit, Host(self._identity, ("r1",), lambda: True))
+        await self._server.start(self.address)
+
+    async def die(self) -> None:
+        """Disconnect everyone without a word."""
+        for connection in list(self._server._connections):
+            connection.abort()
+        await self._server.stop()
+
+    async def __aenter__(self) -> "FakeReplica":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.stop()
 
 
 async def drive(address: Address, ledger: Ledger, operations: int = 3000) -> LoadClient:
@@ -121,41 +117,67 @@ async def drive(address: Address, ledger: Ledger, operations: int = 3000) -> Loa
     return client
 
 
-async def test_honest_server_loses_nothing() -> None:
-    async with fake_server() as (_, address):
+async def test_honest_group_loses_nothing() -> None:
+    async with FakeReplica(FakeGroup()) as replica:
         ledger = Ledger()
-        await drive(address, ledger)
-        assert await verify(ledger, [address], {0: 0}) > 900
+        await drive(replica.address, ledger)
+        assert await verify(ledger, [replica.address], {0: 0}) > 900
         assert (ledger.lost, ledger.wrong, ledger.refused) == (0, 0, 0)
 
 
-async def test_forgetful_server_is_found_out_while_it_goes_and_afterwards() -> None:
-    async with fake_server() as (fake, address):
-        fake.forgets = True
+async def test_forgetful_group_is_found_out_while_it_goes_and_afterwards() -> None:
+    group = FakeGroup()
+    group.forgets = True
+    async with FakeReplica(group) as replica:
         ledger = Ledger()
-        await drive(address, ledger)
+        await drive(replica.address, ledger)
         while_it_went = ledger.lost
         assert while_it_went > 0
-        await verify(ledger, [address], {0: 0})
+        await verify(ledger, [replica.address], {0: 0})
         assert ledger.lost >= while_it_went + len(ledger.acknowledged)
 
 
-async def test_client_whose_server_goes_away_moves_on_and_knows_what_is_unknown() -> None:
-    async with fake_server() as (first, first_address), fake_server() as (_, second_address):
+async def test_client_whose_replica_goes_away_moves_on_and_comes_back_and_knows_what_is_unknown() -> None:
+    group = FakeGroup()
+    async with FakeReplica(group) as first, FakeReplica(group) as second:
         ledger = Ledger()
-        client = LoadClient(0, [first_address, second_address], 0, LoadShape(pipeline=8, conflict=0.1), ledger)
+        addresses = [first.address, second.address]
+        client = LoadClient(0, addresses, 0, LoadShape(pipeline=8, conflict=0.1), ledger)
         running = asyncio.create_task(client.run())
-        await eventually(lambda: client.per_replica[0].total > 100, "the first server is used")
-        first.connections[0].transport.abort()
-        await eventually(lambda: client.per_replica[1].total > 100, "the second server is used")
-        assert sum(map(len, ledger.unknown.values())) + ledger.maybe_counted.total() > 0
-        client.go_home()
-        await eventually(lambda: client.at == 0 and client.per_replica[0].total > 0, "the client is home again")
+        await eventually(lambda: client.per_replica[0].total > 100, "the first replica is used")
+        await first.die()
+        await eventually(lambda: client.per_replica[1].total > 100, "the second replica is used")
+        client.take_latencies()
+        await first.start()
+        await eventually(lambda: client.per_replica[0].total > 0, "the client is home again")
         client.stop()
         await asyncio.wait_for(running, 5)
+        assert await verify(ledger, addresses, {0: 1}) > 0
+        assert (ledger.lost, ledger.wrong) == (0, 0)
+
+
+async def test_client_that_gives_up_does_not_know_what_became_of_its_requests() -> None:
+    held: list[Reply] = []
+    identity = Identity("group", "r1", ReplicaId(0), 1)
+    server = NativeServer(lambda command, reply: held.append(reply), Host(identity, ("r1",), lambda: True))
+    await server.start(Address("127.0.0.1", 0))
+    ledger = Ledger()
+    client = LoadClient(0, [Address("127.0.0.1", server.port)], 0, LoadShape(pipeline=8, conflict=0.5), ledger)
+    running = asyncio.create_task(client.run())
+    await eventually(lambda: len(held) == 8, "the pipeline is full")
+    client.give_up()
+    await asyncio.wait_for(running, 5)
+    assert sum(map(len, ledger.unknown.values())) + ledger.maybe_counted.total() > 0
+    assert ledger.refused == 0
+    await server.stop()
 
 
 async def test_asking_a_server_that_closes_is_an_error() -> None:
-    async with fake_server() as (_, address):
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    async with server:
         with pytest.raises(ConnectionResetError, match="closed the connection"):
-            await ask(address, encode_command())
+            await ask(Address("127.0.0.1", server.sockets[0].getsockname()[1]), encode_command(b"PING"))

@@ -1,0 +1,30 @@
+"""What one durable write costs on this disk: the yardstick for every latency with storage on disk."""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from pydsm.core.faults import WorldFault
+
+_BYTES = 4096
+
+
+def sync_seconds(directory: Path, times: int = 50) -> float:
+    """The median time of appending 4 KiB to a file in `directory` and making it durable.
+
+    Raises WorldFault when nothing can be written there.
+    """
+    sync = getattr(os, "fdatasync", os.fsync)
+    taken: list[float] = []
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            for _ in range(times):
+                before = time.perf_counter()
+                os.write(file.fileno(), bytes(_BYTES))
+                sync(file.fileno())
+                taken.append(time.perf_counter() - before)
+    except OSError as error:
+        raise WorldFault(f"cannot write to {directory}: {error.strerror or error}") from error
+    return median(taken)

@@ -1,0 +1,18 @@
+"""The yardstick for durable writes."""
+
+from pathlib import Path
+
+import pytest
+
+from pydsm.core.faults import WorldFault
+from pydsm.storage.sync_cost import sync_seconds
+
+
+def test_a_sync_takes_some_time_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    assert 0 < sync_seconds(tmp_path, times=5) < 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WorldFault, match=r"cannot write to .*nowhere: No such file or directory"):
+        sync_seconds(tmp_path / "nowhere")
