@@ -35,6 +35,7 @@ GREETING_BYTES_MAX = 4096
 
 _HEADER = struct.Struct(">II")
 _LENGTH = struct.Struct(">I")
+_ZEROMQ = b"\xff\0\0\0"
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03")  # a handshake, or an alert
 
 
@@ -192,4 +193,6 @@ def _what_else(beginning: bytes, preamble: bytes) -> str:
         return f"it speaks version {theirs} of the protocol, we speak {ours}: run the same release of PyDSM everywhere"
     if beginning.startswith(_TLS_RECORDS):
         return "it speaks TLS and we do not: give --tls-cert, --tls-key and --tls-ca to all replicas or to none"
+    if beginning.startswith(_ZEROMQ):
+        return "it speaks ZeroMQ and we do not: give the same --transport to all replicas"
     return "it does not speak this protocol"

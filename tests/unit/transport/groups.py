@@ -13,6 +13,7 @@ from pydsm.transport.limits import TransportLimits
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from pydsm.transport.tcp import TcpTransport
 from pydsm.transport.tls import TlsFiles, load_tls
+from pydsm.transport.zeromq import ZeroMqTransport
 from tests.certificates import authority
 from tests.ports import free_ports
 from tests.waiting import eventually
@@ -55,6 +56,11 @@ class End:
         self.received.append((sender, message))
 
 
+def peers_of(me: Self, ports: Sequence[int]) -> dict[ReplicaId, Address]:
+    """Where the others listen."""
+    return {ReplicaId(peer): Address("127.0.0.1", port) for peer, port in enumerate(ports) if peer != me.replica}
+
+
 def tcp_end(
     me: Self,
     ports: Sequence[int],
@@ -63,7 +69,7 @@ def tcp_end(
     files: TlsFiles | None = None,
 ) -> End:
     """A TCP end whose peers listen on the other ports of the loopback address."""
-    peers = {ReplicaId(peer): Address("127.0.0.1", port) for peer, port in enumerate(ports) if peer != me.replica}
+    peers = peers_of(me, ports)
     tls = None if files is None else load_tls(files, {peer: (f"r{peer + 1}", "127.0.0.1") for peer in peers})
     return End(TcpTransport(me, Address("127.0.0.1", ports[me.replica]), peers, admit, limits, tls))
 
@@ -90,6 +96,9 @@ class Network:
                 return tcp_end(me, self.ports, admit, limits)
             case "tls":
                 return tcp_end(me, self.ports, admit, limits, authority().issue(f"r{me.replica + 1}"))
+            case "zeromq":
+                peers = peers_of(me, self.ports)
+                return End(ZeroMqTransport(me, Address("127.0.0.1", self.ports[me.replica]), peers, admit, limits))
             case _:
                 raise AssertionError(self._kind)
 

@@ -11,7 +11,7 @@ from pydsm.transport.base import Self
 from tests.unit.transport.groups import Network, group, large, small, started, who
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("kind", ["memory", "tcp", "tls"])]
+pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("kind", ["memory", "tcp", "tls", "zeromq"])]
 
 
 async def test_message_arrives_with_its_sender(kind: str) -> None:
