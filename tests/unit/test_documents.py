@@ -9,16 +9,11 @@ from typer.testing import CliRunner
 from pydsm.cli.main import app
 from pydsm.machines.kv import COMMANDS
 from pydsm.server.commands import LOCAL
+from tests.documents import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-
-
-def blocks(document: Path, language: str) -> list[str]:
-    """The fenced blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
 @every_document

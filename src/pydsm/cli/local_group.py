@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import signal
 import socket
@@ -139,6 +140,7 @@ class LocalGroup:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                env={name: value for name, value in os.environ.items() if not name.startswith("PYDSM_")},
             )
         output = member.process.stdout
         assert output is not None

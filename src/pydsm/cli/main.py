@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("serve")(serve.serve)
+app.command("serve", context_settings={"auto_envvar_prefix": "PYDSM"})(serve.serve)
 app.command("status")(status.status)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)

@@ -14,12 +14,14 @@ from typing import Annotated
 
 import typer
 
+from pydsm.cli.configuration import read_options
 from pydsm.cli.loop import run
+from pydsm.cli.transports import TransportKind, load_peer_tls, tls_files, transport_maker
 from pydsm.core.config import Config
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
-from pydsm.runtime.node import Node, Parts
+from pydsm.runtime.node import MakeTransport, Node, Parts
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.server.native import Host, NativeServer
 from pydsm.server.resp import RespServer
@@ -27,8 +29,6 @@ from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address, parse_address
-from pydsm.transport.base import Admit, Self
-from pydsm.transport.tcp import TcpTransport
 
 log = logging.getLogger("pydsm.serve")
 
@@ -53,7 +53,7 @@ class Settings:
     identity: Identity
     listen: Address
     names: tuple[str, ...]
-    peers: dict[ReplicaId, Address]
+    transport: MakeTransport
     redis: Address
     clients: Address | None
     http: Address | None
@@ -63,39 +63,69 @@ class Settings:
     until_stdin_closes: bool
 
 
+def _take_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Put the file's values where defaults come from; the environment and the command line come before those."""
+    if path is not None:
+        context.default_map = read_options(path, serve)
+    return path
+
+
 def serve(
     name: Annotated[str, typer.Option(help="Name of this replica, one of those in --peers.")],
     peers: Annotated[str, typer.Option(help="All replicas, itself too, the same everywhere: r1=HOST:PORT,r2=...")],
     redis: Annotated[str, typer.Option(help="Address for Redis clients, HOST:PORT.")],
-    listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT. [default: that of --peers]")] = "",
-    clients: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT. [default: none]")] = "",
-    http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status. [default: none]")] = "",
+    listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT (default: that of --peers).")] = "",
+    clients: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT (default: none).")] = "",
+    http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status (default: none).")] = "",
     data: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
     storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
+    transport: Annotated[
+        TransportKind, typer.Option(help="Between replicas, the same everywhere; zeromq needs the extra zmq.")
+    ] = TransportKind.TCP,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="Encrypt between replicas: this replica's certificate, in PEM form.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="The key of that certificate.")] = None,
+    tls_ca: Annotated[Path | None, typer.Option(help="The authority that signed every replica's certificate.")] = None,
     group: Annotated[str, typer.Option(help="Name of the group, the same everywhere.")] = "pydsm",
-    thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
+    thrifty: Annotated[
+        bool, typer.Option("--thrifty/--no-thrifty", help="Ask only as many replicas as needed.")
+    ] = False,
     ready_lag: Annotated[
         int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
     ] = ReadyLimits().lag_instances_max,
     until_stdin_closes: Annotated[
         bool, typer.Option("--until-stdin-closes", help="Stop when the parent process is gone.", hidden=True)
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with any of these options; the environment, then the command line, override it.",
+            is_eager=True,
+            callback=_take_file,
+        ),
+    ] = None,
 ) -> int:
-    """Run one replica."""
+    """Run one replica. Every option may also stand in the environment or in a file."""
     if storage is Storage.SQLITE and data is None:
         raise CallerFault("--storage sqlite needs --data DIR, a directory of this replica's own")
     members = parse_members(peers)
     if name not in members:
         raise CallerFault(f"--name {name} is not in --peers, which names {', '.join(members)}")
     replica = ReplicaId(list(members).index(name))
+    identity = Identity(group, name, replica, len(members))
+    here = _address("--listen", listen) if listen else members[name]
+    others = {ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica}
+    files = tls_files(transport, tls_cert, tls_key, tls_ca)
+    tls = None if files is None else load_peer_tls(files, tuple(members), others)
     settings = Settings(
-        identity=Identity(group, name, replica, len(members)),
-        listen=parse_address(listen) if listen else members[name],
+        identity=identity,
+        listen=here,
         names=tuple(members),
-        peers={ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica},
-        redis=parse_address(redis),
-        clients=parse_address(clients) if clients else None,
-        http=parse_address(http) if http else None,
+        transport=transport_maker(transport, identity, here, others, tls),
+        redis=_address("--redis", redis),
+        clients=_address("--clients", clients) if clients else None,
+        http=_address("--http", http) if http else None,
         ready_limits=ReadyLimits(lag_instances_max=ready_lag),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
@@ -103,6 +133,13 @@ def serve(
     )
     _log_to_stderr(name)
     return run(_serve(settings))
+
+
+def _address(option: str, text: str) -> Address:
+    try:
+        return parse_address(text)
+    except CallerFault as fault:
+        raise CallerFault(f"{option}: {fault}") from fault
 
 
 def parse_members(text: str) -> dict[str, Address]:
@@ -114,7 +151,7 @@ def parse_members(text: str) -> dict[str, Address]:
             raise CallerFault(f"{part.strip()!r} in --peers is not NAME=HOST:PORT")
         if name in members:
             raise CallerFault(f"--peers names {name} twice")
-        members[name] = parse_address(address)
+        members[name] = _address("--peers", address)
     if len(set(members.values())) != len(members):
         raise CallerFault("two replicas in --peers have one address")
     return members
@@ -149,13 +186,8 @@ def make_node(settings: Settings) -> Node:
     """The replica, not yet started. Raises WorldFault when its data directory cannot be used."""
     identity = settings.identity
     store: ReplicaStore = MemoryStore() if settings.data is None else SqliteStore(settings.data, identity)
-
-    def transport(incarnation: int, admit: Admit) -> TcpTransport:
-        me = Self(identity.group, identity.replica, identity.replicas, incarnation)
-        return TcpTransport(me, settings.listen, settings.peers, admit)
-
     config = Config(replica=identity.replica, replicas=identity.replicas, thrifty=settings.thrifty)
-    return Node(config, Parts(KeyValue(), store, transport))
+    return Node(config, Parts(KeyValue(), store, settings.transport))
 
 
 async def _listen_for_clients(server: RespServer, address: Address) -> None:

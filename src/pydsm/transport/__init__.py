@@ -1,4 +1,5 @@
-"""How messages travel between replicas. `base` is the interface, `tcp` the default, `memory` for tests.
+"""Messages between replicas: `base` is the interface, `tcp` the default, `zeromq` an extra, `memory` for tests.
 
-`frames` is the wire format. The same contract suite runs against every transport.
+`frames` is the wire format, `handshake` says who is let in, `tls` what a certificate is worth. The same contract suite
+runs against every transport.
 """

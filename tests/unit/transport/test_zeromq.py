@@ -51,7 +51,7 @@ async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
         ([PREAMBLE], "its greeting is cut short"),
         ([hello("test", 1, 3, 7)[:-1]], "its greeting is cut short"),
         ([bytes(5000)], "its greeting has 5000 bytes, the limit is 4096"),
-        ([b"PyDSM\0\0\1" + hello("test", 1, 3, 7)[8:]], "it speaks version 1 of the protocol between replicas"),
+        ([b"PyDSM\0\0\1" + hello("test", 1, 3, 7)[8:]], "it speaks version 1 of the protocol, we speak 2"),
         ([hello("other", 1, 3, 7)], "it is of group 'other', we are of 'test'"),
         ([hello("test", 0, 3, 7)], "none of our peers"),
         ([hello("test", 1, 3, 7), b"more"], "it sent a message of 2 parts, ours have one"),

@@ -1,0 +1,70 @@
+"""A verb's options from one TOML file: what is neither on the command line nor in the environment is taken from there.
+
+Keys are the long options without their dashes; which there are, and of what type, is read off the verb's function.
+Relative paths are relative to the file, so that it can be moved with what it names. Everything wrong with the file is
+one line with the file, the key and what to do.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydsm.core.faults import CallerFault
+
+_DESCRIBED = {str: "text in quotes", bool: "true or false", int: "a whole number"}
+
+
+def read_options(path: Path, verb: Callable[..., object]) -> dict[str, Any]:
+    """The options in the file, by the names of the verb's parameters. Raises CallerFault for what is not one."""
+    types = {
+        name: _without_none(hint) for name, hint in get_type_hints(verb).items() if name not in ("config", "return")
+    }
+    return {_parameter(path, key, types): _value(path, key, value, types) for key, value in _read(path).items()}
+
+
+def _without_none(hint: Any) -> Any:
+    return next((one for one in get_args(hint) if one is not type(None)), hint)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CallerFault(
+            f"cannot read --config {path}: {error.strerror or error}; give a file that this process may read"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CallerFault(f"--config {path} is not TOML: {error}; see docs/howto/configure.md") from error
+
+
+def _parameter(path: Path, key: str, types: Mapping[str, Any]) -> str:
+    keys = {name.replace("_", "-"): name for name in types}
+    if key not in keys:
+        near = difflib.get_close_matches(key, keys, n=1)
+        hint = f"did you mean {near[0]}?" if near else "pydsm serve --help lists the options"
+        raise CallerFault(f"--config {path} has a key {key!r}, which is no option: {hint}")
+    return keys[key]
+
+
+def _value(path: Path, key: str, value: Any, types: Mapping[str, Any]) -> Any:
+    wanted = types[_parameter(path, key, types)]
+    if key == "peers" and isinstance(value, dict):
+        return ",".join(f"{name}={_of_type(path, f'peers.{name}', one, str)}" for name, one in value.items())
+    if issubclass(wanted, StrEnum):
+        if value not in list(wanted):
+            raise _wrong(path, key, value, f"one of {', '.join(wanted)}, in quotes")
+        return value
+    return str(path.parent / _of_type(path, key, value, str)) if wanted is Path else _of_type(path, key, value, wanted)
+
+
+def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
+    if type(value) is not wanted:  # true is an int to isinstance, and nobody means it as one
+        raise _wrong(path, key, value, _DESCRIBED[wanted])
+    return value
+
+
+def _wrong(path: Path, key: str, value: Any, wanted: str) -> CallerFault:
+    return CallerFault(f"--config {path} has {key} = {value!r}: give {wanted}")

@@ -1,0 +1,66 @@
+"""Which transport `serve` uses between replicas, and what it needs."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from pydsm.core.faults import CallerFault
+from pydsm.core.ids import ReplicaId
+from pydsm.runtime.node import MakeTransport
+from pydsm.storage.identity import Identity
+from pydsm.transport.address import Address
+from pydsm.transport.base import Admit, Self, Transport
+from pydsm.transport.tcp import TcpTransport
+from pydsm.transport.tls import Tls, TlsFiles, load_tls
+
+
+class TransportKind(StrEnum):
+    """What carries messages between replicas."""
+
+    TCP = "tcp"
+    ZEROMQ = "zeromq"
+
+
+def tls_files(kind: TransportKind, cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
+    """The three files, or None without TLS. Raises CallerFault for some of them, or where they cannot be used."""
+    if cert is None and key is None and ca is None:
+        return None
+    if cert is None or key is None or ca is None:
+        raise CallerFault("TLS needs --tls-cert, --tls-key and --tls-ca, all three; see docs/howto/encrypt.md")
+    if kind is not TransportKind.TCP:
+        raise CallerFault(f"--transport {kind} cannot use TLS: leave out --tls-cert and the like, or use tcp")
+    return TlsFiles(cert, key, ca)
+
+
+def transport_maker(
+    kind: TransportKind,
+    identity: Identity,
+    listen: Address,
+    peers: Mapping[ReplicaId, Address],
+    tls: Tls | None,
+) -> MakeTransport:
+    """What makes this replica's transport. Raises CallerFault when a package for it is missing."""
+    if kind is TransportKind.ZEROMQ:
+        _need_pyzmq()
+
+    def make(incarnation: int, admit: Admit) -> Transport:
+        me = Self(identity.group, identity.replica, identity.replicas, incarnation)
+        if kind is TransportKind.ZEROMQ:
+            from pydsm.transport.zeromq import ZeroMqTransport
+
+            return ZeroMqTransport(me, listen, peers, admit)
+        return TcpTransport(me, listen, peers, admit, tls=tls)
+
+    return make
+
+
+def load_peer_tls(files: TlsFiles, names: tuple[str, ...], peers: Mapping[ReplicaId, Address]) -> Tls:
+    """TLS by which a peer may show a certificate of its name or of its host. Raises CallerFault for bad files."""
+    return load_tls(files, {peer: (names[peer], address.host) for peer, address in peers.items()})
+
+
+def _need_pyzmq() -> None:
+    try:
+        import zmq  # noqa: F401
+    except ImportError as error:
+        raise CallerFault("--transport zeromq needs pyzmq: pip install 'pydsm-epaxos[zmq]'") from error

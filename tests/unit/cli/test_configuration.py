@@ -1,0 +1,192 @@
+"""`serve --config`: what a file may say, what comes before it, and one line for everything that is wrong with it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pydsm.cli import serve as verb
+from pydsm.cli.configuration import read_options
+from pydsm.cli.main import run
+from pydsm.cli.serve import Settings, serve
+from pydsm.core.faults import CallerFault
+from pydsm.transport.address import Address
+from tests.certificates import authority
+from tests.documents import ROOT, blocks
+
+MINIMAL = """
+name = "r1"
+redis = "127.0.0.1:6001"
+data = "data"
+
+[peers]
+r1 = "127.0.0.1:7001"
+r2 = "127.0.0.1:7002"
+"""
+
+
+def written(directory: Path, text: str) -> Path:
+    """A file with this text."""
+    file = directory / "r1.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """What replicas would have been started with; none is."""
+    seen: list[Settings] = []
+
+    def keep(settings: Settings) -> Settings:
+        seen.append(settings)
+        return settings
+
+    monkeypatch.setattr(verb, "_serve", keep)
+    monkeypatch.setattr(verb, "run", lambda settings: 0)
+    return seen
+
+
+def test_file_alone_is_enough(tmp_path: Path, served: list[Settings]) -> None:
+    assert run(["serve", "--config", str(written(tmp_path, MINIMAL))]) == 0
+    assert (served[0].identity.name, served[0].names, served[0].identity.replicas) == ("r1", ("r1", "r2"), 2)
+    assert (served[0].listen, served[0].redis) == (Address("127.0.0.1", 7001), Address("127.0.0.1", 6001))
+    assert served[0].data == tmp_path / "data"
+
+
+def test_environment_overrides_the_file_and_the_command_line_overrides_both(
+    tmp_path: Path, served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path, 'group = "from the file"\nready-lag = 1\nthrifty = true\nlisten = "h:1"\n' + MINIMAL)
+    monkeypatch.setenv("PYDSM_GROUP", "from the environment")
+    monkeypatch.setenv("PYDSM_READY_LAG", "2")
+    monkeypatch.setenv("PYDSM_CONFIG", str(file))
+    assert run(["serve", "--ready-lag", "3"]) == 0
+    assert (served[0].identity.group, served[0].ready_limits.lag_instances_max) == ("from the environment", 3)
+    assert (served[0].thrifty, served[0].listen) == (True, Address("h", 1))
+    assert run(["serve", "--no-thrifty"]) == 0
+    assert (served[1].thrifty, served[1].ready_limits.lag_instances_max) == (False, 2)
+
+
+def test_peers_may_be_text_as_on_the_command_line(tmp_path: Path, served: list[Settings]) -> None:
+    text = 'name = "b"\nredis = "h:1"\nstorage = "memory"\npeers = "a=h:2,b=h:3"\n'
+    assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
+    assert (served[0].names, served[0].listen, served[0].data) == (("a", "b"), Address("h", 3), None)
+
+
+def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[Settings]) -> None:
+    files = authority().issue("r1")
+    for source, name in ((files.cert, "cert.pem"), (files.key, "key.pem"), (files.ca, "ca.pem")):
+        (tmp_path / name).write_bytes(source.read_bytes())
+    tls = 'tls-cert = "cert.pem"\ntls-key = "key.pem"\ntls-ca = "ca.pem"\n'
+    assert run(["serve", "--config", str(written(tmp_path, tls + MINIMAL))]) == 0
+    assert len(served) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('redsi = "h:1"', "has a key 'redsi', which is no option: did you mean redis?"),
+        ("xyzzy = 1", "has a key 'xyzzy', which is no option: pydsm serve --help lists the options"),
+        ('config = "x"', "has a key 'config', which is no option"),
+        ('ready_lag = "5"', "has a key 'ready_lag', which is no option: did you mean ready-lag?"),
+        ('ready-lag = "5"', "has ready-lag = '5': give a whole number"),
+        ("ready-lag = true", "has ready-lag = True: give a whole number"),
+        ('thrifty = "yes"', "has thrifty = 'yes': give true or false"),
+        ('storage = "tape"', "has storage = 'tape': give one of sqlite, memory, in quotes"),
+        ("storage = [1]", "has storage = [1]: give one of sqlite, memory, in quotes"),
+        ("redis = 6379", "has redis = 6379: give text in quotes"),
+        ("data = 1", "has data = 1: give text in quotes"),
+        ("peers = { r1 = 7000 }", "has peers.r1 = 7000: give text in quotes"),
+        ("peers = 1", "has peers = 1: give text in quotes"),
+        ("[redis]\nhost = 1", "has redis = {'host': 1}: give text in quotes"),
+        ("name", "is not TOML: Expected '=' after a key"),
+    ],
+)
+def test_mistake_in_the_file_is_one_line_with_file_key_and_remedy(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], served: list[Settings]
+) -> None:
+    file = written(tmp_path, text)
+    assert run(["serve", "--config", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert f"pydsm: --config {file} {said}" in error
+    assert error.count("\n") == 1
+    assert served == []
+
+
+def test_file_that_cannot_be_read_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    for path, said in (
+        (tmp_path / "none", f"cannot read --config {tmp_path / 'none'}: No such file or directory"),
+        (tmp_path, f"cannot read --config {tmp_path}: Is a directory"),
+        (binary, f"--config {binary} is not TOML"),
+    ):
+        assert run(["serve", "--config", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+
+
+def test_wrong_variable_of_the_environment_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYDSM_READY_LAG", "many")
+    assert run(["serve", "--name", "r1", "--peers", "r1=h:1", "--redis", "h:2"]) == 2
+    assert "'--ready-lag'" in capsys.readouterr().err
+
+
+def test_help_shows_the_variables_of_the_environment(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert run(["serve", "--help"]) == 0
+    said = capsys.readouterr().out
+    for variable in ("PYDSM_NAME", "PYDSM_READY_LAG", "PYDSM_TLS_CERT", "PYDSM_CONFIG"):
+        assert variable in said
+
+
+def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
+    (example,) = blocks(ROOT / "docs/howto/configure.md", "toml")
+    options = read_options(written(tmp_path, example), serve)
+    assert options["peers"] == "r1=10.0.0.1:7000,r2=10.0.0.2:7000,r3=10.0.0.3:7000"
+    assert options["tls_ca"] == str(tmp_path / "certificates/ca.pem")
+    assert (options["data"], options["ready_lag"]) == ("/var/lib/pydsm", 500)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tls-cert", "x"], "TLS needs --tls-cert, --tls-key and --tls-ca, all three; see docs/howto/encrypt.md"),
+        (["--tls-cert", "x", "--tls-key", "x", "--tls-ca", "x"], "cannot read --tls-cert x: No such file or directory"),
+        (
+            ["--tls-cert", "x", "--tls-key", "x", "--tls-ca", "x", "--transport", "zeromq"],
+            "--transport zeromq cannot use TLS: leave out --tls-cert and the like, or use tcp",
+        ),
+        (["--transport", "pigeon"], "'pigeon' is not one of"),
+        (["--http", "x"], "--http: 'x' is not an address"),
+    ],
+)
+def test_mistake_about_transports_is_one_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["serve", "--name", "r1", "--peers", "r1=h:1,r2=h:2", "--redis", "h:3", "--storage", "memory"]
+    assert run([*base, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_missing_pyzmq_is_one_line_with_the_command_that_helps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zmq", None)
+    base = ["serve", "--name", "r1", "--peers", "r1=h:1", "--redis", "h:3", "--storage", "memory"]
+    assert run([*base, "--transport", "zeromq"]) == 2
+    assert capsys.readouterr().err == "pydsm: --transport zeromq needs pyzmq: pip install 'pydsm-epaxos[zmq]'\n"
+
+
+def test_every_option_of_serve_can_stand_in_a_file(tmp_path: Path) -> None:
+    empty = written(tmp_path, "")
+    assert read_options(empty, serve) == {}
+    with pytest.raises(CallerFault, match="did you mean until-stdin-closes"):
+        read_options(written(tmp_path, "until-stdin-close = true"), serve)
