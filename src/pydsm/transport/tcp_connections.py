@@ -123,6 +123,7 @@ class Incoming(Connection):
             super().connection_made(transport)
             return
         super().connection_made(transport)
+        assert self.transport is not None
         self._name = str(transport.get_extra_info("peername"))
         if not self.owner.arrived(self):
             log.warning("refused a connection from %s: too many connections have not said who they are", self._name)
@@ -132,7 +133,8 @@ class Incoming(Connection):
         loop = asyncio.get_running_loop()
         self._patience = loop.call_later(self.owner.limits.greeting_seconds_max, self._give_up)
         if self.owner.tls is not None:
-            taken = _take_socket(transport)
+            taken = _take_socket(self.transport)
+            self.transport = None
             self._securing = loop.create_task(self._secure(taken, self.owner.tls))
             self._securing.add_done_callback(lambda task: taken.close() if task.cancelled() else None)
 
@@ -195,9 +197,8 @@ class Incoming(Connection):
         super().close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Make room for another, unless this was the plain connection and the encrypted one is to come."""
-        if self._securing is None:
-            self._gone()
+        """Make room for another."""
+        self._gone()
 
     def _gone(self) -> None:
         self._stop_waiting()
@@ -257,11 +258,12 @@ class Outgoing(Connection):
         self.ended.set()
 
 
-def _take_socket(transport: asyncio.BaseTransport) -> socket.socket:
-    """The connection itself, with nothing read of it; its transport is given up."""
+def _take_socket(transport: asyncio.Transport) -> socket.socket:
+    """The connection itself, with nothing read of it; its transport is given up without a word to its protocol."""
     taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
     taken.setblocking(False)
-    cast(asyncio.Transport, transport).abort()
+    transport.set_protocol(asyncio.Protocol())
+    transport.abort()
     return taken
 
 

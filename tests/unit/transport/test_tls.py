@@ -16,10 +16,11 @@ from pydsm.core.faults import CallerFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Batch, Footprint, PreAccept
 from pydsm.transport.frames import PREAMBLE
+from pydsm.transport.limits import TransportLimits
 from pydsm.transport.tls import TlsFiles, load_tls
 from tests.certificates import authority
 from tests.ports import free_ports
-from tests.unit.transport.groups import End, group, hello, tcp_end, who
+from tests.unit.transport.groups import End, group, hello, started, tcp_end, who
 from tests.waiting import eventually
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -152,12 +153,19 @@ async def test_replica_may_not_call_itself_by_a_name_that_its_certificate_does_n
         assert b"its certificate names r3, and must name r2 or 127.0.0.1 to be of replica 1" in said
 
 
-async def test_greeting_that_comes_with_the_handshake_is_answered_encrypted() -> None:
-    async with lonely_end() as (_, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(authority().issue("r2")))
-        writer.write(hello("test", 1, 3, 7))
-        assert await asyncio.wait_for(reader.readexactly(len(PREAMBLE)), 5) == PREAMBLE
+async def greeting_of(port: int, context: ssl.SSLContext) -> bytes:
+    """What a good peer is answered first."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(hello("test", 1, 3, 7))
+    try:
+        return await asyncio.wait_for(reader.readexactly(len(PREAMBLE)), 5)
+    finally:
         writer.transport.abort()
+
+
+async def test_good_peer_is_greeted_inside_the_encryption() -> None:
+    async with lonely_end() as (_, port):
+        assert await greeting_of(port, client_context(authority().issue("r2"))) == PREAMBLE
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", hello("test", 1, 3, 7), b"\xff" * 100])
@@ -176,6 +184,22 @@ async def test_stranger_that_never_finishes_its_handshake_is_cut_off(caplog: pyt
         assert await stranger(port, None, b"\x16\x03\x01") == b""
         await eventually(lambda: end.transport.traffic.refused == 1, "it is counted")
     assert "did not say who it is in time" in caplog.text
+
+
+async def test_too_many_strangers_that_do_not_finish_their_handshakes_are_turned_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ports = free_ports(3)
+    limits = TransportLimits(strangers_max=1, greeting_seconds_max=30)
+    end = tcp_end(who(0), ports, limits=limits, files=authority().issue("r1"))
+    async with started(end):
+        _, silent = await asyncio.open_connection("127.0.0.1", ports[0])
+        assert await stranger(ports[0], None, b"") == b""
+        assert "too many connections have not said who they are" in caplog.text
+        silent.transport.abort()
+        await eventually(lambda: not end.transport._strangers, "there is room again")  # type: ignore[attr-defined]
+        peer = client_context(authority().issue("r2"))
+        assert PREAMBLE in await greeting_of(ports[0], peer)
 
 
 async def test_stopping_in_the_middle_of_handshakes_ends_them() -> None:
