@@ -10,6 +10,7 @@ in which no stranger wants to fill the memory. Needs the extra `zmq`.
 """
 
 import asyncio
+import itertools
 import logging
 import os
 import socket
@@ -37,6 +38,7 @@ from pydsm.transport.redial import Redialler
 log = logging.getLogger("pydsm.transport")
 
 _FRAMES_IN_FLIGHT_MAX = 8
+_FRAMES_IN_A_ROW_MAX = 16  # receiving what is there already does not let anything else run
 _OVERHEAD_BYTES = 64
 _REFUSED_ROUTES_MAX = 1024
 _HANDSHAKE_FAILED = (
@@ -134,7 +136,7 @@ class ZeroMqTransport:
         return made
 
     async def _listen_to(self, router: zmq.asyncio.Socket) -> None:
-        while True:
+        for number in itertools.count(1):
             route, *parts = await router.recv_multipart()
             try:
                 self._arrived(router, route, parts)
@@ -142,7 +144,8 @@ class ZeroMqTransport:
                 self._refuse(router, route, fault)
             except Exception:
                 log.exception("dropped what a peer sent, because handling it failed")
-            await asyncio.sleep(0)  # receiving what is there already does not let anything else run
+            if number % _FRAMES_IN_A_ROW_MAX == 0:
+                await asyncio.sleep(0)
 
     def _arrived(self, router: zmq.asyncio.Socket, route: bytes, parts: list[bytes]) -> None:
         peer = self._routes.get(route)
