@@ -38,8 +38,9 @@ fix: $(READY) ## repair formatting and what lint can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-soak: $(READY) ## search fresh simulator seeds on all cores: MINUTES=60
+soak: $(READY) ## search fresh simulator seeds on all cores (MINUTES=60), then real processes under faults (a quarter of that)
 	$(BIN)/python -m pydsm.sim.soak --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m tests.integration.faults.soak --minutes $$(( ($(MINUTES) + 3) / 4 ))
 
 bench: $(READY) ## measure the cost of execution as history grows
 	$(BIN)/python -m benchmarks.execution_growth $(ARGS)

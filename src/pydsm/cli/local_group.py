@@ -119,10 +119,15 @@ class LocalGroup:
             for number in range(1, self._replicas + 1)
         ]
 
+    def address_for(self, replica: int, peer: int) -> Address:
+        """Where one replica dials another. For those who put something between them."""
+        return self.members[peer].listen
+
     def command(self, replica: int) -> list[str]:
         """The command line that starts this replica."""
         member = self.members[replica]
-        peers = ",".join(f"{one.name}={one.listen}" for one in self.members)
+        addresses = [self.address_for(replica, peer) for peer in range(len(self.members))]
+        peers = ",".join(f"{one.name}={address}" for one, address in zip(self.members, addresses, strict=True))
         line = [sys.executable, "-m", "pydsm", "serve", "--name", member.name, "--peers", peers]
         line += ["--listen", str(member.listen), "--redis", str(member.redis)]
         line += ["--clients", str(member.clients)]

@@ -1,0 +1,78 @@
+"""A group of real replicas that talk to each other through wires."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+from pydsm.cli.local_group import LocalGroup
+from pydsm.cli.serve import Storage
+from pydsm.transport.address import Address
+from tests.integration.faults.wires import Cut, Wire
+
+
+class WiredGroup(LocalGroup):
+    """A `LocalGroup` with a wire for each pair and direction."""
+
+    def __init__(self, replicas: int, directory: Path, storage: Storage = Storage.SQLITE, *options: str) -> None:
+        super().__init__(replicas, directory, storage, *options)
+        self.size = replicas
+        self._wires: dict[tuple[int, int], Wire] = {}
+        self._entrances: dict[tuple[int, int], Address] = {}
+
+    async def __aenter__(self) -> "WiredGroup":
+        await super().__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await super().__aexit__()
+        finally:
+            await self._take_wires_away()
+
+    def choose_members(self) -> None:
+        """New addresses, so the wires of an attempt before lead nowhere."""
+        super().choose_members()
+        self._entrances.clear()
+
+    def address_for(self, replica: int, peer: int) -> Address:
+        """Where `replica` dials `peer`: at the entrance of their wire."""
+        return self._entrances.get((replica, peer), self.members[peer].listen)
+
+    async def start(self, replica: int) -> None:
+        """See `LocalGroup`."""
+        for peer in range(self.size):
+            if peer != replica and (replica, peer) not in self._entrances:
+                wire = self._wires[replica, peer] = Wire(self.members[peer].listen)
+                self._entrances[replica, peer] = await wire.start()
+        await super().start(replica)
+
+    async def _take_wires_away(self) -> None:
+        await asyncio.gather(*(wire.stop() for wire in self._wires.values()))
+
+    def cut(self, sender: int, receiver: int, how: Cut) -> None:
+        """Stop what one replica says to another."""
+        self._wires[sender, receiver].cut(how)
+
+    def isolate(self, replicas: list[int], how: Cut) -> None:
+        """Stop all talk between these and the others."""
+        for sender, receiver in self._wires:
+            if (sender in replicas) != (receiver in replicas):
+                self.cut(sender, receiver, how)
+
+    def heal(self) -> None:
+        """Let everyone talk with everyone."""
+        for wire in self._wires.values():
+            wire.heal()
+
+    def pause(self, replica: int) -> None:
+        """Stop a process without its noticing."""
+        self._signal(replica, signal.SIGSTOP)
+
+    def resume(self, replica: int) -> None:
+        """Let it go on."""
+        self._signal(replica, signal.SIGCONT)
+
+    def _signal(self, replica: int, number: signal.Signals) -> None:
+        process = self.members[replica].process
+        if process is not None and process.returncode is None:
+            process.send_signal(number)

@@ -1,0 +1,129 @@
+"""One group, one plan of faults, and the verdict."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydsm.cli.serve import Storage
+from pydsm.client.load import ask
+from pydsm.client.resp import encode_command
+from pydsm.core.faults import PeerFault
+from pydsm.sim.linearizability import Linearizable, Verdict, check
+from tests.integration.faults.clients import KeyModel, Ledger, RecordingClient, read_everything
+from tests.integration.faults.faults import Fault
+from tests.integration.faults.group import WiredGroup
+
+RECOVERY_SECONDS_MAX = 30.0
+"""By when a group that is whole again serves through every replica, and all know the same.
+
+A restart, the recovery timeout with every replica's turn, two rounds of questions, and the longest wait between two
+connections are 5 s together on an idle machine; the rest is for busy ones."""
+
+CLIENTS_PER_REPLICA = 2
+_POLL_SECONDS = 0.05
+_STALL_SECONDS_MAX = 60.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it."""
+
+    calls: int
+    unknown: int
+    recovery_seconds: float
+    """From the end of the last fault until every replica had answered a write."""
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        good = "linearizable" if isinstance(self.verdict, Linearizable) else f"WRONG: {self.verdict}"
+        return f"{self.calls} calls, {self.unknown} unknown, well after {self.recovery_seconds:.1f} s, {good}"
+
+
+async def run(
+    replicas: int,
+    faults: Sequence[Fault],
+    directory: Path,
+    *,
+    seed: int,
+    storage: Storage = Storage.SQLITE,
+    say: Callable[[str], None] = lambda text: None,
+    ledger: Ledger | None = None,
+) -> Report:
+    """Load a group while all of this happens to it, let it recover, read everything back, and check what clients saw.
+
+    Raises AssertionError when the group does not recover in time.
+    """
+    ledger = ledger or Ledger()
+    async with WiredGroup(replicas, directory, storage) as group:
+        clients = [
+            RecordingClient(number, group.redis, ledger, seed) for number in range(CLIENTS_PER_REPLICA * replicas)
+        ]
+        running = [asyncio.create_task(client.run()) for client in clients]
+        try:
+            for fault in faults:
+                say(str(fault))
+                await _more_answers(ledger, fault.answers)
+                await fault.happen(group, fault.seconds)
+            recovery_seconds = await _recovery(group)
+            await _more_answers(ledger, 100)
+        finally:
+            for client in clients:
+                client.stop()
+            await asyncio.gather(*running)
+        await _agree(group)
+        await read_everything(ledger, group.redis)
+    calls = ledger.history.calls
+    unknown = sum(call.result is None and call.outcome.name == "UNKNOWN" for call in calls)
+    return Report(len(calls), unknown, recovery_seconds, check(ledger.history, KeyModel()))
+
+
+async def _more_answers(ledger: Ledger, count: int) -> None:
+    """Wait for progress. A group that stands still although it is whole is broken."""
+    wanted, loop = ledger.answered + count, asyncio.get_running_loop()
+    deadline = loop.time() + _STALL_SECONDS_MAX
+    while ledger.answered < wanted:
+        assert loop.time() < deadline, f"the group gave fewer than {count} answers in {_STALL_SECONDS_MAX:g} s"
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _recovery(group: WiredGroup) -> float:
+    """Seconds until a write through each replica is answered."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await asyncio.gather(*(_first_write(group, replica, began) for replica in range(group.size)))
+    return loop.time() - began
+
+
+async def _first_write(group: WiredGroup, replica: int, began: float) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            reply = await ask(group.redis[replica], encode_command(b"INCR", b"well"), seconds_max=RECOVERY_SECONDS_MAX)
+        except (OSError, PeerFault) as error:
+            reply = [str(error).encode()]
+        if isinstance(reply[0], int):
+            return
+        seconds = loop.time() - began
+        assert seconds < RECOVERY_SECONDS_MAX, f"r{replica + 1} took no write for {seconds:.1f} s: {reply[0]!r}"
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _agree(group: WiredGroup) -> None:
+    """Without load, all replicas soon know and have executed the same."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + RECOVERY_SECONDS_MAX
+    while True:
+        told = [await _progress(group, replica) for replica in range(group.size)]
+        if len(set(told)) == 1 and told[0][0] == told[0][1]:
+            return
+        assert loop.time() < deadline, f"the replicas still differ in what they executed and know: {told}"
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _progress(group: WiredGroup, replica: int) -> tuple[str, str]:
+    """What INFO says of the frontier and of what is known."""
+    (info,) = await ask(group.redis[replica], encode_command(b"INFO"))
+    assert isinstance(info, bytes)
+    lines = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
+    return lines["frontier"], lines["known"]
