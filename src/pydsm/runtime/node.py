@@ -109,6 +109,7 @@ class Node:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(drain_seconds_max):
                     await self._drained.wait()
+        self._guard(self._performer.finish)
         self._running = False
         await self._transport.stop()
         await self._disk.close()

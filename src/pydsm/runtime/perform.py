@@ -99,6 +99,12 @@ class Performer:
         finally:
             self._pumping = False
 
+    def finish(self) -> None:
+        """The replica stops in good order: write what could have waited for company, so that its return asks nobody."""
+        if self._lazy and not self._being_written:
+            records, self._lazy = self._lazy, []
+            self._disk.write(records, lambda: None)
+
     def _advance(self) -> None:
         while self._waiting and not self._being_written:
             if self._waiting[0].records or len(self._lazy) > self._lazy_records_max:

@@ -1,7 +1,7 @@
 """Whole nodes in one process, over the memory transport: answers, agreement, restart, and stopping when it must."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import NOP, Commit
 from pydsm.machines.base import CommandFailed
+from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
 from pydsm.runtime.node import Node, Parts
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
@@ -42,7 +43,8 @@ class FragileStore(MemoryStore):
 class Group:
     """Nodes that share a hub; each can be replaced."""
 
-    def __init__(self, replicas: int) -> None:
+    def __init__(self, replicas: int, make_machine: Callable[[], Lists] = Lists) -> None:
+        self.make_machine = make_machine
         self.hub = MemoryHub()
         self.replicas = replicas
         self.nodes: dict[int, Node] = {}
@@ -50,7 +52,7 @@ class Group:
 
     async def start(self, replica: int, store: ReplicaStore | None = None) -> Node:
         """A new node in this place."""
-        machine = Lists()
+        machine = self.make_machine()
         config = Config(ReplicaId(replica), self.replicas, recovery_timeout_ticks=100, gossip_ticks=50)
 
         def transport(incarnation: int, admit: object) -> MemoryTransport:
@@ -75,9 +77,11 @@ class Group:
 
 
 @asynccontextmanager
-async def group(replicas: int = 3, *stores: ReplicaStore) -> AsyncIterator[Group]:
+async def group(
+    replicas: int = 3, *stores: ReplicaStore, make_machine: Callable[[], Lists] = Lists
+) -> AsyncIterator[Group]:
     """A running group; stopped at the end."""
-    made = Group(replicas)
+    made = Group(replicas, make_machine)
     for replica in range(replicas):
         await made.start(replica, stores[replica] if replica < len(stores) else None)
     try:
@@ -242,3 +246,54 @@ async def test_observation_of_a_failed_node_says_why_in_one_line() -> None:
         nodes.nodes[0].submit(b"a one", lambda answer: None)
         await asyncio.wait_for(nodes.nodes[0].failure, 5)
         assert nodes.nodes[0].observe().failure == "disk is full"
+
+
+# Upkeep
+
+
+class Punctual(Lists):
+    """Wants `due done` to be executed, for as long as that has not happened."""
+
+    def overdue(self, now_ms: int) -> list[bytes]:
+        """See `machines.base.Upkeep`."""
+        return [] if b"due" in self.lists else [b"due done"]
+
+
+async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "_UPKEEP_SECONDS", 0.01)
+    async with group(make_machine=Punctual) as nodes:
+        await eventually(
+            lambda: all(b"due" in one.lists for one in nodes.machines.values()), "it is executed everywhere"
+        )
+        await eventually(lambda: len(nodes.digests()) == 1, "all replicas agree")
+
+
+async def test_what_is_due_is_proposed_once_while_nobody_can_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "_UPKEEP_SECONDS", 0.001)
+    alone = Group(3, Punctual)
+    node = await alone.start(0)
+    await eventually(lambda: node.observe().commands_waiting > 0, "it is proposed")
+    rounds = 0
+
+    def another_round() -> bool:
+        nonlocal rounds
+        rounds += 1
+        return rounds > 50
+
+    await eventually(another_round, "upkeep has had time to repeat itself")
+    assert node.observe().commands_waiting == 1
+    await node.stop(drain_seconds_max=0)
+
+
+async def test_a_node_that_stops_in_good_order_knows_afterwards_what_it_had_executed(tmp_path: Path) -> None:
+    def store() -> SqliteStore:
+        return SqliteStore(tmp_path, Identity("test", "r3", ReplicaId(2), 3))
+
+    async with group(3, MemoryStore(), MemoryStore(), store()) as nodes:
+        await nodes.ask(0, "a one")
+        await eventually(lambda: len(nodes.digests()) == 1, "the third node has executed it")
+        await nodes.nodes[2].stop()
+    alone = Group(3)
+    node = await alone.start(2, store())
+    assert alone.machines[2].lists == {b"a": [b"one"]}
+    await node.stop(drain_seconds_max=0)

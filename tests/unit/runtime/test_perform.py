@@ -183,6 +183,16 @@ def test_too_many_lazy_records_are_written_without_company() -> None:
     assert stage.take() == ["send 4 to [1]"]
 
 
+def test_what_waited_for_company_is_written_when_the_replica_stops() -> None:
+    stage = Stage()
+    stage.performer.finish()
+    stage.turn(lazy_records=[record(1)])
+    stage.turn(lazy_records=[record(2)])
+    assert stage.take() == []
+    stage.performer.finish()
+    assert stage.take() == ["write [1, 2]"]
+
+
 def test_a_message_to_oneself_comes_back_when_the_turn_is_durable() -> None:
     stage = Stage()
     stage.turn(records=[record(1)], sends=[Send((ME,), message(1)), Send((PEER, ME, OTHER), message(2))])
