@@ -75,8 +75,10 @@ async def test_the_blocking_client_against_a_group(tmp_path: Path) -> None:
 
 async def test_the_examples_of_the_guide_run_as_they_stand(tmp_path: Path) -> None:
     guide = Path(__file__).parents[2] / "docs/howto/use-the-client.md"
-    blocks = re.findall(r"^```python against a group\n(.*?)^```", guide.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    pattern = r"^```python against a group\n(.*?)^```"
+    blocks = re.findall(pattern, guide.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    blocks += re.findall(pattern, (guide.parents[2] / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
     async with LocalGroup(3, tmp_path, Storage.MEMORY) as group:
         for block in blocks:
             program = block
