@@ -18,7 +18,7 @@ from pydsm.cli.local_group import free_ports
 from pydsm.client.resp import encode_command
 from pydsm.core.faults import CallerFault
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv import KeyValue, encode
+from pydsm.machines.kv import KeyValue, Pairs, encode
 from pydsm.server.limits import RespLimits
 from pydsm.server.replies import encode_reply
 from tests.unit.machines.kv.arguments import DETERMINISTIC, KEYS, random_command
@@ -44,12 +44,13 @@ class Redis:
     async def _reply(self) -> bytes:
         line = await self._reader.readline()
         kind, number = line[:1], line[1:-2]
-        if kind in b"+-:" or number == b"-1":
+        if kind in b"+-:_,#" or number == b"-1":
             return line
         if kind == b"$":
             return line + await self._reader.readexactly(int(number) + 2)
-        assert kind == b"*", line
-        return line + b"".join([await self._reply() for _ in range(int(number))])
+        assert kind in b"*~%", line
+        items = 2 * int(number) if kind == b"%" else int(number)
+        return line + b"".join([await self._reply() for _ in range(items)])
 
 
 @asynccontextmanager
@@ -79,7 +80,7 @@ async def real_redis(directory: Path) -> AsyncIterator[Redis]:
         await process.communicate()
 
 
-def ours(machine: KeyValue, words: list[bytes]) -> bytes:
+def ours(machine: KeyValue, words: list[bytes], protocol: int) -> bytes:
     """What the Redis port would answer."""
     result: Result
     try:
@@ -88,7 +89,7 @@ def ours(machine: KeyValue, words: list[bytes]) -> bytes:
         result = CommandFailed(str(fault))
     else:
         (result,) = machine.apply([encode(words)], time.time_ns() // 1_000_000)
-    return encode_reply(result, 2, RespLimits())
+    return encode_reply(result, protocol, RespLimits())
 
 
 def comparable(machine: KeyValue, words: list[bytes]) -> bool:
@@ -101,7 +102,7 @@ def comparable(machine: KeyValue, words: list[bytes]) -> bool:
     if b"LEX" not in words[0] and b"BYLEX" not in words:
         return True
     (entries,) = machine.apply([encode([b"ZRANGE", *words[1:2], b"0", b"-1", b"WITHSCORES"])], 0)
-    return not isinstance(entries, list) or len(set(entries[1::2])) < 2
+    return not isinstance(entries, Pairs) or len({score for _, score in entries}) < 2
 
 
 def same(name: str, one: bytes, other: bytes) -> bool:
@@ -112,9 +113,10 @@ def same(name: str, one: bytes, other: bytes) -> bool:
 
 
 @pytest.mark.redis_cli
-@pytest.mark.parametrize("first_seed", range(0, 120, 40))
-async def test_replies_are_those_of_redis(first_seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("protocol", "first_seed"), [(2, 0), (2, 40), (3, 80), (3, 120)])
+async def test_replies_are_those_of_redis(protocol: int, first_seed: int, tmp_path: Path) -> None:
     async with real_redis(tmp_path) as redis:
+        await redis.ask([b"HELLO", b"%d" % protocol])
         for seed in range(first_seed, first_seed + 40):
             random, machine = Random(seed), KeyValue()
             await redis.ask([b"FLUSHALL"])
@@ -122,7 +124,7 @@ async def test_replies_are_those_of_redis(first_seed: int, tmp_path: Path) -> No
                 name = random.choice(DETERMINISTIC)
                 words = random_command(random, name)
                 if comparable(machine, words):
-                    expected, got = await redis.ask(words), ours(machine, words)
+                    expected, got = await redis.ask(words), ours(machine, words, protocol)
                     assert same(name, got, expected), (
                         f"seed {seed}, command {place}: {words} gave {got!r}, not {expected!r}"
                     )

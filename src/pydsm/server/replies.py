@@ -1,12 +1,13 @@
 """From answers to the bytes of RESP2 and RESP3.
 
 bytes are a bulk string, str a status, int and float numbers (RESP2: a float is a bulk string), None nothing, list an
-array, `Members` a set and dict a map (RESP2: flat arrays), NO_LIST a list that is not there, CommandFailed an error.
+array, `Members` a set, dict a map and `Pairs` an array of pairs (RESP2: flat arrays), NO_LIST a list that is not there,
+CommandFailed an error.
 `Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
 """
 
 from pydsm.machines.base import CommandFailed
-from pydsm.machines.kv import Members, NoList
+from pydsm.machines.kv import Members, NoList, Pairs
 from pydsm.machines.kv.command import show_float
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.server.limits import RespLimits
@@ -54,7 +55,9 @@ def _text_of(answer: Answer) -> str:
 
 
 def _aggregate(answer: list[object] | dict[object, object], protocol: int, limits: RespLimits) -> bytes:
-    items = answer if isinstance(answer, list) else [part for pair in answer.items() for part in pair]
+    items: list[object] = answer if isinstance(answer, list) else [part for pair in answer.items() for part in pair]
+    if protocol == 2 and isinstance(answer, Pairs):
+        items = [part for pair in answer for part in pair]
     size = sum(len(item) for item in items if isinstance(item, bytes)) + _FRAME_BYTES * len(items)
     if size > limits.reply_bytes_max:
         return error_line(

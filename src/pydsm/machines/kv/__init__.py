@@ -7,7 +7,7 @@ from pydsm.machines.kv.command import Access, Command, Touched, Words, wrong_num
 from pydsm.machines.kv.machine import KeyValue, encode
 from pydsm.machines.kv.table import COMMANDS
 from pydsm.machines.kv.transactions import transaction
-from pydsm.machines.kv.values import NO_LIST, Members, NoList
+from pydsm.machines.kv.values import NO_LIST, Members, NoList, Pairs
 
 __all__ = [
     "COMMANDS",
@@ -17,6 +17,7 @@ __all__ = [
     "KeyValue",
     "Members",
     "NoList",
+    "Pairs",
     "Touched",
     "Words",
     "encode",

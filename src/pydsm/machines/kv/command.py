@@ -17,8 +17,8 @@ Words = Sequence[bytes]
 Run = Callable[[Keyspace, Words], Result]
 """Executes a command. It checks everything before it changes anything: whoever raises CommandFailed changed nothing.
 
-Results are bytes (a string), str (a status such as OK), int, float, None (no such thing), list, dict, `Members`, or
-`NO_LIST`."""
+Results are bytes (a string), str (a status such as OK), int, float, None (no such thing), list, dict, `Members`,
+`Pairs`, or `NO_LIST`."""
 
 VALUE_BYTES_MAX = 512 << 20
 """Bytes that one value may grow to."""

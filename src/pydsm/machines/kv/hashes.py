@@ -20,7 +20,7 @@ from pydsm.machines.kv.command import (
     wrong_number,
 )
 from pydsm.machines.kv.keyspace import Keyspace
-from pydsm.machines.kv.values import Hash
+from pydsm.machines.kv.values import Hash, Pairs
 
 _NOT_AN_INTEGER = "ERR hash value is not an integer"
 _NOT_A_FLOAT = "ERR hash value is not a float"
@@ -139,7 +139,7 @@ def _hrandfield(space: Keyspace, words: Words) -> Result:
         return draws(space, list(hash_), 1)[0] if hash_ else None
     with_values = _with(words, b"WITHVALUES")
     fields: Sequence[bytes] = draws(space, list(hash_), integer(words[2]))
-    return [word for field in fields for word in (field, hash_[field])] if with_values else list(fields)
+    return Pairs([field, hash_[field]] for field in fields) if with_values else list(fields)
 
 
 def _with(words: Words, option: bytes) -> bool:

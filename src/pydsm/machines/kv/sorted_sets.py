@@ -22,7 +22,7 @@ from pydsm.machines.kv.command import (
 )
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.sorted_ranges import Select, by_member, by_rank, by_score
-from pydsm.machines.kv.values import NO_LIST, SortedSet
+from pydsm.machines.kv.values import NO_LIST, Pairs, SortedSet
 
 _NAN = "ERR resulting score is not a number (NaN)"
 _ZADD_OPTIONS = frozenset((b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"))
@@ -41,10 +41,10 @@ def _for_writing(space: Keyspace, key: bytes) -> SortedSet:
     return found
 
 
-def pairs(entries: Sequence[tuple[float, bytes]], *, with_scores: bool) -> list[object]:
-    """Members in their order, each with its score behind it if wanted."""
+def pairs(entries: Sequence[tuple[float, bytes]], *, with_scores: bool) -> Result:
+    """Members in their order, each with its score if wanted."""
     if with_scores:
-        return [item for score, member in entries for item in (member, score)]
+        return Pairs([member, score] for score, member in entries)
     return [member for _, member in entries]
 
 
@@ -151,7 +151,10 @@ def _zpop(space: Keyspace, words: Words) -> Result:
     sorted_set = space.sorted_set(words[1])
     if sorted_set is None:
         return []
-    return pairs(_pop(space, words[1], sorted_set, wanted, least=words[0] == b"ZPOPMIN"), with_scores=True)
+    popped = _pop(space, words[1], sorted_set, wanted, least=words[0] == b"ZPOPMIN")
+    if len(words) == 2:
+        return [item for score, member in popped for item in (member, score)]
+    return pairs(popped, with_scores=True)
 
 
 def _pop(space: Keyspace, key: bytes, sorted_set: SortedSet, wanted: int, *, least: bool) -> list[tuple[float, bytes]]:

@@ -71,6 +71,12 @@ class Members(list[object]):
     __slots__ = ()
 
 
+class Pairs(list[list[object]]):
+    """A result of pairs, such as members with their scores: RESP2 gives them as one flat list."""
+
+    __slots__ = ()
+
+
 class NoList:
     """There is no list: RESP2 has a null of its own for that."""
 

@@ -85,9 +85,12 @@ def test_a_scan_gives_what_stays_while_other_elements_come_and_go() -> None:
                 "HRANDFIELD b",
                 "HRANDFIELD b 1",
             ),
-            [1, b"f", [b"f", b"1"] * 2, "!ERR syntax error", None, []],
+            [1, b"f", [[b"f", b"1"]] * 2, "!ERR syntax error", None, []],
         ),
-        (("ZADD a 1 m", "ZRANDMEMBER a", "ZRANDMEMBER a 2 WITHSCORES", "ZRANDMEMBER b"), [1, b"m", [b"m", 1.0], None]),
+        (
+            ("ZADD a 1 m", "ZRANDMEMBER a", "ZRANDMEMBER a 2 WITHSCORES", "ZRANDMEMBER b"),
+            [1, b"m", [[b"m", 1.0]], None],
+        ),
         (("LPOP a 2", "LMPOP 1 a LEFT", "ZMPOP 1 a MIN"), [NO_LIST, NO_LIST, NO_LIST]),
         (("SET a 1", "HGET a f", "LPUSH a x", "SADD a x", "ZADD a 1 x", "SUNION a"), ["OK", *[WRONG] * 5]),
         (
