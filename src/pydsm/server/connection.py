@@ -93,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._slots: deque[_Slot] = deque()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._admitted = False
         self._flush_is_due = False
         self._read_paused = False
         self._write_paused = False
@@ -119,6 +120,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         else:
             self.session = session
+            self._admitted = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what was asked; it may still be executed."""
@@ -128,7 +130,8 @@ class Connection(asyncio.Protocol):
         self._postponed.clear()
         if self._patience is not None:
             self._patience.cancel()
-        self._unwatch()
+        if self._admitted:
+            self._unwatch()
         self._port.closed(self)
 
     def data_received(self, data: bytes) -> None:

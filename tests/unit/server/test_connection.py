@@ -164,6 +164,8 @@ async def test_client_that_leaves_before_its_answers_harms_nobody() -> None:
 
 
 async def test_client_too_many_is_told_so() -> None:
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     async with serving(limits=RespLimits(connections_max=1)) as server:
         async with connected(server) as first:
             await first.ask(b"PING", b"+PONG\r\n")
@@ -173,6 +175,7 @@ async def test_client_too_many_is_told_so() -> None:
         await eventually(lambda: not server.sessions(), "the first is gone")
         async with connected(server) as third:
             await third.ask(b"PING", b"+PONG\r\n")
+    assert failures == []
 
 
 async def test_stop_sends_what_is_answered_and_disconnects() -> None:
