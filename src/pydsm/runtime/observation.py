@@ -57,7 +57,7 @@ class ReadyLimits:
     """What a replica must keep to be called ready. Raises CallerFault for a value that cannot work."""
 
     lag_instances_max: int = 128
-    """Instances of one leader, heard of but beyond the executed frontier. A leader has at most 64 under way, so a replica
+    """Instances of one leader, heard of but beyond the executed frontier. A leader has at most 64 under way, so one
     that keeps up stays below twice that."""
     silence_seconds_max: float = 2.0
     """How long ago a peer may have told its frontier and still count as seen; peers tell it four times a second."""
