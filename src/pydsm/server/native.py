@@ -26,13 +26,12 @@ from pydsm.runtime.client_protocol import (
     encode_answers,
     encode_message,
 )
+from pydsm.server.crowd import Crowd
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader
 
 log = logging.getLogger("pydsm.native")
-
-_STOP_SECONDS_MAX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +70,7 @@ class NativeServer:
         self.submit = submit
         self.host = host
         self.limits = limits or NativeLimits()
-        self._connections: dict[NativeConnection, None] = {}
-        self._everyone_left = asyncio.Event()
+        self.crowd: Crowd[NativeConnection, None] = Crowd()
         self._server: asyncio.Server | None = None
 
     @property
@@ -98,35 +96,21 @@ class NativeServer:
             return
         server, self._server = self._server, None
         server.close()
-        for connection in list(self._connections):
-            connection.close("this replica is stopping")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_SECONDS_MAX):
-                await self._wait_until_alone()
-        for connection in list(self._connections):
-            connection.abort()
-        await self._wait_until_alone()
+        await self.crowd.send_away(lambda connection: connection.close("this replica is stopping"))
         await server.wait_closed()
-
-    async def _wait_until_alone(self) -> None:
-        while self._connections:
-            self._everyone_left.clear()
-            await self._everyone_left.wait()
 
     def opened(self, connection: "NativeConnection") -> str | None:
         """None to let a client in, or why not."""
         if self._server is None:
             return "this replica is stopping; connect to another"
-        if len(self._connections) >= self.limits.connections_max:
-            return f"{len(self._connections)} clients are connected already; connect to another replica"
-        self._connections[connection] = None
+        if len(self.crowd) >= self.limits.connections_max:
+            return f"{len(self.crowd)} clients are connected already; connect to another replica"
+        self.crowd.add(connection, None)
         return None
 
     def closed(self, connection: "NativeConnection") -> None:
         """The connection is gone."""
-        self._connections.pop(connection, None)
-        if not self._connections:
-            self._everyone_left.set()
+        self.crowd.left(connection)
 
 
 class NativeConnection(asyncio.Protocol):

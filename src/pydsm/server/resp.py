@@ -4,17 +4,15 @@ Decides who may connect. Leaves each client to its `connection`, agreement to `s
 """
 
 import asyncio
-import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import Submit
 from pydsm.server.connection import Connection
+from pydsm.server.crowd import Crowd
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session
-
-_STOP_SECONDS_MAX = 2.0
 
 
 class RespServer:
@@ -25,8 +23,7 @@ class RespServer:
         self.info = info
         self.limits = limits or RespLimits()
         self._ids = itertools.count(1)
-        self._connections: dict[Connection, Session] = {}
-        self._everyone_left = asyncio.Event()
+        self._crowd: Crowd[Connection, Session] = Crowd()
         self._server: asyncio.Server | None = None
 
     @property
@@ -47,30 +44,18 @@ class RespServer:
             return
         server, self._server = self._server, None
         server.close()
-        for connection in list(self._connections):
-            connection.close()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STOP_SECONDS_MAX):
-                await self._wait_until_alone()
-        for connection in list(self._connections):
-            connection.abort()
-        await self._wait_until_alone()
+        await self._crowd.send_away(Connection.close)
         await server.wait_closed()
-
-    async def _wait_until_alone(self) -> None:
-        while self._connections:
-            self._everyone_left.clear()
-            await self._everyone_left.wait()
 
     def connections(self) -> Sequence[Connection]:
         """Everyone who is connected, oldest first."""
-        return list(self._connections)
+        return self._crowd.everyone()
 
     # What connections see
 
     def sessions(self) -> Sequence[Session]:
         """See `Surroundings`."""
-        return list(self._connections.values())
+        return self._crowd.known()
 
     def now_seconds(self) -> float:
         """See `Surroundings`."""
@@ -80,16 +65,14 @@ class RespServer:
         """See `Port`."""
         if self._server is None:
             return CommandFailed("ERR this replica is stopping; connect to another")
-        if len(self._connections) >= self.limits.connections_max:
+        if len(self._crowd) >= self.limits.connections_max:
             return CommandFailed("ERR max number of clients reached")
         peer, here = connection.addresses()
         now = self.now_seconds()
         session = Session(next(self._ids), peer, here, now, last_seconds=now)
-        self._connections[connection] = session
+        self._crowd.add(connection, session)
         return session
 
     def closed(self, connection: Connection) -> None:
         """See `Port`."""
-        self._connections.pop(connection, None)
-        if not self._connections:
-            self._everyone_left.set()
+        self._crowd.left(connection)

@@ -58,7 +58,7 @@ class Replica:
 
     async def die(self) -> None:
         """Without a word, with everything unanswered."""
-        for connection in list(self.server._connections):
+        for connection in self.server.crowd.everyone():
             connection.abort()
         await self.server.stop()
 

@@ -95,7 +95,7 @@ class FakeReplica:
 
     async def die(self) -> None:
         """Disconnect everyone without a word."""
-        for connection in list(self._server._connections):
+        for connection in self._server.crowd.everyone():
             connection.abort()
         await self._server.stop()
 

@@ -98,3 +98,32 @@ def counted_keys(words: Words, place: int) -> tuple[Sequence[bytes], Words]:
     if place + 1 + number > len(words):
         raise CommandFailed("ERR Number of keys can't be greater than number of args")
     return words[place + 1 : place + 1 + number], words[place + 1 + number :]
+
+
+def pop_options(words: Words, sides: tuple[bytes, bytes]) -> tuple[bool, int]:
+    """From which side to take, whether from the first of both, and how many; as LMPOP and ZMPOP say it."""
+    wanted = 1
+    if not words or words[0].upper() not in sides:
+        raise syntax_error()
+    match words:
+        case [_]:
+            pass
+        case [_, option, number] if option.upper() == b"COUNT":
+            wanted = integer(number, "ERR count should be greater than 0")
+            if wanted < 1:
+                raise CommandFailed("ERR count should be greater than 0")
+        case _:
+            raise syntax_error()
+    return words[0].upper() == sides[0], wanted
+
+
+def limit_option(words: Words) -> int:
+    """LIMIT and a number from 0, or nothing, which is 0: no limit."""
+    if not words:
+        return 0
+    if len(words) != 2 or words[0].upper() != b"LIMIT":
+        raise syntax_error()
+    limit = integer(words[1], "ERR LIMIT can't be negative")
+    if limit < 0:
+        raise CommandFailed("ERR LIMIT can't be negative")
+    return limit

@@ -5,6 +5,7 @@ from copy import deepcopy
 from itertools import islice
 
 from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv.collections import cursor_of, scan_options
 from pydsm.machines.kv.command import (
     ALL,
     ANY,
@@ -24,7 +25,6 @@ from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.values import Value, kind
 
 _OK = "OK"
-_SCAN_COUNT = 10
 _SMALL_BYTES_MAX = 44
 _SMALL_ITEMS_MAX = 128
 _INTEGER_DIGITS_MAX = 20
@@ -136,9 +136,7 @@ def _keys(space: Keyspace, words: Words) -> Result:
 
 def _scan(space: Keyspace, words: Words) -> Result:
     """A cursor is the hash from which to go on, so it means the same on every replica and for ever."""
-    cursor = integer(words[1], "ERR invalid cursor")
-    if cursor < 0:
-        raise CommandFailed("ERR invalid cursor")
+    cursor = cursor_of(words[1])
     matches, count, wanted = _scan_options(words[2:])
     found: list[bytes] = []
     looked_at, last = 0, -1
@@ -153,22 +151,10 @@ def _scan(space: Keyspace, words: Words) -> Result:
 
 def _scan_options(words: Words) -> tuple[Callable[[bytes], bool], int, str | None]:
     """What a key must match, how many to look at, and of which kind the value must be."""
-    matches, count, wanted = matcher(b"*"), _SCAN_COUNT, None
-    if len(words) % 2:
-        raise syntax_error()
-    for option, word in zip(words[::2], words[1::2], strict=True):
-        match option.upper():
-            case b"MATCH":
-                matches = matcher(word)
-            case b"COUNT":
-                count = integer(word)
-                if count < 1:
-                    raise syntax_error()
-            case b"TYPE":
-                wanted = word.decode(errors="replace").lower()
-            case _:
-                raise syntax_error()
-    return matches, count, wanted
+    types = [place for place in range(0, len(words) - 1, 2) if words[place].upper() == b"TYPE"]
+    wanted = words[types[-1] + 1].decode(errors="replace").lower() if types else None
+    others = [word for place, word in enumerate(words) if place - place % 2 not in types]
+    return *scan_options(others), wanted
 
 
 def _randomkey(space: Keyspace, words: Words) -> Result:

@@ -3,7 +3,7 @@
 from itertools import islice, zip_longest
 
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.collections import bounds, count_word, counted_keys
+from pydsm.machines.kv.collections import bounds, count_word, counted_keys, pop_options
 from pydsm.machines.kv.command import (
     ANY,
     FIRST,
@@ -56,20 +56,11 @@ def _take(space: Keyspace, key: bytes, list_: List, wanted: int, *, left: bool) 
 
 def _lmpop(space: Keyspace, words: Words) -> Result:
     keys, rest = counted_keys(words, 1)
-    wanted = 1
-    match [rest[0].upper() if rest else b"", *rest[1:]]:
-        case [b"LEFT" | b"RIGHT"]:
-            pass
-        case [b"LEFT" | b"RIGHT", option, number] if option.upper() == b"COUNT":
-            wanted = integer(number, "ERR count should be greater than 0")
-            if wanted < 1:
-                raise CommandFailed("ERR count should be greater than 0")
-        case _:
-            raise syntax_error()
+    left, wanted = pop_options(rest, (b"LEFT", b"RIGHT"))
     for key in keys:
         list_ = space.list(key)
         if list_ is not None:
-            return [key, _take(space, key, list_, wanted, left=rest[0].upper() == b"LEFT")]
+            return [key, _take(space, key, list_, wanted, left=left)]
     return NO_LIST
 
 

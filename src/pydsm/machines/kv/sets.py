@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.collections import count_word, counted_keys, draws, scan_part
+from pydsm.machines.base import Result
+from pydsm.machines.kv.collections import count_word, counted_keys, draws, limit_option, scan_part
 from pydsm.machines.kv.command import (
     ALL,
     ANY,
@@ -16,7 +16,6 @@ from pydsm.machines.kv.command import (
     Words,
     integer,
     keys_after_count,
-    syntax_error,
 )
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.values import Members, Set
@@ -151,13 +150,7 @@ def _store_touches(words: Words) -> Touched:
 
 def _sintercard(space: Keyspace, words: Words) -> Result:
     keys, rest = counted_keys(words, 1)
-    limit = 0
-    if rest:
-        if len(rest) != 2 or rest[0].upper() != b"LIMIT":
-            raise syntax_error()
-        limit = integer(rest[1], "ERR LIMIT can't be negative")
-        if limit < 0:
-            raise CommandFailed("ERR LIMIT can't be negative")
+    limit = limit_option(rest)
     found = len(_inter(space, keys))
     return min(found, limit) if limit else found
 

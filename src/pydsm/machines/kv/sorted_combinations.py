@@ -6,6 +6,7 @@ from functools import reduce
 from math import isnan
 
 from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv.collections import limit_option
 from pydsm.machines.kv.command import (
     ANY,
     NO_KEYS,
@@ -135,13 +136,7 @@ def _zintercard(space: Keyspace, words: Words) -> Result:
     number = integer(words[1])
     _check_number(number, len(words) - 2, "zintercard")
     asked = _asked(space, words[1 : 2 + number], "zintercard", weighted=False, scores=False)
-    rest, limit = words[2 + number :], 0
-    if rest:
-        if len(rest) != 2 or rest[0].upper() != b"LIMIT":
-            raise syntax_error()
-        limit = integer(rest[1], "ERR LIMIT can't be negative")
-        if limit < 0:
-            raise CommandFailed("ERR LIMIT can't be negative")
+    limit = limit_option(words[2 + number :])
     found = len(_inter(asked))
     return min(found, limit) if limit else found
 

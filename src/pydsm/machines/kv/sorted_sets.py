@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from math import isnan
 
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.collections import count_word, counted_keys, draws, scan_part
+from pydsm.machines.kv.collections import count_word, counted_keys, draws, pop_options, scan_part
 from pydsm.machines.kv.command import (
     ANY,
     FIRST,
@@ -168,20 +168,11 @@ def _pop(space: Keyspace, key: bytes, sorted_set: SortedSet, wanted: int, *, lea
 
 def _zmpop(space: Keyspace, words: Words) -> Result:
     keys, rest = counted_keys(words, 1)
-    wanted = 1
-    match [rest[0].upper() if rest else b"", *rest[1:]]:
-        case [b"MIN" | b"MAX"]:
-            pass
-        case [b"MIN" | b"MAX", option, number] if option.upper() == b"COUNT":
-            wanted = integer(number, "ERR count should be greater than 0")
-            if wanted < 1:
-                raise CommandFailed("ERR count should be greater than 0")
-        case _:
-            raise syntax_error()
+    least, wanted = pop_options(rest, (b"MIN", b"MAX"))
     for key in keys:
         sorted_set = space.sorted_set(key)
         if sorted_set is not None:
-            popped = _pop(space, key, sorted_set, wanted, least=rest[0].upper() == b"MIN")
+            popped = _pop(space, key, sorted_set, wanted, least=least)
             return [key, [[member, score] for score, member in popped]]
     return NO_LIST
 
