@@ -1,83 +1,25 @@
-"""The key-value machine against Redis itself: the same commands, byte by byte the same replies.
+"""The key-value machine against Redis itself: the same commands, byte by byte the same replies."""
 
-Debian's redis-tools brings the server's program under another name; it is the server when it is called so.
-"""
-
-import asyncio
-import os
-import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from pydsm.cli.local_group import free_ports
-from pydsm.client.resp import encode_command
 from pydsm.core.faults import CallerFault
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import KeyValue, Pairs, encode
 from pydsm.server.limits import RespLimits
 from pydsm.server.replies import encode_reply
+from tests.integration.real_redis import real_redis
 from tests.unit.machines.kv.arguments import DETERMINISTIC, KEYS, random_command
 
 COMMANDS_EACH = 150
 WITHOUT_ORDER = frozenset(("SMEMBERS", "SINTER", "SUNION", "SDIFF", "HGETALL", "HKEYS", "HVALS"))
 """Redis lists these in an order of its own."""
 
-
-class Redis:
-    """A connection to a real server, which gives replies as they are on the wire."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def ask(self, words: list[bytes]) -> bytes:
-        """One command, one reply."""
-        self._writer.write(encode_command(*words))
-        async with asyncio.timeout(20):
-            return await self._reply()
-
-    async def _reply(self) -> bytes:
-        line = await self._reader.readline()
-        kind, number = line[:1], line[1:-2]
-        if kind in b"+-:_,#" or number == b"-1":
-            return line
-        if kind == b"$":
-            return line + await self._reader.readexactly(int(number) + 2)
-        assert kind in b"*~%", line
-        items = 2 * int(number) if kind == b"%" else int(number)
-        return line + b"".join([await self._reply() for _ in range(items)])
-
-
-@asynccontextmanager
-async def real_redis(directory: Path) -> AsyncIterator[Redis]:
-    """A server that keeps nothing, on a free port."""
-    program = shutil.which("redis-server")
-    if program is None:
-        checker = shutil.which("redis-check-rdb")
-        assert checker, "neither redis-server nor redis-check-rdb is installed: apt-get install redis-tools"
-        program = str(directory / "redis-server")
-        os.symlink(checker, program)
-    (port,) = free_ports(1)
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
-    process = await asyncio.create_subprocess_exec(program, *arguments, stdout=asyncio.subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(20):
-            while b"Ready to accept connections" not in await process.stdout.readline():
-                assert process.returncode is None
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            yield Redis(reader, writer)
-        finally:
-            writer.close()
-    finally:
-        process.kill()
-        await process.communicate()
+TIMES = {"TTL": 5, "EXPIRETIME": 5, "PTTL": 5000, "PEXPIRETIME": 5000}
+"""Commands that tell times, and by how much theirs may differ: the same command reaches the two at two moments."""
 
 
 def ours(machine: KeyValue, words: list[bytes], protocol: int) -> bytes:
@@ -106,7 +48,10 @@ def comparable(machine: KeyValue, words: list[bytes]) -> bool:
 
 
 def same(name: str, one: bytes, other: bytes) -> bool:
-    """Equal replies, but for an order that means nothing."""
+    """Equal replies, but for an order that means nothing, and for the moment at which each was given."""
+    if name in TIMES and one.startswith(b":") and other.startswith(b":"):
+        mine, theirs = int(one[1:]), int(other[1:])
+        return mine == theirs if min(mine, theirs) < 0 else abs(mine - theirs) <= TIMES[name]
     if name in WITHOUT_ORDER:
         return sorted(one.split(b"\r\n")) == sorted(other.split(b"\r\n"))
     return one == other

@@ -3,8 +3,10 @@
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis.asyncio
 
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.serve import Storage
@@ -63,3 +65,38 @@ async def test_redis_cli_writes_through_one_replica_and_reads_through_another(tm
         port = str(group.redis[2].port)
         said = await call("redis-cli", "-p", port, said="MULTI\nINCR a\nINCR a\nEXEC\nWATCH a\nMULTI\nGET a\nEXEC\n")
         assert said.split() == ["OK", "QUEUED", "QUEUED", "1", "2", "OK", "OK", "QUEUED", "2"]
+
+
+async def test_a_watch_notices_a_write_through_another_replica(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path, Storage.MEMORY) as group:
+        one, other = (
+            redis.asyncio.Redis(host="127.0.0.1", port=group.redis[place].port, decode_responses=True)
+            for place in (0, 2)
+        )
+        pipeline: Any  # its methods give the pipeline back, of which its types know nothing
+        async with one, other, one.pipeline() as pipeline:
+            await pipeline.watch("k", "none")
+            await other.set("k", "theirs")
+            pipeline.multi()
+            pipeline.set("k", "ours")
+            with pytest.raises(redis.WatchError):
+                await pipeline.execute()
+            assert await other.get("k") == "theirs"
+            await pipeline.watch("k", "none")
+            pipeline.multi()
+            pipeline.set("k", "ours")
+            assert await pipeline.execute() == [True]
+            assert await other.get("k") == "ours"
+            assert (await other.info("keyspace"))["db0"] == {"keys": 1, "expires": 0, "avg_ttl": 0}
+
+
+async def test_an_expired_key_that_nobody_touches_is_removed_by_the_group(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path, Storage.MEMORY) as group:
+        client = redis.asyncio.Redis(host="127.0.0.1", port=group.redis[1].port)
+        async with client:
+            await client.set("short", "1", px=20)
+            await client.set("long", "1", ex=1000)
+            async with asyncio.timeout(60):
+                while (await client.info("keyspace"))["db0"]["keys"] != 1:  # keys() would hide it at once
+                    pass
+            assert await client.keys() == [b"long"]

@@ -159,11 +159,12 @@ def parse_members(text: str) -> dict[str, Address]:
 
 async def _serve(settings: Settings) -> int:
     stop = _stop_request(settings)
-    node = make_node(settings)
+    machine = KeyValue()
+    node = make_node(settings, machine)
     watched = contextlib.AsyncExitStack()
     try:
         await node.start()
-        server = RespServer(node.submit, lambda: {"name": settings.identity.name, **node.info()})
+        server = RespServer(node.submit, lambda: _sections(settings.identity.name, node, machine))
         await _listen_for_clients(server, settings.redis)
         if settings.clients is not None:
             watched.push_async_callback(await _listen_for_native_clients(settings, settings.clients, node))
@@ -182,12 +183,19 @@ async def _serve(settings: Settings) -> int:
         await watched.aclose()
 
 
-def make_node(settings: Settings) -> Node:
+def make_node(settings: Settings, machine: KeyValue) -> Node:
     """The replica, not yet started. Raises WorldFault when its data directory cannot be used."""
     identity = settings.identity
     store: ReplicaStore = MemoryStore() if settings.data is None else SqliteStore(settings.data, identity)
     config = Config(replica=identity.replica, replicas=identity.replicas, thrifty=settings.thrifty)
-    return Node(config, Parts(KeyValue(), store, settings.transport))
+    return Node(config, Parts(machine, store, settings.transport))
+
+
+def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, str]]:
+    """What INFO tells besides what the port knows itself."""
+    keys, expiries = machine.counts()
+    counted = {"db0": f"keys={keys},expires={expiries},avg_ttl=0"} if keys else {}
+    return {"Stats": {"name": name, **node.info()}, "Keyspace": counted}
 
 
 async def _listen_for_clients(server: RespServer, address: Address) -> None:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from pydsm import __version__
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv import COMMANDS, Access, Command, wrong_number
+from pydsm.machines.kv import COMMANDS, Access, Command, Touched, wrong_number
 from pydsm.machines.kv.command import NO_KEYS, integer
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session, is_one_word
@@ -35,8 +35,8 @@ class Surroundings(Protocol):
         """Every client of this port, oldest first."""
         ...
 
-    def info(self) -> dict[str, str]:
-        """What this replica has done and knows."""
+    def info(self) -> dict[str, dict[str, str]]:
+        """What this replica has done and knows, by section."""
         ...
 
     def now_seconds(self) -> float:
@@ -270,7 +270,7 @@ def _info(server: Surroundings, session: Session, words: Words) -> Result:
         },
         "Clients": {"connected_clients": str(len(server.sessions()))},
         "Replication": {"role": "master", "connected_slaves": "0"},
-        "Stats": server.info(),
+        **server.info(),
     }
     wanted = {word.decode(errors="replace").lower() for word in words[1:]}
     everything = not wanted or bool(wanted & {"all", "default", "everything"})
@@ -368,13 +368,13 @@ def _key_places(keys: slice) -> tuple[int, int, int]:
 
 
 def _command_getkeys(server: Surroundings, session: Session, words: Words) -> Result:
-    command = COMMANDS.get(words[2].upper())
+    command = _row(words[2].upper())
     if command is None:
         raise CommandFailed("ERR Invalid command specified")
     if not command.takes(len(words) - 2):
         raise CommandFailed("ERR Invalid number of arguments specified for command")
-    touched = command.touches(words[2:])
-    keys = list(dict.fromkeys([*touched.writes, *touched.reads]))
+    touched = command.touches(words[2:]) if isinstance(command, Command) else Touched()
+    keys = frozenset((*touched.writes, *touched.reads))
     if not keys:
         raise CommandFailed("ERR The command has no key arguments")
     return [word for word in dict.fromkeys(words[3:]) if word in keys]

@@ -18,7 +18,9 @@ from pydsm.server.session import Session
 class RespServer:
     """Serves the commands of `machines.kv` to Redis clients. All from one loop."""
 
-    def __init__(self, submit: Submit, info: Callable[[], dict[str, str]], limits: RespLimits | None = None) -> None:
+    def __init__(
+        self, submit: Submit, info: Callable[[], dict[str, dict[str, str]]], limits: RespLimits | None = None
+    ) -> None:
         self.submit = submit
         self.info = info
         self.limits = limits or RespLimits()

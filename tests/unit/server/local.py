@@ -1,7 +1,7 @@
 """A Redis port in front of a machine of this process, whose answers a test may hold back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from pydsm.core.faults import CallerFault
@@ -10,6 +10,8 @@ from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import Answer, Reply
 from pydsm.server.limits import RespLimits
 from pydsm.server.resp import RespServer
+
+INFO = {"Stats": {"name": "alone", "executed": "7"}, "Keyspace": {"db0": "keys=3,expires=1,avg_ttl=0"}}
 
 
 class LocalAgreement:
@@ -20,6 +22,7 @@ class LocalAgreement:
         self.waiting: list[tuple[bytes, Reply]] = []
         self.holding = False
         self.refusal: Answer | None = None
+        self.now_ms: Callable[[], int] = lambda: 0
 
     def __call__(self, command: bytes, reply: Reply) -> None:
         if self.refusal is not None:
@@ -37,7 +40,7 @@ class LocalAgreement:
     def release(self) -> None:
         """Execute what was submitted in its order, and answer it in the opposite one."""
         batch, self.waiting = self.waiting, []
-        results = self.machine.apply([command for command, _ in batch], 0)
+        results = self.machine.apply([command for command, _ in batch], self.now_ms())
         for (_, reply), result in zip(reversed(batch), reversed(results), strict=True):
             reply(result)
 
@@ -47,7 +50,7 @@ async def serving(
     agreement: LocalAgreement | None = None, limits: RespLimits | None = None
 ) -> AsyncIterator[RespServer]:
     """A started server on a free port; everything closed at the end."""
-    server = RespServer(agreement or LocalAgreement(), lambda: {"name": "alone", "executed": "7"}, limits)
+    server = RespServer(agreement or LocalAgreement(), lambda: INFO, limits)
     await server.start("127.0.0.1", 0)
     try:
         yield server

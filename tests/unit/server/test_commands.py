@@ -73,6 +73,9 @@ NAMES = b"-ERR Client names cannot contain spaces, newlines or special character
             b"*2\r\n$3\r\nget\r\n*4\r\n$7\r\nsummary\r\n$25\r\nGives the value of a key.\r\n"
             b"$5\r\ngroup\r\n$6\r\nstring\r\n",
         ),
+        (b"COMMAND GETKEYS MSET a 1 b 2", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+        (b"COMMAND GETKEYS PING", b"-ERR The command has no key arguments\r\n"),
+        (b"COMMAND GETKEYS NOSUCH", b"-ERR Invalid command specified\r\n"),
         (b"COMMAND FOO", b"-ERR unknown subcommand 'FOO'. Try COMMAND HELP.\r\n"),
         (b"RESET", b"+RESET\r\n"),
         (b"FOO", b"-ERR unknown command 'FOO', with args beginning with: \r\n"),
@@ -156,5 +159,6 @@ async def test_info_tells_of_the_replica_whole_or_by_section() -> None:
         assert f"# Server\r\nredis_version:7.4.0\r\npydsm_version:{__version__}\r\n" in info
         assert "\r\n# Replication\r\nrole:master\r\n" in info
         assert "\r\n# Stats\r\nname:alone\r\nexecuted:7\r\n" in info
+        assert info.split("\r\n\r\n# Keyspace\r\n")[1].startswith("db0:keys=3,expires=1,avg_ttl=0\r\n")
         await other.ask(b"INFO stats nosuch", b"$33\r\n# Stats\r\nname:alone\r\nexecuted:7\r\n\r\n")
         await other.ask(b"INFO nosuch", b"$0\r\n\r\n")

@@ -9,10 +9,12 @@ _ANYTHING = frozenset(range(256))
 def matcher(pattern: bytes) -> Callable[[bytes], bool]:
     """Whether a text matches the whole pattern. Takes time that grows with pattern times text, never worse."""
     tokens = _tokens(pattern)
-    if tokens == [_STAR]:
+    if pattern == b"*":
         return lambda text: True
 
     def matches(text: bytes) -> bool:
+        if not text:
+            return not tokens  # Redis lets only one star match nothing at all, not two
         at, token, star, resume = 0, 0, -1, 0
         while at < len(text):
             allowed = tokens[token] if token < len(tokens) else frozenset[int]()

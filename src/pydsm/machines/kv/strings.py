@@ -111,17 +111,16 @@ def _getdel(space: Keyspace, words: Words) -> Result:
 
 
 def _getex(space: Keyspace, words: Words) -> Result:
-    key, at_ms = words[1], None
-    match [words[2].upper(), *words[3:]] if len(words) > 2 else []:
-        case [] | [b"PERSIST"]:
-            pass
-        case [b"EX" | b"PX" | b"EXAT" | b"PXAT" as unit, word]:
-            at_ms = deadline_ms(space, "getex", unit, word)
+    key, options = words[1], [words[2].upper(), *words[3:]] if len(words) > 2 else []
+    match options:
+        case [] | [b"PERSIST"] | [b"EX" | b"PX" | b"EXAT" | b"PXAT", _]:
+            value = space.string(key)
         case _:
             raise syntax_error()
-    value = space.string(key)
-    if value is not None and len(words) > 2 and (at_ms is not None or space.expiry_ms(key) is not None):
-        space.set_expiry(key, at_ms)
+    if value is not None and len(options) == 2:
+        space.set_expiry(key, deadline_ms(space, "getex", options[0], options[1]))
+    elif value is not None and options and space.expiry_ms(key) is not None:
+        space.set_expiry(key, None)
     return value
 
 
@@ -275,7 +274,7 @@ COMMANDS = (
     Command(b"SETNX", _setnx, Access.WRITE, 3, 3, FIRST, "Sets a key unless it exists."),
     Command(b"GETSET", _getset, Access.WRITE, 3, 3, FIRST, "Sets a key and gives its former value."),
     Command(b"GETDEL", _getdel, Access.WRITE, 2, 2, FIRST, "Removes a key and gives its value."),
-    Command(b"GETEX", _getex, Access.WRITE, 2, 4, FIRST, "Gives a value and sets when its key expires."),
+    Command(b"GETEX", _getex, Access.WRITE, 2, ANY, FIRST, "Gives a value and sets when its key expires."),
     Command(b"MSET", _mset, Access.WRITE, 3, ANY, EVERY_SECOND, "Sets several keys at one moment."),
     Command(b"MSETNX", _msetnx, Access.WRITE, 3, ANY, EVERY_SECOND, "Sets several keys if none of them exists."),
     Command(b"INCR", _incr, Access.WRITE, 2, 2, FIRST, "Adds one and gives the sum."),

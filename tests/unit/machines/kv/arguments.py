@@ -16,11 +16,15 @@ SHAPES = {
     # k a key, m a member, element or value, i an integer, s a score, l an end of a range by member, r one by score,
     # n a count of keys and so many keys, [..] these words or nothing, {..} one of these, * the last word or not
     "GET": "k", "MGET": "kk*", "STRLEN": "k", "GETRANGE": "kii", "SUBSTR": "kii", "GETBIT": "ki", "BITCOUNT": "k[ii]",
-    "SET": "km[NX][XX][GET][KEEPTTL]", "SETNX": "km", "GETSET": "km", "GETDEL": "k", "GETEX": "k[PERSIST]",
+    "SET": "km[NX][XX][GET][KEEPTTL][EX 1000][PXAT 9999999999999]", "SETNX": "km", "GETSET": "km", "GETDEL": "k",
+    "GETEX": "k[PERSIST][PX 9000000][EXAT 9999999999]", "SETEX": "k{1000,100000,0}m", "PSETEX": "k{1000000,-1}m",
     "MSET": "kmkm", "MSETNX": "kmkm", "INCR": "k", "DECR": "k", "INCRBY": "ki", "DECRBY": "ki", "INCRBYFLOAT": "ks",
     "APPEND": "km", "SETRANGE": "kim", "SETBIT": "ki{0,1}", "EXISTS": "kk*", "TOUCH": "kk*", "TYPE": "k", "DEL": "kk*",
     "UNLINK": "kk*", "RENAME": "kk", "RENAMENX": "kk", "COPY": "kk[REPLACE]", "PERSIST": "k", "DBSIZE": "",
-    "EXPIRE": "k{1000,100000,-1}[NX][XX][GT][LT]", "TTL": "k", "EXPIRETIME": "k",
+    # GT and LT only for moments that are named: those that are reckoned differ from server to server
+    "EXPIRE": "k{1000,100000,-1}[NX][XX]", "PEXPIRE": "k{1000000,90000000,-1}[NX][XX]",
+    "EXPIREAT": "k{9999999999,9999999000,1}[NX][XX][GT][LT]", "PEXPIREAT": "k{9999999999500,1}[NX][XX][GT][LT]",
+    "TTL": "k", "PTTL": "k", "EXPIRETIME": "k", "PEXPIRETIME": "k",
     "HSET": "kmmmm*", "HMSET": "kmm", "HSETNX": "kmm", "HGET": "km", "HMGET": "kmm*", "HGETALL": "k", "HDEL": "kmm*",
     "HEXISTS": "km", "HLEN": "k", "HSTRLEN": "km", "HKEYS": "k", "HVALS": "k", "HINCRBY": "kmi", "HINCRBYFLOAT": "kms",
     "LPUSH": "kmm*", "RPUSH": "kmm*", "LPUSHX": "km", "RPUSHX": "kmm*", "LPOP": "k[i]", "RPOP": "k[i]",

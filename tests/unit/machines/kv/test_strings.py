@@ -34,6 +34,7 @@ WRONG = "!WRONGTYPE Operation against a key holding the wrong kind of value"
             ["!ERR invalid expire time in 'setex' command", "!ERR value is not an integer or out of range"],
         ),
         (("GETEX a EX 1", "SET a 1", "GETEX a", "TTL a", "GETEX a EX 9", "TTL a"), [None, "OK", b"1", -1, b"1", 9]),
+        (("GETEX a EX 0", "SET a 1", "GETEX a EX 0"), [None, "OK", "!ERR invalid expire time in 'getex' command"]),
         (("SET a 1 EX 9", "GETEX a PERSIST", "TTL a", "GETEX a NOW"), ["OK", b"1", -1, SYNTAX]),
         (
             ("MSETNX a 1 b 2", "MSETNX b 3 c 4", "MGET a b c", "MSETNX a 1 b"),
