@@ -164,7 +164,7 @@ async def _serve(settings: Settings) -> int:
     watched = contextlib.AsyncExitStack()
     try:
         await node.start()
-        server = RespServer(node.submit, lambda: _sections(settings.identity.name, node, machine))
+        server = RespServer(node.submit_many, lambda: _sections(settings.identity.name, node, machine))
         await _listen_for_clients(server, settings.redis)
         if settings.clients is not None:
             watched.push_async_callback(await _listen_for_native_clients(settings, settings.clients, node))
@@ -210,7 +210,7 @@ async def _listen_for_clients(server: RespServer, address: Address) -> None:
 async def _listen_for_native_clients(settings: Settings, address: Address, node: Node) -> Callable[[], Awaitable[None]]:
     """Open the port for native clients; gives what closes it."""
     host = Host(settings.identity, settings.names, lambda: why_not_ready(node.observe(), settings.ready_limits) is None)
-    server = NativeServer(node.submit, host)
+    server = NativeServer(node.submit_many, host)
     await server.start(address)
     return server.stop
 

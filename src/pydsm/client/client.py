@@ -318,17 +318,17 @@ class Client:
             self._link = None
             self._avoid(link.address, reason)
             self._move.set()
-        for call in [*sent, *unsent]:
+        lost = f"the connection to {link.address} was lost before the answer came: {reason}"
+        for call in sent:
             assert isinstance(call, _Call), "links give back what they were given"
-            if call not in self._calls:
-                continue
-            if call.repeatable or call in unsent:
-                call.sent = False
-                self._send(call)
+            if call.repeatable:
+                self._send_again(call)
             else:
-                self._finish(
-                    call, Unknown(f"the connection to {link.address} was lost before the answer came: {reason}")
-                )
+                self._finish(call, Unknown(lost))
+        for call in unsent:
+            assert isinstance(call, _Call), "links give back what they were given"
+            call.sent = False
+            self._send_again(call)
 
     # Which replica
 

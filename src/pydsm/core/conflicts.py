@@ -143,7 +143,7 @@ class _KeyIndex:
             for other_access, latest in self._latest.items():
                 if _accesses_conflict(access, other_access):
                     for leader, of_leader in enumerate(latest):
-                        if of_leader:
+                        if of_leader and not of_leader.keys().isdisjoint(keys):
                             last = max(map(of_leader.get, keys, repeat(0)))
                             found[leader] = max(found[leader], last)
         return tuple(found)

@@ -3,6 +3,7 @@
 Indexes start at 1, so that 0 in a dependency vector means "nothing of this leader".
 """
 
+from struct import iter_unpack, pack
 from typing import NamedTuple, NewType
 
 ReplicaId = NewType("ReplicaId", int)
@@ -54,6 +55,7 @@ def with_instance(deps: Deps, instance: InstanceId) -> Deps:
 
 _SESSION_BITS = 30
 _SEQUENCE_BITS = 32
+_SEQUENCE_BYTES = 4
 
 
 def request_id(timestamp_ms: int, replica: ReplicaId, session: int, sequence: int) -> RequestId:
@@ -64,3 +66,13 @@ def request_id(timestamp_ms: int, replica: ReplicaId, session: int, sequence: in
     tail = ((session % (1 << _SESSION_BITS)) << _SEQUENCE_BITS) | (sequence % (1 << _SEQUENCE_BITS))
     number = (timestamp_ms % (1 << 48)) << 80 | 0x7 << 76 | (replica % (1 << 12)) << 64 | 0b10 << 62 | tail
     return RequestId(number.to_bytes(16, "big"))
+
+
+def request_ids(timestamp_ms: int, replica: ReplicaId, session: int, first: int, count: int) -> tuple[RequestId, ...]:
+    """The names of `count` requests with consecutive sequences from `first` on; the same as `request_id` for each."""
+    if first % (1 << _SEQUENCE_BITS) + count > 1 << _SEQUENCE_BITS:
+        return tuple(request_id(timestamp_ms, replica, session, first + place) for place in range(count))
+    prefix = request_id(timestamp_ms, replica, session, 0)[:-_SEQUENCE_BYTES]
+    start = first % (1 << _SEQUENCE_BITS)
+    sequences = pack(f">{count}I", *range(start, start + count))
+    return tuple([RequestId(prefix + sequence) for (sequence,) in iter_unpack(f"{_SEQUENCE_BYTES}s", sequences)])

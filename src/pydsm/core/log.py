@@ -114,14 +114,14 @@ class Log:
 
     def accept(self, instance: Instance, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Vote for a value; the caller has compared the ballot with the promise."""
-        self._forget_value(instance)
+        known = self._forget_value(instance)
         instance.promise(ballot)
         instance.advance(Status.ACCEPTED)
         instance.voted = ballot
         instance.value = value
         instance.deps = deps
         self.hear_of(deps)
-        self._note_value(instance)
+        self._note_value(instance, known_before=known)
 
     def validate(self, instance: Instance, batch: Batch, initial: Deps) -> None:
         """Learn what the leader first proposed, from a recoverer; `deps` and status stay."""
@@ -132,12 +132,12 @@ class Log:
 
     def commit(self, instance: Instance, value: Value, deps: Deps) -> None:
         """The final value; the caller has seen that the instance was not decided before."""
-        self._forget_value(instance)
+        known = self._forget_value(instance)
         instance.advance(Status.COMMITTED)
         instance.value = value
         instance.deps = deps
         self.hear_of(deps)
-        self._note_value(instance)
+        self._note_value(instance, known_before=known)
 
     def executed(self, instance: Instance) -> None:
         """The instance is done with; a barrier raises the floor under all later vectors."""
@@ -166,14 +166,19 @@ class Log:
                         self._backlog.add(instance.id, instance.known_batch)
         return self._backlog
 
-    def _forget_value(self, instance: Instance) -> None:
-        """Before a value changes: a vote for nop may hide the batch that another vote told of."""
-        if self._backlog is not None and instance.known_batch is not None:
-            self._backlog.remove(instance.id, instance.known_batch)
+    def _forget_value(self, instance: Instance) -> bool:
+        """Before a value changes, since a vote for nop may hide the batch that another vote told of: was one known?"""
+        batch = instance.known_batch
+        if self._backlog is not None and batch is not None:
+            self._backlog.remove(instance.id, batch)
+        return batch is not None
 
-    def _note_value(self, instance: Instance) -> None:
-        """An accepted nop still conflicts: as its first batch where that is known, with everything where not."""
-        if isinstance(instance.value, Batch):
+    def _note_value(self, instance: Instance, *, known_before: bool = False) -> None:
+        """An accepted nop still conflicts: as its first batch where that is known, with everything where not.
+
+        An instance has but one batch, whoever tells of it, so the index knows it already if it was known before.
+        """
+        if isinstance(instance.value, Batch) and not known_before:
             self._index.add(instance.id, instance.value)
         if self._backlog is not None and instance.known_batch is not None:
             self._backlog.add(instance.id, instance.known_batch)

@@ -11,13 +11,14 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import InstanceId, ReplicaId, request_id
+from pydsm.core.faults import BrokenInvariant, CallerFault
+from pydsm.core.ids import InstanceId, ReplicaId, request_ids
 from pydsm.core.messages import Batch
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 
@@ -41,6 +42,19 @@ Answer = Result | Aborted | Overloaded
 
 Reply = Callable[[Answer], None]
 """Takes the answer to one command. Must not raise."""
+
+
+ReplyMany = Callable[[int, Sequence[Answer]], None]
+"""Takes the answers to some commands that were submitted together: the place of the first, and one answer for it and
+each of those behind it. Every command is answered once, in as many parts as there are batches. Must not raise."""
+
+
+class SubmitMany(Protocol):
+    """How servers hand over commands that came together, which costs less for each than one by one."""
+
+    def __call__(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+        """As `Submit`, for several commands. They may be executed in several batches."""
+        ...
 
 
 class Submit(Protocol):
@@ -77,13 +91,28 @@ class BatchLimits:
     """Instances tried for a batch whose instances are decided nop, before its commands are answered `Aborted`."""
 
 
+class _Part(NamedTuple):
+    """So many commands in a row, of those that were submitted together, from `offset` on; and who waits for them."""
+
+    reply: ReplyMany
+    offset: int
+    commands: int
+
+
 @dataclass(slots=True)
 class _Proposal:
     """Commands that travel together, who waits for them, and how many instances were tried in vain."""
 
-    replies: list[Reply]
+    parts: list[_Part]
     batch: Batch
     attempts: int = 0
+
+    def answer(self, answers: Sequence[Answer]) -> None:
+        """One answer for each command."""
+        start = 0
+        for reply, offset, count in self.parts:
+            reply(offset, answers[start : start + count])
+            start += count
 
 
 class Batcher:
@@ -112,7 +141,7 @@ class Batcher:
         self._session = secrets.randbits(30)
         self._sequence = 0
         self._commands: list[bytes] = []
-        self._replies: list[Reply] = []
+        self._parts: deque[_Part] = deque()
         self._queued_bytes = 0
         self._again: deque[_Proposal] = deque()
         self._in_flight: dict[InstanceId, _Proposal] = {}
@@ -121,25 +150,43 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Commands whose answer is still due."""
-        gathered = len(self._commands) + sum(len(proposal.replies) for proposal in self._again)
-        return gathered + sum(len(proposal.replies) for proposal in self._in_flight.values())
+        gathered = len(self._commands) + sum(len(proposal.batch.commands) for proposal in self._again)
+        return gathered + sum(len(proposal.batch.commands) for proposal in self._in_flight.values())
 
     def submit(self, command: bytes, reply: Reply) -> None:
         """See `Submit`."""
+        self.submit_many((command,), lambda offset, answers: reply(answers[0]))
+
+    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+        """See `SubmitMany`."""
         limits = self._limits
-        size = len(command)
+        size = sum(map(len, commands))
+        if not commands:
+            return
         if self._refusing is not None:
-            reply(self._refusing)
-        elif size > limits.command_bytes_max:
-            reply(CommandFailed(f"the command has {size} bytes, over the limit of {limits.command_bytes_max}"))
+            reply(0, [self._refusing] * len(commands))
+        elif size > limits.command_bytes_max and max(map(len, commands)) > limits.command_bytes_max:
+            self._submit_one_by_one(commands, reply)
         elif len(self._commands) >= limits.queue_commands_max or self._queued_bytes + size > limits.queue_bytes_max:
-            reply(Overloaded(f"{len(self._commands)} commands are waiting already; send fewer at a time, or elsewhere"))
+            text = f"{len(self._commands)} commands are waiting already; send fewer at a time, or elsewhere"
+            reply(0, [Overloaded(text)] * len(commands))
         else:
-            self._commands.append(command)
-            self._replies.append(reply)
+            idle = not self._commands
+            self._commands += commands
+            self._parts.append(_Part(reply, 0, len(commands)))
             self._queued_bytes += size
-            if len(self._commands) == 1:
+            if idle:
                 self._wake()
+
+    def _submit_one_by_one(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+        """One of them is too long: it fails, and does not take the others down with it."""
+        limit = self._limits.command_bytes_max
+        for place, command in enumerate(commands):
+            if len(command) > limit:
+                text = f"the command has {len(command)} bytes, over the limit of {limit}"
+                reply(place, [CommandFailed(text)])
+            else:
+                self.submit_many((command,), partial(_at, reply, place))
 
     def refuse(self, reason: str) -> None:
         """Take nothing more; what was taken is still proposed and answered."""
@@ -162,8 +209,9 @@ class Batcher:
         proposal = self._in_flight.pop(id, None)
         if proposal is None:
             return
-        for reply, result in zip(proposal.replies, results, strict=True):
-            reply(result)
+        if len(results) != len(proposal.batch.commands):
+            raise BrokenInvariant(f"a machine gave {len(results)} results for {len(proposal.batch.commands)} commands")
+        proposal.answer(results)
         self._wake_if_more()
 
     def aborted(self, id: InstanceId) -> None:
@@ -177,8 +225,7 @@ class Batcher:
             self._again.append(proposal)
         else:
             answer = Aborted(f"not executed: {proposal.attempts} instances in a row were decided nop; submit it again")
-            for reply in proposal.replies:
-                reply(answer)
+            proposal.answer([answer] * len(proposal.batch.commands))
         self._wake_if_more()
 
     def _wake_if_more(self) -> None:
@@ -197,20 +244,33 @@ class Batcher:
     def _gather(self) -> _Proposal | None:
         """The oldest waiting commands, as many as one batch takes; None when none of them parses."""
         count = self._batch_size()
-        commands, replies = tuple(self._commands[:count]), self._replies[:count]
-        del self._commands[:count], self._replies[:count]
+        commands = tuple(self._commands[:count])
+        del self._commands[:count]
+        parts = self._take_parts(len(commands))
         self._queued_bytes -= sum(map(len, commands))
         try:
             footprint = self._machine.footprint(commands)
         except CallerFault:
-            commands, replies = self._well_formed(commands, replies)
+            commands, parts = self._well_formed(commands, parts)
             if not commands:
                 return None
             footprint = self._machine.footprint(commands)
         now, first = self._now_ms(), self._sequence
         self._sequence += len(commands)
-        ids = tuple(request_id(now, self._replica, self._session, first + place) for place in range(len(commands)))
-        return _Proposal(replies, Batch(ids, commands, footprint, now))
+        ids = request_ids(now, self._replica, self._session, first, len(commands))
+        return _Proposal(parts, Batch(ids, commands, footprint, now))
+
+    def _take_parts(self, commands: int) -> list[_Part]:
+        """Who waits for so many of the oldest commands; the last of them may wait for more."""
+        taken: list[_Part] = []
+        while commands:
+            reply, offset, count = self._parts.popleft()
+            if count > commands:
+                self._parts.appendleft(_Part(reply, offset + commands, count - commands))
+                count = commands
+            taken.append(_Part(reply, offset, count))
+            commands -= count
+        return taken
 
     def _batch_size(self) -> int:
         commands, limits = self._commands, self._limits
@@ -219,16 +279,20 @@ class Batcher:
         ends = list(accumulate(map(len, commands[: limits.batch_commands_max])))
         return max(1, bisect_right(ends, limits.batch_bytes_max))
 
-    def _well_formed(
-        self, commands: Sequence[bytes], replies: Sequence[Reply]
-    ) -> tuple[tuple[bytes, ...], list[Reply]]:
+    def _well_formed(self, commands: Sequence[bytes], parts: Sequence[_Part]) -> tuple[tuple[bytes, ...], list[_Part]]:
         """Answer the commands that the machine cannot parse; they must not take the others down with them."""
-        kept: list[tuple[bytes, Reply]] = []
-        for command, reply in zip(commands, replies, strict=True):
+        kept: list[tuple[bytes, _Part]] = []
+        places = ((reply, place) for reply, offset, count in parts for place in range(offset, offset + count))
+        for command, (reply, place) in zip(commands, places, strict=True):
             try:
                 self._machine.footprint((command,))
             except CallerFault as fault:
-                reply(CommandFailed(str(fault)))
+                reply(place, [CommandFailed(str(fault))])
             else:
-                kept.append((command, reply))
-        return tuple(command for command, _ in kept), [reply for _, reply in kept]
+                kept.append((command, _Part(reply, place, 1)))
+        return tuple(command for command, _ in kept), [part for _, part in kept]
+
+
+def _at(reply: ReplyMany, place: int, offset: int, answers: Sequence[Answer]) -> None:
+    """Pass on the answer to the only command that was submitted, as that of the one at `place`."""
+    reply(place, answers)

@@ -22,7 +22,7 @@ from pydsm.core.ids import InstanceId, ReplicaId, Tick
 from pydsm.core.messages import Batch, Frontier, Message
 from pydsm.core.replica import Replica
 from pydsm.machines.base import StateMachine, Upkeep
-from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Reply
+from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
@@ -117,6 +117,10 @@ class Node:
     def submit(self, command: bytes, reply: Reply) -> None:
         """See `batching.Submit`."""
         self._batcher.submit(command, reply)
+
+    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+        """See `batching.SubmitMany`."""
+        self._batcher.submit_many(commands, reply)
 
     def info(self) -> dict[str, str]:
         """What this replica has done and knows, for people."""

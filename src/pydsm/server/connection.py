@@ -10,12 +10,13 @@ import contextlib
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, cast
 
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, encode, wrong_number
-from pydsm.runtime.batching import Answer, Submit
+from pydsm.runtime.batching import Answer, SubmitMany
 from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_command
 from pydsm.server.parser import ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
@@ -26,7 +27,7 @@ from pydsm.server.transactions import ABORTED, ROWS, Gathered
 class Port(Surroundings, Protocol):
     """The server that a connection belongs to."""
 
-    submit: Submit
+    submit_many: SubmitMany
 
     def opened(self, connection: "Connection") -> Session | CommandFailed:
         """A new connection's session, or why it gets none."""
@@ -53,7 +54,7 @@ def _readable(address: object) -> str:
     return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
 
 
-def _ignore(answer: Answer) -> None:
+def _ignore(offset: int, answers: Sequence[Answer]) -> None:
     pass
 
 
@@ -67,17 +68,17 @@ _UNANSWERED = _Unanswered()
 class _Slot:
     """A command's place in the order of replies."""
 
-    __slots__ = ("answer", "connection", "protocol")
+    __slots__ = ("answer", "finish", "protocol")
 
-    def __init__(self, connection: "Connection", protocol: int, answer: Answer) -> None:
-        self.connection = connection
+    def __init__(self, protocol: int, answer: Answer, finish: Callable[[Answer], Answer] | None = None) -> None:
         self.protocol = protocol
         self.answer = answer
+        self.finish = finish
+        """Makes the client's answer of the machine's, where they differ."""
 
     def settle(self, answer: Answer) -> None:
-        """Take the answer; it leaves at the end of this turn of the loop, with all others that came in it."""
-        self.answer = answer
-        self.connection.flush_soon()
+        """Take the machine's answer."""
+        self.answer = answer if self.finish is None else self.finish(answer)
 
 
 class Connection(asyncio.Protocol):
@@ -88,9 +89,12 @@ class Connection(asyncio.Protocol):
     def __init__(self, port: Port) -> None:
         self._port = port
         self._limits = port.limits
-        self._submit = port.submit
+        self._submit_many = port.submit_many
         self._parser = RequestParser(port.limits)
         self._slots: deque[_Slot] = deque()
+        self._gathering: list[bytes] = []
+        self._gathering_slots: list[_Slot] = []
+        """Commands of this turn that are to be submitted together, and their places."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._admitted = False
@@ -254,6 +258,7 @@ class Connection(asyncio.Protocol):
                 self._postponed = commands[place:]
             if self._leaving or self._held:
                 break
+        self._submit_gathered()
         self._write_answered()
 
     def _serve(self, words: Words) -> None:
@@ -293,10 +298,23 @@ class Connection(asyncio.Protocol):
         return execute(local, name.decode(), self._port, self.session, words)
 
     def _agree_on(self, command: bytes, finish: Callable[[Answer], Answer] | None = None) -> None:
-        """Submit a command; `finish` makes the client's answer of the machine's."""
-        slot = _Slot(self, self.session.protocol, _UNANSWERED)
+        """Submit a command, with the others of this turn."""
+        slot = _Slot(self.session.protocol, _UNANSWERED, finish)
         self._slots.append(slot)
-        self._submit(command, slot.settle if finish is None else lambda answer: slot.settle(finish(answer)))
+        self._gathering.append(command)
+        self._gathering_slots.append(slot)
+
+    def _submit_gathered(self) -> None:
+        if self._gathering:
+            commands, slots = self._gathering, self._gathering_slots
+            self._gathering, self._gathering_slots = [], []
+            self._submit_many(commands, partial(self._settle, slots))
+
+    def _settle(self, slots: list[_Slot], offset: int, answers: Sequence[Answer]) -> None:
+        """Take answers; they leave at the end of this turn of the loop, with all others that came in it."""
+        for slot, answer in zip(slots[offset : offset + len(answers)], answers, strict=True):
+            slot.settle(answer)
+        self.flush_soon()
 
     # Transactions
 
@@ -386,10 +404,10 @@ class Connection(asyncio.Protocol):
         """Let the group forget what this client watched; nobody waits for it."""
         command = self.session.transaction.unwatching()
         if command is not None:
-            self._submit(command, _ignore)
+            self._submit_many((command,), _ignore)
 
     def _answer(self, answer: Answer) -> None:
-        self._slots.append(_Slot(self, self.session.protocol, answer))
+        self._slots.append(_Slot(self.session.protocol, answer))
 
     def _write_answered(self) -> None:
         """Write the replies at the head of the order, a bounded number of bytes at a time."""

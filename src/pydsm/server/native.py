@@ -2,20 +2,20 @@
 
 Decides who may connect and how much one client may have under way. Guards that each command gets one answer, and that a
 client which asks faster than it is answered, or does not read, is not read from until that changes. The wire format is
-`runtime/client_protocol`'s business, agreement that of `submit`.
+`runtime/client_protocol`'s business, agreement that of `submit_many`.
 """
 
 import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.runtime.batching import Answer, Submit
+from pydsm.runtime.batching import Answer, SubmitMany
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
     ClientHello,
@@ -66,8 +66,8 @@ class Host:
 class NativeServer:
     """Serves any state machine to native clients. All from one loop."""
 
-    def __init__(self, submit: Submit, host: Host, limits: NativeLimits | None = None) -> None:
-        self.submit = submit
+    def __init__(self, submit_many: SubmitMany, host: Host, limits: NativeLimits | None = None) -> None:
+        self.submit_many = submit_many
         self.host = host
         self.limits = limits or NativeLimits()
         self.crowd: Crowd[NativeConnection, None] = Crowd()
@@ -119,7 +119,7 @@ class NativeConnection(asyncio.Protocol):
     def __init__(self, server: NativeServer) -> None:
         self._server = server
         self._limits = server.limits
-        self._submit = server.submit
+        self._submit = server.submit_many
         self._reader = FrameReader(CLIENT_PREAMBLE)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -227,17 +227,15 @@ class NativeConnection(asyncio.Protocol):
             raise PeerFault(f"its commands go on with number {request.first}, and not with {self._next}")
         self._next += len(request.commands)
         self._unanswered += len(request.commands)
-        submit, answered = self._submit, self._answered
-        for number, command in enumerate(request.commands, start=request.first):
-            submit(command, partial(answered, number))
+        self._submit(request.commands, partial(self._answered, request.first))
 
-    def _answered(self, number: int, answer: Answer) -> None:
-        """Take the answer; it leaves at the end of this turn of the loop, with all others that came in it."""
-        self._unanswered -= 1
+    def _answered(self, first: int, offset: int, answers: Sequence[Answer]) -> None:
+        """Take some answers; they leave at the end of this turn of the loop, with all others that came in it."""
+        self._unanswered -= len(answers)
         if not self._numbers:
             self._loop.call_soon(self._flush)
-        self._numbers.append(number)
-        self._answers.append(answer)
+        self._numbers += range(first + offset, first + offset + len(answers))
+        self._answers += answers
 
     def _flush(self) -> None:
         numbers, answers = self._numbers, self._answers

@@ -1,6 +1,6 @@
 """The Redis port: listens, keeps the connections, and stops.
 
-Decides who may connect. Leaves each client to its `connection`, agreement to `submit`.
+Decides who may connect. Leaves each client to its `connection`, agreement to `submit_many`.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Submit
+from pydsm.runtime.batching import SubmitMany
 from pydsm.server.connection import Connection
 from pydsm.server.crowd import Crowd
 from pydsm.server.limits import RespLimits
@@ -19,9 +19,9 @@ class RespServer:
     """Serves the commands of `machines.kv` to Redis clients. All from one loop."""
 
     def __init__(
-        self, submit: Submit, info: Callable[[], dict[str, dict[str, str]]], limits: RespLimits | None = None
+        self, submit_many: SubmitMany, info: Callable[[], dict[str, dict[str, str]]], limits: RespLimits | None = None
     ) -> None:
-        self.submit = submit
+        self.submit_many = submit_many
         self.info = info
         self.limits = limits or RespLimits()
         self._ids = itertools.count(1)

@@ -42,7 +42,7 @@ class Replica:
         self.agreement = LocalAgreement()
         self.ready = True
         identity = Identity("shop", f"r{number + 1}", ReplicaId(number), 3)
-        self.server = NativeServer(self.agreement, Host(identity, ("r1", "r2", "r3"), lambda: self.ready))
+        self.server = NativeServer(self.agreement.submit_many, Host(identity, ("r1", "r2", "r3"), lambda: self.ready))
         self._address: Address | None = None
 
     @property

@@ -1,6 +1,7 @@
 """The checker of the load clients is itself checked: what it must accept, and what it must call lost or wrong."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -9,7 +10,7 @@ from pydsm.client.resp import encode_command
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue
-from pydsm.runtime.batching import Reply
+from pydsm.runtime.batching import ReplyMany
 from pydsm.server.native import Host, NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
@@ -72,12 +73,10 @@ class FakeGroup:
         self.machine = KeyValue()
         self.forgets = False
 
-    def submit(self, command: bytes, reply: Reply) -> None:
-        if self.forgets and b"SET" in command:
-            reply("OK")
-        else:
-            (result,) = self.machine.apply([command], 0)
-            reply(result)
+    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+        for place, command in enumerate(commands):
+            forgotten = self.forgets and b"SET" in command
+            reply(place, ["OK"] if forgotten else self.machine.apply([command], 0))
 
 
 class FakeReplica:
@@ -90,7 +89,7 @@ class FakeReplica:
         self.address = Address("127.0.0.1", port)
 
     async def start(self) -> None:
-        self._server = NativeServer(self._group.submit, Host(self._identity, ("r1",), lambda: True))
+        self._server = NativeServer(self._group.submit_many, Host(self._identity, ("r1",), lambda: True))
         await self._server.start(self.address)
 
     async def die(self) -> None:
@@ -157,9 +156,9 @@ async def test_client_whose_replica_goes_away_moves_on_and_comes_back_and_knows_
 
 
 async def test_client_that_gives_up_does_not_know_what_became_of_its_requests() -> None:
-    held: list[Reply] = []
+    held: list[bytes] = []
     identity = Identity("group", "r1", ReplicaId(0), 1)
-    server = NativeServer(lambda command, reply: held.append(reply), Host(identity, ("r1",), lambda: True))
+    server = NativeServer(lambda commands, reply: held.extend(commands), Host(identity, ("r1",), lambda: True))
     await server.start(Address("127.0.0.1", 0))
     ledger = Ledger()
     client = LoadClient(0, [Address("127.0.0.1", server.port)], 0, LoadShape(pipeline=8, conflict=0.5), ledger)

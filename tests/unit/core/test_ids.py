@@ -5,7 +5,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, merge, request_id, with_instance
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, merge, request_id, request_ids, with_instance
 from tests.unit.core.strategies import instance_ids, vectors
 
 
@@ -78,3 +78,25 @@ def test_request_ids_differ_when_any_part_differs(one: Parts, other: Parts) -> N
 def test_parts_wider_than_their_place_wrap_and_leave_the_other_parts_alone() -> None:
     wrapped = request_id((1 << 48) + 5, ReplicaId((1 << 12) + 1), (1 << 30) + 2, (1 << 32) + 3)
     assert wrapped == request_id(5, ReplicaId(1), 2, 3)
+
+
+@given(
+    st.integers(0, 2**48 - 1),
+    st.integers(0, 4095),
+    st.integers(0, 2**30 - 1),
+    st.integers(0, 2**33),
+    st.integers(0, 20),
+)
+def test_names_made_together_are_those_made_one_by_one(
+    ms: int, replica: int, session: int, first: int, count: int
+) -> None:
+    together = request_ids(ms, ReplicaId(replica), session, first, count)
+    assert together == tuple(request_id(ms, ReplicaId(replica), session, first + place) for place in range(count))
+
+
+def test_names_made_together_go_on_where_the_sequence_begins_anew() -> None:
+    last = (1 << 32) - 1
+    assert request_ids(5, ReplicaId(1), 7, last, 2) == (
+        request_id(5, ReplicaId(1), 7, last),
+        request_id(5, ReplicaId(1), 7, 0),
+    )

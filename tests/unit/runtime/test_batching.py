@@ -2,6 +2,7 @@
 
 import pytest
 
+from pydsm.core.faults import BrokenInvariant
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId
 from pydsm.core.messages import Batch, Footprint
 from pydsm.machines.base import CommandFailed
@@ -185,3 +186,76 @@ def test_stopping_batcher_refuses_new_commands_and_finishes_old_ones() -> None:
     bench.execute(1, "one")
     bench.execute(2, "two")
     assert bench.answers["a 2"] == ["two"]
+
+
+# Several at a time
+
+
+def parts(taken: list[tuple[int, list[Answer]]]) -> dict[int, Answer]:
+    """Every answer by its place; none may come twice."""
+    found: dict[int, Answer] = {}
+    for offset, answers in taken:
+        for place, answer in enumerate(answers, start=offset):
+            assert place not in found
+            found[place] = answer
+    return found
+
+
+def submit_many(bench: Bench, *commands: bytes) -> list[tuple[int, list[Answer]]]:
+    taken: list[tuple[int, list[Answer]]] = []
+    bench.batcher.submit_many(commands, lambda offset, answers: taken.append((offset, list(answers))))
+    return taken
+
+
+def test_commands_submitted_together_are_answered_in_their_places_batch_by_batch() -> None:
+    bench = Bench(BatchLimits(batch_commands_max=3, partial_instances_max=10))
+    bench.submit("x 0")
+    taken = submit_many(bench, *(b"a %d" % number for number in range(5)))
+    bench.submit("y 0")
+    bench.batcher.flush()
+    assert bench.sizes == [3, 3, 1]
+    bench.execute(2, 12, 13, 14)
+    bench.execute(1, "x", 10, 11)
+    bench.execute(3, "y")
+    assert parts(taken) == {0: 10, 1: 11, 2: 12, 3: 13, 4: 14}
+    assert bench.answers == {"x 0": ["x"], "y 0": ["y"]}
+
+
+def test_one_that_does_not_parse_or_is_too_long_does_not_take_the_others_down() -> None:
+    bench = Bench(BatchLimits(command_bytes_max=5))
+    taken = submit_many(bench, b"a 1", b"b 22222", b"c 3")
+    more = submit_many(bench, b"d 4", b"", b"e 5")
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.commands == (b"a 1", b"c 3", b"d 4", b"e 5")
+    bench.execute(1, 1, 3, 4, 5)
+    found, others = parts(taken), parts(more)
+    assert (found[0], found[2], others[0], others[2]) == (1, 3, 4, 5)
+    assert isinstance(found[1], CommandFailed)
+    assert isinstance(others[1], CommandFailed)
+
+
+def test_commands_that_find_no_room_are_refused_together() -> None:
+    bench = Bench(BatchLimits(queue_commands_max=2), room=0)
+    assert submit_many(bench, b"a 1", b"a 2", b"a 3") == []
+    assert [type(answer) for answer in parts(submit_many(bench, b"b 1", b"b 2")).values()] == [Overloaded, Overloaded]
+    bench.batcher.refuse("stopping")
+    assert parts(submit_many(bench, b"c 1")) == {0: Overloaded("stopping")}
+    assert submit_many(bench) == []
+    assert bench.batcher.waiting == 3
+
+
+def test_commands_of_an_abandoned_batch_are_all_answered_so() -> None:
+    bench = Bench(BatchLimits(attempts_max=1))
+    taken = submit_many(bench, b"a 1", b"a 2")
+    bench.batcher.flush()
+    bench.abort(1)
+    assert [type(answer) for answer in parts(taken).values()] == [Aborted, Aborted]
+
+
+def test_a_machine_that_gives_too_few_results_stops_the_replica() -> None:
+    bench = Bench()
+    submit_many(bench, b"a 1", b"a 2")
+    bench.batcher.flush()
+    with pytest.raises(BrokenInvariant, match="1 results for 2 commands"):
+        bench.execute(1, "only one")

@@ -1,13 +1,14 @@
 """A Redis port in front of a machine of this process, whose answers a test may hold back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 from pydsm.core.faults import CallerFault
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
-from pydsm.runtime.batching import Answer, Reply
+from pydsm.runtime.batching import Answer, Reply, ReplyMany
 from pydsm.server.limits import RespLimits
 from pydsm.server.resp import RespServer
 
@@ -37,6 +38,11 @@ class LocalAgreement:
             asyncio.get_running_loop().call_soon(self.release)
         self.waiting.append((command, reply))
 
+    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+        """A `SubmitMany` with an answer at a time."""
+        for place, command in enumerate(commands):
+            self(command, partial(_answer_at, reply, place))
+
     def release(self) -> None:
         """Execute what was submitted in its order, and answer it in the opposite one."""
         batch, self.waiting = self.waiting, []
@@ -45,12 +51,16 @@ class LocalAgreement:
             reply(result)
 
 
+def _answer_at(reply: ReplyMany, place: int, answer: Answer) -> None:
+    reply(place, [answer])
+
+
 @asynccontextmanager
 async def serving(
     agreement: LocalAgreement | None = None, limits: RespLimits | None = None
 ) -> AsyncIterator[RespServer]:
     """A started server on a free port; everything closed at the end."""
-    server = RespServer(agreement or LocalAgreement(), lambda: INFO, limits)
+    server = RespServer((agreement or LocalAgreement()).submit_many, lambda: INFO, limits)
     await server.start("127.0.0.1", 0)
     try:
         yield server

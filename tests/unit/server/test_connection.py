@@ -194,4 +194,4 @@ async def test_stop_sends_what_is_answered_and_disconnects() -> None:
 async def test_port_in_use_is_told_by_the_operating_system() -> None:
     async with serving() as server, serving() as other:
         with pytest.raises(OSError, match="in use"):
-            await type(other)(LocalAgreement(), dict).start("127.0.0.1", server.port)
+            await type(other)(LocalAgreement().submit_many, dict).start("127.0.0.1", server.port)

@@ -37,7 +37,7 @@ WELCOME = Welcome("shop", "r2", 1, ("r1", "r2", "r3"), True)
 
 @asynccontextmanager
 async def serving(agreement: LocalAgreement, limits: NativeLimits | None = None) -> AsyncIterator[NativeServer]:
-    server = NativeServer(agreement, HOST, limits)
+    server = NativeServer(agreement.submit_many, HOST, limits)
     await server.start(Address("127.0.0.1", 0))
     try:
         yield server
@@ -207,4 +207,4 @@ async def test_a_taken_port_is_named() -> None:
         with pytest.raises(
             WorldFault, match=r"cannot listen for clients on 127\.0\.0\.1:.*free the port or use another"
         ):
-            await NativeServer(LocalAgreement(), HOST).start(Address("127.0.0.1", server.port))
+            await NativeServer(LocalAgreement().submit_many, HOST).start(Address("127.0.0.1", server.port))

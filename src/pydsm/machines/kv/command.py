@@ -20,6 +20,10 @@ Run = Callable[[Keyspace, Words], Result]
 Results are bytes (a string), str (a status such as OK), int, float, None (no such thing), list, dict, `Members`,
 `Pairs`, or `NO_LIST`."""
 
+Bulk = Callable[[Keyspace, Sequence[Words]], list[Result] | None]
+"""Executes several of one command in a row, as one by one would; None where that must be done one by one. Only called
+while no key expires or is watched."""
+
 VALUE_BYTES_MAX = 512 << 20
 """Bytes that one value may grow to."""
 
@@ -77,6 +81,7 @@ class Command:
     summary: str
     group: str = "string"
     touched: Callable[[Words], Touched] | None = None
+    bulk: Bulk | None = None
 
     def takes(self, words: int) -> bool:
         """Whether a command may have this many words."""

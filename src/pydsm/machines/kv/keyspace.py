@@ -132,6 +132,11 @@ class Keyspace:
             self.watches.pop(key, None)
         self.data[key] = value
 
+    @property
+    def is_plain(self) -> bool:
+        """Nothing expires, is watched, or is kept in order: writing a string is nothing but writing it."""
+        return not self.expiries and not self.watches and self._by_hash is None
+
     def changed(self, key: bytes) -> None:
         """A collection was changed in place: an empty one goes, with its key."""
         value = self.data[key]

@@ -6,24 +6,28 @@ the families of commands; parsing of what clients send, and everything about con
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
+from operator import itemgetter
 
 import msgspec
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.command import Access, Words, wrong_number
+from pydsm.machines.kv.command import FIRST, Access, Command, Words, wrong_number
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
 from pydsm.machines.kv.values import List, SortedSet, Value, kind
 
 _decode: Callable[[bytes], tuple[bytes, ...]] = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
+_decode_many: Callable[[bytes], list[tuple[bytes, ...]]] = msgspec.msgpack.Decoder(list[tuple[bytes, ...]]).decode
 _encode = msgspec.msgpack.Encoder().encode
 _DIGEST_BYTES = 32
 _DIGEST_CHUNK_KEYS = 1000
 _REAP_KEYS_MAX = 1000
+_NAMES_MAX = 4
+"""Up to so many names in a batch, each is looked for in all of it, which costs less than looking at each command."""
 
 
 def encode(words: Words) -> bytes:
@@ -42,18 +46,17 @@ class KeyValue:
         reads: list[bytes] = []
         writes: list[bytes] = []
         barrier = False
-        for encoded in commands:
-            words = _words_of(encoded)
-            command = EVERY_COMMAND[words[0]]
+        for command, alike in _by_name(_checked(commands)):
             if command.touched is not None:
-                touched = command.touched(words)
-                reads += touched.reads
-                writes += touched.writes
-                barrier = barrier or touched.barrier
+                for words in alike:
+                    touched = command.touched(words)
+                    reads += touched.reads
+                    writes += touched.writes
+                    barrier = barrier or touched.barrier
             elif command.access is Access.WRITE:
-                writes += words[command.keys]
+                writes += _keys(command, alike)
             elif command.access is Access.READ:
-                reads += words[command.keys]
+                reads += _keys(command, alike)
             else:
                 barrier = True
         written = dict.fromkeys(writes)
@@ -64,23 +67,52 @@ class KeyValue:
         """See `StateMachine`. Running out of memory is no result, since other replicas may have more: it is raised."""
         space = self._space
         space.begin(timestamp_ms)
+        try:
+            # Whoever led the batch has checked each command by itself, so no command can hide another one here.
+            batch = _decode_many(b"\xdd%b%b" % (len(commands).to_bytes(4, "big"), b"".join(commands)))
+        except msgspec.DecodeError:
+            return [self._execute(encoded) for encoded in commands]
         results: list[Result] = []
-        for encoded in commands:
-            space.place += 1
-            try:
-                words = _decode(encoded)
-                command = EVERY_COMMAND[words[0]]
-                if space.expiries:
-                    for key in command.touches(words).writes:
-                        space.reap(key)
-                results.append(command.run(space, words))
-            except CommandFailed as failed:
-                results.append(CommandFailed(failed.message))  # without its traceback, which holds this frame
-            except MemoryError:
-                raise
-            except Exception as error:
-                results.append(CommandFailed(f"ERR internal error: {type(error).__name__}"))
+        for name, run in groupby(batch, _name):
+            alike = list(run)
+            together = self._execute_together(name, alike) if len(alike) > 1 and space.is_plain else None
+            results += [self._execute_words(words) for words in alike] if together is None else together
         return results
+
+    def _execute_together(self, name: bytes, alike: Sequence[Words]) -> list[Result] | None:
+        """The results of commands of one name in a row, None where they must be executed one by one."""
+        command = EVERY_COMMAND.get(name)
+        if command is None or command.bulk is None or not all(map(command.takes, {*map(len, alike)})):
+            return None
+        results = command.bulk(self._space, alike)
+        if results is not None:
+            self._space.place += len(alike)
+        return results
+
+    def _execute(self, encoded: bytes) -> Result:
+        try:
+            words = _decode(encoded)
+        except msgspec.DecodeError as error:
+            self._space.place += 1
+            return CommandFailed(f"ERR not an encoded command: {error}")
+        return self._execute_words(words)
+
+    def _execute_words(self, words: Words) -> Result:
+        """The result of one command, a CommandFailed among them."""
+        space = self._space
+        space.place += 1
+        try:
+            command = EVERY_COMMAND[words[0]]
+            if space.expiries:
+                for key in command.touches(words).writes:
+                    space.reap(key)
+            return command.run(space, words)
+        except CommandFailed as failed:
+            return CommandFailed(failed.message)  # without its traceback, which holds this frame
+        except MemoryError:
+            raise
+        except Exception as error:
+            return CommandFailed(f"ERR internal error: {type(error).__name__}")
 
     def overdue(self, now_ms: int) -> list[bytes]:
         """See `Upkeep`: a command that removes keys which have expired and which nobody may ever touch again."""
@@ -111,16 +143,38 @@ def _plain(value: Value) -> object:
     return [kind(value), list(value) if isinstance(value, List) else list(value.items())]
 
 
-def _words_of(encoded: bytes) -> tuple[bytes, ...]:
-    """The words of a command that the machine knows. Raises CallerFault otherwise."""
+def _checked(commands: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+    """The words of each command. Raises CallerFault unless each is one that the machine knows."""
     try:
-        words = _decode(encoded)
+        return list(map(_decode, commands))
     except msgspec.DecodeError as error:
         raise CallerFault(f"ERR not an encoded command: {error}") from error
-    name = words[0] if words else b""
-    command = EVERY_COMMAND.get(name)
-    if command is None:
-        raise CallerFault(f"ERR unknown command '{name.decode(errors='backslashreplace')}'")
-    if not command.takes(len(words)):
-        raise CallerFault(wrong_number(command.name.decode()))
-    return words
+
+
+def _by_name(batch: Sequence[tuple[bytes, ...]]) -> Iterator[tuple[Command, Sequence[tuple[bytes, ...]]]]:
+    """Commands of one name together. Raises CallerFault for one that the machine does not know, or not like this."""
+    names = dict.fromkeys(map(_name, batch))
+    if len(names) <= _NAMES_MAX:
+        groups: Iterable[tuple[bytes, Sequence[tuple[bytes, ...]]]] = (
+            (name, batch if len(names) == 1 else [words for words in batch if _name(words) == name]) for name in names
+        )
+    else:
+        groups = ((_name(words), (words,)) for words in batch)
+    for name, alike in groups:
+        command = EVERY_COMMAND.get(name)
+        if command is None:
+            raise CallerFault(f"ERR unknown command '{name.decode(errors='backslashreplace')}'")
+        if not all(map(command.takes, {*map(len, alike)})):
+            raise CallerFault(wrong_number(command.name.decode()))
+        yield command, alike
+
+
+def _keys(command: Command, alike: Sequence[tuple[bytes, ...]]) -> Iterable[bytes]:
+    """The keys of commands of one name, as their slice says."""
+    if command.keys == FIRST:
+        return map(itemgetter(1), alike)
+    return chain.from_iterable(words[command.keys] for words in alike)
+
+
+def _name(words: tuple[bytes, ...]) -> bytes:
+    return words[0] if words else b""

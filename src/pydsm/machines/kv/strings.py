@@ -1,5 +1,8 @@
 """Commands on strings."""
 
+from collections.abc import Sequence
+from operator import itemgetter
+
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import command as c
 from pydsm.machines.kv.command import (
@@ -21,12 +24,25 @@ from pydsm.machines.kv.expiry import deadline_ms
 from pydsm.machines.kv.keyspace import Keyspace
 
 _OK = "OK"
+_STRING_OR_NOTHING = {bytes, type(None)}
 _EXPIRIES = frozenset((b"EX", b"PX", b"EXAT", b"PXAT"))
 _BITS_MAX = 1 << 32
 
 
 def _get(space: Keyspace, words: Words) -> Result:
     return space.string(words[1])
+
+
+def _get_many(space: Keyspace, commands: Sequence[Words]) -> list[Result] | None:
+    values = list(map(space.data.get, map(itemgetter(1), commands)))
+    return list[Result](values) if {*map(type, values)} <= _STRING_OR_NOTHING else None
+
+
+def _set_many(space: Keyspace, commands: Sequence[Words]) -> list[Result] | None:
+    if {*map(len, commands)} != {3}:
+        return None
+    space.data.update(map(itemgetter(1, 2), commands))
+    return [_OK] * len(commands)
 
 
 def _mget(space: Keyspace, words: Words) -> Result:
@@ -261,14 +277,16 @@ def _bitcount(space: Keyspace, words: Words) -> Result:
 
 
 COMMANDS = (
-    Command(b"GET", _get, Access.READ, 2, 2, FIRST, "Gives the value of a key."),
+    Command(b"GET", _get, Access.READ, 2, 2, FIRST, "Gives the value of a key.", bulk=_get_many),
     Command(b"MGET", _mget, Access.READ, 2, ANY, ALL, "Gives the values of several keys at one moment."),
     Command(b"STRLEN", _strlen, Access.READ, 2, 2, FIRST, "Gives the number of bytes of a value."),
     Command(b"GETRANGE", _getrange, Access.READ, 4, 4, FIRST, "Gives a part of a value."),
     Command(b"SUBSTR", _getrange, Access.READ, 4, 4, FIRST, "The same as GETRANGE."),
     Command(b"GETBIT", _getbit, Access.READ, 3, 3, FIRST, "Gives one bit of a value."),
     Command(b"BITCOUNT", _bitcount, Access.READ, 2, 5, FIRST, "Counts the bits of a value that are set."),
-    Command(b"SET", _set, Access.WRITE, 3, ANY, FIRST, "Sets a key, perhaps on a condition or for a time."),
+    Command(
+        b"SET", _set, Access.WRITE, 3, ANY, FIRST, "Sets a key, perhaps conditionally, or for a time.", bulk=_set_many
+    ),
     Command(b"SETEX", _setex, Access.WRITE, 4, 4, FIRST, "Sets a key for some seconds."),
     Command(b"PSETEX", _psetex, Access.WRITE, 4, 4, FIRST, "Sets a key for some milliseconds."),
     Command(b"SETNX", _setnx, Access.WRITE, 3, 3, FIRST, "Sets a key unless it exists."),

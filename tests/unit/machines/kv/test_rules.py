@@ -62,6 +62,43 @@ def test_a_command_answers_from_the_keys_that_it_declares_alone(seed: int) -> No
         machine.apply([command], NOW_MS)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_batch_gives_what_its_commands_give_one_by_one(seed: int) -> None:
+    """Runs of one command are executed together where that is possible, and nobody can tell."""
+    random, together, alone = Random(seed), KeyValue(), KeyValue()
+    names = random.choice([["GET", "SET"], ["GET", "SET", "INCR", "EXPIRE"], list(DETERMINISTIC)])
+    for _ in range(30):
+        batch = []
+        for _ in range(random.randrange(1, 8)):
+            name = random.choice(names)
+            batch += [encode(random_command(random, name)) for _ in range(random.choice([1, 1, 2, 5]))]
+        assert together.apply(batch, NOW_MS) == [alone.apply([command], NOW_MS)[0] for command in batch]
+        assert together.digest() == alone.digest()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_footprint_of_a_batch_is_that_of_its_commands_together(seed: int) -> None:
+    random, machine = Random(seed), KeyValue()
+    names = random.sample(DETERMINISTIC, random.choice([1, 2, 4, 5, 20]))
+    batch, reads, writes, barrier = list[bytes](), set[bytes](), set[bytes](), False
+    for _ in range(40):
+        command = encode(random_command(random, random.choice(names)))
+        try:
+            footprint = machine.footprint([command])
+        except CallerFault:
+            with pytest.raises(CallerFault):
+                machine.footprint([*batch, command])
+            continue
+        batch.append(command)
+        reads.update(footprint.reads)
+        writes.update(footprint.writes)
+        barrier = barrier or footprint.barrier
+    footprint = machine.footprint(batch)
+    assert (set(footprint.writes), footprint.barrier) == (writes, barrier)
+    assert set(footprint.reads) == reads - writes
+    assert len(footprint.reads) + len(footprint.writes) == len(reads | writes)
+
+
 def test_a_collection_that_becomes_empty_is_no_key_any_more() -> None:
     stories = (
         ("HSET a x 1", "HDEL a x"), ("RPUSH a x", "LPOP a"), ("RPUSH a x", "LTRIM a 5 6"), ("RPUSH a x", "LREM a 0 x"),
