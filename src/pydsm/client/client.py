@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from types import TracebackType
 
 from pydsm.client import outcomes
@@ -50,18 +51,46 @@ class ClientLimits:
                 raise CallerFault(f"{name} must be above 0, got {getattr(self, name)}")
 
 
+class _Open(Enum):
+    """Stands for an outcome that is not known yet."""
+
+    OPEN = auto()
+
+
 @dataclass(slots=True, eq=False)
 class _Call:
-    """One command on its way to an outcome."""
+    """Commands that travel together, each on its way to an outcome. `done` is called when all have one."""
 
-    command: bytes
-    done: Callable[[Outcome], None]
+    commands: Sequence[bytes]
+    done: Callable[["_Call"], None]
     deadline: float
     repeatable: bool
+    outcomes: list[Outcome]
+    left: int
+    size_bytes: int
+    first: int = 0
+    """See `link.Sent`."""
     sent: bool = False
     attempts: int = 0
     refusal: NotDone | None = None
-    """What was last said of it: certainly not executed then."""
+    """What was last said of them: certainly not executed then."""
+
+    def settle(self, places: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        """Note outcomes; of commands that have one already, the first one counts."""
+        start, end = places[0], places[0] + len(places)
+        if self.left == len(self.commands) and places == list(range(start, end)):
+            self.outcomes[start:end] = outcomes
+            self.left -= len(places)
+            return
+        for place, outcome in zip(places, outcomes, strict=True):
+            if self.outcomes[place] is _Open.OPEN:
+                self.outcomes[place] = outcome
+                self.left -= 1
+
+    @property
+    def open_places(self) -> list[int]:
+        """Commands without an outcome."""
+        return [place for place, outcome in enumerate(self.outcomes) if outcome is _Open.OPEN]
 
 
 class Client:
@@ -90,6 +119,7 @@ class Client:
         self._link: Link | None = None
         self._links: dict[Link, None] = {}
         self._calls: dict[_Call, None] = {}
+        self._open_commands = 0
         self._bytes = 0
         self._waiting: deque[_Call] = deque()
         self._room: deque[asyncio.Future[None]] = deque()
@@ -132,7 +162,7 @@ class Client:
         for link in list(self._links):
             link.close("the client was closed")
         for call in list(self._calls):
-            self._finish(call, ClientClosed("the client was closed before the answer came"))
+            self._give_up(call, ClientClosed("the client was closed before the answer came"))
         while self._room:
             self._wake(self._room.popleft())
 
@@ -144,7 +174,7 @@ class Client:
     @property
     def in_flight(self) -> int:
         """Commands without an outcome."""
-        return len(self._calls)
+        return sum(call.left for call in self._calls)
 
     # Commands
 
@@ -158,15 +188,7 @@ class Client:
             Aborted, Overloaded, NoReplica: definitely not executed.
             Unknown: perhaps executed. Not raised for a `repeatable` command, which is sent again instead.
         """
-        await self._wait_for_room(1, len(command))
-        future: asyncio.Future[Outcome] = self._loop.create_future()
-
-        def settle(outcome: Outcome) -> None:
-            if not future.done():
-                future.set_result(outcome)
-
-        self.submit(command, settle, timeout_seconds=timeout_seconds, repeatable=repeatable)
-        outcome = await future
+        (outcome,) = await self.execute_many((command,), timeout_seconds=timeout_seconds, repeatable=repeatable)
         if isinstance(outcome, CommandFailed | NotDone):
             raise outcome
         return outcome
@@ -179,27 +201,22 @@ class Client:
         They travel together but are no transaction.
         """
         await self._wait_for_room(len(commands), sum(map(len, commands)))
-        outcomes_: list[Outcome] = [None] * len(commands)
-        left = len(commands)
-        all_done: asyncio.Future[None] = self._loop.create_future()
+        parts = [self._begin(part, timeout_seconds, repeatable) for part in _divided(commands)]
+        for _, future in parts:
+            await future
+        return [outcome for call, _ in parts for outcome in call.outcomes]
 
-        def settle(place: int, outcome: Outcome) -> None:
-            nonlocal left
-            outcomes_[place] = outcome
-            left -= 1
-            if not left and not all_done.done():
-                all_done.set_result(None)
+    def _begin(
+        self, commands: Sequence[bytes], timeout_seconds: float | None, repeatable: bool
+    ) -> tuple[_Call, asyncio.Future[None]]:
+        """Send some commands; the future is done when each of them has its outcome."""
+        future: asyncio.Future[None] = self._loop.create_future()
 
-        for place, command in enumerate(commands):
-            self.submit(
-                command,
-                lambda outcome, place=place: settle(place, outcome),  # type: ignore[misc]
-                timeout_seconds=timeout_seconds,
-                repeatable=repeatable,
-            )
-        if commands:
-            await all_done
-        return outcomes_
+        def settled(call: _Call) -> None:
+            if not future.done():
+                future.set_result(None)
+
+        return self._submit(commands, settled, timeout_seconds, repeatable), future
 
     def submit(
         self,
@@ -213,15 +230,27 @@ class Client:
 
         Unlike `execute`, it does not wait for room. Raises ClientClosed.
         """
+        self._submit((command,), lambda call: done(call.outcomes[0]), timeout_seconds, repeatable)
+
+    def _submit(
+        self,
+        commands: Sequence[bytes],
+        done: Callable[[_Call], None],
+        timeout_seconds: float | None,
+        repeatable: bool,
+    ) -> _Call:
         if self._closed or self._keeping is None:
             raise ClientClosed("the client is closed, or was never entered: use it as an async context manager")
         seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
-        call = _Call(command, done, self._loop.time() + seconds, repeatable)
+        size, count = sum(map(len, commands)), len(commands)
+        call = _Call(commands, done, self._loop.time() + seconds, repeatable, [_Open.OPEN] * count, count, size)
         self._calls[call] = None
-        self._bytes += len(command)
+        self._open_commands += count
+        self._bytes += size
         self._send(call)
         if self._sweep is None:
             self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
+        return call
 
     def _send(self, call: _Call) -> None:
         link = self._link
@@ -235,7 +264,7 @@ class Client:
         """Wait until so much fits; what is larger than everything may go alone."""
         limits = self._limits
         while self._calls and (
-            len(self._calls) + commands > limits.in_flight_commands_max
+            self._open_commands + commands > limits.in_flight_commands_max
             or self._bytes + size > limits.in_flight_bytes_max
         ):
             if self._closed:
@@ -249,14 +278,23 @@ class Client:
                     self._wake(self._room.popleft())  # the turn was ours: pass it on
                 raise
 
-    def _finish(self, call: _Call, outcome: Outcome) -> None:
+    def _settle(self, call: _Call, places: Sequence[int], outcomes_: Sequence[Outcome]) -> None:
+        """Note outcomes, and tell when that was all of them."""
         if call not in self._calls:
             return
-        del self._calls[call]
-        self._bytes -= len(call.command)
-        if self._room:
-            self._wake(self._room.popleft())
-        call.done(outcome)
+        call.settle(places, outcomes_)
+        if not call.left:
+            del self._calls[call]
+            self._open_commands -= len(call.commands)
+            self._bytes -= call.size_bytes
+            if self._room:
+                self._wake(self._room.popleft())
+            call.done(call)
+
+    def _give_up(self, call: _Call, outcome: NotDone) -> None:
+        """The same outcome for whatever has none yet."""
+        if call in self._calls and (places := call.open_places):
+            self._settle(call, places, [outcome] * len(places))
 
     @staticmethod
     def _wake(room: asyncio.Future[None]) -> None:
@@ -266,8 +304,8 @@ class Client:
     def _check_deadlines(self) -> None:
         self._sweep = None
         now = self._loop.time()
-        for call in [call for call in self._calls if call.deadline <= now]:
-            self._finish(call, self._outcome_in_the_end(call))
+        for call in reversed([call for call in self._calls if call.deadline <= now]):  # what goes its own way, first
+            self._give_up(call, self._outcome_in_the_end(call))
         link = self._link
         if link is not None and link.open_calls and self._is_silent(link, now):
             self._leave(link, f"it has answered nothing for {self._limits.silence_seconds_max:g} s")
@@ -288,14 +326,31 @@ class Client:
 
     # What links tell
 
-    def answered(self, calls: Sequence[Sent], answers: Sequence[Answer | Result]) -> None:
+    def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """See `link.Owner`."""
-        for call, answer in zip(calls, answers, strict=True):
-            assert isinstance(call, _Call), "links give back what they were given"
-            if isinstance(answer, Aborted | Overloaded):
+        assert isinstance(call, _Call), "links give back what they were given"
+        if not {*map(type, answers)} & _REFUSALS:
+            self._settle(call, places, answers)
+            return
+        for place, answer in zip(places, answers, strict=True):
+            if not isinstance(answer, Aborted | Overloaded):
+                self._settle(call, [place], [answer])
+            elif len(call.commands) == 1:
                 self._refused(call, answer)
-            else:
-                self._finish(call, answer)
+            elif call in self._calls:
+                self._refused(self._alone(call, place), answer)
+
+    def _alone(self, call: _Call, place: int) -> _Call:
+        """One command of a call goes its own way, and its outcome is noted where it came from."""
+        command = call.commands[place]
+
+        def settled(alone: _Call) -> None:
+            self._settle(call, [place], alone.outcomes)
+
+        alone = _Call((command,), settled, call.deadline, call.repeatable, [_Open.OPEN], 1, 0)
+        self._calls[alone] = None
+        self._open_commands += 1
+        return alone
 
     def _refused(self, call: _Call, answer: Aborted | Overloaded) -> None:
         """Certainly not executed: try again after a moment, elsewhere if this replica has too much to do."""
@@ -321,10 +376,11 @@ class Client:
         lost = f"the connection to {link.address} was lost before the answer came: {reason}"
         for call in sent:
             assert isinstance(call, _Call), "links give back what they were given"
-            if call.repeatable:
-                self._send_again(call)
+            if call.repeatable and call in self._calls:
+                for place in call.open_places:
+                    self._send(call if len(call.commands) == 1 else self._alone(call, place))
             else:
-                self._finish(call, Unknown(lost))
+                self._give_up(call, Unknown(lost))
         for call in unsent:
             assert isinstance(call, _Call), "links give back what they were given"
             call.sent = False
@@ -438,6 +494,9 @@ class Client:
         self._links.pop(link, None)
 
 
+_REFUSALS = {Aborted, Overloaded}
+_PART_COMMANDS_MAX = 1000
+_PART_BYTES_MAX = 1 << 20
 _SWEEP_SECONDS = 0.05
 _BACKOFF_SECONDS = 0.01
 _AVOID_SECONDS = 3.0
@@ -446,3 +505,15 @@ _GRACE_SECONDS = 0.005
 
 def _address(address: str | Address) -> Address:
     return parse_address(address) if isinstance(address, str) else address
+
+
+def _divided(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Parts that fit into frames, so that answers to the first ones need not wait for the last."""
+    start = size = 0
+    for place, length in enumerate(map(len, commands)):
+        if place - start >= _PART_COMMANDS_MAX or (size and size + length > _PART_BYTES_MAX):
+            yield commands[start:place]
+            start, size = place, 0
+        size += length
+    if start < len(commands):
+        yield commands[start:]

@@ -5,6 +5,7 @@ import contextlib
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby, repeat
 from typing import Protocol, cast
 
 from pydsm.core.faults import PeerFault
@@ -28,16 +29,17 @@ _REQUEST_BYTES_WANTED = 1 << 20
 
 
 class Sent(Protocol):
-    """A command that may be sent."""
+    """Commands that are sent together. A link sets `first`, the number of the first of them."""
 
-    command: bytes
+    commands: Sequence[bytes]
+    first: int
 
 
 class Owner(Protocol):
     """Whom a link tells what happens to what it was given."""
 
-    def answered(self, calls: Sequence[Sent], answers: Sequence[Answer | Result]) -> None:
-        """Answers came."""
+    def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+        """Answers came to these of the call's commands, none of which was answered before."""
         ...
 
     def lost(self, link: "Link", sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
@@ -81,7 +83,7 @@ class Link(asyncio.Protocol):
 
     @property
     def open_calls(self) -> int:
-        """Commands without an answer."""
+        """Commands without an answer, and what is not sent yet."""
         return len(self._pending) + len(self._unsent)
 
     def send(self, call: Sent) -> None:
@@ -130,7 +132,7 @@ class Link(asyncio.Protocol):
         if not self.greeted.done():
             self.greeted.set_exception(PeerFault(self._reason))
             self.greeted.exception()  # whoever waits for it is told; nobody else must be
-        sent, unsent = list(self._pending.values()), self._unsent
+        sent, unsent = list(dict.fromkeys(self._pending.values())), self._unsent
         self._pending, self._unsent = {}, []
         self._owner.lost(self, sent, unsent, self._reason)
 
@@ -160,27 +162,36 @@ class Link(asyncio.Protocol):
 
     def _settle(self, message: Answers) -> None:
         self.last_answer_at = self._loop.time()
+        numbers, answers = message.numbers, message.answers
         try:
-            calls = [self._pending.pop(number) for number in message.numbers]
+            calls = list(map(self._pending.pop, numbers))
         except KeyError as error:
             raise PeerFault(f"the replica answers number {error}, which is not open") from error
-        self._owner.answered(calls, message.answers)
+        start = 0
+        for call, run in groupby(calls):
+            end = start + sum(1 for _ in run)
+            first = call.first
+            self._owner.answered(call, [number - first for number in numbers[start:end]], answers[start:end])
+            start = end
         self._close_when_done()
 
     def _flush(self) -> None:
         while self._unsent and self._transport is not None and not self._write_paused:
             calls = self._unsent[: self._fitting()]
             del self._unsent[: len(calls)]
-            self._pending.update(enumerate(calls, start=self._next))
-            request = Request(self._next, [call.command for call in calls])
-            self._next += len(calls)
+            request = Request(self._next, [])
+            for call in calls:
+                call.first = self._next
+                self._next += len(call.commands)
+                self._pending.update(zip(range(call.first, self._next), repeat(call)))
+                request.commands.extend(call.commands)
             self._transport.write(encode_message(request))
 
     def _fitting(self) -> int:
         """How many of the unsent make one frame of about the wanted size."""
         size = 0
         for place, call in enumerate(self._unsent):
-            size += len(call.command)
+            size += sum(map(len, call.commands))
             if size > _REQUEST_BYTES_WANTED:
                 return max(1, place)
         return len(self._unsent)

@@ -162,6 +162,34 @@ async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
         assert await asked == 1
 
 
+async def test_of_many_commands_those_that_were_refused_are_sent_again_and_told_as_refused_in_the_end() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        one.agreement.refusal = batching.Aborted("a nop")
+        refused = await client.execute_many([command("INCR a")] * 3, timeout_seconds=0.1)
+        assert [type(outcome) for outcome in refused] == [Aborted] * 3
+        asked = asyncio.ensure_future(client.execute_many([command("INCR b")] * 3))
+        await eventually(lambda: client.in_flight > 0, "they are under way")
+        one.agreement.refusal = None
+        assert sorted(await asked, key=str) == [1, 2, 3]
+        assert client.in_flight == 0
+
+
+async def test_many_repeatable_commands_are_sent_again_elsewhere() -> None:
+    async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
+        one.agreement.holding = True
+        asked = asyncio.ensure_future(client.execute_many([command("GET a")] * 3, repeatable=True))
+        await eventually(lambda: len(one.agreement.waiting) == 3, "the commands arrive")
+        await one.die()
+        assert await asked == [None] * 3
+
+
+async def test_more_commands_than_fit_into_a_frame_keep_their_order() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        values = [b"x" * (700_000 if number == 5 else 3) + b"%d" % number for number in range(2500)]
+        await client.execute_many([encode([b"SET", b"k%d" % number, value]) for number, value in enumerate(values)])
+        assert await client.execute_many([command(f"GET k{number}") for number in range(2500)]) == values
+
+
 async def test_an_overloaded_replica_is_left_for_another() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.refusal = batching.Overloaded("full")
