@@ -15,6 +15,8 @@ FOUND = Path(__file__).parent / "found"
 STORIES = {
     "outbid-for-ever": "Two replicas whose backoff was shorter than their recovery timeout outbid each other for ever, "
     "because thrifty recoveries asked a slow replica for its vote.",
+    "more-than-they-can-do": "Two replicas far apart were given more than they could do. What waited to be proposed "
+    "when the load ended took longer than the bound, which had not counted it.",
 }
 
 

@@ -85,13 +85,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The longest one-way latency."""
         return max(map(max, self.latencies_us))
 
-    def heal_us_max(self, open_instances: int) -> int:
+    def heal_us_max(self, open_instances: int, waiting_requests: int = 0) -> int:
         """By when a healed group must have decided and executed everything: a stated bound, in virtual time.
 
         Room for 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
-        `open_instances` at the heal as one round takes, and for ten full backoffs; all on the slowest clock.
+        `open_instances` at the heal as one round takes, and for as many of the `waiting_requests` of one replica as it
+        may have under way at a time, and for ten full backoffs; all on the slowest clock.
         """
         rounds = 40 + open_instances // min(self.inquiry_instances_max, self.recoveries_max)
+        rounds += waiting_requests // (self.batch_requests_max * self.pipeline_instances_max)
         patience = self.recovery_timeout_ticks + self.recovery_jitter_ticks + self.scan_ticks + 2 * self.retry_ticks
         ticks = rounds * (patience + self.gossip_ticks + self.fast_timer_ticks)
         ticks += 10 * self.config(0).recovery_patience_ticks_max

@@ -204,7 +204,7 @@ class World:
     def _settle(self) -> None:
         """Until nothing is left to do, within the stated bound."""
         settings, schedule = self._plan.settings, self._schedule
-        heal_us_max = settings.heal_us_max(self._open_instances())
+        heal_us_max = settings.heal_us_max(self._open_instances(), self._waiting_requests())
         deadline_us = schedule.now + heal_us_max
         next_look_us = schedule.now
         while True:
@@ -244,6 +244,10 @@ class World:
         """How many instances the replica that is farthest behind has not executed, at most."""
         lives, known = self._lives_and_known()
         return sum(known) - min(sum(life.core.frontier) for life in lives)
+
+    def _waiting_requests(self) -> int:
+        """How many requests wait to be proposed, at the replica where most do."""
+        return max(len(host.life.queue) for host in self.hosts if host.life is not None)
 
     def _unsettled(self, heal_us_max: int) -> Violation:
         """What is still open, for people."""
