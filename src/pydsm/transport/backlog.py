@@ -42,10 +42,13 @@ class Backlog:
         if fits:
             self._queue.append(data)
             self._bytes += size
-        elif not self._overflowing:
+            # Half of it must have gone before the peer counts as well again: at the limit, it comes and goes.
+            self._overflowing = self._overflowing and 2 * waiting > self.limits.peer_queue_bytes_max
+            return 0
+        if not self._overflowing:
             log.warning("replica %d at %s is too slow: %d bytes wait for it", self.peer, self.address, waiting)
-        self._overflowing = not fits
-        return 0 if fits else 1
+        self._overflowing = True
+        return 1
 
     def _keep_newest(self, data: bytes, size: int) -> int:
         """A connection that is about to come finds what was said lately, a peer that is gone costs little memory."""
