@@ -23,6 +23,8 @@ from pydsm.core.faults import CallerFault, PeerFault, WorldFault
 from pydsm.storage.sync_cost import sync_seconds
 
 _MOMENT_SECONDS = 1.0
+_BACK_SECONDS = 3.0
+_LONGER_SECONDS_MAX = 30.0
 _ANSWERS_SECONDS_MAX = 15.0
 _INFO_SECONDS_MAX = 0.5
 _PIPELINE_MAX = 400
@@ -49,7 +51,10 @@ def demo(
     clients: Annotated[int, typer.Option(help="Clients, spread over the replicas.")] = 10,
     pipeline: Annotated[int, typer.Option(help="Requests that each client keeps in flight.")] = 16,
     conflict: Annotated[float, typer.Option(help="Share of requests on keys that all clients use.")] = 0.02,
-    kill: Annotated[bool, typer.Option("--kill", help="Kill a replica half-way, and start it again.")] = False,
+    kill: Annotated[
+        bool,
+        typer.Option("--kill", help="Kill a replica half-way and start it again; the load goes on until it is back."),
+    ] = False,
     storage: Annotated[Storage, typer.Option(help="Where the replicas keep their records.")] = Storage.SQLITE,
     thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
@@ -102,6 +107,7 @@ class _Demo:
         self.events: list[tuple[float, str]] = []
         """Seconds since the start, and what happened then."""
         self._started = 0.0
+        self._back_at: float | None = None
         self._sync_ms = sync_ms
         self._plan = plan
         self._group = group
@@ -121,8 +127,8 @@ class _Demo:
         running = [loop.create_task(client.run()) for client in self._clients]
         trouble = loop.create_task(self._kill_and_restart()) if self._plan.kill else None
         self._started = started = last = loop.time()
-        while (now := loop.time()) < started + self._plan.seconds:
-            await asyncio.sleep(min(_MOMENT_SECONDS, started + self._plan.seconds - now))
+        while (left := self._seconds_left()) > 0:
+            await asyncio.sleep(min(_MOMENT_SECONDS, left))
             last = await self._show_moment(started, last)
         if trouble is not None:
             await trouble
@@ -143,6 +149,14 @@ class _Demo:
         self._take_latencies()
         return self._report(last - started, verified, len(unanswered))
 
+    def _seconds_left(self) -> float:
+        """Of the load. It goes on until the killed replica has been back for a while, so that this can be seen."""
+        now, wanted = asyncio.get_running_loop().time(), self._started + self._plan.seconds
+        if self._plan.kill:
+            back = now if self._back_at is None else self._back_at
+            wanted = min(max(wanted, back + _BACK_SECONDS), wanted + _LONGER_SECONDS_MAX)
+        return wanted - now
+
     async def _kill_and_restart(self) -> None:
         victim = self._plan.replicas - 1
         name = self._group.members[victim].name
@@ -155,6 +169,7 @@ class _Demo:
         self._happened(f"{name} is started again with its data")
         await self._group.start(victim)
         self._states[victim] = "up again"
+        self._back_at = asyncio.get_running_loop().time()
         self._happened(f"{name} serves again")
 
     def _happened(self, what: str) -> None:
