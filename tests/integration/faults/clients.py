@@ -164,7 +164,10 @@ class RecordingClient:
 
 
 async def read_everything(ledger: Ledger, addresses: Sequence[Address]) -> None:
-    """Read every key through every replica, and note it as calls: what was acknowledged must be there."""
+    """Read every key through every replica, and note it as calls: what was acknowledged must be there.
+
+    Raises AssertionError for a read that is refused: left out, it would hide what it was to show.
+    """
     keys = list(dict.fromkeys(call.key for call in ledger.history.calls))
     for number, address in enumerate(addresses):
         reader, writer = await asyncio.open_connection(address.host, address.port)
@@ -182,6 +185,7 @@ async def read_everything(ledger: Ledger, addresses: Sequence[Address]) -> None:
                             raise ConnectionResetError(f"{address} closed the connection before it had answered")
                         replies += parser.feed(data)
                 for call, reply in zip(calls, replies, strict=True):
+                    assert not isinstance(reply, ErrorReply), f"{address} refused to read {call.key}: {reply.message}"
                     ledger.settle(call, reply)
         finally:
             writer.transport.abort()

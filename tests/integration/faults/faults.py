@@ -36,13 +36,13 @@ def killed(*victims: int) -> tuple[str, Happen]:
 
 
 def killed_again_and_again(victim: int, times: int = 3) -> tuple[str, Happen]:
-    """SIGKILL as soon as it serves."""
+    """SIGKILL, and again as soon as it serves."""
 
     async def happen(group: WiredGroup, seconds: float) -> None:
         for _ in range(times):
             await group.kill(victim)
-            await group.start(victim)
             await asyncio.sleep(seconds / times)
+            await group.start(victim)
 
     return f"kill {_names([victim])} {times} times", happen
 

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from pathlib import Path
 
-from pydsm.cli.local_group import LocalGroup
+from pydsm.cli.local_group import LocalGroup, free_ports
 from pydsm.cli.serve import Storage
 from pydsm.transport.address import Address
 from tests.integration.faults.wires import Cut, Wire
@@ -16,6 +16,10 @@ class WiredGroup(LocalGroup):
     def __init__(self, replicas: int, directory: Path, storage: Storage = Storage.SQLITE, *options: str) -> None:
         super().__init__(replicas, directory, storage, *options)
         self.size = replicas
+        self.whole_since = 0.0
+        """When, by the loop's clock, somebody last began to mend something: from then on the group is on its own."""
+        self.http: list[Address] = []
+        """Where each replica says how it is."""
         self._wires: dict[tuple[int, int], Wire] = {}
         self._entrances: dict[tuple[int, int], Address] = {}
 
@@ -32,14 +36,20 @@ class WiredGroup(LocalGroup):
     def choose_members(self) -> None:
         """New addresses, so the wires of an attempt before lead nowhere."""
         super().choose_members()
+        self.http = [Address("127.0.0.1", port) for port in free_ports(self.size)]
         self._entrances.clear()
 
     def address_for(self, replica: int, peer: int) -> Address:
         """Where `replica` dials `peer`: at the entrance of their wire."""
         return self._entrances.get((replica, peer), self.members[peer].listen)
 
+    def command(self, replica: int) -> list[str]:
+        """See `LocalGroup`."""
+        return [*super().command(replica), "--http", str(self.http[replica])]
+
     async def start(self, replica: int) -> None:
         """See `LocalGroup`."""
+        self._mend()
         for peer in range(self.size):
             if peer != replica and (replica, peer) not in self._entrances:
                 wire = self._wires[replica, peer] = Wire(self.members[peer].listen)
@@ -61,6 +71,7 @@ class WiredGroup(LocalGroup):
 
     def heal(self) -> None:
         """Let everyone talk with everyone."""
+        self._mend()
         for wire in self._wires.values():
             wire.heal()
 
@@ -70,7 +81,11 @@ class WiredGroup(LocalGroup):
 
     def resume(self, replica: int) -> None:
         """Let it go on."""
+        self._mend()
         self._signal(replica, signal.SIGCONT)
+
+    def _mend(self) -> None:
+        self.whole_since = asyncio.get_running_loop().time()
 
     def _signal(self, replica: int, number: signal.Signals) -> None:
         process = self.members[replica].process

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydsm.cli.serve import Storage
+from pydsm.cli.status import fetch
 from pydsm.client.load import ask
-from pydsm.client.resp import encode_command
-from pydsm.core.faults import PeerFault
+from pydsm.client.resp import RespReply, encode_command
+from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.server.report import StatusReport
 from pydsm.sim.linearizability import Linearizable, Verdict, check
 from tests.integration.faults.clients import KeyModel, Ledger, RecordingClient, read_everything
 from tests.integration.faults.faults import Fault
@@ -22,6 +24,7 @@ connections are 5 s together on an idle machine; the rest is for busy ones."""
 
 CLIENTS_PER_REPLICA = 2
 _POLL_SECONDS = 0.05
+_ASK_SECONDS = 5.0
 _STALL_SECONDS_MAX = 60.0
 
 
@@ -32,7 +35,7 @@ class Report:
     calls: int
     unknown: int
     recovery_seconds: float
-    """From the end of the last fault until every replica had answered a write."""
+    """From when the last fault began to be mended until every replica had answered a write: restarts count."""
     verdict: Verdict
 
     def __str__(self) -> str:
@@ -88,42 +91,52 @@ async def _more_answers(ledger: Ledger, count: int) -> None:
 
 
 async def _recovery(group: WiredGroup) -> float:
-    """Seconds until a write through each replica is answered."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await asyncio.gather(*(_first_write(group, replica, began) for replica in range(group.size)))
-    return loop.time() - began
+    """Seconds from when the group was whole until a write through each replica is answered."""
+    await asyncio.gather(*(_first_write(group, replica) for replica in range(group.size)))
+    return asyncio.get_running_loop().time() - group.whole_since
 
 
-async def _first_write(group: WiredGroup, replica: int, began: float) -> None:
+async def _first_write(group: WiredGroup, replica: int) -> None:
     loop = asyncio.get_running_loop()
-    while True:
+    deadline = group.whole_since + RECOVERY_SECONDS_MAX
+    reply: RespReply = b"it was not asked in time"
+    while (left := deadline - loop.time()) > 0:
         try:
-            reply = await ask(group.redis[replica], encode_command(b"INCR", b"well"), seconds_max=RECOVERY_SECONDS_MAX)
+            (reply,) = await ask(group.redis[replica], encode_command(b"INCR", b"well"), seconds_max=left)
         except (OSError, PeerFault) as error:
-            reply = [str(error).encode()]
-        if isinstance(reply[0], int):
+            reply = (str(error) or type(error).__name__).encode()
+        if isinstance(reply, int):
             return
-        seconds = loop.time() - began
-        assert seconds < RECOVERY_SECONDS_MAX, f"r{replica + 1} took no write for {seconds:.1f} s: {reply[0]!r}"
         await asyncio.sleep(_POLL_SECONDS)
+    raise AssertionError(f"r{replica + 1} took no write for {loop.time() - group.whole_since:.1f} s: {reply!r}")
 
 
 async def _agree(group: WiredGroup) -> None:
-    """Without load, all replicas soon know and have executed the same."""
+    """Without load, all replicas are soon ready, and have executed the same."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + RECOVERY_SECONDS_MAX
     while True:
-        told = [await _progress(group, replica) for replica in range(group.size)]
-        if len(set(told)) == 1 and told[0][0] == told[0][1]:
+        try:
+            reports = await asyncio.gather(*(asyncio.to_thread(fetch, address, _ASK_SECONDS) for address in group.http))
+            wrong = disagreement(reports)
+        except WorldFault as fault:
+            wrong = str(fault)
+        if wrong is None:
             return
-        assert loop.time() < deadline, f"the replicas still differ in what they executed and know: {told}"
+        assert loop.time() < deadline, f"after {RECOVERY_SECONDS_MAX:g} s without load, {wrong}"
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _progress(group: WiredGroup, replica: int) -> tuple[str, str]:
-    """What INFO says of the frontier and of what is known."""
-    (info,) = await ask(group.redis[replica], encode_command(b"INFO"))
-    assert isinstance(info, bytes)
-    lines = dict(line.split(":", 1) for line in info.decode().splitlines() if ":" in line)
-    return lines["frontier"], lines["known"]
+def disagreement(reports: Sequence[StatusReport]) -> str | None:
+    """Why these replicas are not all ready with the same work done, or None when they are."""
+    for report in reports:
+        if not report.ready:
+            return f"{report.name} is not ready: {report.not_ready_because}"
+        if any(member.lag for member in report.members):
+            return f"{report.name} has heard of more than it has executed: {_told(report)}"
+    frontiers = {tuple(member.executed for member in report.members) for report in reports}
+    return None if len(frontiers) == 1 else f"frontiers differ: {'; '.join(map(_told, reports))}"
+
+
+def _told(report: StatusReport) -> str:
+    return f"{report.name} " + ", ".join(f"{one.name}: {one.executed} of {one.known}" for one in report.members)

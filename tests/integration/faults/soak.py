@@ -31,6 +31,8 @@ def _say(text: str) -> None:
 async def round_of(seed: int, faults: int, seconds_max: float) -> bool:
     """One group. Whether all was right."""
     replicas = 5 if seed % 3 == 0 else 3
+    again = f"python -m tests.integration.faults.soak --rounds 1 --seed {seed}"
+    again += f" --faults {faults} --pause-seconds {seconds_max:g}"
     _say(f"seed {seed}: {replicas} replicas")
     ledger = Ledger()
     with tempfile.TemporaryDirectory(prefix="pydsm-faults-") as directory:
@@ -46,9 +48,9 @@ async def round_of(seed: int, faults: int, seconds_max: float) -> bool:
         except (AssertionError, PyDSMError, OSError) as error:
             _say_last_words(Path(directory))
             _say(f"seed {seed}: WRONG: {type(error).__name__}: {error}")
-            return _keep(ledger, seed)
+            return _keep(ledger, seed, again)
     _say(f"seed {seed}: {report}")
-    return isinstance(report.verdict, Linearizable) or _keep(ledger, seed)
+    return isinstance(report.verdict, Linearizable) or _keep(ledger, seed, again)
 
 
 def _say_last_words(directory: Path) -> None:
@@ -56,10 +58,10 @@ def _say_last_words(directory: Path) -> None:
         _say(f"  {log.name}: ... {log.read_text(errors='replace')[-600:].strip()}")
 
 
-def _keep(ledger: Ledger, seed: int) -> bool:
+def _keep(ledger: Ledger, seed: int, again: str) -> bool:
     path = Path(f"faults-{seed}.history")
     path.write_text("".join(f"{call}\n" for call in ledger.history.calls), encoding="utf-8")
-    _say(f"what the clients saw is in {path}; again: python -m tests.integration.faults.soak --rounds 1 --seed {seed}")
+    _say(f"what the clients saw is in {path}; the same faults again: {again}")
     return False
 
 

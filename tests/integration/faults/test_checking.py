@@ -1,11 +1,18 @@
 """The checker of real groups objects to what no correct group answers."""
 
+import asyncio
+import contextlib
+from random import Random
+
 import pytest
 
+from pydsm.server.report import MemberReport, StatusReport
 from pydsm.sim.history import History
 from pydsm.sim.linearizability import Linearizable, NotLinearizable, check
-from tests.integration.faults.clients import KeyModel
+from pydsm.transport.address import Address
+from tests.integration.faults.clients import KeyModel, Ledger, read_everything
 from tests.integration.faults.faults import plan
+from tests.integration.faults.run import disagreement
 
 Step = tuple[str, int | None, object]
 
@@ -66,3 +73,70 @@ def test_a_write_without_an_answer_may_have_happened_or_not_but_not_both() -> No
 def test_a_seed_always_gives_the_same_faults() -> None:
     assert [str(fault) for fault in plan(7, 5, 20, 10)] == [str(fault) for fault in plan(7, 5, 20, 10)]
     assert len({fault.name.split()[0] for fault in plan(7, 5, 50, 10)}) == 4
+
+
+async def test_a_last_read_that_is_refused_is_not_passed_over() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n")
+        writer.write(b"-TRYAGAIN later\r\n")
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        gone.set()
+
+    gone, ledger = asyncio.Event(), Ledger()
+    ledger.settle(ledger.begin(0, Random(1)), b"OK")
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        with pytest.raises(AssertionError, match="refused to read k0"):
+            await read_everything(ledger, [Address("127.0.0.1", server.sockets[0].getsockname()[1])])
+        await gone.wait()
+
+
+def told(
+    name: str, executed: tuple[int, int], known: tuple[int, int], not_ready_because: str | None = None
+) -> StatusReport:
+    """What one of two replicas says of itself."""
+    return StatusReport(
+        version="0",
+        group="g",
+        name=name,
+        replica=0,
+        incarnation="0",
+        healthy=True,
+        ready=not_ready_because is None,
+        not_ready_because=not_ready_because,
+        members=tuple(
+            MemberReport(
+                name=f"r{leader + 1}",
+                replica=leader,
+                connected=True,
+                told_seconds_ago=0.1,
+                executed=done,
+                known=highest,
+                lag=highest - done,
+            )
+            for leader, (done, highest) in enumerate(zip(executed, known, strict=True))
+        ),
+        counters={},
+        recovery_rules={},
+        fast_share=None,
+        commands_waiting=0,
+        turns_waiting_for_disk=0,
+        traffic={},
+    )
+
+
+def test_replicas_agree_when_all_are_ready_and_have_executed_all_that_is_known() -> None:
+    assert disagreement([told("r1", (4, 7), (4, 7)), told("r2", (4, 7), (4, 7))]) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "complaint"),
+    [
+        (told("r2", (4, 7), (4, 7), "it is stopping"), "r2 is not ready: it is stopping"),
+        (told("r2", (4, 6), (4, 7)), "r2 has heard of more than it has executed: r2 r1: 4 of 4, r2: 6 of 7"),
+        (told("r2", (4, 6), (4, 6)), "frontiers differ: r1 r1: 4 of 4, r2: 7 of 7; r2 r1: 4 of 4, r2: 6 of 6"),
+    ],
+)
+def test_replicas_do_not_agree(other: StatusReport, complaint: str) -> None:
+    assert disagreement([told("r1", (4, 7), (4, 7)), other]) == complaint

@@ -84,7 +84,8 @@ async def test_a_group_that_does_not_recover_is_found_out(tmp_path: Path, monkey
     async def half_dead(group: WiredGroup, seconds: float) -> None:
         await group.kill(0)
         await group.kill(1)
+        group.heal()  # from here on it is on its own
 
     monkeypatch.setattr(run_module, "RECOVERY_SECONDS_MAX", 1.0)
-    with pytest.raises(AssertionError, match="took no write for"):
+    with pytest.raises(AssertionError, match=r"took no write for .*(Connect|TimeoutError)"):
         await run(3, [Fault("a majority is gone for ever", 50, 0.0, half_dead)], tmp_path, seed=1)
