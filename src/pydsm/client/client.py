@@ -68,6 +68,8 @@ class _Call:
     outcomes: list[Outcome]
     left: int
     size_bytes: int
+    split_off: bool = False
+    """Its one command counts where it came from, and not here as well."""
     first: int = 0
     """See `link.Sent`."""
     sent: bool = False
@@ -174,7 +176,7 @@ class Client:
     @property
     def in_flight(self) -> int:
         """Commands without an outcome."""
-        return sum(call.left for call in self._calls)
+        return sum(call.left for call in self._calls if not call.split_off)
 
     # Commands
 
@@ -285,7 +287,7 @@ class Client:
         call.settle(places, outcomes_)
         if not call.left:
             del self._calls[call]
-            self._open_commands -= len(call.commands)
+            self._open_commands -= 0 if call.split_off else len(call.commands)
             self._bytes -= call.size_bytes
             if self._room:
                 self._wake(self._room.popleft())
@@ -347,9 +349,8 @@ class Client:
         def settled(alone: _Call) -> None:
             self._settle(call, [place], alone.outcomes)
 
-        alone = _Call((command,), settled, call.deadline, call.repeatable, [_Open.OPEN], 1, 0)
+        alone = _Call((command,), settled, call.deadline, call.repeatable, [_Open.OPEN], 1, 0, split_off=True)
         self._calls[alone] = None
-        self._open_commands += 1
         return alone
 
     def _refused(self, call: _Call, answer: Aborted | Overloaded) -> None:

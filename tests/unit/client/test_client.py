@@ -19,6 +19,7 @@ from pydsm.client import (
     Overloaded,
     Unknown,
 )
+from pydsm.client import client as client_module
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.base import CommandFailed
@@ -152,26 +153,32 @@ async def test_a_replica_that_falls_silent_is_left_and_what_it_answers_later_sti
         assert await asked == 1
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> ClientLimits:
+    """Nothing that was refused is sent again before its time is up: what is under way then would be unknown."""
+    monkeypatch.setattr(client_module, "_BACKOFF_SECONDS", 60)
+    return ClientLimits(backoff_seconds_max=60)
+
+
 async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         one.agreement.refusal = batching.Aborted("a nop")
         asked = asyncio.ensure_future(client.execute(command("INCR a")))
-        with pytest.raises(Aborted, match="a nop"):
-            await client.execute(command("INCR b"), timeout_seconds=0.1)
+        many = asyncio.ensure_future(client.execute_many([command("INCR b")] * 3))
+        await eventually(lambda: client.in_flight == 4, "they are under way")
         one.agreement.refusal = None
         assert await asked == 1
-
-
-async def test_of_many_commands_those_that_were_refused_are_sent_again_and_told_as_refused_in_the_end() -> None:
-    async with replicas(1) as (one,), Client([one.address]) as client:
-        one.agreement.refusal = batching.Aborted("a nop")
-        refused = await client.execute_many([command("INCR a")] * 3, timeout_seconds=0.1)
-        assert [type(outcome) for outcome in refused] == [Aborted] * 3
-        asked = asyncio.ensure_future(client.execute_many([command("INCR b")] * 3))
-        await eventually(lambda: client.in_flight > 0, "they are under way")
-        one.agreement.refusal = None
-        assert sorted(await asked, key=str) == [1, 2, 3]
+        assert sorted(await many, key=str) == [1, 2, 3]
         assert client.in_flight == 0
+
+
+async def test_what_was_aborted_to_the_end_is_told_as_that_one_by_one_and_together(unhurried: ClientLimits) -> None:
+    async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
+        one.agreement.refusal = batching.Aborted("a nop")
+        with pytest.raises(Aborted, match="a nop"):
+            await client.execute(command("INCR b"), timeout_seconds=1)
+        refused = await client.execute_many([command("INCR a")] * 3, timeout_seconds=1)
+        assert [type(outcome) for outcome in refused] == [Aborted] * 3
 
 
 async def test_many_repeatable_commands_are_sent_again_elsewhere() -> None:
@@ -195,9 +202,13 @@ async def test_an_overloaded_replica_is_left_for_another() -> None:
         one.agreement.refusal = batching.Overloaded("full")
         assert await client.execute(command("INCR a")) == 1
         assert client.at == other.address
-        other.agreement.refusal = batching.Overloaded("full too")
+
+
+async def test_what_no_replica_takes_is_told_as_that(unhurried: ClientLimits) -> None:
+    async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
+        one.agreement.refusal = batching.Overloaded("full")
         with pytest.raises(Overloaded, match="full"):
-            await client.execute(command("INCR a"), timeout_seconds=0.2)
+            await client.execute(command("INCR a"), timeout_seconds=1)
 
 
 async def test_closing_tells_everyone_who_waits() -> None:
