@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.ids import Deps, InstanceId, RequestId
+from pydsm.core.ids import Deps, InstanceId, RequestId, request_at
 from pydsm.core.status import Status
 
 Kind = bytes
@@ -28,16 +28,34 @@ class Footprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     barrier: bool = False
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """What one instance agrees on: requests in columns (one id and one opaque command each) and their footprint.
+class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Requests of one session with consecutive sequences: the id of the first, and how many they are."""
 
-    `timestamp_ms` is the Unix time that every replica uses while it executes the batch.
+    first: RequestId
+    count: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """What one instance agrees on: requests in columns (runs of ids, and one opaque command each) and their footprint.
+
+    The runs name the commands in their order. `timestamp_ms` is the Unix time that every replica uses while it executes
+    the batch.
     """
 
-    request_ids: tuple[RequestId, ...]
+    runs: tuple[Run, ...]
     commands: tuple[bytes, ...]
     footprint: Footprint
     timestamp_ms: int = 0
+
+    @property
+    def name(self) -> RequestId | None:
+        """The id of the first request, by which people may call the instance; None without requests."""
+        return self.runs[0].first if self.runs else None
+
+    @property
+    def request_ids(self) -> tuple[RequestId, ...]:
+        """The id of each command, for tools: it takes time for each of them."""
+        return tuple(request_at(run.first, place) for run in self.runs for place in range(run.count))
 
 
 class Nop(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):

@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from pydsm.core.faults import BrokenInvariant, CallerFault
-from pydsm.core.ids import InstanceId, ReplicaId, request_ids
-from pydsm.core.messages import Batch
+from pydsm.core.ids import SEQUENCES, InstanceId, ReplicaId, request_id
+from pydsm.core.messages import Batch, Run
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 
 
@@ -255,10 +255,16 @@ class Batcher:
             if not commands:
                 return None
             footprint = self._machine.footprint(commands)
-        now, first = self._now_ms(), self._sequence
-        self._sequence += len(commands)
-        ids = request_ids(now, self._replica, self._session, first, len(commands))
-        return _Proposal(parts, Batch(ids, commands, footprint, now))
+        now = self._now_ms()
+        return _Proposal(parts, Batch((self._run(len(commands), now),), commands, footprint, now))
+
+    def _run(self, count: int, now_ms: int) -> Run:
+        """Ids for so many commands that came without."""
+        if self._sequence + count > SEQUENCES:
+            self._session, self._sequence = secrets.randbits(30), 0
+        run = Run(request_id(now_ms, self._replica, self._session, self._sequence), count)
+        self._sequence += count
+        return run
 
     def _take_parts(self, commands: int) -> list[_Part]:
         """Who waits for so many of the oldest commands; the last of them may wait for more."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pydsm.core.commit import PipelineFull
 from pydsm.core.effects import Abort, Effects, Execute, Record
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick
-from pydsm.core.messages import Batch, Message
+from pydsm.core.messages import Batch, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.machines.base import Result, StateMachine
 from pydsm.runtime.perform import Performer
@@ -163,9 +163,9 @@ class Life:
 
     def _batch(self, submissions: list[Submission]) -> Batch:
         commands = tuple(submission.command for submission in submissions)
-        ids = tuple(submission.request_id for submission in submissions)
+        runs = tuple(Run(submission.request_id, 1) for submission in submissions)
         now_ms = self._context.schedule.now // 1000
-        return Batch(ids, commands, self.machine.footprint(commands), now_ms)
+        return Batch(runs, commands, self.machine.footprint(commands), now_ms)
 
     @property
     def has_room(self) -> bool:
