@@ -336,7 +336,7 @@ def test_the_wire_format_has_not_changed() -> None:
     """Other versions of PyDSM read these bytes: a difference here needs a new WIRE_VERSION."""
     assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "02930492000192" + "0102"
     assert encode_message(m.PreAccept(ID, BATCH, DEPS)).hex() == (
-        "02" "9401920001" "9501" + "9192c410" + "00" * 16 + "01" + "91c407" + b"command".hex() + "9490" + "91c403" + b"key".hex()
-        + "90c2" + "05" + "93000102"
+        "02" "9401920001" "9501" + "9192c410" + "00" * 16 + "01" + "91c407" + b"command".hex() + "9490"
+        + "91c403" + b"key".hex() + "90c2" + "05" + "93000102"
     )  # fmt: skip
     assert encode_record(ReservationRecord(64)).hex() == "02920240"
