@@ -11,7 +11,7 @@ from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot
 from pydsm.core.effects import InstanceRecord, Record
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of
+from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, session_of
 from pydsm.core.messages import Footprint, Message
 from pydsm.core.status import Status
 
@@ -146,6 +146,8 @@ def _check_batch(batch: m.Batch) -> None:
         named += run.count
     if named != len(batch.commands):
         raise ValueError(f"a batch has {named} request ids for {len(batch.commands)} commands")
+    if batch.retried and not {session_of(run.first) for run in batch.runs}.issuperset(batch.retried):
+        raise ValueError("a batch retries requests of a session of which it has none")
     _check_footprint(batch.footprint)
 
 

@@ -149,7 +149,7 @@ class _KeyIndex:
         return tuple(found)
 
 
-class _Indexes:
+class Indexes:
     """Indexes of one leader, ascending: the oldest come first, and are the first to go."""
 
     __slots__ = ("_sorted",)
@@ -177,9 +177,9 @@ class _KeyBacklog:
     """Per kind of access, leader and key, who touches it; and the barriers, which no key tells of."""
 
     def __init__(self, replicas: int) -> None:
-        self._all = [_Indexes() for _ in range(replicas)]
-        self._barriers = [_Indexes() for _ in range(replicas)]
-        self._by_key: dict[Access, list[dict[bytes, _Indexes]]] = {}
+        self._all = [Indexes() for _ in range(replicas)]
+        self._barriers = [Indexes() for _ in range(replicas)]
+        self._by_key: dict[Access, list[dict[bytes, Indexes]]] = {}
 
     def add(self, id: InstanceId, batch: Batch) -> None:
         leader, index = id
@@ -192,7 +192,7 @@ class _KeyBacklog:
                 by_leader = self._by_key[access] = [{} for _ in self._all]
             by_key = by_leader[leader]
             for key in keys:
-                by_key.setdefault(key, _Indexes()).add(index)
+                by_key.setdefault(key, Indexes()).add(index)
 
     def remove(self, id: InstanceId, batch: Batch) -> None:
         leader, index = id
@@ -216,7 +216,7 @@ class _KeyBacklog:
                         found.add(index)
                         yield InstanceId(leader, index)
 
-    def _conflicting(self, batch: Batch, leader: ReplicaId) -> Iterator[_Indexes]:
+    def _conflicting(self, batch: Batch, leader: ReplicaId) -> Iterator[Indexes]:
         if batch.footprint.barrier:
             yield self._all[leader]
             return
@@ -224,7 +224,7 @@ class _KeyBacklog:
         for by_key, keys in self._facing(batch, leader):
             yield from filter(None, map(by_key.get, keys))
 
-    def _facing(self, batch: Batch, leader: int) -> Iterator[tuple[dict[bytes, _Indexes], tuple[bytes, ...]]]:
+    def _facing(self, batch: Batch, leader: int) -> Iterator[tuple[dict[bytes, Indexes], tuple[bytes, ...]]]:
         """Each column of the batch with what one leader's instances do to keys in a way that conflicts with it."""
         for access, keys in _columns(batch.footprint):
             for other_access, by_leader in tuple(self._by_key.items()):

@@ -14,6 +14,9 @@ Epoch = NewType("Epoch", int)
 RequestId = NewType("RequestId", bytes)
 """16 bytes, a valid UUID (version 7 layout), ordered by time. See `request_id`."""
 
+SessionId = NewType("SessionId", bytes)
+"""The first 12 bytes of a request id: all of it but the sequence. Two sessions never have the same."""
+
 Tick = NewType("Tick", int)
 """The core's only notion of time: a count that its caller advances (one tick is one millisecond in the runtime)."""
 
@@ -68,6 +71,29 @@ def request_id(timestamp_ms: int, replica: ReplicaId, session: int, sequence: in
     tail = ((session % (1 << _SESSION_BITS)) << _SEQUENCE_BITS) | (sequence % (1 << _SEQUENCE_BITS))
     number = (timestamp_ms % (1 << 48)) << 80 | 0x7 << 76 | (replica % (1 << 12)) << 64 | 0b10 << 62 | tail
     return RequestId(number.to_bytes(16, "big"))
+
+
+UNKEPT_SESSIONS = 1 << (_SESSION_BITS - 1)
+"""Session numbers from here on are of requests that nobody sends twice: no results are kept for them."""
+
+_SESSION_BYTES = 16 - _SEQUENCE_BYTES
+_UNKEPT_BIT = 0x20
+"""Of byte 8, which begins with the two bits of the variant: the highest bit of the session's number."""
+
+
+def session_of(id: RequestId) -> SessionId:
+    """Which session a request belongs to."""
+    return SessionId(id[:_SESSION_BYTES])
+
+
+def is_kept(session: bytes) -> bool:
+    """Whether requests of this session may come twice, so that their results are kept. Takes a request id as well."""
+    return not session[8] & _UNKEPT_BIT
+
+
+def timestamp_of(session: bytes) -> int:
+    """Unix time in ms of a session or of one of its requests: when the session began."""
+    return int.from_bytes(session[:6], "big")
 
 
 def sequence_of(id: RequestId) -> int:

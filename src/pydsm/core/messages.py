@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.ids import Deps, InstanceId, RequestId, request_at
+from pydsm.core.ids import SEQUENCES, Deps, InstanceId, RequestId, SessionId, request_at
 from pydsm.core.status import Status
 
 Kind = bytes
@@ -29,10 +29,15 @@ class Footprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Requests of one session with consecutive sequences: the id of the first, and how many they are."""
+    """Requests of one session with consecutive sequences: the id of the first, and how many they are.
+
+    The client has the answers to all its requests of this session whose sequence is below `acknowledged`, or wants
+    them no more.
+    """
 
     first: RequestId
     count: Annotated[int, msgspec.Meta(ge=1)]
+    acknowledged: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCES)] = 0
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
@@ -46,6 +51,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     commands: tuple[bytes, ...]
     footprint: Footprint
     timestamp_ms: int = 0
+    retried: tuple[SessionId, ...] = ()
+    """Sessions of which this batch may have requests that are in another instance as well (see `sessions`)."""
 
     @property
     def name(self) -> RequestId | None:

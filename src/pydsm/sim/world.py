@@ -16,6 +16,7 @@ from pydsm.core.effects import Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
 from pydsm.core.messages import Message
 from pydsm.core.replica import Replica
+from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
@@ -70,7 +71,7 @@ class World:
         self._workload = workload or RegisterWorkload(Random(plan.settings.seed))
         self._context = Context(plan.settings, trace)
         self._schedule: Schedule = self._context.schedule
-        self._relation = relation or plan.settings.make_relation()
+        self._relation = with_sessions(relation or plan.settings.make_relation())
         self._make_replica = make_replica
         self._healed = False
         replicas = range(plan.settings.replicas)
