@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Protocol
 
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
-from pydsm.core.messages import Batch, Footprint
+from pydsm.core.messages import Access, Batch, Footprint
 
 
 class ConflictIndex(Protocol):
@@ -60,23 +60,6 @@ class Relation(Protocol):
         ...
 
 
-Access = bytes | bool
-"""How a column of a footprint touches its keys: False reads, True writes, bytes name a kind of commuting update."""
-
-_READS: Access = False
-_WRITES: Access = True
-
-
-def _columns(footprint: Footprint) -> Iterator[tuple[Access, tuple[bytes, ...]]]:
-    if footprint.reads:
-        yield _READS, footprint.reads
-    if footprint.writes:
-        yield _WRITES, footprint.writes
-    for kind, keys in footprint.updates:
-        if keys:
-            yield kind, keys
-
-
 def _accesses_conflict(left: Access, right: Access) -> bool:
     """Writes conflict with all; reads with reads, and updates with updates of their own kind, do not."""
     return left is True or right is True or left != right
@@ -86,13 +69,11 @@ def footprints_conflict(left: Footprint, right: Footprint) -> bool:
     """Whether some key is touched by both in ways that do not commute, or either is a barrier."""
     if left.barrier or right.barrier:
         return True
-    for access, keys in _columns(left):
-        wanted: set[bytes] | None = None
-        for other_access, other_keys in _columns(right):
-            if _accesses_conflict(access, other_access):
-                wanted = wanted or set(keys)
-                if not wanted.isdisjoint(other_keys):
-                    return True
+    for place, (access, _) in enumerate(left.columns):
+        for other_access, other_keys in right.columns:
+            # A tuple against a set: in the order of the tuple, a key that is in many commands soon ends the search.
+            if _accesses_conflict(access, other_access) and not left.key_sets[place].isdisjoint(other_keys):
+                return True
     return False
 
 
@@ -127,7 +108,7 @@ class _KeyIndex:
             self._newest[leader] = index
         if batch.footprint.barrier:
             self._newest_barrier[leader] = max(self._newest_barrier[leader], index)
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             latest = self._latest.get(access)
             if latest is None:
                 latest = self._latest[access] = [{} for _ in self._newest]
@@ -139,7 +120,7 @@ class _KeyIndex:
         if batch.footprint.barrier:
             return tuple(self._newest)
         found = list(self._newest_barrier)
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             for other_access, latest in self._latest.items():
                 if _accesses_conflict(access, other_access):
                     for leader, of_leader in enumerate(latest):
@@ -186,7 +167,7 @@ class _KeyBacklog:
         self._all[leader].add(index)
         if batch.footprint.barrier:
             self._barriers[leader].add(index)
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             by_leader = self._by_key.get(access)
             if by_leader is None:
                 by_leader = self._by_key[access] = [{} for _ in self._all]
@@ -199,7 +180,7 @@ class _KeyBacklog:
         self._all[leader].remove(index)
         if batch.footprint.barrier:
             self._barriers[leader].remove(index)
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             by_key = self._by_key[access][leader]
             for key in dict.fromkeys(keys):
                 indexes = by_key[key]
@@ -226,7 +207,7 @@ class _KeyBacklog:
 
     def _facing(self, batch: Batch, leader: int) -> Iterator[tuple[dict[bytes, _Indexes], tuple[bytes, ...]]]:
         """Each column of the batch with what one leader's instances do to keys in a way that conflicts with it."""
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             for other_access, by_leader in tuple(self._by_key.items()):
                 if _accesses_conflict(access, other_access):
                     yield by_leader[leader], keys
