@@ -60,6 +60,9 @@ class Relation(Protocol):
         ...
 
 
+_FEW_KEYS = 128
+
+
 def _accesses_conflict(left: Access, right: Access) -> bool:
     """Writes conflict with all; reads with reads, and updates with updates of their own kind, do not."""
     return left is True or right is True or left != right
@@ -100,12 +103,16 @@ class _KeyIndex:
         self._latest: dict[Access, list[dict[bytes, int]]] = {}
         self._newest = [0] * replicas
         self._newest_barrier = [0] * replicas
+        self._newest_footprints = [Footprint()] * replicas
+        self._newest_conflicted = [False] * replicas
+        """Whether the newest instance of a leader conflicted with the last batch that was looked up."""
 
     def add(self, id: InstanceId, batch: Batch) -> None:
         leader, index = id
         in_order = index > self._newest[leader]
         if in_order:
             self._newest[leader] = index
+            self._newest_footprints[leader] = batch.footprint
         if batch.footprint.barrier:
             self._newest_barrier[leader] = max(self._newest_barrier[leader], index)
         for access, keys in batch.footprint.columns:
@@ -119,15 +126,39 @@ class _KeyIndex:
     def conflicts(self, batch: Batch) -> Deps:
         if batch.footprint.barrier:
             return tuple(self._newest)
-        found = list(self._newest_barrier)
-        for access, keys in batch.footprint.columns:
+        return tuple(self._highest(leader, batch.footprint) for leader in range(len(self._newest)))
+
+    def _highest(self, leader: int, footprint: Footprint) -> int:
+        """The highest index of one leader that conflicts.
+
+        Under contention that is the newest one nearly always, and a few keys show it; so where it was the last time,
+        it is looked at before all keys are.
+        """
+        newest = self._newest[leader]
+        if self._newest_conflicted[leader] and _surely_conflict(self._newest_footprints[leader], footprint):
+            return newest
+        highest = self._newest_barrier[leader]
+        for access, keys in footprint.columns:
             for other_access, latest in self._latest.items():
                 if _accesses_conflict(access, other_access):
-                    for leader, of_leader in enumerate(latest):
-                        if of_leader and not of_leader.keys().isdisjoint(keys):
-                            last = max(map(of_leader.get, keys, repeat(0)))
-                            found[leader] = max(found[leader], last)
-        return tuple(found)
+                    of_leader = latest[leader]
+                    if of_leader and not of_leader.keys().isdisjoint(keys):
+                        of_keys = max(map(of_leader.get, keys, repeat(0)))
+                        highest = max(highest, of_keys)
+        self._newest_conflicted[leader] = highest == newest > 0
+        return highest
+
+
+def _surely_conflict(left: Footprint, right: Footprint) -> bool:
+    """Whether a few keys are enough to see that they conflict."""
+    if left.barrier:
+        return True
+    for place, (access, _) in enumerate(left.columns):
+        for other_access, other_keys in right.columns:
+            few = other_keys[:_FEW_KEYS]
+            if _accesses_conflict(access, other_access) and not left.key_sets[place].isdisjoint(few):
+                return True
+    return False
 
 
 class _Indexes:
