@@ -6,25 +6,18 @@ something fails. Guards that this holds for every relation, also for one in whic
 entry for each session and leader, and time for the sessions of a batch, not for its requests.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from pydsm.core.conflicts import Backlog, ConflictIndex, EverythingConflicts, Relation, Indexes
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, SessionId, is_kept, session_of
+from pydsm.core.conflicts import Backlog, ConflictIndex, EverythingConflicts, Relation
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, SessionId
 from pydsm.core.messages import Batch
-
-
-def sessions_of(batch: Batch) -> dict[SessionId, None]:
-    """The sessions of a batch whose requests may come twice, each once, in the order of its runs."""
-    return dict.fromkeys([session_of(run.first) for run in batch.runs if is_kept(run.first)])
 
 
 def sessions_conflict(left: Batch, right: Batch) -> bool:
     """Whether one retries requests of a session of which the other has requests as well."""
     if not left.retried and not right.retried:
         return False
-    return not sessions_of(right).keys().isdisjoint(left.retried) or not sessions_of(left).keys().isdisjoint(
-        right.retried
-    )
+    return not right.sessions.isdisjoint(left.retried) or not left.sessions.isdisjoint(right.retried)
 
 
 def with_sessions(relation: Relation) -> Relation:
@@ -65,7 +58,7 @@ class _SessionIndex:
         self._machine.add(id, batch)
         leader, index = id
         naming = self._naming[leader]
-        for session in sessions_of(batch):
+        for session in batch.sessions:
             if naming.get(session, 0) < index:
                 naming[session] = index
         retrying = self._retrying[leader]
@@ -77,13 +70,13 @@ class _SessionIndex:
         if batch.retried:
             found = _highest(found, self._naming, batch.retried)
         if any(self._retrying):
-            found = _highest(found, self._retrying, sessions_of(batch))
+            found = _highest(found, self._retrying, batch.sessions)
         return found
 
 
-def _highest(found: Deps, latest: list[dict[SessionId, int]], sessions: tuple[SessionId, ...] | dict[SessionId, None]) -> Deps:
+def _highest(found: Deps, latest: list[dict[SessionId, int]], sessions: Collection[SessionId]) -> Deps:
     return tuple(
-        max(last, *[of_leader.get(session, 0) for session in sessions]) if sessions else last
+        max([last, *[of_leader.get(session, 0) for session in sessions]])
         for last, of_leader in zip(found, latest, strict=True)
     )
 
@@ -93,31 +86,31 @@ class _SessionBacklog:
 
     def __init__(self, machine: Backlog, replicas: int) -> None:
         self._machine = machine
-        self._naming: list[dict[SessionId, Indexes]] = [{} for _ in range(replicas)]
-        self._retrying: list[dict[SessionId, Indexes]] = [{} for _ in range(replicas)]
+        self._naming: list[dict[SessionId, set[int]]] = [{} for _ in range(replicas)]
+        self._retrying: list[dict[SessionId, set[int]]] = [{} for _ in range(replicas)]
 
     def add(self, id: InstanceId, batch: Batch) -> None:
         self._machine.add(id, batch)
         for latest, sessions in self._columns(id.leader, batch):
             for session in sessions:
-                latest.setdefault(session, Indexes()).add(id.index)
+                latest.setdefault(session, set()).add(id.index)
 
     def remove(self, id: InstanceId, batch: Batch) -> None:
         self._machine.remove(id, batch)
         for latest, sessions in self._columns(id.leader, batch):
             for session in sessions:
-                indexes = latest[session]
-                indexes.remove(id.index)
-                if not indexes:
+                latest[session].remove(id.index)
+                if not latest[session]:
                     del latest[session]
 
     def _columns(
         self, leader: ReplicaId, batch: Batch
-    ) -> Iterator[tuple[dict[SessionId, Indexes], dict[SessionId, None]]]:
-        yield self._naming[leader], sessions_of(batch)
-        yield self._retrying[leader], dict.fromkeys(batch.retried)
+    ) -> Iterator[tuple[dict[SessionId, set[int]], Collection[SessionId]]]:
+        yield self._naming[leader], batch.sessions
+        yield self._retrying[leader], frozenset(batch.retried)
 
     def conflicting(self, batch: Batch, deps: Deps) -> Iterator[InstanceId]:
+        """See `Backlog`."""
         if not batch.retried and not any(self._retrying):
             yield from self._machine.conflicting(batch, deps)
             return
@@ -125,11 +118,17 @@ class _SessionBacklog:
         for id in self._machine.conflicting(batch, deps):
             found.add(id)
             yield id
-        for latest, sessions in ((self._naming, batch.retried), (self._retrying, sessions_of(batch))):
+        for latest, sessions in ((self._naming, batch.retried), (self._retrying, batch.sessions)):
             for leader, last in enumerate(deps):
-                for indexes in list(filter(None, map(latest[leader].get, sessions))):
-                    for index in indexes.up_to(last):
-                        id = InstanceId(ReplicaId(leader), index)
-                        if id not in found:
-                            found.add(id)
-                            yield id
+                for id in _up_to(ReplicaId(leader), last, latest[leader], sessions):
+                    if id not in found:
+                        found.add(id)
+                        yield id
+
+
+def _up_to(
+    leader: ReplicaId, last: int, latest: dict[SessionId, set[int]], sessions: Collection[SessionId]
+) -> list[InstanceId]:
+    """Every instance of one leader that is there for one of these sessions, ascending."""
+    indexes = set[int]().union(*[latest[session] for session in sessions if session in latest])
+    return [InstanceId(leader, index) for index in sorted(indexes) if index <= last]

