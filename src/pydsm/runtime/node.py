@@ -77,7 +77,7 @@ class Node:
         self._store = parts.store
         self._make_transport = parts.transport
         self._core = Replica(config, parts.relation)
-        self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, _unix_ms, parts.limits)
+        self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, unix_ms, parts.limits)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
         self._grants = Grants(config.replica, secrets.randbits(30))
         self._started = False
@@ -154,7 +154,7 @@ class Node:
 
     def grant(self) -> Grant:
         """A session for one client, to be used for what it sends through this replica."""
-        return self._grants.grant(_unix_ms())
+        return self._grants.grant(unix_ms())
 
     def info(self) -> dict[str, str]:
         """What this replica has done and knows, for people."""
@@ -234,7 +234,7 @@ class Node:
             if self._upkeep_unanswered:
                 return
             late_ms = _UPKEEP_GRACE_MS * (1 + self._config.replica)
-            for command in self._machine.overdue(_unix_ms() - late_ms):
+            for command in self._machine.overdue(unix_ms() - late_ms):
                 self._upkeep_unanswered += 1
                 self._batcher.submit(command, self._upkeep_answered)
 
@@ -311,5 +311,6 @@ def _nothing() -> None:
     pass
 
 
-def _unix_ms() -> int:
+def unix_ms() -> int:
+    """The wall clock: Unix time in ms."""
     return time.time_ns() // 1_000_000

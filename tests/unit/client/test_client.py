@@ -21,18 +21,19 @@ from pydsm.client import (
 )
 from pydsm.client import client as client_module
 from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import ReplicaId, request_id
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.runtime import batching
 from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, Answers, Welcome, encode_message
-from pydsm.server.native import Host, NativeServer
+from pydsm.server.native import NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
-from tests.unit.server.local import LocalAgreement
+from tests.unit.server.local import LocalAgreement, make_host
 from tests.waiting import eventually
 
 QUICK = ClientLimits(timeout_seconds=5, look_around_seconds=0.05, silence_seconds_max=0.2)
+GRANT = request_id(1, ReplicaId(2), 3, 0)
 NOBODY = Address("127.0.0.1", 1)
 
 
@@ -43,7 +44,7 @@ class Replica:
         self.agreement = LocalAgreement()
         self.ready = True
         identity = Identity("shop", f"r{number + 1}", ReplicaId(number), 3)
-        self.server = NativeServer(self.agreement.submit_many, Host(identity, ("r1", "r2", "r3"), lambda: self.ready))
+        self.server = NativeServer(self.agreement.submit_requests, make_host(identity, lambda: self.ready))
         self._address: Address | None = None
 
     @property
@@ -109,25 +110,19 @@ async def test_commands_of_one_turn_travel_together_and_many_are_under_way() -> 
 # Outcomes
 
 
-async def test_a_lost_connection_makes_the_outcome_unknown_and_the_next_command_goes_elsewhere() -> None:
+async def test_after_a_lost_connection_a_command_is_sent_again_elsewhere_under_its_first_id() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
         asked = asyncio.ensure_future(client.execute(command("INCR a")))
         await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
         await one.die()
-        with pytest.raises(Unknown, match="was lost before the answer came"):
-            await asked
-        assert await client.execute(command("INCR a")) == 1
+        assert await asked == 1
+        assert await client.execute(command("INCR a")) == 2
+        (first, again), (run, repeated), (later, late) = *one.agreement.runs, *other.agreement.runs
+        assert (first.first, again) == (run.first, not repeated)
+        assert later.first != first.first
+        assert not late
         assert client.at == other.address
-
-
-async def test_a_repeatable_command_is_sent_again_elsewhere() -> None:
-    async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
-        one.agreement.holding = True
-        asked = asyncio.ensure_future(client.execute(command("GET a"), repeatable=True))
-        await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
-        await one.die()
-        assert await asked is None
 
 
 async def test_time_that_is_up_makes_the_outcome_of_a_sent_command_unknown() -> None:
@@ -181,10 +176,10 @@ async def test_what_was_aborted_to_the_end_is_told_as_that_one_by_one_and_togeth
         assert [type(outcome) for outcome in refused] == [Aborted] * 3
 
 
-async def test_many_repeatable_commands_are_sent_again_elsewhere() -> None:
+async def test_many_commands_are_sent_again_elsewhere() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
-        asked = asyncio.ensure_future(client.execute_many([command("GET a")] * 3, repeatable=True))
+        asked = asyncio.ensure_future(client.execute_many([command("GET a")] * 3))
         await eventually(lambda: len(one.agreement.waiting) == 3, "the commands arrive")
         await one.die()
         assert await asked == [None] * 3
@@ -341,7 +336,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 
     async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await greeting.wait()
-        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True)))
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True, GRANT)))
         await reader.read()
 
     async with scripted(greet_late) as far, replicas(1) as (near,):
@@ -356,7 +351,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 )
 async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True)))
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True, GRANT)))
         await reader.readuntil(command("INCR a"))
         writer.write(garbage)
         await reader.read()
@@ -367,8 +362,6 @@ async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
         Client([mad, sane.address], prefer=mad) as client,
     ):
         assert client.at == mad
-        with pytest.raises(Unknown):
-            await client.execute(command("INCR a"))
         assert await client.execute(command("INCR a")) == 1
 
 
