@@ -204,10 +204,12 @@ class Sessions:
     def __contains__(self, session: SessionId) -> bool:
         return session in self._windows
 
-    def results_kept(self, session: SessionId) -> int:
-        """How many results of a session nobody has acknowledged; for those who refuse to take more."""
+    def results_kept(self, session: SessionId, acknowledged: int = 0) -> int:
+        """How many results of a session would be kept after this acknowledgement, about; for those who refuse more."""
         window = self._windows.get(session)
-        return sum(map(len, window.results.values())) if window is not None else 0
+        if window is None:
+            return 0
+        return sum(len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged)
 
     def ranges(self, session: SessionId) -> int:
         """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""

@@ -19,7 +19,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, Record
 from pydsm.core.faults import BrokenInvariant, PeerFault, PyDSMError
-from pydsm.core.ids import InstanceId, ReplicaId, SessionId, Tick, session_of
+from pydsm.core.ids import InstanceId, ReplicaId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Grant, Grants, Sessions
@@ -135,16 +135,16 @@ class Node:
 
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
         """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""
-        full = self._why_not(session_of(run.first))
+        full = self._why_not(run)
         if full is None:
             self._batcher.submit_requests(run, commands, reply, again=again)
         else:
             reply(0, [Overloaded(full)] * len(commands))
 
-    def _why_not(self, session: SessionId) -> str | None:
+    def _why_not(self, run: Run) -> str | None:
         """Why nothing more is taken of a session, by what this replica has of it now."""
-        sessions = self._sessions
-        if sessions.results_kept(session) >= _SESSION_RESULTS_MAX:
+        sessions, session = self._sessions, session_of(run.first)
+        if sessions.results_kept(session, run.acknowledged) >= _SESSION_RESULTS_MAX:
             return f"{_SESSION_RESULTS_MAX} results of this session are not acknowledged; acknowledge some"
         if sessions.ranges(session) >= _SESSION_RANGES_MAX:
             return f"{_SESSION_RANGES_MAX} requests of this session were given up; begin another one"

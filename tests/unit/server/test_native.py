@@ -116,6 +116,34 @@ async def test_commands_of_a_turn_are_answered_together_with_their_numbers() -> 
         assert answers == {0: "OK", 1: 2, 2: b"2", 3: CommandFailed("ERR unknown command 'NOSUCH'")}
 
 
+async def test_what_comes_for_the_first_time_is_seen_here_and_not_asked() -> None:
+    agreement = LocalAgreement()
+    elsewhere = request_id(4000, ReplicaId(0), 9, 4)
+    async with serving(agreement) as server, connected(server) as peer:
+        first, ping = request_at(GRANT, 1), command("GET a")
+        peer.say(Request(0, [ping] * 3, [Run(first, 2), Run(elsewhere, 1)]))
+        peer.say(request(3, [ping], first), request(4, [ping], request_at(GRANT, 3)))
+        seen = 0
+        while seen < 5:
+            message = await peer.hear()
+            assert isinstance(message, Answers)
+            seen += len(message.numbers)
+    assert [(run.first, again) for run, again in agreement.runs] == [
+        (first, False),
+        (elsewhere, True),
+        (first, True),
+        (request_at(GRANT, 3), False),
+    ]
+
+
+async def test_a_session_that_begins_long_after_now_is_refused() -> None:
+    async with serving(LocalAgreement()) as server, connected(server) as peer:
+        peer.say(request(0, [b"x"], request_id(70_000, ReplicaId(1), 7, 1)))
+        message = await peer.hear()
+        assert isinstance(message, Farewell)
+        assert "a session begins 64000 ms from now: set the clock" in message.reason
+
+
 async def test_a_refusal_is_told_as_such() -> None:
     agreement = LocalAgreement()
     agreement.refusal = Overloaded("full")
