@@ -109,6 +109,10 @@ class _Call:
         if self.named is not None:
             self.named(UUID(bytes=name))
 
+    def forget_name(self) -> None:
+        """They are certainly in no instance that is executed, and get other ids."""
+        self.name = self.session = None
+
     @property
     def open_places(self) -> list[int]:
         """Commands without an outcome."""
@@ -214,8 +218,8 @@ class Client:
     ) -> Result:
         """The result of one command, in the encoding of the group's machine; executed once, however often it is sent.
 
-        `named` is called with the command's request id when it is sent for the first time; should the group forget the
-        session before it is executed, again with another one. See `pydsm trace`.
+        `named` is called with the command's request id when it is sent for the first time; again with another one
+        should no replica have taken the first, or the session be forgotten. See `pydsm trace`.
 
         Raises:
             CommandFailed: the machine refused; agreed on by all.
@@ -388,6 +392,8 @@ class Client:
             return
         if call not in self._calls:
             return
+        if call.passed_on:
+            return  # they are on their way elsewhere
         part = call if len(places) == len(call.commands) else self._part(call, places[0], places[-1] + 1)
         if isinstance(refusal, Aborted | Overloaded):
             self._refused(part, refusal)
@@ -414,7 +420,7 @@ class Client:
         """The group has forgotten the session, and surely has not executed these: they get other ids."""
         if self._link is not None and call.session is not None:
             self._link.begin_session(call.session)
-        call.name = call.session = None
+        call.forget_name()
         call.sent = False
         self._send_again(call)
 
@@ -440,6 +446,8 @@ class Client:
         kind = outcomes.Aborted if isinstance(answer, Aborted) else outcomes.Overloaded
         call.refusal, call.sent = kind(answer.reason), False
         call.attempts += 1
+        if isinstance(answer, Overloaded) and not call.uncertain:
+            call.forget_name()  # it is in no instance: under another id it is no retry, and waits for nothing
         if isinstance(answer, Overloaded) and self._link is not None:
             self._leave(self._link, answer.reason)
         wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)

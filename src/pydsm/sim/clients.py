@@ -1,8 +1,9 @@
-"""Clients: each does one operation after another, waits for so long and no longer, and remembers what it was told.
+"""Clients: each does one operation after another, and remembers what it was told.
 
-A client whose replica is down goes to the next one. A client that gives up does not know whether its command was or
-will be executed, and goes on with its next operation, perhaps at another replica. An abort is a definite no: the same
-request is sent again a few times, and then counts as failed.
+A client whose replica is down goes to the next one. Some clients wait for so long and no longer: one that gives up does
+not know whether its command was or will be executed, and goes on with its next operation, perhaps at another replica;
+an abort is a definite no to it: the same request is sent again a few times, and then counts as failed. Other clients
+never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica.
 """
 
 from collections import deque
@@ -54,6 +55,21 @@ class Request(Submission):
         self._sent += 1
         self._client.clients.carry(self, self._replica)
 
+    @property
+    def _never_gives_up(self) -> bool:
+        return self._client.clients.context.settings.retrying
+
+    def try_elsewhere(self) -> None:
+        """Send it once more, through the next replica, unless it has ended."""
+        if self._client.current is self:
+            self._replica = (self._replica + 1) % len(self._client.clients.hosts)
+            self._client.clients.context.counts.sent_again += 1
+            self.send()
+
+    def _later_elsewhere(self) -> None:
+        context = self._client.clients.context
+        context.schedule.after(context.settings.patience_us // _TRIES_PER_PATIENCE, self.try_elsewhere)
+
     def answered(self, result: Result) -> None:
         """The client has its answer, or learns that nobody can tell it any more."""
         if isinstance(result, SessionExpired):
@@ -78,7 +94,10 @@ class Request(Submission):
             self.send()
 
     def aborted(self) -> None:
-        """A definite no: send it again, or call it failed."""
+        """A definite no of one instance: send it again, or call it failed."""
+        if self._never_gives_up:
+            self._later_elsewhere()
+            return
         self.attempts_left -= 1
         if self._client.current is not self:
             return
@@ -89,6 +108,9 @@ class Request(Submission):
 
     def refused(self) -> None:
         """Nobody is there: try the next replica, until every one was tried."""
+        if self._never_gives_up:
+            self._later_elsewhere()
+            return
         self._hosts_left -= 1
         if self._client.current is not self:
             return
@@ -105,7 +127,10 @@ class Request(Submission):
 
     def broken(self) -> None:
         """The connection is gone, and with it the outcome."""
-        self._client.ended(self, Outcome.UNKNOWN)
+        if self._never_gives_up:
+            self._later_elsewhere()
+        else:
+            self._client.ended(self, Outcome.UNKNOWN)
 
 
 class Client:
@@ -144,6 +169,8 @@ class Client:
                 self.name, f"asks r{operation.replica} to {operation.command.decode('ascii', 'backslashreplace')}"
             )
         request.send()
+        if context.settings.retrying and context.settings.doubling:
+            request.try_elsewhere()
         context.schedule.after(context.settings.patience_us, self._give_up, request)
 
     def _next_id(self, replica: ReplicaId) -> RequestId:
@@ -172,7 +199,12 @@ class Client:
         return f"client {self.number}"
 
     def _give_up(self, request: Request) -> None:
-        if not self.clients.patient:
+        """Patience is at its end."""
+        settings = self.clients.context.settings
+        if settings.retrying and self.current is request:
+            request.try_elsewhere()
+            self.clients.context.schedule.after(settings.patience_us, self._give_up, request)
+        elif not self.clients.patient:
             self.ended(request, Outcome.UNKNOWN)
 
     def ended(self, request: Request, outcome: Outcome, result: Result = None) -> None:

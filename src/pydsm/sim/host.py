@@ -13,7 +13,7 @@ from pydsm.core.effects import Abort, Effects, Execute, Record
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
 from pydsm.core.messages import Batch, Message, Run
 from pydsm.core.replica import Replica
-from pydsm.core.sessions import Grant, Sessions
+from pydsm.core.sessions import Grant, SessionExpired, Sessions
 from pydsm.machines.base import Result, StateMachine
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.results import decode_results, encode_results
@@ -139,6 +139,9 @@ class Life:
             return self.machine.apply(commands, timestamp_ms)
 
         results = self.sessions.execute(batch, apply)
+        counts = self._context.counts
+        counts.sessions_expired += sum(isinstance(result, SessionExpired) for result in results)
+        counts.found_executed += len(results) - len(applied)
         if batch.footprint.barrier:
             self.sessions.expire(batch.timestamp_ms)
         if self._context.tracing:

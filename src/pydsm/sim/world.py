@@ -303,6 +303,10 @@ class World:
             if call is None:
                 continue
             call.rank = ranks.get(request.request_id, end)
+            if call.outcome is Outcome.DONE:
+                first = self._workload.seen(answers[request.request_id])
+                if call.result != first:
+                    raise Violation("first result", f"{call} was told another result than its first, {first!r}")
             if call.outcome is Outcome.UNKNOWN:
                 call.ended = end
                 if request.request_id in answers:
