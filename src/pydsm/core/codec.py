@@ -2,13 +2,22 @@
 
 Decoding gives a right value or a clear error, never a wrong value: types are checked by msgspec; positions, lengths of
 vectors, bounds of numbers, and that a status comes with what belongs to it, are checked here. What a value means is
-the business of the handlers.
+the business of the handlers. Batches inside are carried by `carriers`.
 """
 
 import msgspec
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot
+from pydsm.core.carriers import (
+    CarriedMessage,
+    CarriedRecord,
+    KnownBatches,
+    carry_message,
+    carry_record,
+    take_message,
+    take_record,
+)
 from pydsm.core.effects import FrontierRecord, InstanceRecord, Record
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import INDEX_MAX, Deps, InstanceId
@@ -23,34 +32,51 @@ DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
 
 _PREFIX = bytes([WIRE_VERSION])
 _encoder = msgspec.msgpack.Encoder()
-_message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_record_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+_message_decoder: msgspec.msgpack.Decoder[CarriedMessage] = msgspec.msgpack.Decoder(CarriedMessage)
+_record_decoder: msgspec.msgpack.Decoder[CarriedRecord] = msgspec.msgpack.Decoder(CarriedRecord)
 
 
 def encode_message(message: Message) -> bytes:
     """The message as bytes."""
-    return _PREFIX + _encoder.encode(message)
+    return _PREFIX + _encoder.encode(carry_message(message))
 
 
-def decode_message(data: bytes | memoryview, replicas: int) -> Message:
-    """The message of a peer in a group of `replicas`. Raises PeerFault for anything but a well-formed one."""
+def decode_message(data: bytes | memoryview, replicas: int, known: KnownBatches | None = None) -> Message:
+    """The message of a peer in a group of `replicas`. Raises PeerFault for anything but a well-formed one.
+
+    Batches that are in `known` are recognised instead of decoded, and those that may come again are kept there.
+    """
     try:
-        message = _message_decoder.decode(_body(data))
+        message = take_message(_message_decoder.decode(_body(data)), known)
         check_message(message, replicas)
     except DOES_NOT_PARSE as error:
         raise PeerFault(f"a message does not parse: {error}; the peer runs other software or sends garbage") from error
+    if known is not None:
+        _remember(known, message)
     return message
+
+
+def _remember(known: KnownBatches, message: Message) -> None:
+    match message:
+        case m.PreAccept():
+            known.keep(message.id, message.batch)
+        case m.Accept(value=m.Batch() as batch):
+            known.keep(message.id, batch)
+        case m.Commit():
+            known.forget(message.id)
+        case _:
+            pass
 
 
 def encode_record(record: Record) -> bytes:
     """The record as bytes."""
-    return _PREFIX + _encoder.encode(record)
+    return _PREFIX + _encoder.encode(carry_record(record))
 
 
 def decode_record(data: bytes | memoryview, replicas: int) -> Record:
     """A stored record. Raises WorldFault for anything but a well-formed one."""
     try:
-        record = _record_decoder.decode(_body(data))
+        record = take_record(_record_decoder.decode(_body(data)))
         if isinstance(record, InstanceRecord):
             _check_record(record, replicas)
         elif isinstance(record, FrontierRecord):

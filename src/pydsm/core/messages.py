@@ -4,6 +4,7 @@ Field order is the wire format. A field may be added at the end with a default; 
 new `codec.WIRE_VERSION`.
 """
 
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
@@ -12,11 +13,20 @@ from pydsm.core.ballots import Ballot
 from pydsm.core.ids import Deps, InstanceId, RequestId
 from pydsm.core.status import Status
 
+_encode = msgspec.msgpack.Encoder().encode
+
 Kind = bytes
 """Name of a family of commuting updates: two updates of one key conflict unless their kinds are equal."""
 
 
-class Footprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
+Access = bytes | bool
+"""How a column of a footprint touches its keys: False reads, True writes, bytes name a kind of commuting update."""
+
+READS: Access = False
+WRITES: Access = True
+
+
+class Footprint(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """The keys that a batch touches. Each key stands once per column; a key may stand in several columns.
 
     `barrier` conflicts with everything: a checkpoint, a reconfiguration, or a command over all keys.
@@ -27,8 +37,19 @@ class Footprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     updates: tuple[tuple[Kind, tuple[bytes, ...]], ...] = ()
     barrier: bool = False
 
+    @cached_property
+    def columns(self) -> tuple[tuple[Access, tuple[bytes, ...]], ...]:
+        """The columns that have keys."""
+        named = ((READS, self.reads), (WRITES, self.writes), *self.updates)
+        return tuple((access, keys) for access, keys in named if keys)
 
-class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    @cached_property
+    def key_sets(self) -> tuple[frozenset[bytes], ...]:
+        """The keys of each of `columns`, made once for the many footprints that this one is compared with."""
+        return tuple(frozenset(keys) for _, keys in self.columns)
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
     """What one instance agrees on: requests in columns (one id and one opaque command each) and their footprint.
 
     `timestamp_ms` is the Unix time that every replica uses while it executes the batch.
@@ -38,6 +59,11 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     commands: tuple[bytes, ...]
     footprint: Footprint
     timestamp_ms: int = 0
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """How the batch travels and is stored: made once, however often it is sent (see `codec`)."""
+        return _encode(self)
 
 
 class Nop(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):

@@ -178,15 +178,15 @@ class Replica:
             state.execution.committed(instance)
 
     def _check_kept(self, executed: Deps) -> None:
-        """Others may have forgotten what this replica reported as executed. Raises WorldFault if some of it is missing."""
+        """Others may have forgotten what this replica reported as executed. Raises WorldFault if some is missing."""
         instances = self._state.log.instances
         for leader, last in enumerate(executed):
             for index in range(1, last + 1):
                 instance = instances.get(InstanceId(ReplicaId(leader), index))
                 if instance is None or not instance.decided:
                     raise WorldFault(
-                        f"the record of instance {leader}.{index} is missing, though others were told that it is executed "
-                        "here: this replica must rejoin with an empty disk"
+                        f"the record of instance {leader}.{index} is missing, though others were told that it is "
+                        "executed here: this replica must rejoin with an empty disk"
                     )
 
     def _place_in_history(self, instance: Instance) -> float:

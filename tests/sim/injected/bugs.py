@@ -229,7 +229,7 @@ def accepted_nop_conflicts_with_nothing(patch: pytest.MonkeyPatch) -> None:
 def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
-    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
+    def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
         hidden = [
             one
             for one in self._log.instances.values()
@@ -239,7 +239,7 @@ def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
         for one in hidden:
             self._log.unexecuted[one.id.leader].pop(one.id.index, None)
         try:
-            found = list(original(self, instance))
+            found = list(original(self, instance, low))
         finally:
             for row, kept in zip(self._log.unexecuted, rows, strict=True):
                 row.clear()
@@ -276,15 +276,15 @@ def deps_taken_for_initial_deps(patch: pytest.MonkeyPatch) -> None:
 @_bug("5: edges go to everything that is covered and conflicts")
 def execution_ignores_one_edge(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
-    patch.setattr(execution.Execution, "_successors", lambda self, one: iter(list(original(self, one))[:-1]))
+    patch.setattr(execution.Execution, "_successors", lambda self, one, low: iter(list(original(self, one, low))[:-1]))
 
 
 @_bug("5: the same edges on every replica, only to what conflicts")
 def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
-    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
-        found = list(original(self, instance))
+    def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
+        found = list(original(self, instance, low))
         if len(self._log.instances) % 2:
             covered = [
                 InstanceId(ReplicaId(leader), index)
@@ -303,9 +303,9 @@ def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -
 def execution_does_not_wait_for_commit(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
-    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
+    def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
         with contextlib.suppress(execution._Blocked):
-            yield from original(self, instance)
+            yield from original(self, instance, low)
 
     patch.setattr(execution.Execution, "_successors", successors)
 

@@ -128,16 +128,20 @@ def test_two_indexes_with_the_same_instances_name_the_same(
     assert forwards.conflicts(batch) == backwards.conflicts(batch)
 
 
-@given(histories, batches(footprints.filter(lambda footprint: not footprint.barrier)))
-def test_the_index_by_keys_names_the_exact_bound(history: list[tuple[InstanceId, Batch]], batch: Batch) -> None:
+@given(histories, st.lists(batches(footprints.filter(lambda footprint: not footprint.barrier)), min_size=1, max_size=3))
+def test_the_index_by_keys_names_the_exact_bound_whatever_it_was_asked_before(
+    history: list[tuple[InstanceId, Batch]], asked: list[Batch]
+) -> None:
     relation = DeclaredKeys()
     index = relation.index(REPLICAS)
-    exact = [0] * REPLICAS
-    for id, known in history:
-        index.add(id, known)
-        if relation.conflict(known, batch):
-            exact[id.leader] = max(exact[id.leader], id.index)
-    assert index.conflicts(batch) == tuple(exact)
+    for known in range(len(history)):
+        index.add(*history[known])
+        for batch in asked:
+            exact = [0] * REPLICAS
+            for id, other in history[: known + 1]:
+                if relation.conflict(other, batch):
+                    exact[id.leader] = max(exact[id.leader], id.index)
+            assert index.conflicts(batch) == tuple(exact)
 
 
 @every_relation
