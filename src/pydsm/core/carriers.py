@@ -13,7 +13,7 @@ import msgspec
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.ids import Deps, InstanceId
 from pydsm.core.messages import Batch, Nop, Value
 from pydsm.core.status import Status
@@ -78,7 +78,7 @@ CarriedMessage = (
     | m.Inquire
     | m.Frontier
 )
-CarriedRecord = InstanceRecordCarrier | ReservationRecord
+CarriedRecord = InstanceRecordCarrier | ReservationRecord | FrontierRecord
 
 
 class KnownBatches:
@@ -143,7 +143,7 @@ def take_message(carried: CarriedMessage, known: KnownBatches | None) -> m.Messa
 
 def carry_record(record: Record) -> CarriedRecord:
     """The record with its batches as bytes, and one that it has twice only once."""
-    if isinstance(record, ReservationRecord):
+    if not isinstance(record, InstanceRecord):
         return record
     value, first = record.value, record.initial_batch
     return InstanceRecordCarrier(
@@ -160,7 +160,7 @@ def carry_record(record: Record) -> CarriedRecord:
 
 def take_record(carried: CarriedRecord) -> Record:
     """The record that was carried. Raises what decoding may raise."""
-    if isinstance(carried, ReservationRecord):
+    if not isinstance(carried, InstanceRecordCarrier):
         return carried
     value = None if carried.value == _NONE else _decoded(bytes(carried.value))
     first = None if carried.initial_batch == _NONE else value

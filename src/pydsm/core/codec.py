@@ -18,7 +18,7 @@ from pydsm.core.carriers import (
     take_message,
     take_record,
 )
-from pydsm.core.effects import InstanceRecord, Record
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, session_of
 from pydsm.core.messages import Footprint, Message
@@ -80,6 +80,8 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
         record = take_record(_record_decoder.decode(_body(data)))
         if isinstance(record, InstanceRecord):
             _check_record(record, replicas)
+        elif isinstance(record, FrontierRecord):
+            _check_deps((record.executed, record.dropped), replicas)
         elif not 0 <= record.up_to <= INDEX_MAX:
             raise ValueError(f"a reservation up to {record.up_to}")
     except DOES_NOT_PARSE as error:

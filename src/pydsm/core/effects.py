@@ -39,7 +39,17 @@ class ReservationRecord(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=
     up_to: int
 
 
-Record = InstanceRecord | ReservationRecord
+class FrontierRecord(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Everything up to `executed` has a committed record on this disk; others were told so, and may forget it.
+
+    What is up to `dropped` has left the memory of this replica. A later record replaces it.
+    """
+
+    executed: Deps
+    dropped: Deps
+
+
+Record = InstanceRecord | ReservationRecord | FrontierRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,7 +87,7 @@ class Execution:
     def _extended_prefix(self, leader: ReplicaId) -> int:
         """The index up to which every batch of this leader has been known at some time."""
         instances = self._log.instances
-        prefix = self._known_prefix[leader]
+        prefix = max(self._known_prefix[leader], self._log.dropped[leader])
         while (one := instances.get(InstanceId(leader, prefix + 1))) and (one.decided or one.known_batch is not None):
             prefix += 1
         self._known_prefix[leader] = prefix

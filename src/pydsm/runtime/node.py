@@ -171,6 +171,7 @@ class Node:
             "executed": str(counters.executed),
             "frontier": _numbers(self._core.frontier),
             "known": _numbers(self._core.known),
+            "instances": str(len(self._core.instances)),
             "commands_waiting": str(self._batcher.waiting),
             "turns_waiting_for_disk": str(self._performer.turns_waiting),
             "messages_sent": str(traffic.messages_sent),
@@ -197,6 +198,7 @@ class Node:
             counters=replace(counters, branches=dict(counters.branches)),
             traffic=replace(self._transport.traffic),
             epochs=dict(self._transport.epochs),
+            instances=len(self._core.instances),
         )
 
     # Events, from outside to the core

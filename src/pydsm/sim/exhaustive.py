@@ -21,7 +21,7 @@ from typing import Protocol
 from pydsm.core.ballots import Ballot
 from pydsm.core.commit import AcceptSlow, decide_pre_accept
 from pydsm.core.config import Config
-from pydsm.core.effects import Abort, Execute, Record, ReservationRecord
+from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, request_id
 from pydsm.core.messages import (
     AcceptOk,
@@ -111,7 +111,7 @@ class _Io:
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         for record in records:
-            self._records["reservation" if isinstance(record, ReservationRecord) else record.id] = record
+            self._records[record.id if isinstance(record, InstanceRecord) else type(record).__name__] = record
         done()
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:

@@ -10,7 +10,8 @@ every abort passes through here, and each is compared with what was seen before.
   equal results everywhere;
 - promise and vote, as messages show them, never go back, across restarts too; no index is used twice;
 - quorums: a decision has its votes in one ballot, or a fast quorum, its leader in it, of equal vectors;
-- durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost.
+- durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost;
+- exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
 
 Every `scan_events` events, and at the end: everything that all replicas have in memory, against what was decided and
 against their disks. At the end only: everything decided is executed everywhere, digests are equal, and client
@@ -24,7 +25,7 @@ from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
-from pydsm.core.ids import Deps, InstanceId, RequestId, session_of
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers, session_of
 from pydsm.core.instance import Instance
 from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.core.status import Status
@@ -68,6 +69,8 @@ class Invariants:
         self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
+        self._told = [(0,) * replicas] * replicas
+        """Per replica, what it has told to be executed."""
         self._executed_by: dict[RequestId, InstanceId] = {}
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
@@ -121,6 +124,8 @@ class Invariants:
                     raise self._not_durable(replica, message, record)
             case m.Refuse():
                 self._show_promise(replica, message.id, message.promised, message)
+            case m.Frontier():
+                self._executed_told(replica, message)
             case _:
                 pass
 
@@ -209,6 +214,20 @@ class Invariants:
             record.status is message.status and record.voted == message.voted and record.deps != message.deps
         ):
             raise self._not_durable(replica, message, record)
+
+    def _executed_told(self, replica: int, message: m.Frontier) -> None:
+        """Others forget what all have told to be executed, so the own disk must be able to execute it again."""
+        instances = self._disks[replica].instances
+        for leader, (before, now) in enumerate(zip(self._told[replica], message.executed, strict=True)):
+            if now < before:
+                what = f"r{replica} tells {describe.message(message)} after {describe.vector(self._told[replica])}"
+                raise Violation("frontier", what)
+            for index in range(before + 1, now + 1):
+                record = instances.get(InstanceId(ReplicaId(leader), index))
+                if record is None or record.status is not Status.COMMITTED:
+                    what = f"r{replica} tells that {leader}.{index} is executed, and its disk has no decision"
+                    raise Violation("durable", what, (InstanceId(ReplicaId(leader), index),))
+        self._told[replica] = message.executed
 
     # what is decided
 
@@ -330,9 +349,17 @@ class Invariants:
 
     # at intervals
 
-    def scan(self, replica: int, instances: Mapping[InstanceId, Instance]) -> None:
-        """Everything that one replica has in memory."""
+    def scan(self, replica: int, instances: Mapping[InstanceId, Instance], dropped: Deps) -> None:
+        """Everything that one replica has in memory, and what must not be there any more."""
         disk = self._disks[replica].instances
+        for id in instances:
+            if covers(dropped, id):
+                raise Violation(
+                    "memory", f"r{replica} has {id} in memory again, after everybody had executed it", (id,)
+                )
+        for id in disk:
+            if id not in instances and not covers(dropped, id):
+                raise Violation("memory", f"r{replica} forgot {describe.record(disk[id])}", (id,))
         for id, instance in instances.items():
             known = self.decided.get(id)
             if instance.decided and known is not None and instance.value is not None:

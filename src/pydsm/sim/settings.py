@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recoveries_max: int = 64
     inquiry_instances_max: int = 512
     backlog_instances_min: int = 256
+    drop_instances_max: int = 64
     lazy_records_max: int = 4096
     relation: str = DECLARED
 
@@ -107,6 +108,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         slowest = min(self.clock_rates)
         return int(ticks * TICK_US / slowest) + 10 * rounds * (self.farthest_us + self.sync_us) + self.patience_us
 
+    def drop_us_max(self, instances: int, clock_rate: float, sync_us: int) -> int:
+        """How long a quiet group may keep so many instances of one leader in memory: a stated bound, in virtual time.
+
+        Room for six rounds of gossip on the slowest clock and disk, with the ways that each takes, and for dropping
+        them bit by bit.
+        """
+        periods = instances // self.drop_instances_max + 6
+        told_us = int(6 * self.gossip_ticks * TICK_US / clock_rate) + 400 * self.farthest_us + 40 * sync_us
+        return told_us + periods * self.tick_period_us
+
     def config(self, replica: int) -> Config:
         """One replica's configuration."""
         return Config(
@@ -126,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             recoveries_max=self.recoveries_max,
             inquiry_instances_max=self.inquiry_instances_max,
             backlog_instances_min=self.backlog_instances_min,
+            drop_instances_max=self.drop_instances_max,
         )
 
     @property
@@ -183,6 +195,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         recoveries_max=choice([8, 64]),
         inquiry_instances_max=choice([4, 64, 512]),
         backlog_instances_min=(1, 8, 256)[seed % 3],
+        drop_instances_max=(1, 4, 64)[seed // 3 % 3],
         lazy_records_max=choice([1, 16, 4096]),
         relation=choice([DECLARED] * 8 + [EVERYTHING, USER]),
         tick_period_us=choice([2000, 5000, 10_000]),

@@ -100,6 +100,7 @@ class World:
             self._suffer()
             self._heal()
             self._settle()
+            self._forget()
             self._reckon()
         except Violation as violation:
             finding = self._finding(violation)
@@ -233,6 +234,20 @@ class World:
             known = life.core.known
         return not self.clients.waiting()
 
+    def _forget(self) -> None:
+        """Once all have executed everything, nothing of it may stay in memory, within the stated bound."""
+        settings, schedule = self._plan.settings, self._schedule
+        lives, known = self._lives_and_known()
+        clock_rate = min(host.clock_rate for host in self.hosts)
+        drop_us_max = settings.drop_us_max(max(known), clock_rate, max(disk.sync_us for disk in self._disks))
+        deadline_us = schedule.now + drop_us_max
+        while any(life.core.instances for life in lives):
+            schedule.step()
+            if schedule.now > deadline_us:
+                kept = ", ".join(f"{life.name} keeps {len(life.core.instances)}" for life in lives)
+                what = f"{drop_us_max // 1000} ms after everything was executed everywhere, {kept} instances"
+                raise Violation("bounded memory", what)
+
     def _lives_and_known(self) -> tuple[list[Life], Deps]:
         """Those who are up, and the highest index of each leader that any of them has heard of."""
         lives = [host.life for host in self.hosts if host.life is not None]
@@ -319,7 +334,8 @@ class World:
         self._context.counts.scans += 1
         for host in self.hosts:
             if host.life is not None:
-                self._watch.scan(host.id, host.life.core.instances)
+                core = host.life.core
+                self._watch.scan(host.id, core.instances, core.dropped)
 
     def _total(self) -> Counts:
         counts = self._context.counts

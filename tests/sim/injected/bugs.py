@@ -21,12 +21,14 @@ from pydsm.core import (
     recoverer,
     recovery,
     state,
+    window,
 )
 from pydsm.core import replica as replicas
 from pydsm.core.ballots import Ballot
+from pydsm.core.effects import FrontierRecord, Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, with_instance
 from pydsm.core.instance import Instance
-from pydsm.core.messages import NOP, Batch, Message, Nop, PrepareOk
+from pydsm.core.messages import NOP, Batch, Invalidator, Message, Nop, PrepareOk
 from pydsm.core.status import Status
 from tests.sim.injected.registry import bug
 
@@ -205,6 +207,8 @@ def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
     def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
+        if self._log.backlog() is not None:
+            return original(self, instance, low)
         hidden = [
             one
             for one in self._log.instances.values()
@@ -382,3 +386,49 @@ def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
         self.hear_of(initial)
 
     patch.setattr(log.Log, "validate", validate)
+
+
+@bug("6, sliding window: only what every member has executed leaves memory")
+def dropped_on_own_execution_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(window.Window, "advance", lambda self, frontier: frontier)
+
+
+@bug("6, sliding window, 4: what may still speak against an undecided instance stays in memory")
+def dropped_as_soon_as_all_have_executed(patch: pytest.MonkeyPatch) -> None:
+    def advance(self: window.Window, frontier: Deps) -> Deps:
+        return tuple(map(min, self.stable, frontier))
+
+    patch.setattr(window.Window, "advance", advance)
+
+
+@bug("6, sliding window: reported as executed is only what the own disk could execute again")
+def frontier_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    original = outbox.Outbox.persist
+
+    def persist(self: outbox.Outbox, record: Record) -> None:
+        if not isinstance(record, FrontierRecord):
+            original(self, record)
+
+    patch.setattr(outbox.Outbox, "persist", persist)
+
+
+@bug("4, Validate, 6: a nop that has left memory is no command")
+def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.invalidators
+
+    def invalidators(self: log.Log, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
+        bound = self._index.conflicts(batch)
+        gone = [
+            Invalidator(InstanceId(ReplicaId(leader), index), True)
+            for leader, (covered, last) in enumerate(zip(deps, bound, strict=True))
+            for index in range(covered + 1, min(last, self.dropped[leader]) + 1)
+        ]
+        return (*gone, *original(self, id, batch, deps))
+
+    patch.setattr(log.Log, "invalidators", invalidators)
+
+
+@bug("6, sliding window: what has left memory never comes back")
+def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replicas.Replica, "_is_stale", lambda self, message: False)
+    patch.setattr(log.Log, "is_dropped", lambda self, id: False)

@@ -17,7 +17,7 @@ from pydsm.core.codec import (
     encode_message,
     encode_record,
 )
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId, SessionId
 from pydsm.core.messages import NOP, Batch, Footprint, Message, PrepareOk, Run
@@ -319,6 +319,14 @@ def test_a_committed_instance_is_stored_but_never_answered_as_a_promise() -> Non
         decode_message(
             encode_message(PrepareOk(ID, BALLOT, Status.COMMITTED, None, BATCH, DEPS, BATCH, DEPS)), REPLICAS
         )
+
+
+def test_a_frontier_comes_back_and_one_of_another_group_is_refused() -> None:
+    record = FrontierRecord((1, 2, 3), (0, 1, 0))
+    assert decode_record(encode_record(record), REPLICAS) == record
+    for wrong in (FrontierRecord((1, 2), (0, 0, 0)), FrontierRecord((0, 0, 0), (0, 0, -1))):
+        with pytest.raises(WorldFault, match="does not fit a group"):
+            decode_record(encode_record(wrong), REPLICAS)
 
 
 @pytest.mark.parametrize("up_to", [-1, INDEX_MAX + 1])
