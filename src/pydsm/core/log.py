@@ -13,6 +13,7 @@ from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, wit
 from pydsm.core.instance import Instance
 from pydsm.core.messages import NOP, Batch, Invalidator, Nop, Value
 from pydsm.core.status import Status
+from pydsm.core.watching import Watch
 
 
 class Log:
@@ -36,6 +37,7 @@ class Log:
         self._floor = self.no_deps
         self.opaque_nops: dict[InstanceId, None] = {}
         """Accepted as nop, not decided, and what their leaders proposed is not known."""
+        self.watch: Watch | None = None
         self.dropped: Deps = self.no_deps
         """Per leader, the prefix that was executed by all and has left memory."""
         self._gap_instances_max = gap_instances_max
@@ -134,6 +136,7 @@ class Log:
         instance.deps = deps
         self.hear_of(deps)
         self._note_value(instance)
+        self._changed(instance)
 
     def accept(self, instance: Instance, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Vote for a value; the caller has compared the ballot with the promise."""
@@ -145,6 +148,7 @@ class Log:
         instance.deps = deps
         self.hear_of(deps)
         self._note_value(instance, known_before=known)
+        self._changed(instance)
 
     def validate(self, instance: Instance, batch: Batch, initial: Deps) -> None:
         """Learn what the leader first proposed, from a recoverer; `deps` and status stay."""
@@ -152,6 +156,7 @@ class Log:
         instance.initial_deps = initial
         self.hear_of(initial)
         self._note_value(instance)
+        self._changed(instance)
 
     def commit(self, instance: Instance, value: Value, deps: Deps) -> None:
         """The final value; the caller has seen that the instance was not decided before."""
@@ -161,6 +166,7 @@ class Log:
         instance.deps = deps
         self.hear_of(deps)
         self._note_value(instance, known_before=known)
+        self._changed(instance)
 
     def executed(self, instance: Instance) -> None:
         """The instance is done with; a barrier raises the floor under all later vectors."""
@@ -169,6 +175,11 @@ class Log:
         self._forget_value(instance)
         if isinstance(instance.value, Batch) and instance.value.footprint.barrier:
             self._floor = merge(self._floor, with_instance(instance.deps, instance.id))
+        self._changed(instance)
+
+    def _changed(self, instance: Instance) -> None:
+        if self.watch is not None:
+            self.watch.changed(instance)
 
     def backlog(self) -> Backlog | None:
         """Every instance that is not executed and whose batch is known; None while there are few instances to compare.

@@ -22,6 +22,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import groupby
 from typing import Any
 
@@ -76,6 +77,17 @@ class SessionLimits:
     """Encoded results of one session; at a barrier, more are dropped from the oldest on."""
     results_bytes_max: int = 256 << 20
     """Encoded results of all sessions; at a barrier, more are dropped from the session on that was idle for longest."""
+
+
+class Fate(Enum):
+    """What the sessions of one replica say of one request, at this moment."""
+
+    KEPT = "executed, and its result is kept"
+    DROPPED = "executed or given up, and its result is dropped: its client has acknowledged it"
+    OPEN = "not executed here so far"
+    NEW = "not executed here so far, nor any other request of its session"
+    FORGOTTEN = "its session is forgotten: nobody can tell any more whether it was executed"
+    UNKEPT = "of a connection whose requests are never sent again: no results are kept"
 
 
 @dataclass(slots=True)
@@ -210,6 +222,18 @@ class Sessions:
         if window is None:
             return 0
         return sum(len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged)
+
+    def fate(self, id: RequestId) -> Fate:
+        """What is known of one request."""
+        window, sequence = self._windows.get(session_of(id)), sequence_of(id)
+        if not is_kept(id):
+            return Fate.UNKEPT
+        if window is None:
+            return Fate.FORGOTTEN if timestamp_of(id) < self._horizon_ms else Fate.NEW
+        place = bisect_right(window.starts, sequence) - 1
+        if place < 0 or sequence >= window.ends[place]:
+            return Fate.OPEN
+        return Fate.DROPPED if isinstance(window.result(sequence), RequestExpired) else Fate.KEPT
 
     def ranges(self, session: SessionId) -> int:
         """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""
