@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Message, Value
+from pydsm.core.ids import Deps, InstanceId, ReplicaId
+from pydsm.core.messages import Batch, Message, Run, Value
 from pydsm.core.status import Status
 
 
@@ -73,7 +73,7 @@ class Abort:
     """These requests, proposed here, were decided nop: definitely not executed by this instance."""
 
     id: InstanceId
-    request_ids: tuple[RequestId, ...]
+    runs: tuple[Run, ...]
 
 
 @dataclass(slots=True)
