@@ -77,7 +77,7 @@ async def measure_in_turns(
         for plan, done in zip(plans, runs, strict=True):
             what = name_of(target, plan)
             progress(f"{what}: {f'run {number} of {rounds}' if number else 'warming up'}")
-            run = await _run(target, plan, number)
+            run = await measure_once(target, plan, number)
             if number:
                 done.append(run)
     return [
@@ -90,7 +90,8 @@ async def measure_in_turns(
     ]
 
 
-async def _run(target: Target, plan: Plan, number: int) -> Run:
+async def measure_once(target: Target, plan: Plan, number: int) -> Run:
+    """One run; number 0 is the one that warms up. For those who measure in an order of their own."""
     load = plan.load if number else _warm_up(plan.load)
     requests = plan.workload.requests(_pool(load), seed=number)
     async with connected(target.clients, clients_for(load, len(target.clients))) as clients:
