@@ -301,14 +301,14 @@ async def _etcd_through(through: str, etcd: _Etcd, target: Target, sizes: Sizes,
 # Redis
 
 
-async def against_redis(sizes: Sizes, tell: Progress) -> list[Measurement]:
+async def against_redis(sizes: Sizes, tell: Progress, pipelines: Sequence[int] = (16, 1)) -> list[Measurement]:
     """Redis's own benchmark program on both."""
     (port,) = free_ports(1)
     made: list[Measurement] = []
     words = ["redis-server", "--port", str(port), "--bind", _HOST, "--save", "", "--appendonly", "no"]
     async with process(*words) as redis, local_target(GroupShape(_NODES)) as target:
         await _listening(port)
-        for pipeline in (16, 1):
+        for pipeline in pipelines:
             made += await _redis_benchmark(pipeline, port, redis.pid, target, sizes, tell)
     return made
 
@@ -358,7 +358,7 @@ async def _redis_benchmark(
 
 async def _benchmark_once(port: int, word: str, pipeline: int, requests: int, pids: Sequence[int]) -> Run:
     words = ["redis-benchmark", "-p", str(port), "-t", word.lower(), "-n", str(requests), "-c", "50", "-q"]
-    words += ["-P", str(pipeline), "-d", "8", "-r", "100000"]
+    words += ["-P", str(pipeline)]
     costs, start = Costs(pids), time.perf_counter()
     async with process(*words) as program:
         try:
@@ -377,7 +377,11 @@ async def _benchmark_once(port: int, word: str, pipeline: int, requests: int, pi
     return Run({**kept, "seconds": time.perf_counter() - start, "commands_per_second": per_second})
 
 
-MEASURE = {"pysyncobj": against_pysyncobj, "etcd": against_etcd, "redis": against_redis}
+MEASURE: dict[str, Callable[[Sizes, Progress], Awaitable[list[Measurement]]]] = {
+    "pysyncobj": against_pysyncobj,
+    "etcd": against_etcd,
+    "redis": against_redis,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from pydsm.bench.measure import Progress as Tell
 from pydsm.bench.results import Measurement, Results
 
 _WIDTH_ELSEWHERE = 140
+_NAMES_MAX = 3
 
 
 def console_for(output: TextIO) -> Console:
@@ -80,7 +81,7 @@ def show_notes(measurements: list[Measurement], console: Console) -> None:
         for note in each.notes:
             about.setdefault(note, []).append(each.name)
     for note, names in about.items():
-        whose = "all" if len(names) == len(measurements) > 1 else "; ".join(names)
+        whose = "; ".join(names) if len(names) <= _NAMES_MAX else f"{len(names)} of {len(measurements)} measurements"
         console.print(Text(f"! {note} ({whose})", style="yellow"), soft_wrap=True)
 
 
