@@ -39,7 +39,7 @@ from typing import Any
 from benchmarks.common import guarded, record
 from benchmarks.etcd_client import connect, put_message
 from pydsm.bench.loads import Closed, Flood
-from pydsm.bench.measure import Costs, Plan, Progress, measure_once
+from pydsm.bench.measure import GENERATOR_CORES_MAX, Costs, Plan, Progress, measure_once
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import Measurement, Run, Setting
 from pydsm.bench.target import Target
@@ -106,21 +106,18 @@ async def in_turns(
     return [*made, Measurement(f"{names[0]} / {names[1]}", setting, ratios)]
 
 
-def figures(commands: int, seconds: float, cores_of: Costs, generator_seconds: float | None = None) -> Run:
-    """As the engine gives them, for a peer."""
-    spent = cores_of.since()
-    generator = spent.generator if generator_seconds is None else generator_seconds
-    values = {
-        "commands": float(commands),
-        "seconds": seconds,
-        "commands_per_second": commands / seconds,
-        "generator_us_per_command": 1e6 * generator / commands,
-        "generator_cores": generator / spent.seconds,
-    }
+def figures(commands: int, seconds: float, costs: Costs, *, load_is_here: bool = True) -> Run:
+    """As the engine gives them, for a peer; of the load generator only if it is this process."""
+    spent = costs.since()
+    values = {"commands": float(commands), "seconds": seconds, "commands_per_second": commands / seconds}
     if spent.replicas is not None:
         values["replicas_us_per_command"] = 1e6 * spent.replicas / commands
         values["replicas_cores"] = spent.replicas / spent.seconds
-    limited = values["generator_cores"] > 0.9
+    if not load_is_here:
+        return Run(values)
+    values["generator_us_per_command"] = 1e6 * spent.generator / commands
+    values["generator_cores"] = spent.generator / spent.seconds
+    limited = values["generator_cores"] > GENERATOR_CORES_MAX
     return Run(values, notes=["limited by the load generator, which had its one core busy"] if limited else [])
 
 
@@ -171,7 +168,7 @@ async def against_pysyncobj(sizes: Sizes, tell: Progress) -> list[Measurement]:
             told = json.loads(await _line(leader, _RUN_SECONDS_MAX, "PySyncObj"))
             if told["failed"] or not told["answered"]:
                 raise WorldFault(f"PySyncObj failed {told['failed']} of {sizes.flood} requests: ask fewer at once")
-            return figures(told["answered"], told["seconds"], costs, generator_seconds=0.0)
+            return figures(told["answered"], told["seconds"], costs, load_is_here=False)
 
         names = (f"PyDSM, 3 replicas, memory, flood of {sizes.flood:,}", f"PySyncObj, flood of {sizes.flood:,}")
         setting: Setting = {"load": "flood", "requests": sizes.flood, "storage": "memory", "replicas": _NODES}
@@ -359,7 +356,7 @@ async def _redis_benchmark(
 async def _benchmark_once(port: int, word: str, pipeline: int, requests: int, pids: Sequence[int]) -> Run:
     words = ["redis-benchmark", "-p", str(port), "-t", word.lower(), "-n", str(requests), "-c", "50", "-q"]
     words += ["-P", str(pipeline)]
-    costs, start = Costs(pids), time.perf_counter()
+    costs = Costs(pids)
     async with process(*words) as program:
         try:
             async with asyncio.timeout(_RUN_SECONDS_MAX):
@@ -371,10 +368,7 @@ async def _benchmark_once(port: int, word: str, pipeline: int, requests: int, pi
     found = re.search(rf"{word}: ([\d.]+) requests per second", output)
     if found is None or "rror" in output:
         raise WorldFault(f"redis-benchmark gave no figure: {output.strip() or 'it said nothing'}")
-    per_second = float(found[1])
-    run = figures(requests, requests / per_second, costs)
-    kept = {name: value for name, value in run.figures.items() if not name.startswith("generator")}
-    return Run({**kept, "seconds": time.perf_counter() - start, "commands_per_second": per_second})
+    return figures(requests, requests / float(found[1]), costs, load_is_here=False)
 
 
 MEASURE: dict[str, Callable[[Sizes, Progress], Awaitable[list[Measurement]]]] = {

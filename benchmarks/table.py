@@ -25,7 +25,7 @@ from pydsm.bench.machine import measure_yardstick
 from pydsm.bench.measure import Plan, Progress, measure, measure_in_turns
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import Measurement
-from pydsm.bench.view import console_for, show_machine, show_notes
+from pydsm.bench.view import console_for, number, show_machine, show_notes
 from pydsm.bench.workload import Workload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.serve import Storage
@@ -167,7 +167,7 @@ def redis(pipeline: int, must: float, aim: float, share_must: float, share_aim: 
 
 
 def peer(name: str, what: str, must: float, aim: float) -> Row:
-    """Side by side; where there are several ways to ask the peer, the one in which it is fastest counts."""
+    """Side by side; where there are several ways to ask the peer, the one that is best for it counts."""
 
     async def work(size: Size, tell: Progress) -> Measured:
         if why := peers.missing(name):
@@ -249,9 +249,7 @@ def _bound(value: float | None, goal: Goal) -> str:
 
 
 def _number(value: float | None, goal: Goal) -> str:
-    if value is None:
-        return "-"
-    return f"{f'{value:,.0f}' if abs(value) >= 100 else f'{value:.3g}'} {goal.unit}".strip()
+    return "-" if value is None else f"{number(value)} {goal.unit}".strip()
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -24,7 +24,6 @@ _TIMEOUT_SECONDS = 60.0
 _IN_FLIGHT_MAX = 2_000_000
 _CLIENTS_MAX = 1000
 _LANES_MAX = 8
-_BEHIND_SECONDS_MAX = 2.0
 _BEHIND_REQUESTS_MIN = 2000
 _SECONDS_BEFORE_START = 0.05
 _ANSWERS = {str, bytes, int, NoneType}
@@ -52,6 +51,8 @@ class FixedRate:
 
     per_second: float
     seconds: float
+    behind_seconds_max: float = 2.0
+    """When so many seconds' worth of requests have no answer, the group does not keep up, and the run ends."""
 
     def __post_init__(self) -> None:
         Schedule(self.per_second, self.seconds)
@@ -166,7 +167,7 @@ class _AtRate:
         self._schedule = Schedule(load.per_second, load.seconds)
         self._clients = clients
         self._requests = requests
-        self._behind_max = max(_BEHIND_REQUESTS_MIN, int(load.per_second * _BEHIND_SECONDS_MAX))
+        self._behind_max = max(_BEHIND_REQUESTS_MIN, int(load.per_second * load.behind_seconds_max))
         self._sent = self._settled = 0
         self._driven = Driven()
         self._open: set[asyncio.Task[None]] = set()

@@ -20,7 +20,8 @@ from pydsm.core.faults import WorldFault
 
 _WARM_UP_SECONDS = 2.0
 _POOL_REQUESTS = 100_000
-_GENERATOR_CORES_MAX = 0.9
+GENERATOR_CORES_MAX = 0.9
+"""A generator, which is one process with one loop, that used more was the limit."""
 _FULL_SHARE = 0.95
 _OTHER_CORES_MAX = 0.2
 _LATE_SHARE_MAX = 0.5
@@ -224,7 +225,7 @@ def _notes(driven: Driven, figures: dict[str, float], load: Load) -> list[str]:
         notes.append(
             f"did not keep up: stopped with {driven.unsent:,} requests not sent; its latencies grow with its length"
         )
-    if figures["generator_cores"] > _GENERATOR_CORES_MAX:
+    if figures["generator_cores"] > GENERATOR_CORES_MAX:
         notes.append("limited by the load generator, which had its one core busy: the group could do more")
     busy = figures["generator_cores"] + figures.get("replicas_cores", 0)
     if busy > _FULL_SHARE * cores():

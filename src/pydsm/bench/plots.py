@@ -60,11 +60,16 @@ def _save(figure: "Figure", path: Path) -> Path:
 
 
 def curves(measurements: Sequence[Measurement], along: str, load: str) -> list[Curve]:
-    """Measurements under this load that differ in one setting only, in its order; a curve has two or more."""
+    """Measurements under this load that differ in one setting only, in its order; a curve has two or more.
+
+    How many requests were asked does not tell curves apart: what is slow is asked less.
+    """
     rest: dict[tuple[tuple[str, object], ...], list[Measurement]] = {}
     for each in measurements:
         if each.setting.get("load") == load and along in each.setting:
-            same = tuple(sorted((name, value) for name, value in each.setting.items() if name != along))
+            same = tuple(
+                sorted((name, value) for name, value in each.setting.items() if name not in (along, "requests"))
+            )
             rest.setdefault(same, []).append(each)
     found = [(dict(same), line) for same, line in rest.items() if len({each.setting[along] for each in line}) > 1]
     labels = _labels([same for same, _ in found])
@@ -146,7 +151,8 @@ def latency_by_throughput(measurements: Sequence[Measurement]) -> "Figure | None
 
 def latency_cdf(measurements: Sequence[Measurement]) -> "Figure | None":
     """Which share of the requests was answered in which time; the axis is stretched where the slow ones are."""
-    lines = [each for each in measurements if each.latencies.total][:_CURVES_MAX]
+    lines = [each for each in measurements if each.latencies.total]
+    lines = lines[:: -(-len(lines) // _CURVES_MAX) or 1]
     if not lines:
         return None
     figure, axes = _new_figure("which share of requests was answered within a time")
@@ -158,7 +164,7 @@ def latency_cdf(measurements: Sequence[Measurement]) -> "Figure | None":
             seen += count
             x.append(microseconds / 1000)
             y.append(max(1 - seen / total, 0.1 / total))
-        axes.step(x, y, where="post", label=each.name)
+        axes.step(x, y, where="post", label=each.name, ls="--" if each.setting.get("storage") == "sqlite" else "-")
     axes.set(xlabel="milliseconds", ylabel="share of requests answered", xscale="log", yscale="log", ylim=(1, 0.0008))
     axes.set_yticks([1, 0.5, 0.1, 0.01, 0.001], ["0 %", "50 %", "90 %", "99 %", "99.9 %"])
     axes.minorticks_off()
@@ -199,6 +205,7 @@ def throughput_by_batch(measurements: Sequence[Measurement]) -> "Figure | None":
 
 def _with_cpu(measurements: Sequence[Measurement], along: str, title: str, what: str) -> "Figure | None":
     from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import LogLocator  # noqa: PLC0415
 
     found = curves(measurements, along, "flood")
     if not found:
@@ -221,6 +228,7 @@ def _with_cpu(measurements: Sequence[Measurement], along: str, title: str, what:
         if wide:
             axes.set_xscale("log")
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         else:
             axes.set_ylim(bottom=0)
         axes.set_xticks(values, [f"{value:g}" for value in values])

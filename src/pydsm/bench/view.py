@@ -44,7 +44,9 @@ def progress(output: TextIO, steps: int | None = None) -> Iterator[Tell]:
 
 
 def show(measurements: list[Measurement], console: Console) -> None:
-    """A line each, medians of the runs."""
+    """A line each, medians of the runs; nothing where nothing was measured."""
+    if not measurements:
+        return
     table = Table()
     table.add_column("measured", ratio=1)
     table.add_column("commands/s", justify="right")
@@ -55,14 +57,14 @@ def show(measurements: list[Measurement], console: Console) -> None:
         rates = each.values("commands_per_second")
         table.add_row(
             Text(each.name),
-            _number(each.median("commands_per_second")),
+            number(each.median("commands_per_second")),
             f"{min(rates):,.0f} - {max(rates):,.0f}" if rates else "-",
-            _number(each.median("p50_ms")),
-            _number(each.median("p99_ms")),
-            _number(each.median("replicas_us_per_command")),
-            _number(each.median("generator_us_per_command")),
+            number(each.median("p50_ms")),
+            number(each.median("p99_ms")),
+            number(each.median("replicas_us_per_command")),
+            number(each.median("generator_us_per_command")),
             _percent(each.median("fast_share")),
-            _number(each.median("commands_per_instance")),
+            number(each.median("commands_per_instance")),
         )
     console.print(table)
     runs = sorted({len(each.runs) for each in measurements})
@@ -117,8 +119,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
             table.add_row(
                 Text(each.name),
                 each.figure,
-                _number(each.old),
-                _number(each.new),
+                number(each.old),
+                number(each.new),
                 f"{each.ratio:.2f}",
                 f"{each.p:.3f}",
                 Text(each.verdict, style=style),
@@ -141,7 +143,8 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text(f"only in the new file: {name}"), soft_wrap=True)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits, or all of those before the point; a dash for what is not known."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
