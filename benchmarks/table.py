@@ -25,7 +25,7 @@ from pydsm.bench.machine import measure_yardstick
 from pydsm.bench.measure import Plan, Progress, measure, measure_in_turns
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import Measurement
-from pydsm.bench.view import console_for, number, show_machine, show_notes
+from pydsm.bench.view import WIDE, console_for, number, show_machine, show_notes
 from pydsm.bench.workload import Workload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.serve import Storage
@@ -220,19 +220,19 @@ ROWS = (
 
 def show_goals(rows: Sequence[tuple[Row, list[Goal]]], console: Console) -> None:
     """The table."""
-    table = Table()
-    table.add_column("row", no_wrap=True)
-    table.add_column("work", ratio=1)
+    table, wide = Table(), console.width >= WIDE
+    if wide:
+        table.add_column("row", no_wrap=True)
+        table.add_column("work", ratio=1)
     table.add_column("figure", ratio=1)
     for title in ("must", "aim", "measured"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("reached", no_wrap=True)
     for row, goals in rows:
         for place, goal in enumerate(goals):
+            about = ["", ""] if place else [row.name, row.what]
             table.add_row(
-                "" if place else row.name,
-                "" if place else row.what,
-                goal.what,
+                *([*about, goal.what] if wide else [f"{row.name}: {goal.what}"]),
                 _bound(goal.must, goal),
                 _bound(goal.aim, goal),
                 _number(goal.measured, goal),

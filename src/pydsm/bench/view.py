@@ -1,8 +1,8 @@
 """What people see of a measurement: where it is, then a table and what must be said of it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -14,6 +14,8 @@ from pydsm.bench.measure import Progress as Tell
 from pydsm.bench.results import Measurement, Results
 
 _WIDTH_ELSEWHERE = 140
+WIDE = 115
+"""Characters from which on a table shows everything."""
 _NAMES_MAX = 3
 
 
@@ -49,27 +51,15 @@ def show(measurements: list[Measurement], console: Console) -> None:
         return
     table = Table()
     table.add_column("measured", ratio=1)
-    table.add_column("commands/s", justify="right")
-    table.add_column("least - most", justify="right")
-    for title in ("p50 ms", "p99 ms", "µs CPU\nreplicas", "µs CPU\ngenerator", "fast\npath", "per\ninstance"):
-        table.add_column(title, justify="right")
+    columns = [column for column in _COLUMNS if column.always or console.width >= WIDE]
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
     for each in measurements:
-        rates = each.values("commands_per_second")
-        table.add_row(
-            Text(each.name),
-            number(each.median("commands_per_second")),
-            f"{min(rates):,.0f} - {max(rates):,.0f}" if rates else "-",
-            number(each.median("p50_ms")),
-            number(each.median("p99_ms")),
-            number(each.median("replicas_us_per_command")),
-            number(each.median("generator_us_per_command")),
-            _percent(each.median("fast_share")),
-            number(each.median("commands_per_instance")),
-        )
+        table.add_row(Text(each.name), *(column.text(each) for column in columns))
     console.print(table)
     runs = sorted({len(each.runs) for each in measurements})
     console.print(
-        f"Medians of {' or '.join(map(str, runs))} runs. CPU is processor time for each command, of all replicas "
+        f"Medians of {' or '.join(map(str, runs))} run{'' if runs == [1] else 's'}. CPU is processor time for each command, of all replicas "
         f"together and of the load generator.",
         soft_wrap=True,
     )
@@ -110,15 +100,13 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
     if changed:
         table = Table()
         table.add_column("measured", ratio=1)
-        table.add_column("figure")
         for title in ("old", "new", "new / old", "p"):
-            table.add_column(title, justify="right")
-        table.add_column("verdict")
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
         for each in changed:
             style = "green" if each.verdict is Verdict.BETTER else "red"
             table.add_row(
-                Text(each.name),
-                each.figure,
+                Text(f"{each.name}: {each.figure}"),
                 number(each.old),
                 number(each.new),
                 f"{each.ratio:.2f}",
@@ -150,6 +138,11 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
+def _least_and_most(measurement: Measurement) -> str:
+    rates = measurement.values("commands_per_second")
+    return f"{min(rates):,.0f} - {max(rates):,.0f}" if rates else "-"
+
+
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.0f} %"
 
@@ -157,3 +150,22 @@ def _percent(share: float | None) -> str:
 def _span(values: list[float]) -> str:
     low, high = min(values), max(values)
     return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
+
+
+class _Column(NamedTuple):
+    title: str
+    text: Callable[[Measurement], str]
+    always: bool
+    """Also where there is little room."""
+
+
+_COLUMNS = (
+    _Column("commands/s", lambda each: number(each.median("commands_per_second")), True),
+    _Column("least - most", _least_and_most, False),
+    _Column("p50 ms", lambda each: number(each.median("p50_ms")), True),
+    _Column("p99 ms", lambda each: number(each.median("p99_ms")), True),
+    _Column("µs CPU\nreplicas", lambda each: number(each.median("replicas_us_per_command")), True),
+    _Column("µs CPU\ngenerator", lambda each: number(each.median("generator_us_per_command")), False),
+    _Column("fast\npath", lambda each: _percent(each.median("fast_share")), False),
+    _Column("per\ninstance", lambda each: number(each.median("commands_per_instance")), False),
+)
