@@ -58,8 +58,9 @@ def show(measurements: list[Measurement], console: Console) -> None:
         table.add_row(Text(each.name), *(column.text(each) for column in columns))
     console.print(table)
     runs = sorted({len(each.runs) for each in measurements})
+    plural = "" if runs == [1] else "s"
     console.print(
-        f"Medians of {' or '.join(map(str, runs))} run{'' if runs == [1] else 's'}. CPU is processor time for each command, of all replicas "
+        f"Medians of {' or '.join(map(str, runs))} run{plural}. CPU is processor time for each command, of all replicas "
         f"together and of the load generator.",
         soft_wrap=True,
     )
