@@ -162,3 +162,25 @@ async def test_replica_that_is_paused_under_load_loses_nothing_though_others_dec
         await paused_until_others_have_recovered_its_instances(group, 2, clients)
         await clients.more_answers(200, through=(2,))
         await clients.check()
+
+
+async def test_memory_stays_flat_under_load_whatever_is_executed(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path) as group, load(group) as clients:
+        kept = []
+        for _ in range(5):
+            await clients.more_answers(4000)
+            kept += [await counter(group, replica, "instances") for replica in range(3)]
+        executed = min([await counter(group, replica, "executed") for replica in range(3)])
+        assert executed > 2 * max(kept), f"of {executed} executed instances, up to {max(kept)} were in memory"
+        await clients.stop()
+        for replica in range(3):
+            await forgets_all(group, replica)
+        await clients.check()
+
+
+async def forgets_all(group: LocalGroup, replica: int, tries: int = 200) -> None:
+    for _ in range(tries):
+        if await counter(group, replica, "instances") == 0:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"replica {replica} keeps instances in memory")

@@ -2,57 +2,86 @@
 
 Decoding gives a right value or a clear error, never a wrong value: types are checked by msgspec; positions, lengths of
 vectors, bounds of numbers, and that a status comes with what belongs to it, are checked here. What a value means is
-the business of the handlers.
+the business of the handlers. Batches inside are carried by `carriers`.
 """
 
 import msgspec
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot
-from pydsm.core.effects import InstanceRecord, Record
+from pydsm.core.carriers import (
+    CarriedMessage,
+    CarriedRecord,
+    KnownBatches,
+    carry_message,
+    carry_record,
+    take_message,
+    take_record,
+)
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import INDEX_MAX, Deps, InstanceId
+from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, session_of
 from pydsm.core.messages import Footprint, Message
 from pydsm.core.status import Status
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """First byte of every encoded message and record. A different one is refused."""
 
 DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
 """All that decoding may raise. RecursionError: an unknown field is skipped, and may be nested without end."""
 
+_REQUEST_ID_BYTES = 16
 _PREFIX = bytes([WIRE_VERSION])
 _encoder = msgspec.msgpack.Encoder()
-_message_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_record_decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
+_message_decoder: msgspec.msgpack.Decoder[CarriedMessage] = msgspec.msgpack.Decoder(CarriedMessage)
+_record_decoder: msgspec.msgpack.Decoder[CarriedRecord] = msgspec.msgpack.Decoder(CarriedRecord)
 
 
 def encode_message(message: Message) -> bytes:
     """The message as bytes."""
-    return _PREFIX + _encoder.encode(message)
+    return _PREFIX + _encoder.encode(carry_message(message))
 
 
-def decode_message(data: bytes | memoryview, replicas: int) -> Message:
-    """The message of a peer in a group of `replicas`. Raises PeerFault for anything but a well-formed one."""
+def decode_message(data: bytes | memoryview, replicas: int, known: KnownBatches | None = None) -> Message:
+    """The message of a peer in a group of `replicas`. Raises PeerFault for anything but a well-formed one.
+
+    Batches that are in `known` are recognised instead of decoded, and those that may come again are kept there.
+    """
     try:
-        message = _message_decoder.decode(_body(data))
+        message = take_message(_message_decoder.decode(_body(data)), known)
         check_message(message, replicas)
     except DOES_NOT_PARSE as error:
         raise PeerFault(f"a message does not parse: {error}; the peer runs other software or sends garbage") from error
+    if known is not None:
+        _remember(known, message)
     return message
+
+
+def _remember(known: KnownBatches, message: Message) -> None:
+    match message:
+        case m.PreAccept():
+            known.keep(message.id, message.batch)
+        case m.Accept(value=m.Batch() as batch):
+            known.keep(message.id, batch)
+        case m.Commit():
+            known.forget(message.id)
+        case _:
+            pass
 
 
 def encode_record(record: Record) -> bytes:
     """The record as bytes."""
-    return _PREFIX + _encoder.encode(record)
+    return _PREFIX + _encoder.encode(carry_record(record))
 
 
 def decode_record(data: bytes | memoryview, replicas: int) -> Record:
     """A stored record. Raises WorldFault for anything but a well-formed one."""
     try:
-        record = _record_decoder.decode(_body(data))
+        record = take_record(_record_decoder.decode(_body(data)))
         if isinstance(record, InstanceRecord):
             _check_record(record, replicas)
+        elif isinstance(record, FrontierRecord):
+            _check_deps((record.executed, record.dropped), replicas)
         elif not 0 <= record.up_to <= INDEX_MAX:
             raise ValueError(f"a reservation up to {record.up_to}")
     except DOES_NOT_PARSE as error:
@@ -136,10 +165,17 @@ def _check_batches(values: tuple[m.Value | None, ...]) -> None:
 
 
 def _check_batch(batch: m.Batch) -> None:
-    if len(batch.request_ids) != len(batch.commands):
-        raise ValueError(f"a batch has {len(batch.request_ids)} request ids for {len(batch.commands)} commands")
-    if any(len(id) != 16 for id in batch.request_ids):
-        raise ValueError("a request id is not 16 bytes long")
+    named = 0
+    for run in batch.runs:
+        if len(run.first) != _REQUEST_ID_BYTES:
+            raise ValueError(f"a request id is {len(run.first)} bytes long, and not {_REQUEST_ID_BYTES}")
+        if sequence_of(run.first) + run.count > SEQUENCES:
+            raise ValueError("a run of request ids goes on past the last sequence")
+        named += run.count
+    if named != len(batch.commands):
+        raise ValueError(f"a batch has {named} request ids for {len(batch.commands)} commands")
+    if batch.retried and not {session_of(run.first) for run in batch.runs}.issuperset(batch.retried):
+        raise ValueError("a batch retries requests of a session of which it has none")
     _check_footprint(batch.footprint)
 
 

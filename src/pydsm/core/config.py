@@ -36,7 +36,9 @@ class Config:
     scan_ticks: int = 50
     """How often undecided instances are looked through for late ones."""
     gossip_ticks: int = 250
-    """How often frontiers are told to peers."""
+    """How often frontiers are told to peers, and what all have executed leaves memory."""
+    drop_instances_max: int = 64
+    """Instances of each leader that leave memory in one tick, so that the loop does not stop for many of them."""
     pipeline_instances_max: int = 64
     """Own instances that may be unexecuted; a proposal beyond is refused with `PipelineFull`."""
     reservation_block: int = 32

@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Protocol
 
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
-from pydsm.core.messages import Batch, Footprint
+from pydsm.core.messages import Access, Batch, Footprint
 
 
 class ConflictIndex(Protocol):
@@ -60,21 +60,7 @@ class Relation(Protocol):
         ...
 
 
-Access = bytes | bool
-"""How a column of a footprint touches its keys: False reads, True writes, bytes name a kind of commuting update."""
-
-_READS: Access = False
-_WRITES: Access = True
-
-
-def _columns(footprint: Footprint) -> Iterator[tuple[Access, tuple[bytes, ...]]]:
-    if footprint.reads:
-        yield _READS, footprint.reads
-    if footprint.writes:
-        yield _WRITES, footprint.writes
-    for kind, keys in footprint.updates:
-        if keys:
-            yield kind, keys
+_FEW_KEYS = 128
 
 
 def _accesses_conflict(left: Access, right: Access) -> bool:
@@ -86,13 +72,11 @@ def footprints_conflict(left: Footprint, right: Footprint) -> bool:
     """Whether some key is touched by both in ways that do not commute, or either is a barrier."""
     if left.barrier or right.barrier:
         return True
-    for access, keys in _columns(left):
-        wanted: set[bytes] | None = None
-        for other_access, other_keys in _columns(right):
-            if _accesses_conflict(access, other_access):
-                wanted = wanted or set(keys)
-                if not wanted.isdisjoint(other_keys):
-                    return True
+    for place, (access, _) in enumerate(left.columns):
+        for other_access, other_keys in right.columns:
+            # A tuple against a set: in the order of the tuple, a key that is in many commands soon ends the search.
+            if _accesses_conflict(access, other_access) and not left.key_sets[place].isdisjoint(other_keys):
+                return True
     return False
 
 
@@ -119,15 +103,19 @@ class _KeyIndex:
         self._latest: dict[Access, list[dict[bytes, int]]] = {}
         self._newest = [0] * replicas
         self._newest_barrier = [0] * replicas
+        self._newest_footprints = [Footprint()] * replicas
+        self._newest_conflicted = [False] * replicas
+        """Whether the newest instance of a leader conflicted with the last batch that was looked up."""
 
     def add(self, id: InstanceId, batch: Batch) -> None:
         leader, index = id
         in_order = index > self._newest[leader]
         if in_order:
             self._newest[leader] = index
+            self._newest_footprints[leader] = batch.footprint
         if batch.footprint.barrier:
             self._newest_barrier[leader] = max(self._newest_barrier[leader], index)
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             latest = self._latest.get(access)
             if latest is None:
                 latest = self._latest[access] = [{} for _ in self._newest]
@@ -138,15 +126,39 @@ class _KeyIndex:
     def conflicts(self, batch: Batch) -> Deps:
         if batch.footprint.barrier:
             return tuple(self._newest)
-        found = list(self._newest_barrier)
-        for access, keys in _columns(batch.footprint):
+        return tuple(self._highest(leader, batch.footprint) for leader in range(len(self._newest)))
+
+    def _highest(self, leader: int, footprint: Footprint) -> int:
+        """The highest index of one leader that conflicts.
+
+        Under contention that is the newest one nearly always, and a few keys show it; so where it was the last time,
+        it is looked at before all keys are.
+        """
+        newest = self._newest[leader]
+        if self._newest_conflicted[leader] and _surely_conflict(self._newest_footprints[leader], footprint):
+            return newest
+        highest = self._newest_barrier[leader]
+        for access, keys in footprint.columns:
             for other_access, latest in self._latest.items():
                 if _accesses_conflict(access, other_access):
-                    for leader, of_leader in enumerate(latest):
-                        if of_leader and not of_leader.keys().isdisjoint(keys):
-                            last = max(map(of_leader.get, keys, repeat(0)))
-                            found[leader] = max(found[leader], last)
-        return tuple(found)
+                    of_leader = latest[leader]
+                    if of_leader and not of_leader.keys().isdisjoint(keys):
+                        of_keys = max(map(of_leader.get, keys, repeat(0)))
+                        highest = max(highest, of_keys)
+        self._newest_conflicted[leader] = highest == newest > 0
+        return highest
+
+
+def _surely_conflict(left: Footprint, right: Footprint) -> bool:
+    """Whether a few keys are enough to see that they conflict."""
+    if left.barrier:
+        return True
+    for place, (access, _) in enumerate(left.columns):
+        for other_access, other_keys in right.columns:
+            few = other_keys[:_FEW_KEYS]
+            if _accesses_conflict(access, other_access) and not left.key_sets[place].isdisjoint(few):
+                return True
+    return False
 
 
 class _Indexes:
@@ -186,7 +198,7 @@ class _KeyBacklog:
         self._all[leader].add(index)
         if batch.footprint.barrier:
             self._barriers[leader].add(index)
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             by_leader = self._by_key.get(access)
             if by_leader is None:
                 by_leader = self._by_key[access] = [{} for _ in self._all]
@@ -199,7 +211,7 @@ class _KeyBacklog:
         self._all[leader].remove(index)
         if batch.footprint.barrier:
             self._barriers[leader].remove(index)
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             by_key = self._by_key[access][leader]
             for key in dict.fromkeys(keys):
                 indexes = by_key[key]
@@ -226,7 +238,7 @@ class _KeyBacklog:
 
     def _facing(self, batch: Batch, leader: int) -> Iterator[tuple[dict[bytes, _Indexes], tuple[bytes, ...]]]:
         """Each column of the batch with what one leader's instances do to keys in a way that conflicts with it."""
-        for access, keys in _columns(batch.footprint):
+        for access, keys in batch.footprint.columns:
             for other_access, by_leader in tuple(self._by_key.items()):
                 if _accesses_conflict(access, other_access):
                     yield by_leader[leader], keys

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Message, Value
+from pydsm.core.ids import Deps, InstanceId, ReplicaId
+from pydsm.core.messages import Batch, Message, Run, Value
 from pydsm.core.status import Status
 
 
@@ -39,7 +39,17 @@ class ReservationRecord(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=
     up_to: int
 
 
-Record = InstanceRecord | ReservationRecord
+class FrontierRecord(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Everything up to `executed` has a committed record on this disk; others were told so, and may forget it.
+
+    What is up to `dropped` has left the memory of this replica. A later record replaces it.
+    """
+
+    executed: Deps
+    dropped: Deps
+
+
+Record = InstanceRecord | ReservationRecord | FrontierRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class Abort:
     """These requests, proposed here, were decided nop: definitely not executed by this instance."""
 
     id: InstanceId
-    request_ids: tuple[RequestId, ...]
+    runs: tuple[Run, ...]
 
 
 @dataclass(slots=True)

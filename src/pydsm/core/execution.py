@@ -87,7 +87,7 @@ class Execution:
     def _extended_prefix(self, leader: ReplicaId) -> int:
         """The index up to which every batch of this leader has been known at some time."""
         instances = self._log.instances
-        prefix = self._known_prefix[leader]
+        prefix = max(self._known_prefix[leader], self._log.dropped[leader])
         while (one := instances.get(InstanceId(leader, prefix + 1))) and (one.decided or one.known_batch is not None):
             prefix += 1
         self._known_prefix[leader] = prefix
@@ -115,7 +115,7 @@ class Execution:
         """
         low: dict[InstanceId, int] = {root.id: 0}
         pending = [root]
-        path = [(root, 0, self._successors(root))]
+        path = [(root, 0, self._successors(root, low))]
         while path:
             instance, order, successors = path[-1]
             child = next((one for one in successors if one.status is not Status.EXECUTED), None)
@@ -125,7 +125,7 @@ class Execution:
                 else:
                     low[child.id] = len(low)
                     pending.append(child)
-                    path.append((child, low[child.id], self._successors(child)))
+                    path.append((child, low[child.id], self._successors(child, low)))
                 continue
             path.pop()
             if path:
@@ -137,10 +137,11 @@ class Execution:
                     component.append(pending.pop())
                 yield component
 
-    def _successors(self, instance: Instance) -> Iterator[Instance]:
+    def _successors(self, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
         """What must be executed before or together with this one. Raises _Blocked if that cannot be known yet.
 
         Lazily, the oldest first: that one is the likeliest to be blocked, and then the others need not be compared.
+        Those that are on the path already, and would not change `low`, are left out: an edge to them tells nothing.
         """
         wait = self._waits.get(instance.id)
         if wait is not None:
@@ -153,19 +154,19 @@ class Execution:
         assert isinstance(batch, Batch)
         backlog = log.backlog()
         if backlog is None:
-            yield from self._compared(instance, batch)
+            yield from self._compared(instance, batch, low)
         else:
             yield from self._looked_up(instance, backlog.conflicting(batch, instance.deps))
 
-    def _compared(self, instance: Instance, batch: Batch) -> Iterator[Instance]:
+    def _compared(self, instance: Instance, batch: Batch, low: dict[InstanceId, int]) -> Iterator[Instance]:
         """Successors, by looking at everything that is covered and not executed."""
         log = self._log
         for leader, last in enumerate(instance.deps):
             for index in list(takewhile(last.__ge__, log.unexecuted[leader])):
                 id = InstanceId(ReplicaId(leader), index)
+                if low.get(id, -1) >= low[instance.id]:
+                    continue  # on the path, itself among them
                 other = log.instances[id]
-                if other is instance:
-                    continue
                 if other.decided:
                     if isinstance(other.value, Batch) and log.relation.conflict(other.value, batch):
                         yield other

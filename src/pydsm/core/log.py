@@ -36,6 +36,8 @@ class Log:
         self._floor = self.no_deps
         self.opaque_nops: dict[InstanceId, None] = {}
         """Accepted as nop, not decided, and what their leaders proposed is not known."""
+        self.dropped: Deps = self.no_deps
+        """Per leader, the prefix that was executed by all and has left memory."""
         self._gap_instances_max = gap_instances_max
         self._backlog: Backlog | None = None
         self._backlog_instances_min = backlog_instances_min
@@ -79,10 +81,31 @@ class Log:
         self.unexecuted[leader].update(dict.fromkeys(range(known + 1, index + 1), self.now))
         self._known[leader] = index
 
+    def is_dropped(self, id: InstanceId) -> bool:
+        """Whether the instance was executed by all and has left memory: it never comes back."""
+        return id.index <= self.dropped[id.leader]
+
+    def drop(self, up_to: Deps, instances_max: int) -> None:
+        """Let executed instances leave memory, the oldest first, so many of each leader at once.
+
+        The conflict index keeps them, or two conflicting instances could end up in no order.
+        """
+        dropped = []
+        for number, (done, wanted) in enumerate(zip(self.dropped, up_to, strict=True)):
+            last = min(wanted, done + instances_max)
+            for index in range(done + 1, last + 1):
+                instance = self.instances.pop(InstanceId(ReplicaId(number), index))
+                if instance.status is not Status.EXECUTED:
+                    raise BrokenInvariant(f"instance {instance.id} leaves memory before it is executed: {instance!r}")
+            dropped.append(max(done, last))
+        self.dropped = tuple(dropped)
+
     def instance(self, id: InstanceId) -> Instance:
-        """The instance, made if this is the first that is heard of it."""
+        """The instance, made if this is the first that is heard of it. Raises BrokenInvariant for a dropped one."""
         instance = self.instances.get(id)
         if instance is None:
+            if self.is_dropped(id):
+                raise BrokenInvariant(f"instance {id} was executed by all and dropped: it must not be made again")
             if id.index > self._known[id.leader]:
                 self._hear_of(id.leader, id.index)
             instance = self.instances[id] = Instance(id, self.no_deps)
@@ -196,7 +219,7 @@ class Log:
         found = []
         bound = self._index.conflicts(batch)
         for leader, (covered, last) in enumerate(zip(deps, bound, strict=True)):
-            for index in range(covered + 1, last + 1):
+            for index in range(max(covered, self.dropped[leader]) + 1, last + 1):
                 other = self.instances.get(InstanceId(ReplicaId(leader), index))
                 if other is not None and other.id != id and self._invalidates(other, id, batch):
                     found.append(Invalidator(other.id, other.decided))

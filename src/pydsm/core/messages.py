@@ -4,19 +4,29 @@ Field order is the wire format. A field may be added at the end with a default; 
 new `codec.WIRE_VERSION`.
 """
 
+from functools import cached_property
 from typing import Annotated
 
 import msgspec
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.ids import Deps, InstanceId, RequestId
+from pydsm.core.ids import SEQUENCES, Deps, InstanceId, RequestId, SessionId, is_kept, request_at, session_of
 from pydsm.core.status import Status
+
+_encode = msgspec.msgpack.Encoder().encode
 
 Kind = bytes
 """Name of a family of commuting updates: two updates of one key conflict unless their kinds are equal."""
 
 
-class Footprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
+Access = bytes | bool
+"""How a column of a footprint touches its keys: False reads, True writes, bytes name a kind of commuting update."""
+
+READS: Access = False
+WRITES: Access = True
+
+
+class Footprint(msgspec.Struct, frozen=True, array_like=True, dict=True):
     """The keys that a batch touches. Each key stands once per column; a key may stand in several columns.
 
     `barrier` conflicts with everything: a checkpoint, a reconfiguration, or a command over all keys.
@@ -27,17 +37,63 @@ class Footprint(msgspec.Struct, frozen=True, array_like=True, gc=False):
     updates: tuple[tuple[Kind, tuple[bytes, ...]], ...] = ()
     barrier: bool = False
 
+    @cached_property
+    def columns(self) -> tuple[tuple[Access, tuple[bytes, ...]], ...]:
+        """The columns that have keys."""
+        named = ((READS, self.reads), (WRITES, self.writes), *self.updates)
+        return tuple((access, keys) for access, keys in named if keys)
 
-class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """What one instance agrees on: requests in columns (one id and one opaque command each) and their footprint.
+    @cached_property
+    def key_sets(self) -> tuple[frozenset[bytes], ...]:
+        """The keys of each of `columns`, made once for the many footprints that this one is compared with."""
+        return tuple(frozenset(keys) for _, keys in self.columns)
 
-    `timestamp_ms` is the Unix time that every replica uses while it executes the batch.
+
+class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Requests of one session with consecutive sequences: the id of the first, and how many they are.
+
+    The client has the answers to all its requests of this session whose sequence is below `acknowledged`, or wants
+    them no more.
     """
 
-    request_ids: tuple[RequestId, ...]
+    first: RequestId
+    count: Annotated[int, msgspec.Meta(ge=1)]
+    acknowledged: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCES)] = 0
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
+    """What one instance agrees on: requests in columns (runs of ids, and one opaque command each) and their footprint.
+
+    The runs name the commands in their order. `timestamp_ms` is the Unix time that every replica uses while it executes
+    the batch.
+    """
+
+    runs: tuple[Run, ...]
     commands: tuple[bytes, ...]
     footprint: Footprint
     timestamp_ms: int = 0
+    retried: tuple[SessionId, ...] = ()
+    """Sessions of which this batch may have requests that are in another instance as well (see `sessions`)."""
+
+    @property
+    def name(self) -> RequestId | None:
+        """The id of the first request, by which people may call the instance; None without requests."""
+        return self.runs[0].first if self.runs else None
+
+    @property
+    def request_ids(self) -> tuple[RequestId, ...]:
+        """The id of each command, for tools: it takes time for each of them."""
+        return tuple(request_at(run.first, place) for run in self.runs for place in range(run.count))
+
+    @cached_property
+    def sessions(self) -> frozenset[SessionId]:
+        """Those whose requests may come twice. Nothing may depend on the order of this set."""
+        return frozenset([session_of(run.first) for run in self.runs if is_kept(run.first)])
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """How the batch travels and is stored: made once, however often it is sent (see `codec`)."""
+        return _encode(self)
 
 
 class Nop(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):

@@ -14,11 +14,12 @@ from pydsm.core.commit import PipelineFull, Proposer
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, Relation
 from pydsm.core.counters import Counters
-from pydsm.core.effects import Effects, Record, ReservationRecord
-from pydsm.core.faults import CallerFault, PeerFault
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, with_instance
+from pydsm.core.effects import Effects, FrontierRecord, Record, ReservationRecord
+from pydsm.core.faults import CallerFault, PeerFault, WorldFault
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.recoverer import Recoverer
+from pydsm.core.session_conflicts import with_sessions
 from pydsm.core.state import ReplicaState
 
 __all__ = ["PipelineFull", "Replica"]
@@ -28,12 +29,14 @@ class Replica:
     """Owned by one loop; not thread-safe. Call `take_effects` after each of the other verbs."""
 
     def __init__(self, config: Config, relation: Relation | None = None) -> None:
-        self._state = ReplicaState(config, relation or DeclaredKeys())
+        self._state = ReplicaState(config, with_sessions(relation or DeclaredKeys()))
         self._acceptor = Acceptor(self._state)
         self._proposer = Proposer(self._state, self._acceptor)
         self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)
         self._next_scan = Tick(0)
         self._next_gossip = Tick(0)
+        self._recorded: Deps = self._state.log.no_deps
+        """Executed, and said so in a record."""
 
     def propose(self, batch: m.Batch) -> InstanceId | PipelineFull:
         """Lead a new instance that agrees on `batch`; its fate comes back as an Execute or an Abort effect."""
@@ -54,9 +57,16 @@ class Replica:
             )
         if isinstance(message, m.PreAccept) and sender != message.id.leader:
             raise PeerFault(f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send")
+        if self._is_stale(message):
+            return
         self._hear_of(message)
         self._dispatch(sender, message)
         self._recoverer.settle()
+
+    def _is_stale(self, message: m.Message) -> bool:
+        """About an instance that every member has executed and can execute again: it was sent before that."""
+        id: InstanceId | None = getattr(message, "id", None)
+        return id is not None and self._state.log.is_dropped(id)
 
     def _hear_of(self, message: m.Message) -> None:
         """Every instance that a message names exists, so it must be decided, and is recovered if need be."""
@@ -111,7 +121,7 @@ class Replica:
             case m.Inquire():
                 acceptor.on_inquire(sender, message)
             case m.Frontier():
-                pass
+                self._state.window.report(sender, message.executed, message.known)
 
     def tick(self, now: Tick) -> None:
         """Time has come to `now`: repeat what is unanswered, look into what is late, gossip."""
@@ -127,8 +137,22 @@ class Replica:
             self._recoverer.scan()
         if now >= self._next_gossip:
             self._next_gossip = Tick(now + state.config.gossip_ticks)
-            state.outbox.send(state.peers, m.Frontier(state.log.frontier, state.log.known))
+            self._gossip()
+        state.log.drop(state.window.advance(state.log.frontier), state.config.drop_instances_max)
         self._recoverer.settle()
+
+    def _gossip(self) -> None:
+        """Tell what is executed, once the disk could execute it again: the record takes all lazy ones along.
+
+        The own report comes back like those of others, when it is durable. After a restart it is not less than before,
+        even where something that is undecided keeps what is on disk from being executed again at once.
+        """
+        state = self._state
+        executed = merge(self._recorded, state.log.frontier)
+        if executed != self._recorded:
+            self._recorded = executed
+            state.outbox.persist(FrontierRecord(executed, state.log.dropped))
+        state.outbox.send(state.members, m.Frontier(executed, state.log.known))
 
     def take_effects(self) -> Effects:
         """Everything asked for since the last call, in its legal order (see `effects`)."""
@@ -141,8 +165,11 @@ class Replica:
         for record in records:
             if isinstance(record, ReservationRecord):
                 reserved = max(reserved, record.up_to)
+            elif isinstance(record, FrontierRecord):
+                self._recorded = record.executed
             else:
                 state.log.restore(Instance.from_record(record))
+        self._check_kept(self._recorded)
         reserved = max(reserved, state.log.known[state.me])
         if reserved:
             state.log.hear_of_restored(with_instance(state.log.no_deps, InstanceId(state.me, reserved)))
@@ -150,6 +177,18 @@ class Replica:
         decided = [instance for instance in state.log.instances.values() if instance.decided]
         for instance in sorted(decided, key=self._place_in_history):
             state.execution.committed(instance)
+
+    def _check_kept(self, executed: Deps) -> None:
+        """Others may have forgotten what this replica reported as executed. Raises WorldFault if some is missing."""
+        instances = self._state.log.instances
+        for leader, last in enumerate(executed):
+            for index in range(1, last + 1):
+                instance = instances.get(InstanceId(ReplicaId(leader), index))
+                if instance is None or not instance.decided:
+                    raise WorldFault(
+                        f"the record of instance {leader}.{index} is missing, though others were told that it is "
+                        "executed here: this replica must rejoin with an empty disk"
+                    )
 
     def _place_in_history(self, instance: Instance) -> float:
         """How much of what is known the instance comes after, 0 to 1.
@@ -167,6 +206,11 @@ class Replica:
     def known(self) -> Deps:
         """Per leader, the highest index heard of."""
         return self._state.log.known
+
+    @property
+    def dropped(self) -> Deps:
+        """Per leader, the prefix that every member has executed and that has left memory."""
+        return self._state.log.dropped
 
     @property
     def in_flight(self) -> int:

@@ -16,6 +16,7 @@ from pydsm.core.messages import Batch, Value
 from pydsm.core.outbox import Outbox
 from pydsm.core.phases import Phase
 from pydsm.core.quorums import quorums
+from pydsm.core.window import Window
 
 
 class ReplicaState:
@@ -28,6 +29,7 @@ class ReplicaState:
         self.peers = tuple(member for member in self.members if member != self.me)
         self.quorums = quorums(config.replicas)
         self.log = Log(config.replicas, relation, config.gap_instances_max, config.backlog_instances_min)
+        self.window = Window(self.members, self.log.no_deps)
         self.outbox = Outbox()
         self.execution = Execution(self.log, self._executed)
         self.leading: dict[InstanceId, Phase] = {}
@@ -64,7 +66,7 @@ class ReplicaState:
             self.counters.nops += 1
             if id.leader == self.me and instance.initial_batch is not None:
                 self.counters.aborted += 1
-                self.outbox.abort(Abort(id, instance.initial_batch.request_ids))
+                self.outbox.abort(Abort(id, instance.initial_batch.runs))
         self.execution.committed(instance)
         return True
 

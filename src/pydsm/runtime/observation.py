@@ -39,6 +39,8 @@ class Observation:
     traffic: Traffic
     epochs: Mapping[ReplicaId, Epoch] = field(default_factory=dict)
     """The configuration that each peer was in when it last greeted this replica."""
+    instances: int = 0
+    """Instances in memory: not executed yet, or not known to be executed everywhere."""
 
     @property
     def lag(self) -> Deps:

@@ -78,6 +78,7 @@ class _ReplicaCollector(Collector):
         yield GaugeMetricFamily(
             "pydsm_turns_waiting_for_disk", "Turns that are not durable yet.", seen.turns_waiting_for_disk
         )
+        yield GaugeMetricFamily("pydsm_instances", "Instances in memory.", seen.instances)
         if seen.fast_share is not None:
             yield GaugeMetricFamily(
                 "pydsm_fast_share", "Share of own commits that took one round trip, since the start.", seen.fast_share

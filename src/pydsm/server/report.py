@@ -51,6 +51,8 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     turns_waiting_for_disk: int
     traffic: dict[str, int]
     """Counts since the start of the process, named as in `transport/base.py`."""
+    instances: int = 0
+    """In memory: not executed yet, or not known to be executed everywhere."""
 
 
 def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, limits: ReadyLimits) -> StatusReport:
@@ -72,6 +74,7 @@ def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, l
         commands_waiting=seen.commands_waiting,
         turns_waiting_for_disk=seen.turns_waiting_for_disk,
         traffic=asdict(seen.traffic),
+        instances=seen.instances,
     )
 
 

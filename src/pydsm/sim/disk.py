@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from pydsm.core.codec import decode_record, encode_record
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.ids import InstanceId
 from pydsm.sim.context import Context
 from pydsm.sim.violation import Violation
@@ -28,6 +28,7 @@ class Disk:
         self._ticket = 0
         self.instances: dict[InstanceId, InstanceRecord] = {}
         self.reserved = 0
+        self.frontier: FrontierRecord | None = None
         self.sync_us = context.settings.sync_us
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
@@ -51,8 +52,10 @@ class Disk:
         for record in records:
             if isinstance(record, InstanceRecord):
                 self.instances[record.id] = record
-            else:
+            elif isinstance(record, ReservationRecord):
                 self.reserved = record.up_to
+            else:
+                self.frontier = record
         self._told(records)
 
     def crash(self) -> None:
@@ -68,9 +71,10 @@ class Disk:
             self._context.counts.writes_lost_in_crash += 1
 
     def load(self) -> list[Record]:
-        """Everything durable, reservation first, then instances in order, each through bytes and back."""
+        """Everything durable, reservation and frontier first, then instances in order, each through bytes and back."""
         replicas = self._context.settings.replicas
         records: list[Record] = [ReservationRecord(self.reserved)] if self.reserved else []
+        records += [self.frontier] if self.frontier is not None else []
         records += [self.instances[id] for id in sorted(self.instances)]
         decoded = [decode_record(encode_record(record), replicas) for record in records]
         if decoded != records:

@@ -21,7 +21,7 @@ from typing import Protocol
 from pydsm.core.ballots import Ballot
 from pydsm.core.commit import AcceptSlow, decide_pre_accept
 from pydsm.core.config import Config
-from pydsm.core.effects import Abort, Execute, Record, ReservationRecord
+from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, request_id
 from pydsm.core.messages import (
     AcceptOk,
@@ -32,6 +32,7 @@ from pydsm.core.messages import (
     PreAcceptOk,
     PrepareOk,
     Refuse,
+    Run,
     ValidateOk,
     Value,
 )
@@ -110,7 +111,7 @@ class _Io:
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         for record in records:
-            self._records["reservation" if isinstance(record, ReservationRecord) else record.id] = record
+            self._records[record.id if isinstance(record, InstanceRecord) else type(record).__name__] = record
         done()
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
@@ -255,7 +256,7 @@ class Search:
         self._steps = _Steps(world, make_replica)
         self._batches = {
             proposer: Batch(
-                (request_id(0, ReplicaId(proposer), 0, proposer),), (b"write",), Footprint(writes=(b"key",)), 0
+                (Run(request_id(0, ReplicaId(proposer), 0, proposer), 1),), (b"write",), Footprint(writes=(b"key",)), 0
             )
             for proposer in world.proposers
         }

@@ -5,11 +5,13 @@ every abort passes through here, and each is compared with what was seen before.
 
 - agreement: one value per instance over all replicas and lives; one value per instance and ballot, in what is asked
   for and in what is accepted;
-- visibility and order (`ordering`); nothing executed twice in a life, no request by two instances; nothing decided or
-  executed that was not submitted; an aborted instance is a nop; equal results everywhere;
+- visibility and order (`ordering`); no instance and no request executed twice in a life, and a request that comes again
+  answered with its first result; nothing decided or executed that was not submitted; an aborted instance is a nop;
+  equal results everywhere;
 - promise and vote, as messages show them, never go back, across restarts too; no index is used twice;
 - quorums: a decision has its votes in one ballot, or a fast quorum, its leader in it, of equal vectors;
-- durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost.
+- durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost;
+- exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
 
 Every `scan_events` events, and at the end: everything that all replicas have in memory, against what was decided and
 against their disks. At the end only: everything decided is executed everywhere, digests are equal, and client
@@ -23,8 +25,9 @@ from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
-from pydsm.core.ids import Deps, InstanceId, RequestId
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers, session_of
 from pydsm.core.instance import Instance
+from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering
@@ -47,6 +50,7 @@ class LifeWatch:
         self.name = name
         self.order = order
         self.executed: set[InstanceId] = set()
+        self.requests: set[RequestId] = set()
 
 
 class Invariants:
@@ -65,6 +69,8 @@ class Invariants:
         self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
+        self._told = [(0,) * replicas] * replicas
+        """Per replica, what it has told to be executed."""
         self._executed_by: dict[RequestId, InstanceId] = {}
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
@@ -118,6 +124,8 @@ class Invariants:
                     raise self._not_durable(replica, message, record)
             case m.Refuse():
                 self._show_promise(replica, message.id, message.promised, message)
+            case m.Frontier():
+                self._executed_told(replica, message)
             case _:
                 pass
 
@@ -207,6 +215,20 @@ class Invariants:
         ):
             raise self._not_durable(replica, message, record)
 
+    def _executed_told(self, replica: int, message: m.Frontier) -> None:
+        """Others forget what all have told to be executed, so the own disk must be able to execute it again."""
+        instances = self._disks[replica].instances
+        for leader, (before, now) in enumerate(zip(self._told[replica], message.executed, strict=True)):
+            if now < before:
+                what = f"r{replica} tells {describe.message(message)} after {describe.vector(self._told[replica])}"
+                raise Violation("frontier", what)
+            for index in range(before + 1, now + 1):
+                record = instances.get(InstanceId(ReplicaId(leader), index))
+                if record is None or record.status is not Status.COMMITTED:
+                    what = f"r{replica} tells that {leader}.{index} is executed, and its disk has no decision"
+                    raise Violation("durable", what, (InstanceId(ReplicaId(leader), index),))
+        self._told[replica] = message.executed
+
     # what is decided
 
     def _decide(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
@@ -271,18 +293,21 @@ class Invariants:
                 (id,),
             )
 
-    def executed(self, replica: int, life: LifeWatch, execution: Execute, results: list[Result]) -> None:
-        """A machine has applied a batch."""
+    def executed(
+        self, replica: int, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]
+    ) -> None:
+        """A batch was executed with these results; its commands that were new are what the machine has applied."""
         id, batch = execution.id, execution.batch
         self._decide(replica, id, batch, self.decided[id][1] if id in self.decided else self._own_deps(replica, id))
         if id in life.executed:
             raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
         life.executed.add(id)
         life.order.execute(id)
+        self._check_requests(life, execution, results, applied)
         first = self.results.get(id)
         if first is None:
-            self._execute_first(id, batch, results)
-        elif first != results:
+            self.results[id] = results
+        elif not _same_results(batch, first, results):
             raise Violation("results", f"{id} gave {first} before, and {results} at {life.name}", (id,))
 
     def _own_deps(self, replica: int, id: InstanceId) -> Deps:
@@ -293,13 +318,27 @@ class Invariants:
                 return record.deps
         raise Violation("durable", f"r{replica} executes {id}, of which no disk knows a vote", (id,))
 
-    def _execute_first(self, id: InstanceId, batch: m.Batch, results: list[Result]) -> None:
-        self.results[id] = results
-        for request, result in zip(batch.request_ids, results, strict=True):
-            other = self._executed_by.setdefault(request, id)
-            if other != id:
-                raise Violation("executed twice", f"a request of {id} was executed by {other} already", (id, other))
-            self.answers[request] = result
+    def _check_requests(
+        self, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]
+    ) -> None:
+        """Each request is executed once in a life, and one that comes again is answered with its first result."""
+        id, batch = execution.id, execution.batch
+        new: list[bytes] = []
+        for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
+            if isinstance(result, SessionExpired):
+                continue
+            if request not in life.requests:
+                life.requests.add(request)
+                new.append(command)
+            elif not isinstance(result, RequestExpired) and result != self.answers[request]:
+                what = f"a request of {id} is answered with {result} at {life.name}, first with {self.answers[request]}"
+                raise Violation("first result", what, (id, self._executed_by[request]))
+            if not isinstance(result, RequestExpired):
+                self._executed_by.setdefault(request, id)
+                self.answers.setdefault(request, result)
+        if new != list(applied):
+            what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
+            raise Violation("executed twice", what, (id,))
 
     def aborted(self, replica: int, abort: Abort) -> None:
         """Clients are told that an instance executes nothing."""
@@ -310,9 +349,17 @@ class Invariants:
 
     # at intervals
 
-    def scan(self, replica: int, instances: Mapping[InstanceId, Instance]) -> None:
-        """Everything that one replica has in memory."""
+    def scan(self, replica: int, instances: Mapping[InstanceId, Instance], dropped: Deps) -> None:
+        """Everything that one replica has in memory, and what must not be there any more."""
         disk = self._disks[replica].instances
+        for id in instances:
+            if covers(dropped, id):
+                raise Violation(
+                    "memory", f"r{replica} has {id} in memory again, after everybody had executed it", (id,)
+                )
+        for id in disk:
+            if id not in instances and not covers(dropped, id):
+                raise Violation("memory", f"r{replica} forgot {describe.record(disk[id])}", (id,))
         for id, instance in instances.items():
             known = self.decided.get(id)
             if instance.decided and known is not None and instance.value is not None:
@@ -330,3 +377,13 @@ class Invariants:
                 raise Violation(
                     "lost", f"r{replica} never executed {id}, which was decided as {describe.value(value)}", (id,)
                 )
+
+
+def _same_results(batch: m.Batch, left: list[Result], right: list[Result]) -> bool:
+    """Whether they are equal; but a first attempt of what was executed and acknowledged has no certain answer."""
+    if left == right:
+        return True
+    return all(
+        one == other or (session_of(request) not in batch.retried and (RequestExpired() in (one, other)))
+        for request, one, other in zip(batch.request_ids, left, right, strict=True)
+    )

@@ -7,6 +7,7 @@ as the frozen values that they are; every so many, one goes through bytes and ba
 from collections.abc import Callable
 from random import Random
 
+from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
@@ -46,6 +47,7 @@ class Network:
         ]
         self._spread = _SPREADS[settings.spread]
         self._until_bytes = settings.codec_every
+        self._known = KnownBatches()
         self.loss = settings.loss
         self.duplication = settings.duplication
 
@@ -86,7 +88,7 @@ class Network:
     def _through_bytes(self, message: Message) -> Message:
         self._until_bytes = self._context.settings.codec_every
         self._counts.through_bytes += 1
-        decoded = decode_message(encode_message(message), self._replicas)
+        decoded = decode_message(encode_message(message), self._replicas, self._known)
         if decoded != message:
             raise Violation("codec", f"{message!r} came back from bytes as {decoded!r}")
         return decoded

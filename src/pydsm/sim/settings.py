@@ -12,6 +12,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation, UserRelation
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
+from pydsm.core.sessions import SessionLimits
 from pydsm.sim.latencies import Latencies, latencies
 
 TICK_US = 1000
@@ -45,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recoveries_max: int = 64
     inquiry_instances_max: int = 512
     backlog_instances_min: int = 256
+    drop_instances_max: int = 64
     lazy_records_max: int = 4096
     relation: str = DECLARED
 
@@ -75,6 +77,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One way between a client and its replica."""
     attempts_max: int = 3
     """Instances tried for a request that is aborted."""
+    retrying: bool = False
+    """Clients never give up: they send their request again, under the same id and through another replica."""
+    doubling: bool = False
+    """Clients that never give up send each request through two replicas from the beginning."""
+    session_idle_ms_max: int = 3_600_000
+    """How long a session may be idle before a barrier makes it forgotten."""
 
     # watching
     scan_events: int = 4000
@@ -100,6 +108,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         slowest = min(self.clock_rates)
         return int(ticks * TICK_US / slowest) + 10 * rounds * (self.farthest_us + self.sync_us) + self.patience_us
 
+    def drop_us_max(self, instances: int, clock_rate: float, sync_us: int) -> int:
+        """How long a quiet group may keep so many instances of one leader in memory: a stated bound, in virtual time.
+
+        Room for six rounds of gossip on the slowest clock and disk, with the ways that each takes, and for dropping
+        them bit by bit.
+        """
+        periods = instances // self.drop_instances_max + 6
+        told_us = int(6 * self.gossip_ticks * TICK_US / clock_rate) + 400 * self.farthest_us + 40 * sync_us
+        return told_us + periods * self.tick_period_us
+
     def config(self, replica: int) -> Config:
         """One replica's configuration."""
         return Config(
@@ -119,7 +137,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             recoveries_max=self.recoveries_max,
             inquiry_instances_max=self.inquiry_instances_max,
             backlog_instances_min=self.backlog_instances_min,
+            drop_instances_max=self.drop_instances_max,
         )
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        """What replicas keep of sessions."""
+        return SessionLimits(idle_ms_max=self.session_idle_ms_max)
 
     def make_relation(self) -> Relation:
         """The conflict relation by its name. The user's own one is for the commands of `registers`."""
@@ -140,7 +164,7 @@ def _commands_conflict(left: bytes, right: bytes) -> bool:
     right_action, *right_key = right.split(b" ")[:2]
     if b"sum" in (left_action, right_action):
         return True
-    return left_key == right_key and not left_action == right_action == b"read"
+    return left_key == right_key and not {left_action, right_action} <= {b"read", b"when"}
 
 
 def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, horizon_us: int) -> Settings:
@@ -171,6 +195,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         recoveries_max=choice([8, 64]),
         inquiry_instances_max=choice([4, 64, 512]),
         backlog_instances_min=(1, 8, 256)[seed % 3],
+        drop_instances_max=(1, 4, 64)[seed // 3 % 3],
         lazy_records_max=choice([1, 16, 4096]),
         relation=choice([DECLARED] * 8 + [EVERYTHING, USER]),
         tick_period_us=choice([2000, 5000, 10_000]),
@@ -183,4 +208,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         patience_us=choice([50_000, 300_000, 2_000_000]) + 6 * far_ticks * TICK_US,
         client_us=choice([10, 200]),
         attempts_max=choice([1, 3]),
+        retrying=seed % 8 in (2, 5, 7),
+        doubling=seed % 8 == 5,
+        session_idle_ms_max=(200, 2000, 3_600_000)[seed % 3],
     )

@@ -16,6 +16,7 @@ from pydsm.core.effects import Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
 from pydsm.core.messages import Message
 from pydsm.core.replica import Replica
+from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
@@ -70,7 +71,7 @@ class World:
         self._workload = workload or RegisterWorkload(Random(plan.settings.seed))
         self._context = Context(plan.settings, trace)
         self._schedule: Schedule = self._context.schedule
-        self._relation = relation or plan.settings.make_relation()
+        self._relation = with_sessions(relation or plan.settings.make_relation())
         self._make_replica = make_replica
         self._healed = False
         replicas = range(plan.settings.replicas)
@@ -99,6 +100,7 @@ class World:
             self._suffer()
             self._heal()
             self._settle()
+            self._forget()
             self._reckon()
         except Violation as violation:
             finding = self._finding(violation)
@@ -232,6 +234,20 @@ class World:
             known = life.core.known
         return not self.clients.waiting()
 
+    def _forget(self) -> None:
+        """Once all have executed everything, nothing of it may stay in memory, within the stated bound."""
+        settings, schedule = self._plan.settings, self._schedule
+        lives, known = self._lives_and_known()
+        clock_rate = min(host.clock_rate for host in self.hosts)
+        drop_us_max = settings.drop_us_max(max(known), clock_rate, max(disk.sync_us for disk in self._disks))
+        deadline_us = schedule.now + drop_us_max
+        while any(life.core.instances for life in lives):
+            schedule.step()
+            if schedule.now > deadline_us:
+                kept = ", ".join(f"{life.name} keeps {len(life.core.instances)}" for life in lives)
+                what = f"{drop_us_max // 1000} ms after everything was executed everywhere, {kept} instances"
+                raise Violation("bounded memory", what)
+
     def _lives_and_known(self) -> tuple[list[Life], Deps]:
         """Those who are up, and the highest index of each leader that any of them has heard of."""
         lives = [host.life for host in self.hosts if host.life is not None]
@@ -275,6 +291,8 @@ class World:
             self._watch.settled(life.replica, life.watched)
             if life.machine.digest() != digest:
                 raise Violation("digest", f"{lives[0].name} and {life.name} end in different states")
+            if life.sessions.digest() != lives[0].sessions.digest():
+                raise Violation("digest", f"{lives[0].name} and {life.name} remember different requests")
         self._check_history()
 
     def _check_history(self) -> None:
@@ -300,6 +318,10 @@ class World:
             if call is None:
                 continue
             call.rank = ranks.get(request.request_id, end)
+            if call.outcome is Outcome.DONE:
+                first = self._workload.seen(answers[request.request_id])
+                if call.result != first:
+                    raise Violation("first result", f"{call} was told another result than its first, {first!r}")
             if call.outcome is Outcome.UNKNOWN:
                 call.ended = end
                 if request.request_id in answers:
@@ -312,7 +334,8 @@ class World:
         self._context.counts.scans += 1
         for host in self.hosts:
             if host.life is not None:
-                self._watch.scan(host.id, host.life.core.instances)
+                core = host.life.core
+                self._watch.scan(host.id, core.instances, core.dropped)
 
     def _total(self) -> Counts:
         counts = self._context.counts

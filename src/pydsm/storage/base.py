@@ -10,10 +10,10 @@ from pydsm.core.effects import Record
 
 
 class Store(Protocol):
-    """Keeps the latest record of each instance and the latest reservation."""
+    """Keeps the latest record of each instance, the latest reservation, and the latest frontier."""
 
     def load(self) -> list[Record]:
-        """Everything kept, reservation first, then instances in order of their ids. Raises WorldFault on damage."""
+        """Everything kept: reservation, frontier, then instances in order of their ids. Raises WorldFault on damage."""
         ...
 
     def write(self, records: Sequence[Record]) -> None:

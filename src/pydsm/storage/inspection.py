@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Nop
@@ -66,6 +66,8 @@ class Findings:
     """Incarnation of every peer that was met."""
     reservation: int = 0
     """Own indexes up to here may have been used."""
+    executed: tuple[int, ...] = ()
+    """Per leader, what this replica has told others to be executed; empty if nothing yet."""
     leaders: list[LeaderCounts] = field(default_factory=list)
     undecided: list[Undecided] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
@@ -97,6 +99,10 @@ class DataDirectory:
             record = self._read(id, checksum, data, ReservationRecord, findings)
             if isinstance(record, ReservationRecord):
                 findings.reservation = record.up_to
+        for id, checksum, data in self._rows("SELECT id, checksum, record FROM frontier"):
+            record = self._read(id, checksum, data, FrontierRecord, findings)
+            if isinstance(record, FrontierRecord):
+                findings.executed = record.executed
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM instances ORDER BY id"):
             self._count(id, self._read(id, checksum, data, InstanceRecord, findings), findings)
         return findings

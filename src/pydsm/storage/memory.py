@@ -1,12 +1,13 @@
 """A store that forgets everything when the process ends: for tests, and for groups that prefer speed to restarts.
 
-A replica that used it and restarts is a new replica to its peers, because its incarnation is new.
+A replica that used it and restarts is a new replica to its peers, because its incarnation is new. So nobody will load
+what has left the replica's own memory, and the store drops it too.
 """
 
 import secrets
 from collections.abc import Sequence
 
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import InstanceId, ReplicaId
 
@@ -19,14 +20,15 @@ class MemoryStore:
         """Drawn anew for every store, since nothing of an earlier one is left."""
         self._instances: dict[InstanceId, InstanceRecord] = {}
         self._reservation: ReservationRecord | None = None
+        self._frontier: FrontierRecord | None = None
         self._peers: dict[ReplicaId, int] = {}
         self._closed = False
 
     def load(self) -> list[Record]:
         """See `storage.base.Store`."""
         self._must_be_open()
-        reservation: list[Record] = [] if self._reservation is None else [self._reservation]
-        return [*reservation, *(self._instances[id] for id in sorted(self._instances))]
+        notes: list[Record] = [note for note in (self._reservation, self._frontier) if note is not None]
+        return [*notes, *(self._instances[id] for id in sorted(self._instances))]
 
     def write(self, records: Sequence[Record]) -> None:
         """See `storage.base.Store`."""
@@ -34,8 +36,17 @@ class MemoryStore:
         for record in records:
             if isinstance(record, InstanceRecord):
                 self._instances[record.id] = record
-            else:
+            elif isinstance(record, ReservationRecord):
                 self._reservation = record
+            else:
+                self._drop(record)
+                self._frontier = record
+
+    def _drop(self, frontier: FrontierRecord) -> None:
+        before = self._frontier.dropped if self._frontier is not None else (0,) * len(frontier.dropped)
+        for leader, (first, last) in enumerate(zip(before, frontier.dropped, strict=True)):
+            for index in range(first + 1, last + 1):
+                self._instances.pop(InstanceId(ReplicaId(leader), index), None)
 
     def close(self) -> None:
         """Nothing can be loaded or written afterwards."""

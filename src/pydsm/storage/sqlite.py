@@ -14,12 +14,12 @@ from pathlib import Path
 from zlib import crc32
 
 from pydsm.core.codec import decode_record, encode_record
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.storage.identity import Identity
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Layout of the file. A higher one was written by a newer PyDSM and is refused."""
 
 DATABASE_NAME = "replica.sqlite"
@@ -35,6 +35,7 @@ _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE peers (replica INTEGER PRIMARY KEY, incarnation TEXT NOT NULL);
 CREATE TABLE reservation (id INTEGER PRIMARY KEY CHECK (id = 0), checksum INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE TABLE frontier (id INTEGER PRIMARY KEY CHECK (id = -1), checksum INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE TABLE instances (
     id INTEGER PRIMARY KEY,
     checksum INTEGER NOT NULL,
@@ -46,6 +47,9 @@ CREATE TABLE instances (
 
 _KEEP_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES (?, ?, ?)"
 _KEEP_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
+_KEEP_FRONTIER = "INSERT OR REPLACE INTO frontier (id, checksum, record) VALUES (?, ?, ?)"
+_RESERVATION_ROW = 0
+_FRONTIER_ROW = -1
 
 
 class SqliteStore:
@@ -83,11 +87,14 @@ class SqliteStore:
         database = self._open_database()
         try:
             reservations = database.execute("SELECT id, checksum, record FROM reservation").fetchall()
+            frontiers = database.execute("SELECT id, checksum, record FROM frontier").fetchall()
             instances = database.execute("SELECT id, checksum, record FROM instances ORDER BY id").fetchall()
         except sqlite3.Error as error:
             raise self._damaged("the database", str(error)) from error
-        return [self._decode(*row, of=ReservationRecord) for row in reservations] + [
-            self._decode(*row, of=InstanceRecord) for row in instances
+        return [
+            *(self._decode(*row, of=ReservationRecord) for row in reservations),
+            *(self._decode(*row, of=FrontierRecord) for row in frontiers),
+            *(self._decode(*row, of=InstanceRecord) for row in instances),
         ]
 
     def write(self, records: Sequence[Record]) -> None:
@@ -98,8 +105,9 @@ class SqliteStore:
         try:
             database.execute("BEGIN IMMEDIATE")
             try:
-                database.executemany(_KEEP_INSTANCE, [row for row in rows if row[0]])
-                database.executemany(_KEEP_RESERVATION, [row for row in rows if not row[0]])
+                database.executemany(_KEEP_INSTANCE, [row for row in rows if row[0] > 0])
+                database.executemany(_KEEP_RESERVATION, [row for row in rows if row[0] == _RESERVATION_ROW])
+                database.executemany(_KEEP_FRONTIER, [row for row in rows if row[0] == _FRONTIER_ROW])
                 database.execute("COMMIT")
             except BaseException:
                 if database.in_transaction:
@@ -222,8 +230,10 @@ def read_row(id: int, checksum: int, data: object, *, of: type[Record], replicas
 
 
 def _row_id(record: Record) -> int:
-    """0 is the reservation; instances are in order of their ids."""
-    return row_of(record.id) if isinstance(record, InstanceRecord) else 0
+    """What is kept once is not positive; instances are in order of their ids."""
+    if isinstance(record, InstanceRecord):
+        return row_of(record.id)
+    return _RESERVATION_ROW if isinstance(record, ReservationRecord) else _FRONTIER_ROW
 
 
 def row_of(id: InstanceId) -> int:
@@ -233,8 +243,10 @@ def row_of(id: InstanceId) -> int:
 
 def name_row(row_id: int) -> str:
     """What a row holds, for people."""
-    if row_id == 0:
+    if row_id == _RESERVATION_ROW:
         return "the index reservation"
+    if row_id == _FRONTIER_ROW:
+        return "the executed frontier"
     return f"the record of instance {InstanceId(ReplicaId(row_id >> _INDEX_BITS), row_id & ((1 << _INDEX_BITS) - 1))}"
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
+from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
@@ -37,6 +38,7 @@ class MemoryTransport:
         self._doorkeeper = Doorkeeper(me, others, admit)
         self._greeted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
+        self._known = KnownBatches()
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -100,7 +102,7 @@ class MemoryTransport:
         self.traffic.messages_received += 1
         self.traffic.bytes_received += len(data)
         try:
-            self._receive(sender, decode_message(data, self.me.replicas))
+            self._receive(sender, decode_message(data, self.me.replicas, self._known))
         except PeerFault as fault:
             self.traffic.refused += 1
             log.warning("refused replica %d: %s", sender, fault)

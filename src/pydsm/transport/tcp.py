@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
+from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
@@ -57,6 +58,7 @@ class TcpTransport:
         self._incoming: dict[ReplicaId, Incoming] = {}
         self._server: asyncio.Server | None = None
         self._receive: Receive | None = None
+        self._known = KnownBatches()
         self._dialling: list[asyncio.Task[None]] = []
         self._touched: dict[ReplicaId, _Link] = {}
 
@@ -152,7 +154,7 @@ class TcpTransport:
         traffic.bytes_received += len(payload)
         for data in decode_messages(payload):
             traffic.messages_received += 1
-            self._receive(peer, decode_message(data, self._me.replicas))
+            self._receive(peer, decode_message(data, self._me.replicas, self._known))
 
 
 class _Link(Redialler):

@@ -23,6 +23,7 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
+from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
@@ -69,6 +70,7 @@ class ZeroMqTransport:
         self._routes: dict[bytes, ReplicaId] = {}
         self._refused: deque[bytes] = deque(maxlen=_REFUSED_ROUTES_MAX)
         self._receive: Receive | None = None
+        self._known = KnownBatches()
         self._running: list[asyncio.Task[None]] = []
 
     @property
@@ -171,7 +173,7 @@ class ZeroMqTransport:
         traffic.bytes_received += len(payload)
         for data in decode_messages(payload):
             traffic.messages_received += 1
-            self._receive(peer, decode_message(data, self._me.replicas))
+            self._receive(peer, decode_message(data, self._me.replicas, self._known))
 
     def _refuse(self, router: zmq.asyncio.Socket, route: bytes, fault: PeerFault) -> None:
         """Say why, in the log and to the other end, and hear nothing more of what comes on this connection."""

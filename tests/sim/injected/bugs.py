@@ -4,8 +4,7 @@ A patch takes pytest's MonkeyPatch, so that it is gone when the test is over. Wh
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -22,39 +21,19 @@ from pydsm.core import (
     recoverer,
     recovery,
     state,
+    window,
 )
 from pydsm.core import replica as replicas
 from pydsm.core.ballots import Ballot
+from pydsm.core.effects import FrontierRecord, Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, with_instance
 from pydsm.core.instance import Instance
-from pydsm.core.messages import NOP, Batch, Message, Nop, PrepareOk
+from pydsm.core.messages import NOP, Batch, Invalidator, Message, Nop, PrepareOk
 from pydsm.core.status import Status
-
-Patch = Callable[[pytest.MonkeyPatch], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """A known bug: its name, the rule of PROTOCOL that it breaks, and how it is put back."""
-
-    name: str
-    breaks: str
-    put_back: Patch
+from tests.sim.injected.registry import bug
 
 
-BUGS: dict[str, Bug] = {}
-
-
-def _bug(breaks: str) -> Callable[[Patch], Patch]:
-    def register(patch: Patch) -> Patch:
-        name = patch.__name__.replace("_", " ")
-        BUGS[name] = Bug(name, breaks, patch)
-        return patch
-
-    return register
-
-
-@_bug("4, Prepare: the promise is durable before PrepareOk (9, the ancestor)")
+@bug("4, Prepare: the promise is durable before PrepareOk (9, the ancestor)")
 def promise_not_stored(patch: pytest.MonkeyPatch) -> None:
     original = state.ReplicaState.persist
 
@@ -65,7 +44,7 @@ def promise_not_stored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(state.ReplicaState, "persist", persist)
 
 
-@_bug("2: promised and voted are two ballots (9, original EPaxos)")
+@bug("2: promised and voted are two ballots (9, original EPaxos)")
 def one_ballot_for_promise_and_vote(patch: pytest.MonkeyPatch) -> None:
     original = Instance.promise
 
@@ -77,7 +56,7 @@ def one_ballot_for_promise_and_vote(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Instance, "promise", promise)
 
 
-@_bug("3: one vote per replica, never per message (9, the ancestor)")
+@bug("3: one vote per replica, never per message (9, the ancestor)")
 def duplicate_answers_counted(patch: pytest.MonkeyPatch) -> None:
     def record_deps(self: phases.PreAccepting, sender: ReplicaId, deps: Deps) -> bool:
         self.answers[ReplicaId(sender + 100 * len(self.answers))] = deps
@@ -91,7 +70,7 @@ def duplicate_answers_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(phases.Accepting, "record", record_vote)
 
 
-@_bug("4: answers are matched on their ballot (9, swiftpaxos)")
+@bug("4: answers are matched on their ballot (9, swiftpaxos)")
 def votes_of_an_old_ballot_counted(patch: pytest.MonkeyPatch) -> None:
     original = commit.Proposer.on_accept_ok
 
@@ -104,17 +83,17 @@ def votes_of_an_old_ballot_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commit.Proposer, "on_accept_ok", on_accept_ok)
 
 
-@_bug("1: a fast quorum is n-e (9, summerset)")
+@bug("1: a fast quorum is n-e (9, summerset)")
 def fast_quorum_one_too_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(quorums.Quorums, "fast", property(lambda self: max(1, self.n - self.e - 1)))
 
 
-@_bug("1: a slow quorum is n-f")
+@bug("1: a slow quorum is n-f")
 def slow_quorum_one_too_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(quorums.Quorums, "slow", property(lambda self: max(1, self.n - self.f - 1)))
 
 
-@_bug("6: a fast commit is durable at its leader before it is visible")
+@bug("6: a fast commit is durable at its leader before it is visible")
 def fast_commit_not_durable_first(patch: pytest.MonkeyPatch) -> None:
     original = state.ReplicaState.decide
 
@@ -126,7 +105,7 @@ def fast_commit_not_durable_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(state.ReplicaState, "decide", decide)
 
 
-@_bug("6: PreAcceptOk leaves after its record is durable (9, efficient/epaxos)")
+@bug("6: PreAcceptOk leaves after its record is durable (9, efficient/epaxos)")
 def pre_accept_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     original = outbox.Outbox.send
 
@@ -139,7 +118,7 @@ def pre_accept_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outbox.Outbox, "send", send)
 
 
-@_bug("4, step 3: the leader's own answer decides nop")
+@bug("4, step 3: the leader's own answer decides nop")
 def rule_3_left_out(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -150,12 +129,12 @@ def rule_3_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, step 3: a leader that has promised a higher ballot can no longer commit in round 0")
+@bug("4, step 3: a leader that has promised a higher ballot can no longer commit in round 0")
 def leader_commits_after_a_promise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(state.ReplicaState, "yield_to_promise", lambda self, instance: None)
 
 
-@_bug("4, step 4: a possible fast commit is validated before it is accepted")
+@bug("4, step 4: a possible fast commit is validated before it is accepted")
 def validate_left_out(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -168,7 +147,7 @@ def validate_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, step 4: what may have been committed fast is not abandoned")
+@bug("4, step 4: what may have been committed fast is not abandoned")
 def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -181,7 +160,7 @@ def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, Validate: a committed invalidator decides nop")
+@bug("4, Validate: a committed invalidator decides nop")
 def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_validate
 
@@ -191,7 +170,7 @@ def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_validate", after_validate)
 
 
-@_bug("4, waiting: an invalidator that commits without covering decides nop")
+@bug("4, waiting: an invalidator that commits without covering decides nop")
 def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
     def fate(self: recoverer.Recoverer, other: InstanceId, id: InstanceId) -> recovery.Fate:
         decided = self._state.log.instance(other).decided
@@ -200,7 +179,7 @@ def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer.Recoverer, "_fate", fate)
 
 
-@_bug("4: an accepted but not yet committed nop still conflicts")
+@bug("4: an accepted but not yet committed nop still conflicts")
 def accepted_nop_conflicts_with_nothing(patch: pytest.MonkeyPatch) -> None:
     invalidates = log.Log._invalidates
 
@@ -223,31 +202,29 @@ def accepted_nop_conflicts_with_nothing(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@_bug("5: an accepted nop whose batch is known is still waited for where it conflicts")
+@bug("5: an accepted nop whose batch is known is still waited for where it conflicts")
 def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
-    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
+    def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
         hidden = [
             one
             for one in self._log.instances.values()
             if one.status is Status.ACCEPTED and isinstance(one.value, Nop) and one.initial_batch is not None
         ]
-        rows = [dict(row) for row in self._log.unexecuted]
         for one in hidden:
-            self._log.unexecuted[one.id.leader].pop(one.id.index, None)
+            one.status = Status.COMMITTED  # looks decided while the edges are listed
         try:
-            found = list(original(self, instance))
+            found = list(original(self, instance, low))
         finally:
-            for row, kept in zip(self._log.unexecuted, rows, strict=True):
-                row.clear()
-                row.update(kept)
+            for one in hidden:
+                one.status = Status.ACCEPTED
         return iter(found)
 
     patch.setattr(execution.Execution, "_successors", successors)
 
 
-@_bug("4, Validate: exact answers; a committed nop invalidates nothing")
+@bug("4, Validate: exact answers; a committed nop invalidates nothing")
 def committed_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
     original = log.Log._invalidates
 
@@ -258,7 +235,7 @@ def committed_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "_invalidates", invalidates)
 
 
-@_bug("4, Validate: an undecided instance invalidates by its initial deps, not by its deps here")
+@bug("4, Validate: an undecided instance invalidates by its initial deps, not by its deps here")
 def deps_taken_for_initial_deps(patch: pytest.MonkeyPatch) -> None:
     original = log.Log._invalidates
 
@@ -271,18 +248,18 @@ def deps_taken_for_initial_deps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "_invalidates", invalidates)
 
 
-@_bug("5: edges go to everything that is covered and conflicts")
+@bug("5: edges go to everything that is covered and conflicts")
 def execution_ignores_one_edge(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
-    patch.setattr(execution.Execution, "_successors", lambda self, one: iter(list(original(self, one))[:-1]))
+    patch.setattr(execution.Execution, "_successors", lambda self, one, low: iter(list(original(self, one, low))[:-1]))
 
 
-@_bug("5: the same edges on every replica, only to what conflicts")
+@bug("5: the same edges on every replica, only to what conflicts")
 def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
-    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
-        found = list(original(self, instance))
+    def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
+        found = list(original(self, instance, low))
         if len(self._log.instances) % 2:
             covered = [
                 InstanceId(ReplicaId(leader), index)
@@ -297,18 +274,18 @@ def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -
     patch.setattr(execution.Execution, "_successors", successors)
 
 
-@_bug("5: what is covered and may conflict is waited for until it is committed")
+@bug("5: what is covered and may conflict is waited for until it is committed")
 def execution_does_not_wait_for_commit(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
-    def successors(self: execution.Execution, instance: Instance) -> Iterator[Instance]:
+    def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
         with contextlib.suppress(execution._Blocked):
-            yield from original(self, instance)
+            yield from original(self, instance, low)
 
     patch.setattr(execution.Execution, "_successors", successors)
 
 
-@_bug("6: a restarted leader never uses an index twice")
+@bug("6: a restarted leader never uses an index twice")
 def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     def restore(self: commit.Proposer, reserved: int) -> None:
         own = [id.index for id in self._state.log.instances if id.leader == self._state.me]
@@ -318,7 +295,7 @@ def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commit.Proposer, "restore", restore)
 
 
-@_bug("6: after a restart a replica never acts in round 0 for an instance of before")
+@bug("6: after a restart a replica never acts in round 0 for an instance of before")
 def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
     original = replicas.Replica.restore
 
@@ -337,7 +314,7 @@ def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas.Replica, "restore", restore)
 
 
-@_bug("4, Validate: one that comes after a vote changes nothing")
+@bug("4, Validate: one that comes after a vote changes nothing")
 def late_validate_overwrites_a_vote(patch: pytest.MonkeyPatch) -> None:
     original = acceptor.Acceptor.on_validate
 
@@ -351,7 +328,7 @@ def late_validate_overwrites_a_vote(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(acceptor.Acceptor, "on_validate", on_validate)
 
 
-@_bug("4, step 2: the value of the highest vote is taken (9, efficient/epaxos: deps lost in recovery)")
+@bug("4, step 2: the value of the highest vote is taken (9, efficient/epaxos: deps lost in recovery)")
 def accepted_deps_lost_in_recovery(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -366,7 +343,7 @@ def accepted_deps_lost_in_recovery(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, step 2: of several votes the highest counts")
+@bug("4, step 2: of several votes the highest counts")
 def lowest_vote_taken(patch: pytest.MonkeyPatch) -> None:
     def lowest(answers: Mapping[ReplicaId, PrepareOk]) -> PrepareOk | None:
         votes = [one for one in answers.values() if one.status is Status.ACCEPTED and one.voted is not None]
@@ -375,7 +352,7 @@ def lowest_vote_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "_highest_vote", lowest)
 
 
-@_bug("4: an instance that is only known by being covered is recovered too (9, efficient/epaxos)")
+@bug("4: an instance that is only known by being covered is recovered too (9, efficient/epaxos)")
 def dependency_that_nobody_recovers(patch: pytest.MonkeyPatch) -> None:
     original = recoverer.Recoverer._late
 
@@ -385,7 +362,7 @@ def dependency_that_nobody_recovers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer.Recoverer, "_late", late)
 
 
-@_bug("3: the leader's vector and the acceptor's are merged")
+@bug("3: the leader's vector and the acceptor's are merged")
 def acceptor_answers_with_the_leaders_vector(patch: pytest.MonkeyPatch) -> None:
     original = acceptor.Acceptor.on_pre_accept
 
@@ -397,7 +374,7 @@ def acceptor_answers_with_the_leaders_vector(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(acceptor.Acceptor, "on_pre_accept", on_pre_accept)
 
 
-@_bug("2: a batch learnt from a Validate is in the conflict index (2, last paragraph)")
+@bug("2: a batch learnt from a Validate is in the conflict index (2, last paragraph)")
 def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
     def validate(self: log.Log, instance: Instance, batch: Batch, initial: Deps) -> None:
         instance.value = instance.initial_batch = batch
@@ -405,3 +382,49 @@ def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
         self.hear_of(initial)
 
     patch.setattr(log.Log, "validate", validate)
+
+
+@bug("6, sliding window: only what every member has executed leaves memory")
+def dropped_on_own_execution_only(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(window.Window, "advance", lambda self, frontier: frontier)
+
+
+@bug("6, sliding window, 4: what may still speak against an undecided instance stays in memory")
+def dropped_as_soon_as_all_have_executed(patch: pytest.MonkeyPatch) -> None:
+    def advance(self: window.Window, frontier: Deps) -> Deps:
+        return tuple(map(min, self.stable, frontier))
+
+    patch.setattr(window.Window, "advance", advance)
+
+
+@bug("6, sliding window: reported as executed is only what the own disk could execute again")
+def frontier_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    original = outbox.Outbox.persist
+
+    def persist(self: outbox.Outbox, record: Record) -> None:
+        if not isinstance(record, FrontierRecord):
+            original(self, record)
+
+    patch.setattr(outbox.Outbox, "persist", persist)
+
+
+@bug("4, Validate, 6: a nop that has left memory is no command")
+def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.invalidators
+
+    def invalidators(self: log.Log, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
+        bound = self._index.conflicts(batch)
+        gone = [
+            Invalidator(InstanceId(ReplicaId(leader), index), True)
+            for leader, (covered, last) in enumerate(zip(deps, bound, strict=True))
+            for index in range(covered + 1, min(last, self.dropped[leader]) + 1)
+        ]
+        return (*gone, *original(self, id, batch, deps))
+
+    patch.setattr(log.Log, "invalidators", invalidators)
+
+
+@bug("6, sliding window: what has left memory never comes back")
+def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(replicas.Replica, "_is_stale", lambda self, message: False)
+    patch.setattr(log.Log, "is_dropped", lambda self, id: False)

@@ -12,7 +12,7 @@ from pydsm.cli.main import run
 from pydsm.core.ballots import Ballot
 from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
 from pydsm.core.ids import InstanceId, ReplicaId, request_id
-from pydsm.core.messages import NOP, Batch, Footprint
+from pydsm.core.messages import NOP, Batch, Footprint, Run
 from pydsm.core.status import Status
 from pydsm.machines.kv import encode
 from pydsm.storage.sqlite import DATABASE_NAME, LOCK_NAME, SqliteStore
@@ -20,7 +20,7 @@ from tests.unit.storage.records import IDENTITY, instance_record
 
 LEADER = ReplicaId(2)
 BATCH = Batch(
-    (request_id(1_700_000_000_000, ReplicaId(1), 7, 9), request_id(1_700_000_000_000, ReplicaId(1), 7, 10)),
+    (Run(request_id(1_700_000_000_000, ReplicaId(1), 7, 9), 2),),
     (encode([b"SET", b"a b", b"\xff"]), b"opaque"),
     Footprint(reads=(b"fruit",), writes=(b"a b",), updates=((b"add", (b"visits",)),)),
     1_700_000_000_123,
@@ -93,7 +93,7 @@ def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture
 
 def test_json_has_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = found(directory, capsys)
-    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 1, 32)
+    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 2, 32)
     assert said["leaders"] == [
         {**dict.fromkeys(COUNTED, 0), "leader": 0, "highest": 2, "records": 2, "committed": 2},
         {**dict.fromkeys(COUNTED, 0), "leader": 1},
@@ -200,7 +200,7 @@ def test_all_damage_is_found_and_much_of_it_is_cut_short(directory: Path, capsys
         ("DROP TABLE instances", "is damaged: no such table: instances; keep it as evidence"),
         ("DROP TABLE meta", "is damaged: no such table: meta"),
         ("DELETE FROM meta WHERE name = 'group'", "the meta table in"),
-        ("UPDATE meta SET value = '2' WHERE name = 'format'", "has format 2, this PyDSM reads format 1"),
+        ("UPDATE meta SET value = '3' WHERE name = 'format'", "has format 3, this PyDSM reads format 2"),
         ("UPDATE meta SET value = 'x' WHERE name = 'replica id'", "the meta table in"),
     ],
 )

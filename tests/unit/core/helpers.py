@@ -7,9 +7,9 @@ from pydsm.core.ballots import Ballot
 from pydsm.core.codec import decode_message, decode_record, encode_message, encode_record
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Backlog, ConflictIndex, DeclaredKeys, Relation, footprints_conflict
-from pydsm.core.effects import Abort, Execute, InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, Tick
-from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Value
+from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Run, Value
 from pydsm.core.replica import PipelineFull, Replica
 from pydsm.core.status import Status
 from pydsm.runtime.perform import Performer
@@ -32,9 +32,7 @@ def ballot(round: int, replica: int) -> Ballot:
 def writing(*keys: str, name: str = "") -> Batch:
     """One request that writes these keys; batches with different names differ, and so do their request ids."""
     text = (name or "+".join(keys)).encode()
-    return Batch(
-        (RequestId(text[:16].rjust(16, b".")),), (text,), Footprint(writes=tuple(key.encode() for key in keys))
-    )
+    return _request(text, Footprint(writes=tuple(key.encode() for key in keys)))
 
 
 def reading(*keys: str) -> Batch:
@@ -49,7 +47,7 @@ def barrier(name: str = "barrier") -> Batch:
 
 
 def _request(text: bytes, footprint: Footprint) -> Batch:
-    return Batch((RequestId(text[:16].rjust(16, b".")),), (text,), footprint)
+    return Batch((Run(RequestId(text[:16].rjust(16, b".")), 1),), (text,), footprint)
 
 
 def prepare_ok(
@@ -86,7 +84,7 @@ class MemoryDisk:
         self.holding = False
         self.writes = 0
         self._replicas = replicas
-        self._kept: dict[InstanceId | None, bytes] = {}
+        self._kept: dict[InstanceId | type[Record], bytes] = {}
         self._pending: tuple[Sequence[Record], Callable[[], None]] | None = None
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
@@ -118,14 +116,14 @@ class MemoryDisk:
     def _keep(self, records: Sequence[Record]) -> None:
         self.writes += 1
         for record in records:
-            self._kept[record.id if isinstance(record, InstanceRecord) else None] = encode_record(record)
+            self._kept[record.id if isinstance(record, InstanceRecord) else type(record)] = encode_record(record)
 
     def load(self) -> list[Record]:
-        """What a restart finds: the reservation, then instances in order of their ids."""
+        """What a restart finds: reservation and frontier, then instances in order of their ids."""
         records = [decode_record(data, self._replicas) for data in self._kept.values()]
-        reservations: list[Record] = [one for one in records if isinstance(one, ReservationRecord)]
+        notes: list[Record] = [one for one in records if not isinstance(one, InstanceRecord)]
         instances = [one for one in records if isinstance(one, InstanceRecord)]
-        return reservations + sorted(instances, key=lambda one: one.id)
+        return notes + sorted(instances, key=lambda one: one.id)
 
     def record(self, id: InstanceId) -> InstanceRecord | None:
         """What is durable of an instance."""

@@ -17,7 +17,7 @@ from pydsm.core.conflicts import (
     footprints_conflict,
 )
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers
-from pydsm.core.messages import Batch, Footprint
+from pydsm.core.messages import Batch, Footprint, Run
 from tests.unit.core.strategies import REPLICAS, batches, footprints
 
 NOTHING: Deps = (0, 0, 0)
@@ -58,8 +58,8 @@ def instance(leader: int, index: int) -> InstanceId:
 
 
 def commands(*texts: bytes, barrier: bool = False) -> Batch:
-    ids = tuple(RequestId(bytes([0] * 15 + [number])) for number, _ in enumerate(texts))
-    return Batch(ids, texts, Footprint(barrier=barrier))
+    runs = (Run(RequestId(bytes(16)), len(texts)),) if texts else ()
+    return Batch(runs, texts, Footprint(barrier=barrier))
 
 
 @pytest.mark.parametrize(
@@ -128,16 +128,20 @@ def test_two_indexes_with_the_same_instances_name_the_same(
     assert forwards.conflicts(batch) == backwards.conflicts(batch)
 
 
-@given(histories, batches(footprints.filter(lambda footprint: not footprint.barrier)))
-def test_the_index_by_keys_names_the_exact_bound(history: list[tuple[InstanceId, Batch]], batch: Batch) -> None:
+@given(histories, st.lists(batches(footprints.filter(lambda footprint: not footprint.barrier)), min_size=1, max_size=3))
+def test_the_index_by_keys_names_the_exact_bound_whatever_it_was_asked_before(
+    history: list[tuple[InstanceId, Batch]], asked: list[Batch]
+) -> None:
     relation = DeclaredKeys()
     index = relation.index(REPLICAS)
-    exact = [0] * REPLICAS
-    for id, known in history:
-        index.add(id, known)
-        if relation.conflict(known, batch):
-            exact[id.leader] = max(exact[id.leader], id.index)
-    assert index.conflicts(batch) == tuple(exact)
+    for known in range(len(history)):
+        index.add(*history[known])
+        for batch in asked:
+            exact = [0] * REPLICAS
+            for id, other in history[: known + 1]:
+                if relation.conflict(other, batch):
+                    exact[id.leader] = max(exact[id.leader], id.index)
+            assert index.conflicts(batch) == tuple(exact)
 
 
 @every_relation

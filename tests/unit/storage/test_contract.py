@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.effects import ReservationRecord
+from pydsm.core.effects import FrontierRecord, ReservationRecord
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.storage.memory import MemoryStore
@@ -42,6 +42,12 @@ def test_later_record_replaces_an_earlier_one_across_writes(store: AnyStore) -> 
 def test_later_record_replaces_an_earlier_one_within_a_write(store: AnyStore) -> None:
     store.write([instance_record(1, 1, b"old"), instance_record(1, 1, b"new")])
     assert store.load() == [instance_record(1, 1, b"new")]
+
+
+def test_the_latest_frontier_is_loaded_behind_the_reservation(store: AnyStore) -> None:
+    store.write([FrontierRecord((1, 0, 0), (0, 0, 0)), instance_record(0, 1), ReservationRecord(32)])
+    store.write([FrontierRecord((2, 0, 1), (0, 0, 0))])
+    assert store.load() == [ReservationRecord(32), FrontierRecord((2, 0, 1), (0, 0, 0)), instance_record(0, 1)]
 
 
 def test_writing_nothing_is_allowed(store: AnyStore) -> None:

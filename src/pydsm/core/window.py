@@ -1,0 +1,50 @@
+"""Which executed instances may leave memory (PROTOCOL 6, "sliding window").
+
+Guards that Validate stays exact without them. An executed instance can speak against an undecided one only if some
+member had heard of the latter when it executed the former: whoever hears of it later orders it behind. So what all
+members have executed goes in two steps: first all of them report it, each with everything that it had heard of by
+then; it leaves when this replica has executed all of that, because then nothing is undecided that it could speak
+against. The proof is docs/explanation/forgetting.md. When reports are sent is left to `replica`, the dropping to `log`.
+"""
+
+from collections.abc import Iterable
+from functools import reduce
+
+from pydsm.core.ids import Deps, ReplicaId, merge
+
+
+class Window:
+    """What members have reported, and how far this replica may forget."""
+
+    def __init__(self, members: Iterable[ReplicaId], no_deps: Deps) -> None:
+        self._executed: dict[ReplicaId, Deps] = dict.fromkeys(members, no_deps)
+        self._known: dict[ReplicaId, Deps] = dict.fromkeys(self._executed, no_deps)
+        self._leaving = no_deps
+        """Executed by all; leaves when this replica has executed all of `_settles_at`."""
+        self._settles_at = no_deps
+        self.settled = no_deps
+        """Nobody can ask for what is up to here, and nothing is undecided that it could speak against."""
+
+    def report(self, member: ReplicaId, executed: Deps, known: Deps) -> None:
+        """A member has durably executed so much, and had then heard of so much.
+
+        Reports may be late, doubled or reordered; what a member has reported stays on its disk, so the highest
+        one holds.
+        """
+        self._executed[member] = merge(self._executed[member], executed)
+        self._known[member] = merge(self._known[member], known)
+
+    @property
+    def stable(self) -> Deps:
+        """What every member has executed, as far as is known here."""
+        return tuple(map(min, zip(*self._executed.values(), strict=True)))
+
+    def advance(self, frontier: Deps) -> Deps:
+        """Take the next step, if it is due, given what this replica has executed. Gives `settled`."""
+        if all(map(int.__ge__, frontier, self._settles_at)):
+            self.settled = self._leaving
+            stable = self.stable
+            if stable != self.settled:
+                self._leaving = stable
+                self._settles_at = reduce(merge, self._known.values())
+        return self.settled

@@ -1,0 +1,56 @@
+"""Validate's answers against those of somebody who forgets nothing (PROTOCOL 4: "this answer must be exact").
+
+A replica answers from what it has in memory. Here every answer is compared, at the moment when it is made, with the
+rule as it stands in PROTOCOL, over all that is in memory and all that has left it.
+"""
+
+from collections.abc import Callable, Mapping
+
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
+from pydsm.core.log import Log
+from pydsm.core.messages import Batch, Invalidator, Value
+from pydsm.sim import describe
+from pydsm.sim.violation import Violation
+
+Answer = Callable[[InstanceId, Batch, Deps], tuple[Invalidator, ...]]
+
+
+def watch_answers(name: str, log: Log, decided: Mapping[InstanceId, tuple[Value, Deps]]) -> None:
+    """Have every answer of this log checked; `decided` is the full history of the whole group."""
+    answer: Answer = log.invalidators
+
+    def checked(id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
+        given = answer(id, batch, deps)
+        exact = _exact(log, decided, id, batch, deps)
+        if given != exact:
+            said = f"{_names(given)} of {describe.value(batch)} {describe.vector(deps)}"
+            raise Violation("exactness", f"{name} names {said} as invalidators of {id}; it knew {_names(exact)}", (id,))
+        return given
+
+    log.invalidators = checked  # type: ignore[method-assign]  # this log alone is watched
+
+
+def _exact(
+    log: Log, decided: Mapping[InstanceId, tuple[Value, Deps]], id: InstanceId, batch: Batch, deps: Deps
+) -> tuple[Invalidator, ...]:
+    found = []
+    for leader, (covered, last) in enumerate(zip(deps, log.known, strict=True)):
+        for index in range(covered + 1, last + 1):
+            other = InstanceId(ReplicaId(leader), index)
+            instance = log.instances.get(other)
+            value: Value | None
+            if log.is_dropped(other):
+                (value, vector), final = decided[other], True
+            elif instance is None or other == id:
+                continue
+            elif instance.decided:
+                value, vector, final = instance.value, instance.deps, True
+            else:
+                value, vector, final = instance.initial_batch, instance.initial_deps, False
+            if isinstance(value, Batch) and not covers(vector, id) and log.relation.conflict(value, batch):
+                found.append(Invalidator(other, final))
+    return tuple(found)
+
+
+def _names(invalidators: tuple[Invalidator, ...]) -> str:
+    return ", ".join(str(one.id) for one in invalidators) or "nothing"

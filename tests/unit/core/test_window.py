@@ -1,0 +1,254 @@
+"""The sliding window: what leaves memory, when, and what is then done with messages about it."""
+
+import pytest
+
+from pydsm.core.effects import FrontierRecord, Send
+from pydsm.core.faults import BrokenInvariant, WorldFault
+from pydsm.core.ids import Tick
+from pydsm.core.messages import (
+    Accept,
+    AcceptOk,
+    Commit,
+    Frontier,
+    Inquire,
+    Message,
+    PreAccept,
+    PreAcceptOk,
+    Prepare,
+    Validate,
+    Waiting,
+)
+from pydsm.core.window import Window
+from tests.unit.core.helpers import P0, P1, P2, Driven, at, ballot, writing
+from tests.worlds import World
+
+NONE = (0, 0, 0)
+A, B = writing("key", name="a"), writing("key", name="b")
+ID = at(1, 1)
+
+
+def window() -> Window:
+    return Window((P0, P1, P2), NONE)
+
+
+def report_all(one: Window, executed: tuple[int, ...], known: tuple[int, ...]) -> None:
+    for member in (P0, P1, P2):
+        one.report(member, executed, known)
+
+
+def test_nothing_leaves_before_everyone_has_reported_it() -> None:
+    one = window()
+    one.report(P0, (5, 5, 5), (5, 5, 5))
+    one.report(P1, (5, 5, 5), (5, 5, 5))
+    assert [one.advance((5, 5, 5)) for _ in range(3)] == [NONE] * 3
+
+
+def test_what_all_have_executed_leaves_when_all_that_they_had_heard_of_is_executed_here() -> None:
+    one = window()
+    report_all(one, (2, 0, 1), (3, 0, 1))
+    assert one.advance((2, 0, 1)) == NONE
+    assert one.advance((2, 0, 1)) == NONE
+    assert one.advance((3, 0, 1)) == (2, 0, 1)
+
+
+def test_what_anyone_had_heard_of_counts() -> None:
+    one = window()
+    report_all(one, (1, 0, 0), (1, 0, 0))
+    one.report(P2, (1, 0, 0), (1, 7, 0))
+    one.advance((1, 0, 0))
+    assert one.advance((1, 6, 0)) == NONE
+    assert one.advance((1, 7, 0)) == (1, 0, 0)
+
+
+def test_what_is_heard_of_after_a_step_has_begun_does_not_delay_it() -> None:
+    one = window()
+    report_all(one, (1, 0, 0), (1, 0, 0))
+    one.advance((1, 0, 0))
+    report_all(one, (1, 0, 0), (9, 9, 9))
+    assert one.advance((1, 0, 0)) == (1, 0, 0)
+
+
+def test_the_slowest_member_decides() -> None:
+    one = window()
+    report_all(one, (9, 9, 9), (9, 9, 9))
+    one = window()
+    for member, executed in ((P0, (9, 9, 9)), (P1, (9, 4, 9)), (P2, (3, 9, 9))):
+        one.report(member, executed, (9, 9, 9))
+    one.advance((9, 9, 9))
+    assert one.advance((9, 9, 9)) == (3, 4, 9)
+
+
+def test_a_late_report_takes_nothing_back() -> None:
+    one = window()
+    report_all(one, (4, 4, 4), (4, 4, 4))
+    one.report(P1, (1, 1, 1), (1, 1, 1))
+    assert one.stable == (4, 4, 4)
+
+
+# At a replica
+
+
+def forgetful() -> Driven:
+    """One that has executed 1.1, and dropped it because the others have executed it too."""
+    driven = Driven(0, 3, gossip_ticks=10)
+    driven.receive(1, Commit(ID, A, NONE))
+    driven.run(10)
+    for peer in (1, 2):
+        driven.receive(peer, Frontier((0, 1, 0), (0, 1, 0)))
+    driven.run(40)
+    assert driven.replica.dropped == (0, 1, 0)
+    driven.take()
+    return driven
+
+
+def test_an_executed_instance_is_gone_when_all_have_reported_it() -> None:
+    driven = forgetful()
+    assert ID not in driven.replica.instances
+    assert driven.replica.frontier == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        PreAccept(ID, A, NONE),
+        PreAcceptOk(ID, NONE),
+        Accept(ID, ballot(1, 2), A, NONE),
+        AcceptOk(ID, ballot(1, 2)),
+        Commit(ID, A, NONE),
+        Prepare(ID, ballot(1, 2)),
+        Validate(ID, ballot(1, 2), A, NONE),
+        Waiting(ID, 1),
+        Inquire((ID,)),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_late_message_about_a_dropped_instance_changes_and_says_nothing(message: Message) -> None:
+    driven = forgetful()
+    written = driven.disk.writes
+    driven.receive(1, message)
+    assert (driven.take(), driven.executed_ids, driven.disk.writes) == ([], [ID], written)
+    assert ID not in driven.replica.instances
+
+
+def test_a_dropped_instance_is_still_conflicted_with() -> None:
+    driven = forgetful()
+    driven.receive(2, PreAccept(at(2, 1), B, NONE))
+    assert driven.take() == [(P2, PreAcceptOk(at(2, 1), (0, 1, 0)))]
+
+
+def test_an_instance_behind_dropped_ones_is_executed() -> None:
+    driven = forgetful()
+    driven.receive(2, Commit(at(2, 1), B, (0, 1, 0)))
+    assert driven.executed_ids == [ID, at(2, 1)]
+
+
+def test_making_a_dropped_instance_again_stops_the_replica() -> None:
+    with pytest.raises(BrokenInvariant, match=r"1\.1 was executed by all and dropped"):
+        forgetful().replica._state.log.instance(ID)
+
+
+def test_dropping_what_is_not_executed_stops_the_replica() -> None:
+    driven = Driven(0, 3)
+    driven.receive(1, PreAccept(ID, A, NONE))
+    with pytest.raises(BrokenInvariant, match="before it is executed"):
+        driven.replica._state.log.drop((0, 1, 0), 10)
+
+
+def test_many_leave_bit_by_bit() -> None:
+    driven = Driven(0, 3, gossip_ticks=10, drop_instances_max=2)
+    driven.receive(1, *[Commit(at(1, index), writing(str(index)), NONE) for index in range(1, 6)])
+    driven.tick(10)
+    for peer in (1, 2):
+        driven.receive(peer, Frontier((0, 5, 0), (0, 5, 0)))
+    gone = []
+    for now in range(11, 17):
+        driven.tick(now)
+        gone.append(driven.replica.dropped[1])
+    assert gone == [0, 2, 4, 5, 5, 5]
+
+
+# What is told, and when
+
+
+def test_a_frontier_is_told_only_when_the_disk_could_execute_it_again() -> None:
+    driven = Driven(0, 3, gossip_ticks=10)
+    driven.receive(1, Commit(ID, A, NONE))
+    assert driven.disk.record(ID) is None  # lazily written, and nothing was written since
+    driven.disk.holding = True
+    driven.tick(10)
+    assert driven.take_only(Frontier) == []
+    driven.disk.finish()
+    assert driven.disk.record(ID) is not None
+    assert driven.take_only(Frontier) == [(peer, Frontier((0, 1, 0), (0, 1, 0))) for peer in (P1, P2)]
+
+
+def test_an_unchanged_frontier_costs_no_write() -> None:
+    driven = Driven(0, 3, gossip_ticks=10)
+    driven.receive(1, Commit(ID, A, NONE))
+    driven.run(10)
+    written = driven.disk.writes
+    driven.run(100)
+    assert driven.disk.writes == written
+
+
+def test_the_own_report_counts_when_it_is_durable() -> None:
+    driven = Driven(0, 3, gossip_ticks=10)
+    driven.replica.receive(P1, Commit(ID, A, NONE))
+    driven.replica.tick(Tick(10))
+    effects = driven.replica.take_effects()
+    assert effects.records == [FrontierRecord((0, 1, 0), NONE)]
+    assert effects.sends == [Send((P0, P1, P2), Frontier((0, 1, 0), (0, 1, 0)))]
+
+
+def test_a_restarted_replica_tells_no_less_than_before() -> None:
+    driven = Driven(0, 3, gossip_ticks=10)
+    driven.receive(1, Commit(ID, A, NONE))
+    driven.run(10)
+    driven.restart()
+    driven.tick(0)
+    assert driven.take_only(Frontier)[0][1] == Frontier((0, 1, 0), (0, 1, 0))
+
+
+def test_a_disk_that_lost_what_was_reported_is_refused() -> None:
+    driven = Driven(0, 3)
+    with pytest.raises(WorldFault, match=r"instance 1\.1 is missing"):
+        driven.replica.restore([FrontierRecord((0, 1, 0), NONE)])
+
+
+# In a group
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_quiet_group_keeps_nothing_in_memory(n: int) -> None:
+    world = World(n, config={"gossip_ticks": 10})
+    for number in range(10):
+        world.propose(number % n, writing("key", name=str(number)))
+        world.run(20)
+    world.run(200)
+    assert [len(host.replica.instances) for host in world.hosts] == [0] * n
+
+
+def test_a_member_that_is_down_holds_the_window_back_until_it_has_caught_up() -> None:
+    world = World(3, config={"gossip_ticks": 10})
+    world.crash(2)
+    for number in range(10):
+        world.propose(0, writing("key", name=str(number)))
+        world.run(20)
+    world.run(200)
+    assert len(world.hosts[0].replica.instances) == 10
+    world.restart(2)
+    world.run(3000)
+    assert [len(host.replica.instances) for host in world.hosts] == [0] * 3
+    assert len(world.hosts[2].executed) == 10
+
+
+def test_a_group_that_forgot_executes_the_same_after_a_power_cut() -> None:
+    world = World(3, config={"gossip_ticks": 10})
+    for number in range(10):
+        world.propose(number % 3, writing("key", name=str(number)))
+        world.run(20)
+    world.run(200)
+    for replica in range(3):
+        world.restart(replica)
+    world.heal()
+    assert [len(life.executed) for life in world.lives] == [10] * 6
