@@ -60,8 +60,8 @@ def show(measurements: list[Measurement], console: Console) -> None:
     runs = sorted({len(each.runs) for each in measurements})
     plural = "" if runs == [1] else "s"
     console.print(
-        f"Medians of {' or '.join(map(str, runs))} run{plural}. CPU is processor time per command, of all replicas "
-        f"together and of the load generator.",
+        f"Medians of {' or '.join(map(str, runs))} run{plural}. CPU is processor time for each command, of all "
+        f"replicas together and of the load generator.",
         soft_wrap=True,
     )
     show_notes(measurements, console)
