@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm.cli import demo, exhaustive, inspect, replay, serve, simulate, status, trace
+from pydsm.cli import bench, demo, exhaustive, inspect, replay, serve, simulate, status, trace
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("status")(status.status)
 app.command("trace")(trace.trace)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)
 app.command("exhaustive")(exhaustive.exhaustive)
