@@ -93,7 +93,7 @@ def _details(instance: InstanceTrace) -> Table:
         "named": f"{instance.name} ({instance.commands:,} commands{retries})",
         "deps": " ".join(map(str, instance.deps)),
         "proposed deps": "not known here" if proposed is None else " ".join(map(str, proposed)),
-        "conflicts": "not in memory any more" if conflicts is None else ", ".join(conflicts) or "none found",
+        "conflicts": "not remembered any more" if conflicts is None else ", ".join(conflicts) or "none found",
         "stages": ", ".join(f"{stage} +{ms:.1f} ms" for stage, ms in instance.stages_ms.items()),
         "seen": f"{instance.seen_seconds_ago:.1f} s ago",
     }

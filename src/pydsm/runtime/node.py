@@ -165,7 +165,7 @@ class Node:
             request=show(id),
             replica=self._config.replica,
             fate=self._sessions.fate(id).value,
-            instances=tuple(self._traces.find(id, self._core.instances, self._core.relation)),
+            instances=tuple(self._traces.find(id, self._core.relation)),
             remembered_instances=self._traces.remembered,
             remembered_seconds=round(self._traces.remembered_seconds, 3),
         )

@@ -1,13 +1,13 @@
 """What became of a request, as far as this replica saw it: `pydsm trace` asks here.
 
-Remembers the latest instances: when each came to which stage, how it was decided, and which requests it carries, but
-not the batches. Decides nothing; everything here may be forgotten at any time. What a request's session says of it
-comes from `core/sessions`, which forgets by agreement.
+Remembers the latest instances: when each came to which stage, how it was decided, and which requests it carries; the
+batches themselves, by which conflicts are found, only of the very latest. Decides nothing; everything here may be
+forgotten at any time. What a request's session says of it comes from `core/sessions`, which forgets by agreement.
 """
 
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -38,6 +38,8 @@ class TraceLimits:
     """Instances."""
     runs_max: int = 100_000
     """Runs of request ids in all of them."""
+    batches_bytes_max: int = 16 << 20
+    """Encoded bytes of the batches that are remembered."""
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class _Seen:
     at: dict[str, float] = field(default_factory=dict)
     """Seconds of the clock at which it came to each stage."""
     runs: tuple[Run, ...] = ()
+    batch: Batch | None = None
     commands: int = 0
     timestamp_ms: int = 0
     retried: bool = False
@@ -76,7 +79,7 @@ class InstanceTrace(msgspec.Struct, frozen=True, kw_only=True):
     initial_deps: tuple[int, ...] | None
     """What its leader proposed; None where this replica does not know."""
     conflicts: tuple[str, ...] | None
-    """The latest instances that it conflicts with and is ordered after; None when it has left memory."""
+    """The latest instances that it conflicts with and is ordered after; None when its batch is remembered no more."""
     stages_ms: dict[str, float]
     """When it came to each stage here, in ms after this replica first saw it."""
     seen_seconds_ago: float
@@ -104,6 +107,8 @@ class Traces:
         self._clock = clock
         self._seen: OrderedDict[InstanceId, _Seen] = OrderedDict()
         self._runs = 0
+        self._batches: deque[tuple[_Seen, int]] = deque()
+        self._batches_bytes = 0
         self._executed = 0
 
     def changed(self, instance: Instance) -> None:
@@ -133,8 +138,15 @@ class Traces:
         seen.commands, seen.timestamp_ms = len(batch.commands), batch.timestamp_ms
         seen.retried = bool(batch.retried)
         self._runs += len(batch.runs)
+        seen.batch = batch
+        self._batches.append((seen, len(batch.encoded)))
+        self._batches_bytes += len(batch.encoded)
+        while self._batches_bytes > self._limits.batches_bytes_max:
+            oldest, size = self._batches.popleft()
+            oldest.batch = None
+            self._batches_bytes -= size
 
-    def find(self, id: RequestId, instances: Mapping[InstanceId, Instance], relation: Relation) -> list[InstanceTrace]:
+    def find(self, id: RequestId, relation: Relation) -> list[InstanceTrace]:
         """Every remembered instance that carries the request, in the order of execution."""
         session, sequence = session_of(id), sequence_of(id)
         found = [
@@ -143,9 +155,23 @@ class Traces:
             if any(_has(run, session, sequence) for run in seen.runs)
         ]
         return [
-            self._told(name, seen, _conflicts(name, instances, relation))
+            self._told(name, seen, self._conflicts(name, seen, relation))
             for _, name, seen in sorted(found, key=lambda one: one[:2])
         ]
+
+    def _conflicts(self, id: InstanceId, seen: _Seen, relation: Relation) -> tuple[str, ...] | None:
+        """The latest instances that are covered, whose batches are remembered, and that conflict."""
+        if seen.batch is None:
+            return None
+        found = []
+        for leader, last in enumerate(seen.deps):
+            for index in range(last, max(0, last - CONFLICTS_LOOKED_AT_MAX), -1):
+                other_id = InstanceId(ReplicaId(leader), index)
+                other = self._seen.get(other_id)
+                batch = None if other is None or other_id == id else other.batch
+                if batch is not None and relation.conflict(seen.batch, batch):
+                    found.append(str(other_id))
+        return tuple(found)
 
     @property
     def remembered(self) -> int:
@@ -196,19 +222,3 @@ def _path(seen: _Seen) -> str:
     if seen.voted is not None:
         return "slow" if seen.voted.round == 0 else "recovered"
     return "fast" if seen.deps == seen.initial_deps else "slow or recovered, without this replica"
-
-
-def _conflicts(id: InstanceId, instances: Mapping[InstanceId, Instance], relation: Relation) -> tuple[str, ...] | None:
-    """The latest instances that are covered, in memory, and conflict."""
-    instance = instances.get(id)
-    batch = None if instance is None else instance.known_batch
-    if instance is None or batch is None:
-        return None
-    found = []
-    for leader, last in enumerate(instance.deps):
-        for index in range(last, max(0, last - CONFLICTS_LOOKED_AT_MAX), -1):
-            other = instances.get(InstanceId(ReplicaId(leader), index))
-            other_batch = None if other is None or other is instance else other.known_batch
-            if other is not None and other_batch is not None and relation.conflict(batch, other_batch):
-                found.append(str(other.id))
-    return tuple(found)

@@ -49,7 +49,7 @@ class Bench:
         self.change(index, Status.EXECUTED)
 
     def find(self, sequence: int) -> list[InstanceTrace]:
-        return self.traces.find(first(sequence), self.instances, DeclaredKeys())
+        return self.traces.find(first(sequence), DeclaredKeys())
 
 
 def test_a_request_is_found_by_its_place_in_a_run() -> None:
@@ -113,7 +113,7 @@ def test_instances_of_one_request_are_told_in_the_order_of_execution() -> None:
     assert [found.id for found in bench.find(1)] == ["1.3", "1.1", "1.2"]
 
 
-def test_conflicts_are_what_is_covered_in_memory_and_conflicts() -> None:
+def test_conflicts_are_what_is_covered_and_remembered_and_conflicts() -> None:
     bench = Bench()
     bench.pre_accept(1, 1)
     bench.pre_accept(2, 2, writes=b"other")
@@ -124,8 +124,16 @@ def test_conflicts_are_what_is_covered_in_memory_and_conflicts() -> None:
 
     bench.commit(3, after_both)
     assert bench.find(3)[0].conflicts == ("1.1",)
-    del bench.instances[InstanceId(ReplicaId(1), 3)]
-    assert bench.find(3)[0].conflicts is None
+
+
+def test_batches_are_remembered_for_a_shorter_time() -> None:
+    bench = Bench(TraceLimits(batches_bytes_max=100))
+    bench.pre_accept(1, 1)
+    assert bench.find(1)[0].conflicts == ()
+    bench.pre_accept(2, 2)
+    bench.pre_accept(3, 3)
+    assert bench.find(1)[0].conflicts is None
+    assert bench.find(3)[0].conflicts == ()
 
 
 def test_the_oldest_instances_are_forgotten_by_number_and_by_runs() -> None:
