@@ -103,6 +103,8 @@ class _Window:
     firsts: list[int] = field(default_factory=list)
     """The sequences at which stored stretches of results begin, ascending."""
     results: dict[int, Sequence[Result]] = field(default_factory=dict)
+    kept: int = 0
+    """How many results are in all stretches together."""
 
     def claim(self, start: int, end: int) -> list[tuple[int, int]]:
         """Note that sequences from `start` to before `end` are executed; gives the ranges that were not before."""
@@ -135,6 +137,7 @@ class _Window:
             else:
                 self.firsts.append(first)
             self.results[first] = results
+            self.kept += len(results)
 
     def acknowledge(self, acknowledged: int) -> None:
         """The client has the answers below, or wants them no more."""
@@ -149,7 +152,7 @@ class _Window:
         self.kept_from = below
         firsts, done = self.firsts, 0
         while done < len(firsts) and firsts[done] + len(self.results[firsts[done]]) <= below:
-            del self.results[firsts[done]]
+            self.kept -= len(self.results.pop(firsts[done]))
             done += 1
         del firsts[:done]
 
@@ -216,12 +219,13 @@ class Sessions:
     def __contains__(self, session: SessionId) -> bool:
         return session in self._windows
 
-    def results_kept(self, session: SessionId, acknowledged: int = 0) -> int:
-        """How many results of a session would be kept after this acknowledgement, about; for those who refuse more."""
+    def is_full(self, session: SessionId, acknowledged: int, results_max: int) -> bool:
+        """Whether so many results of a session are kept, and would be after this acknowledgement as well."""
         window = self._windows.get(session)
-        if window is None:
-            return 0
-        return sum(len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged)
+        if window is None or window.kept < results_max:
+            return False
+        left = [len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged]
+        return sum(left) >= results_max
 
     def fate(self, id: RequestId) -> Fate:
         """What is known of one request."""

@@ -147,7 +147,7 @@ class Node:
     def _why_not(self, run: Run) -> str | None:
         """Why nothing more is taken of a session, by what this replica has of it now."""
         sessions, session = self._sessions, session_of(run.first)
-        if sessions.results_kept(session, run.acknowledged) >= _SESSION_RESULTS_MAX:
+        if sessions.is_full(session, run.acknowledged, _SESSION_RESULTS_MAX):
             return f"{_SESSION_RESULTS_MAX} results of this session are not acknowledged; acknowledge some"
         if sessions.ranges(session) >= _SESSION_RANGES_MAX:
             return f"{_SESSION_RANGES_MAX} requests of this session were given up; begin another one"

@@ -48,6 +48,7 @@ class _Seen:
 
     at: dict[str, float] = field(default_factory=dict)
     """Seconds of the clock at which it came to each stage."""
+    name: RequestId | None = None
     runs: tuple[Run, ...] = ()
     batch: Batch | None = None
     commands: int = 0
@@ -135,6 +136,7 @@ class Traces:
 
     def _note_batch(self, seen: _Seen, batch: Batch) -> None:
         seen.runs = batch.runs
+        seen.name = batch.name
         seen.commands, seen.timestamp_ms = len(batch.commands), batch.timestamp_ms
         seen.retried = bool(batch.retried)
         self._runs += len(batch.runs)
@@ -189,7 +191,7 @@ class Traces:
         first = min(seen.at.values(), default=self._clock())
         return InstanceTrace(
             id=str(id),
-            name=show(seen.runs[0].first),
+            name="" if seen.name is None else show(seen.name),
             status=max(seen.at, key=lambda stage: list(_STAGES.values()).index(stage), default="unknown"),
             path=_path(seen),
             commands=seen.commands,

@@ -104,7 +104,10 @@ def test_an_acknowledged_result_is_dropped_and_its_request_is_still_not_executed
     bench = Bench()
     bench.execute(batch((ONE, 1, 2)))
     bench.execute(batch((ONE, 3, 1, 3)))
-    assert bench.sessions.results_kept(session_of(ONE)) == 1
+    assert bench.sessions.is_full(session_of(ONE), 3, 1)
+    assert not bench.sessions.is_full(session_of(ONE), 3, 2)
+    assert not bench.sessions.is_full(session_of(ONE), 4, 1)
+    assert not bench.sessions.is_full(session_of(TWO), 0, 1)
     assert bench.execute(batch((ONE, 1, 3), again=True)) == [RequestExpired(), RequestExpired(), 3]
     assert len(bench.machine.applied) == 3
 
