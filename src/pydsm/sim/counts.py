@@ -52,6 +52,10 @@ class Counts(msgspec.Struct):
     calls_failed: int = 0
     calls_unknown: int = 0
     barriers: int = 0
+    checkpoints: int = 0
+    snapshots: int = 0
+    snapshots_damaged: int = 0
+    snapshots_restored: int = 0
     pipeline_full: int = 0
     decided: int = 0
     scans: int = 0
