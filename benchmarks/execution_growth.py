@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pydsm.core.config import Config
 from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
 from pydsm.core.ids import ReplicaId, RequestId, Tick
-from pydsm.core.messages import Batch, Footprint, Message
+from pydsm.core.messages import Batch, Footprint, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.runtime.perform import Performer
 
@@ -96,7 +96,7 @@ class Group:
         self._proposed += 1
         number = self._proposed
         key = number // REPLICAS % HOT_KEYS if self._conflicts else number
-        return Batch((RequestId(number.to_bytes(16, "big")),), (b"set",), Footprint(writes=(b"%d" % key,)))
+        return Batch((Run(RequestId(number.to_bytes(16, "big")), 1),), (b"set",), Footprint(writes=(b"%d" % key,)))
 
     def _deliver(self) -> None:
         while self.packets:

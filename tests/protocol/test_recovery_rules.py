@@ -418,7 +418,7 @@ def test_a_nop_tells_the_client() -> None:
     world.deliver_all()
     world.restart(0)
     world.heal()
-    assert [abort.request_ids for abort in world.hosts[0].aborted] == [A.request_ids]
+    assert [abort.runs for abort in world.hosts[0].aborted] == [A.runs]
     assert world.hosts[0].executed == []
 
 

@@ -7,7 +7,7 @@ import pytest
 from pydsm.core import recoverer
 from pydsm.core.config import Config
 from pydsm.core.ids import ReplicaId, Tick, request_id
-from pydsm.core.messages import NOP, Batch, Footprint, PrepareOk
+from pydsm.core.messages import NOP, Batch, Footprint, PrepareOk, Run
 from pydsm.core.quorums import Quorums
 from pydsm.core.recovery import AcceptValue, Rule, ValidateValue
 from pydsm.core.replica import Replica
@@ -62,7 +62,7 @@ def test_a_recovery_that_decides_nop_in_spite_of_votes_is_found(monkeypatch: pyt
 def test_equal_states_have_equal_fingerprints_whichever_way_they_were_made() -> None:
     def proposed() -> Replica:
         replica = Replica(Config(ReplicaId(0), 3))
-        replica.propose(Batch((request_id(0, ReplicaId(0), 0, 1),), (b"c",), Footprint(writes=(b"k",))))
+        replica.propose(Batch((Run(request_id(0, ReplicaId(0), 0, 1), 1),), (b"c",), Footprint(writes=(b"k",))))
         replica.take_effects()
         return replica
 

@@ -4,8 +4,8 @@ from importlib import import_module
 
 import pytest
 
-from tests.sim.injected.bugs import BUGS
 from tests.sim.injected.finds import FINDS, NOT_BY_CHANCE, Find
+from tests.sim.injected.registry import BUGS
 
 
 @pytest.mark.parametrize("find", FINDS, ids=lambda find: find.bug.replace(" ", "-"))

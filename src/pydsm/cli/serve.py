@@ -21,7 +21,7 @@ from pydsm.core.config import Config
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
-from pydsm.runtime.node import MakeTransport, Node, Parts
+from pydsm.runtime.node import MakeTransport, Node, Parts, unix_ms
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.server.native import Host, NativeServer
 from pydsm.server.resp import RespServer
@@ -239,8 +239,14 @@ async def _listen_for_clients(server: RespServer, address: Address) -> None:
 
 async def _listen_for_native_clients(settings: Settings, address: Address, node: Node) -> Callable[[], Awaitable[None]]:
     """Open the port for native clients; gives what closes it."""
-    host = Host(settings.identity, settings.names, lambda: why_not_ready(node.observe(), settings.ready_limits) is None)
-    server = NativeServer(node.submit_many, host)
+    host = Host(
+        settings.identity,
+        settings.names,
+        lambda: why_not_ready(node.observe(), settings.ready_limits) is None,
+        node.grant,
+        unix_ms,
+    )
+    server = NativeServer(node.submit_requests, host)
     await server.start(address)
     return server.stop
 

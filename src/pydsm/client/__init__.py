@@ -2,7 +2,16 @@
 
 from pydsm.client.blocking import BlockingClient
 from pydsm.client.client import Client, ClientLimits, Outcome
-from pydsm.client.outcomes import Aborted, ClientClosed, NoReplica, NotDone, Overloaded, Unknown
+from pydsm.client.outcomes import (
+    Aborted,
+    ClientClosed,
+    NoReplica,
+    NotDone,
+    Overloaded,
+    RequestExpired,
+    SessionExpired,
+    Unknown,
+)
 
 __all__ = [
     "Aborted",
@@ -14,5 +23,7 @@ __all__ = [
     "NotDone",
     "Outcome",
     "Overloaded",
+    "RequestExpired",
+    "SessionExpired",
     "Unknown",
 ]

@@ -2,9 +2,10 @@
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TypeVar
+from uuid import UUID
 
 from pydsm.client.client import Client, ClientLimits, Outcome
 from pydsm.client.outcomes import ClientClosed
@@ -57,15 +58,19 @@ class BlockingClient:
             self._thread.join()
         self._loop.close()
 
-    def execute(self, command: bytes, *, timeout_seconds: float | None = None, repeatable: bool = False) -> Result:
-        """See `Client.execute`."""
-        return self._run(self._client.execute(command, timeout_seconds=timeout_seconds, repeatable=repeatable))
+    def execute(
+        self,
+        command: bytes,
+        *,
+        timeout_seconds: float | None = None,
+        named: Callable[[UUID], None] | None = None,
+    ) -> Result:
+        """See `Client.execute`. `named` is called in the client's own thread."""
+        return self._run(self._client.execute(command, timeout_seconds=timeout_seconds, named=named))
 
-    def execute_many(
-        self, commands: Sequence[bytes], *, timeout_seconds: float | None = None, repeatable: bool = False
-    ) -> list[Outcome]:
+    def execute_many(self, commands: Sequence[bytes], *, timeout_seconds: float | None = None) -> list[Outcome]:
         """See `Client.execute_many`."""
-        return self._run(self._client.execute_many(commands, timeout_seconds=timeout_seconds, repeatable=repeatable))
+        return self._run(self._client.execute_many(commands, timeout_seconds=timeout_seconds))
 
     def _run(self, work: Coroutine[object, object, Given]) -> Given:
         with self._lock:

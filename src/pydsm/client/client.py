@@ -1,8 +1,8 @@
 """The native client for asyncio: finds the nearest replica, keeps many commands under way, and moves when it must.
 
 Decides which replica is used and what becomes of a command when something fails. Guards that an outcome is never
-guessed: what was surely not executed is sent again, elsewhere if need be, while there is time; what may have been
-executed is told as `Unknown`.
+guessed: while there is time, whatever has no outcome is sent again under its first request id, elsewhere if need be,
+and the group executes it once. Only when time is up, what may have been executed is told as `Unknown`.
 """
 
 import asyncio
@@ -12,12 +12,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import groupby
 from types import TracebackType
+from uuid import UUID
 
 from pydsm.client import outcomes
 from pydsm.client.link import Greeted, Link, Sent
 from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
+from pydsm.client.session import ClientSession
 from pydsm.core.faults import CallerFault, PeerFault
+from pydsm.core.ids import RequestId, request_at
+from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address, parse_address
@@ -64,15 +69,24 @@ class _Call:
     commands: Sequence[bytes]
     done: Callable[["_Call"], None]
     deadline: float
-    repeatable: bool
     outcomes: list[Outcome]
     left: int
     size_bytes: int
-    split_off: bool = False
-    """Its one command counts where it came from, and not here as well."""
+    origin: "_Call | None" = None
+    """What these commands are a part of: there they count, and there their outcomes go."""
+    named: Callable[[UUID], None] | None = None
+    """Is told the id of the first command."""
     first: int = 0
     """See `link.Sent`."""
+    name: RequestId | None = None
+    """See `link.Sent`."""
+    session: ClientSession | None = None
+    """See `link.Sent`."""
     sent: bool = False
+    uncertain: bool = False
+    """They were sent before, and may have been executed then."""
+    passed_on: bool = False
+    """Parts of it are on their way through another replica."""
     attempts: int = 0
     refusal: NotDone | None = None
     """What was last said of them: certainly not executed then."""
@@ -89,10 +103,25 @@ class _Call:
                 self.outcomes[place] = outcome
                 self.left -= 1
 
+    def take_name(self, name: RequestId) -> None:
+        """See `link.Sent`."""
+        self.name = name
+        if self.named is not None:
+            self.named(UUID(bytes=name))
+
+    def forget_name(self) -> None:
+        """They are certainly in no instance that is executed, and get other ids."""
+        self.name = self.session = None
+
     @property
     def open_places(self) -> list[int]:
         """Commands without an outcome."""
         return [place for place, outcome in enumerate(self.outcomes) if outcome is _Open.OPEN]
+
+    @property
+    def is_moot(self) -> bool:
+        """Whether all of it has outcomes from elsewhere."""
+        return self.origin is not None and not self.origin.left
 
 
 class Client:
@@ -176,40 +205,51 @@ class Client:
     @property
     def in_flight(self) -> int:
         """Commands without an outcome."""
-        return sum(call.left for call in self._calls if not call.split_off)
+        return sum(call.left for call in self._calls if call.origin is None)
 
     # Commands
 
     async def execute(
-        self, command: bytes, *, timeout_seconds: float | None = None, repeatable: bool = False
+        self,
+        command: bytes,
+        *,
+        timeout_seconds: float | None = None,
+        named: Callable[[UUID], None] | None = None,
     ) -> Result:
-        """The result of one command, in the encoding of the group's machine.
+        """The result of one command, in the encoding of the group's machine; executed once, however often it is sent.
+
+        `named` is called with the command's request id when it is sent for the first time; again with another one
+        should no replica have taken the first, or the session be forgotten. See `pydsm trace`.
 
         Raises:
             CommandFailed: the machine refused; agreed on by all.
             Aborted, Overloaded, NoReplica: definitely not executed.
-            Unknown: perhaps executed. Not raised for a `repeatable` command, which is sent again instead.
+            Unknown: time was up; perhaps executed.
+            SessionExpired, RequestExpired: sent again too late for the group to know the result.
         """
-        (outcome,) = await self.execute_many((command,), timeout_seconds=timeout_seconds, repeatable=repeatable)
+        (outcome,) = await self._execute((command,), timeout_seconds, named)
         if isinstance(outcome, CommandFailed | NotDone):
             raise outcome
         return outcome
 
-    async def execute_many(
-        self, commands: Sequence[bytes], *, timeout_seconds: float | None = None, repeatable: bool = False
-    ) -> list[Outcome]:
+    async def execute_many(self, commands: Sequence[bytes], *, timeout_seconds: float | None = None) -> list[Outcome]:
         """The outcomes of several commands, each by itself, in the order of the commands. Failures are values here.
 
         They travel together but are no transaction.
         """
+        return await self._execute(commands, timeout_seconds, None)
+
+    async def _execute(
+        self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
+    ) -> list[Outcome]:
         await self._wait_for_room(len(commands), sum(map(len, commands)))
-        parts = [self._begin(part, timeout_seconds, repeatable) for part in _divided(commands)]
+        parts = [self._begin(part, timeout_seconds, named) for part in _divided(commands)]
         for _, future in parts:
             await future
         return [outcome for call, _ in parts for outcome in call.outcomes]
 
     def _begin(
-        self, commands: Sequence[bytes], timeout_seconds: float | None, repeatable: bool
+        self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
     ) -> tuple[_Call, asyncio.Future[None]]:
         """Send some commands; the future is done when each of them has its outcome."""
         future: asyncio.Future[None] = self._loop.create_future()
@@ -218,7 +258,7 @@ class Client:
             if not future.done():
                 future.set_result(None)
 
-        return self._submit(commands, settled, timeout_seconds, repeatable), future
+        return self._submit(commands, settled, timeout_seconds, named), future
 
     def submit(
         self,
@@ -226,26 +266,25 @@ class Client:
         done: Callable[[Outcome], None],
         *,
         timeout_seconds: float | None = None,
-        repeatable: bool = False,
     ) -> None:
         """Send one command; `done` is called once, on the loop, with its outcome. For those who count what is open.
 
         Unlike `execute`, it does not wait for room. Raises ClientClosed.
         """
-        self._submit((command,), lambda call: done(call.outcomes[0]), timeout_seconds, repeatable)
+        self._submit((command,), lambda call: done(call.outcomes[0]), timeout_seconds)
 
     def _submit(
         self,
         commands: Sequence[bytes],
         done: Callable[[_Call], None],
         timeout_seconds: float | None,
-        repeatable: bool,
+        named: Callable[[UUID], None] | None = None,
     ) -> _Call:
         if self._closed or self._keeping is None:
             raise ClientClosed("the client is closed, or was never entered: use it as an async context manager")
         seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
         size, count = sum(map(len, commands)), len(commands)
-        call = _Call(commands, done, self._loop.time() + seconds, repeatable, [_Open.OPEN] * count, count, size)
+        call = _Call(commands, done, self._loop.time() + seconds, [_Open.OPEN] * count, count, size, named=named)
         self._calls[call] = None
         self._open_commands += count
         self._bytes += size
@@ -255,6 +294,9 @@ class Client:
         return call
 
     def _send(self, call: _Call) -> None:
+        if call.is_moot:
+            self._calls.pop(call, None)
+            return
         link = self._link
         if link is None or not link.is_open:
             self._waiting.append(call)
@@ -287,7 +329,7 @@ class Client:
         call.settle(places, outcomes_)
         if not call.left:
             del self._calls[call]
-            self._open_commands -= 0 if call.split_off else len(call.commands)
+            self._open_commands -= 0 if call.origin is not None else len(call.commands)
             self._bytes -= call.size_bytes
             if self._room:
                 self._wake(self._room.popleft())
@@ -296,7 +338,7 @@ class Client:
     def _give_up(self, call: _Call, outcome: NotDone) -> None:
         """The same outcome for whatever has none yet."""
         if call in self._calls and (places := call.open_places):
-            self._settle(call, places, [outcome] * len(places))
+            self._settle(call, places, [_about(call, place, outcome) for place in places])
 
     @staticmethod
     def _wake(room: asyncio.Future[None]) -> None:
@@ -311,6 +353,8 @@ class Client:
         link = self._link
         if link is not None and link.open_calls and self._is_silent(link, now):
             self._leave(link, f"it has answered nothing for {self._limits.silence_seconds_max:g} s")
+            if link is not self._link:
+                self._pass_on(link)
         if self._calls and not self._closed:
             self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
 
@@ -318,7 +362,7 @@ class Client:
         return now - max(link.last_answer_at, link.busy_since) > self._limits.silence_seconds_max
 
     def _outcome_in_the_end(self, call: _Call) -> NotDone:
-        if call.sent:
+        if call.sent or call.uncertain:
             return Unknown("no answer came in time: the command may have been executed, may be later, or never")
         return call.refusal or NoReplica(self._nobody())
 
@@ -334,30 +378,76 @@ class Client:
         if not {*map(type, answers)} & _REFUSALS:
             self._settle(call, places, answers)
             return
-        for place, answer in zip(places, answers, strict=True):
-            if not isinstance(answer, Aborted | Overloaded):
-                self._settle(call, [place], [answer])
-            elif len(call.commands) == 1:
-                self._refused(call, answer)
-            elif call in self._calls:
-                self._refused(self._alone(call, place), answer)
+        start = 0
+        for _, run in groupby(zip(places, answers, strict=True), _row_of_refusals()):
+            end = start + sum(1 for _ in run)
+            self._take(call, places[start:end], answers[start:end])
+            start = end
 
-    def _alone(self, call: _Call, place: int) -> _Call:
-        """One command of a call goes its own way, and its outcome is noted where it came from."""
-        command = call.commands[place]
+    def _take(self, call: _Call, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+        """Answers that are all results, or all the same refusal of commands in a row."""
+        refusal = answers[0]
+        if not isinstance(refusal, Aborted | Overloaded | SessionExpired | RequestExpired):
+            self._settle(call, places, answers)
+            return
+        if call not in self._calls:
+            return
+        if call.passed_on:
+            return  # they are on their way elsewhere
+        part = call if len(places) == len(call.commands) else self._part(call, places[0], places[-1] + 1)
+        if isinstance(refusal, Aborted | Overloaded):
+            self._refused(part, refusal)
+        elif isinstance(refusal, SessionExpired) and not part.uncertain:
+            self._begin_session_for(part)
+        else:
+            kind = outcomes.SessionExpired if isinstance(refusal, SessionExpired) else outcomes.RequestExpired
+            self._give_up(part, kind(refusal.reason))
 
-        def settled(alone: _Call) -> None:
-            self._settle(call, [place], alone.outcomes)
+    def _part(self, call: _Call, start: int, end: int) -> _Call:
+        """Some commands of a call go their own way; their outcomes are noted where they came from."""
 
-        alone = _Call((command,), settled, call.deadline, call.repeatable, [_Open.OPEN], 1, 0, split_off=True)
-        self._calls[alone] = None
-        return alone
+        def settled(part: _Call) -> None:
+            self._settle(call, range(start, end), part.outcomes)
+
+        commands = call.commands[start:end]
+        part = _Call(commands, settled, call.deadline, [_Open.OPEN] * len(commands), len(commands), 0, origin=call)
+        part.name = None if call.name is None else request_at(call.name, start)
+        part.session, part.uncertain, part.attempts = call.session, call.uncertain, call.attempts
+        self._calls[part] = None
+        return part
+
+    def _begin_session_for(self, call: _Call) -> None:
+        """The group has forgotten the session, and surely has not executed these: they get other ids."""
+        if self._link is not None and call.session is not None:
+            self._link.begin_session(call.session)
+        call.forget_name()
+        call.sent = False
+        self._send_again(call)
+
+    def _pass_on(self, link: Link) -> None:
+        """What a silent replica has not answered goes another way as well; the first outcome counts."""
+        for call in link.unanswered:
+            assert isinstance(call, _Call), "links give back what they were given"
+            if not call.passed_on and call.attempts < _PASSED_ON_MAX:
+                call.passed_on = True
+                self._send_rest(call)
+
+    def _send_rest(self, call: _Call) -> None:
+        """Whatever of it has no outcome, under the same ids; it may have been executed."""
+        for _, run in groupby(enumerate(call.open_places), lambda item: item[1] - item[0]):
+            places = [place for _, place in run]
+            part = self._part(call, places[0], places[-1] + 1)
+            part.uncertain = True
+            part.attempts += 1
+            self._send(part)
 
     def _refused(self, call: _Call, answer: Aborted | Overloaded) -> None:
         """Certainly not executed: try again after a moment, elsewhere if this replica has too much to do."""
         kind = outcomes.Aborted if isinstance(answer, Aborted) else outcomes.Overloaded
         call.refusal, call.sent = kind(answer.reason), False
         call.attempts += 1
+        if isinstance(answer, Overloaded) and not call.uncertain:
+            call.forget_name()  # it is in no instance: under another id it is no retry, and waits for nothing
         if isinstance(answer, Overloaded) and self._link is not None:
             self._leave(self._link, answer.reason)
         wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
@@ -374,14 +464,11 @@ class Client:
             self._link = None
             self._avoid(link.address, reason)
             self._move.set()
-        lost = f"the connection to {link.address} was lost before the answer came: {reason}"
         for call in sent:
             assert isinstance(call, _Call), "links give back what they were given"
-            if call.repeatable and call in self._calls:
-                for place in call.open_places:
-                    self._send(call if len(call.commands) == 1 else self._alone(call, place))
-            else:
-                self._give_up(call, Unknown(lost))
+            if call in self._calls and not call.passed_on:
+                call.passed_on = True
+                self._send_rest(call)
         for call in unsent:
             assert isinstance(call, _Call), "links give back what they were given"
             call.sent = False
@@ -495,7 +582,9 @@ class Client:
         self._links.pop(link, None)
 
 
-_REFUSALS = {Aborted, Overloaded}
+_REFUSALS = {Aborted, Overloaded, SessionExpired, RequestExpired}
+_PASSED_ON_MAX = 3
+"""How often commands are sent another way because of silence alone, before they wait for their time to be up."""
 _PART_COMMANDS_MAX = 1000
 _PART_BYTES_MAX = 1 << 20
 _SWEEP_SECONDS = 0.05
@@ -506,6 +595,32 @@ _GRACE_SECONDS = 0.005
 
 def _address(address: str | Address) -> Address:
     return parse_address(address) if isinstance(address, str) else address
+
+
+def _about(call: _Call, place: int, outcome: NotDone) -> NotDone:
+    """The outcome, with the id of this command."""
+    one = type(outcome)(*outcome.args)
+    one.request_id = None if call.name is None else UUID(bytes=request_at(call.name, place))
+    return one
+
+
+def _row_of_refusals() -> Callable[[tuple[int, object]], object]:
+    """A key under which results are alike, and refusals of one kind whose places follow one another."""
+    before: tuple[int, object] | None = None
+    rows = 0
+
+    def key(item: tuple[int, object]) -> object:
+        nonlocal before, rows
+        place, answer = item
+        if type(answer) not in _REFUSALS:
+            before = None
+            return None
+        if before is None or before[0] + 1 != place or before[1] != answer:
+            rows += 1
+        before = item
+        return rows
+
+    return key
 
 
 def _divided(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

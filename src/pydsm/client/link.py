@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from itertools import groupby, repeat
 from typing import Protocol, cast
 
+from pydsm.client.session import ClientSession
 from pydsm.core.faults import PeerFault
+from pydsm.core.ids import RequestId, request_at
+from pydsm.core.messages import Run
 from pydsm.machines.base import Result
 from pydsm.runtime.batching import Answer
 from pydsm.runtime.client_protocol import (
@@ -29,10 +32,21 @@ _REQUEST_BYTES_WANTED = 1 << 20
 
 
 class Sent(Protocol):
-    """Commands that are sent together. A link sets `first`, the number of the first of them."""
+    """Commands that are sent together.
+
+    A link sets `first`, the number of the first of them on this connection, and gives them ids (`name`, `session`)
+    unless they have some already.
+    """
 
     commands: Sequence[bytes]
     first: int
+    left: int
+    name: RequestId | None
+    session: ClientSession | None
+
+    def take_name(self, name: RequestId) -> None:
+        """See `session.Named`."""
+        ...
 
 
 class Owner(Protocol):
@@ -71,6 +85,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._asked_at = 0.0
         self._next = 0
+        self._session: ClientSession | None = None
         self._pending: dict[int, Sent] = {}
         self._unsent: list[Sent] = []
         self._write_paused = False
@@ -80,6 +95,11 @@ class Link(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether commands can be sent."""
         return self._transport is not None and not self._transport.is_closing() and not self.retired
+
+    @property
+    def unanswered(self) -> list[Sent]:
+        """What was sent and has not all its answers."""
+        return list(dict.fromkeys(self._pending.values()))
 
     @property
     def open_calls(self) -> int:
@@ -132,7 +152,7 @@ class Link(asyncio.Protocol):
         if not self.greeted.done():
             self.greeted.set_exception(PeerFault(self._reason))
             self.greeted.exception()  # whoever waits for it is told; nobody else must be
-        sent, unsent = list(dict.fromkeys(self._pending.values())), self._unsent
+        sent, unsent = self.unanswered, self._unsent
         self._pending, self._unsent = {}, []
         self._owner.lost(self, sent, unsent, self._reason)
 
@@ -154,7 +174,11 @@ class Link(asyncio.Protocol):
                 self._settle(message)
             case Welcome() if not self.greeted.done():
                 self._reader.allow_messages(_ANSWER_FRAME_BYTES_MAX)
-                self.greeted.set_result(Greeted(message, self._loop.time() - self._asked_at))
+                granted_at = self._loop.time()
+                self._session = ClientSession(
+                    RequestId(message.grant), lambda: int(1000 * (self._loop.time() - granted_at))
+                )
+                self.greeted.set_result(Greeted(message, granted_at - self._asked_at))
             case Farewell():
                 self._reason = message.reason
             case _:
@@ -179,13 +203,42 @@ class Link(asyncio.Protocol):
         while self._unsent and self._transport is not None and not self._write_paused:
             calls = self._unsent[: self._fitting()]
             del self._unsent[: len(calls)]
-            request = Request(self._next, [])
+            request = Request(self._next, [], self._runs(calls))
             for call in calls:
                 call.first = self._next
                 self._next += len(call.commands)
                 self._pending.update(zip(range(call.first, self._next), repeat(call)))
                 request.commands.extend(call.commands)
             self._transport.write(encode_message(request))
+
+    def _runs(self, calls: Sequence[Sent]) -> list[Run]:
+        """Their ids, in as few runs as possible; what has none yet is named now."""
+        runs: list[Run] = []
+        follows: RequestId | None = None
+        for call in calls:
+            name, session, count = self._name(call), call.session, len(call.commands)
+            assert session is not None, "named by a session"
+            if name == follows:
+                runs[-1] = Run(runs[-1].first, runs[-1].count + count, runs[-1].acknowledged)
+            else:
+                runs.append(Run(name, count, session.acknowledged()))
+            follows = request_at(name, count)
+        return runs
+
+    def _name(self, call: Sent) -> RequestId:
+        if call.name is not None:
+            return call.name
+        session, count = self._session, len(call.commands)
+        assert session is not None, "nothing is sent before the greeting"
+        if session.is_over(count):
+            session = self._session = session.renewed()
+        call.session = session
+        return session.assign(call, count)
+
+    def begin_session(self, forgotten: ClientSession) -> None:
+        """Go on in another session, if it is the present one that the replicas have forgotten."""
+        if self._session is forgotten:
+            self._session = forgotten.renewed()
 
     def _fitting(self) -> int:
         """How many of the unsent make one frame of about the wanted size."""

@@ -251,7 +251,7 @@ async def verify(ledger: Ledger, addresses: Sequence[Address], read_at: dict[int
         async with Client([addresses[replica]]) as client:
             for start in range(0, len(own), _VERIFY_KEYS_PER_COMMAND):
                 part = own[start : start + _VERIFY_KEYS_PER_COMMAND]
-                values = await client.execute(encode((b"MGET", *part)), repeatable=True)
+                values = await client.execute(encode((b"MGET", *part)))
                 if not isinstance(values, list):
                     raise PeerFault(f"replica at {addresses[replica]} answers MGET with {values!r}")
                 for key, value in zip(part, values, strict=True):
@@ -259,5 +259,5 @@ async def verify(ledger: Ledger, addresses: Sequence[Address], read_at: dict[int
     shared = sorted({*ledger.counted, *ledger.maybe_counted})
     async with Client([addresses[0]]) as client:
         for key in shared:
-            ledger.check_total(key, await client.execute(encode((b"GET", key)), repeatable=True))
+            ledger.check_total(key, await client.execute(encode((b"GET", key))))
     return sum(map(len, keys.values())) + len(shared)

@@ -1,10 +1,14 @@
 """What a client is told when a command has no result: always definite about what is known, never a guess."""
 
+from uuid import UUID
+
 from pydsm.core.faults import PyDSMError, WorldFault
 
 
 class NotDone(PyDSMError):
-    """Root of the outcomes of a command that has no result."""
+    """Root of the outcomes of a command that has no result. `request_id` is set once it was sent."""
+
+    request_id: UUID | None = None
 
 
 class Aborted(NotDone):
@@ -16,10 +20,18 @@ class Overloaded(Aborted):
 
 
 class Unknown(NotDone):
-    """The command was sent and no answer came: it may have been executed, may be later, or never.
+    """The command was sent, again and again, and no answer came in time: it may have been executed, or may be later.
 
-    Send it again only if executing it twice does no harm; or read first what it has done.
+    Sent by the application once more it is another request. `pydsm trace` tells what became of `request_id`.
     """
+
+
+class SessionExpired(NotDone):
+    """The replicas have forgotten the session: not executed now, and whether it was before cannot be told any more."""
+
+
+class RequestExpired(NotDone):
+    """The replicas have dropped the result: the command was executed before, or given up, and not executed now."""
 
 
 class NoReplica(Aborted, WorldFault):

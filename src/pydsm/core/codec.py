@@ -20,16 +20,17 @@ from pydsm.core.carriers import (
 )
 from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import INDEX_MAX, Deps, InstanceId
+from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, session_of
 from pydsm.core.messages import Footprint, Message
 from pydsm.core.status import Status
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """First byte of every encoded message and record. A different one is refused."""
 
 DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
 """All that decoding may raise. RecursionError: an unknown field is skipped, and may be nested without end."""
 
+_REQUEST_ID_BYTES = 16
 _PREFIX = bytes([WIRE_VERSION])
 _encoder = msgspec.msgpack.Encoder()
 _message_decoder: msgspec.msgpack.Decoder[CarriedMessage] = msgspec.msgpack.Decoder(CarriedMessage)
@@ -166,10 +167,17 @@ def _check_batches(values: tuple[m.Value | None, ...]) -> None:
 
 
 def _check_batch(batch: m.Batch) -> None:
-    if len(batch.request_ids) != len(batch.commands):
-        raise ValueError(f"a batch has {len(batch.request_ids)} request ids for {len(batch.commands)} commands")
-    if any(len(id) != 16 for id in batch.request_ids):
-        raise ValueError("a request id is not 16 bytes long")
+    named = 0
+    for run in batch.runs:
+        if len(run.first) != _REQUEST_ID_BYTES:
+            raise ValueError(f"a request id is {len(run.first)} bytes long, and not {_REQUEST_ID_BYTES}")
+        if sequence_of(run.first) + run.count > SEQUENCES:
+            raise ValueError("a run of request ids goes on past the last sequence")
+        named += run.count
+    if named != len(batch.commands):
+        raise ValueError(f"a batch has {named} request ids for {len(batch.commands)} commands")
+    if batch.retried and not {session_of(run.first) for run in batch.runs}.issuperset(batch.retried):
+        raise ValueError("a batch retries requests of a session of which it has none")
     _check_footprint(batch.footprint)
 
 

@@ -16,8 +16,8 @@ import msgspec
 
 from pydsm.core.ballots import Ballot
 from pydsm.core.checkpoint import Checkpoint
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Message, Value
+from pydsm.core.ids import Deps, InstanceId, ReplicaId
+from pydsm.core.messages import Batch, Message, Run, Value
 from pydsm.core.status import Status
 
 
@@ -93,7 +93,7 @@ class Abort:
     """These requests, proposed here, were decided nop: definitely not executed by this instance."""
 
     id: InstanceId
-    request_ids: tuple[RequestId, ...]
+    runs: tuple[Run, ...]
 
 
 @dataclass(slots=True)

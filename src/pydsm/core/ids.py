@@ -3,7 +3,6 @@
 Indexes start at 1, so that 0 in a dependency vector means "nothing of this leader".
 """
 
-from struct import iter_unpack, pack
 from typing import NamedTuple, NewType
 
 ReplicaId = NewType("ReplicaId", int)
@@ -14,6 +13,9 @@ Epoch = NewType("Epoch", int)
 
 RequestId = NewType("RequestId", bytes)
 """16 bytes, a valid UUID (version 7 layout), ordered by time. See `request_id`."""
+
+SessionId = NewType("SessionId", bytes)
+"""The first 12 bytes of a request id: all of it but the sequence. Two sessions never have the same."""
 
 Tick = NewType("Tick", int)
 """The core's only notion of time: a count that its caller advances (one tick is one millisecond in the runtime)."""
@@ -57,6 +59,9 @@ _SESSION_BITS = 30
 _SEQUENCE_BITS = 32
 _SEQUENCE_BYTES = 4
 
+SEQUENCES = 1 << _SEQUENCE_BITS
+"""How many sequences a session has: 0 to one below."""
+
 
 def request_id(timestamp_ms: int, replica: ReplicaId, session: int, sequence: int) -> RequestId:
     """A request's name: Unix time in ms (48 bits), first replica (12), session (30), sequence (32), as a UUIDv7.
@@ -68,11 +73,35 @@ def request_id(timestamp_ms: int, replica: ReplicaId, session: int, sequence: in
     return RequestId(number.to_bytes(16, "big"))
 
 
-def request_ids(timestamp_ms: int, replica: ReplicaId, session: int, first: int, count: int) -> tuple[RequestId, ...]:
-    """The names of `count` requests with consecutive sequences from `first` on; the same as `request_id` for each."""
-    if first % (1 << _SEQUENCE_BITS) + count > 1 << _SEQUENCE_BITS:
-        return tuple(request_id(timestamp_ms, replica, session, first + place) for place in range(count))
-    prefix = request_id(timestamp_ms, replica, session, 0)[:-_SEQUENCE_BYTES]
-    start = first % (1 << _SEQUENCE_BITS)
-    sequences = pack(f">{count}I", *range(start, start + count))
-    return tuple([RequestId(prefix + sequence) for (sequence,) in iter_unpack(f"{_SEQUENCE_BYTES}s", sequences)])
+UNKEPT_SESSIONS = 1 << (_SESSION_BITS - 1)
+"""Session numbers from here on are of requests that nobody sends twice: no results are kept for them."""
+
+_SESSION_BYTES = 16 - _SEQUENCE_BYTES
+_UNKEPT_BIT = 0x20
+"""Of byte 8, which begins with the two bits of the variant: the highest bit of the session's number."""
+
+
+def session_of(id: RequestId) -> SessionId:
+    """Which session a request belongs to."""
+    return SessionId(id[:_SESSION_BYTES])
+
+
+def is_kept(session: bytes) -> bool:
+    """Whether requests of this session may come twice, so that their results are kept. Takes a request id as well."""
+    return not session[8] & _UNKEPT_BIT
+
+
+def timestamp_of(session: bytes) -> int:
+    """Unix time in ms of a session or of one of its requests: when the session began."""
+    return int.from_bytes(session[:6], "big")
+
+
+def sequence_of(id: RequestId) -> int:
+    """The last part of a name."""
+    return int.from_bytes(id[-_SEQUENCE_BYTES:], "big")
+
+
+def request_at(first: RequestId, place: int) -> RequestId:
+    """The name whose sequence is `place` higher than that of `first`. Raises OverflowError past the last sequence."""
+    sequence = sequence_of(first) + place
+    return RequestId(first[:-_SEQUENCE_BYTES] + sequence.to_bytes(_SEQUENCE_BYTES, "big"))

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.ids import Deps, InstanceId, RequestId
+from pydsm.core.ids import SEQUENCES, Deps, InstanceId, RequestId, SessionId, is_kept, request_at, session_of
 from pydsm.core.status import Status
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -49,16 +49,46 @@ class Footprint(msgspec.Struct, frozen=True, array_like=True, dict=True):
         return tuple(frozenset(keys) for _, keys in self.columns)
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
-    """What one instance agrees on: requests in columns (one id and one opaque command each) and their footprint.
+class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Requests of one session with consecutive sequences: the id of the first, and how many they are.
 
-    `timestamp_ms` is the Unix time that every replica uses while it executes the batch.
+    The client has the answers to all its requests of this session whose sequence is below `acknowledged`, or wants
+    them no more.
     """
 
-    request_ids: tuple[RequestId, ...]
+    first: RequestId
+    count: Annotated[int, msgspec.Meta(ge=1)]
+    acknowledged: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCES)] = 0
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
+    """What one instance agrees on: requests in columns (runs of ids, and one opaque command each) and their footprint.
+
+    The runs name the commands in their order. `timestamp_ms` is the Unix time that every replica uses while it executes
+    the batch.
+    """
+
+    runs: tuple[Run, ...]
     commands: tuple[bytes, ...]
     footprint: Footprint
     timestamp_ms: int = 0
+    retried: tuple[SessionId, ...] = ()
+    """Sessions of which this batch may have requests that are in another instance as well (see `sessions`)."""
+
+    @property
+    def name(self) -> RequestId | None:
+        """The id of the first request, by which people may call the instance; None without requests."""
+        return self.runs[0].first if self.runs else None
+
+    @property
+    def request_ids(self) -> tuple[RequestId, ...]:
+        """The id of each command, for tools: it takes time for each of them."""
+        return tuple(request_at(run.first, place) for run in self.runs for place in range(run.count))
+
+    @cached_property
+    def sessions(self) -> frozenset[SessionId]:
+        """Those whose requests may come twice. Nothing may depend on the order of this set."""
+        return frozenset([session_of(run.first) for run in self.runs if is_kept(run.first)])
 
     @cached_property
     def encoded(self) -> bytes:

@@ -20,6 +20,7 @@ from pydsm.core.faults import CallerFault, PeerFault, WorldFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.recoverer import Recoverer
+from pydsm.core.session_conflicts import with_sessions
 from pydsm.core.state import ReplicaState
 from pydsm.core.status import Status
 
@@ -30,7 +31,7 @@ class Replica:
     """Owned by one loop; not thread-safe. Call `take_effects` after each of the other verbs."""
 
     def __init__(self, config: Config, relation: Relation | None = None) -> None:
-        self._state = ReplicaState(config, relation or DeclaredKeys())
+        self._state = ReplicaState(config, with_sessions(relation or DeclaredKeys()))
         self._acceptor = Acceptor(self._state)
         self._proposer = Proposer(self._state, self._acceptor)
         self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)

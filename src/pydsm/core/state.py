@@ -70,7 +70,7 @@ class ReplicaState:
             self.counters.nops += 1
             if id.leader == self.me and instance.initial_batch is not None:
                 self.counters.aborted += 1
-                self.outbox.abort(Abort(id, instance.initial_batch.request_ids))
+                self.outbox.abort(Abort(id, instance.initial_batch.runs))
         self.execution.committed(instance)
         return True
 

@@ -43,7 +43,10 @@ class StateMachine(Protocol):
         ...
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """Execute one agreed batch; one result per command, in order. Never raises for what a command did."""
+        """Execute one agreed batch; one result per command, in order. Never raises for what a command did.
+
+        A result is kept until its client has it: it must not change when the state does.
+        """
         ...
 
     def digest(self) -> bytes:

@@ -9,7 +9,7 @@ meaning to the machine.
 import secrets
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -18,8 +18,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from pydsm.core.faults import BrokenInvariant, CallerFault
-from pydsm.core.ids import InstanceId, ReplicaId, request_ids
-from pydsm.core.messages import Batch
+from pydsm.core.ids import SEQUENCES, UNKEPT_SESSIONS, InstanceId, ReplicaId, request_at, request_id, session_of
+from pydsm.core.messages import Batch, Run
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 
 
@@ -54,6 +54,14 @@ class SubmitMany(Protocol):
 
     def __call__(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
         """As `Submit`, for several commands. They may be executed in several batches."""
+        ...
+
+
+class SubmitRequests(Protocol):
+    """How the requests of a session are handed over, whose results are kept so that they may come again."""
+
+    def __call__(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+        """As `SubmitMany`, under these ids. `again` unless this is surely the first time (`sessions.Grant`)."""
         ...
 
 
@@ -97,6 +105,17 @@ class _Part(NamedTuple):
     reply: ReplyMany
     offset: int
     commands: int
+    run: Run | None
+    """The ids of all that were submitted together; None for commands that came without."""
+    again: bool
+
+    def named(self) -> Run:
+        """The ids of these commands alone."""
+        run = self.run
+        assert run is not None, "commands without ids"
+        if run.count == self.commands:
+            return run
+        return Run(request_at(run.first, self.offset), self.commands, run.acknowledged)
 
 
 @dataclass(slots=True)
@@ -110,9 +129,9 @@ class _Proposal:
     def answer(self, answers: Sequence[Answer]) -> None:
         """One answer for each command."""
         start = 0
-        for reply, offset, count in self.parts:
-            reply(offset, answers[start : start + count])
-            start += count
+        for part in self.parts:
+            part.reply(part.offset, answers[start : start + part.commands])
+            start += part.commands
 
 
 class Batcher:
@@ -138,7 +157,7 @@ class Batcher:
         self._wake = wake
         self._now_ms = now_ms
         self._limits = limits or BatchLimits()
-        self._session = secrets.randbits(30)
+        self._session = _any_session()
         self._sequence = 0
         self._commands: list[bytes] = []
         self._parts: deque[_Part] = deque()
@@ -159,6 +178,13 @@ class Batcher:
 
     def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
         """See `SubmitMany`."""
+        self._take(commands, reply, None, again=False)
+
+    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+        """See `SubmitRequests`."""
+        self._take(commands, reply, run, again=again)
+
+    def _take(self, commands: Sequence[bytes], reply: ReplyMany, run: Run | None, *, again: bool) -> None:
         limits = self._limits
         size = sum(map(len, commands))
         if not commands:
@@ -166,19 +192,19 @@ class Batcher:
         if self._refusing is not None:
             reply(0, [self._refusing] * len(commands))
         elif size > limits.command_bytes_max and max(map(len, commands)) > limits.command_bytes_max:
-            self._submit_one_by_one(commands, reply)
+            self._take_one_by_one(commands, reply, run, again=again)
         elif len(self._commands) >= limits.queue_commands_max or self._queued_bytes + size > limits.queue_bytes_max:
             text = f"{len(self._commands)} commands are waiting already; send fewer at a time, or elsewhere"
             reply(0, [Overloaded(text)] * len(commands))
         else:
             idle = not self._commands
             self._commands += commands
-            self._parts.append(_Part(reply, 0, len(commands)))
+            self._parts.append(_Part(reply, 0, len(commands), run, again))
             self._queued_bytes += size
             if idle:
                 self._wake()
 
-    def _submit_one_by_one(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+    def _take_one_by_one(self, commands: Sequence[bytes], reply: ReplyMany, run: Run | None, *, again: bool) -> None:
         """One of them is too long: it fails, and does not take the others down with it."""
         limit = self._limits.command_bytes_max
         for place, command in enumerate(commands):
@@ -186,7 +212,8 @@ class Batcher:
                 text = f"the command has {len(command)} bytes, over the limit of {limit}"
                 reply(place, [CommandFailed(text)])
             else:
-                self.submit_many((command,), partial(_at, reply, place))
+                one = None if run is None else Run(request_at(run.first, place), 1, run.acknowledged)
+                self._take((command,), partial(_at, reply, place), one, again=again)
 
     def refuse(self, reason: str) -> None:
         """Take nothing more; what was taken is still proposed and answered."""
@@ -255,21 +282,44 @@ class Batcher:
             if not commands:
                 return None
             footprint = self._machine.footprint(commands)
-        now, first = self._now_ms(), self._sequence
-        self._sequence += len(commands)
-        ids = request_ids(now, self._replica, self._session, first, len(commands))
-        return _Proposal(parts, Batch(ids, commands, footprint, now))
+        now = self._now_ms()
+        runs = tuple(self._runs(parts, now))
+        retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
+        return _Proposal(parts, Batch(runs, commands, footprint, now, tuple(retried)))
+
+    def _runs(self, parts: Sequence[_Part], now_ms: int) -> Iterator[Run]:
+        """Their ids; commands in a row that came without get them now."""
+        nameless = 0
+        for part in parts:
+            if part.run is None:
+                nameless += part.commands
+                continue
+            if nameless:
+                yield self._run(nameless, now_ms)
+                nameless = 0
+            yield part.named()
+        if nameless:
+            yield self._run(nameless, now_ms)
+
+    def _run(self, count: int, now_ms: int) -> Run:
+        """Ids for so many commands that came without."""
+        if self._sequence + count > SEQUENCES:
+            self._session, self._sequence = _any_session(), 0
+        run = Run(request_id(now_ms, self._replica, self._session, self._sequence), count)
+        self._sequence += count
+        return run
 
     def _take_parts(self, commands: int) -> list[_Part]:
         """Who waits for so many of the oldest commands; the last of them may wait for more."""
         taken: list[_Part] = []
         while commands:
-            reply, offset, count = self._parts.popleft()
-            if count > commands:
-                self._parts.appendleft(_Part(reply, offset + commands, count - commands))
-                count = commands
-            taken.append(_Part(reply, offset, count))
-            commands -= count
+            part = self._parts.popleft()
+            if part.commands > commands:
+                rest = part._replace(offset=part.offset + commands, commands=part.commands - commands)
+                self._parts.appendleft(rest)
+                part = part._replace(commands=commands)
+            taken.append(part)
+            commands -= part.commands
         return taken
 
     def _batch_size(self) -> int:
@@ -282,15 +332,24 @@ class Batcher:
     def _well_formed(self, commands: Sequence[bytes], parts: Sequence[_Part]) -> tuple[tuple[bytes, ...], list[_Part]]:
         """Answer the commands that the machine cannot parse; they must not take the others down with them."""
         kept: list[tuple[bytes, _Part]] = []
-        places = ((reply, place) for reply, offset, count in parts for place in range(offset, offset + count))
-        for command, (reply, place) in zip(commands, places, strict=True):
+        singles = (
+            part._replace(offset=place, commands=1)
+            for part in parts
+            for place in range(part.offset, part.offset + part.commands)
+        )
+        for command, single in zip(commands, singles, strict=True):
             try:
                 self._machine.footprint((command,))
             except CallerFault as fault:
-                reply(place, [CommandFailed(str(fault))])
+                single.reply(single.offset, [CommandFailed(str(fault))])
             else:
-                kept.append((command, _Part(reply, place, 1)))
+                kept.append((command, single))
         return tuple(command for command, _ in kept), [part for _, part in kept]
+
+
+def _any_session() -> int:
+    """Of requests that nobody sends twice, for a life of this replica."""
+    return UNKEPT_SESSIONS + secrets.randbelow(UNKEPT_SESSIONS)
 
 
 def _at(reply: ReplyMany, place: int, offset: int, answers: Sequence[Answer]) -> None:

@@ -4,8 +4,12 @@ A connection begins with `CLIENT_PREAMBLE` and a greeting in a frame, from each 
 `Request`, many commands in each, and the replica frames of `Answers`, in whatever order answers become known. Frames
 are those of `transport.frames`. Whatever arrives is a right message or a PeerFault.
 
+Each command has a request id, in runs as in batches. A client names those that it sends for the first time in the
+session that the replica grants in its greeting, in ascending order; what it sends again keeps its id, through whichever
+replica.
+
 Results come back as they were: bytes, str, int, float, None, lists and dicts of these. What only Redis's protocol tells
-apart is a plain list or None here. The two bytes of version leave room for sessions and request ids.
+apart is a plain list or None here.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +19,27 @@ import msgspec
 
 from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
+from pydsm.core.ids import SEQUENCES, is_kept, sequence_of
+from pydsm.core.messages import Run
+from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NoList
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.frames import encode_frame
 
-CLIENT_PROTOCOL_VERSION = 1
+CLIENT_PROTOCOL_VERSION = 2
 
 CLIENT_PREAMBLE = b"PyDSMc\0" + CLIENT_PROTOCOL_VERSION.to_bytes(2, "big")
 """The first bytes on a client's connection, in both directions."""
 
-_FAILED, _ABORTED, _OVERLOADED = 1, 2, 3
-_EXTENSIONS: dict[int, Callable[[str], object]] = {_FAILED: CommandFailed, _ABORTED: Aborted, _OVERLOADED: Overloaded}
+_FAILED = 1
+_REFUSALS: dict[type[object], int] = {Aborted: 2, Overloaded: 3, SessionExpired: 4, RequestExpired: 5}
+"""Why there is no result. Said explicitly: a dataclass would become a map by itself."""
+_EXTENSIONS: dict[int, Callable[[str], object]] = {
+    _FAILED: CommandFailed,
+    **{code: refusal for refusal, code in _REFUSALS.items()},
+}
+_REQUEST_ID_BYTES = 16
 
 Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
@@ -38,13 +51,17 @@ class ClientHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The replica greets. `ready` says whether it can serve at this moment, `names` has every member's name."""
+    """The replica greets. `ready` says whether it can serve at this moment, `names` has every member's name.
+
+    `grant` is a request id whose session is the client's, from the next sequence on, or from a later time on.
+    """
 
     group: str
     name: str
     replica: int
     names: tuple[str, ...]
     ready: bool
+    grant: bytes
 
 
 class Farewell(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -54,10 +71,14 @@ class Farewell(msgspec.Struct, frozen=True, array_like=True, tag=3):
 
 
 class Request(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Commands, numbered from `first` on. A client numbers its commands on one connection without gaps."""
+    """Commands, numbered from `first` on, and the runs of their request ids.
+
+    A client numbers its commands on one connection without gaps.
+    """
 
     first: Count
     commands: list[bytes]
+    runs: list[Run]
 
 
 class Answers(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -82,9 +103,10 @@ def _extended(value: object) -> object:
             return msgspec.msgpack.Ext(_FAILED, text.encode())
 
 
-def _refusal(answer: Aborted | Overloaded) -> msgspec.msgpack.Ext:
-    """Said explicitly: a dataclass would become a map by itself."""
-    return msgspec.msgpack.Ext(_ABORTED if isinstance(answer, Aborted) else _OVERLOADED, answer.reason.encode())
+def _told(answer: Answer) -> object:
+    if isinstance(answer, Aborted | Overloaded | SessionExpired | RequestExpired):
+        return msgspec.msgpack.Ext(_REFUSALS[type(answer)], answer.reason.encode())
+    return answer
 
 
 def _from_extension(code: int, data: memoryview) -> object:
@@ -106,7 +128,7 @@ def encode_message(message: FromClient | FromReplica) -> bytes:
 
 def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_bytes_max: int) -> bytes:
     """Answers in their frame; one that cannot be sent is told as a failure after the execution."""
-    told = [_refusal(answer) if isinstance(answer, Aborted | Overloaded) else answer for answer in answers]
+    told = list(answers) if _REFUSALS.keys().isdisjoint(map(type, answers)) else list(map(_told, answers))
     try:
         frame = encode_message(Answers(list(numbers), told))
     except (OverflowError, RecursionError, UnicodeEncodeError):
@@ -125,9 +147,24 @@ def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_byt
 def decode_from_client(payload: bytes) -> FromClient:
     """Raises PeerFault for what no client sends."""
     try:
-        return _from_client.decode(payload)
+        message = _from_client.decode(payload)
     except DOES_NOT_PARSE as error:
         raise PeerFault(f"a message of a client does not parse: {error}") from error
+    if isinstance(message, Request):
+        _check_runs(message)
+    return message
+
+
+def _check_runs(request: Request) -> None:
+    named = 0
+    for run in request.runs:
+        if len(run.first) != _REQUEST_ID_BYTES or not is_kept(run.first) or sequence_of(run.first) < 1:
+            raise PeerFault(f"{run.first.hex()} is not the id of a client's request")
+        if sequence_of(run.first) + run.count > SEQUENCES:
+            raise PeerFault("a run of request ids goes on past the last sequence: a client begins another session")
+        named += run.count
+    if named != len(request.commands):
+        raise PeerFault(f"a client sends {named} request ids for {len(request.commands)} commands")
 
 
 def decode_from_replica(payload: bytes) -> FromReplica:
@@ -136,6 +173,8 @@ def decode_from_replica(payload: bytes) -> FromReplica:
         message = _from_replica.decode(payload)
     except (*DOES_NOT_PARSE, ValueError) as error:
         raise PeerFault(f"a message of a replica does not parse: {error}") from error
+    if isinstance(message, Welcome) and len(message.grant) != _REQUEST_ID_BYTES:
+        raise PeerFault("a replica grants no session")
     if isinstance(message, Answers) and len(message.numbers) != len(message.answers):
         raise PeerFault("a replica sends more answers than numbers, or fewer")
     return message

@@ -9,6 +9,7 @@ is `perform`'s business, when batches leave is `batching`'s.
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +19,18 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
 from pydsm.core.faults import BrokenInvariant, PeerFault, PyDSMError
-from pydsm.core.ids import InstanceId, ReplicaId, Tick
-from pydsm.core.messages import Batch, Frontier, Message
+from pydsm.core.ids import InstanceId, ReplicaId, Tick, session_of
+from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
+from pydsm.core.sessions import Grant, Grants, Sessions
 from pydsm.machines.base import Snapshots, StateMachine, Upkeep
-from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Reply, ReplyMany
+from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
+from pydsm.runtime.replicated import ReplicatedState
+from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.memory import MemoryStore
@@ -36,6 +40,12 @@ from pydsm.transport.base import Admit, Transport
 log = logging.getLogger("pydsm.node")
 
 _TICK_SECONDS = 0.005
+_SESSION_RESULTS_MAX = 100_000
+"""Results of one session that nobody has acknowledged, beyond which this replica takes no more of its requests."""
+_SESSION_RANGES_MAX = 1000
+"""Gaps in the executed sequences of one session, left by requests that were given up, beyond which it takes no more."""
+_SESSIONS_MAX = 1_000_000
+"""Sessions, beyond which this replica takes no request of a new one."""
 _UPKEEP_SECONDS = 0.5
 _UPKEEP_GRACE_MS = 1000
 """How long the machine's upkeep may be late before a replica sees to it; once more for each that comes before it, so
@@ -74,7 +84,9 @@ class Node:
         self._files = parts.snapshots
         self._taker: SnapshotTaker | None = None
         self._core = Replica(config, parts.relation)
-        self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, _unix_ms, parts.limits)
+        self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, unix_ms, parts.limits)
+        self._sessions = Sessions(encode=encode_results, decode=decode_results)
+        self._grants = Grants(config.replica, secrets.randbits(30))
         self._started = False
         self._running = False
         self._turn_is_due = False
@@ -107,10 +119,11 @@ class Node:
         """The newest good snapshot, then the records behind it."""
         snapshots: list[SnapshotFile] = []
         if self._files is not None and isinstance(self._machine, Snapshots):
-            self._taker = SnapshotTaker(self._machine, self._files, self._snapshot_taken)
+            state = ReplicatedState(self._machine, self._sessions)
+            self._taker = SnapshotTaker(state, self._files, self._snapshot_taken)
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
-                await asyncio.to_thread(self._machine.restore, snapshots[-1].chunks())
+                await asyncio.to_thread(state.restore, snapshots[-1].chunks())
                 self._taker.counters.last_number = snapshots[-1].checkpoint.number
         records = await asyncio.to_thread(self._store.load)
         self._core.restore(records, [one.checkpoint for one in snapshots])
@@ -141,6 +154,29 @@ class Node:
     def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
         """See `batching.SubmitMany`."""
         self._batcher.submit_many(commands, reply)
+
+    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+        """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""
+        full = self._why_not(run)
+        if full is None:
+            self._batcher.submit_requests(run, commands, reply, again=again)
+        else:
+            reply(0, [Overloaded(full)] * len(commands))
+
+    def _why_not(self, run: Run) -> str | None:
+        """Why nothing more is taken of a session, by what this replica has of it now."""
+        sessions, session = self._sessions, session_of(run.first)
+        if sessions.results_kept(session, run.acknowledged) >= _SESSION_RESULTS_MAX:
+            return f"{_SESSION_RESULTS_MAX} results of this session are not acknowledged; acknowledge some"
+        if sessions.ranges(session) >= _SESSION_RANGES_MAX:
+            return f"{_SESSION_RANGES_MAX} requests of this session were given up; begin another one"
+        if len(sessions) >= _SESSIONS_MAX and session not in sessions:
+            return f"there are {_SESSIONS_MAX} sessions already"
+        return None
+
+    def grant(self) -> Grant:
+        """A session for one client, to be used for what it sends through this replica."""
+        return self._grants.grant(unix_ms())
 
     def info(self) -> dict[str, str]:
         """What this replica has done and knows, for people."""
@@ -222,7 +258,7 @@ class Node:
 
     def _propose_checkpoint(self) -> None:
         if self._core.checkpoint_due():
-            self._core.propose_checkpoint(_unix_ms())
+            self._core.propose_checkpoint(unix_ms())
 
     def _keep_up(self) -> None:
         """Propose what the machine says is due. Nobody waits for the answers."""
@@ -231,7 +267,7 @@ class Node:
             if self._upkeep_unanswered:
                 return
             late_ms = _UPKEEP_GRACE_MS * (1 + self._config.replica)
-            for command in self._machine.overdue(_unix_ms() - late_ms):
+            for command in self._machine.overdue(unix_ms() - late_ms):
                 self._upkeep_unanswered += 1
                 self._batcher.submit(command, self._upkeep_answered)
 
@@ -266,12 +302,13 @@ class Node:
     def execute(self, execution: Execute) -> None:
         """See `perform.Application`."""
         batch = execution.batch
-        results = self._machine.apply(batch.commands, batch.timestamp_ms)
+        results = self._sessions.execute(batch, self._machine.apply)
         if execution.id.leader == self._config.replica:
             self._batcher.executed(execution.id, results)
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         """See `perform.Application`."""
+        self._sessions.expire(taken.checkpoint.timestamp_ms)
         if self._taker is not None:
             self._taker.take(taken.checkpoint)
 
@@ -318,5 +355,6 @@ def _nothing() -> None:
     pass
 
 
-def _unix_ms() -> int:
+def unix_ms() -> int:
+    """The wall clock: Unix time in ms."""
     return time.time_ns() // 1_000_000

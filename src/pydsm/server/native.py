@@ -2,7 +2,8 @@
 
 Decides who may connect and how much one client may have under way. Guards that each command gets one answer, and that a
 client which asks faster than it is answered, or does not read, is not read from until that changes. The wire format is
-`runtime/client_protocol`'s business, agreement that of `submit_many`.
+`runtime/client_protocol`'s business, agreement that of `submit_requests`. Which requests come for the first time is not
+asked of the client but seen here, from the session that its connection was granted (`core/sessions`).
 """
 
 import asyncio
@@ -15,7 +16,10 @@ from functools import partial
 from typing import cast
 
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.runtime.batching import Answer, SubmitMany
+from pydsm.core.ids import session_of, timestamp_of
+from pydsm.core.messages import Run
+from pydsm.core.sessions import Grant
+from pydsm.runtime.batching import Answer, SubmitRequests
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
     ClientHello,
@@ -52,22 +56,29 @@ class NativeLimits:
     """Seconds in which a client with so much unread must take something; else it is disconnected."""
     answer_bytes_max: int = 64 << 20
     """Bytes of one frame of answers; a single longer one is told as a failure."""
+    ahead_ms_max: int = 60_000
+    """How far after this replica's clock a session may begin; a later one would be kept for longer than others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The replica behind the port. `names` has every member's name; `is_ready` whether it can serve now."""
+    """The replica behind the port. `names` has every member's name; `is_ready` whether it can serve now.
+
+    `grant` gives each connection a session of its own, `now_ms` is the wall clock.
+    """
 
     identity: Identity
     names: tuple[str, ...]
     is_ready: Callable[[], bool]
+    grant: Callable[[], Grant]
+    now_ms: Callable[[], int]
 
 
 class NativeServer:
     """Serves any state machine to native clients. All from one loop."""
 
-    def __init__(self, submit_many: SubmitMany, host: Host, limits: NativeLimits | None = None) -> None:
-        self.submit_many = submit_many
+    def __init__(self, submit_requests: SubmitRequests, host: Host, limits: NativeLimits | None = None) -> None:
+        self.submit_requests = submit_requests
         self.host = host
         self.limits = limits or NativeLimits()
         self.crowd: Crowd[NativeConnection, None] = Crowd()
@@ -119,12 +130,15 @@ class NativeConnection(asyncio.Protocol):
     def __init__(self, server: NativeServer) -> None:
         self._server = server
         self._limits = server.limits
-        self._submit = server.submit_many
+        self._submit = server.submit_requests
         self._reader = FrameReader(CLIENT_PREAMBLE)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._peer = "a client"
         self._greeted = False
+        self._grant = server.host.grant()
+        self._session = session_of(self._grant.id)
+        """Of the last run, whose time is known to be right."""
         self._next = 0
         self._unanswered = 0
         self._numbers: list[int] = []
@@ -219,7 +233,7 @@ class NativeConnection(asyncio.Protocol):
         self._stop_waiting()
         self._reader.allow_messages(self._limits.frame_bytes_max)
         identity = host.identity
-        welcome = Welcome(identity.group, identity.name, identity.replica, host.names, host.is_ready())
+        welcome = Welcome(identity.group, identity.name, identity.replica, host.names, host.is_ready(), self._grant.id)
         transport.write(CLIENT_PREAMBLE + encode_message(welcome))
 
     def _execute(self, request: Request) -> None:
@@ -227,7 +241,22 @@ class NativeConnection(asyncio.Protocol):
             raise PeerFault(f"its commands go on with number {request.first}, and not with {self._next}")
         self._next += len(request.commands)
         self._unanswered += len(request.commands)
-        self._submit(request.commands, partial(self._answered, request.first))
+        for run in request.runs:
+            self._check_time(run)
+        start = 0
+        for run in request.runs:
+            commands = request.commands[start : start + run.count] if len(request.runs) > 1 else request.commands
+            again = not self._grant.takes(run.first, run.count)
+            self._submit(run, commands, partial(self._answered, request.first + start), again=again)
+            start += run.count
+
+    def _check_time(self, run: Run) -> None:
+        session = session_of(run.first)
+        if session != self._session:
+            ahead_ms = timestamp_of(session) - self._server.host.now_ms()
+            if ahead_ms > self._limits.ahead_ms_max:
+                raise PeerFault(f"a session begins {ahead_ms} ms from now: set the clock")
+            self._session = session
 
     def _answered(self, first: int, offset: int, answers: Sequence[Answer]) -> None:
         """Take some answers; they leave at the end of this turn of the loop, with all others that came in it."""

@@ -1,19 +1,22 @@
-"""Clients: each does one operation after another, waits for so long and no longer, and remembers what it was told.
+"""Clients: each does one operation after another, and remembers what it was told.
 
-A client whose replica is down goes to the next one. A client that gives up does not know whether its command was or
-will be executed, and goes on with its next operation, perhaps at another replica. An abort is a definite no: the same
-request is sent again a few times, and then counts as failed.
+A client whose replica is down goes to the next one. Some clients wait for so long and no longer: one that gives up does
+not know whether its command was or will be executed, and goes on with its next operation, perhaps at another replica;
+an abort is a definite no to it: the same request is sent again a few times, and then counts as failed. Other clients
+never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica.
 """
 
 from collections import deque
 from collections.abc import Sequence
 
-from pydsm.core.ids import ReplicaId, RequestId, request_id
+from pydsm.core.ids import ReplicaId, RequestId, request_at, request_id, sequence_of
+from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.machines.base import Result
 from pydsm.sim.context import Context
 from pydsm.sim.history import Call, History, Outcome
 from pydsm.sim.host import Host, Submission
 from pydsm.sim.plan import Operation
+from pydsm.sim.violation import Violation
 from pydsm.sim.workload import Workload
 
 _TRIES_PER_PATIENCE = 20
@@ -24,27 +27,77 @@ _ROUNDS_MAX = 3
 class Request(Submission):
     """One operation of one client on its way."""
 
-    __slots__ = ("_client", "_hosts_left", "_replica", "attempts_left", "call", "command", "request_id")
+    __slots__ = (
+        "_client",
+        "_hosts_left",
+        "_replica",
+        "_sent",
+        "acknowledged",
+        "attempts_left",
+        "call",
+        "command",
+        "request_id",
+    )
 
     def __init__(self, client: "Client", operation: Operation, id: RequestId, call: Call | None, hosts: int) -> None:
         self.request_id = id
+        self.acknowledged = sequence_of(id)
         self.command = operation.command
         self.call = call
         self._client = client
         self._replica = operation.replica
         self._hosts_left = hosts
+        self._sent = 0
         self.attempts_left = 0
 
     def send(self) -> None:
         """To the replica that is its turn."""
+        self._sent += 1
         self._client.clients.carry(self, self._replica)
 
+    @property
+    def _never_gives_up(self) -> bool:
+        return self._client.clients.context.settings.retrying
+
+    def try_elsewhere(self) -> None:
+        """Send it once more, through the next replica, unless it has ended."""
+        if self._client.current is self:
+            self._replica = (self._replica + 1) % len(self._client.clients.hosts)
+            self._client.clients.context.counts.sent_again += 1
+            self.send()
+
+    def _later_elsewhere(self) -> None:
+        context = self._client.clients.context
+        context.schedule.after(context.settings.patience_us // _TRIES_PER_PATIENCE, self.try_elsewhere)
+
     def answered(self, result: Result) -> None:
-        """The client has its answer."""
-        self._client.ended(self, Outcome.DONE, result)
+        """The client has its answer, or learns that nobody can tell it any more."""
+        if isinstance(result, SessionExpired):
+            self._session_expired()
+        elif isinstance(result, RequestExpired) and self._client.current is self:
+            what = f"{self._client.name} waits for a result that it has not acknowledged, and that is dropped"
+            raise Violation("first result", what)
+        else:
+            self._client.ended(self, Outcome.DONE, result)
+
+    def _session_expired(self) -> None:
+        """What was sent but once is definitely not executed, and goes on in a new session."""
+        client = self._client
+        if client.current is not self:
+            return
+        if self._sent > 1:
+            client.ended(self, Outcome.UNKNOWN)
+        else:
+            self.request_id = client.renewed_id(ReplicaId(self._replica))
+            self.acknowledged = sequence_of(self.request_id)
+            self._sent = 0
+            self.send()
 
     def aborted(self) -> None:
-        """A definite no: send it again, or call it failed."""
+        """A definite no of one instance: send it again, or call it failed."""
+        if self._never_gives_up:
+            self._later_elsewhere()
+            return
         self.attempts_left -= 1
         if self._client.current is not self:
             return
@@ -55,6 +108,9 @@ class Request(Submission):
 
     def refused(self) -> None:
         """Nobody is there: try the next replica, until every one was tried."""
+        if self._never_gives_up:
+            self._later_elsewhere()
+            return
         self._hosts_left -= 1
         if self._client.current is not self:
             return
@@ -71,7 +127,10 @@ class Request(Submission):
 
     def broken(self) -> None:
         """The connection is gone, and with it the outcome."""
-        self._client.ended(self, Outcome.UNKNOWN)
+        if self._never_gives_up:
+            self._later_elsewhere()
+        else:
+            self._client.ended(self, Outcome.UNKNOWN)
 
 
 class Client:
@@ -82,7 +141,8 @@ class Client:
         self.clients = clients
         self.current: Request | None = None
         self._later: deque[Operation] = deque()
-        self._sequence = 0
+        self._last_ids: dict[str, RequestId] = {}
+        """By the life that granted the session."""
 
     def operate(self, operation: Operation) -> None:
         """Begin this operation, now or when the one before has ended."""
@@ -95,8 +155,7 @@ class Client:
         operation = self._later.popleft()
         clients = self.clients
         context = clients.context
-        self._sequence += 1
-        id = request_id(context.schedule.now // 1000, ReplicaId(operation.replica), self.number, self._sequence)
+        id = self._next_id(ReplicaId(operation.replica))
         ask = clients.workload.ask(operation.command)
         call = None
         if ask is not None:
@@ -110,7 +169,29 @@ class Client:
                 self.name, f"asks r{operation.replica} to {operation.command.decode('ascii', 'backslashreplace')}"
             )
         request.send()
+        if context.settings.retrying and context.settings.doubling:
+            request.try_elsewhere()
         context.schedule.after(context.settings.patience_us, self._give_up, request)
+
+    def _next_id(self, replica: ReplicaId) -> RequestId:
+        """In the session that the replica's present life grants; in one that nobody has granted while it is down."""
+        life = self.clients.hosts[replica].life
+        last = None if life is None else self._last_ids.get(life.name)
+        if last is None:
+            last = self.clients.new_session(replica)
+            if life is not None:
+                life.begin_session(last)
+        id = request_at(last, 1)
+        if life is not None:
+            self._last_ids[life.name] = id
+        return id
+
+    def renewed_id(self, replica: ReplicaId) -> RequestId:
+        """The session was forgotten: begin another one."""
+        life = self.clients.hosts[replica].life
+        if life is not None:
+            self._last_ids.pop(life.name, None)
+        return self._next_id(replica)
 
     @property
     def name(self) -> str:
@@ -118,7 +199,12 @@ class Client:
         return f"client {self.number}"
 
     def _give_up(self, request: Request) -> None:
-        if not self.clients.patient:
+        """Patience is at its end."""
+        settings = self.clients.context.settings
+        if settings.retrying and self.current is request:
+            request.try_elsewhere()
+            self.clients.context.schedule.after(settings.patience_us, self._give_up, request)
+        elif not self.clients.patient:
             self.ended(request, Outcome.UNKNOWN)
 
     def ended(self, request: Request, outcome: Outcome, result: Result = None) -> None:
@@ -162,6 +248,7 @@ class Clients:
         self.requests: list[Request] = []
         self.patient = False
         self._clients: dict[int, Client] = {}
+        self._sessions = 0
 
     def operate(self, operation: Operation) -> None:
         """The plan says so."""
@@ -169,6 +256,11 @@ class Clients:
         if client is None:
             client = self._clients[operation.client] = Client(operation.client, self)
         client.operate(operation)
+
+    def new_session(self, replica: ReplicaId) -> RequestId:
+        """Of which there was none before, beginning now."""
+        self._sessions += 1
+        return request_id(self.context.schedule.now // 1000, replica, self._sessions, 0)
 
     def carry(self, request: Request, replica: int) -> None:
         """Over the way between a client and its replica."""

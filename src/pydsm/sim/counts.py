@@ -51,6 +51,12 @@ class Counts(msgspec.Struct):
     calls_done: int = 0
     calls_failed: int = 0
     calls_unknown: int = 0
+    sent_again: int = 0
+    """Requests that clients sent once more under the same id."""
+    found_executed: int = 0
+    """Requests that were not executed by an instance because they had been before; each replica counts."""
+    sessions_expired: int = 0
+    """Requests that were refused because their session was forgotten; each replica counts."""
     barriers: int = 0
     checkpoints: int = 0
     snapshots: int = 0

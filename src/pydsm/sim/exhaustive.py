@@ -32,6 +32,7 @@ from pydsm.core.messages import (
     PreAcceptOk,
     PrepareOk,
     Refuse,
+    Run,
     ValidateOk,
     Value,
 )
@@ -258,7 +259,7 @@ class Search:
         self._steps = _Steps(world, make_replica)
         self._batches = {
             proposer: Batch(
-                (request_id(0, ReplicaId(proposer), 0, proposer),), (b"write",), Footprint(writes=(b"key",)), 0
+                (Run(request_id(0, ReplicaId(proposer), 0, proposer), 1),), (b"write",), Footprint(writes=(b"key",)), 0
             )
             for proposer in world.proposers
         }

@@ -6,15 +6,19 @@ of them is a moment at which the life may end. After its end a life is never cal
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull
 from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick
-from pydsm.core.messages import Batch, Message
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
+from pydsm.core.messages import Batch, Message, Run
 from pydsm.core.replica import Replica
+from pydsm.core.sessions import Grant, SessionExpired, Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
 from pydsm.runtime.perform import Performer
+from pydsm.runtime.replicated import ReplicatedState
+from pydsm.runtime.results import decode_results, encode_results
 from pydsm.sim import describe
 from pydsm.sim.context import Context
 from pydsm.sim.disk import Disk, Snapshot
@@ -31,6 +35,8 @@ class Submission:
 
     request_id: RequestId
     command: bytes
+    acknowledged: int
+    """The client has the answers to all requests of this session below."""
 
     def answered(self, result: Result) -> None:
         """It was executed."""
@@ -43,6 +49,13 @@ class Submission:
 
     def broken(self) -> None:
         """The replica died; nobody can tell."""
+
+
+class Queued(NamedTuple):
+    """A command that waits to be proposed. `again`: it may be in another instance already."""
+
+    submission: Submission
+    again: bool
 
 
 class Died(Exception):
@@ -84,7 +97,10 @@ class Life:
         self.performer = Performer(
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )
-        self.queue: deque[Submission] = deque()
+        self.sessions = Sessions(self._context.settings.session_limits, encode_results, decode_results)
+        self.grants: dict[SessionId, Grant] = {}
+        """Of clients that began a session at this life."""
+        self.queue: deque[Queued] = deque()
         self.proposals: dict[InstanceId, list[Submission]] = {}
         self.clock_us = 0
         self.gathering = False
@@ -121,10 +137,21 @@ class Life:
         """The machine, and the answers to clients of own instances."""
         self._host.moment()
         batch = execution.batch
-        results = self.machine.apply(batch.commands, batch.timestamp_ms)
+        applied: list[bytes] = []
+
+        def apply(commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+            applied.extend(commands)
+            return self.machine.apply(commands, timestamp_ms)
+
+        results = self.sessions.execute(batch, apply)
+        counts = self._context.counts
+        counts.sessions_expired += sum(isinstance(result, SessionExpired) for result in results)
+        counts.found_executed += len(results) - len(applied)
+        if batch.footprint.barrier:
+            self.sessions.expire(batch.timestamp_ms)
         if self._context.tracing:
             self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
-        self._watch.executed(self.replica, self.watched, execution, results)
+        self._watch.executed(self.replica, self.watched, execution, results, applied)
         waiting = self.proposals.pop(execution.id, None)
         if waiting is not None:
             for submission, result in zip(waiting, results, strict=True):
@@ -136,11 +163,13 @@ class Life:
         checkpoint = taken.checkpoint
         self._context.say(self.name, f"is at {checkpoint}")
         self._context.counts.checkpoints += 1
-        self._watch.checkpointed(self.replica, self.watched, checkpoint, self.machine.digest())
+        self.sessions.expire(checkpoint.timestamp_ms)
+        state = self.machine.digest() + self.sessions.digest()
+        self._watch.checkpointed(self.replica, self.watched, checkpoint, state)
         if isinstance(self.machine, Snapshots) and not self._taking:
             self._taking = True
             watched = self.watched.fork("snapshot")
-            self._take(checkpoint, self.machine.snapshot(), [], watched)
+            self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
 
     def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: LifeWatch) -> None:
         """One step of a snapshot, and the next one later."""
@@ -166,7 +195,7 @@ class Life:
         """From the disk: the state, and what was watched of the life that had it."""
         if snapshots:
             assert isinstance(self.machine, Snapshots)
-            self.machine.restore(snapshots[-1].chunks)
+            ReplicatedState(self.machine, self.sessions).restore(snapshots[-1].chunks)
             watched = snapshots[-1].watched
             assert isinstance(watched, LifeWatch)
             self.watched = watched.fork(self.name)
@@ -205,26 +234,36 @@ class Life:
         self.gathering = False
         while self.queue and self.has_room:
             count = min(len(self.queue), settings.batch_requests_max)
-            submissions = [self.queue.popleft() for _ in range(count)]
-            batch = self._batch(submissions)
+            taken = [self.queue.popleft() for _ in range(count)]
+            batch = self._batch(taken)
             id = self.core.propose(batch)
             if isinstance(id, PipelineFull):
-                self.queue.extendleft(reversed(submissions))
+                self.queue.extendleft(reversed(taken))
                 break
             self._watch.proposed(id, batch)
             if self._context.tracing:
                 self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
             self._context.counts.barriers += batch.footprint.barrier
-            self.proposals[id] = submissions
+            self.proposals[id] = [one.submission for one in taken]
             self.performer.pump()
         if self.queue:
             self._context.counts.pipeline_full += 1
 
-    def _batch(self, submissions: list[Submission]) -> Batch:
-        commands = tuple(submission.command for submission in submissions)
-        ids = tuple(submission.request_id for submission in submissions)
+    def _batch(self, taken: Sequence[Queued]) -> Batch:
+        commands = tuple(one.submission.command for one in taken)
+        runs = tuple(Run(one.submission.request_id, 1, one.submission.acknowledged) for one in taken)
+        retried = dict.fromkeys([session_of(one.submission.request_id) for one in taken if one.again])
         now_ms = self._context.schedule.now // 1000
-        return Batch(ids, commands, self.machine.footprint(commands), now_ms)
+        return Batch(runs, commands, self.machine.footprint(commands), now_ms, tuple(retried))
+
+    def begin_session(self, id: RequestId) -> None:
+        """A client connects; `id` names what it is granted."""
+        self.grants[session_of(id)] = Grant(id)
+
+    def is_first(self, id: RequestId) -> bool:
+        """Whether a request that comes now is surely in no instance yet."""
+        grant = self.grants.get(session_of(id))
+        return grant is not None and grant.takes(id, 1)
 
     @property
     def has_room(self) -> bool:
@@ -238,8 +277,8 @@ class Life:
 
     def end(self) -> None:
         """Clients find their connections broken."""
-        for submission in self.queue:
-            self._later(submission.broken)
+        for queued in self.queue:
+            self._later(queued.submission.broken)
         for submissions in self.proposals.values():
             for submission in submissions:
                 self._later(submission.broken)
@@ -285,7 +324,7 @@ class Host:
         self._context.counts.add_replica(life.core.counters)
         for _, given in self._backlog:
             if isinstance(given[0], Submission):
-                life.queue.append(given[0])
+                life.queue.append(Queued(given[0], again=True))
         self._backlog.clear()
         self._doom = 0
         self.disk.crash()
@@ -370,7 +409,7 @@ class Host:
         elif self._pauses:
             self._backlog.append((self.submit, (submission,)))
         else:
-            life.queue.append(submission)
+            life.queue.append(Queued(submission, again=not life.is_first(submission.request_id)))
             gather_us = self._context.settings.gather_us
             if not gather_us:
                 self._run(life.flush)

@@ -5,8 +5,9 @@ every abort passes through here, and each is compared with what was seen before.
 
 - agreement: one value per instance over all replicas and lives; one value per instance and ballot, in what is asked
   for and in what is accepted;
-- visibility and order (`ordering`); nothing executed twice in a life, no request by two instances; nothing decided or
-  executed that was not submitted; an aborted instance is a nop; equal results everywhere;
+- visibility and order (`ordering`); no instance and no request executed twice in a life, and a request that comes again
+  answered with its first result; nothing decided or executed that was not submitted; an aborted instance is a nop;
+  equal results everywhere;
 - promise and vote, as messages show them, never go back, across restarts too; no index is used twice;
 - quorums: a decision has its votes in one ballot, or a fast quorum, its leader in it, of equal vectors;
 - durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost;
@@ -25,8 +26,9 @@ from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers, session_of
 from pydsm.core.instance import Instance
+from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering
@@ -49,11 +51,13 @@ class LifeWatch:
         self.name = name
         self.order = order
         self.executed: set[InstanceId] = set()
+        self.requests: set[RequestId] = set()
 
     def fork(self, name: str) -> "LifeWatch":
         """A life that begins with a snapshot of this one."""
         life = LifeWatch(name, self.order.fork(name))
         life.executed = set(self.executed)
+        life.requests = set(self.requests)
         return life
 
 
@@ -340,18 +344,21 @@ class Invariants:
                 (id,),
             )
 
-    def executed(self, replica: int, life: LifeWatch, execution: Execute, results: list[Result]) -> None:
-        """A machine has applied a batch."""
+    def executed(
+        self, replica: int, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]
+    ) -> None:
+        """A batch was executed with these results; its commands that were new are what the machine has applied."""
         id, batch = execution.id, execution.batch
         self._decide(replica, id, batch, self.decided[id][1] if id in self.decided else self._own_deps(replica, id))
         if id in life.executed:
             raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
         life.executed.add(id)
         life.order.execute(id)
+        self._check_requests(life, execution, results, applied)
         first = self.results.get(id)
         if first is None:
-            self._execute_first(id, batch, results)
-        elif first != results:
+            self.results[id] = results
+        elif not _same_results(batch, first, results):
             raise Violation("results", f"{id} gave {first} before, and {results} at {life.name}", (id,))
 
     def _own_deps(self, replica: int, id: InstanceId) -> Deps:
@@ -362,13 +369,27 @@ class Invariants:
                 return record.deps
         raise Violation("durable", f"r{replica} executes {id}, of which no disk knows a vote", (id,))
 
-    def _execute_first(self, id: InstanceId, batch: m.Batch, results: list[Result]) -> None:
-        self.results[id] = results
-        for request, result in zip(batch.request_ids, results, strict=True):
-            other = self._executed_by.setdefault(request, id)
-            if other != id:
-                raise Violation("executed twice", f"a request of {id} was executed by {other} already", (id, other))
-            self.answers[request] = result
+    def _check_requests(
+        self, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]
+    ) -> None:
+        """Each request is executed once in a life, and one that comes again is answered with its first result."""
+        id, batch = execution.id, execution.batch
+        new: list[bytes] = []
+        for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
+            if isinstance(result, SessionExpired):
+                continue
+            if request not in life.requests:
+                life.requests.add(request)
+                new.append(command)
+            elif not isinstance(result, RequestExpired) and result != self.answers[request]:
+                what = f"a request of {id} is answered with {result} at {life.name}, first with {self.answers[request]}"
+                raise Violation("first result", what, (id, self._executed_by[request]))
+            if not isinstance(result, RequestExpired):
+                self._executed_by.setdefault(request, id)
+                self.answers.setdefault(request, result)
+        if new != list(applied):
+            what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
+            raise Violation("executed twice", what, (id,))
 
     def aborted(self, replica: int, abort: Abort) -> None:
         """Clients are told that an instance executes nothing."""
@@ -407,3 +428,13 @@ class Invariants:
                 raise Violation(
                     "lost", f"r{replica} never executed {id}, which was decided as {describe.value(value)}", (id,)
                 )
+
+
+def _same_results(batch: m.Batch, left: list[Result], right: list[Result]) -> bool:
+    """Whether they are equal; but a first attempt of what was executed and acknowledged has no certain answer."""
+    if left == right:
+        return True
+    return all(
+        one == other or (session_of(request) not in batch.retried and (RequestExpired() in (one, other)))
+        for request, one, other in zip(batch.request_ids, left, right, strict=True)
+    )

@@ -14,6 +14,7 @@ from typing import Protocol
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
 from pydsm.core.ids import Deps, InstanceId, covers
 from pydsm.core.messages import Batch
+from pydsm.core.session_conflicts import WithSessions
 from pydsm.sim.violation import Violation
 
 
@@ -45,6 +46,8 @@ def make_ordering(relation: Relation) -> Ordering:
     """The cheapest exact check for a relation."""
     if isinstance(relation, DeclaredKeys):
         return _ByKey(_declared_accesses)
+    if isinstance(relation, WithSessions) and isinstance(relation.machine, DeclaredKeys):
+        return _ByKey(_declared_and_session_accesses)
     if isinstance(relation, EverythingConflicts):
         return _ByKey(_total_accesses)
     return _ByPair(relation)
@@ -68,6 +71,15 @@ _WRITE: _Access = b"write"
 _READ: _Access = b"read"
 _ORDINARY: _Access = b"ordinary"
 _EVERYTHING: _Key = None
+_SESSION = b"session\0"
+
+
+def _declared_and_session_accesses(batch: Batch) -> dict[_Key, _Access]:
+    """Besides the declared ones, one for each session: a retry writes it, a first attempt only touches it."""
+    accesses = _declared_accesses(batch)
+    for session in sorted(batch.sessions):
+        accesses[_SESSION + session] = _WRITE if session in batch.retried else _ORDINARY
+    return accesses
 
 
 def _declared_accesses(batch: Batch) -> dict[_Key, _Access]:

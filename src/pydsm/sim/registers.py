@@ -2,8 +2,9 @@
 
 A command is `ACTION KEY [NUMBER]` in ASCII: `read` and `write` (gives what was there before), `add` and `top`, two
 kinds of commuting updates that answer nothing, `take`, which refuses to go below zero and so is a command that fails,
-and `sum`, a barrier over everything. A key that begins with `pair` stands for two cells that are only read and written
-together, and reading them unequal shows as a result that no sequential run gives.
+`when`, a read that also tells the time of its execution, and `sum`, a barrier over everything. A key that begins with
+`pair` stands for two cells that are only read and written together, and reading them unequal shows as a result that no
+sequential run gives.
 """
 
 import hashlib
@@ -44,7 +45,7 @@ class Registers:
                 continue
             column = _COLUMNS.get(action)
             if column is None or not rest:
-                raise CallerFault(f"no command {action!r}: use read, write, add, top, take or sum")
+                raise CallerFault(f"no command {action!r}: use read, when, write, add, top, take or sum")
             columns.setdefault(column, {}).update(dict.fromkeys(cells(rest[0])))
         return Footprint(
             reads=tuple(columns.get(b"reads", ())),
@@ -55,7 +56,12 @@ class Registers:
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         """One result per command."""
-        return [self._apply(*command.split(b" ")) for command in commands]
+        return [
+            [self._apply(b"read", command[5:]), timestamp_ms]
+            if command.startswith(b"when ")
+            else self._apply(*command.split(b" "))
+            for command in commands
+        ]
 
     def _apply(self, action: bytes, key: bytes = b"", number: bytes = b"0") -> Result:
         state, amount = self._cells, int(number)
@@ -102,7 +108,14 @@ def _chunks(cells: dict[bytes, int]) -> Iterator[bytes]:
 
 
 _decode = msgspec.msgpack.Decoder(list[tuple[bytes, int]]).decode
-_COLUMNS = {b"read": b"reads", b"write": b"writes", b"take": b"writes", b"add": b"add", b"top": b"top"}
+_COLUMNS = {
+    b"read": b"reads",
+    b"when": b"reads",
+    b"write": b"writes",
+    b"take": b"writes",
+    b"add": b"add",
+    b"top": b"top",
+}
 
 
 class KeyModel:

@@ -12,6 +12,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation, UserRelation
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
+from pydsm.core.sessions import SessionLimits
 from pydsm.sim.latencies import Latencies, latencies
 
 TICK_US = 1000
@@ -81,6 +82,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """One way between a client and its replica."""
     attempts_max: int = 3
     """Instances tried for a request that is aborted."""
+    retrying: bool = False
+    """Clients never give up: they send their request again, under the same id and through another replica."""
+    doubling: bool = False
+    """Clients that never give up send each request through two replicas from the beginning."""
+    session_idle_ms_max: int = 3_600_000
+    """How long a session may be idle before a barrier makes it forgotten."""
 
     snapshot_step_us: int = 500
     """Between two steps of taking a snapshot."""
@@ -146,6 +153,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             discard_entries_max=3,
         )
 
+    @property
+    def session_limits(self) -> SessionLimits:
+        """What replicas keep of sessions."""
+        return SessionLimits(idle_ms_max=self.session_idle_ms_max)
+
     def make_relation(self) -> Relation:
         """The conflict relation by its name. The user's own one is for the commands of `registers`."""
         match self.relation:
@@ -165,7 +177,7 @@ def _commands_conflict(left: bytes, right: bytes) -> bool:
     right_action, *right_key = right.split(b" ")[:2]
     if b"sum" in (left_action, right_action):
         return True
-    return left_key == right_key and not left_action == right_action == b"read"
+    return left_key == right_key and not {left_action, right_action} <= {b"read", b"when"}
 
 
 def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, horizon_us: int) -> Settings:
@@ -212,4 +224,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         patience_us=choice([50_000, 300_000, 2_000_000]) + 6 * far_ticks * TICK_US,
         client_us=choice([10, 200]),
         attempts_max=choice([1, 3]),
+        retrying=seed % 8 in (2, 5, 7),
+        doubling=seed % 8 == 5,
+        session_idle_ms_max=(200, 2000, 3_600_000)[seed % 3],
     )

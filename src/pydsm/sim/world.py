@@ -16,6 +16,7 @@ from pydsm.core.effects import Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
 from pydsm.core.messages import Message
 from pydsm.core.replica import Replica
+from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
@@ -70,7 +71,7 @@ class World:
         self._workload = workload or RegisterWorkload(Random(plan.settings.seed))
         self._context = Context(plan.settings, trace)
         self._schedule: Schedule = self._context.schedule
-        self._relation = relation or plan.settings.make_relation()
+        self._relation = with_sessions(relation or plan.settings.make_relation())
         self._make_replica = make_replica
         self._healed = False
         replicas = range(plan.settings.replicas)
@@ -290,6 +291,8 @@ class World:
             self._watch.settled(life.replica, life.watched)
             if life.machine.digest() != digest:
                 raise Violation("digest", f"{lives[0].name} and {life.name} end in different states")
+            if life.sessions.digest() != lives[0].sessions.digest():
+                raise Violation("digest", f"{lives[0].name} and {life.name} remember different requests")
         self._check_history()
 
     def _check_history(self) -> None:
@@ -315,6 +318,10 @@ class World:
             if call is None:
                 continue
             call.rank = ranks.get(request.request_id, end)
+            if call.outcome is Outcome.DONE:
+                first = self._workload.seen(answers[request.request_id])
+                if call.result != first:
+                    raise Violation("first result", f"{call} was told another result than its first, {first!r}")
             if call.outcome is Outcome.UNKNOWN:
                 call.ended = end
                 if request.request_id in answers:

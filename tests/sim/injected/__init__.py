@@ -1,1 +1,7 @@
-"""Known bugs, put back on purpose: the proof that the simulator and the exhaustive search see what is wrong."""
+"""Known bugs, put back on purpose: the proof that the simulator and the exhaustive search see what is wrong.
+
+Importing this makes all of them known.
+"""
+
+from tests.sim.injected import bugs as bugs
+from tests.sim.injected import session_bugs as session_bugs

@@ -4,8 +4,7 @@ A patch takes pytest's MonkeyPatch, so that it is gone when the test is over. Wh
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -32,32 +31,10 @@ from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.messages import NOP, Batch, Invalidator, Message, Nop, PrepareOk
 from pydsm.core.status import Status
-
-Patch = Callable[[pytest.MonkeyPatch], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """A known bug: its name, the rule of PROTOCOL that it breaks, and how it is put back."""
-
-    name: str
-    breaks: str
-    put_back: Patch
+from tests.sim.injected.registry import bug
 
 
-BUGS: dict[str, Bug] = {}
-
-
-def _bug(breaks: str) -> Callable[[Patch], Patch]:
-    def register(patch: Patch) -> Patch:
-        name = patch.__name__.replace("_", " ")
-        BUGS[name] = Bug(name, breaks, patch)
-        return patch
-
-    return register
-
-
-@_bug("4, Prepare: the promise is durable before PrepareOk (9, the ancestor)")
+@bug("4, Prepare: the promise is durable before PrepareOk (9, the ancestor)")
 def promise_not_stored(patch: pytest.MonkeyPatch) -> None:
     original = state.ReplicaState.persist
 
@@ -68,7 +45,7 @@ def promise_not_stored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(state.ReplicaState, "persist", persist)
 
 
-@_bug("2: promised and voted are two ballots (9, original EPaxos)")
+@bug("2: promised and voted are two ballots (9, original EPaxos)")
 def one_ballot_for_promise_and_vote(patch: pytest.MonkeyPatch) -> None:
     original = Instance.promise
 
@@ -80,7 +57,7 @@ def one_ballot_for_promise_and_vote(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Instance, "promise", promise)
 
 
-@_bug("3: one vote per replica, never per message (9, the ancestor)")
+@bug("3: one vote per replica, never per message (9, the ancestor)")
 def duplicate_answers_counted(patch: pytest.MonkeyPatch) -> None:
     def record_deps(self: phases.PreAccepting, sender: ReplicaId, deps: Deps) -> bool:
         self.answers[ReplicaId(sender + 100 * len(self.answers))] = deps
@@ -94,7 +71,7 @@ def duplicate_answers_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(phases.Accepting, "record", record_vote)
 
 
-@_bug("4: answers are matched on their ballot (9, swiftpaxos)")
+@bug("4: answers are matched on their ballot (9, swiftpaxos)")
 def votes_of_an_old_ballot_counted(patch: pytest.MonkeyPatch) -> None:
     original = commit.Proposer.on_accept_ok
 
@@ -107,17 +84,17 @@ def votes_of_an_old_ballot_counted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commit.Proposer, "on_accept_ok", on_accept_ok)
 
 
-@_bug("1: a fast quorum is n-e (9, summerset)")
+@bug("1: a fast quorum is n-e (9, summerset)")
 def fast_quorum_one_too_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(quorums.Quorums, "fast", property(lambda self: max(1, self.n - self.e - 1)))
 
 
-@_bug("1: a slow quorum is n-f")
+@bug("1: a slow quorum is n-f")
 def slow_quorum_one_too_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(quorums.Quorums, "slow", property(lambda self: max(1, self.n - self.f - 1)))
 
 
-@_bug("6: a fast commit is durable at its leader before it is visible")
+@bug("6: a fast commit is durable at its leader before it is visible")
 def fast_commit_not_durable_first(patch: pytest.MonkeyPatch) -> None:
     original = state.ReplicaState.decide
 
@@ -129,7 +106,7 @@ def fast_commit_not_durable_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(state.ReplicaState, "decide", decide)
 
 
-@_bug("6: PreAcceptOk leaves after its record is durable (9, efficient/epaxos)")
+@bug("6: PreAcceptOk leaves after its record is durable (9, efficient/epaxos)")
 def pre_accept_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     original = outbox.Outbox.send
 
@@ -142,7 +119,7 @@ def pre_accept_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outbox.Outbox, "send", send)
 
 
-@_bug("4, step 3: the leader's own answer decides nop")
+@bug("4, step 3: the leader's own answer decides nop")
 def rule_3_left_out(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -153,12 +130,12 @@ def rule_3_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, step 3: a leader that has promised a higher ballot can no longer commit in round 0")
+@bug("4, step 3: a leader that has promised a higher ballot can no longer commit in round 0")
 def leader_commits_after_a_promise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(state.ReplicaState, "yield_to_promise", lambda self, instance: None)
 
 
-@_bug("4, step 4: a possible fast commit is validated before it is accepted")
+@bug("4, step 4: a possible fast commit is validated before it is accepted")
 def validate_left_out(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -171,7 +148,7 @@ def validate_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, step 4: what may have been committed fast is not abandoned")
+@bug("4, step 4: what may have been committed fast is not abandoned")
 def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -184,7 +161,7 @@ def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, Validate: a committed invalidator decides nop")
+@bug("4, Validate: a committed invalidator decides nop")
 def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_validate
 
@@ -194,7 +171,7 @@ def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_validate", after_validate)
 
 
-@_bug("4, waiting: an invalidator that commits without covering decides nop")
+@bug("4, waiting: an invalidator that commits without covering decides nop")
 def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
     def fate(self: recoverer.Recoverer, other: InstanceId, id: InstanceId) -> recovery.Fate:
         decided = self._state.log.instance(other).decided
@@ -203,7 +180,7 @@ def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer.Recoverer, "_fate", fate)
 
 
-@_bug("4: an accepted but not yet committed nop still conflicts")
+@bug("4: an accepted but not yet committed nop still conflicts")
 def accepted_nop_conflicts_with_nothing(patch: pytest.MonkeyPatch) -> None:
     invalidates = log.Log._invalidates
 
@@ -226,7 +203,7 @@ def accepted_nop_conflicts_with_nothing(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@_bug("5: an accepted nop whose batch is known is still waited for where it conflicts")
+@bug("5: an accepted nop whose batch is known is still waited for where it conflicts")
 def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
@@ -236,21 +213,19 @@ def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
             for one in self._log.instances.values()
             if one.status is Status.ACCEPTED and isinstance(one.value, Nop) and one.initial_batch is not None
         ]
-        rows = [dict(row) for row in self._log.unexecuted]
         for one in hidden:
-            self._log.unexecuted[one.id.leader].pop(one.id.index, None)
+            one.status = Status.COMMITTED  # looks decided while the edges are listed
         try:
             found = list(original(self, instance, low))
         finally:
-            for row, kept in zip(self._log.unexecuted, rows, strict=True):
-                row.clear()
-                row.update(kept)
+            for one in hidden:
+                one.status = Status.ACCEPTED
         return iter(found)
 
     patch.setattr(execution.Execution, "_successors", successors)
 
 
-@_bug("4, Validate: exact answers; a committed nop invalidates nothing")
+@bug("4, Validate: exact answers; a committed nop invalidates nothing")
 def committed_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
     original = log.Log._invalidates
 
@@ -261,7 +236,7 @@ def committed_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "_invalidates", invalidates)
 
 
-@_bug("4, Validate: an undecided instance invalidates by its initial deps, not by its deps here")
+@bug("4, Validate: an undecided instance invalidates by its initial deps, not by its deps here")
 def deps_taken_for_initial_deps(patch: pytest.MonkeyPatch) -> None:
     original = log.Log._invalidates
 
@@ -274,13 +249,13 @@ def deps_taken_for_initial_deps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "_invalidates", invalidates)
 
 
-@_bug("5: edges go to everything that is covered and conflicts")
+@bug("5: edges go to everything that is covered and conflicts")
 def execution_ignores_one_edge(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
     patch.setattr(execution.Execution, "_successors", lambda self, one, low: iter(list(original(self, one, low))[:-1]))
 
 
-@_bug("5: the same edges on every replica, only to what conflicts")
+@bug("5: the same edges on every replica, only to what conflicts")
 def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
@@ -300,7 +275,7 @@ def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -
     patch.setattr(execution.Execution, "_successors", successors)
 
 
-@_bug("5: what is covered and may conflict is waited for until it is committed")
+@bug("5: what is covered and may conflict is waited for until it is committed")
 def execution_does_not_wait_for_commit(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
@@ -311,7 +286,7 @@ def execution_does_not_wait_for_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(execution.Execution, "_successors", successors)
 
 
-@_bug("6: a restarted leader never uses an index twice")
+@bug("6: a restarted leader never uses an index twice")
 def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     def restore(self: commit.Proposer, reserved: int) -> None:
         own = [id.index for id in self._state.log.instances if id.leader == self._state.me]
@@ -321,7 +296,7 @@ def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commit.Proposer, "restore", restore)
 
 
-@_bug("6: after a restart a replica never acts in round 0 for an instance of before")
+@bug("6: after a restart a replica never acts in round 0 for an instance of before")
 def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
     original = replicas.Replica.restore
 
@@ -340,7 +315,7 @@ def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas.Replica, "restore", restore)
 
 
-@_bug("4, Validate: one that comes after a vote changes nothing")
+@bug("4, Validate: one that comes after a vote changes nothing")
 def late_validate_overwrites_a_vote(patch: pytest.MonkeyPatch) -> None:
     original = acceptor.Acceptor.on_validate
 
@@ -354,7 +329,7 @@ def late_validate_overwrites_a_vote(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(acceptor.Acceptor, "on_validate", on_validate)
 
 
-@_bug("4, step 2: the value of the highest vote is taken (9, efficient/epaxos: deps lost in recovery)")
+@bug("4, step 2: the value of the highest vote is taken (9, efficient/epaxos: deps lost in recovery)")
 def accepted_deps_lost_in_recovery(patch: pytest.MonkeyPatch) -> None:
     original = recovery.after_prepare
 
@@ -369,7 +344,7 @@ def accepted_deps_lost_in_recovery(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@_bug("4, step 2: of several votes the highest counts")
+@bug("4, step 2: of several votes the highest counts")
 def lowest_vote_taken(patch: pytest.MonkeyPatch) -> None:
     def lowest(answers: Mapping[ReplicaId, PrepareOk]) -> PrepareOk | None:
         votes = [one for one in answers.values() if one.status is Status.ACCEPTED and one.voted is not None]
@@ -378,7 +353,7 @@ def lowest_vote_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery, "_highest_vote", lowest)
 
 
-@_bug("4: an instance that is only known by being covered is recovered too (9, efficient/epaxos)")
+@bug("4: an instance that is only known by being covered is recovered too (9, efficient/epaxos)")
 def dependency_that_nobody_recovers(patch: pytest.MonkeyPatch) -> None:
     original = recoverer.Recoverer._late
 
@@ -388,7 +363,7 @@ def dependency_that_nobody_recovers(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer.Recoverer, "_late", late)
 
 
-@_bug("3: the leader's vector and the acceptor's are merged")
+@bug("3: the leader's vector and the acceptor's are merged")
 def acceptor_answers_with_the_leaders_vector(patch: pytest.MonkeyPatch) -> None:
     original = acceptor.Acceptor.on_pre_accept
 
@@ -400,7 +375,7 @@ def acceptor_answers_with_the_leaders_vector(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(acceptor.Acceptor, "on_pre_accept", on_pre_accept)
 
 
-@_bug("2: a batch learnt from a Validate is in the conflict index (2, last paragraph)")
+@bug("2: a batch learnt from a Validate is in the conflict index (2, last paragraph)")
 def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
     def validate(self: log.Log, instance: Instance, batch: Batch, initial: Deps) -> None:
         instance.value = instance.initial_batch = batch
@@ -410,7 +385,7 @@ def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "validate", validate)
 
 
-@_bug("6, checkpoint: what is above the floor stays in the conflict index")
+@bug("6, checkpoint: what is above the floor stays in the conflict index")
 def index_dropped_as_a_whole_at_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     def begin_index(self: log.Log) -> None:
         self._index = self.relation.index(len(self.no_deps))
@@ -418,7 +393,7 @@ def index_dropped_as_a_whole_at_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "begin_index", begin_index)
 
 
-@_bug("4, Validate, 6, checkpoint: what is behind the floor may speak against an undecided instance")
+@bug("4, Validate, 6, checkpoint: what is behind the floor may speak against an undecided instance")
 def validate_does_not_look_behind_the_floor(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.invalidators
 
@@ -432,7 +407,7 @@ def validate_does_not_look_behind_the_floor(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "invalidators", invalidators)
 
 
-@_bug("6, checkpoint: every later vector covers the floor")
+@bug("6, checkpoint: every later vector covers the floor")
 def floor_not_raised_by_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.executed
 
@@ -444,7 +419,7 @@ def floor_not_raised_by_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "executed", executed)
 
 
-@_bug("6, checkpoint: its place is behind its component")
+@bug("6, checkpoint: its place is behind its component")
 def checkpoint_taken_inside_its_component(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._run
 
@@ -468,7 +443,7 @@ def checkpoint_taken_inside_its_component(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(execution.Execution, "_run", run)
 
 
-@_bug("6: what is in a snapshot can be executed again from the own disk")
+@bug("6: what is in a snapshot can be executed again from the own disk")
 def snapshot_taken_before_its_commits_are_durable(patch: pytest.MonkeyPatch) -> None:
     original = state.ReplicaState.record_frontier
 
@@ -478,7 +453,7 @@ def snapshot_taken_before_its_commits_are_durable(patch: pytest.MonkeyPatch) -> 
     patch.setattr(state.ReplicaState, "record_frontier", record_frontier)
 
 
-@_bug("6: records leave the disk when a newer snapshot is durable, never before")
+@bug("6: records leave the disk when a newer snapshot is durable, never before")
 def records_purged_before_a_snapshot_is_durable(patch: pytest.MonkeyPatch) -> None:
     original = state.ReplicaState._checkpointed
 
@@ -497,7 +472,7 @@ def records_purged_before_a_snapshot_is_durable(patch: pytest.MonkeyPatch) -> No
     patch.setattr(replicas.Replica, "_forget", forget)
 
 
-@_bug("6: records stay for the older of two snapshots, in case the newer one is damaged")
+@bug("6: records stay for the older of two snapshots, in case the newer one is damaged")
 def records_purged_up_to_the_newest_snapshot(patch: pytest.MonkeyPatch) -> None:
     original = replicas.Replica._forget
 
@@ -510,7 +485,7 @@ def records_purged_up_to_the_newest_snapshot(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas.Replica, "_forget", forget)
 
 
-@_bug("6: records stay while some member may ask for them")
+@bug("6: records stay while some member may ask for them")
 def records_purged_that_a_member_has_not_executed(patch: pytest.MonkeyPatch) -> None:
     original = replicas.Replica._forget
 
@@ -525,7 +500,7 @@ def records_purged_that_a_member_has_not_executed(patch: pytest.MonkeyPatch) -> 
     patch.setattr(replicas.Replica, "_forget", forget)
 
 
-@_bug("6: a restart executes what is behind the snapshot, and nothing else")
+@bug("6: a restart executes what is behind the snapshot, and nothing else")
 def snapshot_executed_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.begin_at
 
@@ -535,7 +510,7 @@ def snapshot_executed_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "begin_at", begin_at)
 
 
-@_bug("6: what a snapshot's floor says holds after a restart as well")
+@bug("6: what a snapshot's floor says holds after a restart as well")
 def floor_forgotten_in_a_restart(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.begin_at
 
@@ -546,17 +521,17 @@ def floor_forgotten_in_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "begin_at", begin_at)
 
 
-@_bug("6, sliding window: only what every member has executed leaves memory")
+@bug("6, sliding window: only what every member has executed leaves memory")
 def dropped_on_own_execution_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(window.Window, "advance", lambda self: self._executed[self._me])
 
 
-@_bug("6, sliding window, 4: what may still speak against an undecided instance stays in memory")
+@bug("6, sliding window, 4: what may still speak against an undecided instance stays in memory")
 def dropped_as_soon_as_all_have_executed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(window.Window, "advance", lambda self: self.stable)
 
 
-@_bug("6, sliding window: reported as executed is only what the own disk could execute again")
+@bug("6, sliding window: reported as executed is only what the own disk could execute again")
 def frontier_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     original = outbox.Outbox.persist
 
@@ -567,7 +542,7 @@ def frontier_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(outbox.Outbox, "persist", persist)
 
 
-@_bug("4, Validate, 6: a nop that has left memory is no command")
+@bug("4, Validate, 6: a nop that has left memory is no command")
 def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.invalidators
 
@@ -583,7 +558,7 @@ def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "invalidators", invalidators)
 
 
-@_bug("6, sliding window: what has left memory never comes back")
+@bug("6, sliding window: what has left memory never comes back")
 def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas.Replica, "_is_stale", lambda self, message: False)
     patch.setattr(log.Log, "is_dropped", lambda self, id: False)

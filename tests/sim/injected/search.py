@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pydsm.sim.search import Search
-from tests.sim.injected.bugs import BUGS, Bug
+from tests.sim.injected.registry import BUGS, Bug
 
 
 def first_find(bug: Bug, search: Search, seeds: range) -> tuple[int, str] | None:

@@ -12,7 +12,7 @@ from pydsm.cli.main import run
 from pydsm.core.ballots import Ballot
 from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
 from pydsm.core.ids import InstanceId, ReplicaId, request_id
-from pydsm.core.messages import NOP, Batch, Footprint
+from pydsm.core.messages import NOP, Batch, Footprint, Run
 from pydsm.core.status import Status
 from pydsm.machines.kv import encode
 from pydsm.storage.sqlite import DATABASE_NAME, LOCK_NAME, SqliteStore
@@ -20,7 +20,7 @@ from tests.unit.storage.records import IDENTITY, instance_record
 
 LEADER = ReplicaId(2)
 BATCH = Batch(
-    (request_id(1_700_000_000_000, ReplicaId(1), 7, 9), request_id(1_700_000_000_000, ReplicaId(1), 7, 10)),
+    (Run(request_id(1_700_000_000_000, ReplicaId(1), 7, 9), 2),),
     (encode([b"SET", b"a b", b"\xff"]), b"opaque"),
     Footprint(reads=(b"fruit",), writes=(b"a b",), updates=((b"add", (b"visits",)),)),
     1_700_000_000_123,

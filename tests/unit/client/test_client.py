@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import UUID
 
 import pytest
 
@@ -19,20 +20,24 @@ from pydsm.client import (
     Overloaded,
     Unknown,
 )
+from pydsm.client import RequestExpired as GoneRequest
+from pydsm.client import SessionExpired as GoneSession
 from pydsm.client import client as client_module
 from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import ReplicaId, request_at, request_id
+from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.runtime import batching
 from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, Answers, Welcome, encode_message
-from pydsm.server.native import Host, NativeServer
+from pydsm.server.native import NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
-from tests.unit.server.local import LocalAgreement
+from tests.unit.server.local import LocalAgreement, make_host
 from tests.waiting import eventually
 
 QUICK = ClientLimits(timeout_seconds=5, look_around_seconds=0.05, silence_seconds_max=0.2)
+GRANT = request_id(1, ReplicaId(2), 3, 0)
 NOBODY = Address("127.0.0.1", 1)
 
 
@@ -43,7 +48,7 @@ class Replica:
         self.agreement = LocalAgreement()
         self.ready = True
         identity = Identity("shop", f"r{number + 1}", ReplicaId(number), 3)
-        self.server = NativeServer(self.agreement.submit_many, Host(identity, ("r1", "r2", "r3"), lambda: self.ready))
+        self.server = NativeServer(self.agreement.submit_requests, make_host(identity, lambda: self.ready))
         self._address: Address | None = None
 
     @property
@@ -109,25 +114,104 @@ async def test_commands_of_one_turn_travel_together_and_many_are_under_way() -> 
 # Outcomes
 
 
-async def test_a_lost_connection_makes_the_outcome_unknown_and_the_next_command_goes_elsewhere() -> None:
+async def test_after_a_lost_connection_a_command_is_sent_again_elsewhere_under_its_first_id() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
         asked = asyncio.ensure_future(client.execute(command("INCR a")))
         await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
         await one.die()
-        with pytest.raises(Unknown, match="was lost before the answer came"):
-            await asked
-        assert await client.execute(command("INCR a")) == 1
+        assert await asked == 1
+        assert await client.execute(command("INCR a")) == 2
+        (first, again), (run, repeated), (later, late) = *one.agreement.runs, *other.agreement.runs
+        assert (first.first, again) == (run.first, not repeated)
+        assert later.first != first.first
+        assert not late
         assert client.at == other.address
 
 
-async def test_a_repeatable_command_is_sent_again_elsewhere() -> None:
+async def test_what_has_an_outcome_is_not_sent_again_with_the_rest() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
-        asked = asyncio.ensure_future(client.execute(command("GET a"), repeatable=True))
+        asked = asyncio.ensure_future(client.execute_many([command(f"SET k{place} 1") for place in range(5)]))
+        await eventually(lambda: len(one.agreement.waiting) == 5, "the commands arrive")
+        for place in (0, 2):
+            one.agreement.waiting[place][1]("early")
+        await asyncio.sleep(0.05)
+        await one.die()
+        assert await asked == ["early", "OK", "early", "OK", "OK"]
+        (first, _), *again = *one.agreement.runs, *other.agreement.runs
+        assert [(run.first, run.count) for run, _ in again] == [
+            (request_at(first.first, 1), 1),
+            (request_at(first.first, 3), 2),
+        ]
+
+
+async def test_a_silent_replica_does_not_keep_a_command_from_being_executed_elsewhere() -> None:
+    async with (
+        replicas(2) as (one, other),
+        Client([one.address, other.address], prefer=one.address, limits=QUICK) as client,
+    ):
+        one.agreement.holding = True
+        assert await client.execute(command("INCR a")) == 1
+        assert [again for _, again in other.agreement.runs] == [True]
+        assert client.in_flight == 0
+
+
+async def test_an_abort_of_what_may_have_been_executed_before_does_not_make_its_outcome_certain() -> None:
+    async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
+        one.agreement.holding = True
+        other.agreement.refusal = batching.Aborted("a nop")
+        asked = asyncio.ensure_future(client.execute(command("INCR a"), timeout_seconds=1))
         await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
         await one.die()
-        assert await asked is None
+        with pytest.raises(Unknown) as told:
+            await asked
+        assert told.value.request_id is not None
+        assert told.value.request_id.bytes == one.agreement.runs[0][0].first
+
+
+async def test_answers_are_acknowledged_with_the_next_command() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        await client.execute_many([command("GET a")] * 3)
+        await client.execute(command("GET a"))
+        assert [run.acknowledged for run, _ in one.agreement.runs] == [1, 4]
+
+
+async def test_a_first_attempt_whose_session_is_forgotten_goes_on_in_another_one() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        one.agreement.refusal = SessionExpired()
+        names: list[UUID] = []
+        asked = asyncio.ensure_future(client.execute(command("INCR a"), named=names.append))
+        await eventually(lambda: len(one.agreement.runs) > 1, "it is sent again")
+        one.agreement.refusal = None
+        assert await asked == 1
+        assert len(set(names)) == len(one.agreement.runs)
+        assert not any(again for _, again in one.agreement.runs)
+
+
+@pytest.mark.parametrize(("told", "kind"), [(SessionExpired(), GoneSession), (RequestExpired(), GoneRequest)])
+async def test_a_retry_that_comes_too_late_is_told_so(told: batching.Answer, kind: type[Exception]) -> None:
+    async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
+        one.agreement.holding = True
+        other.agreement.refusal = told
+        asked = asyncio.ensure_future(client.execute(command("INCR a")))
+        await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
+        await one.die()
+        with pytest.raises(kind):
+            await asked
+
+
+async def test_refusals_among_results_are_sent_again_alone() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        one.agreement.holding = True
+        asked = asyncio.ensure_future(client.execute_many([command("GET a")] * 4))
+        await eventually(lambda: len(one.agreement.waiting) == 4, "the commands arrive")
+        waiting, one.agreement.waiting = one.agreement.waiting, []
+        one.agreement.holding = False
+        for place, answer in enumerate(["a", batching.Aborted("nop"), batching.Aborted("nop"), "b"]):
+            waiting[place][1](answer)
+        assert await asked == ["a", None, None, "b"]
+        assert [run.count for run, _ in one.agreement.runs] == [4, 2]
 
 
 async def test_time_that_is_up_makes_the_outcome_of_a_sent_command_unknown() -> None:
@@ -181,10 +265,10 @@ async def test_what_was_aborted_to_the_end_is_told_as_that_one_by_one_and_togeth
         assert [type(outcome) for outcome in refused] == [Aborted] * 3
 
 
-async def test_many_repeatable_commands_are_sent_again_elsewhere() -> None:
+async def test_many_commands_are_sent_again_elsewhere() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
-        asked = asyncio.ensure_future(client.execute_many([command("GET a")] * 3, repeatable=True))
+        asked = asyncio.ensure_future(client.execute_many([command("GET a")] * 3))
         await eventually(lambda: len(one.agreement.waiting) == 3, "the commands arrive")
         await one.die()
         assert await asked == [None] * 3
@@ -341,7 +425,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 
     async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await greeting.wait()
-        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True)))
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True, GRANT)))
         await reader.read()
 
     async with scripted(greet_late) as far, replicas(1) as (near,):
@@ -356,7 +440,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 )
 async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True)))
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True, GRANT)))
         await reader.readuntil(command("INCR a"))
         writer.write(garbage)
         await reader.read()
@@ -367,8 +451,6 @@ async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
         Client([mad, sane.address], prefer=mad) as client,
     ):
         assert client.at == mad
-        with pytest.raises(Unknown):
-            await client.execute(command("INCR a"))
         assert await client.execute(command("INCR a")) == 1
 
 

@@ -8,13 +8,16 @@ import pytest
 from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
 from pydsm.client.resp import encode_command
 from pydsm.core.ids import ReplicaId
+from pydsm.core.messages import Batch, Footprint, Run
+from pydsm.core.sessions import Sessions
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import ReplyMany
-from pydsm.server.native import Host, NativeServer
+from pydsm.server.native import NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from tests.ports import free_ports
+from tests.unit.server.local import make_host
 from tests.waiting import eventually
 
 KEY = b"client:0:5"
@@ -71,12 +74,17 @@ class FakeGroup:
 
     def __init__(self) -> None:
         self.machine = KeyValue()
+        self.sessions = Sessions()
         self.forgets = False
 
-    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
-        for place, command in enumerate(commands):
-            forgotten = self.forgets and b"SET" in command
-            reply(place, ["OK"] if forgotten else self.machine.apply([command], 0))
+    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+        batch = Batch((run,), tuple(commands), Footprint())
+        reply(0, self.sessions.execute(batch, self._apply))
+
+    def _apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        if not self.forgets:
+            return self.machine.apply(commands, timestamp_ms)
+        return ["OK" if b"SET" in command else self.machine.apply([command], 0)[0] for command in commands]
 
 
 class FakeReplica:
@@ -89,7 +97,7 @@ class FakeReplica:
         self.address = Address("127.0.0.1", port)
 
     async def start(self) -> None:
-        self._server = NativeServer(self._group.submit_many, Host(self._identity, ("r1",), lambda: True))
+        self._server = NativeServer(self._group.submit_requests, make_host(self._identity))
         await self._server.start(self.address)
 
     async def die(self) -> None:
@@ -158,7 +166,11 @@ async def test_client_whose_replica_goes_away_moves_on_and_comes_back_and_knows_
 async def test_client_that_gives_up_does_not_know_what_became_of_its_requests() -> None:
     held: list[bytes] = []
     identity = Identity("group", "r1", ReplicaId(0), 1)
-    server = NativeServer(lambda commands, reply: held.extend(commands), Host(identity, ("r1",), lambda: True))
+
+    def hold(run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+        held.extend(commands)
+
+    server = NativeServer(hold, make_host(identity))
     await server.start(Address("127.0.0.1", 0))
     ledger = Ledger()
     client = LoadClient(0, [Address("127.0.0.1", server.port)], 0, LoadShape(pipeline=8, conflict=0.5), ledger)

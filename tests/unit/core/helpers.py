@@ -10,7 +10,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import Backlog, ConflictIndex, DeclaredKeys, Relation, footprints_conflict
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record, TakeCheckpoint
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, Tick, covers
-from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Value
+from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Run, Value
 from pydsm.core.replica import PipelineFull, Replica
 from pydsm.core.status import Status
 from pydsm.runtime.perform import Performer
@@ -33,9 +33,7 @@ def ballot(round: int, replica: int) -> Ballot:
 def writing(*keys: str, name: str = "") -> Batch:
     """One request that writes these keys; batches with different names differ, and so do their request ids."""
     text = (name or "+".join(keys)).encode()
-    return Batch(
-        (RequestId(text[:16].rjust(16, b".")),), (text,), Footprint(writes=tuple(key.encode() for key in keys))
-    )
+    return _request(text, Footprint(writes=tuple(key.encode() for key in keys)))
 
 
 def reading(*keys: str) -> Batch:
@@ -50,7 +48,7 @@ def barrier(name: str = "barrier") -> Batch:
 
 
 def _request(text: bytes, footprint: Footprint) -> Batch:
-    return Batch((RequestId(text[:16].rjust(16, b".")),), (text,), footprint)
+    return Batch((Run(RequestId(text[:16].rjust(16, b".")), 1),), (text,), footprint)
 
 
 def prepare_ok(

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from pydsm.core.ballots import Ballot
 from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
-from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId
+from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, ReplicaId, request_id
 from pydsm.core.messages import (
     NOP,
     Accept,
@@ -21,6 +21,7 @@ from pydsm.core.messages import (
     Prepare,
     PrepareOk,
     Refuse,
+    Run,
     Validate,
     ValidateOk,
     Value,
@@ -47,13 +48,16 @@ footprints: st.SearchStrategy[Footprint] = st.builds(
     barrier=st.sampled_from([False, False, False, True]),
 )
 
+sessions = st.tuples(st.integers(0, (1 << 48) - 1), replica_ids, st.integers(0, (1 << 30) - 1))
+
 
 @st.composite
 def batches(draw: st.DrawFn, footprints: st.SearchStrategy[Footprint] = footprints) -> Batch:
-    """Batches of up to three requests."""
-    commands = draw(st.lists(st.binary(max_size=6), max_size=3))
-    request_ids = tuple(RequestId(draw(st.binary(min_size=16, max_size=16))) for _ in commands)
-    return Batch(request_ids, tuple(commands), draw(footprints), draw(st.integers(0, 1 << 48)))
+    """Batches of up to three runs of up to three requests."""
+    counts = draw(st.lists(st.integers(1, 3), max_size=3))
+    runs = tuple(Run(request_id(*draw(sessions), draw(st.integers(0, SEQUENCES - 3))), count) for count in counts)
+    commands = draw(st.lists(st.binary(max_size=6), min_size=sum(counts), max_size=sum(counts)))
+    return Batch(runs, tuple(commands), draw(footprints), draw(st.integers(0, 1 << 48)))
 
 
 values: st.SearchStrategy[Value] = st.one_of(st.just(NOP), batches())

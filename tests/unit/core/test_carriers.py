@@ -11,7 +11,7 @@ from pydsm.core.codec import WIRE_VERSION, decode_message, decode_record, encode
 from pydsm.core.effects import InstanceRecord
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import NOP, Batch, Footprint, Message
+from pydsm.core.messages import NOP, Batch, Footprint, Message, Run
 from pydsm.core.status import Status
 from tests.unit.core.strategies import REPLICAS, batches, messages
 
@@ -22,7 +22,7 @@ DEPS: Deps = (0, 1, 2)
 
 
 def batch(text: bytes = b"command") -> Batch:
-    return Batch((RequestId(bytes(16)),), (text,), Footprint(writes=(b"key",)), 5)
+    return Batch((Run(RequestId(bytes(16)), 1),), (text,), Footprint(writes=(b"key",)), 5)
 
 
 def batch_of(message: Message) -> object:
@@ -69,7 +69,7 @@ def test_a_batch_is_forgotten_once_it_is_committed() -> None:
 
 def test_a_message_that_is_refused_teaches_nothing() -> None:
     known = KnownBatches()
-    wrong = Batch((RequestId(bytes(16)),), (), Footprint())
+    wrong = Batch((Run(RequestId(bytes(16)), 1),), (), Footprint())
     with pytest.raises(PeerFault):
         decode_message(encode_message(m.PreAccept(ID, wrong, DEPS)), REPLICAS, known)
     assert known.find(ID, wrong.encoded) is None

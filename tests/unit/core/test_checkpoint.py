@@ -196,7 +196,7 @@ def test_validate_is_told_of_what_is_behind_the_floor_while_it_is_in_memory() ->
 
 
 def entries(indexes: list[Any]) -> int:
-    return sum(len(keys) for index in indexes for of_leaders in index._latest.values() for keys in of_leaders)
+    return sum(len(keys) for index in indexes for leaders in index._machine._latest.values() for keys in leaders)
 
 
 def test_an_old_index_goes_bit_by_bit() -> None:

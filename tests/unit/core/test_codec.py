@@ -19,8 +19,8 @@ from pydsm.core.codec import (
 )
 from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import NOP, Batch, Footprint, Message, PrepareOk
+from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId, SessionId
+from pydsm.core.messages import NOP, Batch, Footprint, Message, PrepareOk, Run
 from pydsm.core.status import Status
 from tests.unit.core.strategies import (
     MESSAGES,
@@ -36,7 +36,7 @@ from tests.unit.core.strategies import (
 ID = InstanceId(ReplicaId(0), 1)
 BALLOT = Ballot(1, ReplicaId(2))
 DEPS: Deps = (0, 1, 2)
-BATCH = Batch((RequestId(bytes(16)),), (b"command",), Footprint(writes=(b"key",)), 5)
+BATCH = Batch((Run(RequestId(bytes(16)), 1),), (b"command",), Footprint(writes=(b"key",)), 5)
 
 
 def raw(body: object) -> bytes:
@@ -266,7 +266,10 @@ def test_an_instance_that_cannot_exist_is_refused_wherever_it_stands(id: Instanc
     ("batch", "what"),
     [
         (Batch((), (b"command",), Footprint()), "request ids"),
-        (Batch((RequestId(bytes(15)),), (b"command",), Footprint()), "16 bytes"),
+        (Batch((Run(RequestId(bytes(15)), 1),), (b"command",), Footprint()), "15 bytes"),
+        (Batch((Run(RequestId(bytes(16)), 2),), (b"command",), Footprint()), "2 request ids"),
+        (Batch((), (), Footprint(), retried=(SessionId(bytes(12)),)), "of which it has none"),
+        (Batch((Run(RequestId(b"\xff" * 16), 2),), (b"a", b"b"), Footprint()), "past the last sequence"),
         (Batch((), (), Footprint(updates=((b"incr", (b"a",)), (b"incr", (b"b",))))), "twice"),
     ],
 )
@@ -334,15 +337,15 @@ def test_a_reservation_out_of_bounds_is_refused(up_to: int) -> None:
 
 @given(instance_ids, ballots, batches(), vectors)
 def test_the_same_message_is_always_the_same_bytes(id: InstanceId, ballot: Ballot, batch: Batch, deps: Deps) -> None:
-    again = Batch(batch.request_ids, batch.commands, batch.footprint, batch.timestamp_ms)
+    again = Batch(batch.runs, batch.commands, batch.footprint, batch.timestamp_ms)
     assert encode_message(m.Accept(id, ballot, batch, deps)) == encode_message(m.Accept(id, ballot, again, deps))
 
 
 def test_the_wire_format_has_not_changed() -> None:
     """Other versions of PyDSM read these bytes: a difference here needs a new WIRE_VERSION."""
-    assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "01930492000192" + "0102"
+    assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "02930492000192" + "0102"
     assert encode_message(m.PreAccept(ID, BATCH, DEPS)).hex() == (
-        "01" "9401920001" "9501" + "91c410" + "00" * 16 + "91c407" + b"command".hex() + "9490" + "91c403" + b"key".hex()
-        + "90c2" + "05" + "93000102"
+        "02" "9401920001" "9601" + "9193c410" + "00" * 16 + "0100" + "91c407" + b"command".hex() + "9490"
+        + "91c403" + b"key".hex() + "90c2" + "05" + "90" + "93000102"
     )  # fmt: skip
-    assert encode_record(ReservationRecord(64)).hex() == "01920240"
+    assert encode_record(ReservationRecord(64)).hex() == "02920240"

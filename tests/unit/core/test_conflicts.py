@@ -17,7 +17,7 @@ from pydsm.core.conflicts import (
     footprints_conflict,
 )
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers
-from pydsm.core.messages import Batch, Footprint
+from pydsm.core.messages import Batch, Footprint, Run
 from tests.unit.core.strategies import REPLICAS, batches, footprints
 
 NOTHING: Deps = (0, 0, 0)
@@ -58,8 +58,8 @@ def instance(leader: int, index: int) -> InstanceId:
 
 
 def commands(*texts: bytes, barrier: bool = False) -> Batch:
-    ids = tuple(RequestId(bytes([0] * 15 + [number])) for number, _ in enumerate(texts))
-    return Batch(ids, texts, Footprint(barrier=barrier))
+    runs = (Run(RequestId(bytes(16)), len(texts)),) if texts else ()
+    return Batch(runs, texts, Footprint(barrier=barrier))
 
 
 @pytest.mark.parametrize(

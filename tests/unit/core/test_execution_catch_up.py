@@ -4,7 +4,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys
 from pydsm.core.effects import Execute
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Commit, Footprint, PreAccept
+from pydsm.core.messages import Batch, Commit, Footprint, PreAccept, Run
 from pydsm.core.replica import Replica
 from pydsm.core.timers import jitter
 from tests.unit.core.helpers import CountingKeys
@@ -19,7 +19,7 @@ def history(instances: int, keys: int, keys_each: int = 1) -> list[Commit]:
     for place in range(instances):
         id = InstanceId(ReplicaId(1 + place % 2), 1 + place // 2)
         touched = tuple({b"%d" % jitter(1, place, nth, below=keys): None for nth in range(keys_each)})
-        batch = Batch((RequestId(place.to_bytes(16, "big")),), (b"x",), Footprint(writes=touched))
+        batch = Batch((Run(RequestId(place.to_bytes(16, "big")), 1),), (b"x",), Footprint(writes=touched))
         deps: Deps = index.conflicts(batch)
         index.add(id, batch)
         commits.append(Commit(id, batch, deps))

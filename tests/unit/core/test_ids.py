@@ -2,10 +2,21 @@
 
 import uuid
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, merge, request_id, request_ids, with_instance
+from pydsm.core.ids import (
+    Deps,
+    InstanceId,
+    ReplicaId,
+    covers,
+    merge,
+    request_at,
+    request_id,
+    sequence_of,
+    with_instance,
+)
 from tests.unit.core.strategies import instance_ids, vectors
 
 
@@ -48,7 +59,8 @@ def test_adding_what_is_covered_changes_nothing(deps: Deps, id: InstanceId) -> N
 MILLISECONDS = st.integers(0, (1 << 48) - 1)
 REPLICAS = st.integers(0, (1 << 12) - 1).map(ReplicaId)
 SESSIONS = st.integers(0, (1 << 30) - 1)
-SEQUENCES = st.integers(0, (1 << 32) - 1)
+SEQUENCES_MAX = 1 << 32
+SEQUENCES = st.integers(0, SEQUENCES_MAX - 1)
 
 
 @given(MILLISECONDS, REPLICAS, SESSIONS, SEQUENCES)
@@ -80,23 +92,15 @@ def test_parts_wider_than_their_place_wrap_and_leave_the_other_parts_alone() -> 
     assert wrapped == request_id(5, ReplicaId(1), 2, 3)
 
 
-@given(
-    st.integers(0, 2**48 - 1),
-    st.integers(0, 4095),
-    st.integers(0, 2**30 - 1),
-    st.integers(0, 2**33),
-    st.integers(0, 20),
-)
-def test_names_made_together_are_those_made_one_by_one(
-    ms: int, replica: int, session: int, first: int, count: int
+@given(st.tuples(MILLISECONDS, REPLICAS, SESSIONS), SEQUENCES, st.integers(0, 100))
+def test_names_that_follow_one_another_are_those_made_one_by_one(
+    session: tuple[int, ReplicaId, int], sequence: int, place: int
 ) -> None:
-    together = request_ids(ms, ReplicaId(replica), session, first, count)
-    assert together == tuple(request_id(ms, ReplicaId(replica), session, first + place) for place in range(count))
+    if sequence + place < SEQUENCES_MAX:
+        assert request_at(request_id(*session, sequence), place) == request_id(*session, sequence + place)
+        assert sequence_of(request_id(*session, sequence)) == sequence
 
 
-def test_names_made_together_go_on_where_the_sequence_begins_anew() -> None:
-    last = (1 << 32) - 1
-    assert request_ids(5, ReplicaId(1), 7, last, 2) == (
-        request_id(5, ReplicaId(1), 7, last),
-        request_id(5, ReplicaId(1), 7, 0),
-    )
+def test_no_name_follows_the_last_one_of_a_session() -> None:
+    with pytest.raises(OverflowError):
+        request_at(request_id(5, ReplicaId(1), 7, SEQUENCES_MAX - 1), 1)

@@ -64,7 +64,7 @@ def test_clients_of_an_own_instance_that_became_a_nop_are_told() -> None:
     replica = state()
     replica.log.pre_accept(replica.log.instance(at(0, 1)), A, NONE, NONE)
     replica.decide(at(0, 1), NOP, NONE)
-    assert replica.outbox.take().aborts == [Abort(at(0, 1), A.request_ids)]
+    assert replica.outbox.take().aborts == [Abort(at(0, 1), A.runs)]
 
 
 @pytest.mark.parametrize("known", [True, False])

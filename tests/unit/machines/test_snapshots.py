@@ -6,12 +6,14 @@ from typing import Protocol
 
 import pytest
 
+from pydsm.core.sessions import Sessions
 from pydsm.machines.base import Result, Snapshots
 from pydsm.machines.counters import Add, Counters
 from pydsm.machines.counters import encode as encode_counter
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.machines.kv.transactions import transaction
 from pydsm.machines.parts import in_parts
+from pydsm.runtime.replicated import ReplicatedState
 from tests.unit.machines.kv.arguments import DETERMINISTIC, random_command
 from tests.unit.machines.kv.stories import NOW_MS, run
 
@@ -91,6 +93,14 @@ def test_equal_states_have_equal_chunks_whatever_led_there(make: type[Machine], 
     machine, copy = worked(make, draw, Random(5)), make()
     copy.restore(list(machine.snapshot())[::-1])
     assert list(copy.snapshot()) == list(machine.snapshot())
+
+
+def test_a_snapshot_that_is_given_up_before_its_first_step_is_given_up() -> None:
+    machine = KeyValue()
+    machine.snapshot().close()  # type: ignore[attr-defined]  # a generator's
+    assert machine._frozen is None
+    ReplicatedState(machine, Sessions()).snapshot().close()  # type: ignore[attr-defined]
+    assert machine._frozen is None
 
 
 @both("draw")

@@ -1,10 +1,12 @@
 """When batches leave, what is in them, and that each command is answered once."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from pydsm.core.faults import BrokenInvariant
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Footprint
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, request_at, request_id, session_of
+from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits, Overloaded
 from tests.unit.runtime.machines import Lists
@@ -259,3 +261,89 @@ def test_a_machine_that_gives_too_few_results_stops_the_replica() -> None:
     bench.batcher.flush()
     with pytest.raises(BrokenInvariant, match="1 results for 2 commands"):
         bench.execute(1, "only one")
+
+
+# requests of sessions
+
+SESSION = request_id(5000, ReplicaId(2), 77, 0)
+
+
+def requests(bench: Bench, first: int, *commands: str, again: bool = False, acknowledged: int = 0) -> list[Answer]:
+    """Submitted under the sequences from `first` on; gives what will hold the answers."""
+    answers: list[Answer] = [None] * len(commands)
+
+    def reply(offset: int, given: Sequence[Answer]) -> None:
+        answers[offset : offset + len(given)] = given
+
+    run = Run(request_at(SESSION, first), len(commands), acknowledged)
+    bench.batcher.submit_requests(run, [command.encode() for command in commands], reply, again=again)
+    return answers
+
+
+def test_requests_keep_their_ids_and_others_in_between_get_some() -> None:
+    bench = Bench()
+    bench.submit("a 1", "a 2")
+    requests(bench, 1, "b 1", "b 2", acknowledged=1)
+    bench.submit("a 3")
+    requests(bench, 3, "b 3")
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.commands == (b"a 1", b"a 2", b"b 1", b"b 2", b"a 3", b"b 3")
+    own, of_session, other, later = batch.runs
+    assert (own.count, other.count) == (2, 1)
+    assert of_session == Run(request_at(SESSION, 1), 2, 1)
+    assert later == Run(request_at(SESSION, 3), 1)
+    assert batch.retried == ()
+    assert batch.sessions == {session_of(SESSION)}
+
+
+def test_a_batch_names_the_sessions_that_it_may_repeat_requests_of() -> None:
+    bench = Bench()
+    requests(bench, 1, "b 1", again=True)
+    requests(bench, 7, "b 2")
+    requests(bench, 3, "b 3", again=True)
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.retried == (session_of(SESSION),)
+
+
+def test_requests_that_do_not_fit_into_one_batch_keep_their_ids_and_answers() -> None:
+    bench = Bench(BatchLimits(batch_commands_max=2, partial_instances_max=9))
+    answers = requests(bench, 1, *(f"b {number}" for number in range(5)), acknowledged=1)
+    bench.batcher.flush()
+    assert [batch.runs for batch in bench.proposed] == [
+        (Run(request_at(SESSION, 1), 2, 1),),
+        (Run(request_at(SESSION, 3), 2, 1),),
+        (Run(request_at(SESSION, 5), 1, 1),),
+    ]
+    for index, results in ((3, ["five"]), (1, ["one", "two"]), (2, ["three", "four"])):
+        bench.execute(index, *results)
+    assert answers == ["one", "two", "three", "four", "five"]
+
+
+def test_a_request_that_does_not_parse_takes_no_id_from_the_others() -> None:
+    bench = Bench()
+    answers = requests(bench, 1, "b 1", "", "b 3")
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.request_ids == (request_at(SESSION, 1), request_at(SESSION, 3))
+    bench.execute(1, "one", "three")
+    assert (answers[0], answers[2]) == ("one", "three")
+    assert isinstance(answers[1], CommandFailed)
+
+
+def test_a_request_that_is_too_long_takes_no_id_from_the_others() -> None:
+    bench = Bench(BatchLimits(command_bytes_max=10))
+    answers = requests(bench, 1, "b 1", "b " + "x" * 20, "b 3", again=True)
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.request_ids == (request_at(SESSION, 1), request_at(SESSION, 3))
+    assert batch.retried == (session_of(SESSION),)
+    bench.execute(1, "one", "three")
+    assert (answers[0], answers[2]) == ("one", "three")
+
+
+def test_own_ids_are_of_requests_that_nobody_sends_twice() -> None:
+    bench = Bench()
+    bench.submit_and_flush("a 1")
+    assert not bench.proposed[0].sessions

@@ -8,6 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydsm.core.faults import PeerFault
+from pydsm.core.ids import SEQUENCES, UNKEPT_SESSIONS, ReplicaId, RequestId, request_id
+from pydsm.core.messages import Run
+from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NO_LIST, Members
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
@@ -30,7 +33,9 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.binary(), inner, max_size=3),
     max_leaves=8,
 )
-failures = st.builds(CommandFailed, st.text()) | st.builds(Aborted, st.text()) | st.builds(Overloaded, st.text())
+failures = st.one_of(
+    *(st.builds(kind, st.text()) for kind in (CommandFailed, Aborted, Overloaded, SessionExpired, RequestExpired))
+)
 
 
 def payloads(frames: bytes) -> list[bytes]:
@@ -54,8 +59,26 @@ def answers_in(frames: bytes) -> list[tuple[int, object]]:
 
 @given(st.lists(st.binary(), max_size=5), st.integers(0, 2**40))
 def test_commands_arrive_as_they_were(commands: list[bytes], first: int) -> None:
-    (payload,) = payloads(encode_message(Request(first, commands)))
-    assert decode_from_client(payload) == Request(first, commands)
+    runs = [Run(request_id(5, ReplicaId(1), 7, 1), len(commands), 3)] if commands else []
+    (payload,) = payloads(encode_message(Request(first, commands, runs)))
+    assert decode_from_client(payload) == Request(first, commands, runs)
+
+
+@pytest.mark.parametrize(
+    ("runs", "what"),
+    [
+        ([], "0 request ids for 1 commands"),
+        ([Run(request_id(5, ReplicaId(1), 7, 1), 2)], "2 request ids for 1 commands"),
+        ([Run(RequestId(bytes(15)), 1)], "is not the id of a client's request"),
+        ([Run(request_id(5, ReplicaId(1), 7, 0), 1)], "is not the id of a client's request"),
+        ([Run(request_id(5, ReplicaId(1), UNKEPT_SESSIONS, 1), 1)], "is not the id of a client's request"),
+        ([Run(request_id(5, ReplicaId(1), 7, SEQUENCES - 1), 2)], "past the last sequence"),
+    ],
+)
+def test_ids_that_are_not_those_of_the_commands_are_refused(runs: list[Run], what: str) -> None:
+    (payload,) = payloads(encode_message(Request(0, [b"x"], runs)))
+    with pytest.raises(PeerFault, match=what):
+        decode_from_client(payload)
 
 
 @given(st.lists(plain | failures | st.lists(st.builds(CommandFailed, st.text()), max_size=2), max_size=5))
@@ -63,7 +86,9 @@ def test_results_come_back_as_they_were(answers: list[Any]) -> None:
     assert answers_in(encode_answers(range(len(answers)), answers, 1 << 20)) == list(enumerate(answers))
 
 
-@pytest.mark.parametrize("greeting", [ClientHello("g"), Welcome("g", "r1", 0, ("r1", "r2"), True), Farewell("why")])
+@pytest.mark.parametrize(
+    "greeting", [ClientHello("g"), Welcome("g", "r1", 0, ("r1", "r2"), True, bytes(16)), Farewell("why")]
+)
 def test_greetings_arrive_as_they_were(greeting: ClientHello | Welcome | Farewell) -> None:
     (payload,) = payloads(encode_message(greeting))
     decode = decode_from_client if isinstance(greeting, ClientHello) else decode_from_replica

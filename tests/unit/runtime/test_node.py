@@ -10,8 +10,8 @@ import pytest
 from pydsm.core.config import Config
 from pydsm.core.effects import Record
 from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
-from pydsm.core.ids import InstanceId, ReplicaId
-from pydsm.core.messages import NOP, Commit
+from pydsm.core.ids import InstanceId, ReplicaId, request_at, session_of
+from pydsm.core.messages import NOP, Commit, Run
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
@@ -297,3 +297,47 @@ async def test_a_node_that_stops_in_good_order_knows_afterwards_what_it_had_exec
     node = await alone.start(2, store())
     assert alone.machines[2].lists == {b"a": [b"one"]}
     await node.stop(drain_seconds_max=0)
+
+
+async def test_a_request_that_comes_twice_through_different_replicas_is_executed_once() -> None:
+    async with group(3) as nodes:
+        run = Run(request_at(nodes.nodes[0].grant().id, 1), 1)
+
+        async def ask(replica: int, *, again: bool) -> Answer:
+            answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            nodes.nodes[replica].submit_requests(
+                run, [b"k word"], lambda offset, given: answer.set_result(given[0]), again=again
+            )
+            async with asyncio.timeout(10):
+                return await answer
+
+        together = await asyncio.gather(ask(0, again=False), ask(1, again=True), ask(2, again=True))
+        assert list(together) == [1, 1, 1]
+        assert await ask(1, again=True) == 1
+        assert await nodes.ask(2, "k") == (b"word",)
+
+
+async def test_no_grant_takes_the_requests_of_another() -> None:
+    async with group(1) as nodes:
+        one, other = nodes.nodes[0].grant(), nodes.nodes[0].grant()
+        assert session_of(one.id) != session_of(other.id)
+        assert not other.takes(request_at(one.id, 1), 1)
+
+
+async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "_SESSION_RESULTS_MAX", 2)
+    monkeypatch.setattr(node_module, "_SESSIONS_MAX", 1)
+    async with group(1) as nodes:
+        node, answers = nodes.nodes[0], list[Answer]()
+        grant = node.grant()
+
+        def submit(run: Run) -> None:
+            node.submit_requests(run, [b"k x"] * run.count, lambda _, given: answers.extend(given), again=False)
+
+        submit(Run(request_at(grant.id, 1), 2))
+        await eventually(lambda: answers == [1, 2], "the first are executed")
+        submit(Run(request_at(grant.id, 3), 1, 1))
+        submit(Run(request_at(node.grant().id, 1), 1))
+        assert [type(answer) for answer in answers[2:]] == [Overloaded, Overloaded]
+        submit(Run(request_at(grant.id, 4), 1, 3))
+        await eventually(lambda: answers[4:] == [3], "what acknowledges enough is taken")

@@ -6,11 +6,16 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from pydsm.core.faults import CallerFault
+from pydsm.core.messages import Run
+from pydsm.core.sessions import Grants
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import Answer, Reply, ReplyMany
+from pydsm.runtime.node import unix_ms
 from pydsm.server.limits import RespLimits
+from pydsm.server.native import Host
 from pydsm.server.resp import RespServer
+from pydsm.storage.identity import Identity
 
 INFO = {"Stats": {"name": "alone", "executed": "7"}, "Keyspace": {"db0": "keys=3,expires=1,avg_ttl=0"}}
 
@@ -24,6 +29,8 @@ class LocalAgreement:
         self.holding = False
         self.refusal: Answer | None = None
         self.now_ms: Callable[[], int] = lambda: 0
+        self.runs: list[tuple[Run, bool]] = []
+        """What came with ids, and whether it may have come before."""
 
     def __call__(self, command: bytes, reply: Reply) -> None:
         if self.refusal is not None:
@@ -43,12 +50,23 @@ class LocalAgreement:
         for place, command in enumerate(commands):
             self(command, partial(_answer_at, reply, place))
 
+    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+        """A `SubmitRequests` that remembers what it was given, and executes whatever comes."""
+        self.runs.append((run, again))
+        self.submit_many(commands, reply)
+
     def release(self) -> None:
         """Execute what was submitted in its order, and answer it in the opposite one."""
         batch, self.waiting = self.waiting, []
         results = self.machine.apply([command for command, _ in batch], self.now_ms())
         for (_, reply), result in zip(reversed(batch), reversed(results), strict=True):
             reply(result)
+
+
+def make_host(identity: Identity, is_ready: Callable[[], bool] = lambda: True) -> Host:
+    """What a port for native clients needs of the replica behind it."""
+    grants = Grants(identity.replica, start=7)
+    return Host(identity, ("r1", "r2", "r3"), is_ready, lambda: grants.grant(unix_ms()), unix_ms)
 
 
 def _answer_at(reply: ReplyMany, place: int, answer: Answer) -> None:

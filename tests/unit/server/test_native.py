@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pydsm.core.faults import WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import ReplicaId, RequestId, request_at, request_id
+from pydsm.core.messages import Run
+from pydsm.core.sessions import Grant
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.runtime.batching import Overloaded
@@ -31,13 +33,22 @@ from pydsm.transport.frames import FrameReader
 from tests.unit.server.local import LocalAgreement
 from tests.waiting import eventually
 
-HOST = Host(Identity("shop", "r2", ReplicaId(1), 3), ("r1", "r2", "r3"), lambda: True)
-WELCOME = Welcome("shop", "r2", 1, ("r1", "r2", "r3"), True)
+GRANT = request_id(5000, ReplicaId(1), 7, 0)
+HOST = Host(
+    Identity("shop", "r2", ReplicaId(1), 3), ("r1", "r2", "r3"), lambda: True, lambda: Grant(GRANT), lambda: 6000
+)
+WELCOME = Welcome("shop", "r2", 1, ("r1", "r2", "r3"), True, GRANT)
+
+
+def request(first: int, commands: list[bytes], name: RequestId | None = None) -> Request:
+    """Commands whose sequences go on like their numbers."""
+    name = name or request_at(GRANT, 1 + first)
+    return Request(first, commands, [Run(name, len(commands))] if commands else [])
 
 
 @asynccontextmanager
 async def serving(agreement: LocalAgreement, limits: NativeLimits | None = None) -> AsyncIterator[NativeServer]:
-    server = NativeServer(agreement.submit_many, HOST, limits)
+    server = NativeServer(agreement.submit_requests, HOST, limits)
     await server.start(Address("127.0.0.1", 0))
     try:
         yield server
@@ -94,7 +105,7 @@ def command(line: str) -> bytes:
 
 async def test_commands_of_a_turn_are_answered_together_with_their_numbers() -> None:
     async with serving(LocalAgreement()) as server, connected(server) as peer:
-        peer.say(Request(0, [command("SET a 1"), command("INCR a")]), Request(2, [command("GET a"), command("NOSUCH")]))
+        peer.say(request(0, [command("SET a 1"), command("INCR a")]), request(2, [command("GET a"), command("NOSUCH")]))
         message = await peer.hear()
         assert isinstance(message, Answers)
         answers = dict(zip(message.numbers, message.answers, strict=True))
@@ -105,11 +116,39 @@ async def test_commands_of_a_turn_are_answered_together_with_their_numbers() -> 
         assert answers == {0: "OK", 1: 2, 2: b"2", 3: CommandFailed("ERR unknown command 'NOSUCH'")}
 
 
+async def test_what_comes_for_the_first_time_is_seen_here_and_not_asked() -> None:
+    agreement = LocalAgreement()
+    elsewhere = request_id(4000, ReplicaId(0), 9, 4)
+    async with serving(agreement) as server, connected(server) as peer:
+        first, ping = request_at(GRANT, 1), command("GET a")
+        peer.say(Request(0, [ping] * 3, [Run(first, 2), Run(elsewhere, 1)]))
+        peer.say(request(3, [ping], first), request(4, [ping], request_at(GRANT, 3)))
+        seen = 0
+        while seen < 5:
+            message = await peer.hear()
+            assert isinstance(message, Answers)
+            seen += len(message.numbers)
+    assert [(run.first, again) for run, again in agreement.runs] == [
+        (first, False),
+        (elsewhere, True),
+        (first, True),
+        (request_at(GRANT, 3), False),
+    ]
+
+
+async def test_a_session_that_begins_long_after_now_is_refused() -> None:
+    async with serving(LocalAgreement()) as server, connected(server) as peer:
+        peer.say(request(0, [b"x"], request_id(70_000, ReplicaId(1), 7, 1)))
+        message = await peer.hear()
+        assert isinstance(message, Farewell)
+        assert "a session begins 64000 ms from now: set the clock" in message.reason
+
+
 async def test_a_refusal_is_told_as_such() -> None:
     agreement = LocalAgreement()
     agreement.refusal = Overloaded("full")
     async with serving(agreement) as server, connected(server) as peer:
-        peer.say(Request(0, [b"x"]))
+        peer.say(request(0, [b"x"]))
         assert await peer.hear() == Answers([0], [Overloaded("full")])
 
 
@@ -117,12 +156,12 @@ async def test_a_refusal_is_told_as_such() -> None:
     ("said", "reason"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "it does not speak this protocol"),
-        (CLIENT_PREAMBLE[:-1] + b"\x09", "it speaks version 9 of the protocol, we speak 1"),
+        (CLIENT_PREAMBLE[:-1] + b"\x09", "it speaks version 9 of the protocol, we speak 2"),
         (CLIENT_PREAMBLE + b"\xff" * 8, "a frame claims"),
         (CLIENT_PREAMBLE + encode_message(ClientHello("other")), "it means group 'other', this is 'shop'"),
-        (CLIENT_PREAMBLE + encode_message(Request(0, [])), "greets once, before its first command"),
+        (CLIENT_PREAMBLE + encode_message(request(0, [])), "greets once, before its first command"),
         (CLIENT_PREAMBLE + encode_message(ClientHello("")) * 2, "greets once"),
-        (CLIENT_PREAMBLE + encode_message(ClientHello("")) + encode_message(Request(5, [b"x"])), "go on with number 5"),
+        (CLIENT_PREAMBLE + encode_message(ClientHello("")) + encode_message(request(5, [b"x"])), "go on with number 5"),
         (CLIENT_PREAMBLE + encode_message(Farewell("x")), "does not parse"),
     ],
 )
@@ -140,7 +179,7 @@ async def test_who_does_not_keep_to_the_protocol_is_refused_with_a_logged_reason
             assert await peer.ends()
         assert reason in caplog.text
         async with connected(server) as peer:  # the others are served as before
-            peer.say(Request(0, [command("PING")]))
+            peer.say(request(0, [command("PING")]))
             assert isinstance(await peer.hear(), Answers)
 
 
@@ -156,7 +195,7 @@ async def test_a_client_that_says_nothing_is_disconnected() -> None:
 async def test_a_frame_over_the_limit_ends_the_connection() -> None:
     limits = NativeLimits(frame_bytes_max=1000)
     async with serving(LocalAgreement(), limits) as server, connected(server) as peer:
-        peer.say(Request(0, [b"x" * 2000]))
+        peer.say(request(0, [b"x" * 2000]))
         message = await peer.hear()
         assert isinstance(message, Farewell)
         assert "the limit is 1000" in message.reason
@@ -178,7 +217,7 @@ async def test_nothing_is_read_from_a_client_with_too_much_unanswered() -> None:
     agreement.holding = True
     async with serving(agreement, NativeLimits(unanswered_commands_max=10)) as server, connected(server) as peer:
         for number in range(0, 2000, 10):
-            peer.say(Request(number, [command("INCR a")] * 10))
+            peer.say(request(number, [command("INCR a")] * 10))
         await eventually(lambda: len(agreement.waiting) >= 10, "the first commands arrive")
         for _ in range(20):
             await asyncio.sleep(0)
@@ -195,7 +234,7 @@ async def test_nothing_is_read_from_a_client_with_too_much_unanswered() -> None:
 async def test_stopping_sends_what_is_answered_and_says_farewell() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server, connected(server) as peer:
-        peer.say(Request(0, [command("PING x")]))
+        peer.say(request(0, [command("PING x")]))
         await peer.hear()
         await server.stop()
         assert await peer.hear() == Farewell("this replica is stopping")
@@ -207,4 +246,4 @@ async def test_a_taken_port_is_named() -> None:
         with pytest.raises(
             WorldFault, match=r"cannot listen for clients on 127\.0\.0\.1:.*free the port or use another"
         ):
-            await NativeServer(LocalAgreement().submit_many, HOST).start(Address("127.0.0.1", server.port))
+            await NativeServer(LocalAgreement().submit_requests, HOST).start(Address("127.0.0.1", server.port))

@@ -212,33 +212,53 @@ def test_a_vote_that_is_forgotten_is_found(group: Group) -> None:
 def test_executing_twice_in_one_life_is_found(group: Group) -> None:
     group.decide()
     life = group.watch.begin_life("r0")
-    group.watch.executed(0, life, Execute(X, WRITE), [1])
+    group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
     with pytest.raises(Violation, match="executed twice"):
-        group.watch.executed(0, life, Execute(X, WRITE), [1])
-    group.watch.executed(0, group.watch.begin_life("r0#2"), Execute(X, WRITE), [1])
+        group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
+    group.watch.executed(0, group.watch.begin_life("r0#2"), Execute(X, WRITE), [1], WRITE.commands)
 
 
-def test_one_request_in_two_instances_is_found(group: Group) -> None:
+def executed_again(group: Group, result: object, applied: tuple[bytes, ...]) -> None:
+    """The request of one instance comes in another as well."""
     group.decide()
     again = i(0, 2)
     group.watch.proposed(again, WRITE)
     group.decide(again, (1, 0, 0))
     life = group.watch.begin_life("r0")
-    group.watch.executed(0, life, Execute(X, WRITE), [1])
+    group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
+    group.watch.executed(0, life, Execute(again, WRITE), [result], applied)
+
+
+def test_one_request_that_two_instances_execute_is_found(group: Group) -> None:
     with pytest.raises(Violation, match="executed twice"):
-        group.watch.executed(0, life, Execute(again, WRITE), [1])
+        executed_again(group, 1, WRITE.commands)
+
+
+def test_another_answer_to_a_request_that_comes_again_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="first result"):
+        executed_again(group, 2, ())
+
+
+def test_a_request_that_comes_again_and_gives_its_first_result_is_right(group: Group) -> None:
+    executed_again(group, 1, ())
+
+
+def test_a_request_that_is_left_out_is_found(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="executed twice"):
+        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], ())
 
 
 def test_other_results_at_another_replica_are_found(group: Group) -> None:
     group.decide()
-    group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1])
+    group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], WRITE.commands)
     with pytest.raises(Violation, match="results"):
-        group.watch.executed(1, group.watch.begin_life("r1"), Execute(X, WRITE), [2])
+        group.watch.executed(1, group.watch.begin_life("r1"), Execute(X, WRITE), [2], WRITE.commands)
 
 
 def test_executing_what_no_disk_knows_is_found(group: Group) -> None:
     with pytest.raises(Violation, match="durable"):
-        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1])
+        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], WRITE.commands)
 
 
 def test_an_abort_of_what_is_decided_otherwise_is_found_from_both_sides(group: Group) -> None:

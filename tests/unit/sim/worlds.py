@@ -7,7 +7,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId
 from pydsm.core.instance import Instance
-from pydsm.core.messages import Batch, Footprint
+from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.core.replica import Replica
 from pydsm.sim.context import Context
 from pydsm.sim.settings import Settings
@@ -46,7 +46,7 @@ def batch(
 ) -> Batch:
     updates = ((b"add", tuple(adds)),) if tuple(adds) else ()
     footprint = Footprint(reads=tuple(reads), writes=tuple(writes), updates=updates, barrier=barrier)
-    return Batch((RequestId(bytes(16)),), (b"command",), footprint)
+    return Batch((Run(RequestId(bytes(16)), 1),), (b"command",), footprint)
 
 
 class ForgetsPromises(Acceptor):

@@ -3,7 +3,7 @@
 from pydsm.core.ballots import Ballot
 from pydsm.core.effects import InstanceRecord
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Footprint
+from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.core.status import Status
 from pydsm.storage.identity import Identity
 
@@ -12,6 +12,6 @@ IDENTITY = Identity(group="test", name="r1", replica=ReplicaId(0), replicas=3)
 
 def instance_record(leader: int, index: int, command: bytes = b"command") -> InstanceRecord:
     """A committed instance of one command."""
-    batch = Batch((RequestId(bytes(16)),), (command,), Footprint(writes=(b"key",)), 7)
+    batch = Batch((Run(RequestId(bytes(16)), 1),), (command,), Footprint(writes=(b"key",)), 7)
     id = InstanceId(ReplicaId(leader), index)
     return InstanceRecord(id, Status.COMMITTED, Ballot(0, id.leader), None, batch, (1, 0, 2), batch, (1, 0, 2))

@@ -124,10 +124,13 @@ class KeyValue:
     def snapshot(self) -> Iterator[bytes]:
         """See `Snapshots`: while it is under way, the first write to each key costs a copy of its value."""
         self._frozen = Frozen(self._space)
-        return self._thawing(self._frozen)
+        steps = self._thawing(self._frozen)
+        next(steps)  # so that closing it before its first chunk ends it as well
+        return steps
 
     def _thawing(self, frozen: Frozen) -> Iterator[bytes]:
         try:
+            yield b""
             yield from frozen.chunks()
         finally:
             if self._frozen is frozen:

@@ -1,0 +1,443 @@
+"""Which requests have been executed, and with which results (PROTOCOL 7): part of the replicated state.
+
+Decides, at the execution of a batch, which of its requests are executed: each at most once, however many instances
+carry it; a request that comes again is answered with its first result. Guards that every replica decides alike.
+Replicas execute batches that commute in different orders, so a decision may depend only on what is ordered:
+
+- An instance carries a request for the *first* time or *again*. Only the replica that the session was granted by
+  proposes it for the first time, and only once (`Grant`), so two instances for the first time never have a request in
+  common, and it makes no difference which of them comes first.
+- An instance that carries requests of a session again names the session in `Batch.retried`, and conflicts with every
+  other instance that has requests of that session (`session_conflicts`). So it finds the same executed everywhere.
+- The state of a session is a set of sequences, the highest acknowledgement, and the results from there on: whatever
+  the order, the same batches leave the same state. An acknowledgement drops results; it never decides what is executed.
+  Nor does it decide an answer that somebody waits for: only where a first attempt finds its request executed already
+  and acknowledged may one replica still have the first result and another not.
+- Sessions expire by the timestamps of barriers, which are ordered with everything (`expire`).
+
+A batch costs time for its runs, not for its requests, as long as nothing in it comes twice.
+"""
+
+import hashlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from pydsm.core.faults import WorldFault
+from pydsm.core.ids import (
+    UNKEPT_SESSIONS,
+    ReplicaId,
+    RequestId,
+    SessionId,
+    is_kept,
+    request_at,
+    request_id,
+    sequence_of,
+    session_of,
+    timestamp_of,
+)
+from pydsm.core.messages import Batch, Run
+
+Result = object
+Apply = Callable[[Sequence[bytes], int], list[Result]]
+"""Executes commands at a Unix time in ms; one result for each."""
+
+SNAPSHOT_VERSION = 1
+
+_encode: Callable[[list[Result]], bytes] = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], list[Result]] = msgspec.msgpack.Decoder(list[Any]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpired:
+    """A request of a session that was forgotten: not executed now, and whether it ever was cannot be told."""
+
+    reason: str = "its session was idle for too long, and is forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestExpired:
+    """A request that came again after its result was dropped: not executed now, executed before or given up."""
+
+    reason: str = "its result was acknowledged, or given up, and is dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What is kept, and for how long. The same at every replica of a group, like the machine: it decides results."""
+
+    idle_ms_max: int = 3_600_000
+    """A session without a request for so long is forgotten at the next barrier; what still comes of it is refused."""
+    session_results_bytes_max: int = 16 << 20
+    """Encoded results of one session; at a barrier, more are dropped from the oldest on."""
+    results_bytes_max: int = 256 << 20
+    """Encoded results of all sessions; at a barrier, more are dropped from the session on that was idle for longest."""
+
+
+@dataclass(slots=True)
+class _Window:
+    """One session. Executed sequences are disjoint ranges in ascending order; most often there is one."""
+
+    last_ms: int
+    acknowledged: int = 0
+    kept_from: int = 0
+    """Results below are dropped: acknowledged, or too many."""
+    starts: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=list)
+    firsts: list[int] = field(default_factory=list)
+    """The sequences at which stored stretches of results begin, ascending."""
+    results: dict[int, Sequence[Result]] = field(default_factory=dict)
+
+    def copy(self) -> "_Window":
+        """One that goes its own way. Stretches of results are shared, since they never change."""
+        window = _Window(self.last_ms, self.acknowledged, self.kept_from)
+        window.starts, window.ends, window.firsts = list(self.starts), list(self.ends), list(self.firsts)
+        window.results = dict(self.results)
+        return window
+
+    def claim(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Note that sequences from `start` to before `end` are executed; gives the ranges that were not before."""
+        starts, ends = self.starts, self.ends
+        if not ends or start > ends[-1]:
+            starts.append(start)
+            ends.append(end)
+            return [(start, end)]
+        if start == ends[-1]:
+            ends[-1] = end
+            return [(start, end)]
+        low, high = bisect_left(ends, start), bisect_right(starts, end)
+        fresh = []
+        at = start
+        for known_start, known_end in zip(starts[low:high], ends[low:high], strict=True):
+            if at < known_start:
+                fresh.append((at, min(known_start, end)))
+            at = max(at, known_end)
+        if at < end:
+            fresh.append((at, end))
+        merged = min([start, *starts[low:high]]), max([end, *ends[low:high]])
+        starts[low:high], ends[low:high] = [merged[0]], [merged[1]]
+        return fresh
+
+    def keep(self, first: int, results: Sequence[Result]) -> None:
+        """Store what was given for sequences from `first` on, unless nobody will ask for it."""
+        if first + len(results) > self.kept_from:
+            if self.firsts and first < self.firsts[-1]:
+                self.firsts.insert(bisect_left(self.firsts, first), first)
+            else:
+                self.firsts.append(first)
+            self.results[first] = results
+
+    def acknowledge(self, acknowledged: int) -> None:
+        """The client has the answers below, or wants them no more."""
+        if acknowledged > self.acknowledged:
+            self.acknowledged = acknowledged
+            self.drop(acknowledged)
+
+    def drop(self, below: int) -> None:
+        """Keep no results below this sequence."""
+        if below <= self.kept_from:
+            return
+        self.kept_from = below
+        firsts, done = self.firsts, 0
+        while done < len(firsts) and firsts[done] + len(self.results[firsts[done]]) <= below:
+            del self.results[firsts[done]]
+            done += 1
+        del firsts[:done]
+
+    def result(self, sequence: int) -> Result:
+        """What an executed request gave, if that is still kept."""
+        place = bisect_right(self.firsts, sequence) - 1
+        if place >= 0 and sequence >= self.kept_from:
+            stretch = self.results[self.firsts[place]]
+            if sequence - self.firsts[place] < len(stretch):
+                return stretch[sequence - self.firsts[place]]
+        return RequestExpired()
+
+    def stretches(self) -> Iterator[tuple[int, list[Result]]]:
+        """The kept results, in the one form that does not tell in which batches they came."""
+        pairs = [
+            (first + place, result)
+            for first in self.firsts
+            for place, result in enumerate(self.results[first])
+            if first + place >= self.kept_from
+        ]
+        for _, stretch in groupby(enumerate(pairs), lambda item: item[1][0] - item[0]):
+            together = [pair for _, pair in stretch]
+            yield together[0][0], [result for _, result in together]
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What becomes of one run. `window` is None where nothing is kept; then all of it is executed, or none."""
+
+    window: _Window | None
+    first: int
+    count: int
+    fresh: list[tuple[int, int]]
+    """Ranges of sequences that are executed now."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is executed now."""
+        return len(self.fresh) == 1 and self.fresh[0] == (self.first, self.first + self.count)
+
+
+class Sessions:
+    """All sessions at one replica. Call `execute` for every batch, in the agreed order.
+
+    `encode` and `decode` make bytes of one list of results and back, for snapshots.
+    """
+
+    def __init__(
+        self,
+        limits: SessionLimits | None = None,
+        encode: Callable[[list[Result]], bytes] = _encode,
+        decode: Callable[[bytes], list[Result]] = _decode,
+    ) -> None:
+        self._limits = limits or SessionLimits()
+        self._encode = encode
+        self._decode = decode
+        self._windows: dict[SessionId, _Window] = {}
+        self._horizon_ms = 0
+        """What began before it and is not here was forgotten."""
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __contains__(self, session: SessionId) -> bool:
+        return session in self._windows
+
+    def results_kept(self, session: SessionId, acknowledged: int = 0) -> int:
+        """How many results of a session would be kept after this acknowledgement, about; for those who refuse more."""
+        window = self._windows.get(session)
+        if window is None:
+            return 0
+        return sum(len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged)
+
+    def ranges(self, session: SessionId) -> int:
+        """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""
+        window = self._windows.get(session)
+        return len(window.starts) if window is not None else 0
+
+    def execute(self, batch: Batch, apply: Apply) -> list[Result]:
+        """Apply what was not executed before; a result for each command of the batch."""
+        now = batch.timestamp_ms
+        shares = [self._share(run, now) for run in batch.runs]
+        if all(share.whole for share in shares):
+            results = apply(batch.commands, now)
+            place = 0
+            for share in shares:
+                if share.window is not None:
+                    share.window.keep(share.first, results[place : place + share.count])
+                place += share.count
+        else:
+            results = self._execute_some(batch, shares, apply)
+        for run, share in zip(batch.runs, shares, strict=True):
+            if run.acknowledged and share.window is not None:
+                share.window.acknowledge(run.acknowledged)
+        return results
+
+    def _share(self, run: Run, now_ms: int) -> _Share:
+        first, count = sequence_of(run.first), run.count
+        if not is_kept(run.first):
+            return _Share(None, first, count, [(first, first + count)])
+        session = session_of(run.first)
+        window = self._windows.get(session)
+        if window is None:
+            began_ms = timestamp_of(session)
+            if began_ms < self._horizon_ms:
+                return _Share(None, first, count, [])
+            window = self._windows[session] = _Window(began_ms)
+        window.last_ms = max(window.last_ms, now_ms)
+        return _Share(window, first, count, window.claim(first, first + count))
+
+    def _execute_some(self, batch: Batch, shares: Sequence[_Share], apply: Apply) -> list[Result]:
+        """Leave out what was executed before, and answer it with what it gave then."""
+        places: list[int] = []
+        start = 0
+        for share in shares:
+            for low, high in share.fresh:
+                places += range(start + low - share.first, start + high - share.first)
+            start += share.count
+        given = apply([batch.commands[place] for place in places], batch.timestamp_ms) if places else []
+        taken = 0
+        for share in shares:
+            for low, high in share.fresh:
+                if share.window is not None:
+                    share.window.keep(low, given[taken : taken + high - low])
+                taken += high - low
+        results: list[Result] = []
+        for share in shares:
+            if share.window is None and not share.fresh:
+                results += [SessionExpired()] * share.count
+            elif share.window is not None:
+                results += [share.window.result(share.first + place) for place in range(share.count)]
+            else:
+                results += [None] * share.count
+        for place, result in zip(places, given, strict=True):
+            results[place] = result  # also where it was acknowledged at once, and nothing is kept
+        return results
+
+    # at barriers, which every replica executes between the same batches
+
+    def expire(self, timestamp_ms: int) -> None:
+        """Forget sessions that have been idle for too long, gaps that were given up, and results beyond the limits.
+
+        Only at a barrier, with its agreed timestamp: then it is the same on every replica.
+        """
+        self._horizon_ms = max(self._horizon_ms, timestamp_ms - self._limits.idle_ms_max)
+        self._windows = {
+            session: window for session, window in self._windows.items() if window.last_ms >= self._horizon_ms
+        }
+        total = 0
+        for _, window in sorted(self._windows.items(), key=lambda item: (-item[1].last_ms, item[0])):
+            if window.acknowledged:
+                window.claim(0, window.acknowledged)
+            room = min(self._limits.session_results_bytes_max, self._limits.results_bytes_max - total)
+            total += self._shorten(window, room)
+
+    def _shorten(self, window: _Window, bytes_max: int) -> int:
+        """Drop the oldest results until the others fit; gives the bytes of those."""
+        stretches = list(window.stretches())
+        size = sum(len(self._encode(results)) for _, results in stretches)
+        if size <= bytes_max:
+            return size
+        size = 0
+        for first, results in reversed(stretches):
+            for place in range(len(results) - 1, -1, -1):
+                one = len(self._encode([results[place]]))
+                if size + one > bytes_max:
+                    window.drop(first + place + 1)
+                    return size
+                size += one
+        return size
+
+    def snapshot(self) -> bytes:
+        """All of it, as bytes that are equal exactly when the states are."""
+        sessions = [self._saved(session, window) for session, window in sorted(self._windows.items())]
+        return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, self._horizon_ms, sessions))
+
+    def snapshot_in_parts(self) -> Iterator[bytes]:
+        """The state at the moment of the call, made as it is asked for: how many sessions there are, then each of them.
+
+        Batches may be executed between two parts.
+        """
+        windows = [(session, window.copy()) for session, window in sorted(self._windows.items())]
+        return self._parts(_Head(SNAPSHOT_VERSION, self._horizon_ms, len(windows)), windows)
+
+    def _parts(self, head: "_Head", windows: list[tuple[SessionId, _Window]]) -> Iterator[bytes]:
+        yield msgspec.msgpack.encode(head)
+        for session, window in windows:
+            yield msgspec.msgpack.encode(self._saved(session, window))
+
+    def restore_parts(self, parts: Iterator[bytes]) -> None:
+        """Become what these parts say, and take no more. Raises WorldFault if they are none of this version."""
+        try:
+            head = msgspec.msgpack.decode(next(parts, b""), type=_Head)
+            if head.version != SNAPSHOT_VERSION:
+                raise ValueError(f"it has version {head.version}, this is {SNAPSHOT_VERSION}")
+            kept = [msgspec.msgpack.decode(next(parts, b""), type=_Session) for _ in range(head.sessions)]
+            windows = {SessionId(one.session): self._restored(one) for one in kept}
+        except (ValueError, msgspec.DecodeError) as error:
+            raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
+        self._horizon_ms, self._windows = head.horizon_ms, windows
+
+    def _saved(self, session: SessionId, window: _Window) -> "_Session":
+        return _Session(
+            session,
+            window.last_ms,
+            window.acknowledged,
+            window.kept_from,
+            list(zip(window.starts, window.ends, strict=True)),
+            [(first, self._encode(results)) for first, results in window.stretches()],
+        )
+
+    def restore(self, snapshot: bytes) -> None:
+        """Become what the snapshot says. Raises WorldFault if it is none of this version."""
+        try:
+            kept = msgspec.msgpack.decode(snapshot, type=_Snapshot)
+            if kept.version != SNAPSHOT_VERSION:
+                raise ValueError(f"it has version {kept.version}, this is {SNAPSHOT_VERSION}")
+            windows = {SessionId(one.session): self._restored(one) for one in kept.sessions}
+        except (ValueError, msgspec.DecodeError) as error:
+            raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
+        self._horizon_ms, self._windows = kept.horizon_ms, windows
+
+    def _restored(self, kept: "_Session") -> _Window:
+        window = _Window(kept.last_ms, kept.acknowledged, kept.kept_from)
+        window.starts = [start for start, _ in kept.executed]
+        window.ends = [end for _, end in kept.executed]
+        for first, results in kept.results:
+            window.keep(first, self._decode(results))
+        return window
+
+    def digest(self) -> bytes:
+        """32 bytes that are equal on two replicas exactly when their sessions are."""
+        return hashlib.blake2b(self.snapshot(), digest_size=32).digest()
+
+
+class _Session(msgspec.Struct, array_like=True):
+    """A window in a snapshot."""
+
+    session: bytes
+    last_ms: int
+    acknowledged: int
+    kept_from: int
+    executed: list[tuple[int, int]]
+    results: list[tuple[int, bytes]]
+
+
+class _Head(msgspec.Struct, array_like=True):
+    version: int
+    horizon_ms: int
+    sessions: int
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    version: int
+    horizon_ms: int
+    sessions: list[_Session]
+
+
+class Grant:
+    """What one replica grants one client: to give its requests ids of the granted session, in ascending order.
+
+    An id above all that came before it is a request that is sent for the first time; every other id, and every id of
+    another grant, may be in an instance already. Nothing depends on what the client says of its requests. A client may
+    go on to a later time in the ids of the same grant: that begins another session of its own.
+    """
+
+    __slots__ = ("_last", "id")
+
+    def __init__(self, id: RequestId) -> None:
+        self.id = self._last = id
+        """The id itself is of no request: the first one has the next sequence."""
+
+    def takes(self, first: RequestId, count: int) -> bool:
+        """Whether so many requests from `first` on are sent for the first time. True only once for each."""
+        if first <= self._last or first[6:12] != self._last[6:12]:
+            return False
+        self._last = request_at(first, count - 1)
+        return True
+
+
+class Grants:
+    """Grants of one life of one replica: no two have a session in common, nor one with those of another life.
+
+    Numbers follow one another from a random `start`, and come again only after half a billion of them; the time of the
+    grant tells the lives apart.
+    """
+
+    def __init__(self, replica: ReplicaId, start: int) -> None:
+        self._replica = replica
+        self._next = start
+
+    def grant(self, now_ms: int) -> Grant:
+        """A new session that begins now."""
+        number = self._next % UNKEPT_SESSIONS
+        self._next += 1
+        return Grant(request_id(now_ms, self._replica, number, 0))

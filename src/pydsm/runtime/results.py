@@ -1,0 +1,58 @@
+"""Results as bytes, for the snapshots of sessions: what a native client is told of a kept result does not change.
+
+Bytes, str, int, float, None, lists and dicts of these are MessagePack; a failure and a list that is not there have
+extensions. What only Redis's protocol tells apart is a plain list, since sessions are for native clients.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv import NO_LIST, NoList
+
+_FAILED, _NO_LIST = 1, 2
+
+
+def _extended(value: object) -> object:
+    match value:
+        case CommandFailed():
+            return msgspec.msgpack.Ext(_FAILED, value.message.encode(errors="backslashreplace"))
+        case NoList():
+            return msgspec.msgpack.Ext(_NO_LIST, b"")
+        case _:
+            return _extended(_formless(value))
+
+
+def _formless(value: object) -> CommandFailed:
+    return CommandFailed(f"the command was executed, but its result, a {type(value).__name__}, cannot be kept")
+
+
+def _from_extension(code: int, data: memoryview) -> object:
+    match code:
+        case 1:
+            return CommandFailed(bytes(data).decode())
+        case 2:
+            return NO_LIST
+        case _:
+            raise ValueError(f"there is no extension {code}")
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_extended).encode
+_decode: Callable[[bytes], list[Result]] = msgspec.msgpack.Decoder(list[Any], ext_hook=_from_extension).decode
+
+
+def encode_results(results: list[Result]) -> bytes:
+    """A list of results. One that cannot be encoded is kept as a failure that says so."""
+    try:
+        return _encode(results)
+    except (OverflowError, RecursionError, UnicodeEncodeError):
+        if len(results) == 1:
+            return _encode([_formless(results[0])])
+        return _encode([decode_results(encode_results([result]))[0] for result in results])
+
+
+def decode_results(data: bytes) -> list[Result]:
+    """The list again. Raises ValueError for what is none."""
+    return _decode(data)

@@ -1,0 +1,97 @@
+"""Bugs of sessions: what breaks "each request once, and its first result". What finds each stands in `finds`."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from pydsm.core import replica as replicas
+from pydsm.core import sessions
+from pydsm.core.conflicts import Relation
+from pydsm.core.ids import RequestId
+from pydsm.core.messages import Batch
+from pydsm.core.sessions import Result, Sessions
+from pydsm.runtime.results import decode_results, encode_results
+from pydsm.sim import host
+from tests.sim.injected.registry import bug
+
+
+@bug("7: the executed window of each session is part of the state, and comes back with it")
+def window_forgotten_at_a_restart(patch: pytest.MonkeyPatch) -> None:
+    original = host.Host.start
+
+    def start(self: host.Host) -> None:
+        before = self.life
+        original(self)
+        if self.life is not None and self.life is not before:
+            self.life.sessions = Sessions(None, encode_results, decode_results)
+
+    patch.setattr(host.Host, "start", start)
+
+
+@bug("7: a retry conflicts with whatever else has requests of its session")
+def retry_does_not_conflict_with_the_first_attempt(patch: pytest.MonkeyPatch) -> None:
+    def without_sessions(relation: Relation) -> Relation:
+        return getattr(relation, "machine", relation)
+
+    patch.setattr(replicas, "with_sessions", without_sessions)
+
+
+@bug("7: an instance whose requests may be in another one says so")
+def retry_taken_for_a_first_attempt(patch: pytest.MonkeyPatch) -> None:
+    def is_first(self: host.Life, id: RequestId) -> bool:
+        return True
+
+    patch.setattr(host.Life, "is_first", is_first)
+
+
+@bug("7: a request that was agreed twice is executed once")
+def second_execution_not_skipped(patch: pytest.MonkeyPatch) -> None:
+    original = sessions._Window.claim
+
+    def claim(self: sessions._Window, start: int, end: int) -> list[tuple[int, int]]:
+        original(self, start, end)
+        return [(start, end)]
+
+    patch.setattr(sessions._Window, "claim", claim)
+
+
+@bug("7: a request that comes again is answered with its first result")
+def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) -> None:
+    def result(self: sessions._Window, sequence: int) -> Result:
+        return self.results[self.firsts[-1]][-1] if self.firsts else None
+
+    patch.setattr(sessions._Window, "result", result)
+
+
+@bug("7: results are kept until they are acknowledged")
+def window_pruned_before_the_acknowledgement(patch: pytest.MonkeyPatch) -> None:
+    original = sessions._Window.keep
+
+    def keep(self: sessions._Window, first: int, results: Sequence[Result]) -> None:
+        original(self, first, results)
+        self.drop(first)
+
+    patch.setattr(sessions._Window, "keep", keep)
+    patch.setattr(sessions._Window, "acknowledge", lambda self, acknowledged: self.drop(acknowledged + 1))
+
+
+@bug("7: an acknowledgement drops results and decides nothing, since first attempts commute")
+def acknowledged_requests_taken_for_executed(patch: pytest.MonkeyPatch) -> None:
+    original = sessions._Window.acknowledge
+
+    def acknowledge(self: sessions._Window, acknowledged: int) -> None:
+        original(self, acknowledged)
+        self.claim(0, acknowledged)
+
+    patch.setattr(sessions._Window, "acknowledge", acknowledge)
+
+
+@bug("7: sessions expire by agreed time, never by what one replica has seen")
+def sessions_forgotten_at_every_batch(patch: pytest.MonkeyPatch) -> None:
+    original = Sessions.execute
+
+    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+        self.expire(batch.timestamp_ms)
+        return original(self, batch, apply)
+
+    patch.setattr(Sessions, "execute", execute)

@@ -1,0 +1,304 @@
+"""What is executed once, what comes again and what it is answered, what is forgotten, and that replicas agree."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pydsm.core.faults import WorldFault
+from pydsm.core.ids import UNKEPT_SESSIONS, ReplicaId, RequestId, request_at, request_id, session_of
+from pydsm.core.messages import Batch, Footprint, Run
+from pydsm.core.session_conflicts import sessions_conflict
+from pydsm.core.sessions import (
+    Grant,
+    Grants,
+    RequestExpired,
+    SessionExpired,
+    SessionLimits,
+    Sessions,
+)
+
+BEGAN_MS = 1000
+IDLE_MS = 500
+NONE = Footprint()
+
+
+def session(number: int = 1, began_ms: int = BEGAN_MS) -> RequestId:
+    return request_id(began_ms, ReplicaId(0), number, 0)
+
+
+ONE, TWO = session(1), session(2)
+
+
+def batch(
+    *runs: tuple[RequestId, int, int] | tuple[RequestId, int, int, int], at_ms: int = BEGAN_MS, again: bool = False
+) -> Batch:
+    """Commands that are the sequences of their requests."""
+    made = tuple(Run(request_at(name, first), count, *rest) for name, first, count, *rest in runs)
+    commands = tuple(b"%d" % (run_first + place) for _, run_first, count, *_ in runs for place in range(count))
+    retried = tuple(dict.fromkeys([session_of(run.first) for run in made])) if again else ()
+    return Batch(made, commands, NONE, at_ms, retried)
+
+
+class Machine:
+    """Answers each command with how many it has applied, and remembers which."""
+
+    def __init__(self) -> None:
+        self.applied: list[bytes] = []
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[object]:
+        results: list[object] = []
+        for command in commands:
+            self.applied.append(command)
+            results.append(len(self.applied))
+        return results
+
+
+class Bench:
+    def __init__(self, limits: SessionLimits | None = None) -> None:
+        self.machine = Machine()
+        self.sessions = Sessions(limits or SessionLimits(idle_ms_max=IDLE_MS))
+
+    def execute(self, one: Batch) -> list[object]:
+        return self.sessions.execute(one, self.machine.apply)
+
+
+def test_a_request_that_comes_again_is_not_executed_and_gives_its_first_result() -> None:
+    bench = Bench()
+    assert bench.execute(batch((ONE, 1, 3))) == [1, 2, 3]
+    assert bench.execute(batch((ONE, 2, 1), again=True)) == [2]
+    assert bench.machine.applied == [b"1", b"2", b"3"]
+
+
+def test_what_is_new_in_a_batch_is_executed_beside_what_is_not() -> None:
+    bench = Bench()
+    bench.execute(batch((ONE, 2, 2)))
+    assert bench.execute(batch((ONE, 1, 4), (TWO, 1, 1), again=True)) == [3, 1, 2, 4, 5]
+    assert bench.machine.applied == [b"2", b"3", b"1", b"4", b"1"]
+
+
+def test_one_request_twice_in_one_batch_is_executed_once() -> None:
+    bench = Bench()
+    assert bench.execute(batch((ONE, 1, 2), (ONE, 2, 1), again=True)) == [1, 2, 2]
+    assert bench.machine.applied == [b"1", b"2"]
+
+
+def test_sessions_have_sequences_of_their_own() -> None:
+    bench = Bench()
+    assert bench.execute(batch((ONE, 1, 1))) == [1]
+    assert bench.execute(batch((TWO, 1, 1))) == [2]
+
+
+def test_requests_that_nobody_sends_twice_are_executed_as_they_come_and_leave_nothing() -> None:
+    bench = Bench()
+    nobody = session(UNKEPT_SESSIONS)
+    assert bench.execute(batch((nobody, 1, 1))) == [1]
+    assert bench.execute(batch((nobody, 1, 1), (ONE, 1, 1))) == [2, 3]
+    assert bench.execute(batch((nobody, 2, 1), (ONE, 1, 1), again=True)) == [4, 3]
+    assert len(bench.sessions) == 1
+
+
+def test_an_acknowledged_result_is_dropped_and_its_request_is_still_not_executed_again() -> None:
+    bench = Bench()
+    bench.execute(batch((ONE, 1, 2)))
+    bench.execute(batch((ONE, 3, 1, 3)))
+    assert bench.sessions.results_kept(session_of(ONE)) == 1
+    assert bench.execute(batch((ONE, 1, 3), again=True)) == [RequestExpired(), RequestExpired(), 3]
+    assert len(bench.machine.applied) == 3
+
+
+def test_an_acknowledgement_decides_nothing_about_what_was_not_executed_yet() -> None:
+    """A later request may be executed before an earlier one, which commutes with it."""
+    bench = Bench()
+    assert bench.execute(batch((ONE, 5, 1, 5))) == [1]
+    assert bench.execute(batch((ONE, 4, 1))) == [2]
+
+
+def test_a_request_of_a_session_that_is_forgotten_is_refused() -> None:
+    bench = Bench()
+    bench.execute(batch((ONE, 1, 1)))
+    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
+    assert bench.execute(batch((ONE, 1, 1), again=True)) == [SessionExpired()]
+    assert bench.execute(batch((ONE, 2, 1))) == [SessionExpired()]
+    assert bench.machine.applied == [b"1"]
+
+
+def test_a_session_that_was_used_lately_is_kept_however_old_it_is() -> None:
+    bench = Bench()
+    bench.execute(batch((ONE, 1, 1)))
+    bench.execute(batch((ONE, 2, 1), at_ms=BEGAN_MS + 10 * IDLE_MS))
+    bench.sessions.expire(BEGAN_MS + 11 * IDLE_MS)
+    assert bench.execute(batch((ONE, 1, 1), again=True)) == [1]
+
+
+def test_a_session_that_begins_late_enough_is_new_and_not_forgotten() -> None:
+    bench = Bench()
+    bench.sessions.expire(BEGAN_MS + IDLE_MS)
+    assert bench.execute(batch((ONE, 1, 1))) == [1]
+    assert bench.execute(batch((session(3, BEGAN_MS - 1), 1, 1))) == [SessionExpired()]
+
+
+def test_time_does_not_go_back_at_a_barrier() -> None:
+    bench = Bench()
+    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
+    bench.sessions.expire(0)
+    assert bench.execute(batch((ONE, 1, 1))) == [SessionExpired()]
+
+
+def test_gaps_that_are_given_up_are_closed_at_a_barrier() -> None:
+    bench = Bench()
+    for sequence in (1, 3, 5, 7):
+        bench.execute(batch((ONE, sequence, 1, 4)))
+    assert bench.sessions.ranges(session_of(ONE)) == 4
+    bench.sessions.expire(BEGAN_MS)
+    assert bench.sessions.ranges(session_of(ONE)) == 3
+    assert bench.execute(batch((ONE, 2, 1))) == [RequestExpired()]
+    assert bench.execute(batch((ONE, 4, 1))) == [5]
+
+
+def test_results_of_one_session_beyond_its_limit_are_dropped_from_the_oldest_on() -> None:
+    bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, session_results_bytes_max=3))
+    bench.execute(batch((ONE, 1, 3)))
+    bench.sessions.expire(BEGAN_MS)
+    assert bench.execute(batch((ONE, 1, 3), again=True)) == [RequestExpired(), RequestExpired(), 3]
+    bench.execute(batch((ONE, 6, 1)))
+    bench.sessions.expire(BEGAN_MS)
+    assert bench.execute(batch((ONE, 5, 1))) == [5], "what was only dropped is not given up"
+
+
+def test_results_of_all_sessions_beyond_the_limit_are_dropped_from_the_idlest_on() -> None:
+    bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, results_bytes_max=4))
+    bench.execute(batch((TWO, 1, 1), at_ms=BEGAN_MS + 1))
+    bench.execute(batch((ONE, 1, 1), at_ms=BEGAN_MS + 2))
+    bench.execute(batch((session(3), 1, 1)))
+    bench.sessions.expire(BEGAN_MS)
+    assert bench.execute(batch((session(3), 1, 1), (TWO, 1, 1), (ONE, 1, 1), again=True)) == [RequestExpired(), 1, 2]
+
+
+def test_a_snapshot_brings_everything_back() -> None:
+    bench, other = Bench(), Bench()
+    bench.execute(batch((ONE, 1, 3)))
+    bench.execute(batch((ONE, 5, 1, 2), (TWO, 1, 1)))
+    bench.sessions.expire(BEGAN_MS + IDLE_MS)
+    other.sessions.restore(bench.sessions.snapshot())
+    assert other.sessions.digest() == bench.sessions.digest()
+    again = batch((ONE, 1, 5), (TWO, 1, 1), (session(3, 999), 1, 1), again=True)
+    assert other.execute(again) == [RequestExpired(), 2, 3, 1, 4, 5, SessionExpired()]
+
+
+def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwhile() -> None:
+    bench, other = Bench(), Bench()
+    bench.execute(batch((ONE, 1, 3)))
+    bench.execute(batch((ONE, 5, 1, 2), (TWO, 1, 1)))
+    before = bench.sessions.digest()
+    parts = bench.sessions.snapshot_in_parts()
+    kept = [next(parts)]
+    bench.execute(batch((ONE, 6, 2, 6), (TWO, 2, 1), (session(3), 1, 1)))
+    bench.sessions.expire(BEGAN_MS + 10 * IDLE_MS)
+    rest = iter([*kept, *parts, b"what follows"])
+    other.sessions.restore_parts(rest)
+    assert other.sessions.digest() == before != bench.sessions.digest()
+    assert list(rest) == [b"what follows"]
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [b"\xff"], [b"\x93\x02\x00\x00"], [b"\x93\x01\x00\x01"], [b"\x93\x01\x00\x01", b"?"]]
+)
+def test_parts_that_are_none_are_refused(parts: list[bytes]) -> None:
+    with pytest.raises(WorldFault, match="sessions"):
+        Sessions().restore_parts(iter(parts))
+
+
+@pytest.mark.parametrize("snapshot", [b"", b"\x93\x02\x00\x90", b"\x90", b"\xff"])
+def test_a_snapshot_that_is_none_is_refused(snapshot: bytes) -> None:
+    with pytest.raises(WorldFault, match="sessions"):
+        Sessions().restore(snapshot)
+
+
+def test_results_are_kept_in_one_form_in_whatever_batches_they_came() -> None:
+    together, apart = Bench(), Bench()
+    together.execute(batch((ONE, 1, 2)))
+    apart.execute(batch((ONE, 1, 1)))
+    apart.execute(batch((ONE, 2, 1)))
+    assert together.sessions.snapshot() == apart.sessions.snapshot()
+
+
+# what replicas that execute in different orders agree on
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Batch]:
+    """Batches of two sessions: each request once for the first time, and any of them again."""
+    made: list[Batch] = []
+    following = {ONE: 1, TWO: 1}
+    for _ in range(draw(st.integers(1, 7))):
+        name = draw(st.sampled_from([ONE, TWO]))
+        acknowledged = draw(st.integers(0, following[name]))
+        if draw(st.booleans()):
+            count = draw(st.integers(1, 3))
+            made.append(batch((name, following[name], count, acknowledged)))
+            following[name] += count
+        else:
+            first = draw(st.integers(1, following[name]))
+            made.append(batch((name, first, draw(st.integers(1, 4)), acknowledged), again=True))
+    return made
+
+
+def fixed(commands: Sequence[bytes], timestamp_ms: int) -> list[object]:
+    """Each command always gives the same, so that its result does not tell of the order."""
+    return [b"<" + command for command in commands]
+
+
+@given(histories(), st.randoms(use_true_random=False))
+def test_replicas_that_keep_the_order_of_conflicting_batches_agree(history: list[Batch], random: object) -> None:
+    order = list(range(len(history)))
+    for _ in range(20):
+        place = random.randrange(len(order))  # type: ignore[attr-defined]
+        if place and not sessions_conflict(history[order[place - 1]], history[order[place]]):
+            order[place - 1], order[place] = order[place], order[place - 1]
+    one, other = Sessions(), Sessions()
+    results = [one.execute(each, fixed) for each in history]
+    others = {place: other.execute(history[place], fixed) for place in order}
+    for place, each in enumerate(history):
+        assert all(
+            first == second or (not each.retried and RequestExpired() in (first, second))
+            for first, second in zip(results[place], others[place], strict=True)
+        )
+    assert other.snapshot() == one.snapshot()
+
+
+@given(histories())
+def test_no_request_is_ever_executed_twice(history: list[Batch]) -> None:
+    sessions, machine = Sessions(), Machine()
+    answers: dict[RequestId, object] = {}
+    for each in history:
+        for id, result in zip(each.request_ids, sessions.execute(each, machine.apply), strict=True):
+            assert result == answers.setdefault(id, result) or isinstance(result, RequestExpired)
+    assert len(machine.applied) == len(answers)
+
+
+# grants
+
+
+def test_a_grant_takes_each_request_for_the_first_time_only_once() -> None:
+    grant = Grant(ONE)
+    assert grant.takes(request_at(ONE, 1), 3)
+    assert not grant.takes(request_at(ONE, 3), 2)
+    assert grant.takes(request_at(ONE, 4), 1)
+    assert not grant.takes(request_at(ONE, 4), 1)
+
+
+def test_a_grant_takes_nothing_of_another_session_but_a_later_one_of_its_own() -> None:
+    grant = Grant(ONE)
+    assert not grant.takes(request_at(TWO, 1), 1)
+    later = session(1, BEGAN_MS + 1)
+    assert grant.takes(request_at(later, 1), 1)
+    assert not grant.takes(request_at(ONE, 1), 1)
+    assert not Grant(ONE).takes(request_at(session(1, BEGAN_MS - 1), 9), 1)
+
+
+def test_no_two_grants_of_a_life_have_a_session_in_common() -> None:
+    grants = Grants(ReplicaId(2), start=UNKEPT_SESSIONS - 1)
+    ids = [grants.grant(BEGAN_MS).id for _ in range(3)]
+    assert ids == [request_id(BEGAN_MS, ReplicaId(2), number, 0) for number in (UNKEPT_SESSIONS - 1, 0, 1)]

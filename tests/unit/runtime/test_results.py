@@ -1,0 +1,27 @@
+"""Results in snapshots: what a client is told does not change by it."""
+
+import pytest
+
+from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.kv import NO_LIST, Members
+from pydsm.runtime.results import decode_results, encode_results
+
+
+def test_results_come_back_as_they_were() -> None:
+    results: list[Result] = [b"x", "OK", 7, 1.5, None, [b"a", [b"b"]], {b"k": b"v"}, CommandFailed("no")]
+    assert decode_results(encode_results(results)) == results
+    assert decode_results(encode_results([NO_LIST])) == [NO_LIST]
+    assert decode_results(encode_results([Members([b"a"])])) == [[b"a"]]
+
+
+@pytest.mark.parametrize("odd", [object(), 2**70, "\ud800"])
+def test_a_result_that_has_no_form_becomes_a_failure_and_the_others_stay(odd: object) -> None:
+    first, second, third = decode_results(encode_results([b"x", odd, b"y"]))
+    assert (first, third) == (b"x", b"y")
+    assert isinstance(second, CommandFailed)
+    assert "the command was executed" in second.message
+
+
+def test_encoding_what_came_back_changes_nothing() -> None:
+    encoded = encode_results([NO_LIST, Members([b"a"]), CommandFailed("no"), 2**70])
+    assert encode_results(decode_results(encoded)) == encoded
