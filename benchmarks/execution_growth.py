@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydsm.core.config import Config
-from pydsm.core.effects import Abort, Execute, Record
+from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
 from pydsm.core.ids import ReplicaId, RequestId, Tick
 from pydsm.core.messages import Batch, Footprint, Message, Run
 from pydsm.core.replica import Replica
@@ -55,6 +55,9 @@ class _Member:
 
     def execute(self, execution: Execute) -> None:
         self.executed += 1
+
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        raise AssertionError(f"nobody proposes checkpoints here, yet there is {taken}")
 
     def abort(self, abort: Abort) -> None:
         raise AssertionError(f"nothing fails here, yet {abort} was aborted")

@@ -184,3 +184,21 @@ async def forgets_all(group: LocalGroup, replica: int, tries: int = 200) -> None
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"replica {replica} keeps instances in memory")
+
+
+async def test_disk_stays_flat_and_a_killed_replica_comes_back_from_its_snapshot(tmp_path: Path) -> None:
+    options = ("--checkpoint-instances", "60")
+    async with LocalGroup(3, tmp_path, Storage.SQLITE, *options) as group, load(group) as clients:
+        records = []
+        for _ in range(4):
+            await clients.more_answers(4000)
+            records.append(await counter(group, 0, "known_instances") - await counter(group, 0, "purged_instances"))
+        executed = await counter(group, 0, "executed")
+        assert executed > 2 * max(records), f"of {executed} executed instances, up to {max(records)} had records"
+        await group.kill(2)
+        await clients.more_answers(1000, through=(0, 1))
+        await group.start(2)
+        assert await counter(group, 2, "executed") < executed / 2
+        await clients.more_answers(1000)
+        await clients.check()
+        assert len(list((tmp_path / "r1" / "snapshots").iterdir())) == 2

@@ -91,6 +91,7 @@ def describe(findings: Findings) -> dict[str, Any]:
         "peers_met": {str(peer): incarnation for peer, incarnation in findings.peers.items()},
         "reservation": findings.reservation,
         "executed": list(findings.executed),
+        "purged": list(findings.purged),
         "leaders": [_describe_leader(leader, counts) for leader, counts in enumerate(findings.leaders)],
         "undecided": [{"instance": str(one.id), "status": _words_of(one.status)} for one in findings.undecided],
         "damage": findings.damage,
@@ -123,6 +124,8 @@ def show(findings: Findings, console: Console) -> None:
     console.print(Text(f"own indexes reserved up to {findings.reservation}"))
     if findings.executed:
         console.print(Text(f"told to be executed: {' '.join(map(str, findings.executed))}"))
+    if findings.purged:
+        console.print(Text(f"purged, and in two snapshots: {' '.join(map(str, findings.purged))}"))
     console.print(_leaders(findings))
     _print_some(console, "undecided", [f"{one.id} {_words_of(one.status)}" for one in findings.undecided], "")
     records = sum(counts.records for counts in findings.leaders)

@@ -28,6 +28,7 @@ from pydsm.server.native import Host, NativeServer
 from pydsm.server.resp import RespServer
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
+from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address, parse_address
 
@@ -48,6 +49,15 @@ class Storage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointLimits:
+    """When the next checkpoint is proposed: whatever comes first since the last one."""
+
+    instances: int = 10_000
+    bytes: int = 256 << 20
+    seconds: int = 300
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What one replica needs to know, checked."""
 
@@ -59,6 +69,7 @@ class Settings:
     clients: Address | None
     http: Address | None
     ready_limits: ReadyLimits
+    checkpoints: CheckpointLimits
     data: Path | None
     thrifty: bool
     batch_limits: BatchLimits
@@ -99,6 +110,15 @@ def serve(
     ready_lag: Annotated[
         int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
     ] = ReadyLimits().lag_instances_max,
+    checkpoint_instances: Annotated[
+        int, typer.Option(help="Batches executed from one checkpoint to the next, at most about.")
+    ] = CheckpointLimits().instances,
+    checkpoint_bytes: Annotated[
+        int, typer.Option(help="Bytes of commands executed from one checkpoint to the next, at most about.")
+    ] = CheckpointLimits().bytes,
+    checkpoint_seconds: Annotated[
+        int, typer.Option(help="Seconds from one checkpoint to the next while anything is executed, at most about.")
+    ] = CheckpointLimits().seconds,
     until_stdin_closes: Annotated[
         bool, typer.Option("--until-stdin-closes", help="Stop when the parent process is gone.", hidden=True)
     ] = False,
@@ -132,6 +152,7 @@ def serve(
         clients=_address("--clients", clients) if clients else None,
         http=_address("--http", http) if http else None,
         ready_limits=ReadyLimits(lag_instances_max=ready_lag),
+        checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
         batch_limits=BatchLimits(batch_commands_max=batch_commands_max),
@@ -193,8 +214,18 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
     """The replica, not yet started. Raises WorldFault when its data directory cannot be used."""
     identity = settings.identity
     store: ReplicaStore = MemoryStore() if settings.data is None else SqliteStore(settings.data, identity)
-    config = Config(replica=identity.replica, replicas=identity.replicas, thrifty=settings.thrifty)
-    return Node(config, Parts(machine, store, settings.transport, limits=settings.batch_limits))
+    limits = settings.checkpoints
+    config = Config(
+        replica=identity.replica,
+        replicas=identity.replicas,
+        thrifty=settings.thrifty,
+        checkpoint_instances_max=limits.instances,
+        checkpoint_bytes_max=limits.bytes,
+        checkpoint_ticks=limits.seconds * 1000,
+    )
+    snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
+    parts = Parts(machine, store, settings.transport, limits=settings.batch_limits, snapshots=snapshots)
+    return Node(config, parts)
 
 
 def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ import msgspec
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.ids import Deps, InstanceId
 from pydsm.core.messages import Batch, Nop, Value
 from pydsm.core.status import Status
@@ -78,7 +78,7 @@ CarriedMessage = (
     | m.Inquire
     | m.Frontier
 )
-CarriedRecord = InstanceRecordCarrier | ReservationRecord | FrontierRecord
+CarriedRecord = InstanceRecordCarrier | ReservationRecord | FrontierRecord | PurgeRecord
 
 
 class KnownBatches:

@@ -18,7 +18,7 @@ from pydsm.core.carriers import (
     take_message,
     take_record,
 )
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, session_of
 from pydsm.core.messages import Footprint, Message
@@ -82,6 +82,8 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
             _check_record(record, replicas)
         elif isinstance(record, FrontierRecord):
             _check_deps((record.executed, record.dropped), replicas)
+        elif isinstance(record, PurgeRecord):
+            _check_deps((record.up_to,), replicas)
         elif not 0 <= record.up_to <= INDEX_MAX:
             raise ValueError(f"a reservation up to {record.up_to}")
     except DOES_NOT_PARSE as error:

@@ -38,7 +38,17 @@ class Config:
     gossip_ticks: int = 250
     """How often frontiers are told to peers, and what all have executed leaves memory."""
     drop_instances_max: int = 64
-    """Instances of each leader that leave memory in one tick, so that the loop does not stop for many of them."""
+    """Instances of each leader that leave memory, or the disk, in one tick, so that the loop does not stop for many."""
+    discard_entries_max: int = 10_000
+    """Entries of an old conflict index that are let go of in one tick."""
+    checkpoint_instances_max: int = 10_000
+    """Batches executed since the last checkpoint, after which the next one is proposed."""
+    checkpoint_bytes_max: int = 256 << 20
+    """Bytes of commands executed since the last checkpoint, after which the next one is proposed."""
+    checkpoint_ticks: int = 300_000
+    """Age of the last checkpoint at which the next one is proposed, if anything was executed since."""
+    checkpoint_turn_ticks: int = 1000
+    """How late a checkpoint may be before the next replica in turn proposes it."""
     pipeline_instances_max: int = 64
     """Own instances that may be unexecuted; a proposal beyond is refused with `PipelineFull`."""
     reservation_block: int = 32

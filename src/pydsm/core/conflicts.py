@@ -24,6 +24,10 @@ class ConflictIndex(Protocol):
         """Per leader, the highest known index that conflicts with `batch`, or a higher one; 0 for none."""
         ...
 
+    def discard(self, entries_max: int) -> bool:
+        """Let go of about so many entries of an index that is used no more; True when none is left."""
+        ...
+
 
 class Backlog(Protocol):
     """The batches of some instances, to find those that conflict with another one exactly, without comparing all."""
@@ -148,6 +152,14 @@ class _KeyIndex:
         self._newest_conflicted[leader] = highest == newest > 0
         return highest
 
+    def discard(self, entries_max: int) -> bool:
+        for latest in self._latest.values():
+            for of_leader in latest:
+                for _ in range(min(entries_max, len(of_leader))):
+                    of_leader.popitem()
+                    entries_max -= 1
+        return entries_max > 0
+
 
 def _surely_conflict(left: Footprint, right: Footprint) -> bool:
     """Whether a few keys are enough to see that they conflict."""
@@ -270,6 +282,9 @@ class _NewestIndex:
     def conflicts(self, batch: Batch) -> Deps:
         return tuple(self._newest)
 
+    def discard(self, entries_max: int) -> bool:
+        return True
+
 
 class NothingConflicts:
     """No order at all but that of barriers: for machines whose commands all commute."""
@@ -322,6 +337,9 @@ class _PairIndex:
 
     def conflicts(self, batch: Batch) -> Deps:
         return tuple(self._newest_conflict(of_leader, batch) for of_leader in self._batches)
+
+    def discard(self, entries_max: int) -> bool:
+        return True
 
     def _newest_conflict(self, of_leader: dict[int, Batch], batch: Batch) -> int:
         for index in sorted(of_leader, reverse=True):

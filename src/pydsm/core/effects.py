@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from pydsm.core.ballots import Ballot
+from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.ids import Deps, InstanceId, ReplicaId
 from pydsm.core.messages import Batch, Message, Run, Value
 from pydsm.core.status import Status
@@ -49,7 +50,16 @@ class FrontierRecord(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=Fal
     dropped: Deps
 
 
-Record = InstanceRecord | ReservationRecord | FrontierRecord
+class PurgeRecord(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """Records of instances up to here leave the disk: two durable snapshots have them, and nobody can ask for them.
+
+    A later record replaces it.
+    """
+
+    up_to: Deps
+
+
+Record = InstanceRecord | ReservationRecord | FrontierRecord | PurgeRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,16 @@ class Execute:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeCheckpoint:
+    """The state machine has executed exactly what is in this checkpoint: remember its state, if possible.
+
+    Every instance in it has a committed record on the disk by now.
+    """
+
+    checkpoint: Checkpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """These requests, proposed here, were decided nop: definitely not executed by this instance."""
 
@@ -84,7 +104,7 @@ class Effects:
     records: list[Record] = field(default_factory=list)
     lazy_records: list[Record] = field(default_factory=list)
     sends: list[Send] = field(default_factory=list)
-    executions: list[Execute] = field(default_factory=list)
+    executions: list[Execute | TakeCheckpoint] = field(default_factory=list)
     aborts: list[Abort] = field(default_factory=list)
 
     def __bool__(self) -> bool:

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from itertools import takewhile
 from typing import NamedTuple
 
+from pydsm.core.checkpoint import is_checkpoint
 from pydsm.core.ids import InstanceId, ReplicaId, covers
 from pydsm.core.instance import Instance
 from pydsm.core.log import Log
@@ -36,11 +37,20 @@ class _Blocked(Exception):
 
 
 class Execution:
-    """Runs what can run whenever an instance is decided; `emit` gets each executed batch's instance, in order."""
+    """Runs what can run whenever an instance is decided.
 
-    def __init__(self, log: Log, emit: Callable[[Instance], None]) -> None:
+    `emit` gets each executed instance, in order; `checkpoint` a component with a checkpoint in it, behind its last one.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        emit: Callable[[Instance], None],
+        checkpoint: Callable[[list[Instance]], None] = lambda component: None,
+    ) -> None:
         self._log = log
         self._emit = emit
+        self._checkpoint = checkpoint
         self._waits: dict[InstanceId, _Wait] = {}
         self._waiters: dict[InstanceId, list[Instance]] = {}
         self._prefix_waiters: list[list[tuple[int, InstanceId]]] = [[] for _ in log.no_deps]
@@ -98,9 +108,12 @@ class Execution:
             return
         try:
             for component in self._components(root):
-                for instance in sorted(component, key=lambda one: (one.id.index, one.id.leader)):
+                component.sort(key=lambda one: (one.id.index, one.id.leader))
+                for instance in component:
                     self._log.executed(instance)
                     self._emit(instance)
+                if any(is_checkpoint(instance.value) for instance in component):
+                    self._checkpoint(component)
         except _Blocked as blocked:
             wait = self._waits[root.id] = blocked.wait
             if wait.whole_prefix:

@@ -7,7 +7,8 @@ Guards the rule that the conflict index covers every instance whose batch is kno
 from collections import OrderedDict
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.conflicts import Backlog, Relation
+from pydsm.core.checkpoint import Checkpoint
+from pydsm.core.conflicts import Backlog, ConflictIndex, Relation
 from pydsm.core.faults import BrokenInvariant, PeerFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
 from pydsm.core.instance import Instance
@@ -35,6 +36,7 @@ class Log:
         self._known = [0] * replicas
         self._index = relation.index(replicas)
         self._floor = self.no_deps
+        self._discarded: list[ConflictIndex] = []
         self.opaque_nops: dict[InstanceId, None] = {}
         """Accepted as nop, not decided, and what their leaders proposed is not known."""
         self.watch: Watch | None = None
@@ -117,9 +119,47 @@ class Log:
         """Take an instance from disk into memory and the index."""
         self.hear_of_restored(with_instance(instance.deps, instance.id))
         self.instances[instance.id] = instance
+        if instance.id.index not in self.unexecuted[instance.id.leader]:
+            instance.advance(Status.EXECUTED)  # the checkpoint that was begun at has it
         if instance.initial_batch is not None:
             self._index.add(instance.id, instance.initial_batch)
         self._note_value(instance)
+
+    def begin_at(self, checkpoint: Checkpoint, purged: Deps) -> None:
+        """Begin with all of a checkpoint executed, and nothing up to `purged` in memory. Before any `restore`."""
+        position = checkpoint.position
+        self._floor = checkpoint.floor
+        self.dropped = purged
+        self._known = list(position.up_to)
+        for id in position.besides:
+            self.hear_of_restored(with_instance(self.no_deps, id))
+        for id in position.besides:
+            del self.unexecuted[id.leader][id.index]
+
+    @property
+    def floor(self) -> Deps:
+        """What every later vector covers: the last executed barrier, and what that covers."""
+        return self._floor
+
+    def begin_index(self) -> None:
+        """A barrier was executed: what is up to the floor needs no place in the index any more.
+
+        Later vectors cover the floor, whatever they conflict with. What is above it keeps its place; that is what is
+        under way.
+        """
+        index = self.relation.index(len(self.no_deps))
+        for number, (floor, known) in enumerate(zip(self._floor, self._known, strict=True)):
+            for one in range(floor + 1, known + 1):
+                instance = self.instances.get(InstanceId(ReplicaId(number), one))
+                if instance is not None and instance.known_batch is not None:
+                    index.add(instance.id, instance.known_batch)
+        self._discarded.append(self._index)
+        self._index = index
+
+    def discard(self, entries_max: int) -> None:
+        """Let go of some of what was in earlier indexes: all at once would stop the loop for long."""
+        if self._discarded and self._discarded[0].discard(entries_max):
+            del self._discarded[0]
 
     def conflicts(self, batch: Batch) -> Deps:
         """Everything that a new instance with this batch must be ordered after (PROTOCOL 3)."""
@@ -225,10 +265,10 @@ class Log:
         """Every known instance that would not be ordered against `(batch, deps)` of `id`, exactly (PROTOCOL 4).
 
         The index names, per leader, a bound above which nothing conflicts, so only what lies between the vector and
-        that bound is looked at.
+        that bound is looked at. Of what is up to the floor the index may know nothing, so all of that is looked at.
         """
         found = []
-        bound = self._index.conflicts(batch)
+        bound = merge(self._index.conflicts(batch), self._floor)
         for leader, (covered, last) in enumerate(zip(deps, bound, strict=True)):
             for index in range(max(covered, self.dropped[leader]) + 1, last + 1):
                 other = self.instances.get(InstanceId(ReplicaId(leader), index))

@@ -1,6 +1,6 @@
 """Collects the effects of one turn in their legal order (see `effects`)."""
 
-from pydsm.core.effects import Abort, Effects, Execute, Record, Send
+from pydsm.core.effects import Abort, Effects, Execute, Record, Send, TakeCheckpoint
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
 
@@ -35,7 +35,7 @@ class Outbox:
         if to:
             self._effects.sends.append(Send(to, message))
 
-    def execute(self, execution: Execute) -> None:
+    def execute(self, execution: Execute | TakeCheckpoint) -> None:
         """After this turn's records are durable, behind all earlier executions."""
         self._effects.executions.append(execution)
 

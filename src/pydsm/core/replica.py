@@ -5,22 +5,24 @@
 lead, `recoverer` and `recovery` how to finish what others began, `execution` in which order to execute.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from pydsm.core import messages as m
 from pydsm.core.acceptor import Acceptor
+from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull, Proposer
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, Relation
 from pydsm.core.counters import Counters
-from pydsm.core.effects import Effects, FrontierRecord, Record, ReservationRecord
+from pydsm.core.effects import Effects, FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import CallerFault, PeerFault, WorldFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.recoverer import Recoverer
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.core.state import ReplicaState
+from pydsm.core.status import Status
 from pydsm.core.watching import Watch
 
 __all__ = ["PipelineFull", "Replica"]
@@ -36,8 +38,9 @@ class Replica:
         self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)
         self._next_scan = Tick(0)
         self._next_gossip = Tick(0)
-        self._recorded: Deps = self._state.log.no_deps
-        """Executed, and said so in a record."""
+        self._purged: Deps = self._state.log.no_deps
+        self._snapshots: list[Checkpoint] = []
+        """The last two of which there is a durable snapshot, the older one first."""
 
     def propose(self, batch: m.Batch) -> InstanceId | PipelineFull:
         """Lead a new instance that agrees on `batch`; its fate comes back as an Execute or an Abort effect."""
@@ -139,51 +142,113 @@ class Replica:
         if now >= self._next_gossip:
             self._next_gossip = Tick(now + state.config.gossip_ticks)
             self._gossip()
-        state.log.drop(state.window.advance(state.log.frontier), state.config.drop_instances_max)
+        self._forget()
         self._recoverer.settle()
 
     def _gossip(self) -> None:
-        """Tell what is executed, once the disk could execute it again: the record takes all lazy ones along.
+        """Tell what is executed, once the disk could execute it again.
 
-        The own report comes back like those of others, when it is durable. After a restart it is not less than before,
-        even where something that is undecided keeps what is on disk from being executed again at once.
+        The own report comes back like those of others, when it is durable.
         """
         state = self._state
-        executed = merge(self._recorded, state.log.frontier)
-        if executed != self._recorded:
-            self._recorded = executed
-            state.outbox.persist(FrontierRecord(executed, state.log.dropped))
-        state.outbox.send(state.members, m.Frontier(executed, state.log.known))
+        state.outbox.send(state.members, m.Frontier(state.record_frontier(), state.log.known))
+
+    def _forget(self) -> None:
+        """Let go of what is not needed any more, a little at a time: memory, index, disk."""
+        state, config = self._state, self._state.config
+        leaving = tuple(map(min, state.window.advance(), state.log.frontier))
+        state.log.drop(leaving, config.drop_instances_max)
+        state.log.discard(config.discard_entries_max)
+        if len(self._snapshots) > 1:
+            gone = tuple(map(min, self._snapshots[0].position.up_to, state.log.dropped))
+            purged = merge(
+                self._purged, tuple(map(min, gone, (one + config.drop_instances_max for one in self._purged)))
+            )
+            if purged != self._purged:
+                self._purged = purged
+                state.outbox.persist_lazily(PurgeRecord(purged))
+
+    def checkpoint_due(self) -> bool:
+        """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`."""
+        return self._state.schedule.is_due(self._state.now)
+
+    def propose_checkpoint(self, timestamp_ms: int) -> InstanceId | PipelineFull:
+        """Lead a checkpoint, with this Unix time. Each that is executed comes back as a TakeCheckpoint, everywhere."""
+        id = self.propose(checkpoint_batch(timestamp_ms))
+        if isinstance(id, InstanceId):
+            self._state.schedule.proposed(id)
+        return id
+
+    def snapshot_durable(self, checkpoint: Checkpoint) -> None:
+        """A restart could begin with this checkpoint's snapshot, or with that of the one given before it."""
+        self._snapshots = [*self._snapshots[-1:], checkpoint]
 
     def take_effects(self) -> Effects:
         """Everything asked for since the last call, in its legal order (see `effects`)."""
         return self._state.outbox.take()
 
-    def restore(self, records: Iterable[Record]) -> None:
-        """Begin as the replica whose records these are. Once, before any other verb; executes what is committed."""
+    def restore(self, records: Iterable[Record], snapshots: Sequence[Checkpoint] = ()) -> None:
+        """Begin as the replica whose records these are. Once, before any other verb; executes what is committed.
+
+        Args:
+            records: everything on the disk.
+            snapshots: the last two checkpoints of which the disk has a good snapshot, the older one first. The machine
+                has been given the last one's.
+        """
         state = self._state
         reserved = 0
+        instances: list[InstanceRecord] = []
         for record in records:
-            if isinstance(record, ReservationRecord):
-                reserved = max(reserved, record.up_to)
-            elif isinstance(record, FrontierRecord):
-                self._recorded = record.executed
-            else:
-                state.log.restore(Instance.from_record(record))
-        self._check_kept(self._recorded)
+            match record:
+                case ReservationRecord():
+                    reserved = max(reserved, record.up_to)
+                case FrontierRecord():
+                    state.recorded = record.executed
+                case PurgeRecord():
+                    self._purged = record.up_to
+                case _:
+                    instances.append(record)
+        self._begin_at(snapshots)
+        for one in instances:
+            self._restore(Instance.from_record(one))
+        self._check_kept(state.recorded)
         reserved = max(reserved, state.log.known[state.me])
         if reserved:
             state.log.hear_of_restored(with_instance(state.log.no_deps, InstanceId(state.me, reserved)))
         self._proposer.restore(reserved)
-        decided = [instance for instance in state.log.instances.values() if instance.decided]
+        decided = [one for one in state.log.instances.values() if one.status is Status.COMMITTED]
         for instance in sorted(decided, key=self._place_in_history):
             state.execution.committed(instance)
+
+    def _begin_at(self, snapshots: Sequence[Checkpoint]) -> None:
+        state = self._state
+        self._snapshots = list(snapshots)
+        if snapshots:
+            state.log.begin_at(snapshots[-1], self._purged)
+            state.schedule.begin(snapshots[-1], state.now)
+        covered = snapshots[-1].position.up_to if snapshots else state.log.no_deps
+        if merge(covered, self._purged) != covered:
+            raise WorldFault(
+                f"records up to {self._purged} were purged, and the newest good snapshot reaches to {covered}: "
+                "this replica must rejoin with an empty disk"
+            )
+
+    def _restore(self, instance: Instance) -> None:
+        log = self._state.log
+        if log.is_dropped(instance.id):
+            return
+        if self._snapshots and not instance.decided and self._snapshots[-1].position.has(instance.id):
+            raise WorldFault(
+                f"instance {instance.id} is in the snapshot of checkpoint {self._snapshots[-1].number}, and its record "
+                "is not decided: this replica must rejoin with an empty disk"
+            )
+        log.restore(instance)
 
     def _check_kept(self, executed: Deps) -> None:
         """Others may have forgotten what this replica reported as executed. Raises WorldFault if some is missing."""
         instances = self._state.log.instances
         for leader, last in enumerate(executed):
-            for index in range(1, last + 1):
+            for index in range(self._purged[leader] + 1, last + 1):
                 instance = instances.get(InstanceId(ReplicaId(leader), index))
                 if instance is None or not instance.decided:
                     raise WorldFault(
@@ -221,6 +286,16 @@ class Replica:
     def dropped(self) -> Deps:
         """Per leader, the prefix that every member has executed and that has left memory."""
         return self._state.log.dropped
+
+    @property
+    def checkpoint(self) -> int:
+        """The number of the last checkpoint executed here; 0 for none."""
+        return self._state.schedule.number
+
+    @property
+    def purged(self) -> Deps:
+        """Per leader, the prefix that has left the disk."""
+        return self._purged
 
     @property
     def in_flight(self) -> int:

@@ -73,6 +73,10 @@ class _SessionIndex:
             found = _highest(found, self._retrying, batch.sessions)
         return found
 
+    def discard(self, entries_max: int) -> bool:
+        """See `ConflictIndex`; sessions are few."""
+        return self._machine.discard(entries_max)
+
 
 def _highest(found: Deps, latest: list[dict[SessionId, int]], sessions: Collection[SessionId]) -> Deps:
     return tuple(

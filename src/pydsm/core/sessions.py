@@ -106,6 +106,13 @@ class _Window:
     kept: int = 0
     """How many results are in all stretches together."""
 
+    def copy(self) -> "_Window":
+        """One that goes its own way. Stretches of results are shared, since they never change."""
+        window = _Window(self.last_ms, self.acknowledged, self.kept_from)
+        window.starts, window.ends, window.firsts = list(self.starts), list(self.ends), list(self.firsts)
+        window.results, window.kept = dict(self.results), self.kept
+        return window
+
     def claim(self, start: int, end: int) -> list[tuple[int, int]]:
         """Note that sequences from `start` to before `end` are executed; gives the ranges that were not before."""
         starts, ends = self.starts, self.ends
@@ -339,18 +346,43 @@ class Sessions:
 
     def snapshot(self) -> bytes:
         """All of it, as bytes that are equal exactly when the states are."""
-        sessions = [
-            _Session(
-                session,
-                window.last_ms,
-                window.acknowledged,
-                window.kept_from,
-                list(zip(window.starts, window.ends, strict=True)),
-                [(first, self._encode(results)) for first, results in window.stretches()],
-            )
-            for session, window in sorted(self._windows.items())
-        ]
+        sessions = [self._saved(session, window) for session, window in sorted(self._windows.items())]
         return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, self._horizon_ms, sessions))
+
+    def snapshot_in_parts(self) -> Iterator[bytes]:
+        """The state at the moment of the call, made as it is asked for: how many sessions there are, then each of them.
+
+        Batches may be executed between two parts.
+        """
+        windows = [(session, window.copy()) for session, window in sorted(self._windows.items())]
+        return self._parts(_Head(SNAPSHOT_VERSION, self._horizon_ms, len(windows)), windows)
+
+    def _parts(self, head: "_Head", windows: list[tuple[SessionId, _Window]]) -> Iterator[bytes]:
+        yield msgspec.msgpack.encode(head)
+        for session, window in windows:
+            yield msgspec.msgpack.encode(self._saved(session, window))
+
+    def restore_parts(self, parts: Iterator[bytes]) -> None:
+        """Become what these parts say, and take no more. Raises WorldFault if they are none of this version."""
+        try:
+            head = msgspec.msgpack.decode(next(parts, b""), type=_Head)
+            if head.version != SNAPSHOT_VERSION:
+                raise ValueError(f"it has version {head.version}, this is {SNAPSHOT_VERSION}")
+            kept = [msgspec.msgpack.decode(next(parts, b""), type=_Session) for _ in range(head.sessions)]
+            windows = {SessionId(one.session): self._restored(one) for one in kept}
+        except (ValueError, msgspec.DecodeError) as error:
+            raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
+        self._horizon_ms, self._windows = head.horizon_ms, windows
+
+    def _saved(self, session: SessionId, window: _Window) -> "_Session":
+        return _Session(
+            session,
+            window.last_ms,
+            window.acknowledged,
+            window.kept_from,
+            list(zip(window.starts, window.ends, strict=True)),
+            [(first, self._encode(results)) for first, results in window.stretches()],
+        )
 
     def restore(self, snapshot: bytes) -> None:
         """Become what the snapshot says. Raises WorldFault if it is none of this version."""
@@ -385,6 +417,12 @@ class _Session(msgspec.Struct, array_like=True):
     kept_from: int
     executed: list[tuple[int, int]]
     results: list[tuple[int, bytes]]
+
+
+class _Head(msgspec.Struct, array_like=True):
+    version: int
+    horizon_ms: int
+    sessions: int
 
 
 class _Snapshot(msgspec.Struct, array_like=True):

@@ -4,12 +4,13 @@ Guards: a decision is final and made once; what a leader decides on the fast pat
 (PROTOCOL 6); clients of an own instance that became nop are told.
 """
 
+from pydsm.core.checkpoint import Schedule, checkpoint_behind, is_checkpoint
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.counters import Counters
-from pydsm.core.effects import Abort, Execute
+from pydsm.core.effects import Abort, Execute, FrontierRecord, TakeCheckpoint
 from pydsm.core.execution import Execution
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge
 from pydsm.core.instance import Instance
 from pydsm.core.log import Log
 from pydsm.core.messages import Batch, Value
@@ -29,9 +30,12 @@ class ReplicaState:
         self.peers = tuple(member for member in self.members if member != self.me)
         self.quorums = quorums(config.replicas)
         self.log = Log(config.replicas, relation, config.gap_instances_max, config.backlog_instances_min)
-        self.window = Window(self.members, self.log.no_deps)
+        self.window = Window(self.me, self.members, self.log.no_deps)
         self.outbox = Outbox()
-        self.execution = Execution(self.log, self._executed)
+        self.execution = Execution(self.log, self._executed, self._checkpointed)
+        self.schedule = Schedule(config)
+        self.recorded = self.log.no_deps
+        """Executed, and said so in a record."""
         self.leading: dict[InstanceId, Phase] = {}
         self.decided: list[InstanceId] = []
         """Decided since the recoverer last looked."""
@@ -73,9 +77,34 @@ class ReplicaState:
     def _executed(self, instance: Instance) -> None:
         if instance.id.leader == self.me and instance.id.index >= self.first_index:
             self.in_flight -= 1
+        self.schedule.executed(instance.id, instance.value)
         if isinstance(instance.value, Batch):
             self.counters.executed += 1
-            self.outbox.execute(Execute(instance.id, instance.value))
+            if not is_checkpoint(instance.value):
+                self.outbox.execute(Execute(instance.id, instance.value))
+
+    def _checkpointed(self, component: list[Instance]) -> None:
+        """Exactly here all replicas have executed the same; what is on the disk reaches as far before it is used."""
+        schedule = self.schedule
+        checkpoint = checkpoint_behind(component, schedule.number + 1, schedule.position, self.log.floor)
+        schedule.begin(checkpoint, self.now)
+        self.log.begin_index()
+        self.record_frontier(always=True)
+        self.outbox.execute(TakeCheckpoint(checkpoint))
+
+    def record_frontier(self, *, always: bool = False) -> Deps:
+        """Have a record of what is executed, which takes all lazy ones along. Gives what may be told once durable.
+
+        Unless `always`, none is made when nothing was executed since the last one.
+
+        After a restart it is not less than before, even where something that is undecided keeps what is on disk from
+        being executed again at once.
+        """
+        executed = merge(self.recorded, self.log.frontier)
+        if always or executed != self.recorded:
+            self.recorded = executed
+            self.outbox.persist(FrontierRecord(executed, self.log.dropped))
+        return executed
 
     def repeat_later(self, phase: Phase) -> None:
         """Set the deadline of a phase whose question is repeated now.

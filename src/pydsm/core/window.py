@@ -3,8 +3,9 @@
 Guards that Validate stays exact without them. An executed instance can speak against an undecided one only if some
 member had heard of the latter when it executed the former: whoever hears of it later orders it behind. So what all
 members have executed goes in two steps: first all of them report it, each with everything that it had heard of by
-then; it leaves when this replica has executed all of that, because then nothing is undecided that it could speak
-against. The proof is docs/explanation/forgetting.md. When reports are sent is left to `replica`, the dropping to `log`.
+then; it leaves when this replica has durably executed all of that, because then nothing is undecided that it could
+speak against. The proof is docs/explanation/forgetting.md. When reports are sent is left to `replica`, the dropping to
+`log`.
 """
 
 from collections.abc import Iterable
@@ -16,11 +17,12 @@ from pydsm.core.ids import Deps, ReplicaId, merge
 class Window:
     """What members have reported, and how far this replica may forget."""
 
-    def __init__(self, members: Iterable[ReplicaId], no_deps: Deps) -> None:
+    def __init__(self, me: ReplicaId, members: Iterable[ReplicaId], no_deps: Deps) -> None:
+        self._me = me
         self._executed: dict[ReplicaId, Deps] = dict.fromkeys(members, no_deps)
         self._known: dict[ReplicaId, Deps] = dict.fromkeys(self._executed, no_deps)
         self._leaving = no_deps
-        """Executed by all; leaves when this replica has executed all of `_settles_at`."""
+        """Executed by all; leaves when this replica has durably executed all of `_settles_at`."""
         self._settles_at = no_deps
         self.settled = no_deps
         """Nobody can ask for what is up to here, and nothing is undecided that it could speak against."""
@@ -39,9 +41,12 @@ class Window:
         """What every member has executed, as far as is known here."""
         return tuple(map(min, zip(*self._executed.values(), strict=True)))
 
-    def advance(self, frontier: Deps) -> Deps:
-        """Take the next step, if it is due, given what this replica has executed. Gives `settled`."""
-        if all(map(int.__ge__, frontier, self._settles_at)):
+    def advance(self) -> Deps:
+        """Take the next step, if it is due. Gives `settled`.
+
+        Durably executed, so that after a crash nothing is undecided again that was decided when something left.
+        """
+        if all(map(int.__ge__, self._executed[self._me], self._settles_at)):
             self.settled = self._leaving
             stable = self.stable
             if stable != self.settled:

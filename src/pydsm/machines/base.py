@@ -4,7 +4,7 @@ A machine sees the same conflicting commands in the same order on every replica,
 `timestamp_ms` as agreed, and nothing else may come from outside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from pydsm.core.messages import Footprint
@@ -64,4 +64,24 @@ class Upkeep(Protocol):
         Called now and then, on every replica, so a command may be proposed more than once and must allow that. Changes
         nothing by itself; what is not agreed on is named again. Takes little time when nothing is due.
         """
+        ...
+
+
+@runtime_checkable
+class Snapshots(Protocol):
+    """What a machine has besides if its state can be saved and brought back. Without it a restart executes it all."""
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as it is now, in chunks, made as they are asked for; an empty one is a step without a result.
+
+        The machine may execute batches between two steps, which changes nothing about what comes. A step takes a few
+        milliseconds at most, however large the state is. Chunks depend on the state alone, so that equal states have
+        equal chunks, and each holds what belongs to one part of all keys, always the same: where two replicas differ,
+        the first different chunk says which keys to look at. Not more than one snapshot is under way; one that is not
+        wanted to its end is closed.
+        """
+        ...
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """Have the state of a snapshot instead of the present one. Raises ValueError for what is none."""
         ...

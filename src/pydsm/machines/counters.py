@@ -5,13 +5,14 @@ counter may be executed in either order. `read` conflicts with them. See docs/ex
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.parts import in_parts
 
 _ADDITIONS = b"add"
 _DIGEST_BYTES = 32
@@ -32,6 +33,7 @@ class Read(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 _Command = Add | Read
 _decoder: msgspec.msgpack.Decoder[_Command] = msgspec.msgpack.Decoder(_Command)
+_decode_sums = msgspec.msgpack.Decoder(list[tuple[bytes, str]]).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -62,6 +64,14 @@ class Counters:
         """See `StateMachine`."""
         return [self._execute(command) for command in commands]
 
+    def snapshot(self) -> Iterator[bytes]:
+        """See `Snapshots`."""
+        return _chunks(dict(self._sums))
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """See `Snapshots`."""
+        self._sums = {counter: int(total) for chunk in filter(None, chunks) for counter, total in _decode_sums(chunk)}
+
     def digest(self) -> bytes:
         """See `StateMachine`."""
         written = [(counter, str(total)) for counter, total in sorted(self._sums.items())]
@@ -81,6 +91,11 @@ class Counters:
         else:
             self._sums.pop(command.counter, None)
         return None
+
+
+def _chunks(sums: dict[bytes, int]) -> Iterator[bytes]:
+    for part in in_parts(list(sums)):
+        yield b"" if part is None else _encode([(counter, str(sums[counter])) for counter in part])
 
 
 def _parse(encoded: bytes) -> Add | Read:

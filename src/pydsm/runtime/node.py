@@ -17,22 +17,25 @@ from typing import Protocol
 
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
-from pydsm.core.effects import Abort, Execute, Record
+from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
 from pydsm.core.faults import BrokenInvariant, PeerFault, PyDSMError
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Grant, Grants, Sessions
-from pydsm.machines.base import StateMachine, Upkeep
+from pydsm.machines.base import Snapshots, StateMachine, Upkeep
 from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
+from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
+from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.runtime.traces import RequestTrace, Traces, show
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.memory import MemoryStore
+from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles
 from pydsm.transport.base import Admit, Transport
 
 log = logging.getLogger("pydsm.node")
@@ -67,6 +70,8 @@ class Parts:
     transport: MakeTransport
     relation: Relation | None = None
     limits: BatchLimits | None = None
+    snapshots: SnapshotFiles | None = None
+    """Where snapshots are kept; None for a store that dies with its process."""
 
 
 class Node:
@@ -77,6 +82,8 @@ class Node:
         self._machine = parts.machine
         self._store = parts.store
         self._make_transport = parts.transport
+        self._files = parts.snapshots
+        self._taker: SnapshotTaker | None = None
         self._core = Replica(config, parts.relation)
         self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, unix_ms, parts.limits)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
@@ -105,11 +112,24 @@ class Node:
         self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
         self._started = self._running = True
         self._epoch = self._loop.time()
-        self._core.restore(await asyncio.to_thread(self._store.load))
+        await self._restore()
         self._performer.pump()
         await self._transport.start(self._receive)
         self._tick()
         self._keep_up()
+
+    async def _restore(self) -> None:
+        """The newest good snapshot, then the records behind it."""
+        snapshots: list[SnapshotFile] = []
+        if self._files is not None and isinstance(self._machine, Snapshots):
+            state = ReplicatedState(self._machine, self._sessions)
+            self._taker = SnapshotTaker(state, self._files, self._snapshot_taken)
+            snapshots = await asyncio.to_thread(self._files.load)
+            if snapshots:
+                await asyncio.to_thread(state.restore, snapshots[-1].chunks())
+                self._taker.counters.last_number = snapshots[-1].checkpoint.number
+        records = await asyncio.to_thread(self._store.load)
+        self._core.restore(records, [one.checkpoint for one in snapshots])
 
     async def stop(self, drain_seconds_max: float = 5.0) -> None:
         """Refuse new commands, answer those taken if that succeeds in time, then close everything."""
@@ -125,6 +145,8 @@ class Node:
                     await self._drained.wait()
         self._guard(self._performer.finish)
         self._running = False
+        if self._taker is not None:
+            await self._taker.stop()
         await self._transport.stop()
         await self._disk.close()
 
@@ -186,6 +208,10 @@ class Node:
             "frontier": _numbers(self._core.frontier),
             "known": _numbers(self._core.known),
             "instances": str(len(self._core.instances)),
+            "checkpoint": str(self._core.checkpoint),
+            "snapshot": str(0 if self._taker is None else self._taker.counters.last_number),
+            "known_instances": str(sum(self._core.known)),
+            "purged_instances": str(sum(self._core.purged)),
             "commands_waiting": str(self._batcher.waiting),
             "turns_waiting_for_disk": str(self._performer.turns_waiting),
             "messages_sent": str(traffic.messages_sent),
@@ -241,7 +267,12 @@ class Node:
             self._loop.call_later(_TICK_SECONDS, self._tick)
             now = Tick(int((self._loop.time() - self._epoch) * 1000))
             self._guard(lambda: self._core.tick(now))
+            self._guard(self._propose_checkpoint)
             self._wake()
+
+    def _propose_checkpoint(self) -> None:
+        if self._core.checkpoint_due():
+            self._core.propose_checkpoint(unix_ms())
 
     def _keep_up(self) -> None:
         """Propose what the machine says is due. Nobody waits for the answers."""
@@ -288,6 +319,17 @@ class Node:
         results = self._sessions.execute(batch, self._machine.apply)
         if execution.id.leader == self._config.replica:
             self._batcher.executed(execution.id, results)
+
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        """See `perform.Application`."""
+        self._sessions.expire(taken.checkpoint.timestamp_ms)
+        if self._taker is not None:
+            self._taker.take(taken.checkpoint)
+
+    def _snapshot_taken(self, file: SnapshotFile) -> None:
+        if self._running:
+            self._core.snapshot_durable(file.checkpoint)
+            log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
 
     def abort(self, abort: Abort) -> None:
         """See `perform.Application`."""

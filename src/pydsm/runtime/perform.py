@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pydsm.core.effects import Abort, Effects, Execute, Record
+from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
 
@@ -50,6 +50,10 @@ class Application(Protocol):
 
     def execute(self, execution: Execute) -> None:
         """Apply a batch to the state machine and answer the clients that wait for it here."""
+        ...
+
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        """The state is that of a checkpoint, between what was executed before and what comes next."""
         ...
 
     def abort(self, abort: Abort) -> None:
@@ -145,6 +149,9 @@ class Performer:
             else:
                 self._network.send(send.to, send.message)
         for execution in effects.executions:
-            self._application.execute(execution)
+            if isinstance(execution, Execute):
+                self._application.execute(execution)
+            else:
+                self._application.checkpoint(execution)
         for abort in effects.aborts:
             self._application.abort(abort)

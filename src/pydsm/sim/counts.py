@@ -58,6 +58,10 @@ class Counts(msgspec.Struct):
     sessions_expired: int = 0
     """Requests that were refused because their session was forgotten; each replica counts."""
     barriers: int = 0
+    checkpoints: int = 0
+    snapshots: int = 0
+    snapshots_damaged: int = 0
+    snapshots_restored: int = 0
     pipeline_full: int = 0
     decided: int = 0
     scans: int = 0

@@ -1,7 +1,7 @@
 """Messages, records and commands as short readable lines, the same in every run."""
 
 from pydsm.core import messages as m
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record
 from pydsm.core.ids import Deps
 
 
@@ -59,6 +59,8 @@ def message(one: m.Message) -> str:
 
 def record(one: Record) -> str:
     """What a record makes durable."""
+    if isinstance(one, PurgeRecord):
+        return f"purged {vector(one.up_to)}"
     if isinstance(one, FrontierRecord):
         return f"executed {vector(one.executed)} dropped {vector(one.dropped)}"
     if not isinstance(one, InstanceRecord):

@@ -5,15 +5,27 @@ luck: that is what one transaction of a real store promises.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 
+from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.codec import decode_record, encode_record
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
-from pydsm.core.ids import InstanceId
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.sim.context import Context
 from pydsm.sim.violation import Violation
 
 _SYNC_SPREAD = 1.5
+_DAMAGED_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One durable snapshot. `watched` is what the simulator knows about the life that took it."""
+
+    checkpoint: Checkpoint
+    chunks: tuple[bytes, ...]
+    watched: object
 
 
 class Disk:
@@ -29,6 +41,10 @@ class Disk:
         self.instances: dict[InstanceId, InstanceRecord] = {}
         self.reserved = 0
         self.frontier: FrontierRecord | None = None
+        self.purged: PurgeRecord | None = None
+        self.snapshots: list[Snapshot] = []
+        """The last two, the older one first."""
+        self._snapshot: Snapshot | None = None
         self.sync_us = context.settings.sync_us
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
@@ -54,13 +70,50 @@ class Disk:
                 self.instances[record.id] = record
             elif isinstance(record, ReservationRecord):
                 self.reserved = record.up_to
-            else:
+            elif isinstance(record, FrontierRecord):
                 self.frontier = record
+            else:
+                self._purge(record)
         self._told(records)
+
+    def _purge(self, record: PurgeRecord) -> None:
+        before = self.purged.up_to if self.purged is not None else (0,) * len(record.up_to)
+        for leader, (first, last) in enumerate(zip(before, record.up_to, strict=True)):
+            for index in range(first + 1, last + 1):
+                self.instances.pop(InstanceId(ReplicaId(leader), index), None)
+        self.purged = record
+
+    def write_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
+        """Make a snapshot durable, whole or not at all, and call `done`; never, if the machine dies first."""
+        self._snapshot = snapshot
+        delay_us = 1 + int(2 * self.sync_us * (0.5 + _SYNC_SPREAD * self._random.random()))
+        self._schedule.after(delay_us, self._snapshot_synced, self._ticket, done)
+
+    def _snapshot_synced(self, ticket: int, done: Callable[[], None]) -> None:
+        if ticket == self._ticket and self._snapshot is not None:
+            self._keep_snapshot()
+            done()
+
+    def _keep_snapshot(self) -> None:
+        assert self._snapshot is not None
+        self.snapshots = [*self.snapshots[-1:], self._snapshot]
+        self._snapshot = None
+        self._context.counts.snapshots += 1
+
+    def load_snapshots(self) -> list[Snapshot]:
+        """Those that are whole, the older one first. Now and then the newer one of two is found damaged."""
+        if len(self.snapshots) > 1 and self._random.random() < _DAMAGED_SHARE:
+            self._context.counts.snapshots_damaged += 1
+            del self.snapshots[-1]
+        return list(self.snapshots)
 
     def crash(self) -> None:
         """The machine dies: a group in flight is kept or lost as a whole."""
         self._ticket += 1
+        if self._snapshot is not None:
+            if self._random.random() < 0.5:
+                self._keep_snapshot()
+            self._snapshot = None
         records, self._writing = self._writing, None
         if records is None:
             return
@@ -71,10 +124,10 @@ class Disk:
             self._context.counts.writes_lost_in_crash += 1
 
     def load(self) -> list[Record]:
-        """Everything durable, reservation and frontier first, then instances in order, each through bytes and back."""
+        """Everything durable, what is kept once first, then instances in order, each through bytes and back."""
         replicas = self._context.settings.replicas
         records: list[Record] = [ReservationRecord(self.reserved)] if self.reserved else []
-        records += [self.frontier] if self.frontier is not None else []
+        records += [note for note in (self.frontier, self.purged) if note is not None]
         records += [self.instances[id] for id in sorted(self.instances)]
         decoded = [decode_record(encode_record(record), replicas) for record in records]
         if decoded != records:

@@ -5,21 +5,23 @@ of them is a moment at which the life may end. After its end a life is never cal
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull
-from pydsm.core.effects import Abort, Effects, Execute, Record
+from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
 from pydsm.core.messages import Batch, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Grant, SessionExpired, Sessions
-from pydsm.machines.base import Result, StateMachine
+from pydsm.machines.base import Result, Snapshots, StateMachine
 from pydsm.runtime.perform import Performer
+from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.sim import describe
 from pydsm.sim.context import Context
-from pydsm.sim.disk import Disk
+from pydsm.sim.disk import Disk, Snapshot
 from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants, LifeWatch
 from pydsm.sim.network import Network
@@ -102,6 +104,7 @@ class Life:
         self.proposals: dict[InstanceId, list[Submission]] = {}
         self.clock_us = 0
         self.gathering = False
+        self._taking = False
 
     # what the performer calls
 
@@ -153,6 +156,63 @@ class Life:
         if waiting is not None:
             for submission, result in zip(waiting, results, strict=True):
                 self._later(submission.answered, result)
+
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        """Begin to take a snapshot, unless one is being taken."""
+        self._host.moment()
+        checkpoint = taken.checkpoint
+        self._context.say(self.name, f"is at {checkpoint}")
+        self._context.counts.checkpoints += 1
+        self.sessions.expire(checkpoint.timestamp_ms)
+        state = self.machine.digest() + self.sessions.digest()
+        self._watch.checkpointed(self.replica, self.watched, checkpoint, state)
+        if isinstance(self.machine, Snapshots) and not self._taking:
+            self._taking = True
+            watched = self.watched.fork("snapshot")
+            self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
+
+    def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: LifeWatch) -> None:
+        """One step of a snapshot, and the next one later."""
+        if self._host.life is not self:
+            return
+        chunk = next(steps, None)
+        if chunk is not None:
+            chunks += [chunk] if chunk else []
+            step_us = self._context.settings.snapshot_step_us
+            self._context.schedule.after(step_us, self._take, checkpoint, steps, chunks, watched)
+            return
+        self._context.say(self.name, f"writes the snapshot of {checkpoint}")
+        snapshot = Snapshot(checkpoint, tuple(chunks), watched)
+        self._host.disk.write_snapshot(snapshot, lambda: self._host.snapshot_written(self, checkpoint))
+
+    def taken(self, checkpoint: Checkpoint) -> None:
+        """The snapshot is durable."""
+        self._taking = False
+        self.core.snapshot_durable(checkpoint)
+        self.performer.pump()
+
+    def begin_with(self, snapshots: list[Snapshot]) -> None:
+        """From the disk: the state, and what was watched of the life that had it."""
+        if snapshots:
+            assert isinstance(self.machine, Snapshots)
+            ReplicatedState(self.machine, self.sessions).restore(snapshots[-1].chunks)
+            watched = snapshots[-1].watched
+            assert isinstance(watched, LifeWatch)
+            self.watched = watched.fork(self.name)
+            self._context.counts.snapshots_restored += 1
+            self._context.say(self.name, f"begins with the snapshot of {snapshots[-1].checkpoint}")
+        records = self._host.disk.load()
+        self._context.say(self.name, f"starts again with {len(records)} records")
+        self.core.restore(records, [one.checkpoint for one in snapshots])
+
+    def propose_checkpoint(self) -> None:
+        """If it is due here."""
+        if self.core.checkpoint_due():
+            now_ms = self._context.schedule.now // 1000
+            id = self.core.propose_checkpoint(now_ms)
+            if isinstance(id, InstanceId):
+                self._context.say(self.name, f"proposes checkpoint {id}")
+                self._watch.proposed(id, checkpoint_batch(now_ms))
 
     def abort(self, abort: Abort) -> None:
         """Answers to clients whose instance became a nop."""
@@ -251,9 +311,7 @@ class Host:
         life = self.life = Life(self, self._parts, self._lives)
         if self._lives > 1:
             self._context.counts.restarts += 1
-            records = self.disk.load()
-            self._context.say(life.name, f"starts again with {len(records)} records")
-            life.core.restore(records)
+            life.begin_with(self.disk.load_snapshots())
             self._run(life.performer.pump)
 
     def crash(self, down_us: int | None) -> None:
@@ -340,6 +398,7 @@ class Host:
     @staticmethod
     def _tick(life: Life) -> None:
         life.core.tick(Tick(life.clock_us // TICK_US))
+        life.propose_checkpoint()
         life.performer.pump()
 
     def submit(self, submission: Submission) -> None:
@@ -382,6 +441,15 @@ class Host:
             self._backlog.append((self._written, (life, done)))
         else:
             self._run(self._after_write, done)
+
+    def snapshot_written(self, life: Life, checkpoint: Checkpoint) -> None:
+        """The disk has it."""
+        if life is not self.life:
+            return
+        if self._pauses:
+            self._backlog.append((self.snapshot_written, (life, checkpoint)))
+        else:
+            self._run(life.taken, checkpoint)
 
     def _after_write(self, done: Callable[[], None]) -> None:
         self.moment()

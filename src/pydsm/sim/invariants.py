@@ -23,8 +23,9 @@ from dataclasses import dataclass
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot, initial_ballot
+from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
-from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
+from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers, session_of
 from pydsm.core.instance import Instance
 from pydsm.core.sessions import RequestExpired, SessionExpired
@@ -52,6 +53,13 @@ class LifeWatch:
         self.executed: set[InstanceId] = set()
         self.requests: set[RequestId] = set()
 
+    def fork(self, name: str) -> "LifeWatch":
+        """A life that begins with a snapshot of this one."""
+        life = LifeWatch(name, self.order.fork(name))
+        life.executed = set(self.executed)
+        life.requests = set(self.requests)
+        return life
+
 
 class Invariants:
     """Watches one run. Every method raises Violation when something is wrong."""
@@ -69,6 +77,7 @@ class Invariants:
         self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
+        self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
         self._told = [(0,) * replicas] * replicas
         """Per replica, what it has told to be executed."""
         self._executed_by: dict[RequestId, InstanceId] = {}
@@ -97,6 +106,48 @@ class Invariants:
                 self._decide(replica, record.id, record.value, record.deps)
             elif isinstance(record, InstanceRecord) and record.status is Status.ACCEPTED:
                 self._check_vote(replica, record)
+            elif isinstance(record, PurgeRecord):
+                self._purged(replica, record)
+
+    def _purged(self, replica: int, record: PurgeRecord) -> None:
+        """What leaves a disk is in the snapshots there, and was told to be executed by everybody."""
+        told = tuple(map(min, zip(*self._told, strict=True)))
+        snapshots = self._disks[replica].snapshots
+        reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(told))
+        for what, bound in (("everybody has told to be executed", told), ("its oldest snapshot has", reached)):
+            if any(map(int.__gt__, record.up_to, bound)):
+                line = f"r{replica} is {describe.record(record)}; {what} {describe.vector(bound)}"
+                raise Violation("purge", line)
+
+    def checkpointed(self, replica: int, life: LifeWatch, checkpoint: Checkpoint, state: bytes) -> None:
+        """A machine is at a checkpoint: it must have executed what is in it, and be as any other machine there."""
+        id = checkpoint.barrier
+        self._decide(replica, id, checkpoint_batch(checkpoint.timestamp_ms), self._own_deps(replica, id))
+        if id in life.executed:
+            raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
+        has = checkpoint.position.has
+        barriers = [one for one, (value, _) in self.decided.items() if is_checkpoint(value) and has(one)]
+        for one in sorted(barriers):
+            if one not in life.executed:
+                life.executed.add(one)
+                life.order.execute(one)
+        first = self._checkpoints.setdefault(checkpoint.number, (checkpoint, state))
+        if first[0] != checkpoint:
+            raise Violation("checkpoint", f"{life.name} is at {checkpoint}, and another was at {first[0]}", (id,))
+        if first[1] != state:
+            raise Violation("digest", f"{life.name} has another state than others at {checkpoint}", (id,))
+        for other, (value, _) in self.decided.items():
+            if isinstance(value, m.Batch) and has(other) != (other in life.executed):
+                said = "has not" if has(other) else "has"
+                raise Violation("checkpoint", f"{life.name} {said} executed {other} at {checkpoint}", (id, other))
+        for disk in self._disks[replica : replica + 1]:
+            purged = disk.purged.up_to if disk.purged is not None else (0,) * len(checkpoint.floor)
+            for leader, (before, last) in enumerate(zip(purged, checkpoint.position.up_to, strict=True)):
+                for index in range(before + 1, last + 1):
+                    record = disk.instances.get(InstanceId(ReplicaId(leader), index))
+                    if record is None or record.status is not Status.COMMITTED:
+                        what = f"r{replica} takes {checkpoint}, and its disk has no decision of {leader}.{index}"
+                        raise Violation("durable", what, (id,))
 
     # what leaves
 

@@ -8,7 +8,7 @@ suits short runs.
 
 from bisect import bisect_right, insort
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
@@ -23,6 +23,10 @@ class Life(Protocol):
 
     def execute(self, id: InstanceId) -> None:
         """Raises Violation if this comes in another order than elsewhere. The instance was given to `commit` before."""
+        ...
+
+    def fork(self, name: str) -> "Life":
+        """Another life, which has executed the same as this one by now: it begins with a snapshot of it."""
         ...
 
 
@@ -178,6 +182,12 @@ class _KeyLife:
             self._enter(state, place, access, id)
         self._executed.add(id)
 
+    def fork(self, name: str) -> "Life":
+        life = _KeyLife(self._order, name)
+        life._places = {key: replace(place) for key, place in self._places.items()}
+        life._executed = set(self._executed)
+        return life
+
     def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> None:
         blocks = state.blocks
         if place.block >= 0:
@@ -244,3 +254,8 @@ class _PairLife:
             elif (other, id) in before:
                 raise _disorder(self._name, id, other)
         self._executed.add(id)
+
+    def fork(self, name: str) -> "Life":
+        life = _PairLife(self._order, name)
+        life._executed = set(self._executed)
+        return life

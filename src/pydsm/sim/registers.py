@@ -8,7 +8,9 @@ sequential run gives.
 """
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+
+import msgspec
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
@@ -84,12 +86,28 @@ class Registers:
         state[key] = before - amount
         return before
 
+    def snapshot(self) -> Iterator[bytes]:
+        """See `Snapshots`: eight cells a chunk."""
+        return _chunks({key: value for key, value in self._cells.items() if value})
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """See `Snapshots`."""
+        self._cells = {key: value for chunk in chunks if chunk for key, value in _decode(chunk)}
+
     def digest(self) -> bytes:
         """SHA-256 over all cells that are not zero."""
         text = repr(sorted((key, value) for key, value in self._cells.items() if value))
         return hashlib.sha256(text.encode()).digest()
 
 
+def _chunks(cells: dict[bytes, int]) -> Iterator[bytes]:
+    names = sorted(cells)
+    for place in range(0, len(names), 8):
+        yield msgspec.msgpack.encode([(name, cells[name]) for name in names[place : place + 8]])
+        yield b""
+
+
+_decode = msgspec.msgpack.Decoder(list[tuple[bytes, int]]).decode
 _COLUMNS = {
     b"read": b"reads",
     b"when": b"reads",

@@ -18,6 +18,8 @@ from pydsm.sim.latencies import Latencies, latencies
 TICK_US = 1000
 """One tick of a clock that runs at the right speed."""
 
+NEVER = 1 << 40
+
 DECLARED, EVERYTHING, USER = "declared keys", "everything", "user"
 """Names of conflict relations."""
 
@@ -47,6 +49,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inquiry_instances_max: int = 512
     backlog_instances_min: int = 256
     drop_instances_max: int = 64
+    checkpoint_instances: int = NEVER
+    checkpoint_ticks: int = NEVER
+    checkpoint_turn_ticks: int = 1000
     lazy_records_max: int = 4096
     relation: str = DECLARED
 
@@ -83,6 +88,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Clients that never give up send each request through two replicas from the beginning."""
     session_idle_ms_max: int = 3_600_000
     """How long a session may be idle before a barrier makes it forgotten."""
+
+    snapshot_step_us: int = 500
+    """Between two steps of taking a snapshot."""
 
     # watching
     scan_events: int = 4000
@@ -138,6 +146,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             inquiry_instances_max=self.inquiry_instances_max,
             backlog_instances_min=self.backlog_instances_min,
             drop_instances_max=self.drop_instances_max,
+            checkpoint_instances_max=self.checkpoint_instances,
+            checkpoint_bytes_max=NEVER,
+            checkpoint_ticks=self.checkpoint_ticks,
+            checkpoint_turn_ticks=self.checkpoint_turn_ticks,
+            discard_entries_max=3,
         )
 
     @property
@@ -196,6 +209,9 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         inquiry_instances_max=choice([4, 64, 512]),
         backlog_instances_min=(1, 8, 256)[seed % 3],
         drop_instances_max=(1, 4, 64)[seed // 3 % 3],
+        checkpoint_instances=(4, 15, 60, NEVER)[seed % 4],
+        checkpoint_ticks=(NEVER, 150, 2000)[seed // 4 % 3],
+        checkpoint_turn_ticks=(10, 100)[seed // 2 % 2],
         lazy_records_max=choice([1, 16, 4096]),
         relation=choice([DECLARED] * 8 + [EVERYTHING, USER]),
         tick_period_us=choice([2000, 5000, 10_000]),

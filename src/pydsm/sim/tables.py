@@ -28,6 +28,10 @@ _ROWS = (
     ("calls_failed", "definitely not executed"),
     ("calls_unknown", "given up"),
     ("barriers", "barriers"),
+    ("checkpoints", "checkpoints executed"),
+    ("snapshots", "snapshots durable"),
+    ("snapshots_damaged", "snapshots found damaged"),
+    ("snapshots_restored", "restarts from a snapshot"),
     ("heal_ms_max", "longest heal (virtual ms)"),
 )
 _REPLICA_ROWS = (

@@ -10,10 +10,16 @@ from pydsm.core.effects import Record
 
 
 class Store(Protocol):
-    """Keeps the latest record of each instance, the latest reservation, and the latest frontier."""
+    """Keeps the latest record of each instance, the latest reservation and frontier, and what was purged.
+
+    A PurgeRecord takes away the instances that it names, in the same step in which it is kept.
+    """
 
     def load(self) -> list[Record]:
-        """Everything kept: reservation, frontier, then instances in order of their ids. Raises WorldFault on damage."""
+        """Everything kept: reservation, frontier, what was purged, then instances in order of their ids.
+
+        Raises WorldFault on damage.
+        """
         ...
 
     def write(self, records: Sequence[Record]) -> None:

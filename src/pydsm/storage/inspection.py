@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Nop
@@ -34,7 +34,9 @@ class LeaderCounts:
     """Decided nop; counted in `by_status` too."""
     damaged: int = 0
     highest: int = 0
-    """Highest index with a record."""
+    """Highest index with a record, or purged."""
+    purged: int = 0
+    """Indexes up to here have no record any more."""
 
     @property
     def records(self) -> int:
@@ -44,7 +46,7 @@ class LeaderCounts:
     @property
     def missing(self) -> int:
         """Indexes below the highest without a record: other replicas know them, or nobody does."""
-        return self.highest - self.records
+        return self.highest - self.purged - self.records
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Findings:
     """Own indexes up to here may have been used."""
     executed: tuple[int, ...] = ()
     """Per leader, what this replica has told others to be executed; empty if nothing yet."""
+    purged: tuple[int, ...] = ()
+    """Per leader, instances up to here have no record any more; empty if all have one."""
     leaders: list[LeaderCounts] = field(default_factory=list)
     undecided: list[Undecided] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
@@ -103,6 +107,12 @@ class DataDirectory:
             record = self._read(id, checksum, data, FrontierRecord, findings)
             if isinstance(record, FrontierRecord):
                 findings.executed = record.executed
+        for id, checksum, data in self._rows("SELECT id, checksum, record FROM purged"):
+            record = self._read(id, checksum, data, PurgeRecord, findings)
+            if isinstance(record, PurgeRecord):
+                findings.purged = record.up_to
+                for counts, last in zip(findings.leaders, record.up_to, strict=True):
+                    counts.purged = counts.highest = last
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM instances ORDER BY id"):
             self._count(id, self._read(id, checksum, data, InstanceRecord, findings), findings)
         return findings

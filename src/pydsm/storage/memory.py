@@ -38,7 +38,7 @@ class MemoryStore:
                 self._instances[record.id] = record
             elif isinstance(record, ReservationRecord):
                 self._reservation = record
-            else:
+            elif isinstance(record, FrontierRecord):
                 self._drop(record)
                 self._frontier = record
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from zlib import crc32
 
 from pydsm.core.codec import decode_record, encode_record
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.storage.identity import Identity
@@ -36,6 +36,7 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE peers (replica INTEGER PRIMARY KEY, incarnation TEXT NOT NULL);
 CREATE TABLE reservation (id INTEGER PRIMARY KEY CHECK (id = 0), checksum INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE TABLE frontier (id INTEGER PRIMARY KEY CHECK (id = -1), checksum INTEGER NOT NULL, record BLOB NOT NULL);
+CREATE TABLE purged (id INTEGER PRIMARY KEY CHECK (id = -2), checksum INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE TABLE instances (
     id INTEGER PRIMARY KEY,
     checksum INTEGER NOT NULL,
@@ -48,8 +49,11 @@ CREATE TABLE instances (
 _KEEP_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES (?, ?, ?)"
 _KEEP_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
 _KEEP_FRONTIER = "INSERT OR REPLACE INTO frontier (id, checksum, record) VALUES (?, ?, ?)"
+_KEEP_PURGED = "INSERT OR REPLACE INTO purged (id, checksum, record) VALUES (?, ?, ?)"
+_PURGE = "DELETE FROM instances WHERE id BETWEEN ? AND ?"
 _RESERVATION_ROW = 0
 _FRONTIER_ROW = -1
+_PURGED_ROW = -2
 
 
 class SqliteStore:
@@ -88,12 +92,14 @@ class SqliteStore:
         try:
             reservations = database.execute("SELECT id, checksum, record FROM reservation").fetchall()
             frontiers = database.execute("SELECT id, checksum, record FROM frontier").fetchall()
+            purged = database.execute("SELECT id, checksum, record FROM purged").fetchall()
             instances = database.execute("SELECT id, checksum, record FROM instances ORDER BY id").fetchall()
         except sqlite3.Error as error:
             raise self._damaged("the database", str(error)) from error
         return [
             *(self._decode(*row, of=ReservationRecord) for row in reservations),
             *(self._decode(*row, of=FrontierRecord) for row in frontiers),
+            *(self._decode(*row, of=PurgeRecord) for row in purged),
             *(self._decode(*row, of=InstanceRecord) for row in instances),
         ]
 
@@ -101,6 +107,7 @@ class SqliteStore:
         """See `storage.base.Store`. Of several records of one instance only the last reaches the disk."""
         database = self._open_database()
         latest = {_row_id(record): record for record in records}
+        purge = latest.get(_PURGED_ROW)
         rows = [(id, *_checked(id, encode_record(record))) for id, record in latest.items()]
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -108,6 +115,9 @@ class SqliteStore:
                 database.executemany(_KEEP_INSTANCE, [row for row in rows if row[0] > 0])
                 database.executemany(_KEEP_RESERVATION, [row for row in rows if row[0] == _RESERVATION_ROW])
                 database.executemany(_KEEP_FRONTIER, [row for row in rows if row[0] == _FRONTIER_ROW])
+                database.executemany(_KEEP_PURGED, [row for row in rows if row[0] == _PURGED_ROW])
+                if purge is not None:
+                    database.executemany(_PURGE, self._purge_ranges(purge))
                 database.execute("COMMIT")
             except BaseException:
                 if database.in_transaction:
@@ -117,6 +127,16 @@ class SqliteStore:
             raise WorldFault(
                 f"cannot write to {self._directory}: {error}; free space or mend the disk, then start the replica again"
             ) from error
+
+    @staticmethod
+    def _purge_ranges(purge: Record) -> list[tuple[int, int]]:
+        """First and last row of each leader's purged prefix. What was purged before is gone, and costs nothing."""
+        assert isinstance(purge, PurgeRecord)
+        leaders = enumerate(purge.up_to)
+        return [
+            (row_of(InstanceId(ReplicaId(leader), 0)), row_of(InstanceId(ReplicaId(leader), last)))
+            for leader, last in leaders
+        ]
 
     def close(self) -> None:
         """See `storage.base.Store`."""
@@ -233,7 +253,9 @@ def _row_id(record: Record) -> int:
     """What is kept once is not positive; instances are in order of their ids."""
     if isinstance(record, InstanceRecord):
         return row_of(record.id)
-    return _RESERVATION_ROW if isinstance(record, ReservationRecord) else _FRONTIER_ROW
+    if isinstance(record, ReservationRecord):
+        return _RESERVATION_ROW
+    return _FRONTIER_ROW if isinstance(record, FrontierRecord) else _PURGED_ROW
 
 
 def row_of(id: InstanceId) -> int:
@@ -247,6 +269,8 @@ def name_row(row_id: int) -> str:
         return "the index reservation"
     if row_id == _FRONTIER_ROW:
         return "the executed frontier"
+    if row_id == _PURGED_ROW:
+        return "what was purged"
     return f"the record of instance {InstanceId(ReplicaId(row_id >> _INDEX_BITS), row_id & ((1 << _INDEX_BITS) - 1))}"
 
 

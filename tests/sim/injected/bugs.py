@@ -11,6 +11,7 @@ import pytest
 
 from pydsm.core import (
     acceptor,
+    checkpoint,
     commit,
     execution,
     log,
@@ -25,8 +26,8 @@ from pydsm.core import (
 )
 from pydsm.core import replica as replicas
 from pydsm.core.ballots import Ballot
-from pydsm.core.effects import FrontierRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, with_instance
+from pydsm.core.effects import FrontierRecord, PurgeRecord, Record, TakeCheckpoint
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.messages import NOP, Batch, Invalidator, Message, Nop, PrepareOk
 from pydsm.core.status import Status
@@ -301,8 +302,8 @@ def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
 def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
     original = replicas.Replica.restore
 
-    def restore(self: replicas.Replica, records: Any) -> None:
-        original(self, records)
+    def restore(self: replicas.Replica, records: Any, snapshots: Any = ()) -> None:
+        original(self, records, snapshots)
         for id, instance in self._state.log.instances.items():
             if id.leader == self._state.me and instance.status is Status.PRE_ACCEPTED:
                 batch = instance.initial_batch
@@ -386,17 +387,150 @@ def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "validate", validate)
 
 
+@bug("6, checkpoint: what is above the floor stays in the conflict index")
+def index_dropped_as_a_whole_at_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    def begin_index(self: log.Log) -> None:
+        self._index = self.relation.index(len(self.no_deps))
+
+    patch.setattr(log.Log, "begin_index", begin_index)
+
+
+@bug("4, Validate, 6, checkpoint: what is behind the floor may speak against an undecided instance")
+def validate_does_not_look_behind_the_floor(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.invalidators
+
+    def invalidators(self: log.Log, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
+        floor, self._floor = self._floor, self.no_deps
+        try:
+            return original(self, id, batch, deps)
+        finally:
+            self._floor = floor
+
+    patch.setattr(log.Log, "invalidators", invalidators)
+
+
+@bug("6, checkpoint: every later vector covers the floor")
+def floor_not_raised_by_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.executed
+
+    def executed(self: log.Log, instance: Instance) -> None:
+        floor = self._floor
+        original(self, instance)
+        self._floor = floor
+
+    patch.setattr(log.Log, "executed", executed)
+
+
+@bug("6, checkpoint: its place is behind its component")
+def checkpoint_taken_inside_its_component(patch: pytest.MonkeyPatch) -> None:
+    original = execution.Execution._run
+
+    def run(self: execution.Execution, root: Instance) -> None:
+        whole, emit = self._checkpoint, self._emit
+        component: list[Instance] = []
+
+        def emitted(instance: Instance) -> None:
+            emit(instance)
+            component.append(instance)
+            if checkpoint.is_checkpoint(instance.value):
+                whole(list(component))
+                component.clear()
+
+        self._emit, self._checkpoint = emitted, lambda component: None
+        try:
+            original(self, root)
+        finally:
+            self._emit, self._checkpoint = emit, whole
+
+    patch.setattr(execution.Execution, "_run", run)
+
+
+@bug("6: what is in a snapshot can be executed again from the own disk")
+def snapshot_taken_before_its_commits_are_durable(patch: pytest.MonkeyPatch) -> None:
+    original = state.ReplicaState.record_frontier
+
+    def record_frontier(self: state.ReplicaState, *, always: bool = False) -> Deps:
+        return self.recorded if always else original(self)
+
+    patch.setattr(state.ReplicaState, "record_frontier", record_frontier)
+
+
+@bug("6: records leave the disk when a newer snapshot is durable, never before")
+def records_purged_before_a_snapshot_is_durable(patch: pytest.MonkeyPatch) -> None:
+    original = state.ReplicaState._checkpointed
+
+    def checkpointed(self: state.ReplicaState, component: list[Instance]) -> None:
+        original(self, component)
+        taken = self.outbox._effects.executions[-1]
+        assert isinstance(taken, TakeCheckpoint)
+        self.unsafe = [*getattr(self, "unsafe", [])[-1:], taken.checkpoint]  # type: ignore[attr-defined]
+
+    def forget(self: replicas.Replica) -> None:
+        self._snapshots = getattr(self._state, "unsafe", [])
+        unpatched(self)
+
+    unpatched = replicas.Replica._forget
+    patch.setattr(state.ReplicaState, "_checkpointed", checkpointed)
+    patch.setattr(replicas.Replica, "_forget", forget)
+
+
+@bug("6: records stay for the older of two snapshots, in case the newer one is damaged")
+def records_purged_up_to_the_newest_snapshot(patch: pytest.MonkeyPatch) -> None:
+    original = replicas.Replica._forget
+
+    def forget(self: replicas.Replica) -> None:
+        both = self._snapshots
+        self._snapshots = both[-1:] * 2
+        original(self)
+        self._snapshots = both
+
+    patch.setattr(replicas.Replica, "_forget", forget)
+
+
+@bug("6: records stay while some member may ask for them")
+def records_purged_that_a_member_has_not_executed(patch: pytest.MonkeyPatch) -> None:
+    original = replicas.Replica._forget
+
+    def forget(self: replicas.Replica) -> None:
+        original(self)
+        if len(self._snapshots) > 1:
+            up_to = merge(self._purged, self._snapshots[0].position.up_to)
+            if up_to != self._purged:
+                self._purged = up_to
+                self._state.outbox.persist_lazily(PurgeRecord(up_to))
+
+    patch.setattr(replicas.Replica, "_forget", forget)
+
+
+@bug("6: a restart executes what is behind the snapshot, and nothing else")
+def snapshot_executed_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.begin_at
+
+    def begin_at(self: log.Log, at: checkpoint.Checkpoint, purged: Deps) -> None:
+        original(self, checkpoint.Checkpoint(at.number, at.barrier, checkpoint.Position(purged), at.floor, 0), purged)
+
+    patch.setattr(log.Log, "begin_at", begin_at)
+
+
+@bug("6: what a snapshot's floor says holds after a restart as well")
+def floor_forgotten_in_a_restart(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.begin_at
+
+    def begin_at(self: log.Log, at: checkpoint.Checkpoint, purged: Deps) -> None:
+        original(self, at, purged)
+        self._floor = self.no_deps
+
+    patch.setattr(log.Log, "begin_at", begin_at)
+
+
 @bug("6, sliding window: only what every member has executed leaves memory")
 def dropped_on_own_execution_only(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(window.Window, "advance", lambda self, frontier: frontier)
+    patch.setattr(window.Window, "advance", lambda self: self._executed[self._me])
 
 
 @bug("6, sliding window, 4: what may still speak against an undecided instance stays in memory")
 def dropped_as_soon_as_all_have_executed(patch: pytest.MonkeyPatch) -> None:
-    def advance(self: window.Window, frontier: Deps) -> Deps:
-        return tuple(map(min, self.stable, frontier))
-
-    patch.setattr(window.Window, "advance", advance)
+    patch.setattr(window.Window, "advance", lambda self: self.stable)
 
 
 @bug("6, sliding window: reported as executed is only what the own disk could execute again")

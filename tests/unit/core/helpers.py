@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydsm.core.ballots import Ballot
+from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.codec import decode_message, decode_record, encode_message, encode_record
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Backlog, ConflictIndex, DeclaredKeys, Relation, footprints_conflict
-from pydsm.core.effects import Abort, Execute, InstanceRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, Tick
+from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record, TakeCheckpoint
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, Tick, covers
 from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Run, Value
 from pydsm.core.replica import PipelineFull, Replica
 from pydsm.core.status import Status
@@ -117,6 +118,10 @@ class MemoryDisk:
         self.writes += 1
         for record in records:
             self._kept[record.id if isinstance(record, InstanceRecord) else type(record)] = encode_record(record)
+            if isinstance(record, PurgeRecord):
+                gone = [id for id in self._kept if isinstance(id, InstanceId) and covers(record.up_to, id)]
+                for id in gone:
+                    del self._kept[id]
 
     def load(self) -> list[Record]:
         """What a restart finds: reservation and frontier, then instances in order of their ids."""
@@ -155,6 +160,7 @@ class Driven:
         self.sent: list[tuple[ReplicaId, Message]] = []
         self.executed: list[Execute] = []
         self.aborted: list[Abort] = []
+        self.checkpoints: list[Checkpoint] = []
         self.replica = Replica(self.config, self.relation)
         self.performer = Performer(self.me, self.replica, self.disk, self, self)
         self.replica.restore(self.disk.load())
@@ -201,6 +207,10 @@ class Driven:
     def execute(self, execution: Execute) -> None:
         """See `perform.Application`."""
         self.executed.append(execution)
+
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        """See `perform.Application`."""
+        self.checkpoints.append(taken.checkpoint)
 
     def abort(self, abort: Abort) -> None:
         """See `perform.Application`."""

@@ -2,6 +2,7 @@
 
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys
+from pydsm.core.effects import Execute
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
 from pydsm.core.messages import Batch, Commit, Footprint, PreAccept, Run
 from pydsm.core.replica import Replica
@@ -61,7 +62,7 @@ def test_what_was_missed_is_executed_in_the_agreed_order_of_each_key() -> None:
     replica = Replica(Config(ME, REPLICAS))
     for commit in [*commits[30:], *sorted(commits[:30], key=lambda commit: commit.id)]:
         replica.receive(PEER, commit)
-    executed = [execution.batch for execution in replica.take_effects().executions]
+    executed = [one.batch for one in replica.take_effects().executions if isinstance(one, Execute)]
     for key in {batch.footprint.writes for batch in executed}:
         of_key = [batch.request_ids for batch in executed if batch.footprint.writes == key]
         assert of_key == sorted(of_key)

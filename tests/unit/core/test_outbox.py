@@ -33,7 +33,7 @@ def test_each_kind_keeps_its_order() -> None:
         early=[Send((P2,), QUESTION)],
         records=[FIRST, SECOND],
         sends=[Send((P1,), ANSWER), Send((P1, P2), QUESTION)],
-        executions=executions,
+        executions=list(executions),
         aborts=aborts,
     )
 

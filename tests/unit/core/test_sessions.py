@@ -191,6 +191,29 @@ def test_a_snapshot_brings_everything_back() -> None:
     assert other.execute(again) == [RequestExpired(), 2, 3, 1, 4, 5, SessionExpired()]
 
 
+def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwhile() -> None:
+    bench, other = Bench(), Bench()
+    bench.execute(batch((ONE, 1, 3)))
+    bench.execute(batch((ONE, 5, 1, 2), (TWO, 1, 1)))
+    before = bench.sessions.digest()
+    parts = bench.sessions.snapshot_in_parts()
+    kept = [next(parts)]
+    bench.execute(batch((ONE, 6, 2, 6), (TWO, 2, 1), (session(3), 1, 1)))
+    bench.sessions.expire(BEGAN_MS + 10 * IDLE_MS)
+    rest = iter([*kept, *parts, b"what follows"])
+    other.sessions.restore_parts(rest)
+    assert other.sessions.digest() == before != bench.sessions.digest()
+    assert list(rest) == [b"what follows"]
+
+
+@pytest.mark.parametrize(
+    "parts", [[], [b"\xff"], [b"\x93\x02\x00\x00"], [b"\x93\x01\x00\x01"], [b"\x93\x01\x00\x01", b"?"]]
+)
+def test_parts_that_are_none_are_refused(parts: list[bytes]) -> None:
+    with pytest.raises(WorldFault, match="sessions"):
+        Sessions().restore_parts(iter(parts))
+
+
 @pytest.mark.parametrize("snapshot", [b"", b"\x93\x02\x00\x90", b"\x90", b"\xff"])
 def test_a_snapshot_that_is_none_is_refused(snapshot: bytes) -> None:
     with pytest.raises(WorldFault, match="sessions"):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pydsm.core.effects import Abort, Effects, Execute, Record, ReservationRecord, Send
+from pydsm.core.checkpoint import Checkpoint, Position
+from pydsm.core.effects import Abort, Effects, Execute, Record, ReservationRecord, Send, TakeCheckpoint
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Batch, Footprint, Message, Waiting
 from pydsm.runtime.perform import Performer
@@ -93,8 +94,20 @@ class Stage:
         self.story.append(f"execute {execution.id.index}")
         self.on_execute()
 
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        self.story.append(f"checkpoint {taken.checkpoint.number}")
+
     def abort(self, abort: Abort) -> None:
         self.story.append(f"abort {abort.id.index}")
+
+
+def test_a_checkpoint_is_taken_between_the_executions_before_and_behind_it() -> None:
+    stage = Stage()
+    mark = TakeCheckpoint(Checkpoint(7, execution(2).id, Position((0, 0, 0)), (0, 0, 0), 0))
+    stage.turn(records=[record(1)], executions=[execution(1), mark, execution(3)])
+    assert stage.take() == ["write [1]"]
+    stage.written()
+    assert stage.take() == ["execute 1", "checkpoint 7", "execute 3"]
 
 
 def test_a_message_waits_for_the_records_of_its_turn() -> None:

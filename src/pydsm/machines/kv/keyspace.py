@@ -156,11 +156,10 @@ class Keyspace:
         return True
 
     def clear(self) -> None:
-        """Remove every key."""
-        for key in [key for key in self.watches if key in self.data]:
-            del self.watches[key]
-        self.data.clear()
-        self.expiries.clear()
+        """Remove every key. The dictionaries are left to whoever has frozen them."""
+        self.watches = {key: watchers for key, watchers in self.watches.items() if key not in self.data}
+        self.data = {}
+        self.expiries = {}
         self._due.clear()
         self._by_hash = None
 
@@ -178,6 +177,11 @@ class Keyspace:
             if len(self._due) > 2 * len(self.expiries) + _STALE_DUE_MAX:
                 self._due = [(at, one) for one, at in self.expiries.items()]
                 heapify(self._due)
+
+    def restore_expiry(self, key: bytes, at_ms: int) -> None:
+        """As it was when the state was saved; it may have come by now."""
+        self.expiries[key] = at_ms
+        heappush(self._due, (at_ms, key))
 
     def begin(self, now_ms: int) -> None:
         """A batch is executed. Nothing that earlier batches left behind decides what this one draws."""

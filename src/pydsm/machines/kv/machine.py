@@ -16,6 +16,7 @@ from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv.command import FIRST, Access, Command, Words, wrong_number
+from pydsm.machines.kv.frozen import Frozen, thaw
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
 from pydsm.machines.kv.values import List, SortedSet, Value, kind
@@ -40,6 +41,7 @@ class KeyValue:
 
     def __init__(self) -> None:
         self._space = Keyspace()
+        self._frozen: Frozen | None = None
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
         """See `StateMachine`. A key that is read and written stands among the written ones only."""
@@ -84,6 +86,8 @@ class KeyValue:
         command = EVERY_COMMAND.get(name)
         if command is None or command.bulk is None or not all(map(command.takes, {*map(len, alike)})):
             return None
+        if self._frozen is not None and command.access is not Access.READ:
+            self._frozen.keep(chain.from_iterable(words[command.keys] for words in alike))
         results = command.bulk(self._space, alike)
         if results is not None:
             self._space.place += len(alike)
@@ -103,8 +107,11 @@ class KeyValue:
         space.place += 1
         try:
             command = EVERY_COMMAND[words[0]]
-            if space.expiries:
-                for key in command.touches(words).writes:
+            if space.expiries or self._frozen is not None:
+                writes = command.touches(words).writes
+                if self._frozen is not None:
+                    self._frozen.keep(writes)
+                for key in writes:
                     space.reap(key)
             return command.run(space, words)
         except CommandFailed as failed:
@@ -113,6 +120,26 @@ class KeyValue:
             raise
         except Exception as error:
             return CommandFailed(f"ERR internal error: {type(error).__name__}")
+
+    def snapshot(self) -> Iterator[bytes]:
+        """See `Snapshots`: while it is under way, the first write to each key costs a copy of its value."""
+        self._frozen = Frozen(self._space)
+        steps = self._thawing(self._frozen)
+        next(steps)  # so that closing it before its first chunk ends it as well
+        return steps
+
+    def _thawing(self, frozen: Frozen) -> Iterator[bytes]:
+        try:
+            yield b""
+            yield from frozen.chunks()
+        finally:
+            if self._frozen is frozen:
+                self._frozen = None
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        """See `Snapshots`."""
+        self._space = thaw(chunks)
+        self._frozen = None
 
     def overdue(self, now_ms: int) -> list[bytes]:
         """See `Upkeep`: a command that removes keys which have expired and which nobody may ever touch again."""

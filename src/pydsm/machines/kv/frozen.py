@@ -1,0 +1,107 @@
+"""The key-value state as it was at one moment, while commands go on changing it.
+
+Copy on write: what a command may change is put aside before, once per key. Guards that chunks show the state at the
+moment of freezing and nothing later. Whoever executes commands calls `keep`.
+"""
+
+from collections.abc import Iterable, Iterator
+from zlib import crc32
+
+import msgspec
+
+from pydsm.machines.kv.keyspace import Keyspace
+from pydsm.machines.kv.values import Hash, List, Set, SortedSet, Value
+from pydsm.machines.parts import in_parts, parts_for
+
+_Watchers = list[tuple[bytes, int]]
+_Entry = tuple[bytes, object, int | None, _Watchers]
+"""A key, its value as `_saved`, when it expires, and who watches it since when, the longest first."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(
+    list[tuple[bytes, bytes | tuple[str, list[object]] | None, int | None, _Watchers]]
+).decode
+
+
+class Frozen:
+    """Made at the moment that it shows."""
+
+    def __init__(self, space: Keyspace) -> None:
+        self._data = space.data
+        self._expiries = space.expiries
+        self._watches = space.watches
+        self._keys = list(space.data)
+        self._keys += [key for key in space.watches if key not in space.data]
+        self._kept: list[dict[bytes, bytes] | None] = [{} for _ in range(parts_for(len(self._keys)))]
+        """What was put aside, by part; None for a part that was given away. Small dictionaries, since a large one stops
+        the loop when it grows or goes; bytes, since many tuples would keep the interpreter's collector busy."""
+
+    def keep(self, keys: Iterable[bytes]) -> None:
+        """These may change now."""
+        parts = len(self._kept)
+        for key in keys:
+            kept = self._kept[crc32(key) % parts]
+            if kept is not None and key not in kept:
+                kept[key] = _encode(self._entry(key))
+
+    def chunks(self) -> Iterator[bytes]:
+        """A chunk per part of the keys; empty ones are steps without a result."""
+        number = 0
+        for part in in_parts(self._keys):
+            if part is None:
+                yield b""
+                continue
+            kept = self._kept[number] or {}
+            chunk = _encode([msgspec.Raw(kept[key]) if key in kept else self._entry(key) for key in part])
+            self._kept[number] = None
+            number += 1
+            yield chunk
+
+    def _entry(self, key: bytes) -> _Entry:
+        watchers = self._watches.get(key)
+        return key, _saved(self._data.get(key)), self._expiries.get(key), list(watchers.items()) if watchers else []
+
+
+def _saved(value: Value | None) -> object:
+    """All that can be seen of a value, in an order that is the same everywhere."""
+    match value:
+        case None | bytes():
+            return value
+        case Hash():
+            return value.kind, list(value.items())
+        case SortedSet():
+            return value.kind, list(value.order)
+        case _:
+            return value.kind, list(value)
+
+
+def thaw(chunks: Iterable[bytes]) -> Keyspace:
+    """The state that was frozen. Raises ValueError for what is none."""
+    space = Keyspace()
+    for chunk in filter(None, chunks):
+        for key, saved, expiry, watchers in _decode(chunk):
+            if saved is not None:
+                space.data[key] = saved if isinstance(saved, bytes) else _value(*saved)
+            if expiry is not None:
+                space.restore_expiry(key, expiry)
+            if watchers:
+                space.watches[key] = dict(watchers)
+    space.watches = dict(sorted(space.watches.items(), key=lambda watched: max(watched[1].values())))
+    return space
+
+
+def _value(kind: str, items: list[object]) -> Value:
+    match kind:
+        case Hash.kind:
+            return Hash(msgspec.convert(items, list[tuple[bytes, bytes]]))
+        case List.kind:
+            return List(msgspec.convert(items, list[bytes]))
+        case Set.kind:
+            return Set(dict.fromkeys(msgspec.convert(items, list[bytes])))
+        case SortedSet.kind:
+            value = SortedSet()
+            for score, member in msgspec.convert(items, list[tuple[float, bytes]]):
+                value.put(member, score)
+            return value
+        case _:
+            raise ValueError(f"no kind of value is called {kind!r}")

@@ -1,0 +1,116 @@
+"""Takes snapshots beside the work of the loop: a little of the state at a time, and the disk in a thread.
+
+Decides when the next step is taken, so that the loop never stops for long. Guards that one snapshot at a time is under
+way, and that one that failed changes nothing: the records that it would have replaced stay. What is in a snapshot is
+the machine's business, how it lies on disk that of `storage.snapshots`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pydsm.core.checkpoint import Checkpoint
+from pydsm.machines.base import Snapshots
+from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
+
+log = logging.getLogger("pydsm.snapshots")
+
+_STEPS_SECONDS = 0.002
+"""How long steps are taken in a row. One step alone may take longer, see `machines.base.Snapshots`."""
+_REST_SECONDS = 0.003
+"""How long the loop then has for other things, at least."""
+
+Taken = Callable[[SnapshotFile], None]
+"""Told on the loop that a snapshot is durable."""
+
+
+@dataclass(slots=True)
+class SnapshotCounters:
+    """What has become of snapshots in this process."""
+
+    taken: int = 0
+    skipped: int = 0
+    """Checkpoints that came while a snapshot was under way."""
+    failed: int = 0
+    last_number: int = 0
+    """The newest checkpoint of which there is a durable snapshot; 0 for none."""
+    last_seconds: float = 0.0
+    """How long the last one took."""
+    longest_step_seconds: float = 0.0
+    """The longest time for which the loop stood still for a snapshot."""
+
+
+class SnapshotTaker:
+    """Made and used on the loop that owns the machine."""
+
+    def __init__(self, machine: Snapshots, files: SnapshotFiles, taken: Taken) -> None:
+        self._machine = machine
+        self._files = files
+        self._taken = taken
+        self._task: asyncio.Task[None] | None = None
+        self.counters = SnapshotCounters()
+
+    def take(self, checkpoint: Checkpoint) -> None:
+        """The machine is at this checkpoint: begin, unless a snapshot is under way. Returns at once."""
+        if self._task is not None:
+            self.counters.skipped += 1
+            return
+        began = time.perf_counter()
+        steps = self._machine.snapshot()
+        self._note_step(began)
+        self._task = asyncio.get_running_loop().create_task(self._take(checkpoint, steps))
+
+    async def stop(self) -> None:
+        """Abandon what is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes]) -> None:
+        counters = self.counters
+        began = time.monotonic()
+        writer: SnapshotWriter | None = None
+        try:
+            writer = await asyncio.to_thread(self._files.begin, checkpoint)
+            while chunks := self._some(steps):
+                await asyncio.to_thread(writer.append, [chunk for chunk in chunks if chunk])
+                await asyncio.sleep(_REST_SECONDS)
+            file = await asyncio.to_thread(writer.commit)
+        except asyncio.CancelledError:
+            await self._abandon(writer)
+            raise
+        except Exception:
+            counters.failed += 1
+            log.exception("the snapshot of checkpoint %d failed; records stay until one succeeds", checkpoint.number)
+            await self._abandon(writer)
+        else:
+            counters.taken += 1
+            counters.last_number = checkpoint.number
+            counters.last_seconds = time.monotonic() - began
+            self._taken(file)
+        finally:
+            self._task = None
+            if close := getattr(steps, "close", None):
+                close()
+
+    def _some(self, steps: Iterator[bytes]) -> list[bytes]:
+        """As many steps as fit into the time; none when there are no more."""
+        began = time.perf_counter()
+        chunks = []
+        for chunk in steps:
+            chunks.append(chunk)
+            if time.perf_counter() - began > _STEPS_SECONDS:
+                break
+        self._note_step(began)
+        return chunks
+
+    def _note_step(self, began: float) -> None:
+        counters = self.counters
+        counters.longest_step_seconds = max(counters.longest_step_seconds, time.perf_counter() - began)
+
+    @staticmethod
+    async def _abandon(writer: SnapshotWriter | None) -> None:
+        if writer is not None:
+            await asyncio.to_thread(writer.abandon)

@@ -1,0 +1,222 @@
+"""Snapshots beside the loop, and nodes that begin with one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pydsm.core.checkpoint import Checkpoint, Position
+from pydsm.core.config import Config
+from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.machines.base import Result
+from pydsm.machines.kv import KeyValue, encode
+from pydsm.runtime.batching import Answer
+from pydsm.runtime.node import Node, Parts
+from pydsm.runtime.snapshots import SnapshotTaker
+from pydsm.storage.identity import Identity
+from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
+from pydsm.storage.sqlite import SqliteStore
+from pydsm.transport.base import Self
+from pydsm.transport.memory import MemoryHub, MemoryTransport
+from tests.unit.storage.records import IDENTITY
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.asyncio
+
+FIRST = Checkpoint(1, InstanceId(ReplicaId(0), 1), Position((0, 0, 0), (InstanceId(ReplicaId(0), 1),)), (1, 0, 0), 7)
+
+
+class Slow:
+    """A machine whose snapshot goes on until it is told to end."""
+
+    def __init__(self) -> None:
+        self.enough = False
+        self.closed = False
+
+    def snapshot(self) -> Iterator[bytes]:
+        try:
+            while not self.enough:
+                yield b"more"
+        finally:
+            self.closed = True
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        raise AssertionError("nobody asked for that")
+
+
+class FullDisk(SnapshotFiles):
+    def begin(self, checkpoint: Checkpoint) -> SnapshotWriter:
+        raise OSError("disk is full")
+
+
+async def test_the_loop_goes_on_while_a_snapshot_is_taken(tmp_path: Path) -> None:
+    machine, taken = Slow(), list[SnapshotFile]()
+    taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
+    taker.take(FIRST)
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not taken
+    machine.enough = True
+    await eventually(lambda: len(taken) == 1, "the snapshot is taken")
+    assert [file.checkpoint for file in SnapshotFiles(tmp_path, IDENTITY).load()] == [FIRST]
+    assert (taker.counters.taken, taker.counters.last_number, machine.closed) == (1, 1, True)
+
+
+async def test_one_at_a_time_and_the_next_one_when_it_is_done(tmp_path: Path) -> None:
+    machine, taken = Slow(), list[SnapshotFile]()
+    taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
+    taker.take(FIRST)
+    taker.take(FIRST)
+    assert taker.counters.skipped == 1
+    machine.enough = True
+    await eventually(lambda: len(taken) == 1, "the snapshot is taken")
+    taker.take(FIRST)
+    await eventually(lambda: len(taken) == 2, "another snapshot is taken")
+
+
+async def test_a_snapshot_that_fails_changes_nothing_and_the_next_one_is_tried(tmp_path: Path) -> None:
+    machine, taken = Slow(), list[SnapshotFile]()
+    taker = SnapshotTaker(machine, FullDisk(tmp_path, IDENTITY), taken.append)
+    for attempt in (1, 2):
+        taker.take(FIRST)
+        await eventually(lambda attempt=attempt: taker.counters.failed == attempt, "the snapshot has failed")  # type: ignore[misc]
+    assert taken == []
+
+
+async def test_stopping_abandons_what_is_under_way(tmp_path: Path) -> None:
+    machine, taken = Slow(), list[SnapshotFile]()
+    taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
+    taker.take(FIRST)
+    await asyncio.sleep(0.02)
+    await taker.stop()
+    assert (taken, machine.closed) == ([], True)
+    assert list((tmp_path / "snapshots").iterdir()) == []
+
+
+class Counting(KeyValue):
+    """Counts the commands that it executes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.executed = 0
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        self.executed += len(commands)
+        return super().apply(commands, timestamp_ms)
+
+
+class Group:
+    """Three nodes with data directories, in one process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.hub = MemoryHub()
+        self.nodes: dict[int, Node] = {}
+        self.machines: dict[int, Counting] = {}
+
+    async def start(self, replica: int) -> Node:
+        me, data = ReplicaId(replica), self.directory / str(replica)
+        identity = Identity("test", f"r{replica}", me, 3)
+        config = Config(me, 3, recovery_timeout_ticks=100, gossip_ticks=20, checkpoint_instances_max=10)
+
+        def transport(incarnation: int, admit: object) -> MemoryTransport:
+            return MemoryTransport(Self("test", me, 3, incarnation), self.hub, admit)  # type: ignore[arg-type]
+
+        machine = Counting()
+        parts = Parts(machine, SqliteStore(data, identity), transport, snapshots=SnapshotFiles(data, identity))
+        node = Node(config, parts)
+        await node.start()
+        self.nodes[replica], self.machines[replica] = node, machine
+        return node
+
+    async def set(self, replica: int, key: int, value: int) -> None:
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.nodes[replica].submit(encode([b"SET", b"%d" % key, b"%d" % value]), answer.set_result)
+        async with asyncio.timeout(10):
+            assert await answer == "OK"
+
+    async def set_many(self, first: int, count: int, *replicas: int) -> None:
+        for number in range(first, first + count):
+            await self.set(replicas[number % len(replicas)], number % 50, number)
+
+    def info(self, replica: int, name: str) -> str:
+        return self.nodes[replica].info()[name]
+
+    async def agree(self) -> None:
+        await eventually(lambda: len({one.digest() for one in self.machines.values()}) == 1, "all have one state")
+
+
+@asynccontextmanager
+async def group(directory: Path) -> AsyncIterator[Group]:
+    made = Group(directory)
+    for replica in range(3):
+        await made.start(replica)
+    try:
+        yield made
+    finally:
+        for node in made.nodes.values():
+            await node.stop(drain_seconds_max=0)
+
+
+def records(directory: Path, replica: int) -> int:
+    store = SqliteStore(directory / str(replica), Identity("test", f"r{replica}", ReplicaId(replica), 3))
+    try:
+        return len(store.load())
+    finally:
+        store.close()
+
+
+async def test_a_node_begins_with_its_snapshot_and_executes_only_what_is_behind_it(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        await nodes.set_many(0, 200, 0, 1, 2)
+        await eventually(lambda: int(nodes.info(2, "snapshot")) >= 10, "snapshots are taken")
+        await nodes.agree()
+        await nodes.nodes[2].stop()
+        await nodes.start(2)
+        assert nodes.machines[2].executed < 100
+        await nodes.agree()
+        await nodes.set_many(200, 20, 2, 0)
+        await nodes.agree()
+
+
+async def test_records_leave_the_disk_and_a_restart_costs_what_is_left(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        await nodes.set_many(0, 300, 0, 1, 2)
+        await eventually(lambda: int(nodes.info(1, "purged_instances")) > 150, "records are purged")
+        await nodes.agree()
+        await nodes.nodes[1].stop()
+        assert records(tmp_path, 1) < 200
+        await nodes.start(1)
+        await nodes.agree()
+    assert len(list((tmp_path / "1" / "snapshots").iterdir())) == 2
+
+
+async def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        await nodes.set_many(0, 200, 0, 1, 2)
+        await eventually(lambda: int(nodes.info(0, "snapshot")) >= 5, "snapshots are taken")
+        await nodes.agree()
+        await nodes.nodes[0].stop()
+        older, newer = sorted((tmp_path / "0" / "snapshots").iterdir())
+        newer.write_bytes(newer.read_bytes()[:-1])
+        node = await nodes.start(0)
+        assert int(node.info()["snapshot"]) >= int(older.stem)
+        await nodes.agree()
+
+
+async def test_a_whole_group_comes_back_from_its_snapshots(tmp_path: Path) -> None:
+    async with group(tmp_path) as nodes:
+        await nodes.set_many(0, 200, 0, 1, 2)
+        await eventually(lambda: int(nodes.info(0, "snapshot")) >= 5, "snapshots are taken")
+        await nodes.agree()
+        before = nodes.machines[0].digest()
+        for node in nodes.nodes.values():
+            await node.stop()
+        for replica in range(3):
+            await nodes.start(replica)
+        await nodes.agree()
+        assert nodes.machines[0].digest() == before
+        await nodes.set_many(200, 50, 0, 1, 2)
+        await nodes.agree()
