@@ -42,7 +42,7 @@ soak: $(READY) ## search fresh simulator seeds on all cores (MINUTES=60), then r
 	$(BIN)/python -m pydsm.sim.soak --minutes $(MINUTES) $(ARGS)
 	$(BIN)/python -m tests.integration.faults.soak --minutes $$(( ($(MINUTES) + 3) / 4 ))
 
-bench: $(READY) ## measure throughput, latency, and the cost of execution as history grows (some minutes)
+bench: $(READY) ## measure throughput, latency, and the cost of execution as history grows (some minutes; more in docs/howto/measure.md)
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.one_at_a_time
 	$(BIN)/python -m benchmarks.execution_growth $(ARGS)

@@ -1,1 +1,1 @@
-"""Measurements that are run by hand: `python -m benchmarks.NAME`."""
+"""Measurements for development and for the figures in the documents. Each is `python -m benchmarks.NAME --help`."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm.cli import demo, exhaustive, inspect, replay, serve, simulate, status
+from pydsm.cli import bench, demo, exhaustive, inspect, replay, serve, simulate, status
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("serve", context_settings={"auto_envvar_prefix": "PYDSM"})(serve.ser
 app.command("status")(status.status)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)
 app.command("exhaustive")(exhaustive.exhaustive)

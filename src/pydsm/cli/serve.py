@@ -21,6 +21,7 @@ from pydsm.core.config import Config
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
+from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.node import MakeTransport, Node, Parts, unix_ms
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.server.native import Host, NativeServer
@@ -71,6 +72,7 @@ class Settings:
     checkpoints: CheckpointLimits
     data: Path | None
     thrifty: bool
+    batch_limits: BatchLimits
     until_stdin_closes: bool
 
 
@@ -102,6 +104,9 @@ def serve(
     thrifty: Annotated[
         bool, typer.Option("--thrifty/--no-thrifty", help="Ask only as many replicas as needed.")
     ] = False,
+    batch_commands_max: Annotated[
+        int, typer.Option(min=1, help="Commands that are agreed on together, at most.")
+    ] = BatchLimits().batch_commands_max,
     ready_lag: Annotated[
         int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
     ] = ReadyLimits().lag_instances_max,
@@ -150,6 +155,7 @@ def serve(
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
+        batch_limits=BatchLimits(batch_commands_max=batch_commands_max),
         until_stdin_closes=until_stdin_closes,
     )
     _log_to_stderr(name)
@@ -218,7 +224,7 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
         checkpoint_ticks=limits.seconds * 1000,
     )
     snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
-    return Node(config, Parts(machine, store, settings.transport, snapshots=snapshots))
+    return Node(config, Parts(machine, store, settings.transport, None, settings.batch_limits, snapshots))
 
 
 def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, str]]:

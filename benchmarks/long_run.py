@@ -1,0 +1,155 @@
+"""Does a group last? `python -m benchmarks.long_run [--minutes 30]`: half of its maximum, for half an hour.
+
+Measures the maximum with floods, then asks for half of it at a fixed rate, over a bounded number of keys, so that the
+data does not grow. Tells throughput, latency and the resident memory of each replica for every minute, and the last one
+against the second: the first one still warms up. Stops early when the group does not keep up, or when its memory
+reaches the limit, and says so.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.common import guarded, record
+from pydsm.bench.loads import FixedRate, Flood
+from pydsm.bench.measure import Plan, Progress, measure, measure_once
+from pydsm.bench.processes import resident_bytes
+from pydsm.bench.recording import Recording
+from pydsm.bench.results import Measurement, Run
+from pydsm.bench.target import Target
+from pydsm.bench.view import console_for, number, show_machine
+from pydsm.bench.workload import Workload
+from pydsm.cli.bench_group import GroupShape, local_target
+from pydsm.cli.serve import Storage
+from pydsm.core.faults import CallerFault
+
+_MINUTES_MAX = 24 * 60
+_KEYS = 100_000
+_SECONDS_PER_MINUTE = 60.0
+_BEHIND_SECONDS_MAX = 10.0
+"""In half an hour something may come in between; the minute in which it does shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LongRun:
+    """What is done."""
+
+    minutes: int = 30
+    replicas: int = 3
+    storage: Storage = Storage.MEMORY
+    rate: float | None = None
+    """None: half of the maximum, which is measured before."""
+    memory_gib_max: float = 8.0
+    """Resident, of all replicas together."""
+    minute_seconds: float = _SECONDS_PER_MINUTE
+    """Shorter ones are for trying this out."""
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.minutes <= _MINUTES_MAX:
+            raise CallerFault(f"--minutes must be between 3 and {_MINUTES_MAX}, got {self.minutes}")
+
+
+async def run_long(plan: LongRun, tell: Progress) -> Measurement:
+    """One measurement, of which each minute is a run."""
+    shape = GroupShape(plan.replicas, plan.storage)
+    workload = Workload(keys=_KEYS)
+    rate = plan.rate
+    if rate is None:
+        async with local_target(shape) as target:
+            flood = await measure(target, Plan(Flood(), workload, runs=3), tell)
+            rate = (flood.median("commands_per_second") or 0) / 2
+    minutes: list[Run] = []
+    async with local_target(shape) as target:
+        load = FixedRate(rate, plan.minute_seconds, _BEHIND_SECONDS_MAX)
+        for minute in range(1, 1 + plan.minutes):
+            run = await measure_once(target, Plan(load, workload), minute)
+            minutes.append(with_memory(run, target))
+            tell(_line(minute, minutes[-1]))
+            if trouble := why_stop(minutes[-1], plan):
+                minutes[-1].notes.append(f"stopped after minute {minute} of {plan.minutes}: {trouble}")
+                break
+    return Measurement(
+        f"{plan.minutes} minutes at {rate:,.0f}/s, {plan.replicas} replicas, {plan.storage.value}",
+        {**shape.setting(), **load.setting(), **workload.setting(), "minutes": plan.minutes},
+        minutes,
+    )
+
+
+def with_memory(run: Run, target: Target) -> Run:
+    """And the resident memory of each replica now."""
+    resident = [each for pid in target.pids if (each := resident_bytes(pid)) is not None]
+    mib = {f"replica_{place + 1}_resident_mib": each / 2**20 for place, each in enumerate(resident)}
+    return Run({**run.figures, **mib}, run.latency_us, [*run.notes])
+
+
+def why_stop(run: Run, plan: LongRun) -> str | None:
+    """Why it makes no sense to go on, if it does not."""
+    if any("did not keep up" in note for note in run.notes):
+        return "the group did not keep up with the rate; give a lower --rate"
+    resident = sum(value for name, value in run.figures.items() if name.endswith("_resident_mib")) / 1024
+    if resident > plan.memory_gib_max:
+        return f"replicas had {resident:.1f} GiB of memory, over --memory-gib {plan.memory_gib_max:g}"
+    return None
+
+
+def last_by_second(measurement: Measurement) -> dict[str, float]:
+    """Throughput, and resident memory of the replica that grew most, of the last minute against the second."""
+    if len(measurement.runs) < 2:
+        return {}
+    second, last = measurement.runs[1].figures, measurement.runs[-1].figures
+    ratios = {"throughput": last["commands_per_second"] / second["commands_per_second"]}
+    grown = [last[name] / second[name] for name in second if name.endswith("_resident_mib") and second[name]]
+    return {**ratios, **({"resident memory": max(grown)} if grown else {})}
+
+
+def _line(minute: int, run: Run) -> str:
+    figures = run.figures
+    resident = ", ".join(f"{value:,.0f}" for name, value in figures.items() if name.endswith("_resident_mib"))
+    return (
+        f"minute {minute}: {figures['commands_per_second']:,.0f}/s, p50 {number(figures['p50_ms'])} ms, "
+        f"p99 {number(figures['p99_ms'])} ms, resident {resident} MiB"
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure and print; status 1 if it had to stop early."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.long_run", description="Half of the maximum for a long time: does anything change?"
+    )
+    standard = LongRun()
+    parser.add_argument("--minutes", type=int, default=standard.minutes, help="length (30)")
+    parser.add_argument("--replicas", type=int, default=standard.replicas, help="size of the group (3)")
+    parser.add_argument("--storage", type=Storage, choices=list(Storage), default=standard.storage)
+    parser.add_argument("--rate", type=float, help="requests per second (half of the maximum, measured before)")
+    parser.add_argument("--memory-gib", type=float, default=standard.memory_gib_max, help="stop at so much (8)")
+    parser.add_argument("--minute-seconds", type=float, default=_SECONDS_PER_MINUTE, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    options = parser.parse_args(arguments)
+
+    async def work(recording: Recording, tell: Progress) -> None:
+        plan = LongRun(
+            options.minutes, options.replicas, options.storage, options.rate, options.memory_gib, options.minute_seconds
+        )
+        recording.add(await run_long(plan, tell))
+
+    def action() -> int:
+        results = record("long_run", arguments, options.json, work)
+        console = console_for(sys.stdout)
+        (measurement,) = results.measurements
+        for minute, run in enumerate(measurement.runs, 1):
+            console.print(_line(minute, run), soft_wrap=True)
+        for what, ratio in last_by_second(measurement).items():
+            console.print(f"last minute / second minute, {what}: {ratio:.3f}", soft_wrap=True)
+        stopped = [note for note in measurement.notes if note.startswith("stopped")]
+        for note in measurement.notes:
+            console.print(f"! {note}", soft_wrap=True, markup=False)
+        show_machine(results, console)
+        return 1 if stopped else 0
+
+    return guarded("long_run", action)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

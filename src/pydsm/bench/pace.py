@@ -1,0 +1,76 @@
+"""When requests of an open loop are due, and a clock that wakes the loop for them.
+
+A loop's own timers count milliseconds, which is more than an answer takes here; a thread that sleeps is woken within
+a tenth of that. The schedule never waits for answers: what is late is counted as late.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydsm.core.faults import CallerFault
+
+_TICKS_PER_SECOND_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Requests at even distances. Raises CallerFault for a rate or a time that is none."""
+
+    per_second: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if self.per_second <= 0 or self.seconds <= 0:
+            raise CallerFault(
+                f"a rate and its time must be above 0, got {self.per_second:g}/s for {self.seconds:g} seconds"
+            )
+
+    @property
+    def requests(self) -> int:
+        """How many there are."""
+        return max(1, round(self.per_second * self.seconds))
+
+    def due_at(self, number: int) -> float:
+        """When a request is due, in seconds since the start; the first one is number 0."""
+        return number / self.per_second
+
+    def due_by(self, seconds: float) -> int:
+        """How many are due so long after the start."""
+        return min(self.requests, int(seconds * self.per_second + 1e-9) + 1) if seconds >= 0 else 0
+
+    @property
+    def tick_seconds(self) -> float:
+        """Between two looks at what is due: for each request, but not more often than a client can work well."""
+        return max(1 / self.per_second, 1 / _TICKS_PER_SECOND_MAX)
+
+
+class Ticker:
+    """Calls `tick` on the loop every so often from `start` (of `time.perf_counter`) on, until it is closed."""
+
+    def __init__(self, start: float, seconds: float, tick: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._start = start
+        self._seconds = seconds
+        self._tick = tick
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        number = 0
+        while not self._closed:
+            now = time.perf_counter()
+            wait = self._start + number * self._seconds - now
+            if wait > 0:
+                time.sleep(min(wait, 0.1))
+                continue
+            self._loop.call_soon_threadsafe(self._tick)
+            number = int((now - self._start) / self._seconds) + 1
+
+    def close(self) -> None:
+        """No call comes after this one, except what the loop has taken already."""
+        self._closed = True
+        self._thread.join()

@@ -1,0 +1,177 @@
+"""`pydsm bench`: put a load on a group, its own or one that runs already, and say what came of it."""
+
+import itertools
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from pydsm.bench.compare import Verdict, compare
+from pydsm.bench.loads import Closed, FixedRate, Flood, Load
+from pydsm.bench.measure import Plan, Progress, measure
+from pydsm.bench.plots import check_can_plot, plot
+from pydsm.bench.recording import Recording
+from pydsm.bench.results import read
+from pydsm.bench.target import Target
+from pydsm.bench.view import console_for, progress, show, show_comparison, show_machine
+from pydsm.bench.workload import Workload
+from pydsm.cli.bench_group import GroupShape, local_target
+from pydsm.cli.loop import run
+from pydsm.cli.serve import Storage
+from pydsm.core.faults import CallerFault
+from pydsm.transport.address import parse_address
+
+_MEASUREMENTS_MAX = 200
+_RUNS_MAX = 1000
+_SECONDS_MAX = 86_400
+
+
+class LoadKind(StrEnum):
+    """How requests are asked."""
+
+    FLOOD = "flood"
+    RATE = "rate"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Everything to be measured: each plan against each group."""
+
+    shapes: list[GroupShape]
+    at: Target | None
+    """A group that runs already, instead of those."""
+    plans: list[Plan]
+
+    @property
+    def steps(self) -> int:
+        """Runs, with those that warm up."""
+        return (len(self.shapes) or 1) * sum(1 + plan.runs for plan in self.plans)
+
+
+def bench(
+    replicas: Annotated[str, typer.Option(help="Sizes of the group that is started, as 3 or 3,5,7. [default: 3]")] = "",
+    storage: Annotated[str, typer.Option(help="Its storage: memory, sqlite or both. [default: memory]")] = "",
+    thrifty: Annotated[bool, typer.Option("--thrifty", help="Its replicas ask only as many as needed.")] = False,
+    batch_commands_max: Annotated[str, typer.Option(help="Its batch limits, as 1,10,100 (see pydsm serve).")] = "",
+    at: Annotated[str, typer.Option(help="Client ports of a running group instead: HOST:PORT,HOST:PORT")] = "",
+    load: Annotated[
+        LoadKind,
+        typer.Option(
+            help="flood: all requests at once. rate: so many a second. closed: each client waits for its answers."
+        ),
+    ] = LoadKind.FLOOD,
+    requests: Annotated[int, typer.Option(help="Requests of a flood.")] = 100_000,
+    rate: Annotated[
+        str, typer.Option(help="Requests per second, for the load rate; as 1000,10000 for a sweep.")
+    ] = "1000",
+    seconds: Annotated[float, typer.Option(help="Length of a run, for the loads rate and closed.")] = 10,
+    clients: Annotated[str, typer.Option(help="Clients, for the load closed.")] = "10",
+    pipeline: Annotated[str, typer.Option(help="Requests that each of them keeps in flight.")] = "1",
+    conflict: Annotated[str, typer.Option(help="Shares of requests on one hot key, as 0,0.02,0.25,1.")] = "0",
+    reads: Annotated[str, typer.Option(help="Shares of requests that read.")] = "0",
+    value_bytes: Annotated[str, typer.Option(help="Sizes of values.")] = "8",
+    keys: Annotated[int, typer.Option(help="Different keys; 0 for a new one with every request of a run.")] = 0,
+    runs: Annotated[int, typer.Option(help="Runs that count; one before them warms up.")] = 5,
+    json: Annotated[Path | None, typer.Option(help="Write all figures of all runs into this file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Draw into this directory; needs the plots extra.")] = None,
+    compare_with: Annotated[
+        Path | None,
+        typer.Option("--compare", help="Say what changed against this file of --json; status 1 if something is worse."),
+    ] = None,
+) -> int:
+    """Measure a group: throughput, latency, and what it costs. Lists are all combined with each other."""
+    for name, value, most in (("--runs", runs, _RUNS_MAX), ("--seconds", seconds, _SECONDS_MAX)):
+        if not 0 < value <= most:
+            raise CallerFault(f"{name} must be above 0 and at most {most}, got {value:g}")
+    old = None if compare_with is None else read(compare_with)
+    if plots is not None:
+        check_can_plot()
+    conflicts, read_shares = numbers("--conflict", conflict, float), numbers("--reads", reads, float)
+    shapes = itertools.product(conflicts, read_shares, numbers("--value-bytes", value_bytes, int))
+    workloads = [Workload(*shape, keys=keys) for shape in shapes]
+    loads: list[Load]
+    match load:
+        case LoadKind.FLOOD:
+            loads = [Flood(requests)]
+        case LoadKind.RATE:
+            loads = [FixedRate(one, seconds) for one in numbers("--rate", rate, float)]
+        case LoadKind.CLOSED:
+            counts = itertools.product(numbers("--clients", clients, int), numbers("--pipeline", pipeline, int))
+            loads = [Closed(count, depth, seconds) for count, depth in counts]
+    plans = [Plan(one, workload, runs) for one in loads for workload in workloads]
+    if at:
+        if replicas or storage or thrifty or batch_commands_max:
+            raise CallerFault("--at names a group that runs already: leave out what describes one to be started")
+        addresses = [parse_address(address.strip()) for address in at.split(",")]
+        running = Target(addresses, setting={"replicas": len(addresses), "storage": "running group"})
+        wanted = Wanted([], running, plans)
+    else:
+        wanted = Wanted(list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans)
+    if (count := wanted.steps // (1 + runs)) > _MEASUREMENTS_MAX:
+        raise CallerFault(f"that makes {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
+    recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", json)
+
+    async def measured() -> int:
+        with progress(sys.stderr, wanted.steps) as tell:
+            await _measure(wanted, recording, tell)
+        return 0
+
+    run(measured())
+    results = recording.finish()
+    console = console_for(sys.stdout)
+    show(results.measurements, console)
+    show_machine(results, console)
+    if json is not None:
+        console.print(f"results: {json}", soft_wrap=True, markup=False)
+    for picture in [] if plots is None else plot(results.measurements, plots):
+        console.print(f"picture: {picture}", soft_wrap=True, markup=False)
+    failed = any("FAILED" in note for measurement in results.measurements for note in measurement.notes)
+    if old is None:
+        return 1 if failed else 0
+    comparison = compare(old, results)
+    show_comparison(comparison, console)
+    return 1 if failed or comparison.of(Verdict.WORSE) else 0
+
+
+async def _measure(wanted: Wanted, recording: Recording, tell: Progress) -> None:
+    if wanted.at is not None:
+        for plan in wanted.plans:
+            recording.add(await measure(wanted.at, plan, tell))
+    for shape in wanted.shapes:
+        async with local_target(shape) as target:
+            for plan in wanted.plans:
+                recording.add(await measure(target, plan, tell))
+
+
+def _shapes(replicas: str, storage: str, thrifty: bool, batch_commands_max: str) -> Iterator[GroupShape]:
+    storages = list(Storage) if storage == "both" else [_storage(storage)]
+    limits: list[int | None] = [None]
+    if batch_commands_max:
+        limits = [*numbers("--batch-commands-max", batch_commands_max, int)]
+    for where, size, limit in itertools.product(storages, numbers("--replicas", replicas, int), limits):
+        yield GroupShape(size, where, thrifty, limit)
+
+
+def _storage(text: str) -> Storage:
+    try:
+        return Storage(text)
+    except ValueError as error:
+        raise CallerFault(f"--storage must be memory, sqlite or both, got {text!r}") from error
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def numbers(option: str, text: str, number: Callable[[str], _Number]) -> list[_Number]:
+    """The numbers of a list with commas. Raises CallerFault for what is not one."""
+    try:
+        return [number(part) for part in text.split(",")]
+    except ValueError as error:
+        kind = "whole numbers" if number is int else "numbers"
+        raise CallerFault(f"{option} takes {kind} with commas between them, got {text!r}") from error

@@ -1,0 +1,54 @@
+"""A group of this machine's own to be measured: started, described, ended and cleaned up."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydsm.bench.target import Target
+from pydsm.cli.local_group import LocalGroup
+from pydsm.cli.serve import Storage
+from pydsm.core.faults import CallerFault
+
+_REPLICAS_MAX = 15
+
+
+@dataclass(frozen=True, slots=True)
+class GroupShape:
+    """What group is started. Raises CallerFault for one that cannot be."""
+
+    replicas: int = 3
+    storage: Storage = Storage.MEMORY
+    thrifty: bool = False
+    batch_commands_max: int | None = None
+    """None: what `pydsm serve` takes by itself."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.replicas <= _REPLICAS_MAX:
+            raise CallerFault(f"--replicas must be between 1 and {_REPLICAS_MAX}, got {self.replicas}")
+        if self.batch_commands_max is not None and self.batch_commands_max < 1:
+            raise CallerFault(f"--batch-commands-max must be at least 1, got {self.batch_commands_max}")
+
+    @property
+    def options(self) -> list[str]:
+        """For `pydsm serve`."""
+        options = ["--thrifty"] if self.thrifty else []
+        if self.batch_commands_max is not None:
+            options += ["--batch-commands-max", str(self.batch_commands_max)]
+        return options
+
+    def setting(self) -> dict[str, str | int | float | bool]:
+        """For a result file."""
+        limit = {} if self.batch_commands_max is None else {"batch_commands_max": self.batch_commands_max}
+        return {"replicas": self.replicas, "storage": self.storage.value, "thrifty": self.thrifty, **limit}
+
+
+@asynccontextmanager
+async def local_target(shape: GroupShape) -> AsyncIterator[Target]:
+    """Replicas on this machine, with data where temporary files are; nothing of them is left behind."""
+    with tempfile.TemporaryDirectory(prefix="pydsm-bench-") as directory:
+        async with LocalGroup(shape.replicas, Path(directory), shape.storage, *shape.options) as group:
+            pids = [member.process.pid for member in group.members if member.process is not None]
+            yield Target(group.clients, group.redis, pids, shape.setting())
+            group.check_running()

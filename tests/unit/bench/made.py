@@ -1,0 +1,22 @@
+"""Result files for tests."""
+
+from collections.abc import Sequence
+
+from pydsm.bench.machine import Machine, Yardstick
+from pydsm.bench.results import Measurement, Results, Run, Setting
+
+
+def machine(cpu: str = "a processor") -> Machine:
+    """Some machine."""
+    return Machine(cpu, 2, 4.0, "Linux 6", "CPython 3.11", "0.1.0", None)
+
+
+def measurement(name: str, figure: str, values: Sequence[float], setting: Setting | None = None) -> Measurement:
+    """One figure, in so many runs."""
+    return Measurement(name, setting or {}, [Run({figure: value}) for value in values])
+
+
+def results(*measurements: Measurement, cpu: str = "a processor", loop_ms: float = 3.0) -> Results:
+    """A file."""
+    yardstick = Yardstick("2025-01-01T00:00:00+00:00", loop_ms, 0.2, 0.5)
+    return Results("pydsm bench", machine(cpu), [yardstick, yardstick], list(measurements))

@@ -1,0 +1,104 @@
+"""What is said of a run."""
+
+import pytest
+
+from pydsm.bench.loads import Closed, Driven, FixedRate, Flood, Load, lanes
+from pydsm.bench.measure import Plan, Spent, judge, name_of
+from pydsm.bench.target import Target
+from pydsm.bench.workload import Workload
+from pydsm.client import NoReplica
+from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.machines.base import CommandFailed
+from pydsm.transport.address import Address
+
+IDLE = Spent(seconds=2.0, generator=0.2, replicas=0.6, others=0.0, resident=[1 << 20, 2 << 20])
+
+
+def driven(answered: int = 1000, failed: int = 0, unsent: int = 0) -> Driven:
+    made = Driven(answered=answered, seconds=2.0, failed=failed, unsent=unsent)
+    made.latencies.add(0.001, answered)
+    made.lateness.add(0.0001)
+    return made
+
+
+def test_figures_are_by_command_and_by_second() -> None:
+    figures = judge(driven(), IDLE, {"fast": 30, "slow": 10}, FixedRate(500, 2)).figures
+    assert figures["commands_per_second"] == 500
+    assert figures["replicas_us_per_command"] == pytest.approx(600)
+    assert figures["generator_us_per_command"] == pytest.approx(200)
+    assert figures["generator_cores"] == pytest.approx(0.1)
+    assert figures["resident_mib_max"] == 2
+    assert (figures["fast_share"], figures["commands_per_instance"]) == (0.75, 25)
+    assert figures["p50_ms"] == pytest.approx(1.0, rel=0.01)
+
+
+def test_what_is_not_known_of_a_group_elsewhere_is_left_out() -> None:
+    figures = judge(driven(), Spent(2.0, 0.2, None, None, []), {}, Flood(1000)).figures
+    assert not {"replicas_cores", "other_cores", "fast_share", "resident_mib_max"} & set(figures)
+
+
+@pytest.mark.parametrize(
+    ("costs", "said"),
+    [
+        (Spent(2.0, 1.9, 0.1, 0.0, []), "limited by the load generator"),
+        (Spent(2.0, 1.0, 999.0, 0.0, []), "cores were busy with replicas and load generator"),
+        (Spent(2.0, 0.2, 0.1, 1.0, []), "other programs were at work"),
+    ],
+)
+def test_a_run_that_measured_something_else_says_so(costs: Spent, said: str) -> None:
+    assert any(said in note for note in judge(driven(), costs, {}, Flood(1000)).notes)
+
+
+def test_a_quiet_run_has_no_notes() -> None:
+    assert judge(driven(), IDLE, {}, FixedRate(500, 2)).notes == []
+
+
+def test_what_failed_and_what_was_not_sent_is_said() -> None:
+    failed, behind = judge(driven(failed=3, unsent=7), IDLE, {}, FixedRate(500, 2)).notes
+    assert failed.startswith("3 requests FAILED")
+    assert behind.startswith("did not keep up: stopped with 7 requests not sent")
+
+
+def test_lateness_of_the_generator_is_said_where_it_counts() -> None:
+    late = driven()
+    late.lateness.add(0.0009, times=10)
+    (note,) = judge(late, IDLE, {}, FixedRate(500, 2)).notes
+    assert "the load generator's own lateness" in note
+
+
+def test_nothing_answered_is_a_failure() -> None:
+    with pytest.raises(WorldFault, match="no request was answered"):
+        judge(Driven(), IDLE, {}, Flood(10))
+
+
+def test_outcomes_without_a_result_are_not_counted_as_answers() -> None:
+    made = Driven()
+    made.take(["OK", b"value", None])
+    made.take(["OK", CommandFailed("wrong"), NoReplica("gone")])
+    assert (made.answered, made.failed, made.example) == (4, 2, "CommandFailed: wrong")
+
+
+@pytest.mark.parametrize(("pipeline", "parts"), [(1, [1]), (8, [1] * 8), (10, [2, 2] + [1] * 6), (1000, [125] * 8)])
+def test_a_client_divides_what_it_keeps_in_flight(pipeline: int, parts: list[int]) -> None:
+    assert lanes(pipeline) == parts
+
+
+@pytest.mark.parametrize(
+    ("load", "name"),
+    [
+        (Flood(1000), "3 replicas, memory, flood of 1,000"),
+        (FixedRate(2000, 1), "3 replicas, memory, 2,000/s"),
+        (Closed(10, 4, 1), "3 replicas, memory, 10 clients x 4"),
+    ],
+)
+def test_measurements_are_named_by_what_tells_them_apart(load: Load, name: str) -> None:
+    target = Target([Address("h", 1)], setting={"replicas": 3, "storage": "memory", "thrifty": False})
+    assert name_of(target, Plan(load)) == name
+    busy = Workload(conflict=0.02, reads=0.5, value_bytes=100, keys=1000)
+    assert name_of(target, Plan(load, busy)) == f"{name}, 2 % on one key, 50 % reads, 100 byte values, 1,000 keys"
+
+
+def test_loads_that_cannot_be_are_refused() -> None:
+    for make in (lambda: Flood(0), lambda: Closed(0, 1, 1), lambda: Closed(1, 0, 1), lambda: Closed(1, 1, 0)):
+        with pytest.raises(CallerFault):
+            make()

@@ -1,0 +1,88 @@
+"""Result files: what is written is read again, and what is not one is refused with advice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pydsm.bench.machine import describe
+from pydsm.bench.recording import Recording
+from pydsm.bench.results import Measurement, Run, better, read, write
+from pydsm.core.faults import CallerFault, WorldFault
+from tests.documents import ROOT
+from tests.unit.bench.made import measurement, results
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    made = results(Measurement("m", {"load": "flood"}, [Run({"p50_ms": 1.5}, [(1500, 3)], ["a note"])]))
+    write(tmp_path / "r.json", made)
+    assert read(tmp_path / "r.json") == made
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_file_says_what_it_is(tmp_path: Path) -> None:
+    write(tmp_path / "r.json", results())
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert (told["format"], told["version"]) == ("pydsm-bench", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is not a result file"),
+        ("[1]", "is not a result file"),
+        ("{}", "is not a result file: give one made with --json"),
+        ('{"format": "pydsm-bench", "version": 2}', "this PyDSM reads version 1: measure again"),
+        ('{"format": "pydsm-bench", "version": 1}', "is not a result file"),
+    ],
+)
+def test_what_is_not_a_result_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(CallerFault, match=said):
+        read(tmp_path / "r.json")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CallerFault, match="give a file made with --json"):
+        read(tmp_path / "none.json")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(CallerFault, match="there is no directory"):
+        Recording("pydsm bench", tmp_path / "none" / "r.json")
+    with pytest.raises(WorldFault, match="cannot write the results"):
+        write(tmp_path / "none" / "r.json", results())
+
+
+def test_a_recording_is_in_its_file_from_the_first_measurement_on(tmp_path: Path) -> None:
+    recording = Recording("pydsm bench", tmp_path / "r.json")
+    recording.add(measurement("m", "p50_ms", [1, 2, 3]))
+    assert [one.name for one in read(tmp_path / "r.json").measurements] == ["m"]
+    recording.finish()
+    assert len(read(tmp_path / "r.json").yardsticks) == 2
+
+
+def test_medians_and_notes_are_of_all_runs() -> None:
+    one = Measurement("m", {}, [Run({"p50_ms": 1}, [(10, 1)], ["n"]), Run({"p50_ms": 3}, [(10, 2)], ["n"])])
+    assert one.median("p50_ms") == 2
+    assert one.median("none") is None
+    assert one.notes == ["n"]
+    assert one.latencies.counts == [(10, 3)]
+
+
+@pytest.mark.parametrize(("figure", "way"), [("commands_per_second", 1), ("p99_ms", -1), ("commands", 0)])
+def test_a_figure_knows_which_way_is_up(figure: str, way: int) -> None:
+    assert better(figure) == way
+
+
+def test_the_machine_is_described() -> None:
+    machine = describe()
+    assert machine.cores >= 1
+    assert machine.python.startswith(("CPython", "PyPy"))
+    assert machine.cpu
+
+
+def test_the_document_tells_of_every_field() -> None:
+    document = (ROOT / "docs/reference/results.md").read_text("utf-8")
+    fields = {*results().__struct_fields__, *describe().__struct_fields__, *Run({}).__struct_fields__}
+    assert [name for name in sorted(fields) if f"`{name}`" not in document] == []

@@ -1,0 +1,57 @@
+"""Goals, and when a long run makes no sense any more."""
+
+import pytest
+
+from benchmarks.long_run import LongRun, last_by_second, why_stop
+from benchmarks.table import ROWS, Goal, ratio_of_rounds
+from pydsm.bench.results import Measurement, Run
+from pydsm.core.faults import CallerFault
+
+
+@pytest.mark.parametrize(
+    ("goal", "verdict"),
+    [
+        (Goal("x", 300, must=200, aim=400), "must"),
+        (Goal("x", 400, must=200, aim=400), "aim"),
+        (Goal("x", 199, must=200, aim=400), "MISSED"),
+        (Goal("x", 0.4, must=0.5, aim=0.3, at_least=False), "must"),
+        (Goal("x", 0.6, must=0.5, at_least=False), "MISSED"),
+        (Goal("x", None, must=1, why="missing"), "NOT MEASURED"),
+    ],
+)
+def test_a_goal_says_what_was_reached(goal: Goal, verdict: str) -> None:
+    assert goal.verdict == verdict
+
+
+def test_rows_have_names_of_their_own() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+def test_a_ratio_is_made_of_runs_of_the_same_round() -> None:
+    one, other = (
+        Measurement("m", {}, [Run({"commands_per_second": value}) for value in values])
+        for values in ([50, 5, 80], [100, 10, 100])
+    )
+    assert ratio_of_rounds(one, other) == 0.5
+
+
+def minute(per_second: float, mib: float, *notes: str) -> Run:
+    return Run({"commands_per_second": per_second, "replica_1_resident_mib": mib}, notes=[*notes])
+
+
+def test_the_last_minute_is_set_against_the_second() -> None:
+    minutes = [minute(1, 1), minute(100, 1000), minute(70, 1050), minute(98, 1100)]
+    assert last_by_second(Measurement("m", {}, minutes)) == {"throughput": 0.98, "resident memory": 1.1}
+    assert last_by_second(Measurement("m", {}, minutes[:1])) == {}
+
+
+def test_a_long_run_stops_where_it_cannot_be_kept_up_or_paid_for() -> None:
+    plan = LongRun(memory_gib_max=1)
+    assert why_stop(minute(1, 900), plan) is None
+    assert "over --memory-gib 1" in (why_stop(minute(1, 1100), plan) or "")
+    assert "lower --rate" in (why_stop(minute(1, 1, "did not keep up: stopped"), plan) or "")
+
+
+def test_a_long_run_has_minutes_to_compare() -> None:
+    with pytest.raises(CallerFault, match="--minutes must be between 3"):
+        LongRun(minutes=2)
