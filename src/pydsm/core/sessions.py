@@ -110,7 +110,7 @@ class _Window:
         """One that goes its own way. Stretches of results are shared, since they never change."""
         window = _Window(self.last_ms, self.acknowledged, self.kept_from)
         window.starts, window.ends, window.firsts = list(self.starts), list(self.ends), list(self.firsts)
-        window.results = dict(self.results)
+        window.results, window.kept = dict(self.results), self.kept
         return window
 
     def claim(self, start: int, end: int) -> list[tuple[int, int]]:

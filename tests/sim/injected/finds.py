@@ -86,10 +86,12 @@ class Find:
     duels: bool = False
     story: str = ""
     steps: int = 4000
+    replicas: int | None = None
+    """Size of the group; by seed unless given."""
 
     def play(self) -> str | None:
         """Play the run; the invariant that it breaks, if any."""
-        search = Search(steps=self.steps, duels_only=self.duels)
+        search = Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels)
         plan = self._told() if self.story else search.plan(self.seed)
         finding = search.play(plan).finding
         return None if finding is None else finding.invariant
