@@ -77,6 +77,7 @@ CarriedMessage = (
     | m.Refuse
     | m.Inquire
     | m.Frontier
+    | m.StateDigest
 )
 CarriedRecord = InstanceRecordCarrier | ReservationRecord | FrontierRecord | PurgeRecord
 

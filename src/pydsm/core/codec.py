@@ -107,6 +107,10 @@ def check_message(message: Message, replicas: int) -> None:
         case m.Frontier():
             _check_deps((message.executed, message.known), replicas)
             return
+        case m.StateDigest():
+            if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:
+                raise ValueError(f"a digest of {len(message.parts)} parts of the state at checkpoint {message.number}")
+            return
         case m.Inquire():
             for id in message.ids:
                 _check_instance(id, replicas)

@@ -47,6 +47,8 @@ class Config:
     """Bytes of commands executed since the last checkpoint, after which the next one is proposed."""
     checkpoint_ticks: int = 300_000
     """Age of the last checkpoint at which the next one is proposed, if anything was executed since."""
+    digest_ticks: int = 5000
+    """How often the digest of the last snapshot is told to peers."""
     checkpoint_turn_ticks: int = 1000
     """How late a checkpoint may be before the next replica in turn proposes it."""
     pipeline_instances_max: int = 64

@@ -19,3 +19,17 @@ class WorldFault(PyDSMError):
 
 class BrokenInvariant(PyDSMError):
     """We are wrong. The replica stops at once and keeps its evidence; going on could lose data."""
+
+
+class Diverged(BrokenInvariant):
+    """The state of this replica is not the agreed one: its machine is not deterministic, or its memory fails.
+
+    Attributes:
+        number: of the checkpoint at which it shows.
+        part: the first part of the snapshot that differs, as `divergence.fold` counts them.
+    """
+
+    def __init__(self, message: str, number: int, part: int) -> None:
+        super().__init__(message)
+        self.number = number
+        self.part = part

@@ -215,6 +215,17 @@ class Frontier(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
     known: Deps
 
 
+DIGEST_PARTS_MAX = 1024
+"""Parts of the state that one StateDigest tells of; where there are more, neighbours are taken together."""
+
+
+class StateDigest(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
+    """Gossip: the sender's state at a checkpoint, a digest for each part of it. Equal where nothing is wrong."""
+
+    number: int
+    parts: tuple[bytes, ...]
+
+
 Message = (
     PreAccept
     | PreAcceptOk
@@ -229,4 +240,5 @@ Message = (
     | Refuse
     | Inquire
     | Frontier
+    | StateDigest
 )

@@ -15,8 +15,9 @@ from pydsm.core.commit import PipelineFull, Proposer
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, Relation
 from pydsm.core.counters import Counters
+from pydsm.core.divergence import Divergence, fold
 from pydsm.core.effects import Effects, FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
-from pydsm.core.faults import CallerFault, PeerFault, WorldFault
+from pydsm.core.faults import CallerFault, Diverged, PeerFault, WorldFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.recoverer import Recoverer
@@ -38,6 +39,9 @@ class Replica:
         self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)
         self._next_scan = Tick(0)
         self._next_gossip = Tick(0)
+        self._divergence = Divergence(self._state.me, self._state.quorums)
+        self._digest: m.StateDigest | None = None
+        self._next_digest = Tick(0)
         self._purged: Deps = self._state.log.no_deps
         self._snapshots: list[Checkpoint] = []
         """The last two of which there is a durable snapshot, the older one first."""
@@ -78,6 +82,8 @@ class Replica:
         match message:
             case m.Frontier():
                 log.hear_of(message.known)
+            case m.StateDigest():
+                pass
             case m.PrepareOk():
                 log.hear_of(with_instance(message.deps, message.id))
                 log.hear_of(message.initial_deps)
@@ -126,6 +132,8 @@ class Replica:
                 acceptor.on_inquire(sender, message)
             case m.Frontier():
                 self._state.window.report(sender, message.executed, message.known)
+            case m.StateDigest():
+                self._compare(sender, message)
 
     def tick(self, now: Tick) -> None:
         """Time has come to `now`: repeat what is unanswered, look into what is late, gossip."""
@@ -142,6 +150,9 @@ class Replica:
         if now >= self._next_gossip:
             self._next_gossip = Tick(now + state.config.gossip_ticks)
             self._gossip()
+        if self._digest is not None and now >= self._next_digest:
+            self._next_digest = Tick(now + state.config.digest_ticks)
+            state.outbox.send(state.peers, self._digest)
         self._forget()
         self._recoverer.settle()
 
@@ -156,8 +167,9 @@ class Replica:
     def _forget(self) -> None:
         """Let go of what is not needed any more, a little at a time: memory, index, disk."""
         state, config = self._state, self._state.config
-        leaving = tuple(map(min, state.window.advance(), state.log.frontier))
-        state.log.drop(leaving, config.drop_instances_max)
+        settled = state.window.advance()
+        if settled != state.log.dropped:
+            state.log.drop(tuple(map(min, settled, state.log.frontier)), config.drop_instances_max)
         state.log.discard(config.discard_entries_max)
         if len(self._snapshots) > 1:
             gone = tuple(map(min, self._snapshots[0].position.up_to, state.log.dropped))
@@ -179,9 +191,25 @@ class Replica:
             self._state.schedule.proposed(id)
         return id
 
-    def snapshot_durable(self, checkpoint: Checkpoint) -> None:
-        """A restart could begin with this checkpoint's snapshot, or with that of the one given before it."""
+    def snapshot_durable(self, checkpoint: Checkpoint, digests: Sequence[bytes] = ()) -> None:
+        """A restart could begin with this checkpoint's snapshot, or with that of the one given before it.
+
+        Args:
+            checkpoint: what the snapshot is of.
+            digests: one for each chunk of it, to compare with those of others; none are not compared.
+
+        Raises Diverged when others have told of another state at this checkpoint.
+        """
         self._snapshots = [*self._snapshots[-1:], checkpoint]
+        if digests:
+            self._digest = m.StateDigest(checkpoint.number, fold(digests))
+            self._next_digest = self._state.now
+            self._compare(self._state.me, self._digest)
+
+    def _compare(self, member: ReplicaId, digest: m.StateDigest) -> None:
+        verdict = self._divergence.told(member, digest)
+        if verdict is not None:
+            raise Diverged(str(verdict), verdict.number, verdict.part)
 
     def take_effects(self) -> Effects:
         """Everything asked for since the last call, in its legal order (see `effects`)."""

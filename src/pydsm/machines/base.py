@@ -85,3 +85,12 @@ class Snapshots(Protocol):
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Have the state of a snapshot instead of the present one. Raises ValueError for what is none."""
         ...
+
+
+@runtime_checkable
+class NamesKeys(Protocol):
+    """What a machine with snapshots has besides if it can tell what a chunk is about, for people."""
+
+    def keys_in(self, chunk: bytes) -> Sequence[bytes]:
+        """The keys in this chunk of a snapshot. Raises ValueError for what is none."""
+        ...

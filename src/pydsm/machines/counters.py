@@ -72,6 +72,10 @@ class Counters:
         """See `Snapshots`."""
         self._sums = {counter: int(total) for chunk in filter(None, chunks) for counter, total in _decode_sums(chunk)}
 
+    def keys_in(self, chunk: bytes) -> list[bytes]:
+        """See `NamesKeys`."""
+        return [counter for counter, _ in _decode_sums(chunk)]
+
     def digest(self) -> bytes:
         """See `StateMachine`."""
         written = [(counter, str(total)) for counter, total in sorted(self._sums.items())]

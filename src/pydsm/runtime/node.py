@@ -18,7 +18,7 @@ from typing import Protocol
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
-from pydsm.core.faults import BrokenInvariant, PeerFault, PyDSMError
+from pydsm.core.faults import BrokenInvariant, Diverged, PeerFault, PyDSMError
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
@@ -26,6 +26,7 @@ from pydsm.core.sessions import Grant, Grants, Sessions
 from pydsm.machines.base import Snapshots, StateMachine, Upkeep
 from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
+from pydsm.runtime.evidence import tell
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
@@ -124,6 +125,7 @@ class Node:
         if self._files is not None and isinstance(self._machine, Snapshots):
             state = ReplicatedState(self._machine, self._sessions)
             self._taker = SnapshotTaker(state, self._files, self._snapshot_taken)
+            self._files.check()
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
                 await asyncio.to_thread(state.restore, snapshots[-1].chunks())
@@ -328,8 +330,18 @@ class Node:
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
         if self._running:
-            self._core.snapshot_durable(file.checkpoint)
+            self._guard(lambda: self._core.snapshot_durable(file.checkpoint, file.digests))
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
+
+    def _condemn(self, diverged: Diverged) -> None:
+        if self._files is None:
+            return
+        try:
+            text = tell(diverged, self._files.load(), self._machine)
+            self._files.condemn(text)
+        except (OSError, PyDSMError) as error:
+            text = f"{diverged}; what differs could not be written down: {error}"
+        log.critical("replica %d has diverged: %s", self._config.replica, text)
 
     def abort(self, abort: Abort) -> None:
         """See `perform.Application`."""
@@ -344,6 +356,8 @@ class Node:
             return
         self._running = False
         self._batcher.refuse("this replica has failed; submit elsewhere")
+        if isinstance(error, Diverged):
+            self._condemn(error)
         if isinstance(error, PyDSMError) and not isinstance(error, BrokenInvariant):
             log.critical("replica %d stops: %s", self._config.replica, error)
         else:

@@ -50,11 +50,12 @@ class SnapshotTaker:
         self._files = files
         self._taken = taken
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
         self.counters = SnapshotCounters()
 
     def take(self, checkpoint: Checkpoint) -> None:
         """The machine is at this checkpoint: begin, unless a snapshot is under way. Returns at once."""
-        if self._task is not None:
+        if self._task is not None or self._stopping:
             self.counters.skipped += 1
             return
         began = time.perf_counter()
@@ -64,9 +65,9 @@ class SnapshotTaker:
 
     async def stop(self) -> None:
         """Abandon what is under way."""
+        self._stopping = True  # not cancelled: what the disk's thread is doing could not be, and needs its file
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await self._task
 
     async def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes]) -> None:
         counters = self.counters
@@ -74,17 +75,18 @@ class SnapshotTaker:
         writer: SnapshotWriter | None = None
         try:
             writer = await asyncio.to_thread(self._files.begin, checkpoint)
-            while chunks := self._some(steps):
+            while not self._stopping and (chunks := self._some(steps)):
                 await asyncio.to_thread(writer.append, [chunk for chunk in chunks if chunk])
                 await asyncio.sleep(_REST_SECONDS)
+            if self._stopping:
+                await asyncio.to_thread(writer.abandon)
+                return
             file = await asyncio.to_thread(writer.commit)
-        except asyncio.CancelledError:
-            await self._abandon(writer)
-            raise
         except Exception:
             counters.failed += 1
             log.exception("the snapshot of checkpoint %d failed; records stay until one succeeds", checkpoint.number)
-            await self._abandon(writer)
+            if writer is not None:
+                await asyncio.to_thread(writer.abandon)
         else:
             counters.taken += 1
             counters.last_number = checkpoint.number
@@ -109,8 +111,3 @@ class SnapshotTaker:
     def _note_step(self, began: float) -> None:
         counters = self.counters
         counters.longest_step_seconds = max(counters.longest_step_seconds, time.perf_counter() - began)
-
-    @staticmethod
-    async def _abandon(writer: SnapshotWriter | None) -> None:
-        if writer is not None:
-            await asyncio.to_thread(writer.abandon)

@@ -51,6 +51,8 @@ def message(one: m.Message) -> str:
             return f"Waiting {one.id} with {one.unchanged}"
         case m.Refuse():
             return f"Refuse {one.id} {one.ballot}, promised {one.promised}"
+        case m.StateDigest():
+            return f"StateDigest of checkpoint {one.number}, {len(one.parts)} parts"
         case m.Inquire():
             return "Inquire " + " ".join(map(str, one.ids))
         case _:

@@ -4,6 +4,7 @@ A life is the real core under the real performer; disk, network and machine are 
 of them is a moment at which the life may end. After its end a life is never called again.
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -186,9 +187,10 @@ class Life:
         self._host.disk.write_snapshot(snapshot, lambda: self._host.snapshot_written(self, checkpoint))
 
     def taken(self, checkpoint: Checkpoint) -> None:
-        """The snapshot is durable."""
+        """The snapshot is durable, and its digests are told."""
         self._taking = False
-        self.core.snapshot_durable(checkpoint)
+        chunks = self._host.disk.snapshots[-1].chunks
+        self.core.snapshot_durable(checkpoint, [hashlib.sha256(chunk).digest() for chunk in chunks])
         self.performer.pump()
 
     def begin_with(self, snapshots: list[Snapshot]) -> None:

@@ -26,7 +26,7 @@ from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers, session_of
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, sequence_of, session_of
 from pydsm.core.instance import Instance
 from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.core.status import Status
@@ -52,12 +52,32 @@ class LifeWatch:
         self.order = order
         self.executed: set[InstanceId] = set()
         self.requests: set[RequestId] = set()
+        self._acknowledged: dict[SessionId, int] = {}
+        self._given_up: dict[SessionId, int] = {}
+
+    def acknowledge(self, batch: m.Batch) -> None:
+        """A batch was executed, and its clients want nothing any more of what came before."""
+        for run in batch.runs:
+            session = session_of(run.first)
+            self._acknowledged[session] = max(run.acknowledged, self._acknowledged.get(session, 0))
+        if batch.footprint.barrier:
+            self.pass_barrier()
+
+    def pass_barrier(self) -> None:
+        """From here on what was not executed and is acknowledged never will be."""
+        self._given_up = dict(self._acknowledged)
+
+    def has_given_up(self, request: RequestId) -> bool:
+        """Whether the request was acknowledged before the last barrier."""
+        return sequence_of(request) < self._given_up.get(session_of(request), 0)
 
     def fork(self, name: str) -> "LifeWatch":
         """A life that begins with a snapshot of this one."""
         life = LifeWatch(name, self.order.fork(name))
         life.executed = set(self.executed)
         life.requests = set(self.requests)
+        life._acknowledged = dict(self._acknowledged)
+        life._given_up = dict(self._given_up)
         return life
 
 
@@ -131,6 +151,7 @@ class Invariants:
             if one not in life.executed:
                 life.executed.add(one)
                 life.order.execute(one)
+        life.pass_barrier()
         first = self._checkpoints.setdefault(checkpoint.number, (checkpoint, state))
         if first[0] != checkpoint:
             raise Violation("checkpoint", f"{life.name} is at {checkpoint}, and another was at {first[0]}", (id,))
@@ -355,6 +376,7 @@ class Invariants:
         life.executed.add(id)
         life.order.execute(id)
         self._check_requests(life, execution, results, applied)
+        life.acknowledge(batch)
         first = self.results.get(id)
         if first is None:
             self.results[id] = results
@@ -377,6 +399,8 @@ class Invariants:
         new: list[bytes] = []
         for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
             if isinstance(result, SessionExpired):
+                continue
+            if request not in life.requests and isinstance(result, RequestExpired) and life.has_given_up(request):
                 continue
             if request not in life.requests:
                 life.requests.add(request)

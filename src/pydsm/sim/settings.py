@@ -150,6 +150,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             checkpoint_bytes_max=NEVER,
             checkpoint_ticks=self.checkpoint_ticks,
             checkpoint_turn_ticks=self.checkpoint_turn_ticks,
+            digest_ticks=100,
             discard_entries_max=3,
         )
 

@@ -30,6 +30,9 @@ SNAPSHOT_VERSION = 1
 DIRECTORY_NAME = "snapshots"
 """Under the data directory."""
 
+CONDEMNED_NAME = "DIVERGED"
+"""In the data directory of a replica whose state was not the agreed one."""
+
 SNAPSHOTS_KEPT = 2
 
 _MAGIC = b"PyDSM snapshot\0"
@@ -136,6 +139,21 @@ class SnapshotFiles:
             _sync_directory(self._directory.parent)
         head = _Head(SNAPSHOT_VERSION, self._identity.group, self._identity.replicas, checkpoint)
         return SnapshotWriter(self._directory / f"{checkpoint.number:012}{_SUFFIX}", head)
+
+    def condemn(self, text: str) -> None:
+        """Leave word that no replica may start with this directory until somebody has seen to it."""
+        path = self._directory.parent / CONDEMNED_NAME
+        with path.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_directory(path.parent)
+
+    def check(self) -> None:
+        """Raises WorldFault if `condemn` was called here."""
+        path = self._directory.parent / CONDEMNED_NAME
+        if path.is_file():
+            raise WorldFault(f"{path} says why this replica must not start, and what to do: {path.read_text('utf-8')}")
 
     def load(self) -> list[SnapshotFile]:
         """Those that are whole, the older one first. A damaged one is named in the log and left where it is."""

@@ -22,6 +22,7 @@ from pydsm.core.messages import (
     PrepareOk,
     Refuse,
     Run,
+    StateDigest,
     Validate,
     ValidateOk,
     Value,
@@ -110,6 +111,9 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Refuse: st.builds(Refuse, instance_ids, ballots, ballots),
     Inquire: st.builds(Inquire, st.lists(instance_ids, max_size=4).map(tuple)),
     Frontier: st.builds(Frontier, vectors, vectors),
+    StateDigest: st.builds(
+        StateDigest, st.integers(1, 1 << 39), st.lists(st.binary(min_size=16, max_size=16), max_size=3).map(tuple)
+    ),
 }
 """Every kind of message."""
 

@@ -171,7 +171,7 @@ def test_a_message_of_a_larger_group_is_refused_where_it_names_a_replica_that_is
         decode_message(encode_message(message), REPLICAS - 1)
     except PeerFault:
         return
-    assert isinstance(message, m.Waiting | m.Inquire | m.Prepare | m.AcceptOk | m.Refuse | m.ValidateOk)
+    assert isinstance(message, m.Waiting | m.Inquire | m.Prepare | m.AcceptOk | m.Refuse | m.ValidateOk | m.StateDigest)
     assert f"leader={REPLICAS - 1}" not in repr(message)
     assert f"replica={REPLICAS - 1}" not in repr(message)
 
@@ -319,6 +319,12 @@ def test_a_committed_instance_is_stored_but_never_answered_as_a_promise() -> Non
         decode_message(
             encode_message(PrepareOk(ID, BALLOT, Status.COMMITTED, None, BATCH, DEPS, BATCH, DEPS)), REPLICAS
         )
+
+
+@pytest.mark.parametrize(("number", "parts"), [(0, 1), (-1, 1), (INDEX_MAX + 1, 1), (1, m.DIGEST_PARTS_MAX + 1)])
+def test_a_digest_out_of_bounds_is_refused(number: int, parts: int) -> None:
+    with pytest.raises(PeerFault, match="parts of the state at checkpoint"):
+        decode_message(encode_message(m.StateDigest(number, (bytes(16),) * parts)), REPLICAS)
 
 
 def test_a_frontier_comes_back_and_one_of_another_group_is_refused() -> None:

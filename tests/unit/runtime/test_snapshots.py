@@ -9,6 +9,7 @@ import pytest
 
 from pydsm.core.checkpoint import Checkpoint, Position
 from pydsm.core.config import Config
+from pydsm.core.faults import Diverged, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue, encode
@@ -107,6 +108,14 @@ class Counting(KeyValue):
         return super().apply(commands, timestamp_ms)
 
 
+class Flipping(Counting):
+    """Not deterministic: what one key is set to, it gets wrong."""
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        wrong = encode([b"SET", b"7", b"flipped"])
+        return super().apply([wrong if b"\xc4\x017" in one else one for one in commands], timestamp_ms)
+
+
 class Group:
     """Three nodes with data directories, in one process."""
 
@@ -116,15 +125,17 @@ class Group:
         self.nodes: dict[int, Node] = {}
         self.machines: dict[int, Counting] = {}
 
-    async def start(self, replica: int) -> Node:
+    async def start(self, replica: int, machine: Counting | None = None) -> Node:
         me, data = ReplicaId(replica), self.directory / str(replica)
         identity = Identity("test", f"r{replica}", me, 3)
-        config = Config(me, 3, recovery_timeout_ticks=100, gossip_ticks=20, checkpoint_instances_max=10)
+        config = Config(
+            me, 3, recovery_timeout_ticks=100, gossip_ticks=20, checkpoint_instances_max=10, digest_ticks=50
+        )
 
         def transport(incarnation: int, admit: object) -> MemoryTransport:
             return MemoryTransport(Self("test", me, 3, incarnation), self.hub, admit)  # type: ignore[arg-type]
 
-        machine = Counting()
+        machine = machine or Counting()
         parts = Parts(machine, SqliteStore(data, identity), transport, snapshots=SnapshotFiles(data, identity))
         node = Node(config, parts)
         await node.start()
@@ -219,4 +230,33 @@ async def test_a_whole_group_comes_back_from_its_snapshots(tmp_path: Path) -> No
         await nodes.agree()
         assert nodes.machines[0].digest() == before
         await nodes.set_many(200, 50, 0, 1, 2)
+        await nodes.agree()
+
+
+async def test_a_replica_that_is_not_deterministic_stops_and_says_where_and_how_to_go_on(
+    tmp_path: Path,
+) -> None:
+    async with group(tmp_path) as nodes:
+        await nodes.set_many(50, 30, 0, 1, 2)
+        await nodes.agree()
+        await nodes.nodes[2].stop()
+        machine = Flipping()
+        await nodes.start(2, machine)
+        await nodes.set_many(0, 60, 0, 1)
+        failure = await asyncio.wait_for(nodes.nodes[2].failure, 10)
+        assert isinstance(failure, Diverged)
+        told = (tmp_path / "2" / "DIVERGED").read_text()
+        assert f"the state at checkpoint {failure.number} is not that of replicas 0, 1" in told
+        assert "keys from" in told
+        await nodes.set_many(60, 20, 0, 1)
+        await nodes.nodes[2].stop()
+        with pytest.raises(WorldFault, match="says why this replica must not start"):
+            SnapshotFiles(tmp_path / "2", Identity("test", "r2", ReplicaId(2), 3)).check()
+        # as it says
+        (tmp_path / "2" / "DIVERGED").unlink()
+        for path in (tmp_path / "2" / "snapshots").iterdir():
+            if int(path.stem) >= failure.number:
+                path.unlink()
+        await nodes.start(2)
+        await nodes.set_many(80, 50, 0, 1, 2)
         await nodes.agree()

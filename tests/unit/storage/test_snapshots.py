@@ -106,6 +106,14 @@ def test_damage_after_it_was_looked_at_is_no_state(tmp_path: Path) -> None:
         list(file.chunks())
 
 
+def test_a_condemned_directory_is_refused_with_what_was_left_there(tmp_path: Path) -> None:
+    files = SnapshotFiles(tmp_path, IDENTITY)
+    files.check()
+    files.condemn("because of this")
+    with pytest.raises(WorldFault, match=r"DIVERGED says why .*: because of this"):
+        files.check()
+
+
 def test_a_snapshot_of_another_group_is_not_used(tmp_path: Path) -> None:
     written(tmp_path, 1)
     for other in (Identity("other", "r1", ReplicaId(0), 3), Identity("test", "r1", ReplicaId(0), 5)):

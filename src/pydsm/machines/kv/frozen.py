@@ -75,6 +75,11 @@ def _saved(value: Value | None) -> object:
             return value.kind, list(value)
 
 
+def keys_in(chunk: bytes) -> list[bytes]:
+    """The keys of a chunk. Raises ValueError for what is none."""
+    return [key for key, _, _, _ in _decode(chunk)]
+
+
 def thaw(chunks: Iterable[bytes]) -> Keyspace:
     """The state that was frozen. Raises ValueError for what is none."""
     space = Keyspace()

@@ -16,7 +16,7 @@ from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv.command import FIRST, Access, Command, Words, wrong_number
-from pydsm.machines.kv.frozen import Frozen, thaw
+from pydsm.machines.kv.frozen import Frozen, keys_in, thaw
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
 from pydsm.machines.kv.values import List, SortedSet, Value, kind
@@ -140,6 +140,10 @@ class KeyValue:
         """See `Snapshots`."""
         self._space = thaw(chunks)
         self._frozen = None
+
+    def keys_in(self, chunk: bytes) -> list[bytes]:
+        """See `NamesKeys`."""
+        return keys_in(chunk)
 
     def overdue(self, now_ms: int) -> list[bytes]:
         """See `Upkeep`: a command that removes keys which have expired and which nobody may ever touch again."""
