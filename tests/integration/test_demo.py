@@ -61,10 +61,19 @@ async def test_demo_draws_a_picture_where_that_is_wanted(tmp_path: Path) -> None
 
 
 async def started_demo(directory: Path) -> tuple[asyncio.subprocess.Process, list[int]]:
-    """A demo under load that would go on for a minute, and the ids of its replicas' processes."""
+    """A demo under load that would go on for a minute, and the ids of its replicas' processes.
+
+    It hears SIGINT even if these tests were started in the background of a shell, which makes their children ignore it.
+    """
     environment = {**os.environ, "TMPDIR": str(directory)}
+    line = (
+        f"import os, signal, sys; signal.signal({signal.SIGINT:d}, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
     process = await asyncio.create_subprocess_exec(
-        *DEMO, "--seconds", "60", stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+        *(sys.executable, "-c", line, *DEMO, "--seconds", "60"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
     )
     assert process.stdout is not None
     async with asyncio.timeout(30):

@@ -182,6 +182,7 @@ def _value(value: Value | None) -> object:
 
 def _batch(batch: Batch) -> dict[str, Any]:
     return {
+        "name": "none, it has no requests" if batch.name is None else _request(batch.name),
         "time": _time(batch.timestamp_ms),
         "requests": [
             {"id": _request(id), "command": _command(command)}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm.cli import bench, demo, exhaustive, inspect, replay, serve, simulate, status
+from pydsm.cli import bench, demo, exhaustive, inspect, replay, serve, simulate, status, trace
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("serve", context_settings={"auto_envvar_prefix": "PYDSM"})(serve.serve)
 app.command("status")(status.status)
+app.command("trace")(trace.trace)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)

@@ -224,7 +224,8 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
         checkpoint_ticks=limits.seconds * 1000,
     )
     snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
-    return Node(config, Parts(machine, store, settings.transport, None, settings.batch_limits, snapshots))
+    parts = Parts(machine, store, settings.transport, limits=settings.batch_limits, snapshots=snapshots)
+    return Node(config, parts)
 
 
 def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, str]]:
@@ -261,7 +262,7 @@ async def _listen_for_watchers(settings: Settings, address: Address, node: Node)
     """Open the HTTP port; gives what closes it. Imported only here: a replica without the port starts faster."""
     from pydsm.server.http import HttpServer, Subject
 
-    server = HttpServer(Subject(settings.identity, settings.names, node.observe), settings.ready_limits)
+    server = HttpServer(Subject(settings.identity, settings.names, node.observe, node.trace), settings.ready_limits)
     await server.start(address)
     return server.stop
 

@@ -33,28 +33,39 @@ def status(
 
 def fetch(address: Address, timeout_seconds: float) -> StatusReport:
     """The replica's report. Raises WorldFault when nobody answers, or somebody else."""
+    status, body = ask_http(address, "/status", timeout_seconds)
+    if status != http.client.OK:
+        reason = http.client.responses.get(status, "")
+        raise WorldFault(f"{address} answered {status} {reason} to /status: see the replica's log")
+    try:
+        return msgspec.json.decode(body, type=StatusReport)
+    except msgspec.DecodeError as error:
+        raise _no_replica(address) from error
+
+
+def ask_http(address: Address, path: str, timeout_seconds: float) -> tuple[int, bytes]:
+    """Status and body of what a replica's HTTP port answers. Raises WorldFault when nobody does, or somebody else."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_seconds)
     try:
-        connection.request("GET", "/status", headers={"Connection": "close"})
+        connection.request("GET", path, headers={"Connection": "close"})
         answer = connection.getresponse()
-        body = answer.read(_ANSWER_BYTES_MAX)
-        if answer.status != http.client.OK:
-            raise WorldFault(f"{address} answered {answer.status} {answer.reason} to /status: see the replica's log")
-        return msgspec.json.decode(body, type=StatusReport)
+        return answer.status, answer.read(_ANSWER_BYTES_MAX)
     except TimeoutError as error:
         raise WorldFault(
             f"no answer from {address} within {timeout_seconds:g} s: the replica hangs or is cut off"
         ) from error
-    except (http.client.HTTPException, msgspec.DecodeError) as error:
-        raise WorldFault(
-            f"what answers at {address} is not the HTTP port of a replica: give the address of its --http"
-        ) from error
+    except http.client.HTTPException as error:
+        raise _no_replica(address) from error
     except OSError as error:
         raise WorldFault(
             f"nobody answers at {address}: {error.strerror or error}; is the replica running, with --http {address}?"
         ) from error
     finally:
         connection.close()
+
+
+def _no_replica(address: Address) -> WorldFault:
+    return WorldFault(f"what answers at {address} is not the HTTP port of a replica: give the address of its --http")
 
 
 def show(report: StatusReport, console: Console) -> None:

@@ -40,9 +40,17 @@ class Sent(Protocol):
 
     commands: Sequence[bytes]
     first: int
-    left: int
-    name: RequestId | None
     session: ClientSession | None
+
+    @property
+    def left(self) -> int:
+        """See `session.Named`."""
+        ...
+
+    @property
+    def name(self) -> RequestId | None:
+        """See `session.Named`."""
+        ...
 
     def take_name(self, name: RequestId) -> None:
         """See `session.Named`."""

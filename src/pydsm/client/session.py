@@ -15,10 +15,17 @@ RENEWAL_MS = 600_000
 
 
 class Named(Protocol):
-    """Commands that have ids. `left` counts those without an outcome, `name` is the first id."""
+    """Commands that have ids."""
 
-    left: int
-    name: RequestId | None
+    @property
+    def left(self) -> int:
+        """How many have no outcome."""
+        ...
+
+    @property
+    def name(self) -> RequestId | None:
+        """The id of the first."""
+        ...
 
     def take_name(self, name: RequestId) -> None:
         """From now on, until they get another one, the ids of these commands begin with this one."""

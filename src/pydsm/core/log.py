@@ -14,6 +14,7 @@ from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, wit
 from pydsm.core.instance import Instance
 from pydsm.core.messages import NOP, Batch, Invalidator, Nop, Value
 from pydsm.core.status import Status
+from pydsm.core.watching import Watch
 
 
 class Log:
@@ -38,6 +39,7 @@ class Log:
         self._discarded: list[ConflictIndex] = []
         self.opaque_nops: dict[InstanceId, None] = {}
         """Accepted as nop, not decided, and what their leaders proposed is not known."""
+        self.watch: Watch | None = None
         self.dropped: Deps = self.no_deps
         """Per leader, the prefix that was executed by all and has left memory."""
         self._gap_instances_max = gap_instances_max
@@ -174,6 +176,7 @@ class Log:
         instance.deps = deps
         self.hear_of(deps)
         self._note_value(instance)
+        self._changed(instance)
 
     def accept(self, instance: Instance, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Vote for a value; the caller has compared the ballot with the promise."""
@@ -185,6 +188,7 @@ class Log:
         instance.deps = deps
         self.hear_of(deps)
         self._note_value(instance, known_before=known)
+        self._changed(instance)
 
     def validate(self, instance: Instance, batch: Batch, initial: Deps) -> None:
         """Learn what the leader first proposed, from a recoverer; `deps` and status stay."""
@@ -192,6 +196,7 @@ class Log:
         instance.initial_deps = initial
         self.hear_of(initial)
         self._note_value(instance)
+        self._changed(instance)
 
     def commit(self, instance: Instance, value: Value, deps: Deps) -> None:
         """The final value; the caller has seen that the instance was not decided before."""
@@ -201,6 +206,7 @@ class Log:
         instance.deps = deps
         self.hear_of(deps)
         self._note_value(instance, known_before=known)
+        self._changed(instance)
 
     def executed(self, instance: Instance) -> None:
         """The instance is done with; a barrier raises the floor under all later vectors."""
@@ -209,6 +215,11 @@ class Log:
         self._forget_value(instance)
         if isinstance(instance.value, Batch) and instance.value.footprint.barrier:
             self._floor = merge(self._floor, with_instance(instance.deps, instance.id))
+        self._changed(instance)
+
+    def _changed(self, instance: Instance) -> None:
+        if self.watch is not None:
+            self.watch.changed(instance)
 
     def backlog(self) -> Backlog | None:
         """Every instance that is not executed and whose batch is known; None while there are few instances to compare.

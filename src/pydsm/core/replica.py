@@ -24,6 +24,7 @@ from pydsm.core.recoverer import Recoverer
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.core.state import ReplicaState
 from pydsm.core.status import Status
+from pydsm.core.watching import Watch
 
 __all__ = ["PipelineFull", "Replica"]
 
@@ -289,6 +290,15 @@ class Replica:
         Execution finds the agreed order by itself; near to it, each step finds little that is not executed yet.
         """
         return max(dep / max(known, 1) for dep, known in zip(instance.deps, self._state.log.known, strict=True))
+
+    def watch(self, watch: Watch) -> None:
+        """Let somebody see what becomes of every instance from now on."""
+        self._state.log.watch = watch
+
+    @property
+    def relation(self) -> Relation:
+        """What conflicts, with what sessions demand."""
+        return self._state.log.relation
 
     @property
     def frontier(self) -> Deps:

@@ -22,6 +22,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import groupby
 from typing import Any
 
@@ -78,6 +79,17 @@ class SessionLimits:
     """Encoded results of all sessions; at a barrier, more are dropped from the session on that was idle for longest."""
 
 
+class Fate(Enum):
+    """What the sessions of one replica say of one request, at this moment."""
+
+    KEPT = "executed, and its result is kept"
+    DROPPED = "executed or given up, and its result is dropped: its client has acknowledged it"
+    OPEN = "not executed here so far"
+    NEW = "not executed here so far, nor any other request of its session"
+    FORGOTTEN = "its session is forgotten: nobody can tell any more whether it was executed"
+    UNKEPT = "of a connection whose requests are never sent again: no results are kept"
+
+
 @dataclass(slots=True)
 class _Window:
     """One session. Executed sequences are disjoint ranges in ascending order; most often there is one."""
@@ -91,12 +103,14 @@ class _Window:
     firsts: list[int] = field(default_factory=list)
     """The sequences at which stored stretches of results begin, ascending."""
     results: dict[int, Sequence[Result]] = field(default_factory=dict)
+    kept: int = 0
+    """How many results are in all stretches together."""
 
     def copy(self) -> "_Window":
         """One that goes its own way. Stretches of results are shared, since they never change."""
         window = _Window(self.last_ms, self.acknowledged, self.kept_from)
         window.starts, window.ends, window.firsts = list(self.starts), list(self.ends), list(self.firsts)
-        window.results = dict(self.results)
+        window.results, window.kept = dict(self.results), self.kept
         return window
 
     def claim(self, start: int, end: int) -> list[tuple[int, int]]:
@@ -130,6 +144,7 @@ class _Window:
             else:
                 self.firsts.append(first)
             self.results[first] = results
+            self.kept += len(results)
 
     def acknowledge(self, acknowledged: int) -> None:
         """The client has the answers below, or wants them no more."""
@@ -144,7 +159,7 @@ class _Window:
         self.kept_from = below
         firsts, done = self.firsts, 0
         while done < len(firsts) and firsts[done] + len(self.results[firsts[done]]) <= below:
-            del self.results[firsts[done]]
+            self.kept -= len(self.results.pop(firsts[done]))
             done += 1
         del firsts[:done]
 
@@ -211,12 +226,25 @@ class Sessions:
     def __contains__(self, session: SessionId) -> bool:
         return session in self._windows
 
-    def results_kept(self, session: SessionId, acknowledged: int = 0) -> int:
-        """How many results of a session would be kept after this acknowledgement, about; for those who refuse more."""
+    def is_full(self, session: SessionId, acknowledged: int, results_max: int) -> bool:
+        """Whether so many results of a session are kept, and would be after this acknowledgement as well."""
         window = self._windows.get(session)
+        if window is None or window.kept < results_max:
+            return False
+        left = [len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged]
+        return sum(left) >= results_max
+
+    def fate(self, id: RequestId) -> Fate:
+        """What is known of one request."""
+        window, sequence = self._windows.get(session_of(id)), sequence_of(id)
+        if not is_kept(id):
+            return Fate.UNKEPT
         if window is None:
-            return 0
-        return sum(len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged)
+            return Fate.FORGOTTEN if timestamp_of(id) < self._horizon_ms else Fate.NEW
+        place = bisect_right(window.starts, sequence) - 1
+        if place < 0 or sequence >= window.ends[place]:
+            return Fate.OPEN
+        return Fate.DROPPED if isinstance(window.result(sequence), RequestExpired) else Fate.KEPT
 
     def ranges(self, session: SessionId) -> int:
         """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""

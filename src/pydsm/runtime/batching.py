@@ -9,7 +9,7 @@ meaning to the machine.
 import secrets
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -18,7 +18,16 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from pydsm.core.faults import BrokenInvariant, CallerFault
-from pydsm.core.ids import SEQUENCES, UNKEPT_SESSIONS, InstanceId, ReplicaId, request_at, request_id, session_of
+from pydsm.core.ids import (
+    SEQUENCES,
+    UNKEPT_SESSIONS,
+    InstanceId,
+    ReplicaId,
+    request_at,
+    request_id,
+    sequence_of,
+    session_of,
+)
 from pydsm.core.messages import Batch, Run
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 
@@ -287,19 +296,25 @@ class Batcher:
         retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
         return _Proposal(parts, Batch(runs, commands, footprint, now, tuple(retried)))
 
-    def _runs(self, parts: Sequence[_Part], now_ms: int) -> Iterator[Run]:
-        """Their ids; commands in a row that came without get them now."""
+    def _runs(self, parts: Sequence[_Part], now_ms: int) -> list[Run]:
+        """Their ids, in as few runs as possible; commands that came without get them now, those in a row together."""
+        runs: list[Run] = []
         nameless = 0
         for part in parts:
             if part.run is None:
                 nameless += part.commands
                 continue
             if nameless:
-                yield self._run(nameless, now_ms)
+                runs.append(self._run(nameless, now_ms))
                 nameless = 0
-            yield part.named()
+            run = part.named()
+            if runs and _follows(runs[-1], run):
+                last = runs.pop()
+                run = Run(last.first, last.count + run.count, max(last.acknowledged, run.acknowledged))
+            runs.append(run)
         if nameless:
-            yield self._run(nameless, now_ms)
+            runs.append(self._run(nameless, now_ms))
+        return runs
 
     def _run(self, count: int, now_ms: int) -> Run:
         """Ids for so many commands that came without."""
@@ -350,6 +365,12 @@ class Batcher:
 def _any_session() -> int:
     """Of requests that nobody sends twice, for a life of this replica."""
     return UNKEPT_SESSIONS + secrets.randbelow(UNKEPT_SESSIONS)
+
+
+def _follows(before: Run, run: Run) -> bool:
+    """Whether both are one run."""
+    same = session_of(before.first) == session_of(run.first)
+    return same and sequence_of(before.first) + before.count == sequence_of(run.first)
 
 
 def _at(reply: ReplyMany, place: int, offset: int, answers: Sequence[Answer]) -> None:

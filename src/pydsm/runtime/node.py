@@ -19,7 +19,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
 from pydsm.core.faults import BrokenInvariant, Diverged, PeerFault, PyDSMError
-from pydsm.core.ids import InstanceId, ReplicaId, Tick, session_of
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Grant, Grants, Sessions
@@ -33,6 +33,7 @@ from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
+from pydsm.runtime.traces import RequestTrace, Traces, show
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles
@@ -87,6 +88,8 @@ class Node:
         self._core = Replica(config, parts.relation)
         self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, unix_ms, parts.limits)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
+        self._traces = Traces()
+        self._core.watch(self._traces)
         self._grants = Grants(config.replica, secrets.randbits(30))
         self._started = False
         self._running = False
@@ -168,7 +171,7 @@ class Node:
     def _why_not(self, run: Run) -> str | None:
         """Why nothing more is taken of a session, by what this replica has of it now."""
         sessions, session = self._sessions, session_of(run.first)
-        if sessions.results_kept(session, run.acknowledged) >= _SESSION_RESULTS_MAX:
+        if sessions.is_full(session, run.acknowledged, _SESSION_RESULTS_MAX):
             return f"{_SESSION_RESULTS_MAX} results of this session are not acknowledged; acknowledge some"
         if sessions.ranges(session) >= _SESSION_RANGES_MAX:
             return f"{_SESSION_RANGES_MAX} requests of this session were given up; begin another one"
@@ -179,6 +182,17 @@ class Node:
     def grant(self) -> Grant:
         """A session for one client, to be used for what it sends through this replica."""
         return self._grants.grant(unix_ms())
+
+    def trace(self, id: RequestId) -> RequestTrace:
+        """What this replica knows of one request."""
+        return RequestTrace(
+            request=show(id),
+            replica=self._config.replica,
+            fate=self._sessions.fate(id).value,
+            instances=tuple(self._traces.find(id, self._core.relation)),
+            remembered_instances=self._traces.remembered,
+            remembered_seconds=round(self._traces.remembered_seconds, 3),
+        )
 
     def info(self) -> dict[str, str]:
         """What this replica has done and knows, for people."""

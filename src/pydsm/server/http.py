@@ -8,12 +8,16 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
 from pydsm.core.faults import WorldFault
+from pydsm.core.ids import RequestId
+from pydsm.core.sessions import Fate
 from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
+from pydsm.runtime.traces import RequestTrace
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.storage.identity import Identity
@@ -21,7 +25,7 @@ from pydsm.transport.address import Address
 
 log = logging.getLogger("pydsm.http")
 
-PATHS = ("/health", "/ready", "/metrics", "/status")
+PATHS = ("/health", "/ready", "/metrics", "/status", "/trace/REQUEST_ID")
 """All that is answered."""
 
 _quiet = logging.getLogger("pydsm.http.protocol")
@@ -54,6 +58,7 @@ class Subject:
     identity: Identity
     names: tuple[str, ...]
     observe: Callable[[], Observation]
+    trace: Callable[[RequestId], RequestTrace]
 
 
 class HttpServer:
@@ -85,6 +90,7 @@ class HttpServer:
                 web.get("/ready", self._ready),
                 web.get("/metrics", self._numbers),
                 web.get("/status", self._status),
+                web.get("/trace/{request}", self._trace),
             ]
         )
         runner = web.AppRunner(
@@ -167,6 +173,22 @@ class HttpServer:
         subject = self._subject
         report = make_report(subject.identity, subject.names, subject.observe(), self._ready_limits)
         return web.Response(body=msgspec.json.encode(report), content_type="application/json")
+
+    async def _trace(self, request: web.Request) -> web.Response:
+        text = request.match_info["request"]
+        try:
+            id = UUID(text)
+        except ValueError:
+            return _line(400, "that is no request id: it is a UUID of 32 hexadecimal digits")
+        found = self._subject.trace(RequestId(id.bytes))
+        if not found.instances and found.fate == Fate.NEW.value:
+            return _line(
+                404,
+                f"{id} is not known at {self._subject.identity.name}: none of the {found.remembered_instances} "
+                f"instances of the last {found.remembered_seconds:.0f} s has it, and no request of its session was "
+                "executed; it was never sent, or to another group, or has not come here yet",
+            )
+        return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
 
 class _Refusal(asyncio.Protocol):

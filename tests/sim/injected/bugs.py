@@ -208,6 +208,8 @@ def execution_passes_over_an_accepted_nop(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
     def successors(self: execution.Execution, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
+        if self._log.backlog() is not None:
+            return original(self, instance, low)
         hidden = [
             one
             for one in self._log.instances.values()

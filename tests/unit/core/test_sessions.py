@@ -11,6 +11,7 @@ from pydsm.core.ids import UNKEPT_SESSIONS, ReplicaId, RequestId, request_at, re
 from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.core.session_conflicts import sessions_conflict
 from pydsm.core.sessions import (
+    Fate,
     Grant,
     Grants,
     RequestExpired,
@@ -103,7 +104,10 @@ def test_an_acknowledged_result_is_dropped_and_its_request_is_still_not_executed
     bench = Bench()
     bench.execute(batch((ONE, 1, 2)))
     bench.execute(batch((ONE, 3, 1, 3)))
-    assert bench.sessions.results_kept(session_of(ONE)) == 1
+    assert bench.sessions.is_full(session_of(ONE), 3, 1)
+    assert not bench.sessions.is_full(session_of(ONE), 3, 2)
+    assert not bench.sessions.is_full(session_of(ONE), 4, 1)
+    assert not bench.sessions.is_full(session_of(TWO), 0, 1)
     assert bench.execute(batch((ONE, 1, 3), again=True)) == [RequestExpired(), RequestExpired(), 3]
     assert len(bench.machine.applied) == 3
 
@@ -222,6 +226,17 @@ def test_results_are_kept_in_one_form_in_whatever_batches_they_came() -> None:
     apart.execute(batch((ONE, 1, 1)))
     apart.execute(batch((ONE, 2, 1)))
     assert together.sessions.snapshot() == apart.sessions.snapshot()
+
+
+def test_the_fate_of_a_request_is_told() -> None:
+    bench = Bench()
+    assert bench.sessions.fate(request_at(ONE, 1)) is Fate.NEW
+    bench.execute(batch((ONE, 1, 1), (ONE, 3, 2, 2)))
+    fates = [bench.sessions.fate(request_at(ONE, sequence)) for sequence in (1, 2, 3, 4, 5)]
+    assert fates == [Fate.DROPPED, Fate.OPEN, Fate.KEPT, Fate.KEPT, Fate.OPEN]
+    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
+    assert bench.sessions.fate(request_at(ONE, 1)) is Fate.FORGOTTEN
+    assert bench.sessions.fate(request_at(session(UNKEPT_SESSIONS), 1)) is Fate.UNKEPT
 
 
 # what replicas that execute in different orders agree on

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from pydsm.core.faults import BrokenInvariant
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, request_at, request_id, session_of
+from pydsm.core.ids import SEQUENCES, InstanceId, ReplicaId, RequestId, request_at, request_id, session_of
 from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits, Overloaded
@@ -347,3 +347,23 @@ def test_own_ids_are_of_requests_that_nobody_sends_twice() -> None:
     bench = Bench()
     bench.submit_and_flush("a 1")
     assert not bench.proposed[0].sessions
+
+
+def test_requests_that_came_one_after_another_are_one_run_of_the_batch() -> None:
+    bench = Bench()
+    for first in (1, 2, 3):
+        requests(bench, first, f"a {first}", acknowledged=first)
+    requests(bench, 5, "a 5", acknowledged=2)
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.runs == (Run(request_at(SESSION, 1), 3, 3), Run(request_at(SESSION, 5), 1, 2))
+
+
+def test_the_last_requests_that_a_session_can_have_are_a_run_as_any_other() -> None:
+    bench = Bench()
+    for first in (SEQUENCES - 2, SEQUENCES - 1):
+        requests(bench, first, f"a {first}")
+    requests(bench, 1, "a 1")
+    bench.batcher.flush()
+    (batch,) = bench.proposed
+    assert batch.runs == (Run(request_at(SESSION, SEQUENCES - 2), 2), Run(request_at(SESSION, 1), 1))

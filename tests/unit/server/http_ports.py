@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import ReplicaId, RequestId
+from pydsm.core.sessions import Fate
 from pydsm.runtime.observation import Observation
+from pydsm.runtime.traces import RequestTrace
 from pydsm.server.http import HttpLimits, HttpServer, Subject
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
@@ -14,6 +17,18 @@ from tests.unit.runtime.observations import READY
 
 IDENTITY = Identity("test", "r1", ReplicaId(0), 3)
 NAMES = ("r1", "r2", "r3")
+
+
+def nothing_known(id: RequestId) -> RequestTrace:
+    """The trace of a request that never came."""
+    return RequestTrace(
+        request=str(UUID(bytes=id)),
+        replica=0,
+        fate=Fate.NEW.value,
+        instances=(),
+        remembered_instances=7,
+        remembered_seconds=3.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +70,12 @@ async def get(port: int, path: str, method: str = "GET") -> Answer:
 
 @asynccontextmanager
 async def serving(
-    observe: Callable[[], Observation] = lambda: READY, limits: HttpLimits | None = None
+    observe: Callable[[], Observation] = lambda: READY,
+    limits: HttpLimits | None = None,
+    trace: Callable[[RequestId], RequestTrace] = nothing_known,
 ) -> AsyncIterator[HttpServer]:
     """A port that reports what `observe` gives."""
-    server = HttpServer(Subject(IDENTITY, NAMES, observe), limits=limits)
+    server = HttpServer(Subject(IDENTITY, NAMES, observe, trace), limits=limits)
     await server.start(Address("127.0.0.1", 0))
     try:
         yield server

@@ -7,12 +7,14 @@ import pytest
 
 from pydsm.core.counters import Counters
 from pydsm.core.faults import WorldFault
+from pydsm.core.sessions import Fate
 from pydsm.runtime.observation import Observation
+from pydsm.runtime.traces import RequestTrace
 from pydsm.server.http import HttpLimits, HttpServer, Subject
 from pydsm.transport.address import Address
 from tests.ports import free_ports
 from tests.unit.runtime.observations import READY, but
-from tests.unit.server.http_ports import IDENTITY, NAMES, get, send, serving
+from tests.unit.server.http_ports import IDENTITY, NAMES, get, nothing_known, send, serving
 from tests.waiting import eventually
 
 
@@ -180,9 +182,33 @@ async def test_stopping_waits_for_nobody() -> None:
 async def test_port_in_use_is_named() -> None:
     (port,) = free_ports(1)
     address = Address("127.0.0.1", port)
-    one, other = (HttpServer(Subject(IDENTITY, NAMES, lambda: READY)) for _ in range(2))
+    one, other = (HttpServer(Subject(IDENTITY, NAMES, lambda: READY, nothing_known)) for _ in range(2))
     await one.start(address)
     with pytest.raises(WorldFault, match=f"cannot listen for HTTP on {address}: .*free the port or use another"):
         await other.start(address)
     await other.stop()
     await one.stop()
+
+
+async def test_a_request_is_traced_by_its_id() -> None:
+    found = RequestTrace(
+        request="0193a5c0-1b2c-7001-8000-00070000002a",
+        replica=0,
+        fate=Fate.KEPT.value,
+        instances=(),
+        remembered_instances=7,
+        remembered_seconds=3.0,
+    )
+    async with serving(trace=lambda id: found) as server:
+        answer = await get(server.port, f"/trace/{found.request}")
+        assert answer.status == 200
+        assert json.loads(answer.body)["fate"] == "executed, and its result is kept"
+
+
+async def test_a_request_that_is_none_or_not_known_is_refused_with_a_reason() -> None:
+    async with serving() as server:
+        answer = await get(server.port, "/trace/nonsense")
+        assert (answer.status, answer.body) == (400, "that is no request id: it is a UUID of 32 hexadecimal digits\n")
+        answer = await get(server.port, "/trace/0193a5c0-1b2c-7001-8000-00070000002a")
+        assert answer.status == 404
+        assert "is not known at r1: none of the 7 instances of the last 3 s has it" in answer.body

@@ -1,0 +1,14 @@
+"""Real processes that are killed while every request is sent twice or more: each counts once."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.twice import run
+
+
+@pytest.mark.parametrize("replicas", [3, 5])
+async def test_every_request_that_is_sent_twice_through_replicas_that_die_counts_once(
+    tmp_path: Path, replicas: int
+) -> None:
+    assert await run(replicas, 6, tmp_path, seed=replicas, say=lambda text: None) > 100

@@ -1,0 +1,100 @@
+"""`pydsm trace` against real replicas: any of them tells what became of a request."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+
+from pydsm.cli.local_group import LocalGroup
+from pydsm.cli.serve import Storage
+from pydsm.client import Client
+from pydsm.machines.kv import encode
+from pydsm.runtime.traces import RequestTrace
+from tests.ports import free_ports
+
+
+class WatchedGroup(LocalGroup):
+    """One whose replicas have HTTP ports."""
+
+    http: tuple[str, ...] = ()
+
+    def choose_members(self) -> None:
+        """See `LocalGroup`."""
+        super().choose_members()
+        self.http = tuple(f"127.0.0.1:{port}" for port in free_ports(len(self.members)))
+
+    def command(self, replica: int) -> list[str]:
+        """See `LocalGroup`."""
+        return [*super().command(replica), "--http", self.http[replica]]
+
+
+async def traced(*arguments: str) -> tuple[int, str]:
+    """Exit status of `pydsm trace`, and all that it says."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pydsm", "trace", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    async with asyncio.timeout(20):
+        said, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()
+
+
+async def executed_at(address: str, id: UUID) -> RequestTrace:
+    """The trace, once the replica has executed the request."""
+    async with asyncio.timeout(10):
+        while True:
+            status, said = await traced(str(id), address, "--json")
+            if status == 0:
+                found = msgspec.json.decode(said, type=RequestTrace)
+                if any(instance.status == "executed" for instance in found.instances):
+                    return found
+            await asyncio.sleep(0.05)
+
+
+async def test_any_replica_tells_what_became_of_a_request(tmp_path: Path) -> None:
+    names: list[UUID] = []
+    group = WatchedGroup(3, tmp_path)
+    async with group, Client(group.clients, prefer=group.clients[1]) as client:
+        await client.execute(encode([b"INCR", b"count"]), named=names.append)
+        (id,) = names
+        for replica, address in enumerate(group.http):
+            found = await executed_at(address, id)
+            (instance,) = found.instances
+            assert found.replica == replica
+            assert found.fate == "executed, and its result is kept"
+            assert instance.id == "1.1"
+            assert instance.path == "fast"
+            assert instance.name == str(id)
+            assert next(iter(instance.stages_ms)) == "pre-accepted"
+        status, said = await traced(str(id), group.http[2])
+        assert status == 0
+        assert "instance 1.1: executed, fast" in said
+        assert "executed, and its result is kept" in said
+
+
+async def test_a_replica_that_comes_back_still_knows_what_was_executed(tmp_path: Path) -> None:
+    names: list[UUID] = []
+    group = WatchedGroup(3, tmp_path)
+    async with group, Client(group.clients, prefer=group.clients[1]) as client:
+        await client.execute(encode([b"INCR", b"count"]), named=names.append)
+        await group.kill(1)
+        await group.start(1)
+        found = await executed_at(group.http[1], names[0])
+        assert found.fate == "executed, and its result is kept"
+
+
+async def test_what_cannot_be_told_is_said_and_why(tmp_path: Path) -> None:
+    group = WatchedGroup(1, tmp_path, Storage.MEMORY)
+    async with group:
+        status, said = await traced("not-an-id", group.http[0])
+        assert status == 2
+        assert "'not-an-id' is not a request id: that is a UUID" in said
+        status, said = await traced("00000000-0000-4000-8000-000000000000", group.http[0])
+        assert status == 2
+        assert "none of version 7" in said
+        status, said = await traced("0193a5c0-1b2c-7000-8000-00070000002a", group.http[0])
+        assert status == 1
+        assert "0193a5c0-1b2c-7000-8000-00070000002a is not known at r1" in said
