@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 
 from pydsm.cli.local_group import LocalGroup
+from pydsm.cli.serve import Storage
 from pydsm.client import Client
 from pydsm.client.link import Link, Sent
 from pydsm.client.session import ClientSession
@@ -32,6 +33,8 @@ from pydsm.transport.address import Address
 COUNTERS = 20
 WORKERS_EACH = 16
 PATIENCE_SECONDS = 0.5
+CHECKPOINT_INSTANCES = 100
+"""Small, so that most replicas that come back begin with a snapshot."""
 
 
 class Request:
@@ -180,7 +183,8 @@ def _say(text: str) -> None:
 async def run(replicas: int, seconds: float, directory: Path, seed: int, say: Callable[[str], None]) -> int:
     """One group, replicas killed one after the other. How many requests were counted; AssertionError if not exactly."""
     random = Random(seed)
-    async with LocalGroup(replicas, directory) as group:
+    options = "--checkpoint-instances", str(CHECKPOINT_INSTANCES)
+    async with LocalGroup(replicas, directory, Storage.SQLITE, *options) as group:
         clients = [Twice(group.clients, f"{seed} {number}") for number in range(3)]
         running = [asyncio.create_task(client.run(seconds)) for client in clients]
         kills = 0

@@ -17,8 +17,8 @@ STORIES = {
     "because thrifty recoveries asked a slow replica for its vote.",
     "more-than-they-can-do": "Two replicas far apart were given more than they could do. What waited to be proposed "
     "when the load ended took longer than the bound, which had not counted it.",
-    "began-inside-a-component": "A replica began again at a barrier inside a component, without the members that it "
-    "had executed before, and came to another checkpoint than the others.",
+    "began-inside-a-component": "A replica began again at a barrier inside a component, without members that it had "
+    "executed before, and came to another checkpoint than the others.",
     "position-that-went-back": "A barrier did not cover a nop that the checkpoint before had covered, so records were "
     "purged that the newer checkpoint did not have.",
     "given-up-before-a-checkpoint": "A client gave a request up, a checkpoint passed, and its instance came later: not "
