@@ -1,7 +1,7 @@
 """How long a snapshot of the key-value machine makes the loop wait: `python -m benchmarks.snapshot_stall [--keys N]`.
 
 Takes a snapshot as a running replica does, with batches of writes executed between its steps, and prints the longest
-time that any one thing took: freezing, a step, a batch.
+processor time that any one thing took: freezing, a step, a batch.
 """
 
 import argparse
@@ -21,9 +21,10 @@ T = TypeVar("T")
 
 
 def _timed(act: Callable[[], T]) -> tuple[float, T]:
-    began = time.perf_counter()
+    """In processor time, so that other programs on the machine do not count."""
+    began = time.thread_time()
     given = act()
-    return time.perf_counter() - began, given
+    return time.thread_time() - began, given
 
 
 def _batch(random: Random, keys: int) -> list[bytes]:
