@@ -1,7 +1,9 @@
 """Native clients. Read `client`, then `link`; `load` puts a group under load and checks what it answers."""
 
 from pydsm.client.blocking import BlockingClient
-from pydsm.client.client import Client, ClientLimits, Outcome
+from pydsm.client.calls import Outcome
+from pydsm.client.client import Client
+from pydsm.client.limits import ClientLimits
 from pydsm.client.outcomes import (
     Aborted,
     ClientClosed,

@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import TypeVar
 from uuid import UUID
 
-from pydsm.client.client import Client, ClientLimits, Outcome
+from pydsm.client.calls import Outcome
+from pydsm.client.client import Client
+from pydsm.client.limits import ClientLimits
 from pydsm.client.outcomes import ClientClosed
 from pydsm.machines.base import Result
 from pydsm.transport.address import Address

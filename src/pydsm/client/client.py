@@ -9,119 +9,22 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from types import TracebackType
 from uuid import UUID
 
 from pydsm.client import outcomes
+from pydsm.client.calls import OPEN, Call, Outcome, about, divided
+from pydsm.client.limits import ClientLimits
 from pydsm.client.link import Greeted, Link, Sent
 from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
-from pydsm.client.session import ClientSession
 from pydsm.core.faults import CallerFault, PeerFault
-from pydsm.core.ids import RequestId, request_at
+from pydsm.core.ids import request_at
 from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address, parse_address
-
-Outcome = Result | NotDone
-"""What a command comes back as: its result, a CommandFailed among them, or why there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """Every limit of a client. Raises CallerFault for one that cannot work."""
-
-    timeout_seconds: float = 10.0
-    """How long a command may take, with everything that is tried; then its outcome is told as far as it is known."""
-    in_flight_commands_max: int = 10_000
-    """Commands without an outcome; further ones wait."""
-    in_flight_bytes_max: int = 64 << 20
-    """Bytes of those commands; further ones wait."""
-    connect_seconds_max: float = 2.0
-    """How long a replica may take to be connected and to greet."""
-    silence_seconds_max: float = 2.0
-    """How long a replica may leave commands open without answering any; then others are asked."""
-    look_around_seconds: float = 10.0
-    """How often it is seen whether a nearer replica, or the preferred one, is there."""
-    backoff_seconds_max: float = 0.5
-    """The longest wait between two attempts of a command or of a connection."""
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            if getattr(self, name) <= 0:
-                raise CallerFault(f"{name} must be above 0, got {getattr(self, name)}")
-
-
-class _Open(Enum):
-    """Stands for an outcome that is not known yet."""
-
-    OPEN = auto()
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """Commands that travel together, each on its way to an outcome. `done` is called when all have one."""
-
-    commands: Sequence[bytes]
-    done: Callable[["_Call"], None]
-    deadline: float
-    outcomes: list[Outcome]
-    left: int
-    size_bytes: int
-    origin: "_Call | None" = None
-    """What these commands are a part of: there they count, and there their outcomes go."""
-    named: Callable[[UUID], None] | None = None
-    """Is told the id of the first command."""
-    first: int = 0
-    """See `link.Sent`."""
-    name: RequestId | None = None
-    """See `link.Sent`."""
-    session: ClientSession | None = None
-    """See `link.Sent`."""
-    sent: bool = False
-    uncertain: bool = False
-    """They were sent before, and may have been executed then."""
-    passed_on: bool = False
-    """Parts of it are on their way through another replica."""
-    attempts: int = 0
-    refusal: NotDone | None = None
-    """What was last said of them: certainly not executed then."""
-
-    def settle(self, places: Sequence[int], outcomes: Sequence[Outcome]) -> None:
-        """Note outcomes; of commands that have one already, the first one counts."""
-        start, end = places[0], places[0] + len(places)
-        if self.left == len(self.commands) and places == list(range(start, end)):
-            self.outcomes[start:end] = outcomes
-            self.left -= len(places)
-            return
-        for place, outcome in zip(places, outcomes, strict=True):
-            if self.outcomes[place] is _Open.OPEN:
-                self.outcomes[place] = outcome
-                self.left -= 1
-
-    def take_name(self, name: RequestId) -> None:
-        """See `link.Sent`."""
-        self.name = name
-        if self.named is not None:
-            self.named(UUID(bytes=name))
-
-    def forget_name(self) -> None:
-        """They are certainly in no instance that is executed, and get other ids."""
-        self.name = self.session = None
-
-    @property
-    def open_places(self) -> list[int]:
-        """Commands without an outcome."""
-        return [place for place, outcome in enumerate(self.outcomes) if outcome is _Open.OPEN]
-
-    @property
-    def is_moot(self) -> bool:
-        """Whether all of it has outcomes from elsewhere."""
-        return self.origin is not None and not self.origin.left
 
 
 class Client:
@@ -149,10 +52,10 @@ class Client:
         self._limits = limits or ClientLimits()
         self._link: Link | None = None
         self._links: dict[Link, None] = {}
-        self._calls: dict[_Call, None] = {}
+        self._calls: dict[Call, None] = {}
         self._open_commands = 0
         self._bytes = 0
-        self._waiting: deque[_Call] = deque()
+        self._waiting: deque[Call] = deque()
         self._room: deque[asyncio.Future[None]] = deque()
         self._complaints: dict[Address, str] = {}
         self._avoid_until: dict[Address, float] = {}
@@ -243,18 +146,18 @@ class Client:
         self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
     ) -> list[Outcome]:
         await self._wait_for_room(len(commands), sum(map(len, commands)))
-        parts = [self._begin(part, timeout_seconds, named) for part in _divided(commands)]
+        parts = [self._begin(part, timeout_seconds, named) for part in divided(commands)]
         for _, future in parts:
             await future
         return [outcome for call, _ in parts for outcome in call.outcomes]
 
     def _begin(
         self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
-    ) -> tuple[_Call, asyncio.Future[None]]:
+    ) -> tuple[Call, asyncio.Future[None]]:
         """Send some commands; the future is done when each of them has its outcome."""
         future: asyncio.Future[None] = self._loop.create_future()
 
-        def settled(call: _Call) -> None:
+        def settled(call: Call) -> None:
             if not future.done():
                 future.set_result(None)
 
@@ -276,15 +179,15 @@ class Client:
     def _submit(
         self,
         commands: Sequence[bytes],
-        done: Callable[[_Call], None],
+        done: Callable[[Call], None],
         timeout_seconds: float | None,
         named: Callable[[UUID], None] | None = None,
-    ) -> _Call:
+    ) -> Call:
         if self._closed or self._keeping is None:
             raise ClientClosed("the client is closed, or was never entered: use it as an async context manager")
         seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
         size, count = sum(map(len, commands)), len(commands)
-        call = _Call(commands, done, self._loop.time() + seconds, [_Open.OPEN] * count, count, size, named=named)
+        call = Call(commands, done, self._loop.time() + seconds, [OPEN] * count, count, size, named=named)
         self._calls[call] = None
         self._open_commands += count
         self._bytes += size
@@ -293,7 +196,7 @@ class Client:
             self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
         return call
 
-    def _send(self, call: _Call) -> None:
+    def _send(self, call: Call) -> None:
         if call.is_moot:
             self._calls.pop(call, None)
             return
@@ -322,7 +225,7 @@ class Client:
                     self._wake(self._room.popleft())  # the turn was ours: pass it on
                 raise
 
-    def _settle(self, call: _Call, places: Sequence[int], outcomes_: Sequence[Outcome]) -> None:
+    def _settle(self, call: Call, places: Sequence[int], outcomes_: Sequence[Outcome]) -> None:
         """Note outcomes, and tell when that was all of them."""
         if call not in self._calls:
             return
@@ -335,10 +238,10 @@ class Client:
                 self._wake(self._room.popleft())
             call.done(call)
 
-    def _give_up(self, call: _Call, outcome: NotDone) -> None:
+    def _give_up(self, call: Call, outcome: NotDone) -> None:
         """The same outcome for whatever has none yet."""
         if call in self._calls and (places := call.open_places):
-            self._settle(call, places, [_about(call, place, outcome) for place in places])
+            self._settle(call, places, [about(call, place, outcome) for place in places])
 
     @staticmethod
     def _wake(room: asyncio.Future[None]) -> None:
@@ -361,7 +264,7 @@ class Client:
     def _is_silent(self, link: Link, now: float) -> bool:
         return now - max(link.last_answer_at, link.busy_since) > self._limits.silence_seconds_max
 
-    def _outcome_in_the_end(self, call: _Call) -> NotDone:
+    def _outcome_in_the_end(self, call: Call) -> NotDone:
         if call.sent or call.uncertain:
             return Unknown("no answer came in time: the command may have been executed, may be later, or never")
         return call.refusal or NoReplica(self._nobody())
@@ -374,7 +277,7 @@ class Client:
 
     def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """See `link.Owner`."""
-        assert isinstance(call, _Call), "links give back what they were given"
+        assert isinstance(call, Call), "links give back what they were given"
         if not {*map(type, answers)} & _REFUSALS:
             self._settle(call, places, answers)
             return
@@ -384,7 +287,7 @@ class Client:
             self._take(call, places[start:end], answers[start:end])
             start = end
 
-    def _take(self, call: _Call, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+    def _take(self, call: Call, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """Answers that are all results, or all the same refusal of commands in a row."""
         refusal = answers[0]
         if not isinstance(refusal, Aborted | Overloaded | SessionExpired | RequestExpired):
@@ -403,20 +306,20 @@ class Client:
             kind = outcomes.SessionExpired if isinstance(refusal, SessionExpired) else outcomes.RequestExpired
             self._give_up(part, kind(refusal.reason))
 
-    def _part(self, call: _Call, start: int, end: int) -> _Call:
+    def _part(self, call: Call, start: int, end: int) -> Call:
         """Some commands of a call go their own way; their outcomes are noted where they came from."""
 
-        def settled(part: _Call) -> None:
+        def settled(part: Call) -> None:
             self._settle(call, range(start, end), part.outcomes)
 
         commands = call.commands[start:end]
-        part = _Call(commands, settled, call.deadline, [_Open.OPEN] * len(commands), len(commands), 0, origin=call)
+        part = Call(commands, settled, call.deadline, [OPEN] * len(commands), len(commands), 0, origin=call)
         part.name = None if call.name is None else request_at(call.name, start)
         part.session, part.uncertain, part.attempts = call.session, call.uncertain, call.attempts
         self._calls[part] = None
         return part
 
-    def _begin_session_for(self, call: _Call) -> None:
+    def _begin_session_for(self, call: Call) -> None:
         """The group has forgotten the session, and surely has not executed these: they get other ids."""
         if self._link is not None and call.session is not None:
             self._link.begin_session(call.session)
@@ -427,12 +330,12 @@ class Client:
     def _pass_on(self, link: Link) -> None:
         """What a silent replica has not answered goes another way as well; the first outcome counts."""
         for call in link.unanswered:
-            assert isinstance(call, _Call), "links give back what they were given"
+            assert isinstance(call, Call), "links give back what they were given"
             if not call.passed_on and call.attempts < _PASSED_ON_MAX:
                 call.passed_on = True
                 self._send_rest(call)
 
-    def _send_rest(self, call: _Call) -> None:
+    def _send_rest(self, call: Call) -> None:
         """Whatever of it has no outcome, under the same ids; it may have been executed."""
         for _, run in groupby(enumerate(call.open_places), lambda item: item[1] - item[0]):
             places = [place for _, place in run]
@@ -441,7 +344,7 @@ class Client:
             part.attempts += 1
             self._send(part)
 
-    def _refused(self, call: _Call, answer: Aborted | Overloaded) -> None:
+    def _refused(self, call: Call, answer: Aborted | Overloaded) -> None:
         """Certainly not executed: try again after a moment, elsewhere if this replica has too much to do."""
         kind = outcomes.Aborted if isinstance(answer, Aborted) else outcomes.Overloaded
         call.refusal, call.sent = kind(answer.reason), False
@@ -453,7 +356,7 @@ class Client:
         wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
         self._loop.call_later(wait * random.uniform(0.5, 1.0), self._send_again, call)
 
-    def _send_again(self, call: _Call) -> None:
+    def _send_again(self, call: Call) -> None:
         if call in self._calls:
             self._send(call)
 
@@ -465,12 +368,12 @@ class Client:
             self._avoid(link.address, reason)
             self._move.set()
         for call in sent:
-            assert isinstance(call, _Call), "links give back what they were given"
+            assert isinstance(call, Call), "links give back what they were given"
             if call in self._calls and not call.passed_on:
                 call.passed_on = True
                 self._send_rest(call)
         for call in unsent:
-            assert isinstance(call, _Call), "links give back what they were given"
+            assert isinstance(call, Call), "links give back what they were given"
             call.sent = False
             self._send_again(call)
 
@@ -585,8 +488,6 @@ class Client:
 _REFUSALS = {Aborted, Overloaded, SessionExpired, RequestExpired}
 _PASSED_ON_MAX = 3
 """How often commands are sent another way because of silence alone, before they wait for their time to be up."""
-_PART_COMMANDS_MAX = 1000
-_PART_BYTES_MAX = 1 << 20
 _SWEEP_SECONDS = 0.05
 _BACKOFF_SECONDS = 0.01
 _AVOID_SECONDS = 3.0
@@ -595,13 +496,6 @@ _GRACE_SECONDS = 0.005
 
 def _address(address: str | Address) -> Address:
     return parse_address(address) if isinstance(address, str) else address
-
-
-def _about(call: _Call, place: int, outcome: NotDone) -> NotDone:
-    """The outcome, with the id of this command."""
-    one = type(outcome)(*outcome.args)
-    one.request_id = None if call.name is None else UUID(bytes=request_at(call.name, place))
-    return one
 
 
 def _row_of_refusals() -> Callable[[tuple[int, object]], object]:
@@ -621,15 +515,3 @@ def _row_of_refusals() -> Callable[[tuple[int, object]], object]:
         return rows
 
     return key
-
-
-def _divided(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    """Parts that fit into frames, so that answers to the first ones need not wait for the last."""
-    start = size = 0
-    for place, length in enumerate(map(len, commands)):
-        if place - start >= _PART_COMMANDS_MAX or (size and size + length > _PART_BYTES_MAX):
-            yield commands[start:place]
-            start, size = place, 0
-        size += length
-    if start < len(commands):
-        yield commands[start:]

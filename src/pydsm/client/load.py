@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 
-from pydsm.client.client import Client, ClientLimits, Outcome
+from pydsm.client.calls import Outcome
+from pydsm.client.client import Client
 from pydsm.client.latency import Latencies
+from pydsm.client.limits import ClientLimits
 from pydsm.client.outcomes import Aborted, NotDone
 from pydsm.client.resp import RespReader, RespReply
 from pydsm.core.faults import PeerFault

@@ -1,0 +1,112 @@
+"""Commands on their way through a client, until each has its outcome.
+
+Guards that an outcome is noted once and in its place, however many answers come. What is done when something fails is
+decided by `client`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from uuid import UUID
+
+from pydsm.client.outcomes import NotDone
+from pydsm.client.session import ClientSession
+from pydsm.core.ids import RequestId, request_at
+from pydsm.machines.base import Result
+
+Outcome = Result | NotDone
+"""What a command comes back as: its result, a CommandFailed among them, or why there is none."""
+
+
+class _Open(Enum):
+    """Stands for an outcome that is not known yet."""
+
+    OPEN = auto()
+
+
+OPEN = _Open.OPEN
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """Commands that travel together, each on its way to an outcome. `done` is called when all have one."""
+
+    commands: Sequence[bytes]
+    done: Callable[["Call"], None]
+    deadline: float
+    outcomes: list[Outcome]
+    left: int
+    size_bytes: int
+    origin: "Call | None" = None
+    """What these commands are a part of: there they count, and there their outcomes go."""
+    named: Callable[[UUID], None] | None = None
+    """Is told the id of the first command."""
+    first: int = 0
+    """See `link.Sent`."""
+    name: RequestId | None = None
+    """See `link.Sent`."""
+    session: ClientSession | None = None
+    """See `link.Sent`."""
+    sent: bool = False
+    uncertain: bool = False
+    """They were sent before, and may have been executed then."""
+    passed_on: bool = False
+    """Parts of it are on their way through another replica."""
+    attempts: int = 0
+    refusal: NotDone | None = None
+    """What was last said of them: certainly not executed then."""
+
+    def settle(self, places: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        """Note outcomes; of commands that have one already, the first one counts."""
+        start, end = places[0], places[0] + len(places)
+        if self.left == len(self.commands) and places == list(range(start, end)):
+            self.outcomes[start:end] = outcomes
+            self.left -= len(places)
+            return
+        for place, outcome in zip(places, outcomes, strict=True):
+            if self.outcomes[place] is OPEN:
+                self.outcomes[place] = outcome
+                self.left -= 1
+
+    def take_name(self, name: RequestId) -> None:
+        """See `link.Sent`."""
+        self.name = name
+        if self.named is not None:
+            self.named(UUID(bytes=name))
+
+    def forget_name(self) -> None:
+        """They are certainly in no instance that is executed, and get other ids."""
+        self.name = self.session = None
+
+    @property
+    def open_places(self) -> list[int]:
+        """Commands without an outcome."""
+        return [place for place, outcome in enumerate(self.outcomes) if outcome is OPEN]
+
+    @property
+    def is_moot(self) -> bool:
+        """Whether all of it has outcomes from elsewhere."""
+        return self.origin is not None and not self.origin.left
+
+
+def about(call: Call, place: int, outcome: NotDone) -> NotDone:
+    """The outcome, with the id of this command."""
+    one = type(outcome)(*outcome.args)
+    one.request_id = None if call.name is None else UUID(bytes=request_at(call.name, place))
+    return one
+
+
+def divided(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Parts that fit into frames, so that answers to the first ones need not wait for the last."""
+    start = size = 0
+    for place, length in enumerate(map(len, commands)):
+        if place - start >= _PART_COMMANDS_MAX or (size and size + length > _PART_BYTES_MAX):
+            yield commands[start:place]
+            start, size = place, 0
+        size += length
+    if start < len(commands):
+        yield commands[start:]
+
+
+_PART_COMMANDS_MAX = 1000
+_PART_BYTES_MAX = 1 << 20

@@ -1,0 +1,30 @@
+"""Every limit of a client, checked once."""
+
+from dataclasses import dataclass
+
+from pydsm.core.faults import CallerFault
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Every limit of a client. Raises CallerFault for one that cannot work."""
+
+    timeout_seconds: float = 10.0
+    """How long a command may take, with everything that is tried; then its outcome is told as far as it is known."""
+    in_flight_commands_max: int = 10_000
+    """Commands without an outcome; further ones wait."""
+    in_flight_bytes_max: int = 64 << 20
+    """Bytes of those commands; further ones wait."""
+    connect_seconds_max: float = 2.0
+    """How long a replica may take to be connected and to greet."""
+    silence_seconds_max: float = 2.0
+    """How long a replica may leave commands open without answering any; then others are asked."""
+    look_around_seconds: float = 10.0
+    """How often it is seen whether a nearer replica, or the preferred one, is there."""
+    backoff_seconds_max: float = 0.5
+    """The longest wait between two attempts of a command or of a connection."""
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            if getattr(self, name) <= 0:
+                raise CallerFault(f"{name} must be above 0, got {getattr(self, name)}")
