@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pydsm.core.config import Config
-from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
+from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint, Transfer
 from pydsm.core.ids import ReplicaId, RequestId, Tick
 from pydsm.core.messages import Batch, Footprint, Message, Run
 from pydsm.core.replica import Replica
@@ -58,6 +58,9 @@ class _Member:
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         raise AssertionError(f"nobody proposes checkpoints here, yet there is {taken}")
+
+    def transfer(self, transfer: Transfer) -> None:
+        raise AssertionError(f"nobody is away here, yet there is {transfer}")
 
     def abort(self, abort: Abort) -> None:
         raise AssertionError(f"nothing fails here, yet {abort} was aborted")

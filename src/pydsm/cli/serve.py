@@ -17,13 +17,14 @@ import typer
 from pydsm.cli.configuration import read_options
 from pydsm.cli.loop import run
 from pydsm.cli.transports import TransportKind, load_peer_tls, tls_files, transport_maker
-from pydsm.core.config import Config
+from pydsm.core.config import WINDOW_BYTES_MAX, Config
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.node import MakeTransport, Node, Parts, unix_ms
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.runtime.transfers import BeginAgain
 from pydsm.server.native import Host, NativeServer
 from pydsm.server.resp import RespServer
 from pydsm.storage.identity import Identity, ReplicaStore
@@ -72,6 +73,7 @@ class Settings:
     checkpoints: CheckpointLimits
     data: Path | None
     thrifty: bool
+    window_bytes: int
     batch_limits: BatchLimits
     until_stdin_closes: bool
 
@@ -116,6 +118,12 @@ def serve(
     checkpoint_bytes: Annotated[
         int, typer.Option(help="Bytes of commands executed from one checkpoint to the next, at most about.")
     ] = CheckpointLimits().bytes,
+    window_bytes: Annotated[
+        int,
+        typer.Option(
+            help="Memory for what a replica that is away has missed, about; one that misses more fetches a snapshot."
+        ),
+    ] = WINDOW_BYTES_MAX,
     checkpoint_seconds: Annotated[
         int, typer.Option(help="Seconds from one checkpoint to the next while anything is executed, at most about.")
     ] = CheckpointLimits().seconds,
@@ -155,6 +163,7 @@ def serve(
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
+        window_bytes=window_bytes,
         batch_limits=BatchLimits(batch_commands_max=batch_commands_max),
         until_stdin_closes=until_stdin_closes,
     )
@@ -185,7 +194,16 @@ def parse_members(text: str) -> dict[str, Address]:
 
 
 async def _serve(settings: Settings) -> int:
+    """One life after the other, as long as each ends with the snapshot of a peer from which the next can begin."""
     stop = _stop_request(settings)
+    while True:
+        failure = await _one_life(settings, stop)
+        if not isinstance(failure, BeginAgain):
+            return 1 if failure is not None else 0
+
+
+async def _one_life(settings: Settings, stop: asyncio.Future[None]) -> Exception | None:
+    """Serve until somebody wants it to stop, or it has to stop by itself: then why."""
     machine = KeyValue()
     node = make_node(settings, machine)
     watched = contextlib.AsyncExitStack()
@@ -200,11 +218,12 @@ async def _serve(settings: Settings) -> int:
         _calm_the_interpreter()
         print(_ready_line(settings), flush=True)
         await asyncio.wait((stop, node.failure), return_when=asyncio.FIRST_COMPLETED)
-        failed = node.failure.done()
-        log.info("stopping after a failure" if failed else "stopping")
+        failure = node.failure.result() if node.failure.done() else None
+        if not isinstance(failure, BeginAgain):
+            log.info("stopping" if failure is None else "stopping after a failure")
         await node.stop()
         await server.stop()
-        return 1 if failed else 0
+        return failure
     finally:
         await node.stop()
         await watched.aclose()
@@ -219,6 +238,7 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
         replica=identity.replica,
         replicas=identity.replicas,
         thrifty=settings.thrifty,
+        window_bytes_max=settings.window_bytes,
         checkpoint_instances_max=limits.instances,
         checkpoint_bytes_max=limits.bytes,
         checkpoint_ticks=limits.seconds * 1000,

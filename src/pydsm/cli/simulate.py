@@ -25,6 +25,9 @@ def simulate(
     duels: Annotated[
         bool, typer.Option("--duels", help="Only duels of leaders, one by one; --faults is ignored.")
     ] = False,
+    laggards: Annotated[
+        bool, typer.Option("--laggards", help="Members stay away until others forget what they lack.")
+    ] = False,
     trace_digest: Annotated[bool, typer.Option("--trace-digest", help="Print a SHA-256 of all that happened.")] = False,
     out: Annotated[Path, typer.Option(help="Directory for the file of a broken run.")] = Path(),
     shrink_seconds: Annotated[float, typer.Option(help="Time for making a broken run smaller.")] = SHRINK_SECONDS,
@@ -33,7 +36,9 @@ def simulate(
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
     if seeds < 1:
         raise CallerFault(f"--seeds must be at least 1, got {seeds}")
-    search = Search(replicas=replicas, steps=steps, kinds=parse_kinds(faults), duels_only=duels)
+    if duels and laggards:
+        raise CallerFault("--duels and --laggards are two kinds of plans: give one of them")
+    search = Search(replicas=replicas, steps=steps, kinds=parse_kinds(faults), duels_only=duels, laggards_only=laggards)
     search.plan(seed)
     totals = Counts()
     digests: dict[int, str] = {}

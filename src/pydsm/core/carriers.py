@@ -78,6 +78,9 @@ CarriedMessage = (
     | m.Inquire
     | m.Frontier
     | m.StateDigest
+    | m.Purged
+    | m.FetchSnapshot
+    | m.SnapshotPiece
 )
 CarriedRecord = InstanceRecordCarrier | ReservationRecord | FrontierRecord | PurgeRecord
 

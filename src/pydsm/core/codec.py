@@ -84,6 +84,8 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
             _check_deps((record.executed, record.dropped), replicas)
         elif isinstance(record, PurgeRecord):
             _check_deps((record.up_to,), replicas)
+            for id in record.besides:
+                _check_instance(id, replicas)
         elif not 0 <= record.up_to <= INDEX_MAX:
             raise ValueError(f"a reservation up to {record.up_to}")
     except DOES_NOT_PARSE as error:
@@ -115,6 +117,9 @@ def check_message(message: Message, replicas: int) -> None:
             for id in message.ids:
                 _check_instance(id, replicas)
             return
+        case m.Purged() | m.FetchSnapshot() | m.SnapshotPiece():
+            _check_transfer(message, replicas)
+            return
         case m.PreAccept() | m.Validate():
             _check_deps((message.deps,), replicas)
             _check_batches((message.batch,))
@@ -137,6 +142,21 @@ def check_message(message: Message, replicas: int) -> None:
             pass
     _check_instance(message.id, replicas)
     _check_ballots((getattr(message, "ballot", None),), replicas)
+
+
+def _check_transfer(message: m.Purged | m.FetchSnapshot | m.SnapshotPiece, replicas: int) -> None:
+    if not 1 <= message.number <= INDEX_MAX:
+        raise ValueError(f"a checkpoint number of {message.number}")
+    match message:
+        case m.Purged():
+            _check_deps((message.up_to,), replicas)
+        case m.FetchSnapshot():
+            if not 0 <= message.offset <= INDEX_MAX:
+                raise ValueError(f"a snapshot is asked for from byte {message.offset} on")
+        case _:
+            end = message.offset + len(message.data)
+            if message.offset < 0 or len(message.data) > m.PIECE_BYTES_MAX or not end <= message.size <= INDEX_MAX:
+                raise ValueError(f"bytes {message.offset} to {end} of a snapshot of {message.size} bytes")
 
 
 def _check_record(record: InstanceRecord, replicas: int) -> None:

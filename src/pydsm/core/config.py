@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
 
+WINDOW_BYTES_MAX = 256 << 20
+"""See `Config.window_bytes_max`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -41,6 +44,11 @@ class Config:
     """Instances of each leader that leave memory, or the disk, in one tick, so that the loop does not stop for many."""
     discard_entries_max: int = 10_000
     """Entries of an old conflict index that are let go of in one tick."""
+    window_bytes_max: int = WINDOW_BYTES_MAX
+    """Bytes of executed instances that are kept in memory for members that have not executed them. What is more leaves
+    if a durable snapshot has it, and who lacks it then has to fetch that."""
+    fetch_ticks: int = 1000
+    """How long a piece of a snapshot may take to come before another peer is asked for it."""
     checkpoint_instances_max: int = 10_000
     """Batches executed since the last checkpoint, after which the next one is proposed."""
     checkpoint_bytes_max: int = 256 << 20
@@ -62,7 +70,7 @@ class Config:
     backlog_instances_min: int = 256
     """From so many unexecuted instances on, conflicting ones are found by key, and not by comparing each with each."""
     gap_instances_max: int = 1_000_000
-    """How far beyond what is known a peer may name an instance; one farther away is a PeerFault."""
+    """How far beyond what is known a peer may name an instance; a message about one farther away is dropped."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.replica < self.replicas:

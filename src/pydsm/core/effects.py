@@ -4,7 +4,8 @@ Only `runtime/perform` performs them:
 
 1. `early` messages may leave at once: they report nothing that a crash could take back;
 2. `records` become durable, in one group commit, together with whatever `lazy_records` are at hand;
-3. then, and only then: `sends` leave, `executions` reach the state machine, `aborts` reach the clients.
+3. then, and only then: `sends` leave, `executions` reach the state machine, `aborts` reach the clients, and what is
+   to be done about snapshots that travel (`transfers`) is begun.
 
 The effects of one turn are finished before those of the next begin at step 3. A message in `sends` that names the
 sender itself is given back to `Replica.receive` at step 3: that is how a replica's own vote counts only when durable.
@@ -51,12 +52,14 @@ class FrontierRecord(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=Fal
 
 
 class PurgeRecord(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
-    """Records of instances up to here leave the disk: two durable snapshots have them, and nobody can ask for them.
+    """Records of instances up to here, and those of `besides`, leave the disk: a durable snapshot has what they did.
 
     A later record replaces it.
     """
 
     up_to: Deps
+    besides: tuple[InstanceId, ...] = ()
+    """Executed instances above, of which this disk never had a decision: they came with the snapshot of a peer."""
 
 
 Record = InstanceRecord | ReservationRecord | FrontierRecord | PurgeRecord
@@ -89,6 +92,44 @@ class TakeCheckpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ServePiece:
+    """A peer wants the next bytes of this checkpoint's snapshot; `Replica.cannot_serve` if it is not there any more."""
+
+    to: ReplicaId
+    number: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BeginFetch:
+    """This checkpoint's snapshot will be fetched: `Replica.fetched` tells how much of it is on the disk already."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepPiece:
+    """Some more of it has come: `Replica.fetched` tells when it is on the disk, and how much is good."""
+
+    number: int
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """All of it is on the disk: if it is whole, put it in the place of all records up to it, and begin again from it.
+
+    This replica must not be used any more then. One that is not whole is told to `Replica.fetched`.
+    """
+
+    number: int
+
+
+Transfer = ServePiece | BeginFetch | KeepPiece | InstallSnapshot
+
+
+@dataclass(frozen=True, slots=True)
 class Abort:
     """These requests, proposed here, were decided nop: definitely not executed by this instance."""
 
@@ -106,6 +147,15 @@ class Effects:
     sends: list[Send] = field(default_factory=list)
     executions: list[Execute | TakeCheckpoint] = field(default_factory=list)
     aborts: list[Abort] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.early or self.records or self.lazy_records or self.sends or self.executions or self.aborts)
+        return bool(
+            self.early
+            or self.records
+            or self.lazy_records
+            or self.sends
+            or self.executions
+            or self.aborts
+            or self.transfers
+        )

@@ -86,7 +86,7 @@ class Execution:
     def _reached_by_prefix(self, id: InstanceId) -> list[Instance]:
         """Those for which the known prefix of this leader is now long enough."""
         waiters = self._prefix_waiters[id.leader]
-        if not waiters or id.index > self._known_prefix[id.leader] + 1:
+        if not waiters or (id.index > self._known_prefix[id.leader] + 1 and not self._log.absent):
             return []  # not only the next one: running it may have extended the prefix past it before it is woken
         prefix = self._extended_prefix(id.leader)
         ready = []
@@ -96,12 +96,15 @@ class Execution:
 
     def _extended_prefix(self, leader: ReplicaId) -> int:
         """The index up to which every batch of this leader has been known at some time."""
-        instances = self._log.instances
         prefix = max(self._known_prefix[leader], self._log.dropped[leader])
-        while (one := instances.get(InstanceId(leader, prefix + 1))) and (one.decided or one.known_batch is not None):
+        while self._has_been_known(InstanceId(leader, prefix + 1)):
             prefix += 1
         self._known_prefix[leader] = prefix
         return prefix
+
+    def _has_been_known(self, id: InstanceId) -> bool:
+        one = self._log.instances.get(id)
+        return self._log.is_dropped(id) if one is None else one.decided or one.known_batch is not None
 
     def _run(self, root: Instance) -> None:
         if root.status is Status.EXECUTED:

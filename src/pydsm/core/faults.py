@@ -13,6 +13,10 @@ class PeerFault(PyDSMError):
     """Another process sent what no correct peer sends; the message was dropped, the connection should be too."""
 
 
+class FarAhead(PeerFault):
+    """A message about what is so far beyond anything known here that it was dropped. This replica may be far behind."""
+
+
 class WorldFault(PyDSMError):
     """Disk, network or operating system failed us; what was acknowledged before stays acknowledged."""
 

@@ -5,16 +5,20 @@ Guards the rule that the conflict index covers every instance whose batch is kno
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from pydsm.core.ballots import Ballot
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.conflicts import Backlog, ConflictIndex, Relation
-from pydsm.core.faults import BrokenInvariant, PeerFault
+from pydsm.core.faults import BrokenInvariant, FarAhead
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.messages import NOP, Batch, Invalidator, Nop, Value
 from pydsm.core.status import Status
 from pydsm.core.watching import Watch
+
+_OVERHEAD_BYTES = 1000
+"""About what an instance takes besides its batch."""
 
 
 class Log:
@@ -42,6 +46,12 @@ class Log:
         self.watch: Watch | None = None
         self.dropped: Deps = self.no_deps
         """Per leader, the prefix that was executed by all and has left memory."""
+        self.absent: frozenset[InstanceId] = frozenset()
+        """Executed beyond `dropped` and not in memory: they came with the snapshot of a peer."""
+        self.horizon: Checkpoint | None = None
+        """What has left memory though not every member has executed it is in this checkpoint."""
+        self.kept_bytes = 0
+        """About how much memory executed instances take that have not left it."""
         self._gap_instances_max = gap_instances_max
         self._backlog: Backlog | None = None
         self._backlog_instances_min = backlog_instances_min
@@ -60,7 +70,7 @@ class Log:
         )
 
     def hear_of(self, deps: Deps) -> None:
-        """Note that these instances and all before them exist. Raises PeerFault for one absurdly far away."""
+        """Note that these instances and all before them exist. Raises FarAhead for one absurdly far away."""
         for leader, index in enumerate(deps):
             if index > self._known[leader]:
                 self._hear_of(leader, index)
@@ -74,9 +84,9 @@ class Log:
     def _hear_of(self, leader: int, index: int) -> None:
         known = self._known[leader]
         if index - known > self._gap_instances_max:
-            raise PeerFault(
+            raise FarAhead(
                 f"instance {leader}.{index} is {index - known} beyond what is known, more than "
-                f"{self._gap_instances_max}: a wrong peer, or a replica too far behind, which must rejoin"
+                f"{self._gap_instances_max}: a wrong peer, or this replica is far behind, and needs a snapshot"
             )
         self._extend(leader, index)
 
@@ -86,8 +96,8 @@ class Log:
         self._known[leader] = index
 
     def is_dropped(self, id: InstanceId) -> bool:
-        """Whether the instance was executed by all and has left memory: it never comes back."""
-        return id.index <= self.dropped[id.leader]
+        """Whether the instance was executed and has left memory: it never comes back."""
+        return id.index <= self.dropped[id.leader] or id in self.absent
 
     def drop(self, up_to: Deps, instances_max: int) -> None:
         """Let executed instances leave memory, the oldest first, so many of each leader at once.
@@ -98,9 +108,13 @@ class Log:
         for number, (done, wanted) in enumerate(zip(self.dropped, up_to, strict=True)):
             last = min(wanted, done + instances_max)
             for index in range(done + 1, last + 1):
-                instance = self.instances.pop(InstanceId(ReplicaId(number), index))
+                id = InstanceId(ReplicaId(number), index)
+                if id in self.absent:
+                    continue
+                instance = self.instances.pop(id)
                 if instance.status is not Status.EXECUTED:
                     raise BrokenInvariant(f"instance {instance.id} leaves memory before it is executed: {instance!r}")
+                self.kept_bytes -= _weight(instance)
             dropped.append(max(done, last))
         self.dropped = tuple(dropped)
 
@@ -121,15 +135,24 @@ class Log:
         self.instances[instance.id] = instance
         if instance.id.index not in self.unexecuted[instance.id.leader]:
             instance.advance(Status.EXECUTED)  # the checkpoint that was begun at has it
+            self.kept_bytes += _weight(instance)
         if instance.initial_batch is not None:
             self._index.add(instance.id, instance.initial_batch)
         self._note_value(instance)
 
-    def begin_at(self, checkpoint: Checkpoint, purged: Deps) -> None:
-        """Begin with all of a checkpoint executed, and nothing up to `purged` in memory. Before any `restore`."""
+    def begin_at(self, checkpoint: Checkpoint, purged: Deps, absent: Iterable[InstanceId] = ()) -> None:
+        """Begin with all of a checkpoint executed, and nothing up to `purged` in memory. Before any `restore`.
+
+        Nor are those that are `absent`. This replica may have told others what they conflict with; it does not know
+        that any more, so everything new is ordered behind them, as behind the floor.
+        """
         position = checkpoint.position
         self._floor = checkpoint.floor
         self.dropped = purged
+        self.absent = frozenset(absent)
+        for id in self.absent:
+            self._floor = with_instance(self._floor, id)
+        self.horizon = checkpoint
         self._known = list(position.up_to)
         for id in position.besides:
             self.hear_of_restored(with_instance(self.no_deps, id))
@@ -212,6 +235,7 @@ class Log:
         """The instance is done with; a barrier raises the floor under all later vectors."""
         instance.advance(Status.EXECUTED)
         del self.unexecuted[instance.id.leader][instance.id.index]
+        self.kept_bytes += _weight(instance)
         self._forget_value(instance)
         if isinstance(instance.value, Batch) and instance.value.footprint.barrier:
             self._floor = merge(self._floor, with_instance(instance.deps, instance.id))
@@ -266,15 +290,20 @@ class Log:
 
         The index names, per leader, a bound above which nothing conflicts, so only what lies between the vector and
         that bound is looked at. Of what is up to the floor the index may know nothing, so all of that is looked at.
+
+        What has left memory without having been executed by all comes before the horizon's barrier. So does `id` not:
+        it is undecided. Behind the barrier, it is behind all of that; else the barrier speaks for all of it.
         """
         found = []
+        if self.horizon is not None and not covers(deps, self.horizon.barrier):
+            found.append(Invalidator(self.horizon.barrier, True))
         bound = merge(self._index.conflicts(batch), self._floor)
         for leader, (covered, last) in enumerate(zip(deps, bound, strict=True)):
             for index in range(max(covered, self.dropped[leader]) + 1, last + 1):
                 other = self.instances.get(InstanceId(ReplicaId(leader), index))
                 if other is not None and other.id != id and self._invalidates(other, id, batch):
                     found.append(Invalidator(other.id, other.decided))
-        return tuple(found)
+        return tuple(sorted(dict.fromkeys(found), key=lambda one: one.id))
 
     def _invalidates(self, other: Instance, id: InstanceId, batch: Batch) -> bool:
         if other.decided:
@@ -288,3 +317,8 @@ class Log:
         same = isinstance(value, Nop) if instance.value == NOP else instance.value == value and instance.deps == deps
         if not same:
             raise BrokenInvariant(f"instance {instance.id} was decided twice: {instance!r} and {value!r} {deps}")
+
+
+def _weight(instance: Instance) -> int:
+    """About how many bytes of memory an executed instance takes."""
+    return _OVERHEAD_BYTES + (len(instance.value.encoded) if isinstance(instance.value, Batch) else 0)

@@ -226,6 +226,35 @@ class StateDigest(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False
     parts: tuple[bytes, ...]
 
 
+PIECE_BYTES_MAX = 1 << 20
+"""Bytes of a snapshot's file that one SnapshotPiece carries."""
+
+
+class Purged(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
+    """What the receiver lacks or asks about is forgotten here: it is in the snapshot of this checkpoint."""
+
+    number: int
+    """Of the checkpoint; the sender has its snapshot."""
+    up_to: Deps
+    """What of each leader is in it."""
+
+
+class FetchSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=16, gc=False):
+    """Send the next bytes of this checkpoint's snapshot, from `offset` on. Answered by SnapshotPiece, or by Purged."""
+
+    number: int
+    offset: int
+
+
+class SnapshotPiece(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """Bytes of a snapshot's file, `size` bytes long as a whole; at its end there are none left to send."""
+
+    number: int
+    offset: int
+    size: int
+    data: bytes
+
+
 Message = (
     PreAccept
     | PreAcceptOk
@@ -241,4 +270,7 @@ Message = (
     | Inquire
     | Frontier
     | StateDigest
+    | Purged
+    | FetchSnapshot
+    | SnapshotPiece
 )

@@ -1,6 +1,6 @@
 """Collects the effects of one turn in their legal order (see `effects`)."""
 
-from pydsm.core.effects import Abort, Effects, Execute, Record, Send, TakeCheckpoint
+from pydsm.core.effects import Abort, Effects, Execute, Record, Send, TakeCheckpoint, Transfer
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
 
@@ -42,3 +42,7 @@ class Outbox:
     def abort(self, abort: Abort) -> None:
         """After this turn's records are durable."""
         self._effects.aborts.append(abort)
+
+    def transfer(self, transfer: Transfer) -> None:
+        """After this turn's records are durable."""
+        self._effects.transfers.append(transfer)

@@ -10,7 +10,7 @@ from heapq import merge
 from pydsm.core.acceptor import Acceptor
 from pydsm.core.ballots import next_ballot
 from pydsm.core.commit import Proposer
-from pydsm.core.ids import InstanceId, ReplicaId, Tick, covers
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers
 from pydsm.core.messages import (
     Batch,
     Inquire,
@@ -193,16 +193,16 @@ class Recoverer:
             phase.late,
             self._deadline(),
         )
-        self._begin_waiting(id, phase.unchanged, decision.invalidators)
+        self._begin_waiting(id, phase.deps, phase.unchanged, decision.invalidators)
 
-    def _begin_waiting(self, id: InstanceId, unchanged: int, invalidators: tuple[InstanceId, ...]) -> None:
+    def _begin_waiting(self, id: InstanceId, deps: Deps, unchanged: int, invalidators: tuple[InstanceId, ...]) -> None:
         """Tell all, and recover every invalidator that nobody here is working on."""
         state = self._state
         self._waiting[id] = max(unchanged, self._waiting.get(id, 0))
         state.outbox.send_early(state.peers, Waiting(id, unchanged))
         for other in invalidators:
             self._awaited.setdefault(other, []).append(id)
-            if not state.log.instance(other).decided and other not in state.leading:
+            if self._fate(other, id, deps) is Fate.OPEN and other not in state.leading:
                 self.recover(other)
         self._step_waiting(id)
 
@@ -220,14 +220,19 @@ class Recoverer:
         phase = state.leading.get(id)
         if not isinstance(phase, AwaitingInvalidators):
             return
-        fates = {other: self._fate(other, id) for other in phase.invalidators}
+        fates = {other: self._fate(other, id, phase.deps) for other in phase.invalidators}
         decision = while_waiting(id, phase.batch, phase.deps, fates, self._waiting, phase.late, state.quorums)
         if decision is not None:
             state.counters.count_branch(decision.rule.value)
             self._accept(id, phase, decision)
 
-    def _fate(self, other: InstanceId, id: InstanceId) -> Fate:
-        instance = self._state.log.instance(other)
+    def _fate(self, other: InstanceId, id: InstanceId, deps: Deps) -> Fate:
+        """What became of `other`. Of what is forgotten here only the barrier speaks that it came before."""
+        log = self._state.log
+        if log.is_dropped(other):
+            behind = log.horizon is None or covers(deps, log.horizon.barrier)
+            return Fate.HARMLESS if behind else Fate.UNORDERED
+        instance = log.instance(other)
         if not instance.decided:
             return Fate.OPEN
         ordered = not isinstance(instance.value, Batch) or covers(instance.deps, id)

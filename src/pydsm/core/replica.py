@@ -18,12 +18,13 @@ from pydsm.core.counters import Counters
 from pydsm.core.divergence import Divergence, fold
 from pydsm.core.effects import Effects, FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import CallerFault, Diverged, PeerFault, WorldFault
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge, with_instance
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.recoverer import Recoverer
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.core.state import ReplicaState
 from pydsm.core.status import Status
+from pydsm.core.transfer import Transfers
 from pydsm.core.watching import Watch
 
 __all__ = ["PipelineFull", "Replica"]
@@ -37,6 +38,7 @@ class Replica:
         self._acceptor = Acceptor(self._state)
         self._proposer = Proposer(self._state, self._acceptor)
         self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)
+        self._transfers = Transfers(self._state)
         self._next_scan = Tick(0)
         self._next_gossip = Tick(0)
         self._divergence = Divergence(self._state.me, self._state.quorums)
@@ -65,16 +67,26 @@ class Replica:
             )
         if isinstance(message, m.PreAccept) and sender != message.id.leader:
             raise PeerFault(f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send")
-        if self._is_stale(message):
+        if self._is_forgotten(sender, message):
             return
         self._hear_of(message)
         self._dispatch(sender, message)
         self._recoverer.settle()
 
-    def _is_stale(self, message: m.Message) -> bool:
-        """About an instance that every member has executed and can execute again: it was sent before that."""
+    def _is_forgotten(self, sender: ReplicaId, message: m.Message) -> bool:
+        """About an instance that has left memory. Who executed it sent this before; who did not needs a snapshot."""
         id: InstanceId | None = getattr(message, "id", None)
-        return id is not None and self._state.log.is_dropped(id)
+        if id is None or not self._state.log.is_dropped(id):
+            return False
+        if self._state.window.lacks(sender, id):
+            self._tell_purged(sender)
+        return True
+
+    def _tell_purged(self, member: ReplicaId) -> None:
+        """What it lacks is in the last snapshot here."""
+        if self._snapshots:
+            last = self._snapshots[-1]
+            self._state.outbox.send((member,), m.Purged(last.number, last.position.up_to))
 
     def _hear_of(self, message: m.Message) -> None:
         """Every instance that a message names exists, so it must be decided, and is recovered if need be."""
@@ -82,7 +94,7 @@ class Replica:
         match message:
             case m.Frontier():
                 log.hear_of(message.known)
-            case m.StateDigest():
+            case m.StateDigest() | m.FetchSnapshot() | m.SnapshotPiece() | m.Purged():
                 pass
             case m.PrepareOk():
                 log.hear_of(with_instance(message.deps, message.id))
@@ -130,10 +142,26 @@ class Replica:
                 recoverer.on_refuse(sender, message)
             case m.Inquire():
                 acceptor.on_inquire(sender, message)
+            case _:
+                self._dispatch_gossip(sender, message)
+
+    def _dispatch_gossip(
+        self, sender: ReplicaId, message: m.Frontier | m.StateDigest | m.Purged | m.FetchSnapshot | m.SnapshotPiece
+    ) -> None:
+        """What is about a member, and not about an instance."""
+        match message:
             case m.Frontier():
                 self._state.window.report(sender, message.executed, message.known)
+                if any(map(int.__lt__, message.executed, self._state.log.dropped)):
+                    self._tell_purged(sender)
             case m.StateDigest():
                 self._compare(sender, message)
+            case m.Purged():
+                self._transfers.on_purged(sender, message)
+            case m.FetchSnapshot():
+                self._transfers.on_fetch(sender, message)
+            case m.SnapshotPiece():
+                self._transfers.on_piece(sender, message)
 
     def tick(self, now: Tick) -> None:
         """Time has come to `now`: repeat what is unanswered, look into what is late, gossip."""
@@ -153,6 +181,7 @@ class Replica:
         if self._digest is not None and now >= self._next_digest:
             self._next_digest = Tick(now + state.config.digest_ticks)
             state.outbox.send(state.peers, self._digest)
+        self._transfers.tick()
         self._forget()
         self._recoverer.settle()
 
@@ -167,9 +196,12 @@ class Replica:
     def _forget(self) -> None:
         """Let go of what is not needed any more, a little at a time: memory, index, disk."""
         state, config = self._state, self._state.config
-        settled = state.window.advance()
-        if settled != state.log.dropped:
-            state.log.drop(tuple(map(min, settled, state.log.frontier)), config.drop_instances_max)
+        gone = state.window.advance()
+        if state.log.kept_bytes > config.window_bytes_max and self._snapshots:
+            state.log.horizon = self._snapshots[-1]
+            gone = merge(gone, state.log.horizon.position.up_to)
+        if gone != state.log.dropped:
+            state.log.drop(tuple(map(min, gone, state.log.frontier)), config.drop_instances_max)
         state.log.discard(config.discard_entries_max)
         if len(self._snapshots) > 1:
             gone = tuple(map(min, self._snapshots[0].position.up_to, state.log.dropped))
@@ -178,7 +210,8 @@ class Replica:
             )
             if purged != self._purged:
                 self._purged = purged
-                state.outbox.persist_lazily(PurgeRecord(purged))
+                besides = tuple(id for id in sorted(state.log.absent) if not covers(purged, id))
+                state.outbox.persist_lazily(PurgeRecord(purged, besides))
 
     def checkpoint_due(self) -> bool:
         """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`."""
@@ -206,6 +239,21 @@ class Replica:
             self._next_digest = self._state.now
             self._compare(self._state.me, self._digest)
 
+    def fetched(self, number: int, offset: int, *, damaged: bool = False) -> None:
+        """The disk has the first `offset` bytes of the snapshot of checkpoint `number`, and they are good.
+
+        The answer to BeginFetch and KeepPiece, and to an InstallSnapshot that found it `damaged`.
+        """
+        self._transfers.kept(number, offset, damaged=damaged)
+
+    def cannot_keep(self, number: int) -> None:
+        """The disk does not take the snapshot that is fetched: it will be tried again after a while."""
+        self._transfers.give_up(number)
+
+    def cannot_serve(self, to: ReplicaId) -> None:
+        """The snapshot that a ServePiece names is not there any more."""
+        self._tell_purged(to)
+
     def _compare(self, member: ReplicaId, digest: m.StateDigest) -> None:
         verdict = self._divergence.told(member, digest)
         if verdict is not None:
@@ -225,6 +273,7 @@ class Replica:
         """
         state = self._state
         reserved = 0
+        absent: tuple[InstanceId, ...] = ()
         instances: list[InstanceRecord] = []
         for record in records:
             match record:
@@ -234,9 +283,10 @@ class Replica:
                     state.recorded = record.executed
                 case PurgeRecord():
                     self._purged = record.up_to
+                    absent = record.besides
                 case _:
                     instances.append(record)
-        self._begin_at(snapshots)
+        self._begin_at(snapshots, absent)
         for one in instances:
             self._restore(Instance.from_record(one))
         self._check_kept(state.recorded)
@@ -248,11 +298,11 @@ class Replica:
         for instance in sorted(decided, key=self._place_in_history):
             state.execution.committed(instance)
 
-    def _begin_at(self, snapshots: Sequence[Checkpoint]) -> None:
+    def _begin_at(self, snapshots: Sequence[Checkpoint], absent: Sequence[InstanceId]) -> None:
         state = self._state
         self._snapshots = list(snapshots)
         if snapshots:
-            state.log.begin_at(snapshots[-1], self._purged)
+            state.log.begin_at(snapshots[-1], self._purged, absent)
             state.schedule.begin(snapshots[-1], state.now)
         covered = snapshots[-1].position.up_to if snapshots else state.log.no_deps
         if merge(covered, self._purged) != covered:
@@ -277,8 +327,9 @@ class Replica:
         instances = self._state.log.instances
         for leader, last in enumerate(executed):
             for index in range(self._purged[leader] + 1, last + 1):
-                instance = instances.get(InstanceId(ReplicaId(leader), index))
-                if instance is None or not instance.decided:
+                id = InstanceId(ReplicaId(leader), index)
+                instance = instances.get(id)
+                if id not in self._state.log.absent and (instance is None or not instance.decided):
                     raise WorldFault(
                         f"the record of instance {leader}.{index} is missing, though others were told that it is "
                         "executed here: this replica must rejoin with an empty disk"
@@ -314,6 +365,11 @@ class Replica:
     def dropped(self) -> Deps:
         """Per leader, the prefix that every member has executed and that has left memory."""
         return self._state.log.dropped
+
+    @property
+    def fetching(self) -> tuple[int, int, int | None] | None:
+        """The snapshot that is fetched, if one is: checkpoint, bytes that are there, bytes in all if that is known."""
+        return self._transfers.progress
 
     @property
     def checkpoint(self) -> int:

@@ -11,7 +11,7 @@ speak against. The proof is docs/explanation/forgetting.md. When reports are sen
 from collections.abc import Iterable
 from functools import reduce
 
-from pydsm.core.ids import Deps, ReplicaId, merge
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, merge
 
 
 class Window:
@@ -35,6 +35,11 @@ class Window:
         """
         self._executed[member] = merge(self._executed[member], executed)
         self._known[member] = merge(self._known[member], known)
+
+    def lacks(self, member: ReplicaId, id: InstanceId) -> bool:
+        """Whether it has reported, and not this instance. One of which nothing was heard yet may have everything."""
+        executed = self._executed[member]
+        return any(executed) and not covers(executed, id)
 
     @property
     def stable(self) -> Deps:

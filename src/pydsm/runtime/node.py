@@ -17,8 +17,8 @@ from typing import Protocol
 
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
-from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
-from pydsm.core.faults import BrokenInvariant, Diverged, PeerFault, PyDSMError
+from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
+from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
@@ -34,6 +34,7 @@ from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.runtime.traces import RequestTrace, Traces, show
+from pydsm.runtime.transfers import BeginAgain, SnapshotTransfers, TransferParts
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles
@@ -96,6 +97,8 @@ class Node:
         self._turn_is_due = False
         self._upkeep_unanswered = 0
         self._drained: asyncio.Event | None = None
+        self._far_behind = False
+        self._replaced: asyncio.Future[None] | None = None
         self._told_at_seconds: dict[ReplicaId, float] = {}
 
     async def start(self) -> None:
@@ -105,13 +108,23 @@ class Node:
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
-        """Set when the replica had to stop by itself; it will never work again."""
+        """Set when the replica had to stop by itself; it never works again. `BeginAgain`: a new one would, at once."""
         disk = InlineDisk if isinstance(self._store, MemoryStore) else ThreadedDisk
         self._disk = disk(self._store, self._fail)
         peers = PeerBook(self._store.peers(), self._remember_peer)
         self._transport = self._make_transport(self._store.incarnation, peers.admit)
         self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
         self._started = self._running = True
+        self._transfers = SnapshotTransfers(
+            TransferParts(
+                core=self._core,
+                files=self._files if isinstance(self._machine, Snapshots) else None,
+                send=lambda to, piece: self._transport.send((to,), piece),
+                tell=self._tell_core,
+                replace=self._replace,
+                begin_again=self._begin_again,
+            )
+        )
         self._epoch = self._loop.time()
         await self._restore()
         self._performer.pump()
@@ -123,14 +136,18 @@ class Node:
         """The newest good snapshot, then the records behind it."""
         snapshots: list[SnapshotFile] = []
         if self._files is not None and isinstance(self._machine, Snapshots):
+            self._files.check()
+        records = await asyncio.to_thread(self._store.load)
+        if self._files is not None and isinstance(self._machine, Snapshots):
             state = ReplicatedState(self._machine, self._sessions)
             self._taker = SnapshotTaker(state, self._files, self._snapshot_taken)
-            self._files.check()
+            for record in records:
+                if isinstance(record, PurgeRecord):
+                    await asyncio.to_thread(self._files.adopt, record.up_to)
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
                 await asyncio.to_thread(state.restore, snapshots[-1].chunks())
                 self._taker.counters.last_number = snapshots[-1].checkpoint.number
-        records = await asyncio.to_thread(self._store.load)
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
     async def stop(self, drain_seconds_max: float = 5.0) -> None:
@@ -149,6 +166,7 @@ class Node:
         self._running = False
         if self._taker is not None:
             await self._taker.stop()
+        await self._transfers.stop()
         await self._transport.stop()
         await self._disk.close()
 
@@ -241,6 +259,7 @@ class Node:
             traffic=replace(self._transport.traffic),
             epochs=dict(self._transport.epochs),
             instances=len(self._core.instances),
+            fetching=self._core.fetching,
         )
 
     # Events, from outside to the core
@@ -250,6 +269,10 @@ class Node:
             return
         try:
             self._core.receive(sender, message)
+        except FarAhead as fault:
+            if not self._far_behind:
+                log.warning("from replica %d: %s", sender, fault)
+            self._far_behind = True
         except PeerFault:
             raise
         except Exception as error:
@@ -343,6 +366,29 @@ class Node:
             text = f"{diverged}; what differs could not be written down: {error}"
         log.critical("replica %d has diverged: %s", self._config.replica, text)
 
+    def transfer(self, transfer: Transfer) -> None:
+        """See `perform.Application`."""
+        self._transfers.begin(transfer)
+
+    def _tell_core(self, action: Callable[[], None]) -> None:
+        self._guard(action)
+        self._wake()
+
+    async def _replace(self, record: PurgeRecord) -> None:
+        """The last write of this node: what waits for the disk is written before it, and nothing after it."""
+        self._running = False
+        self._batcher.refuse("this replica begins again from a snapshot; submit elsewhere")
+        written = self._replaced = self._loop.create_future()
+        self._disk.write([record], lambda: written.set_result(None))
+        await written
+
+    def _begin_again(self, reason: BeginAgain) -> None:
+        log.info("%s", reason)
+        if self._drained is not None:
+            self._drained.set()
+        if not self.failure.done():
+            self.failure.set_result(reason)
+
     def abort(self, abort: Abort) -> None:
         """See `perform.Application`."""
         self._batcher.aborted(abort.id)
@@ -353,6 +399,9 @@ class Node:
     def _fail(self, error: Exception) -> None:
         """From here on nothing leaves this replica but the news."""
         if not self._running:
+            if self._replaced is not None and not self._replaced.done():
+                self._replaced.set_exception(error)
+                self.failure.set_result(error)
             return
         self._running = False
         self._batcher.refuse("this replica has failed; submit elsewhere")

@@ -42,6 +42,9 @@ class Observation:
     instances: int = 0
     """Instances in memory: not executed yet, or not known to be executed everywhere."""
 
+    fetching: tuple[int, int, int | None] | None = None
+    """The snapshot that is fetched from peers, if one is: checkpoint, bytes here, bytes in all if that is known."""
+
     @property
     def lag(self) -> Deps:
         """Per leader, instances between the executed frontier and the highest index heard of."""
@@ -79,6 +82,10 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
         return f"it has failed: {seen.failure}"
     if seen.stopping:
         return "it is stopping"
+    if seen.fetching is not None:
+        number, here, size = seen.fetching
+        how_far = "" if size is None else f" of {size:,}"
+        return f"it fetches the snapshot of checkpoint {number}, {here:,}{how_far} bytes are here"
     quorum = quorums(seen.replicas).slow
     peers = [
         peer for peer in seen.connected if seen.told_seconds_ago.get(peer, float("inf")) <= limits.silence_seconds_max

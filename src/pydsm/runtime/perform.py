@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint
+from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
 
@@ -58,6 +58,10 @@ class Application(Protocol):
 
     def abort(self, abort: Abort) -> None:
         """Tell the waiting clients that their requests were definitely not executed."""
+        ...
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Do something about a snapshot that travels, beside the work of the loop; returns at once."""
         ...
 
 
@@ -155,3 +159,5 @@ class Performer:
                 self._application.checkpoint(execution)
         for abort in effects.aborts:
             self._application.abort(abort)
+        for transfer in effects.transfers:
+            self._application.transfer(transfer)

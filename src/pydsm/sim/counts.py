@@ -62,6 +62,13 @@ class Counts(msgspec.Struct):
     snapshots: int = 0
     snapshots_damaged: int = 0
     snapshots_restored: int = 0
+    pieces: int = 0
+    """Pieces of snapshots that have come from peers."""
+    pieces_damaged: int = 0
+    snapshots_installed: int = 0
+    """Snapshots of peers that replicas began again with."""
+    forgotten_early: int = 0
+    """Times that a replica told another that what it lacks is forgotten."""
     pipeline_full: int = 0
     decided: int = 0
     scans: int = 0

@@ -1,7 +1,16 @@
 """Messages, records and commands as short readable lines, the same in every run."""
 
 from pydsm.core import messages as m
-from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record
+from pydsm.core.effects import (
+    BeginFetch,
+    FrontierRecord,
+    InstanceRecord,
+    KeepPiece,
+    PurgeRecord,
+    Record,
+    ServePiece,
+    Transfer,
+)
 from pydsm.core.ids import Deps
 
 
@@ -51,18 +60,43 @@ def message(one: m.Message) -> str:
             return f"Waiting {one.id} with {one.unchanged}"
         case m.Refuse():
             return f"Refuse {one.id} {one.ballot}, promised {one.promised}"
-        case m.StateDigest():
-            return f"StateDigest of checkpoint {one.number}, {len(one.parts)} parts"
         case m.Inquire():
             return "Inquire " + " ".join(map(str, one.ids))
         case _:
+            return _gossip(one)
+
+
+def _gossip(one: m.Frontier | m.StateDigest | m.Purged | m.FetchSnapshot | m.SnapshotPiece) -> str:
+    match one:
+        case m.StateDigest():
+            return f"StateDigest of checkpoint {one.number}, {len(one.parts)} parts"
+        case m.Purged():
+            return f"Purged to {vector(one.up_to)} of checkpoint {one.number}"
+        case m.FetchSnapshot():
+            return f"FetchSnapshot {one.number} from byte {one.offset}"
+        case m.SnapshotPiece():
+            return f"SnapshotPiece {one.number}, {len(one.data)} bytes from {one.offset} of {one.size}"
+        case _:
             return f"Frontier executed {vector(one.executed)} known {vector(one.known)}"
+
+
+def transfer(one: Transfer) -> str:
+    """What is done about a snapshot that travels."""
+    match one:
+        case ServePiece():
+            return f"is asked by r{one.to} for snapshot {one.number} from byte {one.offset}"
+        case KeepPiece():
+            return f"keeps {len(one.data)} bytes from {one.offset} of snapshot {one.number}"
+        case BeginFetch():
+            return f"begins to fetch snapshot {one.number}"
+        case _:
+            return f"has all of snapshot {one.number}"
 
 
 def record(one: Record) -> str:
     """What a record makes durable."""
     if isinstance(one, PurgeRecord):
-        return f"purged {vector(one.up_to)}"
+        return f"purged {vector(one.up_to)}" + "".join(f" {id}" for id in one.besides)
     if isinstance(one, FrontierRecord):
         return f"executed {vector(one.executed)} dropped {vector(one.dropped)}"
     if not isinstance(one, InstanceRecord):

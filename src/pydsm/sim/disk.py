@@ -6,26 +6,77 @@ luck: that is what one transaction of a real store promises.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.codec import decode_record, encode_record
 from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.sim.context import Context
 from pydsm.sim.violation import Violation
+from pydsm.storage.snapshot_format import FRAME, MAGIC, SNAPSHOT_VERSION, Head, SnapshotChecker, encode_snapshot
 
 _SYNC_SPREAD = 1.5
 _DAMAGED_SHARE = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """One durable snapshot. `watched` is what the simulator knows about the life that took it."""
 
     checkpoint: Checkpoint
     chunks: tuple[bytes, ...]
     watched: object
+    adopted: bool = False
+    """It came from a peer."""
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """As it travels."""
+        replicas = len(self.checkpoint.floor)
+        return b"".join(encode_snapshot(Head(SNAPSHOT_VERSION, "sim", replicas, self.checkpoint), self.chunks))
+
+
+class Fetched:
+    """A snapshot that comes from peers: what of it is on the disk."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.data = b""
+        self.checker = SnapshotChecker()
+
+    def take(self, data: bytes) -> bool:
+        """Keep a piece. False if it is damaged: then everything from the start of its frame is gone."""
+        self.data += data
+        try:
+            self.checker.take(data)
+        except WorldFault:
+            self.back()
+            return False
+        return True
+
+    def back(self) -> None:
+        """Only whole frames stay."""
+        self.checker.back()
+        self.data = self.data[: self.checker.good]
+
+    def begin_again(self) -> None:
+        """As after a restart: look through what is there."""
+        data, self.data, self.checker = self.data, b"", SnapshotChecker()
+        if self.take(data) and not self.checker.complete:
+            self.back()
+
+    def chunks(self) -> tuple[bytes, ...]:
+        """Those of a complete one."""
+        found, place = [], len(MAGIC)
+        while place < len(self.data):
+            size, _ = FRAME.unpack_from(self.data, place)
+            place += FRAME.size
+            found.append(self.data[place : place + size])
+            place += size
+        return tuple(found[1:-2])
 
 
 class Disk:
@@ -45,6 +96,7 @@ class Disk:
         self.snapshots: list[Snapshot] = []
         """The last two, the older one first."""
         self._snapshot: Snapshot | None = None
+        self.fetched: Fetched | None = None
         self.sync_us = context.settings.sync_us
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
@@ -81,7 +133,30 @@ class Disk:
         for leader, (first, last) in enumerate(zip(before, record.up_to, strict=True)):
             for index in range(first + 1, last + 1):
                 self.instances.pop(InstanceId(ReplicaId(leader), index), None)
+        for id in record.besides:
+            self.instances.pop(id, None)
         self.purged = record
+
+    def find_snapshot(self, number: int) -> Snapshot | None:
+        """The snapshot of this checkpoint, if it is there."""
+        return next((one for one in self.snapshots if one.checkpoint.number == number), None)
+
+    def begin_fetch(self, number: int) -> Fetched:
+        """Go on with this snapshot, or begin it."""
+        if self.fetched is None or self.fetched.number != number:
+            self.fetched = Fetched(number)
+        self.fetched.begin_again()
+        return self.fetched
+
+    def adopt(self, watched: object) -> Checkpoint:
+        """Put the fetched snapshot in the place of all records up to it, in one step."""
+        fetched, self.fetched = self.fetched, None
+        assert fetched is not None
+        assert fetched.checker.head is not None
+        checkpoint = fetched.checker.head.checkpoint
+        self.snapshots = [*self.snapshots[-1:], Snapshot(checkpoint, fetched.chunks(), watched, adopted=True)]
+        self._purge(PurgeRecord(checkpoint.position.up_to, checkpoint.position.besides))
+        return checkpoint
 
     def write_snapshot(self, snapshot: Snapshot, done: Callable[[], None]) -> None:
         """Make a snapshot durable, whole or not at all, and call `done`; never, if the machine dies first."""
@@ -102,7 +177,7 @@ class Disk:
 
     def load_snapshots(self) -> list[Snapshot]:
         """Those that are whole, the older one first. Now and then the newer one of two is found damaged."""
-        if len(self.snapshots) > 1 and self._random.random() < _DAMAGED_SHARE:
+        if len(self.snapshots) > 1 and not self.snapshots[-1].adopted and self._random.random() < _DAMAGED_SHARE:
             self._context.counts.snapshots_damaged += 1
             del self.snapshots[-1]
         return list(self.snapshots)
@@ -110,6 +185,8 @@ class Disk:
     def crash(self) -> None:
         """The machine dies: a group in flight is kept or lost as a whole."""
         self._ticket += 1
+        if self.fetched is not None:
+            self.fetched.data = self.fetched.data[: self._random.randrange(1 + len(self.fetched.data))]
         if self._snapshot is not None:
             if self._random.random() < 0.5:
                 self._keep_snapshot()

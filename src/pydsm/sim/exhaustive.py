@@ -21,7 +21,7 @@ from typing import Protocol
 from pydsm.core.ballots import Ballot
 from pydsm.core.commit import AcceptSlow, decide_pre_accept
 from pydsm.core.config import Config
-from pydsm.core.effects import Abort, Execute, InstanceRecord, Record, TakeCheckpoint
+from pydsm.core.effects import Abort, Execute, InstanceRecord, Record, TakeCheckpoint, Transfer
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, request_id
 from pydsm.core.messages import (
     AcceptOk,
@@ -122,6 +122,9 @@ class _Io:
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         pass
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Nothing is forgotten here, so nothing is fetched."""
 
     def abort(self, abort: Abort) -> None:
         pass

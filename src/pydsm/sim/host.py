@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull
-from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint
+from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
-from pydsm.core.messages import Batch, Message, Run
+from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Grant, SessionExpired, Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
@@ -27,6 +27,7 @@ from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants, LifeWatch
 from pydsm.sim.network import Network
 from pydsm.sim.settings import TICK_US
+from pydsm.sim.transfers import Transfers
 
 
 class Submission:
@@ -106,6 +107,7 @@ class Life:
         self.clock_us = 0
         self.gathering = False
         self._taking = False
+        self._transfers = Transfers(self, host.disk, self._context, self.name)
 
     # what the performer calls
 
@@ -170,6 +172,7 @@ class Life:
         if isinstance(self.machine, Snapshots) and not self._taking:
             self._taking = True
             watched = self.watched.fork("snapshot")
+            self._watch.at_checkpoint.setdefault(checkpoint.number, watched)
             self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
 
     def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: LifeWatch) -> None:
@@ -224,6 +227,25 @@ class Life:
         self._watch.aborted(self.replica, abort)
         for submission in self.proposals.pop(abort.id, ()):
             self._later(submission.aborted)
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Snapshots that travel."""
+        self._host.moment()
+        if self._context.tracing:
+            self._context.say(self.name, describe.transfer(transfer))
+        self._transfers.begin(transfer)
+
+    def later(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
+        """See `transfers.Traveller`."""
+        self._context.schedule.after(delay_us, self._host.call, self, act, *given)
+
+    def send_piece(self, to: ReplicaId, piece: SnapshotPiece) -> None:
+        """See `transfers.Traveller`."""
+        self.send((to,), piece)
+
+    def begin_again(self) -> None:
+        """See `transfers.Traveller`."""
+        self._host.begin_again()
 
     def _later(self, tell: Callable[..., None], *given: object) -> None:
         self._context.schedule.after(self._context.settings.client_us, tell, *given)
@@ -443,6 +465,29 @@ class Host:
             self._backlog.append((self._written, (life, done)))
         else:
             self._run(self._after_write, done)
+
+    def call(self, life: Life, act: Callable[..., None], *given: object) -> None:
+        """Something that a life was waiting for is done."""
+        if life is not self.life:
+            return
+        if self._pauses:
+            self._backlog.append((self.call, (life, act, *given)))
+        else:
+            self._run(act, *given)
+
+    def begin_again(self) -> None:
+        """The snapshot of a peer takes the place of what the disk has up to there, and a new life begins with it."""
+        life = self.life
+        assert life is not None
+        fetched, self.disk.fetched = self.disk.fetched, None
+        assert fetched is not None
+        self.crash(None)
+        self.disk.fetched = fetched
+        checkpoint = self.disk.adopt(self._parts.watch.at_checkpoint[fetched.number])
+        self._parts.watch.adopted(self.id, checkpoint)
+        self._context.counts.snapshots_installed += 1
+        self._context.say(life.name, f"installs {checkpoint}")
+        self.start()
 
     def snapshot_written(self, life: Life, checkpoint: Checkpoint) -> None:
         """The disk has it."""

@@ -26,7 +26,7 @@ from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, sequence_of, session_of
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, merge, sequence_of, session_of
 from pydsm.core.instance import Instance
 from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.core.status import Status
@@ -84,15 +84,18 @@ class LifeWatch:
 class Invariants:
     """Watches one run. Every method raises Violation when something is wrong."""
 
-    def __init__(self, replicas: int, relation: Relation, disks: Sequence[Disk]) -> None:
+    def __init__(
+        self, replicas: int, relation: Relation, disks: Sequence[Disk], *, forgets_early: bool = False
+    ) -> None:
         self._disks = disks
+        self._forgets_early = forgets_early
         down_max = (replicas - 1) // 2
         self._slow_quorum = replicas - down_max
         self._fast_quorum = replicas - min(down_max, (down_max + 2) // 2)
         self._voters: dict[InstanceId, dict[Ballot, set[int]]] = {}
         self._agreeing: dict[InstanceId, dict[Deps, set[int]]] = {}
         """Who told of a vote, by ballot, and who of a vector in round 0, by vector."""
-        self._order = ordering.make_ordering(relation)
+        self._order = ordering.make_ordering(relation, self._ordered_by_barrier if forgets_early else ordering.never)
         self._shown: dict[tuple[int, InstanceId], _Shown] = {}
         self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
         self._led: set[InstanceId] = set()
@@ -100,11 +103,25 @@ class Invariants:
         self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
         self._told = [(0,) * replicas] * replicas
         """Per replica, what it has told to be executed."""
+        self._adopted = [(0,) * replicas] * replicas
+        """Per replica, the position of the last snapshot that came from a peer."""
+        self.at_checkpoint: dict[int, LifeWatch] = {}
+        """Some life as it was at each checkpoint."""
         self._executed_by: dict[RequestId, InstanceId] = {}
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
         self.results: dict[InstanceId, list[Result]] = {}
         self.answers: dict[RequestId, Result] = {}
+
+    def _ordered_by_barrier(self, earlier: InstanceId, later: InstanceId, later_deps: Deps) -> bool:
+        """Whether a checkpoint has the one, and the other is behind its barrier: that orders them as well.
+
+        A replica that has forgotten what is in a checkpoint names its barrier only.
+        """
+        return any(
+            one.position.has(earlier) and covers(later_deps, one.barrier) and not one.position.has(later)
+            for one, _ in self._checkpoints.values()
+        )
 
     def begin_life(self, name: str) -> LifeWatch:
         """A replica starts."""
@@ -134,10 +151,21 @@ class Invariants:
         told = tuple(map(min, zip(*self._told, strict=True)))
         snapshots = self._disks[replica].snapshots
         reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(told))
-        for what, bound in (("everybody has told to be executed", told), ("its oldest snapshot has", reached)):
+        reached = merge(reached, self._adopted[replica])
+        bounds = [("its oldest snapshot has", reached)]
+        if not self._forgets_early:
+            bounds.append(("everybody has told to be executed", told))
+        for what, bound in bounds:
             if any(map(int.__gt__, record.up_to, bound)):
                 line = f"r{replica} is {describe.record(record)}; {what} {describe.vector(bound)}"
                 raise Violation("purge", line)
+
+    def adopted(self, replica: int, checkpoint: Checkpoint) -> None:
+        """A replica has the snapshot of a peer in the place of its records up to there."""
+        known = self._checkpoints.get(checkpoint.number)
+        if known is None or known[0] != checkpoint:
+            raise Violation("checkpoint", f"r{replica} installs {checkpoint}, and nobody was at it")
+        self._adopted[replica] = checkpoint.position.up_to
 
     def checkpointed(self, replica: int, life: LifeWatch, checkpoint: Checkpoint, state: bytes) -> None:
         """A machine is at a checkpoint: it must have executed what is in it, and be as any other machine there."""
@@ -165,7 +193,10 @@ class Invariants:
             purged = disk.purged.up_to if disk.purged is not None else (0,) * len(checkpoint.floor)
             for leader, (before, last) in enumerate(zip(purged, checkpoint.position.up_to, strict=True)):
                 for index in range(before + 1, last + 1):
-                    record = disk.instances.get(InstanceId(ReplicaId(leader), index))
+                    one = InstanceId(ReplicaId(leader), index)
+                    record = disk.instances.get(one)
+                    if disk.purged is not None and one in disk.purged.besides:
+                        continue
                     if record is None or record.status is not Status.COMMITTED:
                         what = f"r{replica} takes {checkpoint}, and its disk has no decision of {leader}.{index}"
                         raise Violation("durable", what, (id,))
@@ -289,13 +320,17 @@ class Invariants:
 
     def _executed_told(self, replica: int, message: m.Frontier) -> None:
         """Others forget what all have told to be executed, so the own disk must be able to execute it again."""
-        instances = self._disks[replica].instances
+        disk = self._disks[replica]
+        instances = disk.instances
         for leader, (before, now) in enumerate(zip(self._told[replica], message.executed, strict=True)):
             if now < before:
                 what = f"r{replica} tells {describe.message(message)} after {describe.vector(self._told[replica])}"
                 raise Violation("frontier", what)
             for index in range(before + 1, now + 1):
-                record = instances.get(InstanceId(ReplicaId(leader), index))
+                id = InstanceId(ReplicaId(leader), index)
+                record = instances.get(id)
+                if self._forgets_early and any(one.checkpoint.position.has(id) for one in disk.snapshots):
+                    continue
                 if record is None or record.status is not Status.COMMITTED:
                     what = f"r{replica} tells that {leader}.{index} is executed, and its disk has no decision"
                     raise Violation("durable", what, (InstanceId(ReplicaId(leader), index),))

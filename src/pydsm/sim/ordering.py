@@ -7,7 +7,7 @@ suits short runs.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -42,15 +42,24 @@ class Ordering(Protocol):
         ...
 
 
-def make_ordering(relation: Relation) -> Ordering:
+Excuse = Callable[[InstanceId, InstanceId, Deps], bool]
+"""Whether the first instance comes before the second, which has these deps, though neither covers the other."""
+
+
+def never(earlier: InstanceId, later: InstanceId, later_deps: Deps) -> bool:
+    """Of two that conflict, one must cover the other."""
+    return False
+
+
+def make_ordering(relation: Relation, excuse: Excuse = never) -> Ordering:
     """The cheapest exact check for a relation."""
     if isinstance(relation, DeclaredKeys):
-        return _ByKey(_declared_accesses)
+        return _ByKey(_declared_accesses, excuse)
     if isinstance(relation, WithSessions) and isinstance(relation.machine, DeclaredKeys):
-        return _ByKey(_declared_and_session_accesses)
+        return _ByKey(_declared_and_session_accesses, excuse)
     if isinstance(relation, EverythingConflicts):
-        return _ByKey(_total_accesses)
-    return _ByPair(relation)
+        return _ByKey(_total_accesses, excuse)
+    return _ByPair(relation, excuse)
 
 
 def _unordered(one: InstanceId, other: InstanceId) -> Violation:
@@ -129,8 +138,9 @@ class _KeyState:
 
 
 class _ByKey:
-    def __init__(self, accesses_of: "_AccessesOf") -> None:
+    def __init__(self, accesses_of: "_AccessesOf", excuse: Excuse) -> None:
         self._accesses_of = accesses_of
+        self._excuse = excuse
         self._keys: dict[_Key, _KeyState] = {}
         self._deps: dict[InstanceId, Deps] = {}
         self.accesses: dict[InstanceId, list[tuple[_KeyState, _Access]]] = {}
@@ -143,7 +153,9 @@ class _ByKey:
             if state is None:
                 state = self._keys[key] = _KeyState(len(self._keys))
             for other in self._uncovered(state, access, deps):
-                if other != id and not covers(self._deps[other], id):
+                if other == id or covers(self._deps[other], id):
+                    continue
+                if not (self._excuse(other, id, deps) or self._excuse(id, other, self._deps[other])):
                     raise _unordered(id, other)
             insort(state.committed.setdefault(access, {}).setdefault(id.leader, []), id.index)
             accesses.append((state, access))
@@ -217,8 +229,9 @@ class _KeyLife:
 
 
 class _ByPair:
-    def __init__(self, relation: Relation) -> None:
+    def __init__(self, relation: Relation, excuse: Excuse = never) -> None:
         self._relation = relation
+        self._excuse = excuse
         self._committed: dict[InstanceId, tuple[Batch, Deps]] = {}
         self.conflicts: dict[InstanceId, list[InstanceId]] = {}
         self.before: set[tuple[InstanceId, InstanceId]] = set()
@@ -227,7 +240,8 @@ class _ByPair:
         mine: list[InstanceId] = []
         for other, (other_batch, other_deps) in self._committed.items():
             if self._relation.conflict(batch, other_batch):
-                if not covers(deps, other) and not covers(other_deps, id):
+                covered = covers(deps, other) or covers(other_deps, id)
+                if not (covered or self._excuse(other, id, deps) or self._excuse(id, other, other_deps)):
                     raise _unordered(id, other)
                 mine.append(other)
                 self.conflicts[other].append(id)

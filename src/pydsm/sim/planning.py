@@ -27,7 +27,7 @@ from pydsm.sim.plan import (
     SlowLinks,
     Storm,
 )
-from pydsm.sim.settings import TICK_US, Settings, draw_settings
+from pydsm.sim.settings import NEVER, TICK_US, Settings, draw_settings
 from pydsm.sim.workload import RegisterWorkload, Workload
 
 LOSS, DUPLICATION = "loss", "duplication"
@@ -104,6 +104,28 @@ def make_duels(
     return planner.duels(max(1, steps // _STEPS_PER_DUEL))
 
 
+def make_laggards(
+    seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
+) -> Plan:
+    """A third plan of a seed: members that are away for so long that the others forget what they lack.
+
+    Memory is short and checkpoints are many. Whoever comes back has to fetch a snapshot, in many pieces, while other
+    faults strike, those who have it are killed, and newer ones replace it.
+    """
+    random = Random(f"laggards {seed} {replicas} {steps}")
+    settings = msgspec.structs.replace(
+        draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0),
+        window_bytes_max=random.choice([1, 3000, 10_000, 30_000]),
+        checkpoint_instances=random.choice([2, 4, 8, 15]),
+        checkpoint_ticks=NEVER,
+        fetch_ticks=random.choice([30, 100, 500]),
+        piece_bytes=random.choice([100, 200, 1000]),
+        damaged_pieces=random.choice([0.0, 0.0, 0.02, 0.1]),
+    )
+    kinds = KINDS if random.random() < 0.5 else random.sample(KINDS, 2)
+    return _Planner(random, settings, steps, kinds, workload(random)).laggards()
+
+
 class _Planner:
     def __init__(
         self, random: Random, settings: Settings, steps: int, kinds: Sequence[str], workload: Workload
@@ -161,6 +183,31 @@ class _Planner:
         for place in range(count):
             self._duel_at(place * slot_us + self._random.randrange(self._recovery_us))
         return self._sorted_plan()
+
+    def laggards(self) -> Plan:
+        """A usual plan, in which one after the other, or as many at once as a quorum can spare, are away for long."""
+        plan = self.plan()
+        random, spare = self._random, quorums(self._replicas).f
+        faults = list(plan.faults)
+        for start in (0.05, 0.5) if random.random() < 0.5 else (0.1,):
+            away = random.sample(range(self._replicas), random.randint(1, max(1, spare)))
+            for one in away:
+                at_us = int((start + 0.1 * random.random()) * self._horizon_us)
+                lasting_us = int(random.choice([0.15, 0.3]) * (1 + random.random()) * self._horizon_us)
+                rest = [other for other in range(self._replicas) if other not in away or random.random() < 0.3]
+                faults.append(self._absence(at_us, lasting_us, one, rest))
+        return msgspec.structs.replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
+
+    def _absence(self, at_us: int, lasting_us: int, one: int, rest: list[int]) -> Fault:
+        match self._random.choice(["crash", "crash", "cut", "half", "pause"]):
+            case "crash":
+                return Crash(at_us, one, lasting_us)
+            case "cut":
+                return Cut(at_us, lasting_us, self._links_between([one], rest, both_ways=True))
+            case "half":
+                return Cut(at_us, lasting_us, self._links_between(rest, [one], both_ways=False))
+            case _:
+                return Pause(at_us, one, lasting_us, deaf=self._random.random() < 0.5)
 
     def _final_settings(self) -> Settings:
         random = self._random

@@ -20,6 +20,11 @@ TICK_US = 1000
 
 NEVER = 1 << 40
 
+_FETCHES_MAX = 30
+"""Pieces that may be late at the heal, of all snapshots that one replica fetches then."""
+_PIECES_MAX = 150
+"""Tenths of pieces, each with its way and its write."""
+
 DECLARED, EVERYTHING, USER = "declared keys", "everything", "user"
 """Names of conflict relations."""
 
@@ -49,6 +54,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     inquiry_instances_max: int = 512
     backlog_instances_min: int = 256
     drop_instances_max: int = 64
+    window_bytes_max: int = NEVER
+    fetch_ticks: int = 1000
     checkpoint_instances: int = NEVER
     checkpoint_ticks: int = NEVER
     checkpoint_turn_ticks: int = 1000
@@ -91,6 +98,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     snapshot_step_us: int = 500
     """Between two steps of taking a snapshot."""
+    piece_bytes: int = 300
+    """What of a snapshot travels in one message."""
+    damaged_pieces: float = 0.0
+    """Share of these that are damaged when they come."""
+
+    @property
+    def forgets_early(self) -> bool:
+        """Whether instances may be forgotten that not every member has executed."""
+        return self.window_bytes_max < NEVER
 
     # watching
     scan_events: int = 4000
@@ -106,13 +122,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         Room for 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
         `open_instances` at the heal as one round takes, and for as many of the `waiting_requests` of one replica as it
-        may have under way at a time, and for ten full backoffs; all on the slowest clock.
+        may have under way at a time, and for ten full backoffs; where snapshots are fetched, for several of them, with
+        pieces that are lost; all on the slowest clock.
         """
         rounds = 40 + open_instances // min(self.inquiry_instances_max, self.recoveries_max)
         rounds += waiting_requests // (self.batch_requests_max * self.pipeline_instances_max)
         patience = self.recovery_timeout_ticks + self.recovery_jitter_ticks + self.scan_ticks + 2 * self.retry_ticks
         ticks = rounds * (patience + self.gossip_ticks + self.fast_timer_ticks)
         ticks += 10 * self.config(0).recovery_patience_ticks_max
+        if self.forgets_early:
+            ticks += _FETCHES_MAX * self.fetch_ticks
+            rounds += _PIECES_MAX
         slowest = min(self.clock_rates)
         return int(ticks * TICK_US / slowest) + 10 * rounds * (self.farthest_us + self.sync_us) + self.patience_us
 
@@ -146,6 +166,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             inquiry_instances_max=self.inquiry_instances_max,
             backlog_instances_min=self.backlog_instances_min,
             drop_instances_max=self.drop_instances_max,
+            window_bytes_max=self.window_bytes_max,
+            fetch_ticks=self.fetch_ticks,
             checkpoint_instances_max=self.checkpoint_instances,
             checkpoint_bytes_max=NEVER,
             checkpoint_ticks=self.checkpoint_ticks,

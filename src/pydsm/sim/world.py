@@ -76,7 +76,9 @@ class World:
         self._healed = False
         replicas = range(plan.settings.replicas)
         self._disks = [Disk(self._context, replica, self._written_by(replica)) for replica in replicas]
-        self._watch = Invariants(plan.settings.replicas, self._relation, self._disks)
+        self._watch = Invariants(
+            plan.settings.replicas, self._relation, self._disks, forgets_early=plan.settings.forgets_early
+        )
         self._network = Network(self._context, self._deliver)
         parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]

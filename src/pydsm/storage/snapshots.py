@@ -1,31 +1,40 @@
 """Snapshots on disk: a file for each of the last two checkpoints, whole or not there at all.
 
-Decides how a snapshot lies on disk, and which ones are good. A file is written beside its place, synchronised, and then
-renamed; every piece has a checksum, and the end says how many there were, so that a damaged or cut file is recognised
-and never restored. Blocking; used from one thread at a time. What chunks mean is the machine's business.
+Decides how a snapshot lies on disk, and which ones are good. A file is written beside its place, synchronised, then
+renamed, so that a damaged or cut one is recognised and never restored. One that comes from a peer grows there too,
+across restarts. Blocking; used from one thread at a time. What the bytes are is `snapshot_format`'s business, what
+chunks mean the machine's.
 """
 
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from struct import Struct
 from typing import BinaryIO
-from zlib import crc32
 
 import msgspec
 
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.faults import WorldFault
+from pydsm.core.ids import Deps, merge
 from pydsm.storage.identity import Identity
+from pydsm.storage.snapshot_format import (
+    DIGEST_BYTES,
+    FRAME,
+    MAGIC,
+    SNAPSHOT_VERSION,
+    End,
+    Head,
+    SnapshotChecker,
+    digest,
+    framed,
+)
 
 log = logging.getLogger("pydsm.snapshots")
-
-SNAPSHOT_VERSION = 1
-"""Layout of the file. Another one is refused."""
 
 DIRECTORY_NAME = "snapshots"
 """Under the data directory."""
@@ -35,22 +44,12 @@ CONDEMNED_NAME = "DIVERGED"
 
 SNAPSHOTS_KEPT = 2
 
-_MAGIC = b"PyDSM snapshot\0"
-_FRAME = Struct(">II")
-_DIGEST_BYTES = 32
+SERVED_SECONDS = 30.0
+"""A snapshot that a peer has asked for lately is kept for so long, though two newer ones are there."""
+
 _BYTES_BEFORE_SYNC = 8 << 20
-_SUFFIX, _UNFINISHED = ".snapshot", ".unfinished"
-
-
-class _Head(msgspec.Struct, frozen=True):
-    version: int
-    group: str
-    replicas: int
-    checkpoint: Checkpoint
-
-
-class _End(msgspec.Struct, frozen=True):
-    digests: tuple[bytes, ...]
+_READ_BYTES = 1 << 20
+_SUFFIX, _UNFINISHED, _FETCHED = ".snapshot", ".unfinished", ".fetched"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,48 +63,56 @@ class SnapshotFile:
     @property
     def digest(self) -> bytes:
         """One for all of it."""
-        return hashlib.blake2b(b"".join(self.digests), digest_size=_DIGEST_BYTES).digest()
+        return hashlib.blake2b(b"".join(self.digests), digest_size=DIGEST_BYTES).digest()
 
     def chunks(self) -> Iterator[bytes]:
         """What the machine gave. Raises WorldFault if the file was damaged since it was looked at."""
-        for place, chunk in enumerate(_chunks(self.path)):
-            if _digest(chunk) != self.digests[place]:
-                raise WorldFault(f"snapshot {self.path} was changed while it was read")
-            yield chunk
+        with self.path.open("rb") as file:
+            file.seek(len(MAGIC))
+            _payload(file)
+            for expected in self.digests:
+                chunk = _payload(file)
+                if digest(chunk) != expected:
+                    raise WorldFault(f"snapshot {self.path} was changed while it was read")
+                yield chunk
+
+
+def _payload(file: BinaryIO) -> bytes:
+    """The next one; what is wrong with it shows in its digest."""
+    size, _ = FRAME.unpack(file.read(FRAME.size).ljust(FRAME.size, b"\0"))
+    return file.read(size)
 
 
 class SnapshotWriter:
     """One snapshot on its way to the disk: `append` chunks, then `commit`; or `abandon`."""
 
-    def __init__(self, path: Path, head: _Head) -> None:
-        self._path = path
-        self._unfinished = path.with_suffix(_UNFINISHED)
+    def __init__(self, files: "SnapshotFiles", head: Head) -> None:
+        self._files = files
+        self._path = files.path(head.checkpoint.number)
+        self._unfinished = self._path.with_suffix(_UNFINISHED)
         self._checkpoint = head.checkpoint
         self._digests: list[bytes] = []
         self._unsynced = 0
         self._file: BinaryIO = self._unfinished.open("wb")
-        self._file.write(_MAGIC)
-        self._write(msgspec.msgpack.encode(head))
+        self._file.write(MAGIC + framed(msgspec.msgpack.encode(head)))
 
     def append(self, chunks: Sequence[bytes]) -> None:
         """Write some more; synchronises now and then, so that the end takes no longer than the rest."""
         for chunk in chunks:
-            self._write(chunk)
-            self._digests.append(_digest(chunk))
+            self._file.write(framed(chunk))
+            self._unsynced += len(chunk)
+            self._digests.append(digest(chunk))
         if self._unsynced > _BYTES_BEFORE_SYNC:
-            self._sync()
+            _sync(self._file)
+            self._unsynced = 0
 
     def commit(self) -> SnapshotFile:
         """Make it durable, in its place, and remove what is older than the last two."""
-        end = _End(tuple(self._digests))
-        self._write(b"")
-        self._write(msgspec.msgpack.encode(end))
-        self._sync()
+        end = End(tuple(self._digests))
+        self._file.write(framed(b"") + framed(msgspec.msgpack.encode(end)))
+        _sync(self._file)
         self._file.close()
-        self._unfinished.rename(self._path)
-        _sync_directory(self._path.parent)
-        for old in sorted(self._path.parent.glob(f"*{_SUFFIX}"))[:-SNAPSHOTS_KEPT]:
-            old.unlink()
+        self._files.put(self._unfinished, self._path)
         return SnapshotFile(self._path, self._checkpoint, end.digests)
 
     def abandon(self) -> None:
@@ -114,15 +121,65 @@ class SnapshotWriter:
         with suppress(OSError):
             self._unfinished.unlink()
 
-    def _write(self, payload: bytes) -> None:
-        self._file.write(_FRAME.pack(len(payload), crc32(payload)))
-        self._file.write(payload)
-        self._unsynced += len(payload)
 
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+class SnapshotReceiver:
+    """One snapshot that comes from peers, in pieces. `offset` bytes are there, and good as far as can be told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._checker = SnapshotChecker()
         self._unsynced = 0
+        self._file: BinaryIO = path.open("r+b" if path.is_file() else "w+b")
+        with suppress(WorldFault):
+            while data := self._file.read(_READ_BYTES):
+                self._checker.take(data)
+        if not self._checker.complete:
+            self._back()
+
+    @property
+    def offset(self) -> int:
+        """Where the next piece begins."""
+        return self._checker.offset
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What it is of, once all of it is there and good."""
+        head = self._checker.head
+        return head.checkpoint if head is not None and self._checker.complete else None
+
+    def append(self, data: bytes) -> None:
+        """Write the next piece. Raises WorldFault if it is damaged; `offset` is then behind what is good."""
+        self._file.write(data)  # first, since frames that end in it may be good
+        try:
+            self._checker.take(data)
+        except WorldFault:
+            self._back()
+            raise
+        self._unsynced += len(data)
+        if self._unsynced > _BYTES_BEFORE_SYNC:
+            _sync(self._file)
+            self._unsynced = 0
+
+    def finish(self, identity: Identity) -> Checkpoint:
+        """Make it durable. Raises WorldFault if it is not whole or not of this group, and begins anew."""
+        head = self._checker.head
+        ours = head is not None and (head.group, head.replicas) == (identity.group, identity.replicas)
+        if head is None or not ours or not self._checker.complete:
+            self._checker = SnapshotChecker()
+            self._back()
+            raise WorldFault(f"the snapshot that was fetched is {'of another group' if not ours else 'not whole'}")
+        _sync(self._file)
+        return head.checkpoint
+
+    def close(self) -> None:
+        """Keep what is there, to go on later."""
+        self._file.close()
+
+    def _back(self) -> None:
+        self._checker.back()
+        self._file.flush()
+        self._file.truncate(self._checker.offset)
+        self._file.seek(self._checker.offset)
 
 
 class SnapshotFiles:
@@ -131,14 +188,69 @@ class SnapshotFiles:
     def __init__(self, directory: Path, identity: Identity) -> None:
         self._directory = directory / DIRECTORY_NAME
         self._identity = identity
+        self._served: dict[int, float] = {}
+
+    def path(self, number: int) -> Path:
+        """Where the snapshot of this checkpoint lies."""
+        return self._directory / f"{number:012}{_SUFFIX}"
 
     def begin(self, checkpoint: Checkpoint) -> SnapshotWriter:
         """A new snapshot."""
+        self._make_directory()
+        return SnapshotWriter(self, Head(SNAPSHOT_VERSION, self._identity.group, self._identity.replicas, checkpoint))
+
+    def _make_directory(self) -> None:
         if not self._directory.is_dir():
             self._directory.mkdir(parents=True)
             _sync_directory(self._directory.parent)
-        head = _Head(SNAPSHOT_VERSION, self._identity.group, self._identity.replicas, checkpoint)
-        return SnapshotWriter(self._directory / f"{checkpoint.number:012}{_SUFFIX}", head)
+
+    def put(self, written: Path, path: Path) -> None:
+        """Give a durable file its name, and remove older ones: all but the last two, and those that are served."""
+        written.rename(path)
+        _sync_directory(path.parent)
+        now = time.monotonic()
+        self._served = {number: at for number, at in dict(self._served).items() if now - at < SERVED_SECONDS}
+        served = {self.path(number) for number in self._served}
+        for old in sorted(self._directory.glob(f"*{_SUFFIX}"))[:-SNAPSHOTS_KEPT]:
+            if old not in served:
+                old.unlink()
+
+    # for peers
+
+    def read(self, number: int, offset: int, bytes_max: int) -> tuple[int, bytes] | None:
+        """The size of this checkpoint's snapshot, and its bytes from `offset` on; None if it is not there."""
+        try:
+            with self.path(number).open("rb") as file:
+                self._served[number] = time.monotonic()
+                size = file.seek(0, os.SEEK_END)
+                file.seek(offset)
+                return size, file.read(bytes_max)
+        except FileNotFoundError:
+            return None
+
+    def receive(self, number: int) -> SnapshotReceiver:
+        """Go on with the snapshot of this checkpoint, or begin it; what there is of others is given up."""
+        self._make_directory()
+        mine = self.path(number).with_suffix(_FETCHED)
+        for other in self._directory.glob(f"*{_FETCHED}"):
+            if other != mine:
+                other.unlink()
+        return SnapshotReceiver(mine)
+
+    def finish(self, receiver: SnapshotReceiver) -> Checkpoint:
+        """See `SnapshotReceiver.finish`."""
+        return receiver.finish(self._identity)
+
+    def adopt(self, purged: Deps) -> None:
+        """Take a fetched snapshot for an own one. Records up to it are gone: `purged` says how far."""
+        for fetched in sorted(self._directory.glob(f"*{_FETCHED}")):
+            receiver = SnapshotReceiver(fetched)
+            receiver.close()
+            checkpoint = receiver.checkpoint
+            if checkpoint is not None and merge(purged, checkpoint.position.up_to) == purged:
+                self.put(fetched, self.path(checkpoint.number))
+
+    # for this replica
 
     def condemn(self, text: str) -> None:
         """Leave word that no replica may start with this directory until somebody has seen to it."""
@@ -156,7 +268,7 @@ class SnapshotFiles:
             raise WorldFault(f"{path} says why this replica must not start, and what to do: {path.read_text('utf-8')}")
 
     def load(self) -> list[SnapshotFile]:
-        """Those that are whole, the older one first. A damaged one is named in the log and left where it is."""
+        """The last two that are whole, the older one first. A damaged one is named in the log, and stays."""
         for unfinished in self._directory.glob(f"*{_UNFINISHED}"):
             unfinished.unlink()
         found = []
@@ -165,62 +277,27 @@ class SnapshotFiles:
                 found.append(self._look_at(path))
             except WorldFault as fault:
                 log.error("%s; it is not used", fault)
-        return found
+        return found[-SNAPSHOTS_KEPT:]
 
     def _look_at(self, path: Path) -> SnapshotFile:
-        head = _head(path)
+        checker = SnapshotChecker()
+        try:
+            with path.open("rb") as file:
+                while data := file.read(_READ_BYTES):
+                    checker.take(data)
+        except WorldFault as fault:
+            raise WorldFault(f"snapshot {path} is damaged: {fault}") from fault
+        if checker.head is None or not checker.complete:
+            raise WorldFault(f"snapshot {path} is damaged: it ends too early")
+        head = checker.head
         if (head.group, head.replicas) != (self._identity.group, self._identity.replicas):
             raise WorldFault(f"snapshot {path} is of another group: {head.group} of {head.replicas} replicas")
-        digests = tuple(_digest(chunk) for chunk in _chunks(path))
-        return SnapshotFile(path, head.checkpoint, digests)
+        return SnapshotFile(path, head.checkpoint, tuple(checker.digests))
 
 
-def _digest(chunk: bytes) -> bytes:
-    return hashlib.blake2b(chunk, digest_size=_DIGEST_BYTES).digest()
-
-
-def _head(path: Path) -> _Head:
-    with path.open("rb") as file:
-        return _read_head(path, file)
-
-
-def _read_head(path: Path, file: BinaryIO) -> _Head:
-    if file.read(len(_MAGIC)) != _MAGIC:
-        raise WorldFault(f"{path} is no snapshot")
-    try:
-        head = msgspec.msgpack.decode(_read(path, file), type=_Head)
-    except msgspec.DecodeError as error:
-        raise WorldFault(f"snapshot {path} is damaged: {error}") from error
-    if head.version != SNAPSHOT_VERSION:
-        raise WorldFault(f"snapshot {path} has format {head.version}, this PyDSM reads format {SNAPSHOT_VERSION}")
-    return head
-
-
-def _read(path: Path, file: BinaryIO) -> bytes:
-    frame = file.read(_FRAME.size)
-    if len(frame) < _FRAME.size:
-        raise WorldFault(f"snapshot {path} is damaged: it ends too early")
-    size, checksum = _FRAME.unpack(frame)
-    payload = file.read(size)
-    if len(payload) < size or crc32(payload) != checksum:
-        raise WorldFault(f"snapshot {path} is damaged: a checksum differs")
-    return payload
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
-    """All chunks; raises WorldFault at the first damage, a missing end among them."""
-    digests = []
-    with path.open("rb") as file:
-        _read_head(path, file)
-        while chunk := _read(path, file):
-            digests.append(_digest(chunk))
-            yield chunk
-        try:
-            end = msgspec.msgpack.decode(_read(path, file), type=_End)
-        except msgspec.DecodeError as error:
-            raise WorldFault(f"snapshot {path} is damaged: {error}") from error
-        if end.digests != tuple(digests):
-            raise WorldFault(f"snapshot {path} is damaged: its chunks are not those that were written")
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync_directory(directory: Path) -> None:

@@ -130,12 +130,15 @@ class SqliteStore:
 
     @staticmethod
     def _purge_ranges(purge: Record) -> list[tuple[int, int]]:
-        """First and last row of each leader's purged prefix. What was purged before is gone, and costs nothing."""
+        """First and last row of each purged range. What was purged before is gone, and costs nothing."""
         assert isinstance(purge, PurgeRecord)
         leaders = enumerate(purge.up_to)
         return [
-            (row_of(InstanceId(ReplicaId(leader), 0)), row_of(InstanceId(ReplicaId(leader), last)))
-            for leader, last in leaders
+            *(
+                (row_of(InstanceId(ReplicaId(leader), 0)), row_of(InstanceId(ReplicaId(leader), last)))
+                for leader, last in leaders
+            ),
+            *((row_of(id), row_of(id)) for id in purge.besides),
         ]
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.codec import decode_message, decode_record, encode_message, encode_record
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Backlog, ConflictIndex, DeclaredKeys, Relation, footprints_conflict
-from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record, TakeCheckpoint
+from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record, TakeCheckpoint, Transfer
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, Tick, covers
 from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Run, Value
 from pydsm.core.replica import PipelineFull, Replica
@@ -161,6 +161,7 @@ class Driven:
         self.executed: list[Execute] = []
         self.aborted: list[Abort] = []
         self.checkpoints: list[Checkpoint] = []
+        self.transfers: list[Transfer] = []
         self.replica = Replica(self.config, self.relation)
         self.performer = Performer(self.me, self.replica, self.disk, self, self)
         self.replica.restore(self.disk.load())
@@ -211,6 +212,10 @@ class Driven:
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         """See `perform.Application`."""
         self.checkpoints.append(taken.checkpoint)
+
+    def transfer(self, transfer: Transfer) -> None:
+        """See `perform.Application`."""
+        self.transfers.append(transfer)
 
     def abort(self, abort: Abort) -> None:
         """See `perform.Application`."""

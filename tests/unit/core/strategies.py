@@ -11,6 +11,7 @@ from pydsm.core.messages import (
     AcceptOk,
     Batch,
     Commit,
+    FetchSnapshot,
     Footprint,
     Frontier,
     Inquire,
@@ -20,8 +21,10 @@ from pydsm.core.messages import (
     PreAcceptOk,
     Prepare,
     PrepareOk,
+    Purged,
     Refuse,
     Run,
+    SnapshotPiece,
     StateDigest,
     Validate,
     ValidateOk,
@@ -111,6 +114,11 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     Refuse: st.builds(Refuse, instance_ids, ballots, ballots),
     Inquire: st.builds(Inquire, st.lists(instance_ids, max_size=4).map(tuple)),
     Frontier: st.builds(Frontier, vectors, vectors),
+    Purged: st.builds(Purged, st.integers(1, INDEX_MAX), vectors),
+    FetchSnapshot: st.builds(FetchSnapshot, st.integers(1, INDEX_MAX), st.integers(0, INDEX_MAX)),
+    SnapshotPiece: st.builds(
+        SnapshotPiece, st.integers(1, INDEX_MAX), st.integers(0, 1 << 30), st.just(1 << 32), st.binary(max_size=9)
+    ),
     StateDigest: st.builds(
         StateDigest, st.integers(1, 1 << 39), st.lists(st.binary(min_size=16, max_size=16), max_size=3).map(tuple)
     ),

@@ -11,7 +11,7 @@ from pydsm.core.config import Config
 from pydsm.core.effects import Record
 from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId, request_at, session_of
-from pydsm.core.messages import NOP, Commit, Run
+from pydsm.core.messages import NOP, Batch, Commit, Footprint, PreAccept, Run
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
@@ -186,10 +186,19 @@ async def test_broken_invariant_stops_the_node(caplog: pytest.LogCaptureFixture)
 
 async def test_fault_of_a_peer_is_left_to_the_transport() -> None:
     async with group() as nodes:
-        far_away = Commit(InstanceId(ReplicaId(0), 1 << 40), NOP, (0, 0, 0))
+        not_its_own = PreAccept(InstanceId(ReplicaId(0), 1), Batch((), (), Footprint()), (0, 0, 0))
         with pytest.raises(PeerFault):
-            nodes.nodes[0]._receive(ReplicaId(1), far_away)
+            nodes.nodes[0]._receive(ReplicaId(1), not_its_own)
         assert await nodes.ask(0, "a one") == 1
+
+
+async def test_what_is_far_ahead_is_dropped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A replica that was away for long must hear that it needs a snapshot, so the connection stays."""
+    async with group() as nodes:
+        for index in (1 << 40, 1 << 39):
+            nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(0), index), NOP, (0, 0, 0)))
+        assert await nodes.ask(0, "a one") == 1
+        assert caplog.text.count("this replica is far behind, and needs a snapshot") == 1
 
 
 async def test_stopping_node_answers_what_it_took_and_refuses_the_rest() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pydsm.core.checkpoint import Checkpoint, Position
-from pydsm.core.effects import Abort, Effects, Execute, Record, ReservationRecord, Send, TakeCheckpoint
+from pydsm.core.effects import Abort, Effects, Execute, Record, ReservationRecord, Send, TakeCheckpoint, Transfer
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Batch, Footprint, Message, Waiting
 from pydsm.runtime.perform import Performer
@@ -96,6 +96,9 @@ class Stage:
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         self.story.append(f"checkpoint {taken.checkpoint.number}")
+
+    def transfer(self, transfer: Transfer) -> None:
+        self.story.append(f"transfer {type(transfer).__name__}")
 
     def abort(self, abort: Abort) -> None:
         self.story.append(f"abort {abort.id.index}")

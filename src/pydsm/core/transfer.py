@@ -1,0 +1,129 @@
+"""How a replica that lacks what others have forgotten comes by a snapshot (PROTOCOL 6, "state transfer").
+
+Decides whom to ask for which bytes, and what is done when they do not come, are damaged, or are not to be had any more.
+Guards that a snapshot is wanted only while it has more than was executed here, and that each piece is on the disk
+before the next is asked for, so that a crash, a dead source or a damaged piece only costs time. Reading, writing and
+judging the bytes is left to the runtime.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pydsm.core.effects import BeginFetch, InstallSnapshot, KeepPiece, ServePiece
+from pydsm.core.ids import ReplicaId, Tick
+from pydsm.core.messages import FetchSnapshot, Purged, SnapshotPiece
+from pydsm.core.state import ReplicaState
+
+_NOW = Tick(0)
+
+
+class _Waits(Enum):
+    """What a fetch waits for."""
+
+    FOR_DISK = "the disk"
+    FOR_PEER = "a peer"
+    FOR_INSTALL = "its installation"
+
+
+@dataclass(slots=True)
+class _Fetch:
+    number: int
+    source: ReplicaId
+    waits: _Waits = _Waits.FOR_DISK
+    offset: int = 0
+    size: int | None = None
+    """None until a piece has told."""
+    deadline: Tick = _NOW
+
+
+class Transfers:
+    """The snapshot that is on its way to this replica, if there is one; and what others are sent."""
+
+    def __init__(self, state: ReplicaState) -> None:
+        self._state = state
+        self._fetch: _Fetch | None = None
+
+    @property
+    def progress(self) -> tuple[int, int, int | None] | None:
+        """Of a fetch under way: the checkpoint's number, bytes on the disk, bytes in all if that is known."""
+        fetch = self._fetch
+        return None if fetch is None else (fetch.number, fetch.offset, fetch.size)
+
+    def on_purged(self, sender: ReplicaId, message: Purged) -> None:
+        """A peer has forgotten what is missing here. The one that is being asked may have forgotten even that since."""
+        fetch = self._fetch
+        if message.number <= self._state.schedule.number:
+            return
+        if fetch is None or (
+            message.number > fetch.number and sender == fetch.source and fetch.waits is not _Waits.FOR_INSTALL
+        ):
+            self._fetch = _Fetch(message.number, sender)
+            self._state.outbox.transfer(BeginFetch(message.number))
+
+    def on_fetch(self, sender: ReplicaId, message: FetchSnapshot) -> None:
+        """Have the runtime look for the bytes."""
+        self._state.outbox.transfer(ServePiece(sender, message.number, message.offset))
+
+    def on_piece(self, sender: ReplicaId, message: SnapshotPiece) -> None:
+        """Keep what was asked for, and nothing else; ask somebody else when there is nothing in it."""
+        fetch = self._fetch
+        if fetch is None or fetch.waits is not _Waits.FOR_PEER:
+            return
+        if (sender, message.number, message.offset) != (fetch.source, fetch.number, fetch.offset):
+            return
+        fetch.size = message.size
+        if message.data:
+            fetch.waits = _Waits.FOR_DISK
+            self._state.outbox.transfer(KeepPiece(fetch.number, fetch.offset, message.data))
+        elif fetch.offset == fetch.size:
+            self._finish(fetch)
+        else:
+            self._ask_next(fetch)
+
+    def kept(self, number: int, offset: int, *, damaged: bool) -> None:
+        """The disk has so many good bytes of this snapshot; `damaged`: what came last was not good."""
+        fetch = self._fetch
+        if fetch is None or fetch.number != number or fetch.waits is _Waits.FOR_PEER:
+            return
+        fetch.offset = offset
+        if damaged:
+            self._ask_next(fetch)
+        elif offset == fetch.size:
+            self._finish(fetch)
+        else:
+            self._ask(fetch)
+
+    def give_up(self, number: int) -> None:
+        """The disk does not take it. The next `Purged` begins anew."""
+        if self._fetch is not None and self._fetch.number == number:
+            self._fetch = None
+
+    def tick(self) -> None:
+        """Ask another peer when an answer is late. Not wanted any more: what was executed here meanwhile is enough."""
+        fetch = self._fetch
+        if fetch is None or fetch.waits is _Waits.FOR_INSTALL:
+            return
+        if fetch.number <= self._state.schedule.number:
+            self._fetch = None
+        elif fetch.waits is _Waits.FOR_PEER and fetch.deadline <= self._state.now:
+            self._ask_next(fetch)
+
+    def _ask(self, fetch: _Fetch) -> None:
+        state = self._state
+        fetch.waits = _Waits.FOR_PEER
+        fetch.deadline = Tick(state.now + state.config.fetch_ticks)
+        state.outbox.send((fetch.source,), FetchSnapshot(fetch.number, fetch.offset))
+
+    def _ask_next(self, fetch: _Fetch) -> None:
+        """Any peer may have the snapshot, with the same bytes; one that has another says so."""
+        peers = self._state.peers
+        fetch.source = peers[(peers.index(fetch.source) + 1) % len(peers)]
+        self._ask(fetch)
+
+    def _finish(self, fetch: _Fetch) -> None:
+        """All of it is there. Once it is installed there is no way back, so look once more whether it is wanted."""
+        if fetch.number <= self._state.schedule.number:
+            self._fetch = None
+            return
+        fetch.waits = _Waits.FOR_INSTALL
+        self._state.outbox.transfer(InstallSnapshot(fetch.number))

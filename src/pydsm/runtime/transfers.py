@@ -1,0 +1,163 @@
+"""Snapshots that travel: reads what peers ask for and keeps what comes from them, beside the work of the loop.
+
+Decides in which order a fetched snapshot takes the place of what the disk has. Guards that a crash at any moment leaves
+either the old records or the whole new snapshot: the file is durable first, then one write of the store removes the
+records up to it, and only then does it count. Whom to ask for what is decided by `core.transfer`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydsm.core.checkpoint import Checkpoint
+from pydsm.core.effects import BeginFetch, InstallSnapshot, KeepPiece, PurgeRecord, ServePiece, Transfer
+from pydsm.core.faults import PyDSMError, WorldFault
+from pydsm.core.ids import ReplicaId
+from pydsm.core.messages import PIECE_BYTES_MAX, SnapshotPiece
+from pydsm.core.replica import Replica
+from pydsm.storage.snapshots import SnapshotFiles, SnapshotReceiver
+
+log = logging.getLogger("pydsm.snapshots")
+
+
+class BeginAgain(PyDSMError):
+    """The snapshot of a peer is on this replica's disk: close everything, and start a new node with the same data."""
+
+
+@dataclass(slots=True)
+class TransferCounters:
+    """What has become of travelling snapshots in this process."""
+
+    pieces_sent: int = 0
+    pieces_kept: int = 0
+    pieces_damaged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransferParts:
+    """What a node gives."""
+
+    core: Replica
+    files: SnapshotFiles | None
+    """None where snapshots are not kept: then none is sent or fetched."""
+    send: Callable[[ReplicaId, SnapshotPiece], None]
+    tell: Callable[[Callable[[], None]], None]
+    """Calls the core, if the replica still runs, and performs what it asks for."""
+    replace: Callable[[PurgeRecord], Awaitable[None]]
+    """Nothing is written by this replica any more but this record. Done when it is durable."""
+    begin_again: Callable[[BeginAgain], None]
+
+
+class SnapshotTransfers:
+    """Made and used on the loop that owns the core."""
+
+    def __init__(self, parts: TransferParts) -> None:
+        self._parts = parts
+        self._receiver: SnapshotReceiver | None = None
+        self._serving: dict[ReplicaId, asyncio.Task[None]] = {}
+        self._fetching: asyncio.Task[None] | None = None
+        self.counters = TransferCounters()
+
+    def begin(self, transfer: Transfer) -> None:
+        """Returns at once. A peer that asks again while it is being served is not served twice."""
+        files = self._parts.files
+        loop = asyncio.get_running_loop()
+        if isinstance(transfer, ServePiece):
+            if files is not None and transfer.to not in self._serving:
+                self._serving[transfer.to] = loop.create_task(self._serve(files, transfer))
+        elif files is None:
+            log.error("what is missing here is forgotten elsewhere, and nothing here keeps snapshots: it cannot return")
+            self._parts.tell(lambda: self._parts.core.cannot_keep(transfer.number))
+        else:
+            before = self._fetching
+            self._fetching = loop.create_task(self._fetch(files, transfer, before))
+
+    async def stop(self) -> None:
+        """Wait for what is under way: a thread could not be stopped, and needs its file."""
+        tasks = [*self._serving.values(), *([self._fetching] if self._fetching is not None else [])]
+        current = asyncio.current_task()
+        await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
+        if self._receiver is not None:
+            self._receiver.close()
+            self._receiver = None
+
+    async def _serve(self, files: SnapshotFiles, wanted: ServePiece) -> None:
+        parts = self._parts
+        try:
+            found = await asyncio.to_thread(files.read, wanted.number, wanted.offset, PIECE_BYTES_MAX)
+        except OSError as error:
+            log.error("snapshot %d cannot be read for replica %d: %s", wanted.number, wanted.to, error)
+            return
+        finally:
+            del self._serving[wanted.to]
+        if found is None:
+            parts.tell(lambda: parts.core.cannot_serve(wanted.to))
+        elif found[0] >= wanted.offset:
+            self.counters.pieces_sent += 1
+            size, data = found
+            parts.tell(lambda: parts.send(wanted.to, SnapshotPiece(wanted.number, wanted.offset, size, data)))
+
+    async def _fetch(
+        self, files: SnapshotFiles, wanted: BeginFetch | KeepPiece | InstallSnapshot, before: asyncio.Task[None] | None
+    ) -> None:
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
+        core, number = self._parts.core, wanted.number
+        try:
+            match wanted:
+                case BeginFetch():
+                    await self._begin(files, number)
+                case KeepPiece():
+                    await self._keep(wanted)
+                case _:
+                    await self._install(files, number)
+        except OSError as error:
+            log.error("the snapshot of checkpoint %d cannot be kept: %s; trying again", number, error)
+            self._parts.tell(lambda: core.cannot_keep(number))
+
+    async def _begin(self, files: SnapshotFiles, number: int) -> None:
+        if self._receiver is not None:
+            await asyncio.to_thread(self._receiver.close)
+            self._receiver = None
+        receiver = self._receiver = await asyncio.to_thread(files.receive, number)
+        log.info(
+            "others have forgotten what is missing here: fetching the snapshot of checkpoint %d, %d bytes are here",
+            number,
+            receiver.offset,
+        )
+        self._parts.tell(lambda: self._parts.core.fetched(number, receiver.offset))
+
+    async def _keep(self, piece: KeepPiece) -> None:
+        receiver = self._receiver
+        assert receiver is not None
+        damaged = False
+        try:
+            await asyncio.to_thread(receiver.append, piece.data)
+            self.counters.pieces_kept += 1
+        except WorldFault as fault:
+            damaged = True
+            self.counters.pieces_damaged += 1
+            log.warning("a piece of snapshot %d is damaged, asking another peer: %s", piece.number, fault)
+        self._parts.tell(lambda: self._parts.core.fetched(piece.number, receiver.offset, damaged=damaged))
+
+    async def _install(self, files: SnapshotFiles, number: int) -> None:
+        parts, receiver = self._parts, self._receiver
+        assert receiver is not None
+        try:
+            checkpoint = await asyncio.to_thread(files.finish, receiver)
+        except WorldFault as fault:
+            log.warning("the snapshot of checkpoint %d cannot be used, fetching it again: %s", number, fault)
+            parts.tell(lambda: parts.core.fetched(number, receiver.offset, damaged=True))
+            return
+        if parts.core.checkpoint >= number:
+            parts.tell(lambda: parts.core.cannot_keep(number))  # what was executed here meanwhile is as much
+            return
+        await parts.replace(purge_up_to(checkpoint))
+        await asyncio.to_thread(files.adopt, checkpoint.position.up_to)
+        parts.begin_again(BeginAgain(f"the snapshot of checkpoint {number} is installed; it begins again from there"))
+
+
+def purge_up_to(checkpoint: Checkpoint) -> PurgeRecord:
+    """What takes the records of everything in a checkpoint from the disk, when its snapshot came from a peer."""
+    return PurgeRecord(checkpoint.position.up_to, checkpoint.position.besides)

@@ -1,0 +1,192 @@
+"""The bytes of a snapshot: a head, the machine's chunks, and an end; each piece with a checksum.
+
+Decides how they lie one behind the other, and judges them as they come, in pieces of any size: a damaged one is found
+at the end of the frame that it is in, and everything before that frame stays good. Equal snapshots have equal bytes on
+every replica, so one that is fetched may be continued from another source. No file is touched here.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from struct import Struct
+from zlib import crc32
+
+import msgspec
+
+from pydsm.core.checkpoint import Checkpoint
+from pydsm.core.faults import WorldFault
+
+SNAPSHOT_VERSION = 1
+"""Layout of the bytes. Another one is refused."""
+
+MAGIC = b"PyDSM snapshot\0"
+FRAME = Struct(">II")
+"""Before each payload: its length and its CRC-32. An empty payload stands before the end."""
+DIGEST_BYTES = 32
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What the snapshot is of."""
+
+    version: int
+    group: str
+    replicas: int
+    checkpoint: Checkpoint
+
+
+class End(msgspec.Struct, frozen=True):
+    """One digest for each chunk: none is missing, and none was exchanged."""
+
+    digests: tuple[bytes, ...]
+
+
+def digest(chunk: bytes) -> bytes:
+    """Of one chunk."""
+    return hashlib.blake2b(chunk, digest_size=DIGEST_BYTES).digest()
+
+
+def framed(payload: bytes) -> bytes:
+    """With its length and checksum."""
+    return FRAME.pack(len(payload), crc32(payload)) + payload
+
+
+def encode_snapshot(head: Head, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """All bytes, in parts."""
+    digests = []
+    yield MAGIC + framed(msgspec.msgpack.encode(head))
+    for chunk in chunks:
+        digests.append(digest(chunk))
+        yield framed(chunk)
+    yield framed(b"") + framed(msgspec.msgpack.encode(End(tuple(digests))))
+
+
+class _Expects(Enum):
+    MAGIC = "the magic"
+    FRAME = "length and checksum"
+    PAYLOAD = "a payload"
+    NOTHING = "nothing"
+
+
+class _Part(Enum):
+    HEAD = "head"
+    CHUNK = "chunk"
+    END = "end"
+
+
+_SMALL_PAYLOAD_BYTES_MAX = 64 << 20
+"""Of a head or an end, which are read as a whole."""
+
+
+class SnapshotChecker:
+    """Judges the bytes of one snapshot in order. After damage, go on from `good` with `back`."""
+
+    def __init__(self) -> None:
+        self.offset = 0
+        """Bytes taken."""
+        self.good = 0
+        """How many of them are whole frames that are good."""
+        self.head: Head | None = None
+        self.digests: list[bytes] = []
+        self._expects = _Expects.MAGIC
+        self._part = _Part.HEAD
+        self._pending = bytearray()
+        self._size = self._checksum = self._crc = 0
+        self._done = 0
+        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the end has come, and all is good."""
+        return self._expects is _Expects.NOTHING
+
+    def take(self, data: bytes) -> None:
+        """The next bytes. Raises WorldFault that says what is wrong with them."""
+        rest = memoryview(data)
+        while rest:
+            if self._expects is _Expects.NOTHING:
+                raise WorldFault("it goes on behind its end")
+            rest = self._take_payload(rest) if self._expects is _Expects.PAYLOAD else self._take_frame(rest)
+
+    def back(self) -> None:
+        """Forget everything behind `good`."""
+        self._pending.clear()
+        self.offset = self.good
+        self._expects = _Expects.FRAME if self.good else _Expects.MAGIC
+
+    def _take_frame(self, data: memoryview) -> memoryview:
+        wanted = len(MAGIC) if self._expects is _Expects.MAGIC else FRAME.size
+        part = data[: wanted - len(self._pending)]
+        self._pending += part
+        self.offset += len(part)
+        if len(self._pending) == wanted:
+            found = bytes(self._pending)
+            self._pending.clear()
+            if self._expects is _Expects.MAGIC:
+                if found != MAGIC:
+                    raise WorldFault("it is no snapshot")
+                self._expects = _Expects.FRAME
+            else:
+                self._begin_payload(*FRAME.unpack(found))
+        return data[len(part) :]
+
+    def _begin_payload(self, size: int, checksum: int) -> None:
+        if self._part is not _Part.CHUNK and size > _SMALL_PAYLOAD_BYTES_MAX:
+            raise WorldFault(f"its {self._part.value} has {size} bytes")
+        self._size, self._checksum = size, checksum
+        self._done = self._crc = 0
+        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._expects = _Expects.PAYLOAD
+        if not size:
+            self._end_payload()
+
+    def _take_payload(self, data: memoryview) -> memoryview:
+        part = data[: self._size - self._done]
+        self._crc = crc32(part, self._crc)
+        if self._part is _Part.CHUNK:
+            self._hash.update(part)
+        else:
+            self._pending += part
+        self._done += len(part)
+        self.offset += len(part)
+        if self._done == self._size:
+            self._end_payload()
+        return data[len(part) :]
+
+    def _end_payload(self) -> None:
+        if self._crc != self._checksum:
+            raise WorldFault("a checksum differs")
+        payload = bytes(self._pending)
+        self._pending.clear()
+        self._expects = _Expects.FRAME
+        match self._part:
+            case _Part.HEAD:
+                self.head = decode_head(payload)
+                self._part = _Part.CHUNK
+            case _Part.CHUNK if self._size:
+                self.digests.append(self._hash.digest())
+            case _Part.CHUNK:
+                self._part = _Part.END
+            case _:
+                if decode_end(payload).digests != tuple(self.digests):
+                    raise WorldFault("its chunks are not those that were written")
+                self._expects = _Expects.NOTHING
+        self.good = self.offset
+
+
+def decode_head(payload: bytes) -> Head:
+    """Raises WorldFault for what is none, or of another version."""
+    try:
+        head = msgspec.msgpack.decode(payload, type=Head)
+    except msgspec.DecodeError as error:
+        raise WorldFault(f"its head is damaged: {error}") from error
+    if head.version != SNAPSHOT_VERSION:
+        raise WorldFault(f"it has format {head.version}, this PyDSM reads format {SNAPSHOT_VERSION}")
+    return head
+
+
+def decode_end(payload: bytes) -> End:
+    """Raises WorldFault for what is none."""
+    try:
+        return msgspec.msgpack.decode(payload, type=End)
+    except msgspec.DecodeError as error:
+        raise WorldFault(f"its end is damaged: {error}") from error
