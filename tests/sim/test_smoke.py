@@ -58,6 +58,18 @@ def test_duels_one_by_one_make_recoveries_validate_and_wait(replicas: int) -> No
     assert totals.replicas["waited"] >= 1
 
 
+@pytest.mark.parametrize(("replicas", "first"), [(3, 0), (3, 12), (4, 0), (5, 0), (5, 12), (7, 0)])
+def test_members_that_were_away_for_long_come_back_with_the_snapshot_of_a_peer(replicas: int, first: int) -> None:
+    totals = Counts()
+    for run in Search(replicas=replicas, steps=STEPS, laggards_only=True).runs(range(first, first + 12)):
+        assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"
+        totals.add(run.counts)
+    assert min(totals.snapshots_installed, totals.checkpoints, totals.calls_done) > 0
+    assert totals.pieces > totals.snapshots_installed
+    assert totals.heal_share_max < 0.8
+    assert totals.linearizability_undecided == 0
+
+
 def test_a_world_without_faults_recovers_nothing_and_loses_nothing() -> None:
     totals = Counts()
     for run in Search(replicas=3, steps=STEPS, kinds=()).runs(range(6)):

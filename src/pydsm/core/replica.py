@@ -152,7 +152,7 @@ class Replica:
         match message:
             case m.Frontier():
                 self._state.window.report(sender, message.executed, message.known)
-                if any(map(int.__lt__, message.executed, self._state.log.dropped)):
+                if self._state.window.lacks_some(sender, self._state.log.dropped):
                     self._tell_purged(sender)
             case m.StateDigest():
                 self._compare(sender, message)

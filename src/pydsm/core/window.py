@@ -41,6 +41,10 @@ class Window:
         executed = self._executed[member]
         return any(executed) and not covers(executed, id)
 
+    def lacks_some(self, member: ReplicaId, up_to: Deps) -> bool:
+        """Whether there is something up to there that it has not reported."""
+        return any(map(int.__lt__, self._executed[member], up_to))
+
     @property
     def stable(self) -> Deps:
         """What every member has executed, as far as is known here."""

@@ -4,7 +4,7 @@ A patch takes pytest's MonkeyPatch, so that it is gone when the test is over. Wh
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -173,7 +173,7 @@ def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, waiting: an invalidator that commits without covering decides nop")
 def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
-    def fate(self: recoverer.Recoverer, other: InstanceId, id: InstanceId) -> recovery.Fate:
+    def fate(self: recoverer.Recoverer, other: InstanceId, id: InstanceId, deps: Deps) -> recovery.Fate:
         decided = self._state.log.instance(other).decided
         return recovery.Fate.HARMLESS if decided else recovery.Fate.OPEN
 
@@ -506,7 +506,7 @@ def records_purged_that_a_member_has_not_executed(patch: pytest.MonkeyPatch) -> 
 def snapshot_executed_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.begin_at
 
-    def begin_at(self: log.Log, at: checkpoint.Checkpoint, purged: Deps) -> None:
+    def begin_at(self: log.Log, at: checkpoint.Checkpoint, purged: Deps, absent: Iterable[InstanceId] = ()) -> None:
         original(self, checkpoint.Checkpoint(at.number, at.barrier, checkpoint.Position(purged), at.floor, 0), purged)
 
     patch.setattr(log.Log, "begin_at", begin_at)
@@ -516,8 +516,8 @@ def snapshot_executed_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
 def floor_forgotten_in_a_restart(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.begin_at
 
-    def begin_at(self: log.Log, at: checkpoint.Checkpoint, purged: Deps) -> None:
-        original(self, at, purged)
+    def begin_at(self: log.Log, at: checkpoint.Checkpoint, purged: Deps, absent: Iterable[InstanceId] = ()) -> None:
+        original(self, at, purged, absent)
         self._floor = self.no_deps
 
     patch.setattr(log.Log, "begin_at", begin_at)
@@ -562,5 +562,5 @@ def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
 
 @bug("6, sliding window: what has left memory never comes back")
 def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replicas.Replica, "_is_stale", lambda self, message: False)
+    patch.setattr(replicas.Replica, "_is_forgotten", lambda self, sender, message: False)
     patch.setattr(log.Log, "is_dropped", lambda self, id: False)

@@ -84,6 +84,7 @@ class Find:
     invariant: str
     seed: int
     duels: bool = False
+    laggards: bool = False
     story: str = ""
     steps: int = 4000
     replicas: int | None = None
@@ -91,7 +92,7 @@ class Find:
 
     def play(self) -> str | None:
         """Play the run; the invariant that it breaks, if any."""
-        search = Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels)
+        search = Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels, laggards_only=self.laggards)
         plan = self._told() if self.story else search.plan(self.seed)
         finding = search.play(plan).finding
         return None if finding is None else finding.invariant
@@ -151,6 +152,16 @@ FINDS: tuple[Find, ...] = (
     Find("window pruned before the acknowledgement", "first result", 5),
     Find("acknowledged requests taken for executed", "executed twice", 0),
     Find("sessions forgotten at every batch", "results", 1),
+    Find("forgotten beyond the snapshot", "liveness", 8, laggards=True),
+    Find("purged is not told", "liveness", 1, laggards=True),
+    Find("member of the barriers component executed again", "liveness", 1, laggards=True),
+    Find("snapshot of the past installed", "stopped by WorldFault", 100, laggards=True),
+    Find("damaged piece is not asked for again", "liveness", 1, laggards=True),
+    Find("late source asked for ever", "liveness", 3, laggards=True),
+    Find("records stay behind a fetched snapshot", "stopped by WorldFault", 1, laggards=True),
+    Find("one behind taken for up to date", "liveness", 3, laggards=True),
+    Find("what came with a snapshot is in no vector", "checkpoint", 56, laggards=True),
+    Find("barrier silent about what was forgotten", "exactness", 10, laggards=True),
     Find("rule 3 left out", "agreement", 0, story="two rivals, and one leader in the other's quorum"),
     Find(
         "accepted nop conflicts with nothing",

@@ -30,8 +30,11 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=None, help="size of the group; by seed unless given")
     parser.add_argument("--steps", type=int, default=4000, help="length of a run in events")
     parser.add_argument("--duels", action="store_true", help="only conflicts between two leaders at a time")
+    parser.add_argument("--laggards", action="store_true", help="members that are away for long")
     options = parser.parse_args()
-    search = Search(replicas=options.replicas, steps=options.steps, duels_only=options.duels)
+    search = Search(
+        replicas=options.replicas, steps=options.steps, duels_only=options.duels, laggards_only=options.laggards
+    )
     for bug in BUGS.values():
         if options.bug in (None, bug.name):
             began = time.monotonic()

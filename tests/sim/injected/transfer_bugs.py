@@ -1,0 +1,133 @@
+"""Bugs of forgetting early and of snapshots that travel. What finds each stands in `finds`."""
+
+from collections.abc import Iterable
+
+import pytest
+
+from pydsm.core import log, replica, transfer, window
+from pydsm.core.checkpoint import Checkpoint
+from pydsm.core.effects import InstallSnapshot
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
+from pydsm.core.messages import Batch, Invalidator
+from pydsm.sim import disk
+from tests.sim.injected.registry import bug
+
+
+@bug("6, Sliding window: what was forgotten early is spoken for by the barrier behind it")
+def barrier_silent_about_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.invalidators
+
+    def invalidators(self: log.Log, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
+        self.horizon, horizon = None, self.horizon
+        try:
+            return original(self, id, batch, deps)
+        finally:
+            self.horizon = horizon
+
+    patch.setattr(log.Log, "invalidators", invalidators)
+
+
+@bug("6, Sliding window: nothing leaves early that no durable snapshot has")
+def forgotten_beyond_the_snapshot(patch: pytest.MonkeyPatch) -> None:
+    original = replica.Replica._forget
+
+    def forget(self: replica.Replica) -> None:
+        original(self)
+        inner = self._state.log
+        if self._snapshots and inner.kept_bytes > self._state.config.window_bytes_max:
+            inner.horizon = self._snapshots[-1]
+            inner.drop(inner.frontier, self._state.config.drop_instances_max)
+
+    patch.setattr(replica.Replica, "_forget", forget)
+
+
+@bug("6, Divergence errors: a message about what is purged is answered Purged")
+def purged_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    def tell_purged(self: replica.Replica, member: ReplicaId) -> None:
+        pass
+
+    patch.setattr(replica.Replica, "_tell_purged", tell_purged)
+
+
+@bug("6, Snapshot: what came with a snapshot is executed, and not to be executed again")
+def member_of_the_barriers_component_executed_again(patch: pytest.MonkeyPatch) -> None:
+    def is_dropped(self: log.Log, id: InstanceId) -> bool:
+        return id.index <= self.dropped[id.leader]
+
+    patch.setattr(log.Log, "is_dropped", is_dropped)
+
+
+@bug("6, Snapshot: what is new is ordered behind what came with a snapshot")
+def what_came_with_a_snapshot_is_in_no_vector(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.begin_at
+
+    def begin_at(self: log.Log, checkpoint: Checkpoint, purged: Deps, absent: Iterable[InstanceId] = ()) -> None:
+        absent = tuple(absent)
+        original(self, checkpoint, purged, absent)
+        if absent:
+            self._floor = self.no_deps
+
+    patch.setattr(log.Log, "begin_at", begin_at)
+
+
+@bug("6, State transfer: a snapshot is installed only if it has more than was executed here")
+def snapshot_of_the_past_installed(patch: pytest.MonkeyPatch) -> None:
+    def finish(self: transfer.Transfers, fetch: transfer._Fetch) -> None:
+        fetch.waits = transfer._Waits.FOR_INSTALL
+        self._state.outbox.transfer(InstallSnapshot(fetch.number))
+
+    def tick(self: transfer.Transfers) -> None:
+        fetch = self._fetch
+        if fetch is not None and fetch.waits is transfer._Waits.FOR_PEER and fetch.deadline <= self._state.now:
+            self._ask_next(fetch)
+
+    patch.setattr(transfer.Transfers, "_finish", finish)
+    patch.setattr(transfer.Transfers, "tick", tick)
+
+
+@bug("6, State transfer: a damaged piece only costs time")
+def damaged_piece_is_not_asked_for_again(patch: pytest.MonkeyPatch) -> None:
+    original = transfer.Transfers.kept
+
+    def kept(self: transfer.Transfers, number: int, offset: int, *, damaged: bool) -> None:
+        if not damaged:
+            original(self, number, offset, damaged=False)
+
+    patch.setattr(transfer.Transfers, "kept", kept)
+
+
+@bug("6, State transfer: a source that dies only costs time")
+def late_source_asked_for_ever(patch: pytest.MonkeyPatch) -> None:
+    def ask_next(self: transfer.Transfers, fetch: transfer._Fetch) -> None:
+        self._ask(fetch)
+
+    def on_purged(self: transfer.Transfers, sender: ReplicaId, message: object) -> None:
+        if self._fetch is None:
+            original(self, sender, message)  # type: ignore[arg-type]
+
+    original = transfer.Transfers.on_purged
+    patch.setattr(transfer.Transfers, "_ask_next", ask_next)
+    patch.setattr(transfer.Transfers, "on_purged", on_purged)
+
+
+@bug("6, State transfer: a snapshot that was fetched takes the place of all records up to it")
+def records_stay_behind_a_fetched_snapshot(patch: pytest.MonkeyPatch) -> None:
+    original = disk.Disk.adopt
+
+    def adopt(self: disk.Disk, watched: object) -> Checkpoint:
+        records, purged = dict(self.instances), self.purged
+        checkpoint = original(self, watched)
+        self.instances, self.purged = records, purged
+        return checkpoint
+
+    patch.setattr(disk.Disk, "adopt", adopt)
+
+
+@bug("6, Sliding window: a member counts as having executed what it has told, and no more")
+def one_behind_taken_for_up_to_date(patch: pytest.MonkeyPatch) -> None:
+    original = window.Window.report
+
+    def report(self: window.Window, member: ReplicaId, executed: Deps, known: Deps) -> None:
+        original(self, member, merge(executed, self._executed[self._me]), known)
+
+    patch.setattr(window.Window, "report", report)
