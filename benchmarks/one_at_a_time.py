@@ -3,8 +3,7 @@
 Run: python -m benchmarks.one_at_a_time [--replicas 5] [--storage memory] [--seconds 5] [--runs 5] [--json FILE]
 
 The group, the client and whatever else runs share this machine's cores. With storage on disk, look at the cost of one
-sync beside it: a commit takes one at the leader and one at the others, at the same time, and one more before it is
-told.
+sync beside it: a commit takes one at the others, and then one at the leader before it is told.
 """
 
 import argparse

@@ -135,8 +135,8 @@ def test_the_first_pre_accept_of_an_index_waits_for_a_reservation_that_covers_it
                 assert request.id.index <= reserved_up_to(leader)
 
 
-def test_a_pre_accept_may_leave_while_its_own_write_is_under_way_and_its_vote_counts_afterwards() -> None:
-    """ "A leader's PreAccept may leave while its own write is under way; its vote counts when that is done." """
+def test_a_pre_accept_leaves_at_once_and_the_leaders_vote_counts_for_nothing_visible_before_it_is_durable() -> None:
+    """The fast path's record of the decision carries the leader's vote."""
     leader = Driven(0, 3)
     leader.propose(writing("first"))
     leader.take()
@@ -144,9 +144,23 @@ def test_a_pre_accept_may_leave_while_its_own_write_is_under_way_and_its_vote_co
     id = leader.propose(A)
     assert len(leader.take_only(PreAccept)) == 2
     leader.receive(1, PreAcceptOk(id, NONE))
-    assert not leader.replica.instances[id].decided
+    assert leader.take() == []
+    assert leader.executed_ids == []
     leader.disk.finish()
-    assert leader.replica.instances[id].decided
+    assert leader.executed_ids == [id]
+
+
+def test_on_the_slow_path_nothing_is_asked_before_the_leaders_acceptance_is_durable() -> None:
+    """It carries the leader's vote on the batch: whoever accepts counts on the leader to know the instance."""
+    leader = Driven(0, 5)
+    id = leader.propose(A)
+    leader.take()
+    leader.disk.holding = True
+    for peer in (1, 2, 3):
+        leader.receive(peer, PreAcceptOk(id, (0, peer, 0, 0, 0)))
+    assert leader.take() == []
+    leader.disk.finish()
+    assert [to for to, _ in leader.take_only(Accept)] == [1, 2, 3, 4]
 
 
 def test_commits_learnt_from_others_cost_no_write_of_their_own() -> None:
@@ -188,7 +202,7 @@ def test_a_restarted_leader_never_acts_in_round_0_for_an_instance_of_before() ->
     leader.restart()
     leader.receive(1, PreAcceptOk(ID, NONE))
     leader.receive(2, PreAcceptOk(ID, NONE), AcceptOk(ID, ballot(0, 0)))
-    assert not leader.replica.instances[ID].decided
+    assert ID not in leader.replica.instances
     leader.run(2000)
     sent = [message for _, message in leader.take() if getattr(message, "id", None) == ID]
     assert {type(message) for message in sent} == {Prepare}
@@ -281,4 +295,4 @@ def test_a_group_of_one_finishes_after_a_restart_what_its_former_life_left_open(
     world.propose(0, writing("key", name="later"))
     world.heal()
     assert unfinished == at(0, 2)
-    assert [one.batch.commands for one in world.hosts[0].executed] == [(b"key",), (b"later",)]
+    assert [one.batch.commands for one in world.hosts[0].executed] == [(b"key",), (b"unfinished",), (b"later",)]

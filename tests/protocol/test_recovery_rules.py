@@ -261,6 +261,36 @@ def test_with_just_enough_unchanged_an_invalidator_whose_leader_is_away_makes_it
     assert Rule.INVALIDATING_LEADER_AWAY.value in rules(world)
 
 
+def test_a_leader_that_forgot_what_it_proposed_orders_everything_after_it() -> None:
+    """Otherwise the rule above would take a leader that lets an instance pass for one that had not proposed yet.
+
+    4 proposes B; its PreAccept leaves while it is being written, reaches 3, and power fails. In its next life 4 answers
+    0, whose command succeeds and whose Commit nobody hears. Then neither 0 nor 4 can be asked, and 1, 2 and 3 recover
+    0.1: 3 knows of 4.2, which is unordered against it and whose leader is away.
+    """
+    world = world_of(5)
+    world.propose(4, writing("unrelated"))
+    world.deliver_all()
+    world.hosts[4].disk.holding = True
+    forgotten = world.propose(4, B)
+    world.deliver_round(lambda packet: packet.is_a(PreAccept) and packet.to == 3)
+    world.lose()
+    world.crash(4)
+    world.hosts[4].disk.holding = False
+    world.restart(4)
+    world.lose()
+    assert forgotten not in world.hosts[4].replica.instances
+    world.propose(0, A)
+    world.deliver_round(lambda packet: packet.is_a(PreAccept) and packet.to in {1, 4})
+    world.deliver_round(lambda packet: packet.is_a(PreAcceptOk))
+    world.lose()
+    world.crash(0)
+    world.recover(1, ID)
+    world.deliver_all(lambda packet: packet.among(1, 2, 3))
+    world.check_agreement()
+    world.heal()
+
+
 # Waiting
 
 
@@ -413,10 +443,8 @@ def test_a_nop_tells_the_client() -> None:
     """ "The leader of an instance decided nop answers its requests Aborted" """
     world = world_of(3)
     pre_accepted_at(world, 0, A)
-    world.crash(0)
     world.recover(1, at(0, 1))
-    world.deliver_all()
-    world.restart(0)
+    world.deliver_all(lambda packet: packet.among(1, 2))
     world.heal()
     assert [abort.runs for abort in world.hosts[0].aborted] == [A.runs]
     assert world.hosts[0].executed == []

@@ -37,7 +37,7 @@ def test_seeds_break_no_invariant_and_are_not_idle(replicas: int, first: int) ->
 @pytest.mark.parametrize("replicas", [3, 5, 7])
 def test_seeds_reach_the_branches_of_recovery_by_chance(replicas: int) -> None:
     """Every single line has a story of its own in `test_recovery_rules`; these come up without one."""
-    totals = play(replicas, 100, 12)
+    totals = play(replicas, 100, 24)
     for rule in (
         Rule.ALREADY_COMMITTED,
         Rule.VOTED_VALUE,

@@ -1,7 +1,8 @@
 """How a leader commits: the fast path, the slow path, thrifty asking, repetition (PROTOCOL 3; EPaxos*, commit).
 
 Guards: a fast commit only on a fast quorum of unchanged vectors, one vote per replica, answers only of the phase's
-ballot. The own vote is a message to itself, so it counts when it is durable and not before.
+ballot. The own vote on a batch has no record of its own: it is in that of the decision, or of the acceptance, without
+which nothing is told that it was counted for (docs/decisions/one-record-fewer).
 """
 
 from collections.abc import Collection
@@ -109,7 +110,6 @@ class Proposer:
         initial = state.log.conflicts(batch)
         instance = state.log.instance(id)
         state.log.pre_accept(instance, batch, initial, initial)
-        state.persist(instance)
         asked = self._first_asked(state.quorums.fast)
         deadline = self._fast_deadline()
         state.leading[id] = PreAccepting(instance.promised, batch, initial, asked, state.now, deadline)
@@ -191,6 +191,7 @@ class Proposer:
     def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Ask for votes in a ballot that this replica leads.
 
+        A leader's question is an outcome of its own vote before, and leaves when that is durable, with the acceptance.
         A recovery asks everyone: waiting for a chosen one that is slow would let the next recovery outbid it.
         """
         state = self._state
@@ -199,7 +200,8 @@ class Proposer:
         deadline = self._fast_deadline() if thrifty else Tick(state.now + state.config.retry_ticks)
         state.leading[id] = Accepting(ballot, value, deps, asked, deadline)
         request = Accept(id, ballot, value, deps)
-        state.outbox.send_early(asked, request)
+        tell = state.outbox.send if ballot == initial_ballot(id) else state.outbox.send_early
+        tell(asked, request)
         self._acceptor.on_accept(state.me, request)
 
     def on_accept_ok(self, sender: ReplicaId, message: AcceptOk) -> None:

@@ -40,6 +40,7 @@ class Log:
         self._known = [0] * replicas
         self._index = relation.index(replicas)
         self._floor = self.no_deps
+        self._former = self.no_deps
         self._discarded: list[ConflictIndex] = []
         self.opaque_nops: dict[InstanceId, None] = {}
         """Accepted as nop, not decided, and what their leaders proposed is not known."""
@@ -80,6 +81,14 @@ class Log:
         for leader, index in enumerate(deps):
             if index > self._known[leader]:
                 self._extend(leader, index)
+
+    def forgot(self, id: InstanceId) -> None:
+        """An earlier life may have proposed up to here what others know and this one does not: every vector covers it.
+
+        Recovery takes a leader that let an instance pass unordered for one that proposed its own after that
+        (docs/decisions/former-proposals-are-covered).
+        """
+        self._former = with_instance(self._former, id)
 
     def _hear_of(self, leader: int, index: int) -> None:
         known = self._known[leader]
@@ -186,7 +195,7 @@ class Log:
 
     def conflicts(self, batch: Batch) -> Deps:
         """Everything that a new instance with this batch must be ordered after (PROTOCOL 3)."""
-        deps = merge(self._index.conflicts(batch), self._floor)
+        deps = merge(merge(self._index.conflicts(batch), self._floor), self._former)
         for id in self.opaque_nops:
             deps = with_instance(deps, id)
         return deps

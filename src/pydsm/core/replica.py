@@ -292,7 +292,9 @@ class Replica:
         self._check_kept(state.recorded)
         reserved = max(reserved, state.log.known[state.me])
         if reserved:
-            state.log.hear_of_restored(with_instance(state.log.no_deps, InstanceId(state.me, reserved)))
+            last = InstanceId(state.me, reserved)
+            state.log.hear_of_restored(with_instance(state.log.no_deps, last))
+            state.log.forgot(last)
         self._proposer.restore(reserved)
         decided = [one for one in state.log.instances.values() if one.status is Status.COMMITTED]
         for instance in sorted(decided, key=self._place_in_history):

@@ -237,7 +237,9 @@ class Invariants:
         if self._disks[replica].reserved < message.id.index:
             raise Violation("durable", f"PreAccept {message.id} leaves before its index is reserved", (message.id,))
 
-    def _record(self, replica: int, message: m.PreAcceptOk | m.AcceptOk | m.PrepareOk | m.ValidateOk) -> InstanceRecord:
+    def _record(
+        self, replica: int, message: m.PreAcceptOk | m.Accept | m.AcceptOk | m.PrepareOk | m.ValidateOk
+    ) -> InstanceRecord:
         record = self._disks[replica].instances.get(message.id)
         if record is None:
             raise Violation(
@@ -264,6 +266,8 @@ class Invariants:
     def _pre_accepted(self, replica: int, message: m.PreAcceptOk) -> None:
         self._show_promise(replica, message.id, initial_ballot(message.id), message)
         self._agreeing.setdefault(message.id, {}).setdefault(message.deps, set()).add(replica)
+        if message.id.leader == replica:
+            return  # nobody hears of it but with a record of what it was counted for
         record = self._record(replica, message)
         if record.status is Status.PRE_ACCEPTED and record.deps == message.deps:
             return
@@ -276,6 +280,10 @@ class Invariants:
         asked = self._asked.setdefault((message.id, message.ballot), (message.value, message.deps))
         if asked[1] != message.deps or (asked[0] is not message.value and asked[0] != message.value):
             raise Violation("agreement", f"two values for {message.id} in one ballot {message.ballot}", (message.id,))
+        if message.ballot == initial_ballot(message.id):
+            record = self._record(replica, message)
+            if record.status < Status.ACCEPTED:
+                raise self._not_durable(replica, message, record)
 
     def _voted(self, replica: int, message: m.AcceptOk) -> None:
         shown = self._show_promise(replica, message.id, message.ballot, message)
@@ -296,6 +304,9 @@ class Invariants:
         if record.voted is None:
             raise Violation("vote", f"r{replica} has accepted {record.id} in no ballot", (record.id,))
         asked = self._asked.get((record.id, record.voted))
+        if asked is None and record.id.leader == replica and record.voted == initial_ballot(record.id):
+            assert record.value is not None
+            asked = self._asked[record.id, record.voted] = (record.value, record.deps)  # it asks when this is durable
         if asked is None and len(self._disks) > 1:
             what = f"r{replica} has accepted {record.id} in {record.voted}, in which nobody asked for votes"
             raise Violation("vote", what, (record.id,))

@@ -25,12 +25,19 @@ class Backlog:
     _queue: deque[bytes] = field(default_factory=deque)
     _bytes: int = 0
     _overflowing: bool = False
+    _pressing: bool = False
 
     def __bool__(self) -> bool:
         return bool(self._queue)
 
-    def take(self, data: bytes, *, connected: bool, elsewhere_bytes: int = 0) -> int:
+    @property
+    def is_due(self) -> bool:
+        """Whether there is more here than a few messages that can wait."""
+        return self._pressing or self._bytes > self.limits.patient_bytes_max
+
+    def take(self, data: bytes, *, connected: bool, elsewhere_bytes: int = 0, can_wait: bool = False) -> int:
         """Queue one message behind `elsewhere_bytes` that the connection holds already; how many were dropped."""
+        self._pressing = self._pressing or not can_wait
         size = message_bytes(data)
         if size > FRAME_BYTES_MAX:
             log.warning("a message of %d bytes is over the limit of a frame and was dropped", size)
@@ -69,4 +76,5 @@ class Backlog:
             run.append(message)
             size += message_bytes(message)
         self._bytes -= size
+        self._pressing = self._pressing and bool(self._queue)
         return encode_messages(run), len(run)

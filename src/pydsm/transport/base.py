@@ -67,7 +67,10 @@ class Transport(Protocol):
         ...
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """Pass one message to several peers; returns at once. What is sent in one turn of the loop leaves together."""
+        """Pass one message to several peers; returns at once. What is sent in one turn of the loop leaves together.
+
+        A message that can wait (`transport.patience`) may be kept back for a while, for company.
+        """
         ...
 
     async def stop(self) -> None:

@@ -13,6 +13,10 @@ class TransportLimits:
     """Bytes kept for a peer to which there is no connection, the newest; older messages are dropped."""
     frame_bytes_wanted: int = 1 << 20
     """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
+    patient_seconds_max: float = 0.002
+    """How long a message that can wait (see `patience`) is kept for company to the same peer; 0: not at all."""
+    patient_bytes_max: int = 4096
+    """Bytes that wait for one peer without patience running out."""
     greeting_seconds_max: float = 5.0
     """How long dialling and greeting may take together."""
     silence_seconds_max: float = 10.0

@@ -24,6 +24,7 @@ from pydsm.transport.base import Admit, Receive, Self, Traffic
 from pydsm.transport.frames import Greeting, Hello, decode_messages
 from pydsm.transport.handshake import Doorkeeper
 from pydsm.transport.limits import TransportLimits
+from pydsm.transport.patience import Patience, can_wait
 from pydsm.transport.redial import Redialler
 from pydsm.transport.tcp_connections import Incoming, Outgoing
 from pydsm.transport.tls import Tls, explain
@@ -61,6 +62,7 @@ class TcpTransport:
         self._known = KnownBatches()
         self._dialling: list[asyncio.Task[None]] = []
         self._touched: dict[ReplicaId, _Link] = {}
+        self._patience = Patience(self.limits.patient_seconds_max, self._flush_all)
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -87,18 +89,24 @@ class TcpTransport:
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """See `transport.base.Transport`."""
         data = encode_message(message)
-        if not self._touched:
-            asyncio.get_running_loop().call_soon(self._flush)
+        patient = can_wait(message) and self.limits.patient_seconds_max > 0
         for peer in to:
             link = self._links[peer]
-            self.traffic.messages_dropped += link.take(data)
-            self._touched[peer] = link
+            self.traffic.messages_dropped += link.take(data, can_wait=patient)
+            if link.is_due:
+                if not self._touched:
+                    asyncio.get_running_loop().call_soon(self._flush)
+                self._touched[peer] = link
+            else:
+                self._patience.begin()
 
     async def stop(self) -> None:
         """See `transport.base.Transport`."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        self._patience.stop()
+        self._flush_all()  # commits that wait: without them, others would have to recover what is decided
         for task in self._dialling:
             task.cancel()
         await asyncio.gather(*self._dialling, return_exceptions=True)
@@ -111,6 +119,10 @@ class TcpTransport:
     def _flush(self) -> None:
         touched, self._touched = self._touched, {}
         for link in touched.values():
+            link.flush()
+
+    def _flush_all(self) -> None:
+        for link in self._links.values():
             link.flush()
 
     def hello(self) -> bytes:
@@ -175,12 +187,18 @@ class _Link(Redialler):
     def _open_transport(self) -> asyncio.Transport | None:
         return None if self._connection is None else self._connection.transport
 
-    def take(self, data: bytes) -> int:
+    @property
+    def is_due(self) -> bool:
+        """Whether what is queued should leave at the end of this turn."""
+        return self._backlog.is_due
+
+    def take(self, data: bytes, *, can_wait: bool) -> int:
         """Queue an encoded message for the end of this turn, or for the next connection; how many were dropped."""
         transport = self._open_transport
         if transport is None:
-            return self._backlog.take(data, connected=False)
-        return self._backlog.take(data, connected=True, elsewhere_bytes=transport.get_write_buffer_size())
+            return self._backlog.take(data, connected=False, can_wait=can_wait)
+        waiting = transport.get_write_buffer_size()
+        return self._backlog.take(data, connected=True, elsewhere_bytes=waiting, can_wait=can_wait)
 
     def flush(self) -> None:
         """Write everything queued in one go."""

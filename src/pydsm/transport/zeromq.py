@@ -34,6 +34,7 @@ from pydsm.transport.base import Admit, Receive, Self, Traffic
 from pydsm.transport.frames import FRAME_BYTES_MAX, PREAMBLE, decode_messages, open_frame, open_greeting
 from pydsm.transport.handshake import Doorkeeper, refusal
 from pydsm.transport.limits import TransportLimits
+from pydsm.transport.patience import Patience, can_wait
 from pydsm.transport.redial import Redialler
 
 log = logging.getLogger("pydsm.transport")
@@ -72,6 +73,7 @@ class ZeroMqTransport:
         self._receive: Receive | None = None
         self._known = KnownBatches()
         self._running: list[asyncio.Task[None]] = []
+        self._patience = Patience(self.limits.patient_seconds_max, self._send_all)
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -105,11 +107,20 @@ class ZeroMqTransport:
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """See `transport.base.Transport`."""
         data = encode_message(message)
+        patient = can_wait(message) and self.limits.patient_seconds_max > 0
         for peer in to:
-            self.traffic.messages_dropped += self._links[peer].take(data)
+            link = self._links[peer]
+            self.traffic.messages_dropped += link.take(data, can_wait=patient)
+            if not link.is_due:
+                self._patience.begin()
+
+    def _send_all(self) -> None:
+        for link in self._links.values():
+            link.send_now()
 
     async def stop(self) -> None:
         """See `transport.base.Transport`."""
+        self._patience.stop()
         running, self._running = self._running, []
         for task in running:
             task.cancel()
@@ -211,10 +222,22 @@ class _Link(Redialler):
         self._something_waits = asyncio.Event()
         self.is_up = False
 
-    def take(self, data: bytes) -> int:
+    @property
+    def is_due(self) -> bool:
+        """Whether what is queued should leave now."""
+        return self._backlog.is_due
+
+    def take(self, data: bytes, *, can_wait: bool) -> int:
         """Queue an encoded message; how many were dropped."""
+        waiting = self._leaving_bytes
+        dropped = self._backlog.take(data, connected=self.is_up, elsewhere_bytes=waiting, can_wait=can_wait)
+        if self.is_due:
+            self.send_now()
+        return dropped
+
+    def send_now(self) -> None:
+        """Let everything that is queued leave."""
         self._something_waits.set()
-        return self._backlog.take(data, connected=self.is_up, elsewhere_bytes=self._leaving_bytes)
 
     async def one_connection(self) -> str | None:
         """See `Redialler`."""

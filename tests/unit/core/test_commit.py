@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from pydsm.core.commit import AcceptSlow, AskMore, CommitFast, KeepAsking, PipelineFull, decide_pre_accept
-from pydsm.core.effects import InstanceRecord, ReservationRecord
+from pydsm.core.effects import ReservationRecord
 from pydsm.core.ids import Deps
 from pydsm.core.messages import NOP, Accept, AcceptOk, Commit, PreAccept, PreAcceptOk, Prepare, PrepareOk, Refuse
 from pydsm.core.quorums import quorums
@@ -113,16 +113,13 @@ def test_a_proposal_asks_all_peers_with_everything_that_it_conflicts_with() -> N
     ]
 
 
-def test_a_proposal_is_stored_as_pre_accepted_with_a_reservation_that_covers_it() -> None:
+def test_a_proposal_stores_a_reservation_that_covers_it_and_nothing_else() -> None:
     leader = Driven(0, 3, reservation_block=8)
-    id = leader.propose(A)
-    assert leader.disk.load() == [
-        ReservationRecord(8),
-        InstanceRecord(id, Status.PRE_ACCEPTED, ballot(0, 0), None, A, (0, 0, 0), A, (0, 0, 0)),
-    ]
+    leader.propose(A)
+    assert leader.disk.load() == [ReservationRecord(8)]
 
 
-def test_the_first_request_of_a_life_waits_for_its_reservation_and_later_ones_leave_early() -> None:
+def test_the_first_request_of_a_life_waits_for_its_reservation_and_later_ones_wait_for_nothing() -> None:
     leader = Driven(0, 3)
     leader.disk.holding = True
     leader.propose(A)
@@ -130,7 +127,7 @@ def test_the_first_request_of_a_life_waits_for_its_reservation_and_later_ones_le
     leader.disk.finish()
     assert [to for to, _ in leader.take_only(PreAccept)] == [P1, P2]
     leader.propose(B)
-    assert leader.disk.busy
+    assert not leader.disk.busy
     assert [to for to, _ in leader.take_only(PreAccept)] == [P1, P2]
 
 
@@ -186,17 +183,6 @@ def test_an_unchanged_answer_of_one_of_two_peers_commits_on_the_fast_path() -> N
     assert leader.take() == to_all(Commit(id, A, (0, 0, 0)), [1, 2])
     assert leader.executed_ids == [id]
     assert (leader.replica.counters.fast, leader.replica.counters.slow) == (1, 0)
-
-
-def test_the_own_vector_counts_only_when_it_is_durable() -> None:
-    leader = Driven(0, 3)
-    leader.propose(writing("earlier"))
-    leader.disk.holding = True
-    id = leader.propose(A)
-    leader.receive(1, PreAcceptOk(id, (0, 0, 0)))
-    assert not leader.replica.instances[id].decided
-    leader.disk.finish()
-    assert leader.replica.instances[id].decided
 
 
 def test_a_fast_commit_is_told_and_executed_only_when_it_is_durable() -> None:

@@ -2,19 +2,48 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import count
 
 import pytest
 
 from pydsm.core.effects import Record, ReservationRecord
 from pydsm.core.faults import WorldFault
-from pydsm.runtime.disk import InlineDisk, ThreadedDisk
+from pydsm.runtime.disk import QUICK_SECONDS_MAX, Failed, InlineDisk, ThreadedDisk
+from pydsm.storage.base import Store
 from pydsm.storage.memory import MemoryStore
 from tests.waiting import eventually
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("kind", [InlineDisk, ThreadedDisk])]
+pytestmark = pytest.mark.asyncio
 
-AnyDisk = type[InlineDisk] | type[ThreadedDisk]
+AnyDisk = Callable[[Store, Failed], InlineDisk | ThreadedDisk]
+
+
+def quick_disk(store: Store, failed: Failed) -> ThreadedDisk:
+    """No write takes any time."""
+    return ThreadedDisk(store, failed, clock=lambda: 0.0)
+
+
+def slow_disk(store: Store, failed: Failed) -> ThreadedDisk:
+    """Every write takes a second."""
+    seconds = count()
+    return ThreadedDisk(store, failed, clock=lambda: float(next(seconds)))
+
+
+on_each_kind = pytest.mark.parametrize("kind", [InlineDisk, quick_disk, slow_disk])
+
+
+class ThreadsSeen(MemoryStore):
+    """Which threads wrote."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def write(self, records: Sequence[Record]) -> None:
+        """See `storage.base.Store`."""
+        self.threads.append(threading.get_ident())
+        super().write(records)
 
 
 class FailingStore(MemoryStore):
@@ -35,6 +64,7 @@ def unexpected(error: Exception) -> None:
     raise AssertionError(error)
 
 
+@on_each_kind
 async def test_done_is_called_on_the_loop_after_the_write(kind: AnyDisk) -> None:
     store = MemoryStore()
     disk = kind(store, unexpected)
@@ -45,6 +75,7 @@ async def test_done_is_called_on_the_loop_after_the_write(kind: AnyDisk) -> None
     await disk.close()
 
 
+@on_each_kind
 async def test_jobs_keep_their_order(kind: AnyDisk) -> None:
     disk, order = kind(MemoryStore(), unexpected), list[int]()
     for number in range(100):
@@ -53,6 +84,7 @@ async def test_jobs_keep_their_order(kind: AnyDisk) -> None:
     assert order == list(range(100))
 
 
+@on_each_kind
 async def test_failure_is_told_once_and_nothing_is_done_after_it(kind: AnyDisk) -> None:
     store, failures, done = FailingStore(), list[Exception](), list[int]()
     disk = kind(store, failures.append)
@@ -63,3 +95,42 @@ async def test_failure_is_told_once_and_nothing_is_done_after_it(kind: AnyDisk) 
     await asyncio.sleep(0)
     assert [str(failure) for failure in failures] == ["disk is full"]
     assert done == [1]
+
+
+async def times(store: ThreadsSeen, disk: ThreadedDisk, writes: int) -> list[bool]:
+    """For so many writes, one after another: whether each was made in the loop."""
+    for number in range(1, writes + 1):
+        done = asyncio.Event()
+        disk.write([ReservationRecord(number)], done.set)
+        await done.wait()
+    await disk.close()
+    return [thread == threading.get_ident() for thread in store.threads]
+
+
+async def test_writes_stay_in_the_loop_once_one_was_quick() -> None:
+    store = ThreadsSeen()
+    assert await times(store, quick_disk(store, unexpected), 3) == [False, True, True]
+
+
+async def test_slow_writes_stay_in_the_thread() -> None:
+    store = ThreadsSeen()
+    assert await times(store, slow_disk(store, unexpected), 3) == [False, False, False]
+
+
+async def test_a_slow_write_in_the_loop_is_followed_by_one_in_the_thread() -> None:
+    store = ThreadsSeen()
+    moments = iter([0, 0, 0, 2 * QUICK_SECONDS_MAX, 0, 0, 0, 0])
+    disk = ThreadedDisk(store, unexpected, clock=lambda: next(moments))
+    assert await times(store, disk, 4) == [False, True, False, True]
+
+
+async def test_a_quick_write_waits_for_what_the_thread_was_given_before() -> None:
+    store = ThreadsSeen()
+    disk, order = quick_disk(store, unexpected), list[str]()
+    disk.write([ReservationRecord(1)], lambda: order.append("first"))
+    await eventually(lambda: bool(order), "the first is done")
+    disk.run(lambda: order.append("job"), lambda: None)
+    disk.write([ReservationRecord(2)], lambda: order.append("second"))
+    await disk.close()
+    await eventually(lambda: len(order) == 3, "all is done")
+    assert order == ["first", "job", "second"]

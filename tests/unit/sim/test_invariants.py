@@ -58,6 +58,9 @@ class Group:
         self.keep(0, Status.COMMITTED, id=id, deps=deps)
 
     def ask(self, ballot: Ballot) -> None:
+        """A leader has accepted by then what it asks for in ballot 0."""
+        if ballot == ZERO:
+            self.keep(0, Status.ACCEPTED, voted=ZERO)
         self.watch.sent(ballot.replica, m.Accept(X, ballot, WRITE, NOTHING))
 
     def vote(self, replica: int) -> None:
@@ -114,6 +117,18 @@ def test_a_commit_with_a_quorum_of_durable_votes_is_fine(group: Group) -> None:
     group.vote(1)
     group.watch.sent(0, m.Commit(X, WRITE, NOTHING))
     assert X in group.watch.decided
+
+
+def test_a_leader_that_asks_for_votes_without_having_accepted_is_found(group: Group) -> None:
+    group.keep(0, Status.PRE_ACCEPTED)
+    with pytest.raises(Violation, match="durable"):
+        group.watch.sent(0, m.Accept(X, ZERO, WRITE, NOTHING))
+
+
+def test_the_own_vote_of_a_leader_needs_no_record(group: Group) -> None:
+    group.watch.sent(0, m.PreAcceptOk(X, NOTHING))
+    with pytest.raises(Violation, match="has nothing of it on disk"):
+        group.watch.sent(1, m.PreAcceptOk(X, NOTHING))
 
 
 def test_a_decision_without_a_quorum_is_found(group: Group) -> None:
