@@ -15,6 +15,8 @@ from pydsm.core.messages import FetchSnapshot, Purged, SnapshotPiece
 from pydsm.core.state import ReplicaState
 
 _NOW = Tick(0)
+_DOUBLINGS_MAX = 5
+"""A piece that does not come is waited for twice as long the next time, up to this: a peer may be far away."""
 
 
 class _Waits(Enum):
@@ -34,6 +36,8 @@ class _Fetch:
     size: int | None = None
     """None until a piece has told."""
     deadline: Tick = _NOW
+    repeats: int = 0
+    """How often the same bytes were asked for in vain."""
 
 
 class Transfers:
@@ -55,7 +59,9 @@ class Transfers:
         if message.number <= self._state.schedule.number:
             return
         if fetch is None or (
-            message.number > fetch.number and sender == fetch.source and fetch.waits is not _Waits.FOR_INSTALL
+            message.number > fetch.number
+            and (sender == fetch.source or fetch.repeats)
+            and fetch.waits is not _Waits.FOR_INSTALL
         ):
             self._fetch = _Fetch(message.number, sender)
             self._state.outbox.transfer(BeginFetch(message.number))
@@ -65,13 +71,16 @@ class Transfers:
         self._state.outbox.transfer(ServePiece(sender, message.number, message.offset))
 
     def on_piece(self, sender: ReplicaId, message: SnapshotPiece) -> None:
-        """Keep what was asked for, and nothing else; ask somebody else when there is nothing in it."""
+        """Keep what was asked for, and nothing else; ask somebody else when there is nothing in it.
+
+        Whoever sends it goes on to be asked: an answer that is late may still be the first.
+        """
         fetch = self._fetch
         if fetch is None or fetch.waits is not _Waits.FOR_PEER:
             return
-        if (sender, message.number, message.offset) != (fetch.source, fetch.number, fetch.offset):
+        if (message.number, message.offset) != (fetch.number, fetch.offset):
             return
-        fetch.size = message.size
+        fetch.source, fetch.size, fetch.repeats = sender, message.size, 0
         if message.data:
             fetch.waits = _Waits.FOR_DISK
             self._state.outbox.transfer(KeepPiece(fetch.number, fetch.offset, message.data))
@@ -111,12 +120,13 @@ class Transfers:
     def _ask(self, fetch: _Fetch) -> None:
         state = self._state
         fetch.waits = _Waits.FOR_PEER
-        fetch.deadline = Tick(state.now + state.config.fetch_ticks)
+        fetch.deadline = Tick(state.now + (state.config.fetch_ticks << min(fetch.repeats, _DOUBLINGS_MAX)))
         state.outbox.send((fetch.source,), FetchSnapshot(fetch.number, fetch.offset))
 
     def _ask_next(self, fetch: _Fetch) -> None:
         """Any peer may have the snapshot, with the same bytes; one that has another says so."""
         peers = self._state.peers
+        fetch.repeats += 1
         fetch.source = peers[(peers.index(fetch.source) + 1) % len(peers)]
         self._ask(fetch)
 

@@ -8,7 +8,7 @@ from pydsm.core import log, replica, transfer, window
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.effects import InstallSnapshot
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
-from pydsm.core.messages import Batch, Invalidator
+from pydsm.core.messages import Batch, Invalidator, SnapshotPiece
 from pydsm.sim import disk
 from tests.sim.injected.registry import bug
 
@@ -101,11 +101,17 @@ def late_source_asked_for_ever(patch: pytest.MonkeyPatch) -> None:
     def ask_next(self: transfer.Transfers, fetch: transfer._Fetch) -> None:
         self._ask(fetch)
 
+    def on_piece(self: transfer.Transfers, sender: ReplicaId, message: SnapshotPiece) -> None:
+        if self._fetch is not None and self._fetch.source == sender:
+            original_piece(self, sender, message)
+
     def on_purged(self: transfer.Transfers, sender: ReplicaId, message: object) -> None:
         if self._fetch is None:
             original(self, sender, message)  # type: ignore[arg-type]
 
     original = transfer.Transfers.on_purged
+    original_piece = transfer.Transfers.on_piece
+    patch.setattr(transfer.Transfers, "on_piece", on_piece)
     patch.setattr(transfer.Transfers, "_ask_next", ask_next)
     patch.setattr(transfer.Transfers, "on_purged", on_purged)
 
