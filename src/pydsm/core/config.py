@@ -48,8 +48,8 @@ class Config:
     """Bytes of executed instances that are kept in memory for members that have not executed them. What is more leaves
     if a durable snapshot has it, and who lacks it then has to fetch that."""
     fetch_ticks: int = 1000
-    """How long a piece of a snapshot may take to come before another peer is asked for it; each time twice as long, up to
-    32 times."""
+    """How long a piece of a snapshot may take to come before another peer is asked for it; twice as long each time, up
+    to 32 times."""
     checkpoint_instances_max: int = 10_000
     """Batches executed since the last checkpoint, after which the next one is proposed."""
     checkpoint_bytes_max: int = 256 << 20

@@ -29,6 +29,8 @@ def _freeze(value: object, seen: set[int]) -> Hashable:
         return tuple(_freeze(one, seen) for one in value)
     if isinstance(value, dict):
         return tuple(sorted(((_freeze(key, seen), _freeze(one, seen)) for key, one in value.items()), key=repr))
+    if isinstance(value, frozenset):
+        return tuple(sorted((_freeze(one, seen) for one in value), key=repr))
     if isinstance(value, msgspec.Struct):
         return (type(value).__name__, *(_freeze(one, seen) for one in msgspec.structs.astuple(value)))
     if isinstance(value, _LEFT_OUT) or callable(value):
