@@ -68,6 +68,31 @@ class Upkeep(Protocol):
 
 
 @runtime_checkable
+class Lifecycle(Protocol):
+    """What a machine has besides if it holds what must be opened and released: files, connections, threads.
+
+    Both are called on the loop that executes, which stands still while they do not await; within a minute. Between
+    `stop` and `start` nothing is asked of the machine but `footprint`, which does not depend on the state.
+    """
+
+    async def start(self) -> None:
+        """Be ready to execute, with the state of before. Called at first, and again after each `stop`.
+
+        One that raises leaves nothing open. A replica that starts does not start then; one that is paused stays paused,
+        shows what was raised, and calls it again when somebody resumes it.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Release everything, and remember the state: `start` may follow in this process.
+
+        Called once after each `start` that succeeded, unless the process is killed. What it raises is shown to people;
+        nothing more is asked of the machine all the same, and `start` comes next.
+        """
+        ...
+
+
+@runtime_checkable
 class Snapshots(Protocol):
     """What a machine has besides if its state can be saved and brought back. Without it a restart executes it all."""
 

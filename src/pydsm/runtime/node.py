@@ -18,7 +18,7 @@ from typing import Protocol
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint
-from pydsm.core.faults import BrokenInvariant, Diverged, PeerFault, PyDSMError
+from pydsm.core.faults import BrokenInvariant, Diverged, PeerFault, PyDSMError, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
@@ -27,6 +27,8 @@ from pydsm.machines.base import Snapshots, StateMachine, Upkeep
 from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.evidence import tell
+from pydsm.runtime.lifecycle import Agreed, Gate, HoldLimits, Phase
+from pydsm.runtime.maintenance import Hands, Maintenance
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
@@ -73,6 +75,7 @@ class Parts:
     limits: BatchLimits | None = None
     snapshots: SnapshotFiles | None = None
     """Where snapshots are kept; None for a store that dies with its process."""
+    hold: HoldLimits | None = None
 
 
 class Node:
@@ -90,6 +93,7 @@ class Node:
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
         self._traces = Traces()
         self._core.watch(self._traces)
+        self._gate = Gate(parts.machine, self._perform, parts.hold)
         self._grants = Grants(config.replica, secrets.randbits(30))
         self._started = False
         self._running = False
@@ -101,7 +105,7 @@ class Node:
     async def start(self) -> None:
         """Load and execute what the store holds, then listen and take part.
 
-        Raises WorldFault when the store is damaged or the port is taken.
+        Raises WorldFault when the store is damaged, the port is taken, or the machine does not start.
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
@@ -120,7 +124,8 @@ class Node:
         self._keep_up()
 
     async def _restore(self) -> None:
-        """The newest good snapshot, then the records behind it."""
+        """Start the machine; then the newest good snapshot, and the records behind it."""
+        await self._gate.open()
         snapshots: list[SnapshotFile] = []
         if self._files is not None and isinstance(self._machine, Snapshots):
             state = ReplicatedState(self._machine, self._sessions)
@@ -130,6 +135,9 @@ class Node:
             if snapshots:
                 await asyncio.to_thread(state.restore, snapshots[-1].chunks())
                 self._taker.counters.last_number = snapshots[-1].checkpoint.number
+        hands = Hands(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
+        self.maintenance = Maintenance(self._gate, self._taker, hands)
+        """Pause, resume, snapshot."""
         records = await asyncio.to_thread(self._store.load)
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
@@ -139,18 +147,33 @@ class Node:
             return
         self._started = False
         self._batcher.refuse("this replica is stopping; submit elsewhere")
-        self._drained = asyncio.Event()
-        self._wake()
-        if self._running and self._batcher.waiting:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain_seconds_max):
-                    await self._drained.wait()
+        await self._drain(0 if self._gate.phase is Phase.PAUSED else drain_seconds_max)
         self._guard(self._performer.finish)
         self._running = False
+        self._gate.shut()
         if self._taker is not None:
             await self._taker.stop()
         await self._transport.stop()
         await self._disk.close()
+        try:
+            await self._gate.close()
+        except WorldFault as fault:
+            log.error("%s; its replica has stopped", fault)
+
+    async def _drain(self, seconds_max: float) -> int:
+        """Wait until the commands taken are answered, so long at most; gives how many are not."""
+        drained = self._drained = self._drained or asyncio.Event()
+        self._wake()
+        if self._running and self._batcher.waiting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds_max):
+                    await drained.wait()
+        return self._batcher.waiting
+
+    def _accept(self) -> None:
+        if self._started:
+            self._drained = None
+            self._batcher.accept()
 
     def submit(self, command: bytes, reply: Reply) -> None:
         """See `batching.Submit`."""
@@ -241,12 +264,16 @@ class Node:
             traffic=replace(self._transport.traffic),
             epochs=dict(self._transport.epochs),
             instances=len(self._core.instances),
+            phase=self._gate.phase,
+            machine_fault=self._gate.fault,
+            held=self._gate.held,
+            held_bytes=self._gate.held_bytes,
         )
 
     # Events, from outside to the core
 
     def _receive(self, sender: ReplicaId, message: Message) -> None:
-        if not self._running:
+        if not self._running or self._gate.full:
             return
         try:
             self._core.receive(sender, message)
@@ -267,6 +294,8 @@ class Node:
     def _tick(self) -> None:
         if self._running:
             self._loop.call_later(_TICK_SECONDS, self._tick)
+            if self._gate.full:
+                return
             now = Tick(int((self._loop.time() - self._epoch) * 1000))
             self._guard(lambda: self._core.tick(now))
             self._guard(self._propose_checkpoint)
@@ -276,11 +305,16 @@ class Node:
         if self._core.checkpoint_due():
             self._core.propose_checkpoint(unix_ms())
 
+    def _ask_for_checkpoint(self) -> InstanceId | None:
+        proposed = self._core.propose_checkpoint(unix_ms())
+        self._wake()
+        return proposed if isinstance(proposed, InstanceId) else None
+
     def _keep_up(self) -> None:
         """Propose what the machine says is due. Nobody waits for the answers."""
         if self._running and isinstance(self._machine, Upkeep):
             self._loop.call_later(_UPKEEP_SECONDS, self._keep_up)
-            if self._upkeep_unanswered:
+            if self._upkeep_unanswered or self._gate.phase is not Phase.RUNNING:
                 return
             late_ms = _UPKEEP_GRACE_MS * (1 + self._config.replica)
             for command in self._machine.overdue(unix_ms() - late_ms):
@@ -317,18 +351,26 @@ class Node:
 
     def execute(self, execution: Execute) -> None:
         """See `perform.Application`."""
-        batch = execution.batch
-        results = self._sessions.execute(batch, self._machine.apply)
-        if execution.id.leader == self._config.replica:
-            self._batcher.executed(execution.id, results)
+        self._gate.take(execution)
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         """See `perform.Application`."""
-        self._sessions.expire(taken.checkpoint.timestamp_ms)
+        self._gate.take(taken)
+
+    def _perform(self, agreed: Agreed) -> None:
+        """What the gate lets through reaches the state, and whoever waits for it."""
+        if isinstance(agreed, Execute):
+            results = self._sessions.execute(agreed.batch, self._machine.apply)
+            if agreed.id.leader == self._config.replica:
+                self._batcher.executed(agreed.id, results)
+            return
+        self._sessions.expire(agreed.checkpoint.timestamp_ms)
         if self._taker is not None:
-            self._taker.take(taken.checkpoint)
+            self._taker.take(agreed.checkpoint)
+        self.maintenance.checkpoint_reached(agreed.checkpoint)
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
+        self.maintenance.snapshot_taken(file)
         if self._running:
             self._guard(lambda: self._core.snapshot_durable(file.checkpoint, file.digests))
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
@@ -346,6 +388,7 @@ class Node:
     def abort(self, abort: Abort) -> None:
         """See `perform.Application`."""
         self._batcher.aborted(abort.id)
+        self.maintenance.aborted(abort.id)
 
     def _remember_peer(self, peer: ReplicaId, incarnation: int) -> None:
         self._disk.run(lambda: self._store.remember_peer(peer, incarnation), _nothing)
@@ -355,6 +398,8 @@ class Node:
         if not self._running:
             return
         self._running = False
+        self._gate.shut()
+        self.maintenance.failed(str(error))
         self._batcher.refuse("this replica has failed; submit elsewhere")
         if isinstance(error, Diverged):
             self._condemn(error)
