@@ -113,6 +113,34 @@ class Snapshots(Protocol):
 
 
 @runtime_checkable
+class OwnState(Snapshots, Protocol):
+    """What a machine has besides if it keeps its state by itself, where a restart finds it again.
+
+    It keeps notes for the runtime, named values that it need not understand, and changes them in one transaction with
+    its state. So it is known after a crash what the state has, and that is not executed again. A transaction that is
+    lost with the last moments before a power cut does no harm, as long as all that follow are lost with it.
+
+    `restore` and `apply` belong to the transaction that the next `commit` ends; a process that is killed, or `stop`,
+    undoes what is not committed. `restore` leaves notes alone, and is called in another thread, while nothing else is.
+    """
+
+    def commit(self, note: str, content: bytes, forgotten: Sequence[str]) -> None:
+        """Keep what was applied or restored since the last commit, and this note, and drop those forgotten.
+
+        All of it or nothing. What it raises ends the replica; nothing is lost, since a restart executes it again.
+        """
+        ...
+
+    def note(self, name: str) -> bytes | None:
+        """The content of a note that is kept; None when there is none."""
+        ...
+
+    def notes(self) -> Iterable[str]:
+        """The names of all that are kept: one for each batch since the last snapshot but one."""
+        ...
+
+
+@runtime_checkable
 class NamesKeys(Protocol):
     """What a machine with snapshots has besides if it can tell what a chunk is about, for people."""
 

@@ -32,6 +32,7 @@ from pydsm.runtime.maintenance import Hands, Maintenance
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
+from pydsm.runtime.progress import Progress, progress_of, restore_newest
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
@@ -88,6 +89,7 @@ class Node:
         self._make_transport = parts.transport
         self._files = parts.snapshots
         self._taker: SnapshotTaker | None = None
+        self._progress: Progress | None = None
         self._core = Replica(config, parts.relation)
         self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, unix_ms, parts.limits)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
@@ -126,6 +128,9 @@ class Node:
     async def _restore(self) -> None:
         """Start the machine; then the newest good snapshot, and the records behind it."""
         await self._gate.open()
+        self._progress = progress_of(self._machine, self._store.incarnation)
+        if self._progress is not None:
+            self._progress.begin()
         snapshots: list[SnapshotFile] = []
         if self._files is not None and isinstance(self._machine, Snapshots):
             state = ReplicatedState(self._machine, self._sessions)
@@ -133,7 +138,7 @@ class Node:
             self._files.check()
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
-                await asyncio.to_thread(state.restore, snapshots[-1].chunks())
+                await restore_newest(state, snapshots, self._progress)
                 self._taker.counters.last_number = snapshots[-1].checkpoint.number
         hands = Hands(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
         self.maintenance = Maintenance(self._gate, self._taker, hands)
@@ -360,17 +365,21 @@ class Node:
     def _perform(self, agreed: Agreed) -> None:
         """What the gate lets through reaches the state, and whoever waits for it."""
         if isinstance(agreed, Execute):
-            results = self._sessions.execute(agreed.batch, self._machine.apply)
+            apply = self._machine.apply if self._progress is None else self._progress.apply(agreed.id)
+            results = self._sessions.execute(agreed.batch, apply)
             if agreed.id.leader == self._config.replica:
                 self._batcher.executed(agreed.id, results)
             return
         self._sessions.expire(agreed.checkpoint.timestamp_ms)
-        if self._taker is not None:
+        there = self._progress is None or self._progress.checkpoint(agreed.checkpoint)
+        if self._taker is not None and there:
             self._taker.take(agreed.checkpoint)
         self.maintenance.checkpoint_reached(agreed.checkpoint)
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
         self.maintenance.snapshot_taken(file)
+        if self._progress is not None:
+            self._progress.snapshot_durable(file.checkpoint)
         if self._running:
             self._guard(lambda: self._core.snapshot_durable(file.checkpoint, file.digests))
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
