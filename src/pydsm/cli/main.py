@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm.cli import bench, demo, exhaustive, inspect, replay, serve, simulate, status, trace
+from pydsm.cli import bench, demo, exhaustive, inspect, maintain, replay, serve, simulate, status, trace
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -20,6 +20,9 @@ app = typer.Typer(
 app.command("serve", context_settings={"auto_envvar_prefix": "PYDSM"})(serve.serve)
 app.command("status")(status.status)
 app.command("trace")(trace.trace)
+app.command("pause")(maintain.pause)
+app.command("resume")(maintain.resume)
+app.command("snapshot")(maintain.snapshot)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)

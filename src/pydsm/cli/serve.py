@@ -282,7 +282,8 @@ async def _listen_for_watchers(settings: Settings, address: Address, node: Node)
     """Open the HTTP port; gives what closes it. Imported only here: a replica without the port starts faster."""
     from pydsm.server.http import HttpServer, Subject
 
-    server = HttpServer(Subject(settings.identity, settings.names, node.observe, node.trace), settings.ready_limits)
+    subject = Subject(settings.identity, settings.names, node.observe, node.trace, node.maintenance)
+    server = HttpServer(subject, settings.ready_limits)
     await server.start(address)
     return server.stop
 

@@ -40,14 +40,14 @@ def fetch(address: Address, timeout_seconds: float) -> StatusReport:
     try:
         return msgspec.json.decode(body, type=StatusReport)
     except msgspec.DecodeError as error:
-        raise _no_replica(address) from error
+        raise no_replica(address) from error
 
 
-def ask_http(address: Address, path: str, timeout_seconds: float) -> tuple[int, bytes]:
+def ask_http(address: Address, path: str, timeout_seconds: float, *, method: str = "GET") -> tuple[int, bytes]:
     """Status and body of what a replica's HTTP port answers. Raises WorldFault when nobody does, or somebody else."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_seconds)
     try:
-        connection.request("GET", path, headers={"Connection": "close"})
+        connection.request(method, path, headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(_ANSWER_BYTES_MAX)
     except TimeoutError as error:
@@ -55,7 +55,7 @@ def ask_http(address: Address, path: str, timeout_seconds: float) -> tuple[int, 
             f"no answer from {address} within {timeout_seconds:g} s: the replica hangs or is cut off"
         ) from error
     except http.client.HTTPException as error:
-        raise _no_replica(address) from error
+        raise no_replica(address) from error
     except OSError as error:
         raise WorldFault(
             f"nobody answers at {address}: {error.strerror or error}; is the replica running, with --http {address}?"
@@ -64,7 +64,8 @@ def ask_http(address: Address, path: str, timeout_seconds: float) -> tuple[int, 
         connection.close()
 
 
-def _no_replica(address: Address) -> WorldFault:
+def no_replica(address: Address) -> WorldFault:
+    """What to say when somebody else answers there."""
     return WorldFault(f"what answers at {address} is not the HTTP port of a replica: give the address of its --http")
 
 
@@ -113,6 +114,11 @@ def _seen(member: MemberReport, report: StatusReport) -> Text:
     return Text("connected", style="green") if member.connected else Text("not connected", style="red")
 
 
+def _machine(report: StatusReport) -> str:
+    held = f", {report.held:,} batches ({report.held_bytes:,} bytes) wait for it" if report.held else ""
+    return report.machine + ("" if report.machine_fault is None else f" ({report.machine_fault})") + held
+
+
 def _numbers(report: StatusReport) -> Table:
     counters = report.counters
     share = "none yet" if report.fast_share is None else f"{report.fast_share:.1%} of own commits were fast"
@@ -122,6 +128,7 @@ def _numbers(report: StatusReport) -> Table:
         "recovery": f"{counters.get('recovered', 0):,} recovered here, {counters.get('nops', 0):,} nops learnt",
         "executed": f"{counters.get('executed', 0):,} batches",
         "waiting": f"{report.commands_waiting:,} commands, {report.turns_waiting_for_disk:,} turns for the disk",
+        "machine": _machine(report),
         "messages": f"{traffic.get('messages_sent', 0):,} sent, {traffic.get('messages_received', 0):,} received, "
         f"{traffic.get('messages_dropped', 0):,} dropped, {traffic.get('refused', 0):,} refused",
     }

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pydsm.cli.status import ask_http
+from pydsm.cli.status import ask_http, no_replica
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import timestamp_of
 from pydsm.runtime.traces import InstanceTrace, RequestTrace
@@ -58,9 +58,7 @@ def fetch(request: UUID, address: Address, timeout_seconds: float) -> RequestTra
     try:
         return msgspec.json.decode(body, type=RequestTrace)
     except msgspec.DecodeError as error:
-        raise WorldFault(
-            f"what answers at {address} is not the HTTP port of a replica: give the address of its --http"
-        ) from error
+        raise no_replica(address) from error
 
 
 def show(found: RequestTrace, console: Console) -> None:

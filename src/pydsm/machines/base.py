@@ -68,6 +68,31 @@ class Upkeep(Protocol):
 
 
 @runtime_checkable
+class Lifecycle(Protocol):
+    """What a machine has besides if it holds what must be opened and released: files, connections, threads.
+
+    Both are called on the loop that executes, which stands still while they do not await; within a minute. Between
+    `stop` and `start` nothing is asked of the machine but `footprint`, which does not depend on the state.
+    """
+
+    async def start(self) -> None:
+        """Be ready to execute, with the state of before. Called at first, and again after each `stop`.
+
+        One that raises leaves nothing open. A replica that starts does not start then; one that is paused stays paused,
+        shows what was raised, and calls it again when somebody resumes it.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Release everything, and remember the state: `start` may follow in this process.
+
+        Called once after each `start` that succeeded, unless the process is killed. What it raises is shown to people;
+        nothing more is asked of the machine all the same, and `start` comes next.
+        """
+        ...
+
+
+@runtime_checkable
 class Snapshots(Protocol):
     """What a machine has besides if its state can be saved and brought back. Without it a restart executes it all."""
 
@@ -84,6 +109,34 @@ class Snapshots(Protocol):
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Have the state of a snapshot instead of the present one. Raises ValueError for what is none."""
+        ...
+
+
+@runtime_checkable
+class OwnState(Snapshots, Protocol):
+    """What a machine has besides if it keeps its state by itself, where a restart finds it again.
+
+    It keeps notes for the runtime, named values that it need not understand, and changes them in one transaction with
+    its state. So it is known after a crash what the state has, and that is not executed again. A transaction that is
+    lost with the last moments before a power cut does no harm, as long as all that follow are lost with it.
+
+    `restore` and `apply` belong to the transaction that the next `commit` ends; a process that is killed, or `stop`,
+    undoes what is not committed. `restore` leaves notes alone, and is called in another thread, while nothing else is.
+    """
+
+    def commit(self, note: str, content: bytes, forgotten: Sequence[str]) -> None:
+        """Keep what was applied or restored since the last commit, and this note, and drop those forgotten.
+
+        All of it or nothing. What it raises ends the replica; nothing is lost, since a restart executes it again.
+        """
+        ...
+
+    def note(self, name: str) -> bytes | None:
+        """The content of a note that is kept; None when there is none."""
+        ...
+
+    def notes(self) -> Iterable[str]:
+        """The names of all that are kept: one for each batch since the last snapshot but one."""
         ...
 
 

@@ -228,6 +228,10 @@ class Batcher:
         """Take nothing more; what was taken is still proposed and answered."""
         self._refusing = Overloaded(reason)
 
+    def accept(self) -> None:
+        """Take commands again, after `refuse`."""
+        self._refusing = None
+
     def flush(self) -> None:
         """Propose what may leave now."""
         while self._may_propose():

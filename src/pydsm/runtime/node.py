@@ -18,7 +18,7 @@ from typing import Protocol
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
-from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError
+from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
@@ -27,9 +27,12 @@ from pydsm.machines.base import Snapshots, StateMachine, Upkeep
 from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.evidence import tell
+from pydsm.runtime.lifecycle import Agreed, Gate, HoldLimits, Phase
+from pydsm.runtime.maintenance import Hands, Maintenance
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
+from pydsm.runtime.progress import Progress, progress_of, restore_newest
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
@@ -74,6 +77,7 @@ class Parts:
     limits: BatchLimits | None = None
     snapshots: SnapshotFiles | None = None
     """Where snapshots are kept; None for a store that dies with its process."""
+    hold: HoldLimits | None = None
 
 
 class Node:
@@ -86,11 +90,13 @@ class Node:
         self._make_transport = parts.transport
         self._files = parts.snapshots
         self._taker: SnapshotTaker | None = None
+        self._progress: Progress | None = None
         self._core = Replica(config, parts.relation)
         self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, unix_ms, parts.limits)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
         self._traces = Traces()
         self._core.watch(self._traces)
+        self._gate = Gate(parts.machine, self._perform, parts.hold)
         self._grants = Grants(config.replica, secrets.randbits(30))
         self._started = False
         self._running = False
@@ -104,7 +110,7 @@ class Node:
     async def start(self) -> None:
         """Load and execute what the store holds, then listen and take part.
 
-        Raises WorldFault when the store is damaged or the port is taken.
+        Raises WorldFault when the store is damaged, the port is taken, or the machine does not start.
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
@@ -133,7 +139,11 @@ class Node:
         self._keep_up()
 
     async def _restore(self) -> None:
-        """The newest good snapshot, then the records behind it."""
+        """Start the machine; then the newest good snapshot, and the records behind it."""
+        await self._gate.open()
+        self._progress = progress_of(self._machine, self._store.incarnation)
+        if self._progress is not None:
+            self._progress.begin()
         snapshots: list[SnapshotFile] = []
         if self._files is not None and isinstance(self._machine, Snapshots):
             self._files.check()
@@ -146,8 +156,11 @@ class Node:
                     await asyncio.to_thread(self._files.adopt, record.up_to)
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
-                await asyncio.to_thread(state.restore, snapshots[-1].chunks())
+                await restore_newest(state, snapshots, self._progress)
                 self._taker.counters.last_number = snapshots[-1].checkpoint.number
+        hands = Hands(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
+        self.maintenance = Maintenance(self._gate, self._taker, hands)
+        """Pause, resume, snapshot."""
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
     async def stop(self, drain_seconds_max: float = 5.0) -> None:
@@ -156,19 +169,34 @@ class Node:
             return
         self._started = False
         self._batcher.refuse("this replica is stopping; submit elsewhere")
-        self._drained = asyncio.Event()
-        self._wake()
-        if self._running and self._batcher.waiting:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(drain_seconds_max):
-                    await self._drained.wait()
+        await self._drain(0 if self._gate.phase is Phase.PAUSED else drain_seconds_max)
         self._guard(self._performer.finish)
         self._running = False
+        self._gate.shut()
         if self._taker is not None:
             await self._taker.stop()
         await self._transfers.stop()
         await self._transport.stop()
         await self._disk.close()
+        try:
+            await self._gate.close()
+        except WorldFault as fault:
+            log.error("%s; its replica has stopped", fault)
+
+    async def _drain(self, seconds_max: float) -> int:
+        """Wait until the commands taken are answered, so long at most; gives how many are not."""
+        drained = self._drained = self._drained or asyncio.Event()
+        self._wake()
+        if self._running and self._batcher.waiting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds_max):
+                    await drained.wait()
+        return self._batcher.waiting
+
+    def _accept(self) -> None:
+        if self._started:
+            self._drained = None
+            self._batcher.accept()
 
     def submit(self, command: bytes, reply: Reply) -> None:
         """See `batching.Submit`."""
@@ -260,12 +288,16 @@ class Node:
             epochs=dict(self._transport.epochs),
             instances=len(self._core.instances),
             fetching=self._core.fetching,
+            phase=self._gate.phase,
+            machine_fault=self._gate.fault,
+            held=self._gate.held,
+            held_bytes=self._gate.held_bytes,
         )
 
     # Events, from outside to the core
 
     def _receive(self, sender: ReplicaId, message: Message) -> None:
-        if not self._running:
+        if not self._running or self._gate.full:
             return
         try:
             self._core.receive(sender, message)
@@ -290,6 +322,8 @@ class Node:
     def _tick(self) -> None:
         if self._running:
             self._loop.call_later(_TICK_SECONDS, self._tick)
+            if self._gate.full:
+                return
             now = Tick(int((self._loop.time() - self._epoch) * 1000))
             self._guard(lambda: self._core.tick(now))
             self._guard(self._propose_checkpoint)
@@ -299,11 +333,16 @@ class Node:
         if self._core.checkpoint_due():
             self._core.propose_checkpoint(unix_ms())
 
+    def _ask_for_checkpoint(self) -> InstanceId | None:
+        proposed = self._core.propose_checkpoint(unix_ms())
+        self._wake()
+        return proposed if isinstance(proposed, InstanceId) else None
+
     def _keep_up(self) -> None:
         """Propose what the machine says is due. Nobody waits for the answers."""
         if self._running and isinstance(self._machine, Upkeep):
             self._loop.call_later(_UPKEEP_SECONDS, self._keep_up)
-            if self._upkeep_unanswered:
+            if self._upkeep_unanswered or self._gate.phase is not Phase.RUNNING:
                 return
             late_ms = _UPKEEP_GRACE_MS * (1 + self._config.replica)
             for command in self._machine.overdue(unix_ms() - late_ms):
@@ -340,18 +379,30 @@ class Node:
 
     def execute(self, execution: Execute) -> None:
         """See `perform.Application`."""
-        batch = execution.batch
-        results = self._sessions.execute(batch, self._machine.apply)
-        if execution.id.leader == self._config.replica:
-            self._batcher.executed(execution.id, results)
+        self._gate.take(execution)
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         """See `perform.Application`."""
-        self._sessions.expire(taken.checkpoint.timestamp_ms)
-        if self._taker is not None:
-            self._taker.take(taken.checkpoint)
+        self._gate.take(taken)
+
+    def _perform(self, agreed: Agreed) -> None:
+        """What the gate lets through reaches the state, and whoever waits for it."""
+        if isinstance(agreed, Execute):
+            apply = self._machine.apply if self._progress is None else self._progress.apply(agreed.id)
+            results = self._sessions.execute(agreed.batch, apply)
+            if agreed.id.leader == self._config.replica:
+                self._batcher.executed(agreed.id, results)
+            return
+        self._sessions.expire(agreed.checkpoint.timestamp_ms)
+        there = self._progress is None or self._progress.checkpoint(agreed.checkpoint)
+        if self._taker is not None and there:
+            self._taker.take(agreed.checkpoint)
+        self.maintenance.checkpoint_reached(agreed.checkpoint)
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
+        self.maintenance.snapshot_taken(file)
+        if self._progress is not None:
+            self._progress.snapshot_durable(file.checkpoint)
         if self._running:
             self._guard(lambda: self._core.snapshot_durable(file.checkpoint, file.digests))
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
@@ -377,6 +428,7 @@ class Node:
     async def _replace(self, record: PurgeRecord) -> None:
         """The last write of this node: what waits for the disk is written before it, and nothing after it."""
         self._running = False
+        self._gate.shut()
         self._batcher.refuse("this replica begins again from a snapshot; submit elsewhere")
         written = self._replaced = self._loop.create_future()
         self._disk.write([record], lambda: written.set_result(None))
@@ -392,6 +444,7 @@ class Node:
     def abort(self, abort: Abort) -> None:
         """See `perform.Application`."""
         self._batcher.aborted(abort.id)
+        self.maintenance.aborted(abort.id)
 
     def _remember_peer(self, peer: ReplicaId, incarnation: int) -> None:
         self._disk.run(lambda: self._store.remember_peer(peer, incarnation), _nothing)
@@ -404,6 +457,8 @@ class Node:
                 self.failure.set_result(error)
             return
         self._running = False
+        self._gate.shut()
+        self.maintenance.failed(str(error))
         self._batcher.refuse("this replica has failed; submit elsewhere")
         if isinstance(error, Diverged):
             self._condemn(error)

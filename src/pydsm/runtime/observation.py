@@ -10,6 +10,7 @@ from pydsm.core.counters import Counters
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import Deps, Epoch, ReplicaId
 from pydsm.core.quorums import quorums
+from pydsm.runtime.lifecycle import Phase
 from pydsm.transport.base import Traffic
 
 
@@ -41,7 +42,14 @@ class Observation:
     """The configuration that each peer was in when it last greeted this replica."""
     instances: int = 0
     """Instances in memory: not executed yet, or not known to be executed everywhere."""
-
+    phase: Phase = Phase.RUNNING
+    """Of the machine: whether what is agreed is executed. `frontier` counts what is held as executed."""
+    machine_fault: str | None = None
+    """What the machine raised when it was last started or stopped."""
+    held: int = 0
+    """Batches and checkpoints that wait for the machine."""
+    held_bytes: int = 0
+    """Bytes of the commands in them."""
     fetching: tuple[int, int, int | None] | None = None
     """The snapshot that is fetched from peers, if one is: checkpoint, bytes here, bytes in all if that is known."""
 
@@ -86,6 +94,9 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
         number, here, size = seen.fetching
         how_far = "" if size is None else f" of {size:,}"
         return f"it fetches the snapshot of checkpoint {number}, {here:,}{how_far} bytes are here"
+    if seen.phase is not Phase.RUNNING:
+        fault = "" if seen.machine_fault is None else f" ({seen.machine_fault})"
+        return f"it is {seen.phase.value}{fault}: {seen.held} batches wait to be executed"
     quorum = quorums(seen.replicas).slow
     peers = [
         peer for peer in seen.connected if seen.told_seconds_ago.get(peer, float("inf")) <= limits.silence_seconds_max

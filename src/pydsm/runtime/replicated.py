@@ -24,11 +24,12 @@ class ReplicatedState:
         next(steps)  # so that closing it before its first chunk ends it as well
         return steps
 
-    def restore(self, chunks: Iterable[bytes]) -> None:
-        """See `Snapshots`."""
+    def restore(self, chunks: Iterable[bytes], *, machine_too: bool = True) -> None:
+        """See `Snapshots`. Without `machine_too` for one that has its state, this or a later one, by itself."""
         parts = filter(None, chunks)
         self._sessions.restore_parts(parts)
-        self._machine.restore(parts)
+        if machine_too:
+            self._machine.restore(parts)
 
 
 def _closing(steps: Iterator[bytes], machine: Iterator[bytes]) -> Iterator[bytes]:

@@ -63,8 +63,17 @@ class SnapshotTaker:
         self._note_step(began)
         self._task = asyncio.get_running_loop().create_task(self._take(checkpoint, steps))
 
+    async def settled(self) -> None:
+        """Wait until nothing is under way."""
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+    def go_on(self) -> None:
+        """Take snapshots again, after `stop`."""
+        self._stopping = False
+
     async def stop(self) -> None:
-        """Abandon what is under way."""
+        """Abandon what is under way, and begin no other one until `go_on`."""
         self._stopping = True  # not cancelled: what the disk's thread is doing could not be, and needs its file
         if self._task is not None:
             await self._task

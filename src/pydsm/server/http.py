@@ -1,7 +1,8 @@
 """The HTTP port: whether the replica lives, whether clients may come, and its numbers. For machines that watch it.
 
 Decides what each path answers and what no client may do: keep a connection, send more than a few bytes, or open
-many connections. Only reads: nothing here changes the replica. Leaves the meaning of ready to `runtime/observation`.
+many connections. Only reads; what changes the replica, and who may ask for it, is in `maintenance`. Leaves the meaning
+of ready to `runtime/observation`.
 """
 
 import asyncio
@@ -16,8 +17,10 @@ from aiohttp import web
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import RequestId
 from pydsm.core.sessions import Fate
+from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
 from pydsm.runtime.traces import RequestTrace
+from pydsm.server.maintenance import MaintenanceDoor
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.storage.identity import Identity
@@ -26,7 +29,7 @@ from pydsm.transport.address import Address
 log = logging.getLogger("pydsm.http")
 
 PATHS = ("/health", "/ready", "/metrics", "/status", "/trace/REQUEST_ID")
-"""All that is answered."""
+"""All that is answered, besides `server.maintenance.VERBS`."""
 
 _quiet = logging.getLogger("pydsm.http.protocol")
 _quiet.setLevel(logging.CRITICAL)
@@ -59,6 +62,8 @@ class Subject:
     names: tuple[str, ...]
     observe: Callable[[], Observation]
     trace: Callable[[RequestId], RequestTrace]
+    maintenance: Maintenance | None = None
+    """What may be done to it through this port, by whoever is on its computer; None for nothing."""
 
 
 class HttpServer:
@@ -71,6 +76,7 @@ class HttpServer:
         self._ready_limits = ready_limits or ReadyLimits()
         self._limits = limits or HttpLimits()
         self._metrics = Metrics(subject.identity, subject.observe, self._ready_limits)
+        self._deadlines: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
@@ -93,6 +99,8 @@ class HttpServer:
                 web.get("/trace/{request}", self._trace),
             ]
         )
+        if self._subject.maintenance is not None:
+            app.add_routes(MaintenanceDoor(self._subject.maintenance, self._allow).routes())
         runner = web.AppRunner(
             app,
             handle_signals=False,
@@ -131,8 +139,19 @@ class HttpServer:
         if manager is None or len(manager.connections) >= self._limits.connections_max:
             return _Refusal()
         connection = manager()
-        asyncio.get_running_loop().call_later(self._limits.connection_seconds_max, _abort, connection)
+        self._allow(connection, self._limits.connection_seconds_max)
         return connection
+
+    def _allow(self, connection: web.RequestHandler, seconds: float) -> None:
+        """Let a connection live so long from now on, and no longer."""
+        if (before := self._deadlines.pop(connection, None)) is not None:
+            before.cancel()
+        self._deadlines[connection] = asyncio.get_running_loop().call_later(seconds, self._abort, connection)
+
+    def _abort(self, connection: web.RequestHandler) -> None:
+        self._deadlines.pop(connection, None)
+        if connection.transport is not None:
+            connection.transport.abort()
 
     @web.middleware
     async def _answer_everything(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -144,8 +163,9 @@ class HttpServer:
         except web.HTTPNotFound:
             response = _line(404, f"there is nothing here: ask for {', '.join(PATHS)}")
         except web.HTTPMethodNotAllowed as refusal:
-            response = _line(405, f"{request.method} is not possible here: nothing can be changed, use GET")
-            response.headers["Allow"] = ", ".join(sorted(refusal.allowed_methods))
+            allowed = ", ".join(sorted(refusal.allowed_methods))
+            response = _line(405, f"{request.method} is not possible here: use {allowed}")
+            response.headers["Allow"] = allowed
         except web.HTTPRequestEntityTooLarge:
             response = _line(413, f"the request is longer than {self._limits.body_bytes_max} bytes: send no body")
         except web.HTTPException as refusal:
@@ -196,11 +216,6 @@ class _Refusal(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
-
-
-def _abort(connection: web.RequestHandler) -> None:
-    if connection.transport is not None:
-        connection.transport.abort()
 
 
 def _line(status: int, text: str) -> web.Response:

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from pydsm import __version__
+from pydsm.runtime.lifecycle import Phase
 from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
 from pydsm.server.report import counts
 from pydsm.storage.identity import Identity
@@ -79,6 +80,9 @@ class _ReplicaCollector(Collector):
             "pydsm_turns_waiting_for_disk", "Turns that are not durable yet.", seen.turns_waiting_for_disk
         )
         yield GaugeMetricFamily("pydsm_instances", "Instances in memory.", seen.instances)
+        paused = int(seen.phase is not Phase.RUNNING)
+        yield GaugeMetricFamily("pydsm_paused", "1 unless what is agreed is executed at once.", paused)
+        yield GaugeMetricFamily("pydsm_held", "Batches that wait for a paused machine.", seen.held)
         if seen.fast_share is not None:
             yield GaugeMetricFamily(
                 "pydsm_fast_share", "Share of own commits that took one round trip, since the start.", seen.fast_share

@@ -53,6 +53,14 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since the start of the process, named as in `transport/base.py`."""
     instances: int = 0
     """In memory: not executed yet, or not known to be executed everywhere."""
+    machine: str = "running"
+    """A `runtime.lifecycle.Phase`: paused, for example."""
+    machine_fault: str | None = None
+    """What the machine raised when it was last started or stopped."""
+    held: int = 0
+    """Batches and checkpoints that are agreed on and wait until the machine runs."""
+    held_bytes: int = 0
+    """Bytes of the commands in them."""
 
 
 def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, limits: ReadyLimits) -> StatusReport:
@@ -75,6 +83,10 @@ def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, l
         turns_waiting_for_disk=seen.turns_waiting_for_disk,
         traffic=asdict(seen.traffic),
         instances=seen.instances,
+        machine=seen.phase.value,
+        machine_fault=seen.machine_fault,
+        held=seen.held,
+        held_bytes=seen.held_bytes,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from pydsm.cli.main import run
 from pydsm.core.counters import Counters
+from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation
 from tests.ports import free_ports
 from tests.unit.runtime.observations import READY, but
@@ -18,7 +19,9 @@ from tests.unit.server.http_ports import serving
 
 
 @contextmanager
-def replica(observe: Callable[[], Observation] = lambda: READY) -> Iterator[str]:
+def replica(
+    observe: Callable[[], Observation] = lambda: READY, maintenance: Maintenance | None = None
+) -> Iterator[str]:
     """An HTTP port on a loop of its own, for the command that has none; gives its address."""
     started = threading.Event()
     ports: list[int] = []
@@ -26,7 +29,7 @@ def replica(observe: Callable[[], Observation] = lambda: READY) -> Iterator[str]
     stop = asyncio.Event()
 
     async def main() -> None:
-        async with serving(observe) as server:
+        async with serving(observe, maintenance=maintenance) as server:
             ports.append(server.port)
             started.set()
             await stop.wait()

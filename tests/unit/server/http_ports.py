@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydsm.core.ids import ReplicaId, RequestId
 from pydsm.core.sessions import Fate
+from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.traces import RequestTrace
 from pydsm.server.http import HttpLimits, HttpServer, Subject
@@ -73,9 +74,10 @@ async def serving(
     observe: Callable[[], Observation] = lambda: READY,
     limits: HttpLimits | None = None,
     trace: Callable[[RequestId], RequestTrace] = nothing_known,
+    maintenance: Maintenance | None = None,
 ) -> AsyncIterator[HttpServer]:
     """A port that reports what `observe` gives."""
-    server = HttpServer(Subject(IDENTITY, NAMES, observe, trace), limits=limits)
+    server = HttpServer(Subject(IDENTITY, NAMES, observe, trace, maintenance), limits=limits)
     await server.start(Address("127.0.0.1", 0))
     try:
         yield server
