@@ -24,7 +24,8 @@ from pydsm.sim import describe
 from pydsm.sim.context import Context
 from pydsm.sim.disk import Disk, Snapshot
 from pydsm.sim.exactness import watch_answers
-from pydsm.sim.invariants import Invariants, LifeWatch
+from pydsm.sim.invariants import Invariants
+from pydsm.sim.lives import LifeWatch
 from pydsm.sim.network import Network
 from pydsm.sim.settings import TICK_US
 

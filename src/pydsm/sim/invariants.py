@@ -20,19 +20,21 @@ histories are linearizable (`world`).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, sequence_of, session_of
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers, session_of
 from pydsm.core.instance import Instance
 from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering
 from pydsm.sim.disk import Disk
+from pydsm.sim.lives import LifeWatch
 from pydsm.sim.violation import Violation
 
 
@@ -42,43 +44,6 @@ class _Shown:
 
     promised: Ballot
     voted: Ballot | None = None
-
-
-class LifeWatch:
-    """What one life of one replica has executed, and in which order."""
-
-    def __init__(self, name: str, order: ordering.Life) -> None:
-        self.name = name
-        self.order = order
-        self.executed: set[InstanceId] = set()
-        self.requests: set[RequestId] = set()
-        self._acknowledged: dict[SessionId, int] = {}
-        self._given_up: dict[SessionId, int] = {}
-
-    def acknowledge(self, batch: m.Batch) -> None:
-        """A batch was executed, and its clients want nothing any more of what came before."""
-        for run in batch.runs:
-            session = session_of(run.first)
-            self._acknowledged[session] = max(run.acknowledged, self._acknowledged.get(session, 0))
-        if batch.footprint.barrier:
-            self.pass_barrier()
-
-    def pass_barrier(self) -> None:
-        """From here on what was not executed and is acknowledged never will be."""
-        self._given_up = dict(self._acknowledged)
-
-    def has_given_up(self, request: RequestId) -> bool:
-        """Whether the request was acknowledged before the last barrier."""
-        return sequence_of(request) < self._given_up.get(session_of(request), 0)
-
-    def fork(self, name: str) -> "LifeWatch":
-        """A life that begins with a snapshot of this one."""
-        life = LifeWatch(name, self.order.fork(name))
-        life.executed = set(self.executed)
-        life.requests = set(self.requests)
-        life._acknowledged = dict(self._acknowledged)
-        life._given_up = dict(self._given_up)
-        return life
 
 
 class Invariants:
@@ -98,6 +63,8 @@ class Invariants:
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
         self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
+        self._in_order: list[InstanceId] = []
+        """Everything decided, in the order in which it was."""
         self._told = [(0,) * replicas] * replicas
         """Per replica, what it has told to be executed."""
         self._executed_by: dict[RequestId, InstanceId] = {}
@@ -145,9 +112,12 @@ class Invariants:
         self._decide(replica, id, checkpoint_batch(checkpoint.timestamp_ms), self._own_deps(replica, id))
         if id in life.executed:
             raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
+        if not life.grows(checkpoint.position):
+            raise Violation("checkpoint", f"{life.name} is at {checkpoint}, which has less than {life.position}", (id,))
         has = checkpoint.position.has
-        barriers = [one for one, (value, _) in self.decided.items() if is_checkpoint(value) and has(one)]
-        for one in sorted(barriers):
+        fresh = [*life.not_in_it, *islice(self._in_order, life.compared, None)]
+        batches = [(one, value) for one in fresh if isinstance(value := self.decided[one][0], m.Batch)]
+        for one in sorted(one for one, value in batches if is_checkpoint(value) and has(one)):
             if one not in life.executed:
                 life.executed.add(one)
                 life.order.execute(one)
@@ -157,10 +127,11 @@ class Invariants:
             raise Violation("checkpoint", f"{life.name} is at {checkpoint}, and another was at {first[0]}", (id,))
         if first[1] != state:
             raise Violation("digest", f"{life.name} has another state than others at {checkpoint}", (id,))
-        for other, (value, _) in self.decided.items():
-            if isinstance(value, m.Batch) and has(other) != (other in life.executed):
+        for other, _ in batches:
+            if has(other) != (other in life.executed):
                 said = "has not" if has(other) else "has"
                 raise Violation("checkpoint", f"{life.name} {said} executed {other} at {checkpoint}", (id, other))
+        life.pass_checkpoint(checkpoint.position, len(self._in_order), [one for one, _ in batches if not has(one)])
         for disk in self._disks[replica : replica + 1]:
             purged = disk.purged.up_to if disk.purged is not None else (0,) * len(checkpoint.floor)
             for leader, (before, last) in enumerate(zip(purged, checkpoint.position.up_to, strict=True)):
@@ -321,6 +292,7 @@ class Invariants:
 
     def _decide_first(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         self.decided[id] = (value, deps)
+        self._in_order.append(id)
         self._check_quorum(replica, id, value, deps)
         self._check_kept(replica, id, value, deps)
         if not isinstance(value, m.Batch):

@@ -8,8 +8,8 @@ suits short runs.
 
 from bisect import bisect_right, insort
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
 from pydsm.core.ids import Deps, InstanceId, covers
@@ -113,12 +113,14 @@ class _Block:
     closed: bool = False
 
 
-@dataclass(slots=True)
-class _Place:
-    """How far one life has come in one key's blocks."""
+class _Place(NamedTuple):
+    """How far one life has come in one key's blocks. Never changed, so that a fork of the life can share it."""
 
     block: int = -1
     executed: int = 0
+
+
+_START = _Place()
 
 
 @dataclass(slots=True)
@@ -175,64 +177,72 @@ class _KeyLife:
         self._executed: set[InstanceId] = set()
 
     def execute(self, id: InstanceId) -> None:
+        places = self._places
         for state, access in self._order.accesses[id]:
-            place = self._places.get(state.number)
-            if place is None:
-                place = self._places[state.number] = _Place()
-            self._enter(state, place, access, id)
+            places[state.number] = self._enter(state, places.get(state.number, _START), access, id)
         self._executed.add(id)
 
     def fork(self, name: str) -> "Life":
         life = _KeyLife(self._order, name)
-        life._places = {key: replace(place) for key, place in self._places.items()}
+        life._places = dict(self._places)
         life._executed = set(self._executed)
         return life
 
-    def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> None:
+    def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> _Place:
         blocks = state.blocks
         if place.block >= 0:
             block = blocks[place.block]
             if block.access == access and access != _WRITE:
-                self._join(block, place, id)
-                return
+                self._join(block, id)
+                return _Place(place.block, place.executed + 1)
             if place.executed < len(block.members):
                 missing = next(one for one in block.members if one not in self._executed)
                 raise _disorder(self._name, id, missing)
             block.closed = True
-        place.block += 1
-        place.executed = 0
-        if place.block == len(blocks):
+        number = place.block + 1
+        if number == len(blocks):
             blocks.append(_Block(access, {}))
-        block = blocks[place.block]
+        block = blocks[number]
         if block.access != access or (access == _WRITE and block.members and id not in block.members):
             raise _disorder(self._name, id, next(iter(block.members)))
-        self._join(block, place, id)
+        self._join(block, id)
+        return _Place(number, 1)
 
-    def _join(self, block: _Block, place: _Place, id: InstanceId) -> None:
+    def _join(self, block: _Block, id: InstanceId) -> None:
         if id not in block.members:
             if block.closed:
                 raise _disorder(self._name, id, next(iter(block.members)))
             block.members[id] = None
-        place.executed += 1
 
 
 class _ByPair:
+    """Sets of instances are integers, one bit for each in the order of commits: pairs grow with the square of a run."""
+
     def __init__(self, relation: Relation) -> None:
         self._relation = relation
         self._committed: dict[InstanceId, tuple[Batch, Deps]] = {}
-        self.conflicts: dict[InstanceId, list[InstanceId]] = {}
-        self.before: set[tuple[InstanceId, InstanceId]] = set()
+        self._ids: list[InstanceId] = []
+        self.bits: dict[InstanceId, int] = {}
+        self.conflicts: dict[InstanceId, int] = {}
+        self.before: dict[InstanceId, int] = {}
+        """Per executed instance, what conflicts with it and was executed before it in the life that was the first."""
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
-        mine: list[InstanceId] = []
+        bit = self.bits[id] = 1 << len(self._ids)
+        mine = 0
         for other, (other_batch, other_deps) in self._committed.items():
             if self._relation.conflict(batch, other_batch):
                 if not covers(deps, other) and not covers(other_deps, id):
                     raise _unordered(id, other)
-                mine.append(other)
-                self.conflicts[other].append(id)
+                mine |= self.bits[other]
+                self.conflicts[other] |= bit
+        self._ids.append(id)
         self._committed[id] = (batch, deps)
         self.conflicts[id] = mine
+
+    def lowest(self, instances: int) -> InstanceId:
+        """The one that was committed first."""
+        return self._ids[(instances & -instances).bit_length() - 1]
 
     def begin_life(self, name: str) -> Life:
         return _PairLife(self, name)
@@ -242,20 +252,19 @@ class _PairLife:
     def __init__(self, order: _ByPair, name: str) -> None:
         self._order = order
         self._name = name
-        self._executed: set[InstanceId] = set()
+        self._executed = 0
 
     def execute(self, id: InstanceId) -> None:
-        before = self._order.before
-        for other in self._order.conflicts[id]:
-            if other in self._executed:
-                if (id, other) in before:
-                    raise _disorder(self._name, other, id)
-                before.add((other, id))
-            elif (other, id) in before:
-                raise _disorder(self._name, id, other)
-        self._executed.add(id)
+        order = self._order
+        done = order.conflicts[id] & self._executed
+        before = order.before.setdefault(id, done)
+        if missing := before & ~done:
+            raise _disorder(self._name, id, order.lowest(missing))
+        if early := done & ~before:
+            raise _disorder(self._name, order.lowest(early), id)
+        self._executed |= order.bits[id]
 
     def fork(self, name: str) -> "Life":
         life = _PairLife(self._order, name)
-        life._executed = set(self._executed)
+        life._executed = self._executed
         return life
