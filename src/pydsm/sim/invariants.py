@@ -13,9 +13,9 @@ every abort passes through here, and each is compared with what was seen before.
 - durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost;
 - exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
 
-Every `scan_events` events, and at the end: everything that all replicas have in memory, against what was decided and
-against their disks. At the end only: everything decided is executed everywhere, digests are equal, and client
-histories are linearizable (`world`).
+With every tick: what everybody has executed leaves memory in time (`bounds`). Every `scan_events` events, and at the
+end: everything that all replicas have in memory, against what was decided and against their disks. At the end only:
+everything decided is executed everywhere, digests are equal, and client histories are linearizable (`world`).
 """
 
 from collections.abc import Mapping, Sequence

@@ -18,6 +18,7 @@ from pydsm.core.messages import Message
 from pydsm.core.replica import Replica
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
+from pydsm.sim.bounds import Bounds
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
@@ -77,9 +78,10 @@ class World:
         replicas = range(plan.settings.replicas)
         self._disks = [Disk(self._context, replica, self._written_by(replica)) for replica in replicas]
         self._watch = Invariants(plan.settings.replicas, self._relation, self._disks)
-        self._network = Network(self._context, self._deliver)
+        self._network = Network(self._context, self._deliver, self._report_lost)
         parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
+        self._bounds = Bounds(self._context, self.hosts)
         self.clients = Clients(self._context, self._workload, self.hosts)
         self._next_scan = plan.settings.scan_events
 
@@ -91,6 +93,9 @@ class World:
 
     def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
         self.hosts[to].deliver(sender, message)
+
+    def _report_lost(self) -> None:
+        self._bounds.disturbed()
 
     def run(self) -> Run:
         """Play the plan to its end, or to the first violation."""
@@ -127,6 +132,7 @@ class World:
 
     def _tick(self, host: Host) -> None:
         host.tick()
+        self._bounds.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
     def _operate(self, operation: p.Operation) -> None:
@@ -146,6 +152,7 @@ class World:
         if self._healed:
             return
         self._context.say("FAULT", str(fault))
+        self._bounds.struck(fault)
         after, counts = self._schedule.after, self._context.counts
         match fault:
             case p.Crash():
