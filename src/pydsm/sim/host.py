@@ -93,7 +93,7 @@ class Life:
         self.name = f"r{host.id}" if number == 1 else f"r{host.id}#{number}"
         self.replica = ReplicaId(host.id)
         self.core = parts.make_replica(host.id)
-        watch_answers(self.name, self.core._state.log, parts.watch.decided)
+        watch_answers(self.name, self.core._state.log, parts.watch)
         self.machine = parts.make_machine()
         self.watched: LifeWatch = parts.watch.begin_life(self.name)
         self.performer = Performer(

@@ -18,21 +18,24 @@ end: everything that all replicas have in memory, against what was decided and a
 everything decided is executed everywhere, digests are equal, and client histories are linearizable (`world`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
+from weakref import WeakSet
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, covers, session_of
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, session_of
 from pydsm.core.instance import Instance
-from pydsm.core.sessions import RequestExpired, SessionExpired
+from pydsm.core.sessions import RequestExpired
 from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering
+from pydsm.sim.answers import Answers
 from pydsm.sim.disk import Disk
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.violation import Violation
@@ -58,8 +61,8 @@ class Invariants:
         self._agreeing: dict[InstanceId, dict[Deps, set[int]]] = {}
         """Who told of a vote, by ballot, and who of a vector in round 0, by vector."""
         self._order = ordering.make_ordering(relation)
-        self._shown: dict[tuple[int, InstanceId], _Shown] = {}
-        self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
+        self._shown: dict[InstanceId, dict[int, _Shown]] = {}
+        self._asked: dict[InstanceId, dict[Ballot, tuple[m.Value, Deps]]] = {}
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
         self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
@@ -67,15 +70,17 @@ class Invariants:
         """Everything decided, in the order in which it was."""
         self._told = [(0,) * replicas] * replicas
         """Per replica, what it has told to be executed."""
-        self._executed_by: dict[RequestId, InstanceId] = {}
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
         self.results: dict[InstanceId, list[Result]] = {}
-        self.answers: dict[RequestId, Result] = {}
+        self.answers = Answers()
+        self.forgotten: Deps = (0,) * replicas
+        """What is up to here left all disks long ago, and is not remembered here either."""
+        self._lives: WeakSet[LifeWatch] = WeakSet()
 
     def begin_life(self, name: str) -> LifeWatch:
         """A replica starts."""
-        return LifeWatch(name, self._order.begin_life(name))
+        return LifeWatch(name, self._order.begin_life(name), self._lives)
 
     def proposed(self, id: InstanceId, batch: m.Batch) -> None:
         """A replica leads a new instance."""
@@ -191,9 +196,10 @@ class Invariants:
         )
 
     def _show_promise(self, replica: int, id: InstanceId, promised: Ballot, message: m.Message) -> _Shown:
-        shown = self._shown.get((replica, id))
+        of_replicas = self._shown.setdefault(id, {})
+        shown = of_replicas.get(replica)
         if shown is None:
-            shown = self._shown[replica, id] = _Shown(promised)
+            shown = of_replicas[replica] = _Shown(promised)
         elif promised < shown.promised:
             raise Violation(
                 "promise", f"r{replica} says {describe.message(message)} after it had promised {shown.promised}", (id,)
@@ -213,7 +219,8 @@ class Invariants:
     def _accept_asked(self, replica: int, message: m.Accept) -> None:
         if message.ballot.replica != replica:
             raise Violation("ballot", f"r{replica} asks for votes in {message.ballot} of another", (message.id,))
-        asked = self._asked.setdefault((message.id, message.ballot), (message.value, message.deps))
+        in_ballots = self._asked.setdefault(message.id, {})
+        asked = in_ballots.setdefault(message.ballot, (message.value, message.deps))
         if asked[1] != message.deps or (asked[0] is not message.value and asked[0] != message.value):
             raise Violation("agreement", f"two values for {message.id} in one ballot {message.ballot}", (message.id,))
 
@@ -235,7 +242,7 @@ class Invariants:
         """A vote is for what was asked in its ballot, and for nothing else."""
         if record.voted is None:
             raise Violation("vote", f"r{replica} has accepted {record.id} in no ballot", (record.id,))
-        asked = self._asked.get((record.id, record.voted))
+        asked = self._asked.get(record.id, {}).get(record.voted)
         if asked is None and len(self._disks) > 1:
             what = f"r{replica} has accepted {record.id} in {record.voted}, in which nobody asked for votes"
             raise Violation("vote", what, (record.id,))
@@ -314,7 +321,7 @@ class Invariants:
             return
         for ballot, who in self._voters.get(id, {}).items():
             if len(who) >= self._slow_quorum:
-                asked = self._asked.get((id, ballot))
+                asked = self._asked.get(id, {}).get(ballot)
                 if asked is None or asked[0] == value:
                     return
         what = f"r{replica} shows that {id} is decided as {describe.value(value)}, for which there was no quorum"
@@ -347,7 +354,7 @@ class Invariants:
             raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
         life.executed.add(id)
         life.order.execute(id)
-        self._check_requests(life, execution, results, applied)
+        self.answers.check(life, execution, results, applied)
         life.acknowledge(batch)
         first = self.results.get(id)
         if first is None:
@@ -362,30 +369,6 @@ class Invariants:
             if record is not None and record.status >= Status.ACCEPTED:
                 return record.deps
         raise Violation("durable", f"r{replica} executes {id}, of which no disk knows a vote", (id,))
-
-    def _check_requests(
-        self, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]
-    ) -> None:
-        """Each request is executed once in a life, and one that comes again is answered with its first result."""
-        id, batch = execution.id, execution.batch
-        new: list[bytes] = []
-        for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
-            if isinstance(result, SessionExpired):
-                continue
-            if request not in life.requests and isinstance(result, RequestExpired) and life.has_given_up(request):
-                continue
-            if request not in life.requests:
-                life.requests.add(request)
-                new.append(command)
-            elif not isinstance(result, RequestExpired) and result != self.answers[request]:
-                what = f"a request of {id} is answered with {result} at {life.name}, first with {self.answers[request]}"
-                raise Violation("first result", what, (id, self._executed_by[request]))
-            if not isinstance(result, RequestExpired):
-                self._executed_by.setdefault(request, id)
-                self.answers.setdefault(request, result)
-        if new != list(applied):
-            what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
-            raise Violation("executed twice", what, (id,))
 
     def aborted(self, replica: int, abort: Abort) -> None:
         """Clients are told that an instance executes nothing."""
@@ -416,6 +399,36 @@ class Invariants:
                 continue
             if record.status is Status.COMMITTED or record.promised > instance.promised:
                 raise Violation("memory", f"r{replica} forgot {describe.record(record)}; it has {instance!r}", (id,))
+
+    def forget(self, up_to: Deps, wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]) -> None:
+        """For runs without an end: let go of instances that no disk has had for long, and of requests given up.
+
+        Every life has executed these instances and no replica speaks of them; `wanted` requests are
+        kept; of sessions that are over nothing comes any more.
+        """
+        gone = [
+            InstanceId(ReplicaId(leader), index)
+            for leader, (before, last) in enumerate(zip(self.forgotten, up_to, strict=True))
+            for index in range(before + 1, last + 1)
+        ]
+        self.forgotten = up_to
+        kept: tuple[MutableMapping[InstanceId, Any], ...] = (
+            *(self._voters, self._agreeing, self._shown, self._asked),
+            *(self.submitted, self.decided, self.results),
+        )
+        for id in gone:
+            for one in kept:
+                one.pop(id, None)
+        self._led.difference_update(gone)
+        self._aborted.difference_update(gone)
+        self._order.forget(gone)
+        lives = list(self._lives)
+        compared = min([len(self._in_order), *(life.compared for life in lives)])
+        del self._in_order[:compared]
+        for life in lives:
+            life.executed.difference_update(gone)
+            life.compared -= compared
+        self.answers.forget(lives, wanted, is_over)
 
     def settled(self, replica: int, life: LifeWatch) -> None:
         """After the heal, when nothing is left to do: everything decided as a batch was executed here."""

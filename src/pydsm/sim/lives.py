@@ -5,6 +5,9 @@ is in one checkpoint is in all later ones (positions only grow, which is checked
 has executed it for good.
 """
 
+from collections.abc import Collection, Container
+from weakref import WeakSet
+
 from pydsm.core.checkpoint import Position
 from pydsm.core.ids import InstanceId, RequestId, SessionId, sequence_of, session_of
 from pydsm.core.messages import Batch
@@ -12,9 +15,11 @@ from pydsm.sim import ordering
 
 
 class LifeWatch:
-    """What one life of one replica has executed, and in which order."""
+    """What one life of one replica has executed, and in which order. `lives` holds all that are still in use."""
 
-    def __init__(self, name: str, order: ordering.Life) -> None:
+    def __init__(self, name: str, order: ordering.Life, lives: "WeakSet[LifeWatch]") -> None:
+        lives.add(self)
+        self._lives = lives
         self.name = name
         self.order = order
         self.executed: set[InstanceId] = set()
@@ -44,6 +49,18 @@ class LifeWatch:
         """Whether the request was acknowledged before the last barrier."""
         return sequence_of(request) < self._given_up.get(session_of(request), 0)
 
+    @property
+    def sessions(self) -> Collection[SessionId]:
+        """Of which something was acknowledged or executed."""
+        return self._acknowledged.keys()
+
+    def forget(self, over: Collection[SessionId], requests: Container[RequestId]) -> None:
+        """Nothing comes of these sessions any more, and of requests none but these."""
+        for session in over:
+            self._acknowledged.pop(session, None)
+            self._given_up.pop(session, None)
+        self.requests = {request for request in self.requests if request in requests}
+
     def grows(self, position: Position) -> bool:
         """Whether a checkpoint with this position has all that the last one had."""
         before = self.position
@@ -59,7 +76,7 @@ class LifeWatch:
 
     def fork(self, name: str) -> "LifeWatch":
         """A life that begins with a snapshot of this one."""
-        life = LifeWatch(name, self.order.fork(name))
+        life = LifeWatch(name, self.order.fork(name), self._lives)
         life.executed = set(self.executed)
         life.requests = set(self.requests)
         life.position = self.position

@@ -26,7 +26,7 @@ from pydsm.sim.disk import Disk
 from pydsm.sim.history import Outcome
 from pydsm.sim.host import Host, Life, Parts
 from pydsm.sim.invariants import Invariants
-from pydsm.sim.linearizability import NotLinearizable, Undecided, check
+from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule
 from pydsm.sim.violation import Violation
@@ -307,7 +307,9 @@ class World:
         if model is None:
             return
         self._tell_outcomes()
-        verdict = check(self.clients.history, model)
+        self._take_verdict(check(self.clients.history, model))
+
+    def _take_verdict(self, verdict: Verdict) -> None:
         match verdict:
             case NotLinearizable():
                 raise Violation("linearizability", str(verdict))
@@ -318,7 +320,7 @@ class World:
 
     def _tell_outcomes(self) -> None:
         """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""
-        answers, end = self._watch.answers, self._schedule.steps + 1
+        answers, end = self._watch.answers.first, self._schedule.steps + 1
         ranks = {id: rank for rank, id in enumerate(answers)}
         for request in self.clients.requests:
             call = request.call
