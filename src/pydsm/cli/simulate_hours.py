@@ -55,7 +55,7 @@ def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_js
     console.print(
         f"{counts.virtual_ms / 3_600_000:.2f} simulated hours in {time.monotonic() - began:.0f} s: "
         f"{counts.steps:,} steps, {counts.calls_done:,} requests, {counts.crashes} crashes, "
-        f"{counts.power_cuts} power cuts, {counts.snapshots_damaged} damaged snapshots, "
+        f"{counts.snapshots_damaged} damaged snapshots, "
         f"{counts.cycles:,} times memory was held against its bound"
     )
     if run.finding is not None:
