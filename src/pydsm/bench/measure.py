@@ -94,14 +94,18 @@ async def measure_in_turns(
 async def measure_once(target: Target, plan: Plan, number: int) -> Run:
     """One run; number 0 is the one that warms up. For those who measure in an order of their own."""
     load = plan.load if number else _warm_up(plan.load)
-    requests = plan.workload.requests(_pool(load), seed=number)
     async with connected(target.clients, clients_for(load, len(target.clients))) as clients:
-        before = await counters(target)
-        with_costs = Costs(target.pids)
-        driven = await _driven(load, clients, requests)
-        costs = with_costs.since()
-        counted = _difference(before, await counters(target))
-    return judge(driven, costs, counted, load)
+        return await measure_with(clients, target, Plan(load, plan.workload), number)
+
+
+async def measure_with(clients: Sequence[Client], target: Target, plan: Plan, number: int) -> Run:
+    """One run of clients that are connected already, and may stay so."""
+    requests = plan.workload.requests(_pool(plan.load), seed=number)
+    before = await counters(target)
+    with_costs = Costs(target.pids)
+    driven = await _driven(plan.load, clients, requests)
+    costs = with_costs.since()
+    return judge(driven, costs, _difference(before, await counters(target)), plan.load)
 
 
 async def _driven(load: Load, clients: Sequence[Client], requests: Sequence[bytes]) -> Driven:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydsm.client.load import ask
 from pydsm.client.resp import encode_command
@@ -21,6 +22,8 @@ class Target:
     """Where Redis clients connect, by replica; none when they are not known, and then there are no counters."""
     pids: Sequence[int] = ()
     """The replicas' processes, where they run on this machine and are known."""
+    data: Sequence[Path] = ()
+    """The replicas' data directories, where they are on this machine and known."""
     setting: dict[str, str | int | float | bool] = field(default_factory=dict)
     """How the group is set up, for the result file."""
 

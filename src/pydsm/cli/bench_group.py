@@ -24,6 +24,9 @@ class GroupShape:
     batch_commands_max: int | None = None
     """None: what `pydsm serve` takes by itself."""
 
+    checkpoint_instances: int | None = None
+    """None: what `pydsm serve` takes by itself."""
+
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= _REPLICAS_MAX:
             raise CallerFault(f"--replicas must be between 1 and {_REPLICAS_MAX}, got {self.replicas}")
@@ -36,12 +39,18 @@ class GroupShape:
         options = ["--thrifty"] if self.thrifty else []
         if self.batch_commands_max is not None:
             options += ["--batch-commands-max", str(self.batch_commands_max)]
+        if self.checkpoint_instances is not None:
+            options += ["--checkpoint-instances", str(self.checkpoint_instances)]
         return options
 
     def setting(self) -> dict[str, str | int | float | bool]:
         """For a result file."""
-        limit = {} if self.batch_commands_max is None else {"batch_commands_max": self.batch_commands_max}
-        return {"replicas": self.replicas, "storage": self.storage.value, "thrifty": self.thrifty, **limit}
+        optional = {
+            "batch_commands_max": self.batch_commands_max,
+            "checkpoint_instances": self.checkpoint_instances,
+        }
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {"replicas": self.replicas, "storage": self.storage.value, "thrifty": self.thrifty, **given}
 
 
 @asynccontextmanager
@@ -50,5 +59,6 @@ async def local_target(shape: GroupShape) -> AsyncIterator[Target]:
     with tempfile.TemporaryDirectory(prefix="pydsm-bench-") as directory:
         async with LocalGroup(shape.replicas, Path(directory), shape.storage, *shape.options) as group:
             pids = [member.process.pid for member in group.members if member.process is not None]
-            yield Target(group.clients, group.redis, pids, shape.setting())
+            data = [member.data for member in group.members]
+            yield Target(group.clients, group.redis, pids, data, shape.setting())
             group.check_running()

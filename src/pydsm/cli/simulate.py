@@ -8,8 +8,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pydsm.cli.simulate_hours import simulate_hours
 from pydsm.core.faults import CallerFault
 from pydsm.sim.counts import Counts
+from pydsm.sim.day import RATE
 from pydsm.sim.planning import STEPS, parse_kinds
 from pydsm.sim.search import SHRINK_SECONDS, Report, Search, report
 from pydsm.sim.tables import exercised, plain
@@ -28,12 +30,23 @@ def simulate(
     laggards: Annotated[
         bool, typer.Option("--laggards", help="Members stay away until others forget what they lack.")
     ] = False,
+    hours: Annotated[
+        float | None,
+        typer.Option(help="In place of seeds: so many simulated hours under steady load; status 1 if anything grows."),
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Requests per simulated second, with --hours.")] = RATE,
     trace_digest: Annotated[bool, typer.Option("--trace-digest", help="Print a SHA-256 of all that happened.")] = False,
     out: Annotated[Path, typer.Option(help="Directory for the file of a broken run.")] = Path(),
     shrink_seconds: Annotated[float, typer.Option(help="Time for making a broken run smaller.")] = SHRINK_SECONDS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> int:
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
+    if hours is not None:
+        if seeds != 1 or steps != STEPS or faults != "all" or duels or trace_digest:
+            raise CallerFault(
+                "--hours goes with --seed, --replicas, --rate and --json only: it has its own load and faults"
+            )
+        return simulate_hours(hours, seed, replicas or 3, rate, as_json=as_json)
     if seeds < 1:
         raise CallerFault(f"--seeds must be at least 1, got {seeds}")
     if duels and laggards:

@@ -4,6 +4,9 @@ from pydsm.core.effects import Abort, Effects, Execute, Record, Send, TakeCheckp
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
 
+_NOTHING = Effects()
+"""Never filled: it is given away only, and whoever takes effects reads them."""
+
 
 class Outbox:
     """What the core has asked for since the last `take`."""
@@ -13,6 +16,8 @@ class Outbox:
 
     def take(self) -> Effects:
         """Everything collected; the outbox is empty afterwards."""
+        if not self._effects:
+            return _NOTHING  # most turns ask for nothing, and six new lists are not free
         effects, self._effects = self._effects, Effects()
         return effects
 

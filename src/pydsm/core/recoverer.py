@@ -79,7 +79,8 @@ class Recoverer:
 
         Leader by leader, nothing could run before the last leader's turn, and then everything waits for everything.
         """
-        by_leader = [self._late_of(leader) for leader in self._state.members]
+        unexecuted = self._state.log.unexecuted
+        by_leader = [self._late_of(leader) for leader in self._state.members if unexecuted[leader]]
         for _, id, since in merge(*by_leader):
             yield id, since
 

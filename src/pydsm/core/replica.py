@@ -205,6 +205,8 @@ class Replica:
         state.log.discard(config.discard_entries_max)
         if len(self._snapshots) > 1:
             gone = tuple(map(min, self._snapshots[0].position.up_to, state.log.dropped))
+            if gone == self._purged:
+                return
             purged = merge(
                 self._purged, tuple(map(min, gone, (one + config.drop_instances_max for one in self._purged)))
             )

@@ -132,7 +132,10 @@ class Traces:
             self._executed += 1
             seen.place = self._executed
         while len(self._seen) > self._limits.instances_max or self._runs > self._limits.runs_max:
-            self._runs -= len(self._seen.popitem(last=False)[1].runs)
+            _, gone = self._seen.popitem(last=False)
+            self._runs -= len(gone.runs)
+            gone.batch = None
+        self._forget_batches()
 
     def _note_batch(self, seen: _Seen, batch: Batch) -> None:
         seen.runs = batch.runs
@@ -143,8 +146,15 @@ class Traces:
         seen.batch = batch
         self._batches.append((seen, len(batch.encoded)))
         self._batches_bytes += len(batch.encoded)
-        while self._batches_bytes > self._limits.batches_bytes_max:
-            oldest, size = self._batches.popleft()
+
+    def _forget_batches(self) -> None:
+        """The oldest, when they are too many bytes, or when their instances are not remembered any more.
+
+        Bytes alone are no limit to memory: a batch of one small command takes twenty times what its encoding does.
+        """
+        batches = self._batches
+        while batches and (self._batches_bytes > self._limits.batches_bytes_max or batches[0][0].batch is None):
+            oldest, size = batches.popleft()
             oldest.batch = None
             self._batches_bytes -= size
 

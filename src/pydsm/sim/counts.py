@@ -72,6 +72,8 @@ class Counts(msgspec.Struct):
     pipeline_full: int = 0
     decided: int = 0
     scans: int = 0
+    cycles: int = 0
+    """Cycles of the sliding window after which memory was held against its bound: see `bounds`."""
     configurations: int = 0
     linearizability_undecided: int = 0
     heal_ms_max: int = 0

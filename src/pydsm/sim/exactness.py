@@ -4,9 +4,10 @@ A replica answers from what it has in memory. Here every answer is compared, at 
 rule as it stands in PROTOCOL, over all that is in memory and all that has left it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Protocol
 
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, merge
 from pydsm.core.log import Log
 from pydsm.core.messages import Batch, Invalidator, Value
 from pydsm.sim import describe
@@ -15,13 +16,20 @@ from pydsm.sim.violation import Violation
 Answer = Callable[[InstanceId, Batch, Deps], tuple[Invalidator, ...]]
 
 
-def watch_answers(name: str, log: Log, decided: Mapping[InstanceId, tuple[Value, Deps]]) -> None:
-    """Have every answer of this log checked; `decided` is the full history of the whole group."""
+class Past(Protocol):
+    """The history of the whole group, all of it or what is behind `forgotten`."""
+
+    decided: dict[InstanceId, tuple[Value, Deps]]
+    forgotten: Deps
+
+
+def watch_answers(name: str, log: Log, past: Past) -> None:
+    """Have every answer of this log checked."""
     answer: Answer = log.invalidators
 
     def checked(id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
         given = answer(id, batch, deps)
-        exact = _exact(log, decided, id, batch, deps)
+        exact = _exact(log, past, id, batch, deps)
         if given != exact and not _left_to_the_barrier(log, deps, given, exact):
             said = f"{_names(given)} of {describe.value(batch)} {describe.vector(deps)}"
             raise Violation("exactness", f"{name} names {said} as invalidators of {id}; it knew {_names(exact)}", (id,))
@@ -41,17 +49,15 @@ def _left_to_the_barrier(log: Log, deps: Deps, given: tuple[Invalidator, ...], e
     return covers(deps, horizon.barrier) or Invalidator(horizon.barrier, True) in given
 
 
-def _exact(
-    log: Log, decided: Mapping[InstanceId, tuple[Value, Deps]], id: InstanceId, batch: Batch, deps: Deps
-) -> tuple[Invalidator, ...]:
+def _exact(log: Log, past: Past, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
     found = []
-    for leader, (covered, last) in enumerate(zip(deps, log.known, strict=True)):
+    for leader, (covered, last) in enumerate(zip(merge(deps, past.forgotten), log.known, strict=True)):
         for index in range(covered + 1, last + 1):
             other = InstanceId(ReplicaId(leader), index)
             instance = log.instances.get(other)
             value: Value | None
             if log.is_dropped(other):
-                (value, vector), final = decided[other], True
+                (value, vector), final = past.decided[other], True
             elif instance is None or other == id:
                 continue
             elif instance.decided:

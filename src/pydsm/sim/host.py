@@ -24,7 +24,8 @@ from pydsm.sim import describe
 from pydsm.sim.context import Context
 from pydsm.sim.disk import Disk, Snapshot
 from pydsm.sim.exactness import watch_answers
-from pydsm.sim.invariants import Invariants, LifeWatch
+from pydsm.sim.invariants import Invariants
+from pydsm.sim.lives import LifeWatch
 from pydsm.sim.network import Network
 from pydsm.sim.settings import TICK_US
 from pydsm.sim.transfers import Transfers
@@ -93,7 +94,7 @@ class Life:
         self.name = f"r{host.id}" if number == 1 else f"r{host.id}#{number}"
         self.replica = ReplicaId(host.id)
         self.core = parts.make_replica(host.id)
-        watch_answers(self.name, self.core._state.log, parts.watch.decided)
+        watch_answers(self.name, self.core._state.log, parts.watch)
         self.machine = parts.make_machine()
         self.watched: LifeWatch = parts.watch.begin_life(self.name)
         self.performer = Performer(

@@ -13,26 +13,31 @@ every abort passes through here, and each is compared with what was seen before.
 - durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost;
 - exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
 
-Every `scan_events` events, and at the end: everything that all replicas have in memory, against what was decided and
-against their disks. At the end only: everything decided is executed everywhere, digests are equal, and client
-histories are linearizable (`world`).
+With every tick: what everybody has executed leaves memory in time (`bounds`). Every `scan_events` events, and at the
+end: everything that all replicas have in memory, against what was decided and against their disks. At the end only:
+everything decided is executed everywhere, digests are equal, and client histories are linearizable (`world`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+from weakref import WeakSet
 
 from pydsm.core import messages as m
 from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, merge, sequence_of, session_of
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, merge, session_of
 from pydsm.core.instance import Instance
-from pydsm.core.sessions import RequestExpired, SessionExpired
+from pydsm.core.sessions import RequestExpired
 from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering
+from pydsm.sim.answers import Answers
 from pydsm.sim.disk import Disk
+from pydsm.sim.lives import LifeWatch
 from pydsm.sim.violation import Violation
 
 
@@ -42,43 +47,6 @@ class _Shown:
 
     promised: Ballot
     voted: Ballot | None = None
-
-
-class LifeWatch:
-    """What one life of one replica has executed, and in which order."""
-
-    def __init__(self, name: str, order: ordering.Life) -> None:
-        self.name = name
-        self.order = order
-        self.executed: set[InstanceId] = set()
-        self.requests: set[RequestId] = set()
-        self._acknowledged: dict[SessionId, int] = {}
-        self._given_up: dict[SessionId, int] = {}
-
-    def acknowledge(self, batch: m.Batch) -> None:
-        """A batch was executed, and its clients want nothing any more of what came before."""
-        for run in batch.runs:
-            session = session_of(run.first)
-            self._acknowledged[session] = max(run.acknowledged, self._acknowledged.get(session, 0))
-        if batch.footprint.barrier:
-            self.pass_barrier()
-
-    def pass_barrier(self) -> None:
-        """From here on what was not executed and is acknowledged never will be."""
-        self._given_up = dict(self._acknowledged)
-
-    def has_given_up(self, request: RequestId) -> bool:
-        """Whether the request was acknowledged before the last barrier."""
-        return sequence_of(request) < self._given_up.get(session_of(request), 0)
-
-    def fork(self, name: str) -> "LifeWatch":
-        """A life that begins with a snapshot of this one."""
-        life = LifeWatch(name, self.order.fork(name))
-        life.executed = set(self.executed)
-        life.requests = set(self.requests)
-        life._acknowledged = dict(self._acknowledged)
-        life._given_up = dict(self._given_up)
-        return life
 
 
 class Invariants:
@@ -96,22 +64,26 @@ class Invariants:
         self._agreeing: dict[InstanceId, dict[Deps, set[int]]] = {}
         """Who told of a vote, by ballot, and who of a vector in round 0, by vector."""
         self._order = ordering.make_ordering(relation, self._ordered_by_barrier if forgets_early else ordering.never)
-        self._shown: dict[tuple[int, InstanceId], _Shown] = {}
-        self._asked: dict[tuple[InstanceId, Ballot], tuple[m.Value, Deps]] = {}
+        self._shown: dict[InstanceId, dict[int, _Shown]] = {}
+        self._asked: dict[InstanceId, dict[Ballot, tuple[m.Value, Deps]]] = {}
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
         self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
+        self._in_order: list[InstanceId] = []
+        """Everything decided, in the order in which it was."""
         self._told = [(0,) * replicas] * replicas
         """Per replica, what it has told to be executed."""
         self._adopted = [(0,) * replicas] * replicas
         """Per replica, the position of the last snapshot that came from a peer."""
         self.at_checkpoint: dict[int, LifeWatch] = {}
         """Some life as it was at each checkpoint."""
-        self._executed_by: dict[RequestId, InstanceId] = {}
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
         self.results: dict[InstanceId, list[Result]] = {}
-        self.answers: dict[RequestId, Result] = {}
+        self.answers = Answers()
+        self.forgotten: Deps = (0,) * replicas
+        """What is up to here left all disks long ago, and is not remembered here either."""
+        self._lives: WeakSet[LifeWatch] = WeakSet()
 
     def _ordered_by_barrier(self, earlier: InstanceId, later: InstanceId, later_deps: Deps) -> bool:
         """Whether a checkpoint has the one, and the other is behind its barrier: that orders them as well.
@@ -125,7 +97,7 @@ class Invariants:
 
     def begin_life(self, name: str) -> LifeWatch:
         """A replica starts."""
-        return LifeWatch(name, self._order.begin_life(name))
+        return LifeWatch(name, self._order.begin_life(name), self._lives)
 
     def proposed(self, id: InstanceId, batch: m.Batch) -> None:
         """A replica leads a new instance."""
@@ -173,9 +145,12 @@ class Invariants:
         self._decide(replica, id, checkpoint_batch(checkpoint.timestamp_ms), self._own_deps(replica, id))
         if id in life.executed:
             raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
+        if not life.grows(checkpoint.position):
+            raise Violation("checkpoint", f"{life.name} is at {checkpoint}, which has less than {life.position}", (id,))
         has = checkpoint.position.has
-        barriers = [one for one, (value, _) in self.decided.items() if is_checkpoint(value) and has(one)]
-        for one in sorted(barriers):
+        fresh = [*life.not_in_it, *islice(self._in_order, life.compared, None)]
+        batches = [(one, value) for one in fresh if isinstance(value := self.decided[one][0], m.Batch)]
+        for one in sorted(one for one, value in batches if is_checkpoint(value) and has(one)):
             if one not in life.executed:
                 life.executed.add(one)
                 life.order.execute(one)
@@ -185,10 +160,11 @@ class Invariants:
             raise Violation("checkpoint", f"{life.name} is at {checkpoint}, and another was at {first[0]}", (id,))
         if first[1] != state:
             raise Violation("digest", f"{life.name} has another state than others at {checkpoint}", (id,))
-        for other, (value, _) in self.decided.items():
-            if isinstance(value, m.Batch) and has(other) != (other in life.executed):
+        for other, _ in batches:
+            if has(other) != (other in life.executed):
                 said = "has not" if has(other) else "has"
                 raise Violation("checkpoint", f"{life.name} {said} executed {other} at {checkpoint}", (id, other))
+        life.pass_checkpoint(checkpoint.position, len(self._in_order), [one for one, _ in batches if not has(one)])
         for disk in self._disks[replica : replica + 1]:
             purged = disk.purged.up_to if disk.purged is not None else (0,) * len(checkpoint.floor)
             for leader, (before, last) in enumerate(zip(purged, checkpoint.position.up_to, strict=True)):
@@ -253,9 +229,10 @@ class Invariants:
         )
 
     def _show_promise(self, replica: int, id: InstanceId, promised: Ballot, message: m.Message) -> _Shown:
-        shown = self._shown.get((replica, id))
+        of_replicas = self._shown.setdefault(id, {})
+        shown = of_replicas.get(replica)
         if shown is None:
-            shown = self._shown[replica, id] = _Shown(promised)
+            shown = of_replicas[replica] = _Shown(promised)
         elif promised < shown.promised:
             raise Violation(
                 "promise", f"r{replica} says {describe.message(message)} after it had promised {shown.promised}", (id,)
@@ -277,7 +254,8 @@ class Invariants:
     def _accept_asked(self, replica: int, message: m.Accept) -> None:
         if message.ballot.replica != replica:
             raise Violation("ballot", f"r{replica} asks for votes in {message.ballot} of another", (message.id,))
-        asked = self._asked.setdefault((message.id, message.ballot), (message.value, message.deps))
+        in_ballots = self._asked.setdefault(message.id, {})
+        asked = in_ballots.setdefault(message.ballot, (message.value, message.deps))
         if asked[1] != message.deps or (asked[0] is not message.value and asked[0] != message.value):
             raise Violation("agreement", f"two values for {message.id} in one ballot {message.ballot}", (message.id,))
         if message.ballot == initial_ballot(message.id):
@@ -303,10 +281,11 @@ class Invariants:
         """A vote is for what was asked in its ballot, and for nothing else."""
         if record.voted is None:
             raise Violation("vote", f"r{replica} has accepted {record.id} in no ballot", (record.id,))
-        asked = self._asked.get((record.id, record.voted))
+        asked = self._asked.get(record.id, {}).get(record.voted)
         if asked is None and record.id.leader == replica and record.voted == initial_ballot(record.id):
             assert record.value is not None
-            asked = self._asked[record.id, record.voted] = (record.value, record.deps)  # it asks when this is durable
+            asked = (record.value, record.deps)  # it asks when this is durable
+            self._asked.setdefault(record.id, {})[record.voted] = asked
         if asked is None and len(self._disks) > 1:
             what = f"r{replica} has accepted {record.id} in {record.voted}, in which nobody asked for votes"
             raise Violation("vote", what, (record.id,))
@@ -367,6 +346,7 @@ class Invariants:
 
     def _decide_first(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         self.decided[id] = (value, deps)
+        self._in_order.append(id)
         self._check_quorum(replica, id, value, deps)
         self._check_kept(replica, id, value, deps)
         if not isinstance(value, m.Batch):
@@ -388,7 +368,7 @@ class Invariants:
             return
         for ballot, who in self._voters.get(id, {}).items():
             if len(who) >= self._slow_quorum:
-                asked = self._asked.get((id, ballot))
+                asked = self._asked.get(id, {}).get(ballot)
                 if asked is None or asked[0] == value:
                     return
         what = f"r{replica} shows that {id} is decided as {describe.value(value)}, for which there was no quorum"
@@ -421,7 +401,7 @@ class Invariants:
             raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
         life.executed.add(id)
         life.order.execute(id)
-        self._check_requests(life, execution, results, applied)
+        self.answers.check(life, execution, results, applied)
         life.acknowledge(batch)
         first = self.results.get(id)
         if first is None:
@@ -436,30 +416,6 @@ class Invariants:
             if record is not None and record.status >= Status.ACCEPTED:
                 return record.deps
         raise Violation("durable", f"r{replica} executes {id}, of which no disk knows a vote", (id,))
-
-    def _check_requests(
-        self, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]
-    ) -> None:
-        """Each request is executed once in a life, and one that comes again is answered with its first result."""
-        id, batch = execution.id, execution.batch
-        new: list[bytes] = []
-        for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
-            if isinstance(result, SessionExpired):
-                continue
-            if request not in life.requests and isinstance(result, RequestExpired) and life.has_given_up(request):
-                continue
-            if request not in life.requests:
-                life.requests.add(request)
-                new.append(command)
-            elif not isinstance(result, RequestExpired) and result != self.answers[request]:
-                what = f"a request of {id} is answered with {result} at {life.name}, first with {self.answers[request]}"
-                raise Violation("first result", what, (id, self._executed_by[request]))
-            if not isinstance(result, RequestExpired):
-                self._executed_by.setdefault(request, id)
-                self.answers.setdefault(request, result)
-        if new != list(applied):
-            what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
-            raise Violation("executed twice", what, (id,))
 
     def aborted(self, replica: int, abort: Abort) -> None:
         """Clients are told that an instance executes nothing."""
@@ -490,6 +446,36 @@ class Invariants:
                 continue
             if record.status is Status.COMMITTED or record.promised > instance.promised:
                 raise Violation("memory", f"r{replica} forgot {describe.record(record)}; it has {instance!r}", (id,))
+
+    def forget(self, up_to: Deps, wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]) -> None:
+        """For runs without an end: let go of instances that no disk has had for long, and of requests given up.
+
+        Every life has executed these instances and no replica speaks of them; `wanted` requests are
+        kept; of sessions that are over nothing comes any more.
+        """
+        gone = [
+            InstanceId(ReplicaId(leader), index)
+            for leader, (before, last) in enumerate(zip(self.forgotten, up_to, strict=True))
+            for index in range(before + 1, last + 1)
+        ]
+        self.forgotten = up_to
+        kept: tuple[MutableMapping[InstanceId, Any], ...] = (
+            *(self._voters, self._agreeing, self._shown, self._asked),
+            *(self.submitted, self.decided, self.results),
+        )
+        for id in gone:
+            for one in kept:
+                one.pop(id, None)
+        self._led.difference_update(gone)
+        self._aborted.difference_update(gone)
+        self._order.forget(gone)
+        lives = list(self._lives)
+        compared = min([len(self._in_order), *(life.compared for life in lives)])
+        del self._in_order[:compared]
+        for life in lives:
+            life.executed.difference_update(gone)
+            life.compared -= compared
+        self.answers.forget(lives, wanted, is_over)
 
     def settled(self, replica: int, life: LifeWatch) -> None:
         """After the heal, when nothing is left to do: everything decided as a batch was executed here."""

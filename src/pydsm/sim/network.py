@@ -10,7 +10,7 @@ from random import Random
 from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.ids import ReplicaId
-from pydsm.core.messages import Message
+from pydsm.core.messages import Frontier, Message
 from pydsm.sim import describe
 from pydsm.sim.context import Context
 from pydsm.sim.violation import Violation
@@ -34,12 +34,14 @@ class _Link:
 class Network:
     """All links. `loss` and `duplication` are shares of messages, for the whole network."""
 
-    def __init__(self, context: Context, deliver: Deliver) -> None:
+    def __init__(self, context: Context, deliver: Deliver, report_lost: Callable[[], None]) -> None:
         settings = context.settings
         self._context = context
         self._schedule = context.schedule
         self._counts = context.counts
         self._deliver = deliver
+        self._report_lost = report_lost
+        """What a replica tells of its frontier has not arrived: see `bounds`."""
         self._replicas = settings.replicas
         self._links = [
             [_Link(Random(f"link {settings.seed} {one} {other}"), latency_us) for other, latency_us in enumerate(row)]
@@ -79,6 +81,8 @@ class Network:
                 self._schedule.after(self._delay(link), self._deliver, peer, sender, message)
 
     def _tell_loss(self, sender: ReplicaId, peer: ReplicaId, message: Message, fate: str) -> None:
+        if isinstance(message, Frontier):
+            self._report_lost()
         if self._context.tracing:
             self._context.say("network", f"{fate} from r{sender} to r{peer}: {describe.message(message)}")
 
@@ -135,6 +139,9 @@ def _heavy(random: Random) -> float:
     late = random.random() < _HEAVY_SHARE
     return (_HEAVY_FACTOR if late else 1) * (0.8 + 0.4 * random.random())
 
+
+LATEST = {"steady": 1.05, "uniform": 3.0, "exponential": 0.5 + 30.0, "heavy": 1.2 * _HEAVY_FACTOR}
+"""By kind of spread, the longest delay against the link's latency; the exponential one is longer once in 10^13."""
 
 _SPREADS: dict[str, Callable[[Random], float]] = {
     "steady": _steady,

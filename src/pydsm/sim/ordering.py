@@ -7,12 +7,13 @@ suits short runs.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+from weakref import WeakSet
 
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
-from pydsm.core.ids import Deps, InstanceId, covers
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
 from pydsm.core.messages import Batch
 from pydsm.core.session_conflicts import WithSessions
 from pydsm.sim.violation import Violation
@@ -39,6 +40,10 @@ class Ordering(Protocol):
 
     def begin_life(self, name: str) -> Life:
         """A replica starts: it will execute everything from the beginning."""
+        ...
+
+    def forget(self, gone: Sequence[InstanceId]) -> None:
+        """Every life has executed these, and nobody speaks of them any more: they may be let go of."""
         ...
 
 
@@ -120,20 +125,30 @@ class _Block:
     access: _Access
     members: dict[InstanceId, None]
     closed: bool = False
+    gone: int = 0
+    """How many more there were, that every life has executed."""
+
+    def __len__(self) -> int:
+        return len(self.members) + self.gone
 
 
-@dataclass(slots=True)
-class _Place:
-    """How far one life has come in one key's blocks."""
+class _Place(NamedTuple):
+    """How far one life has come in one key's blocks. Never changed, so that a fork of the life can share it."""
 
     block: int = -1
     executed: int = 0
 
 
+_START = _Place()
+
+
 @dataclass(slots=True)
 class _KeyState:
     number: int
+    key: _Key
     blocks: list[_Block] = field(default_factory=list)
+    passed: int = 0
+    """How many more there were, that every life is beyond."""
     committed: dict[_Access, dict[int, list[int]]] = field(default_factory=dict)
 
 
@@ -142,8 +157,10 @@ class _ByKey:
         self._accesses_of = accesses_of
         self._excuse = excuse
         self._keys: dict[_Key, _KeyState] = {}
+        self._keys_made = 0
         self._deps: dict[InstanceId, Deps] = {}
         self.accesses: dict[InstanceId, list[tuple[_KeyState, _Access]]] = {}
+        self.lives: WeakSet[_KeyLife] = WeakSet()
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
         self._deps[id] = deps
@@ -151,11 +168,13 @@ class _ByKey:
         for key, access in self._accesses_of(batch).items():
             state = self._keys.get(key)
             if state is None:
-                state = self._keys[key] = _KeyState(len(self._keys))
+                state = self._keys[key] = _KeyState(self._keys_made, key)
+                self._keys_made += 1
             for other in self._uncovered(state, access, deps):
-                if other == id or covers(self._deps[other], id):
+                known = self._deps.get(other)
+                if other == id or (known is not None and covers(known, id)):
                     continue
-                if not (self._excuse(other, id, deps) or self._excuse(id, other, self._deps[other])):
+                if not (self._excuse(other, id, deps) or (known is not None and self._excuse(id, other, known))):
                     raise _unordered(id, other)
             insort(state.committed.setdefault(access, {}).setdefault(id.leader, []), id.index)
             accesses.append((state, access))
@@ -174,6 +193,48 @@ class _ByKey:
     def begin_life(self, name: str) -> Life:
         return _KeyLife(self, name)
 
+    def forget(self, gone: Sequence[InstanceId]) -> None:
+        """Of each key, access and leader the newest index stays: whatever comes later must cover it."""
+        touched: dict[int, _KeyState] = {}
+        for id in gone:
+            self._deps.pop(id, None)
+            for state, _ in self.accesses.pop(id, ()):
+                touched[state.number] = state
+        leaving = set(gone)
+        lives = list(self.lives)
+        for life in lives:
+            life.executed.difference_update(leaving)
+        for state in touched.values():
+            for leaders in state.committed.values():
+                for leader, indexes in leaders.items():
+                    leaders[leader] = [
+                        *(one for one in indexes[:-1] if InstanceId(ReplicaId(leader), one) not in leaving),
+                        indexes[-1],
+                    ]
+            passed = min(life.places.get(state.number, _START).block for life in lives)
+            if passed > state.passed:
+                del state.blocks[: passed - state.passed]
+                state.passed = passed
+            for block in state.blocks:
+                for id in leaving.intersection(block.members):
+                    del block.members[id]
+                    block.gone += 1
+            if state.key is not None and state.key.startswith(_SESSION):
+                self._drop_if_over(state, lives)
+
+    def _drop_if_over(self, state: _KeyState, lives: "list[_KeyLife]") -> None:
+        """A session of which all was executed by all and forgotten: there are ever more of them."""
+        left = any(
+            InstanceId(ReplicaId(leader), index) in self._deps
+            for leaders in state.committed.values()
+            for leader, indexes in leaders.items()
+            for index in indexes
+        )
+        if not left and len(state.blocks) == 1 and not state.blocks[0].members:
+            self._keys.pop(state.key, None)
+            for life in lives:
+                life.places.pop(state.number, None)
+
 
 class _AccessesOf(Protocol):
     def __call__(self, batch: Batch) -> dict[_Key, _Access]: ...
@@ -183,93 +244,104 @@ class _KeyLife:
     def __init__(self, order: _ByKey, name: str) -> None:
         self._order = order
         self._name = name
-        self._places: dict[int, _Place] = {}
-        self._executed: set[InstanceId] = set()
+        self.places: dict[int, _Place] = {}
+        self.executed: set[InstanceId] = set()
+        order.lives.add(self)
 
     def execute(self, id: InstanceId) -> None:
+        places = self.places
         for state, access in self._order.accesses[id]:
-            place = self._places.get(state.number)
-            if place is None:
-                place = self._places[state.number] = _Place()
-            self._enter(state, place, access, id)
-        self._executed.add(id)
+            places[state.number] = self._enter(state, places.get(state.number, _START), access, id)
+        self.executed.add(id)
 
     def fork(self, name: str) -> "Life":
         life = _KeyLife(self._order, name)
-        life._places = {key: replace(place) for key, place in self._places.items()}
-        life._executed = set(self._executed)
+        life.places = dict(self.places)
+        life.executed = set(self.executed)
         return life
 
-    def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> None:
-        blocks = state.blocks
+    def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> _Place:
+        blocks, passed = state.blocks, state.passed
         if place.block >= 0:
-            block = blocks[place.block]
+            block = blocks[place.block - passed]
             if block.access == access and access != _WRITE:
-                self._join(block, place, id)
-                return
-            if place.executed < len(block.members):
-                missing = next(one for one in block.members if one not in self._executed)
+                self._join(block, id)
+                return _Place(place.block, place.executed + 1)
+            if place.executed < len(block):
+                missing = next(one for one in block.members if one not in self.executed)
                 raise _disorder(self._name, id, missing)
             block.closed = True
-        place.block += 1
-        place.executed = 0
-        if place.block == len(blocks):
+        number = place.block + 1
+        if number - passed == len(blocks):
             blocks.append(_Block(access, {}))
-        block = blocks[place.block]
+        block = blocks[number - passed]
         if block.access != access or (access == _WRITE and block.members and id not in block.members):
-            raise _disorder(self._name, id, next(iter(block.members)))
-        self._join(block, place, id)
+            raise _disorder(self._name, id, next(iter(block.members), id))
+        self._join(block, id)
+        return _Place(number, 1)
 
-    def _join(self, block: _Block, place: _Place, id: InstanceId) -> None:
+    def _join(self, block: _Block, id: InstanceId) -> None:
         if id not in block.members:
             if block.closed:
-                raise _disorder(self._name, id, next(iter(block.members)))
+                raise _disorder(self._name, id, next(iter(block.members), id))
             block.members[id] = None
-        place.executed += 1
 
 
 class _ByPair:
+    """Sets of instances are integers, one bit for each in the order of commits: pairs grow with the square of a run."""
+
     def __init__(self, relation: Relation, excuse: Excuse = never) -> None:
         self._relation = relation
         self._excuse = excuse
         self._committed: dict[InstanceId, tuple[Batch, Deps]] = {}
-        self.conflicts: dict[InstanceId, list[InstanceId]] = {}
-        self.before: set[tuple[InstanceId, InstanceId]] = set()
+        self._ids: list[InstanceId] = []
+        self.bits: dict[InstanceId, int] = {}
+        self.conflicts: dict[InstanceId, int] = {}
+        self.before: dict[InstanceId, int] = {}
+        """Per executed instance, what conflicts with it and was executed before it in the life that was the first."""
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
-        mine: list[InstanceId] = []
+        bit = self.bits[id] = 1 << len(self._ids)
+        mine = 0
         for other, (other_batch, other_deps) in self._committed.items():
             if self._relation.conflict(batch, other_batch):
                 covered = covers(deps, other) or covers(other_deps, id)
                 if not (covered or self._excuse(other, id, deps) or self._excuse(id, other, other_deps)):
                     raise _unordered(id, other)
-                mine.append(other)
-                self.conflicts[other].append(id)
+                mine |= self.bits[other]
+                self.conflicts[other] |= bit
+        self._ids.append(id)
         self._committed[id] = (batch, deps)
         self.conflicts[id] = mine
 
+    def lowest(self, instances: int) -> InstanceId:
+        """The one that was committed first."""
+        return self._ids[(instances & -instances).bit_length() - 1]
+
     def begin_life(self, name: str) -> Life:
         return _PairLife(self, name)
+
+    def forget(self, gone: Sequence[InstanceId]) -> None:
+        """Keeps everything: only short runs have such a relation."""
 
 
 class _PairLife:
     def __init__(self, order: _ByPair, name: str) -> None:
         self._order = order
         self._name = name
-        self._executed: set[InstanceId] = set()
+        self._executed = 0
 
     def execute(self, id: InstanceId) -> None:
-        before = self._order.before
-        for other in self._order.conflicts[id]:
-            if other in self._executed:
-                if (id, other) in before:
-                    raise _disorder(self._name, other, id)
-                before.add((other, id))
-            elif (other, id) in before:
-                raise _disorder(self._name, id, other)
-        self._executed.add(id)
+        order = self._order
+        done = order.conflicts[id] & self._executed
+        before = order.before.setdefault(id, done)
+        if missing := before & ~done:
+            raise _disorder(self._name, id, order.lowest(missing))
+        if early := done & ~before:
+            raise _disorder(self._name, order.lowest(early), id)
+        self._executed |= order.bits[id]
 
     def fork(self, name: str) -> "Life":
         life = _PairLife(self._order, name)
-        life._executed = set(self._executed)
+        life._executed = self._executed
         return life

@@ -4,6 +4,7 @@ Everything follows from a seed, and everything is written down, so that a run ca
 its settings and its plan alone. Virtual time is counted in whole microseconds.
 """
 
+from functools import lru_cache
 from random import Random
 
 import msgspec
@@ -196,11 +197,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def _commands_conflict(left: bytes, right: bytes) -> bool:
     """Same key, and not both reads; a `sum` conflicts with everything."""
-    left_action, *left_key = left.split(b" ")[:2]
-    right_action, *right_key = right.split(b" ")[:2]
+    left_action, left_key = _action_and_key(left)
+    right_action, right_key = _action_and_key(right)
     if b"sum" in (left_action, right_action):
         return True
     return left_key == right_key and not {left_action, right_action} <= {b"read", b"when"}
+
+
+@lru_cache(maxsize=1 << 16)  # each command is compared with all that came before
+def _action_and_key(command: bytes) -> tuple[bytes, tuple[bytes, ...]]:
+    action, *key = command.split(b" ")[:2]
+    return action, tuple(key)
 
 
 def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, horizon_us: int) -> Settings:

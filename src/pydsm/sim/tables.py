@@ -32,6 +32,7 @@ _ROWS = (
     ("snapshots", "snapshots durable"),
     ("snapshots_damaged", "snapshots found damaged"),
     ("snapshots_restored", "restarts from a snapshot"),
+    ("cycles", "memory bounds checked (cycles)"),
     ("heal_ms_max", "longest heal (virtual ms)"),
 )
 _REPLICA_ROWS = (

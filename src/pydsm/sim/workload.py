@@ -71,7 +71,7 @@ class RegisterWorkload:
             return f"{self._read} {key}".encode()
         return f"{action} {key} {random.randrange(1, 1 << 40)}".encode()
 
-    def model(self) -> Model | None:
+    def model(self) -> Model:
         """Integers."""
         return KeyModel()
 

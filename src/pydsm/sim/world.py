@@ -18,6 +18,7 @@ from pydsm.core.messages import Message
 from pydsm.core.replica import Replica
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
+from pydsm.sim.bounds import Bounds
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
@@ -25,7 +26,7 @@ from pydsm.sim.disk import Disk
 from pydsm.sim.history import Outcome
 from pydsm.sim.host import Host, Life, Parts
 from pydsm.sim.invariants import Invariants
-from pydsm.sim.linearizability import NotLinearizable, Undecided, check
+from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule
 from pydsm.sim.violation import Violation
@@ -79,9 +80,10 @@ class World:
         self._watch = Invariants(
             plan.settings.replicas, self._relation, self._disks, forgets_early=plan.settings.forgets_early
         )
-        self._network = Network(self._context, self._deliver)
+        self._network = Network(self._context, self._deliver, self._report_lost)
         parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
+        self._bounds = Bounds(self._context, self.hosts)
         self.clients = Clients(self._context, self._workload, self.hosts)
         self._next_scan = plan.settings.scan_events
 
@@ -93,6 +95,9 @@ class World:
 
     def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
         self.hosts[to].deliver(sender, message)
+
+    def _report_lost(self) -> None:
+        self._bounds.disturbed()
 
     def run(self) -> Run:
         """Play the plan to its end, or to the first violation."""
@@ -129,6 +134,7 @@ class World:
 
     def _tick(self, host: Host) -> None:
         host.tick()
+        self._bounds.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
     def _operate(self, operation: p.Operation) -> None:
@@ -148,6 +154,7 @@ class World:
         if self._healed:
             return
         self._context.say("FAULT", str(fault))
+        self._bounds.struck(fault)
         after, counts = self._schedule.after, self._context.counts
         match fault:
             case p.Crash():
@@ -302,7 +309,9 @@ class World:
         if model is None:
             return
         self._tell_outcomes()
-        verdict = check(self.clients.history, model)
+        self._take_verdict(check(self.clients.history, model))
+
+    def _take_verdict(self, verdict: Verdict) -> None:
         match verdict:
             case NotLinearizable():
                 raise Violation("linearizability", str(verdict))
@@ -313,7 +322,7 @@ class World:
 
     def _tell_outcomes(self) -> None:
         """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""
-        answers, end = self._watch.answers, self._schedule.steps + 1
+        answers, end = self._watch.answers.first, self._schedule.steps + 1
         ranks = {id: rank for rank, id in enumerate(answers)}
         for request in self.clients.requests:
             call = request.call

@@ -528,6 +528,17 @@ def dropped_on_own_execution_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(window.Window, "advance", lambda self: self._executed[self._me])
 
 
+@bug("6, sliding window: what every member has executed leaves memory, whatever else is under way")
+def nothing_dropped_while_something_is_under_way(patch: pytest.MonkeyPatch) -> None:
+    original = log.Log.drop
+
+    def drop(self: log.Log, up_to: Deps, instances_max: int) -> None:
+        if self.frontier == self.known:
+            original(self, up_to, instances_max)
+
+    patch.setattr(log.Log, "drop", drop)
+
+
 @bug("6, sliding window, 4: what may still speak against an undecided instance stays in memory")
 def dropped_as_soon_as_all_have_executed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(window.Window, "advance", lambda self: self.stable)

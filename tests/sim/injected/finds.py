@@ -130,6 +130,7 @@ FINDS: tuple[Find, ...] = (
     Find("acceptor answers with the leaders vector", "visibility", 0),
     Find("one replica has edges to what does not conflict", "order", 219),
     Find("dropped on own execution only", "purge", 0),
+    Find("nothing dropped while something is under way", "bounded memory", 21),
     Find("dropped as soon as all have executed", "exactness", 399),
     Find("frontier told before it is durable", "durable", 0),
     Find("dropped nop taken for a command", "exactness", 56),

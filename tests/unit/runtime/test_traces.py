@@ -145,3 +145,11 @@ def test_the_oldest_instances_are_forgotten_by_number_and_by_runs() -> None:
         assert [len(bench.find(sequence)) for sequence in (1, 2, 3)] == [0, 1, 1]
         assert bench.traces.remembered == 2
         assert bench.traces.remembered_seconds == pytest.approx(0.001)
+
+
+def test_a_batch_is_forgotten_with_its_instance_however_small_it_is() -> None:
+    bench = Bench(TraceLimits(instances_max=2))
+    for index in range(1, 6):
+        bench.pre_accept(index, index)
+    assert bench.traces.remembered == len(bench.traces._batches) == 2
+    assert bench.traces._batches_bytes == sum(size for _, size in bench.traces._batches)

@@ -11,7 +11,7 @@ class Mail:
     def __init__(self, world: Context) -> None:
         self.world = world
         self.arrived: list[tuple[int, ReplicaId, ReplicaId, Message]] = []
-        self.network = Network(world, self.take)
+        self.network = Network(world, self.take, lambda: None)
 
     def take(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
         self.arrived.append((self.world.schedule.now, to, sender, message))

@@ -1,0 +1,59 @@
+"""First results: each request is executed once in a life, and one that comes again is answered as it was first."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from pydsm.core.effects import Execute
+from pydsm.core.ids import InstanceId, RequestId, SessionId, session_of
+from pydsm.core.sessions import RequestExpired, SessionExpired
+from pydsm.machines.base import Result
+from pydsm.sim.lives import LifeWatch
+from pydsm.sim.violation import Violation
+
+
+class Answers:
+    """What each request was answered with, anywhere, in the order of first executions."""
+
+    def __init__(self) -> None:
+        self.first: dict[RequestId, Result] = {}
+        self._executed_by: dict[RequestId, InstanceId] = {}
+
+    def check(self, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]) -> None:
+        """A life has executed a batch; `applied` are the commands that its machine was given."""
+        id, batch = execution.id, execution.batch
+        new: list[bytes] = []
+        for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
+            if isinstance(result, SessionExpired):
+                continue
+            expired = isinstance(result, RequestExpired)
+            if request not in life.requests and life.has_given_up(request):
+                if expired:
+                    continue
+                raise Violation("executed twice", f"{life.name} executes a request of {id} that was given up", (id,))
+            if request not in life.requests:
+                life.requests.add(request)
+                new.append(command)
+            elif not expired and result != self.first[request]:
+                what = f"a request of {id} is answered with {result} at {life.name}, first with {self.first[request]}"
+                raise Violation("first result", what, (id, self._executed_by[request]))
+            if not expired:
+                self._executed_by.setdefault(request, id)
+                self.first.setdefault(request, result)
+        if new != list(applied):
+            what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
+            raise Violation("executed twice", what, (id,))
+
+    def forget(
+        self, lives: Collection[LifeWatch], wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]
+    ) -> None:
+        """Let go of requests that nobody wants, and that are refused whenever they come again.
+
+        They are if every life has given them up, or their session is forgotten.
+        """
+        sessions = {session_of(request) for request in self.first}
+        over = {session for session in sessions.union(*(life.sessions for life in lives)) if is_over(session)}
+        for request in [one for one in self.first if one not in wanted]:
+            if session_of(request) in over or all(life.has_given_up(request) for life in lives):
+                del self.first[request]
+                self._executed_by.pop(request, None)
+        for life in lives:
+            life.forget(over, self.first)

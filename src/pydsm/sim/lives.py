@@ -1,0 +1,87 @@
+"""What one life of one replica has executed and which requests it has seen: the memory that `invariants` compares with.
+
+A checkpoint is compared with everything decided, so a life remembers what it need not look at again: an instance that
+is in one checkpoint is in all later ones (positions only grow, which is checked too), and a life that has executed it
+has executed it for good.
+"""
+
+from collections.abc import Collection, Container
+from weakref import WeakSet
+
+from pydsm.core.checkpoint import Position
+from pydsm.core.ids import InstanceId, RequestId, SessionId, sequence_of, session_of
+from pydsm.core.messages import Batch
+from pydsm.sim import ordering
+
+
+class LifeWatch:
+    """What one life of one replica has executed, and in which order. `lives` holds all that are still in use."""
+
+    def __init__(self, name: str, order: ordering.Life, lives: "WeakSet[LifeWatch]") -> None:
+        lives.add(self)
+        self._lives = lives
+        self.name = name
+        self.order = order
+        self.executed: set[InstanceId] = set()
+        self.requests: set[RequestId] = set()
+        self.position: Position | None = None
+        """Of the last checkpoint."""
+        self.compared = 0
+        """How many of the decided instances, in the order of their decisions, a checkpoint was compared with."""
+        self.not_in_it: list[InstanceId] = []
+        """Those of them that were in no checkpoint yet."""
+        self._acknowledged: dict[SessionId, int] = {}
+        self._given_up: dict[SessionId, int] = {}
+
+    def acknowledge(self, batch: Batch) -> None:
+        """A batch was executed, and its clients want nothing any more of what came before."""
+        for run in batch.runs:
+            session = session_of(run.first)
+            self._acknowledged[session] = max(run.acknowledged, self._acknowledged.get(session, 0))
+        if batch.footprint.barrier:
+            self.pass_barrier()
+
+    def pass_barrier(self) -> None:
+        """From here on what was not executed and is acknowledged never will be."""
+        self._given_up = dict(self._acknowledged)
+
+    def has_given_up(self, request: RequestId) -> bool:
+        """Whether the request was acknowledged before the last barrier."""
+        return sequence_of(request) < self._given_up.get(session_of(request), 0)
+
+    @property
+    def sessions(self) -> Collection[SessionId]:
+        """Of which something was acknowledged or executed."""
+        return self._acknowledged.keys()
+
+    def forget(self, over: Collection[SessionId], requests: Container[RequestId]) -> None:
+        """Nothing comes of these sessions any more, and of requests none but these."""
+        for session in over:
+            self._acknowledged.pop(session, None)
+            self._given_up.pop(session, None)
+        self.requests = {request for request in self.requests if request in requests}
+
+    def grows(self, position: Position) -> bool:
+        """Whether a checkpoint with this position has all that the last one had."""
+        before = self.position
+        if before is None:
+            return True
+        return all(map(int.__le__, before.up_to, position.up_to)) and all(map(position.has, before.besides))
+
+    def pass_checkpoint(self, position: Position, compared: int, not_in_it: list[InstanceId]) -> None:
+        """It was compared with so many decided instances; those that it does not have will be compared again."""
+        self.position = position
+        self.compared = compared
+        self.not_in_it = not_in_it
+
+    def fork(self, name: str) -> "LifeWatch":
+        """A life that begins with a snapshot of this one."""
+        life = LifeWatch(name, self.order.fork(name), self._lives)
+        life.executed = set(self.executed)
+        life.requests = set(self.requests)
+        life.position = self.position
+        life.compared = self.compared
+        life.not_in_it = list(self.not_in_it)
+        life._acknowledged = dict(self._acknowledged)
+        life._given_up = dict(self._given_up)
+        return life

@@ -1,0 +1,40 @@
+"""The two measurements against real processes: short ones, for what they tell and not for the figures."""
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from benchmarks import comeback, flat
+from benchmarks.comeback import Comeback, run_comeback
+from benchmarks.flat import Flat, run_flat
+
+
+async def test_a_flat_run_tells_memory_data_and_checkpoints() -> None:
+    plan = Flat(minutes=2, rate=100, checkpoint_instances=10, minute_seconds=3.0)
+    said: list[str] = []
+    measurement = await run_flat(plan, said.append)
+    last = measurement.runs[-1].figures
+    assert len(measurement.runs) == 12
+    assert len(said) == 2
+    assert last["snapshots"] > 1
+    assert all(last[f"replica_{place}_data_mib"] > 0 for place in (1, 2, 3))
+
+
+async def test_a_comeback_tells_when_the_replica_serves_again_and_what_it_said() -> None:
+    plan = Comeback(down_minutes=0.03, rate=100, before_seconds=1.0, checkpoint_instances=20)
+    measurement, lines = await run_comeback(plan, lambda _: None)
+    back = measurement.runs[-1].figures
+    assert 0 < back["listens_seconds"] <= back["ready_seconds"] <= back["caught_up_seconds"]
+    assert back["missed_instances"] > 0
+    assert any("its status now: ready" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("main", "wrong"),
+    [(flat.main, ["--minutes", "1"]), (comeback.main, ["--down-minutes", "0"]), (comeback.main, ["--replicas", "2"])],
+)
+def test_wrong_usage_is_one_line(
+    main: Callable[[Sequence[str]], int], wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(wrong) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

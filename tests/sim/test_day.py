@@ -1,0 +1,57 @@
+"""Hours of simulated time: what a group keeps is flat, and what grows is named."""
+
+import msgspec
+import pytest
+
+from pydsm.cli import main
+from pydsm.core.log import Log
+from pydsm.core.sessions import Sessions
+from pydsm.sim.day import Day, Row, day_settings
+
+ROW_US = 120_000_000
+
+
+def day(hours: float) -> tuple[Day, list[Row]]:
+    rows: list[Row] = []
+    made = Day(day_settings(seed=1, replicas=3, hours=hours), 4.0, ROW_US, rows.append)
+    assert made.run().finding is None
+    return made, rows
+
+
+def test_twenty_minutes_keep_memory_and_disk_flat(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["simulate", "--hours", "0.34", "--seed", "2", "--json"]) == 0
+    data = msgspec.json.decode(capsys.readouterr().out)
+    assert data["flat"]
+    assert data["violation"] is None
+    assert len(data["rows"]) == 12
+    assert data["rows"][-1]["checkpoints"] > 20
+    assert data["rows"][-1]["restarts"] > 0
+
+
+def test_the_watchers_forget_too() -> None:
+    made, rows = day(0.3)
+    assert rows[-1].executed > 4000
+    assert rows[-1].oracle < 2 * rows[1].oracle
+    assert all(made._watch.forgotten)
+
+
+def test_sessions_that_never_expire_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sessions, "expire", lambda self, timestamp_ms: None)
+    made, _ = day(0.3)
+    assert any("sessions" in line for line in made.looks.grown())
+
+
+def test_a_container_that_nobody_empties_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Log, "discard", lambda self, entries_max: None)
+    made, _ = day(0.3)
+    grown = made.looks.grown()
+    assert any(line.startswith("index") for line in grown)
+    assert any("discarded" in line for line in grown), grown
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--hours", "0.1"], ["--hours", "1", "--seeds", "2"], ["--hours", "1", "--rate", "0"]]
+)
+def test_wrong_usage_is_one_line(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["simulate", *wrong]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

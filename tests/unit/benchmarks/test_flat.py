@@ -1,0 +1,60 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks.flat import Flat, directory_bytes, grown, minutes_of
+from pydsm.bench.results import Measurement, Run
+from pydsm.core.faults import CallerFault
+
+
+def run(resident: float = 60.0, data: float = 20.0, p99: float = 5.0, rate: float = 500.0) -> Run:
+    figures = {"replica_1_resident_mib": resident, "replica_1_data_mib": data, "p99_ms": p99}
+    return Run({**figures, "commands_per_second": rate})
+
+
+def minutes(*runs: Run) -> list[Sequence[Run]]:
+    return [[each] * 6 for each in runs]
+
+
+def test_equal_minutes_are_flat() -> None:
+    assert grown(minutes(run(resident=10), run(), run(), run())) == []
+
+
+@pytest.mark.parametrize(
+    ("last", "word"),
+    [
+        (run(resident=90), "resident"),
+        (run(data=50), "data"),
+        (run(p99=500), "p99"),
+        (run(rate=400), "throughput"),
+    ],
+)
+def test_what_the_last_minute_has_more_than_the_third_is_named(last: Run, word: str) -> None:
+    (said,) = grown(minutes(run(), run(), run(), run(), last))
+    assert said.startswith(word)
+
+
+def test_what_came_before_the_third_minute_does_not_count() -> None:
+    assert grown(minutes(run(resident=10), run(resident=20), run(), run())) == []
+
+
+def test_a_minute_that_is_not_whole_is_left_out() -> None:
+    measurement = Measurement("m", {}, [run()] * 15)
+    assert [len(each) for each in minutes_of(measurement)] == [6, 6]
+
+
+def test_one_minute_cannot_be_compared() -> None:
+    assert grown(minutes(run())) == ["there are no two whole minutes to compare"]
+
+
+def test_a_directory_has_the_bytes_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "b").write_bytes(b"4567")
+    assert directory_bytes(tmp_path) == 7
+
+
+def test_too_short_a_run_is_refused() -> None:
+    with pytest.raises(CallerFault):
+        Flat(minutes=1)
