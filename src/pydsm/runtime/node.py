@@ -127,6 +127,7 @@ class Node:
                 files=self._files if isinstance(self._machine, Snapshots) else None,
                 send=lambda to, piece: self._transport.send((to,), piece),
                 tell=self._tell_core,
+                may_replace=lambda: self._gate.phase is Phase.RUNNING,
                 replace=self._replace,
                 begin_again=self._begin_again,
             )

@@ -44,6 +44,8 @@ class TransferParts:
     send: Callable[[ReplicaId, SnapshotPiece], None]
     tell: Callable[[Callable[[], None]], None]
     """Calls the core, if the replica still runs, and performs what it asks for."""
+    may_replace: Callable[[], bool]
+    """False while somebody maintains the machine."""
     replace: Callable[[PurgeRecord], Awaitable[None]]
     """Nothing is written by this replica any more but this record. Done when it is durable."""
     begin_again: Callable[[BeginAgain], None]
@@ -150,8 +152,8 @@ class SnapshotTransfers:
             log.warning("the snapshot of checkpoint %d cannot be used, fetching it again: %s", number, fault)
             parts.tell(lambda: parts.core.fetched(number, receiver.offset, damaged=True))
             return
-        if parts.core.checkpoint >= number:
-            parts.tell(lambda: parts.core.cannot_keep(number))  # what was executed here meanwhile is as much
+        if parts.core.checkpoint >= number or not parts.may_replace():
+            parts.tell(lambda: parts.core.cannot_keep(number))  # executed here meanwhile, or to be tried again later
             return
         await parts.replace(purge_up_to(checkpoint))
         await asyncio.to_thread(files.adopt, checkpoint.position.up_to)
