@@ -186,9 +186,7 @@ def test_an_empty_piece_before_the_end_is_no_answer_and_the_next_peer_is_asked()
     assert bench.asked() == [(P2, FetchSnapshot(5, 4))]
 
 
-@pytest.mark.parametrize(
-    ("sender", "number", "offset"), [(P2, 5, 4), (P1, 4, 4), (P1, 6, 4), (P1, 5, 3), (P1, 5, 0)]
-)
+@pytest.mark.parametrize(("sender", "number", "offset"), [(P2, 5, 4), (P1, 4, 4), (P1, 6, 4), (P1, 5, 3), (P1, 5, 0)])
 def test_a_piece_that_was_not_asked_for_is_ignored(sender: ReplicaId, number: int, offset: int) -> None:
     bench = asking(P1, 4)
     bench.piece(sender, offset, DATA[4:], number=number, size=99)
