@@ -108,7 +108,9 @@ class SnapshotChecker:
             rest = self._take_payload(rest) if self._expects is _Expects.PAYLOAD else self._take_frame(rest)
 
     def back(self) -> None:
-        """Forget everything behind `good`."""
+        """Forget everything behind `good`. What was complete still is, whatever came behind its end."""
+        if self.complete:
+            return
         self._pending.clear()
         self.offset = self.good
         self._expects = _Expects.FRAME if self.good else _Expects.MAGIC

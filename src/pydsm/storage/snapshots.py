@@ -133,8 +133,7 @@ class SnapshotReceiver:
         with suppress(WorldFault):
             while data := self._file.read(_READ_BYTES):
                 self._checker.take(data)
-        if not self._checker.complete:
-            self._back()
+        self._back()
 
     @property
     def offset(self) -> int:

@@ -119,9 +119,9 @@ class MemoryDisk:
         for record in records:
             self._kept[record.id if isinstance(record, InstanceRecord) else type(record)] = encode_record(record)
             if isinstance(record, PurgeRecord):
-                gone = [id for id in self._kept if isinstance(id, InstanceId) and covers(record.up_to, id)]
-                for id in gone:
-                    del self._kept[id]
+                for id in [one for one in self._kept if isinstance(one, InstanceId)]:
+                    if covers(record.up_to, id) or id in record.besides:
+                        del self._kept[id]
 
     def load(self) -> list[Record]:
         """What a restart finds: reservation and frontier, then instances in order of their ids."""
@@ -145,6 +145,7 @@ class Driven:
         *,
         relation: Relation | None = None,
         disk: MemoryDisk | None = None,
+        snapshots: Sequence[Checkpoint] = (),
         **config: Any,
     ) -> None:
         self.me = ReplicaId(me)
@@ -152,10 +153,11 @@ class Driven:
         self.config = Config(self.me, n, **config)
         self.relation = relation or DeclaredKeys()
         self.disk = disk or MemoryDisk(n)
+        self.snapshots = snapshots
         self.begin()
 
     def begin(self) -> None:
-        """A new life, with what the disk kept."""
+        """A new life, with what the disk kept and the last two of `snapshots`."""
         self.now = 0
         self.sent: list[tuple[ReplicaId, Message]] = []
         self.executed: list[Execute] = []
@@ -164,7 +166,7 @@ class Driven:
         self.transfers: list[Transfer] = []
         self.replica = Replica(self.config, self.relation)
         self.performer = Performer(self.me, self.replica, self.disk, self, self)
-        self.replica.restore(self.disk.load())
+        self.replica.restore(self.disk.load(), self.snapshots[-2:])
         self.performer.pump()
 
     def restart(self) -> None:

@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 
 from pydsm.core.ballots import Ballot
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, ReplicaId, request_id
 from pydsm.core.messages import (
     NOP,
@@ -128,5 +128,8 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
 messages: st.SearchStrategy[Message] = st.one_of(*MESSAGES.values())
 
 records: st.SearchStrategy[Record] = st.one_of(
-    instance_records(), st.builds(ReservationRecord, st.integers(0, INDEX_MAX))
+    instance_records(),
+    st.builds(ReservationRecord, st.integers(0, INDEX_MAX)),
+    st.builds(FrontierRecord, vectors, vectors),
+    st.builds(PurgeRecord, vectors, st.lists(instance_ids, max_size=3).map(tuple)),
 )

@@ -17,7 +17,7 @@ from pydsm.core.codec import (
     encode_message,
     encode_record,
 )
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
+from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import INDEX_MAX, Deps, InstanceId, ReplicaId, RequestId, SessionId
 from pydsm.core.messages import NOP, Batch, Footprint, Message, PrepareOk, Run
@@ -130,7 +130,7 @@ MESSAGE_PACK = st.recursive(
 )
 
 
-@given(st.integers(1, 14), st.lists(MESSAGE_PACK, max_size=8))
+@given(st.integers(1, len(MESSAGES)), st.lists(MESSAGE_PACK, max_size=8))
 def test_well_formed_nonsense_gives_a_valid_message_or_a_peer_fault(tag: int, fields: list[object]) -> None:
     decode_or_fault(raw([tag, *fields]))
 
@@ -232,6 +232,7 @@ def test_a_vector_that_does_not_fit_the_group_is_refused_wherever_it_stands(deps
         m.Validate(ID, BALLOT, BATCH, deps),
         m.Frontier(deps, DEPS),
         m.Frontier(DEPS, deps),
+        m.Purged(1, deps),
         PrepareOk(ID, BALLOT, Status.UNKNOWN, None, None, deps, None, DEPS),
         PrepareOk(ID, BALLOT, Status.UNKNOWN, None, None, DEPS, None, deps),
     ]
@@ -259,6 +260,8 @@ def test_an_instance_that_cannot_exist_is_refused_wherever_it_stands(id: Instanc
     for message in wrong:
         with pytest.raises(PeerFault, match="instance"):
             decode_message(encode_message(message), REPLICAS)
+    with pytest.raises(WorldFault, match="instance"):
+        decode_record(encode_record(PurgeRecord(DEPS, (ID, id))), REPLICAS)
     with pytest.raises(WorldFault, match="instance"):
         decode_record(encode_record(InstanceRecord(id, Status.UNKNOWN, BALLOT, None, None, DEPS, None, DEPS)), REPLICAS)
 
@@ -334,6 +337,38 @@ def test_a_frontier_comes_back_and_one_of_another_group_is_refused() -> None:
     for wrong in (FrontierRecord((1, 2), (0, 0, 0)), FrontierRecord((0, 0, 0), (0, 0, -1))):
         with pytest.raises(WorldFault, match="does not fit a group"):
             decode_record(encode_record(wrong), REPLICAS)
+
+
+@pytest.mark.parametrize("number", [0, -1, INDEX_MAX + 1])
+def test_a_checkpoint_that_cannot_exist_is_refused_wherever_it_stands(number: int) -> None:
+    for message in (m.Purged(number, DEPS), m.FetchSnapshot(number, 0), m.SnapshotPiece(number, 0, 9, b"piece")):
+        with pytest.raises(PeerFault, match=f"checkpoint number of {number}"):
+            decode_message(encode_message(message), REPLICAS)
+
+
+@pytest.mark.parametrize("offset", [-1, INDEX_MAX + 1])
+def test_bytes_before_the_first_or_absurdly_far_away_are_not_asked_for(offset: int) -> None:
+    with pytest.raises(PeerFault, match=f"from byte {offset} on"):
+        decode_message(encode_message(m.FetchSnapshot(1, offset)), REPLICAS)
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "bytes_sent"),
+    [(-1, 9, 5), (5, 9, 5), (10, 9, 0), (0, INDEX_MAX + 1, 5), (0, 1 << 30, m.PIECE_BYTES_MAX + 1)],
+)
+def test_a_piece_that_does_not_fit_its_snapshot_is_refused(offset: int, size: int, bytes_sent: int) -> None:
+    with pytest.raises(PeerFault, match=f"bytes {offset} to {offset + bytes_sent} of a snapshot of {size} bytes"):
+        decode_message(encode_message(m.SnapshotPiece(1, offset, size, bytes(bytes_sent))), REPLICAS)
+
+
+@pytest.mark.parametrize(("offset", "size", "bytes_sent"), [(4, 9, 5), (9, 9, 0), (0, 1 << 30, m.PIECE_BYTES_MAX)])
+def test_a_piece_that_just_fits_is_taken(offset: int, size: int, bytes_sent: int) -> None:
+    piece = m.SnapshotPiece(1, offset, size, bytes(bytes_sent))
+    assert decode_message(encode_message(piece), REPLICAS) == piece
+
+
+def test_what_was_purged_is_read_also_when_it_was_written_before_there_was_anything_besides() -> None:
+    assert decode_record(raw([4, DEPS]), REPLICAS) == PurgeRecord(DEPS)
 
 
 @pytest.mark.parametrize("up_to", [-1, INDEX_MAX + 1])

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pydsm.core.checkpoint import Checkpoint, Position
 from pydsm.core.conflicts import DeclaredKeys, NothingConflicts, Relation
 from pydsm.core.execution import Execution
 from pydsm.core.ids import Deps, InstanceId
@@ -215,6 +216,33 @@ def test_a_relation_without_conflicts_waits_only_for_batches_to_be_known() -> No
     assert bench.commit(at(1, 1), (2, 0, 0)) == []
     assert bench.pre_accept(at(0, 2)) == []
     assert bench.pre_accept(at(0, 1)) == [at(1, 1)]
+
+
+def with_snapshot(barrier: InstanceId) -> Bench:
+    """One that began with the snapshot of a peer, in which is this barrier and nothing that it covers."""
+    bench = Bench()
+    bench.log.begin_at(Checkpoint(4, barrier, Position(NONE, (barrier,)), NONE, 7), NONE, (barrier,))
+    return bench
+
+
+def test_what_came_with_a_snapshot_is_not_waited_for() -> None:
+    bench = with_snapshot(at(0, 1))
+    assert bench.commit(at(1, 1), (1, 0, 0)) == [at(1, 1)]
+
+
+def test_what_is_before_that_is_waited_for_and_wakes_who_covers_both() -> None:
+    bench = with_snapshot(at(0, 2))
+    assert bench.commit(at(1, 1), (2, 0, 0)) == []
+    assert bench.execution.blocker(at(1, 1)) == at(0, 1)
+    assert bench.commit(at(0, 1), NONE) == [at(0, 1), at(1, 1)]
+
+
+def test_what_is_behind_that_is_waited_for_and_wakes_who_covers_all() -> None:
+    bench = with_snapshot(at(0, 2))
+    assert bench.commit(at(1, 1), (3, 0, 0)) == []
+    assert bench.pre_accept(at(0, 1), APART) == []
+    assert bench.execution.blocker(at(1, 1)) == at(0, 3)
+    assert bench.pre_accept(at(0, 3), APART) == [at(1, 1)]
 
 
 # Blocking and waking

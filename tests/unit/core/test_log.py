@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydsm.core.checkpoint import Checkpoint, Position
 from pydsm.core.conflicts import DeclaredKeys
-from pydsm.core.faults import BrokenInvariant, PeerFault
+from pydsm.core.faults import BrokenInvariant, FarAhead
 from pydsm.core.ids import Deps, InstanceId, Tick, covers
 from pydsm.core.instance import Instance
 from pydsm.core.log import Log
@@ -66,9 +67,9 @@ def test_an_instance_is_made_once() -> None:
 def test_a_gap_as_long_as_allowed_is_taken_and_a_longer_one_is_the_peers_fault() -> None:
     log = empty(gap=10)
     log.hear_of((10, 0, 0))
-    with pytest.raises(PeerFault, match=r"0\.21 is 11 beyond"):
+    with pytest.raises(FarAhead, match=r"0\.21 is 11 beyond.* or this replica is far behind"):
         log.hear_of((21, 0, 0))
-    with pytest.raises(PeerFault, match=r"1\.11 is 11 beyond"):
+    with pytest.raises(FarAhead, match=r"1\.11 is 11 beyond"):
         log.instance(at(1, 11))
     assert log.known == (10, 0, 0)
 
@@ -221,6 +222,74 @@ def test_a_restored_vector_makes_what_it_covers_exist() -> None:
     assert log.known == (20, 7, 0)
 
 
+# What came with the snapshot of a peer: everything up to 1.3, and 2.1 besides, a barrier
+
+FETCHED = Checkpoint(4, at(2, 1), Position((0, 3, 0), (at(2, 1),)), (0, 3, 0), 7)
+
+
+def fetched(checkpoint: Checkpoint = FETCHED) -> Log:
+    log = empty()
+    log.begin_at(checkpoint, checkpoint.position.up_to, checkpoint.position.besides)
+    return log
+
+
+def test_what_came_with_a_snapshot_is_executed_and_was_never_here() -> None:
+    log = fetched()
+    assert (log.frontier, log.known, log.dropped, log.instances) == ((0, 3, 1), (0, 3, 1), (0, 3, 0), {})
+    assert [log.is_dropped(id) for id in (at(1, 3), at(2, 1), at(1, 4), at(2, 2))] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("id", [at(1, 3), at(2, 1)])
+def test_what_came_with_a_snapshot_is_never_made_again(id: InstanceId) -> None:
+    with pytest.raises(BrokenInvariant, match=f"instance {id} was executed by all and dropped"):
+        fetched().instance(id)
+
+
+def test_everything_new_is_ordered_behind_what_came_with_a_snapshot() -> None:
+    """This replica may have told others what 2.1 conflicts with, and does not know it any more."""
+    log = fetched()
+    assert log.conflicts(APART) == log.floor == (0, 3, 1)
+
+
+def test_what_came_with_a_snapshot_leaves_with_the_others_and_is_not_missed() -> None:
+    log = fetched()
+    log.executed(committed(log, at(2, 2), A))
+    log.drop((0, 3, 2), 10)
+    assert (log.dropped, log.instances, log.kept_bytes) == ((0, 3, 2), {}, 0)
+
+
+def test_a_gap_before_what_came_with_a_snapshot_is_still_to_be_executed() -> None:
+    log = fetched(Checkpoint(4, at(2, 3), Position((0, 3, 0), (at(2, 3),)), (0, 3, 0), 7))
+    assert (log.frontier, log.known) == ((0, 3, 0), (0, 3, 3))
+    assert list(log.unexecuted[2]) == [1, 2]
+
+
+def test_a_record_of_what_is_in_the_snapshot_is_executed_already_and_counts_as_kept() -> None:
+    log = empty()
+    log.begin_at(FETCHED, (0, 2, 0))
+    for id, value in ((at(1, 3), A), (at(2, 1), barrier()), (at(1, 4), B)):
+        log.restore(stored(id, Status.COMMITTED, value, None))
+    assert [log.instance(id).status.name for id in (at(1, 3), at(2, 1), at(1, 4))] == [
+        "EXECUTED", "EXECUTED", "COMMITTED",
+    ]  # fmt: skip
+    assert log.kept_bytes == 2000 + len(A.encoded) + len(barrier().encoded)
+
+
+# What executed instances take
+
+
+def test_what_is_kept_is_counted_from_its_execution_until_it_leaves() -> None:
+    log = empty()
+    log.executed(committed(log, at(1, 1), A))
+    log.executed(committed(log, at(1, 2), NOP))
+    committed(log, at(1, 3), B)
+    assert log.kept_bytes == 2000 + len(A.encoded)
+    log.drop((0, 1, 0), 10)
+    assert log.kept_bytes == 1000
+    log.drop((0, 2, 0), 10)
+    assert log.kept_bytes == 0
+
+
 # What invalidates a fast commit of 0.3, whose batch writes `key`
 
 ID = at(0, 3)
@@ -317,6 +386,32 @@ def test_a_barrier_is_invalidated_by_everything() -> None:
     pre_accepted(log, at(1, 1), APART)
     pre_accepted(log, at(2, 1), reading("x"))
     assert log.invalidators(ID, barrier(), NONE) == (Invalidator(at(1, 1), False), Invalidator(at(2, 1), False))
+
+
+def test_the_barrier_of_the_horizon_speaks_for_all_that_it_forgot_before_it() -> None:
+    """`0.3` is undecided, so it is not before the barrier; behind it, it is behind all of that."""
+    log = fetched()
+    assert invalidators(log) == (Invalidator(at(2, 1), True),)
+    assert invalidators(log, (0, 3, 0)) == (Invalidator(at(2, 1), True),)
+    assert invalidators(log, (0, 0, 1)) == ()
+
+
+def test_it_speaks_also_against_what_conflicts_with_nothing_that_is_known_here() -> None:
+    assert fetched().invalidators(at(0, 3), APART, NONE) == (Invalidator(at(2, 1), True),)
+
+
+def test_a_barrier_that_is_still_in_memory_is_named_once() -> None:
+    log = empty()
+    pre_accepted(log, at(1, 1), B)
+    log.executed(committed(log, at(2, 1), barrier(), (0, 1, 0)))
+    log.horizon = FETCHED
+    assert invalidators(log) == (Invalidator(at(1, 1), False), Invalidator(at(2, 1), True))
+
+
+def test_what_is_behind_the_barrier_speaks_for_itself() -> None:
+    log = fetched()
+    committed(log, at(1, 4), B, (0, 3, 1))
+    assert invalidators(log, (0, 0, 1)) == (Invalidator(at(1, 4), True),)
 
 
 some_batches = st.sampled_from([writing("k"), writing("l"), reading("k"), writing("k", "l"), barrier(), NOP])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pydsm.core.ballots import Ballot
+from pydsm.core.checkpoint import Checkpoint, Position
 from pydsm.core.ids import Deps, InstanceId
 from pydsm.core.messages import (
     NOP,
@@ -539,6 +540,51 @@ def test_a_wait_that_another_ballot_overtook_is_not_resumed() -> None:
     driven.take()
     driven.receive(4, Commit(at(4, 1), NOP, nothing(5)))
     assert driven.take_only(Accept) == []
+
+
+def with_forgotten_invalidator(deps: Deps, horizon: Checkpoint | None) -> Driven:
+    """A replica that is told, of 3.1, that it speaks against `deps`; it has executed 3.1, and forgotten it."""
+    driven = Driven(1, 5, **SOON)
+    driven.receive(3, Commit(at(3, 1), writing("apart"), nothing(5)))
+    driven.receive(0, PreAccept(ID, A, deps))
+    driven.run(200)
+    for peer in (2, 3):
+        driven.receive(peer, pre_accepted(ID, ballot(1, 1), A, deps))
+    log = driven.replica._state.log
+    log.drop((0, 0, 0, 1, 0), 1)
+    driven.receive(2, found(at(3, 1)))
+    log.horizon = horizon  # since; it would have spoken for itself
+    driven.take()
+    driven.receive(3, found())
+    return driven
+
+
+HORIZON = Checkpoint(1, at(2, 1), Position((0, 0, 0, 1, 0), (at(2, 1),)), (0, 0, 1, 1, 0), 7)
+
+
+def test_an_invalidator_that_was_forgotten_early_is_unordered_unless_the_barrier_behind_it_is_covered() -> None:
+    driven = with_forgotten_invalidator(nothing(5), HORIZON)
+    assert nop_accepted(driven)
+    assert branches(driven)[Rule.UNORDERED_COMMITTED.value] == 1
+
+
+def test_an_invalidator_that_was_forgotten_early_does_no_harm_to_what_is_behind_the_barrier() -> None:
+    deps = (0, 0, 1, 0, 0)
+    driven = with_forgotten_invalidator(deps, HORIZON)
+    assert accept_of(driven) == Accept(ID, ballot(1, 1), A, deps)
+    assert branches(driven)[Rule.ALL_ORDERED.value] == 1
+
+
+def test_an_invalidator_that_all_have_executed_does_no_harm() -> None:
+    driven = with_forgotten_invalidator(nothing(5), None)
+    assert accept_of(driven) == Accept(ID, ballot(1, 1), A, nothing(5))
+
+
+def test_an_invalidator_that_was_forgotten_is_not_recovered() -> None:
+    driven = with_forgotten_invalidator(nothing(5), HORIZON)
+    driven.run(driven.now + 1000)
+    assert at(3, 1) not in {prepare.id for _, prepare in driven.take_only(Prepare)}
+    assert at(3, 1) not in driven.replica.instances
 
 
 # Giving way

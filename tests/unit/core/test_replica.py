@@ -1,11 +1,27 @@
 """The five verbs: what they take, what they refuse, and what a new life makes of the records of the old one."""
 
+from typing import Any
+
 import pytest
 
+from pydsm.core.checkpoint import Checkpoint, Position, checkpoint_batch
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys
-from pydsm.core.effects import Effects, Execute, InstanceRecord, Record, ReservationRecord, Send
-from pydsm.core.faults import BrokenInvariant, CallerFault, PeerFault
+from pydsm.core.effects import (
+    BeginFetch,
+    Effects,
+    Execute,
+    FrontierRecord,
+    InstallSnapshot,
+    InstanceRecord,
+    KeepPiece,
+    PurgeRecord,
+    Record,
+    ReservationRecord,
+    Send,
+    ServePiece,
+)
+from pydsm.core.faults import BrokenInvariant, CallerFault, FarAhead, PeerFault, WorldFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick
 from pydsm.core.messages import (
     NOP,
@@ -13,6 +29,7 @@ from pydsm.core.messages import (
     AcceptOk,
     Batch,
     Commit,
+    FetchSnapshot,
     Frontier,
     Inquire,
     Message,
@@ -20,14 +37,16 @@ from pydsm.core.messages import (
     PreAcceptOk,
     Prepare,
     PrepareOk,
+    Purged,
     Refuse,
+    SnapshotPiece,
     Validate,
     ValidateOk,
     Waiting,
 )
 from pydsm.core.replica import Replica
 from pydsm.core.status import Status
-from tests.unit.core.helpers import P0, P1, P2, CountingKeys, Driven, at, ballot, barrier, to_all, writing
+from tests.unit.core.helpers import P0, P1, P2, CountingKeys, Driven, MemoryDisk, at, ballot, barrier, to_all, writing
 
 A, B = writing("key", name="a"), writing("key", name="b")
 NONE: Deps = (0, 0, 0)
@@ -284,3 +303,185 @@ def test_own_unexecuted_instances_are_counted() -> None:
     assert replica.replica.in_flight == 2
     replica.receive(1, PreAcceptOk(id, NONE))
     assert replica.replica.in_flight == 1
+
+
+# What is forgotten here, and missing elsewhere
+
+MARK = checkpoint_batch(7)
+FORGOTTEN = at(1, 2)
+
+
+def forgetful(me: int = 0) -> Driven:
+    """One that has forgotten 1.1 and 1.2, though not all have executed them: a snapshot of checkpoint 1 has them."""
+    driven = Driven(me, 3, gossip_ticks=10, window_bytes_max=1)
+    driven.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 2), B, (0, 1, 0)), Commit(at(2, 1), MARK, (0, 2, 0)))
+    driven.replica.snapshot_durable(driven.checkpoints[0])
+    driven.run(20)
+    assert driven.replica.dropped == (0, 2, 0)
+    driven.take()
+    return driven
+
+
+PURGED = Purged(1, (0, 2, 0))
+
+
+@pytest.mark.parametrize("executed", [NONE, (0, 1, 0), (9, 1, 9)])
+def test_a_member_that_lacks_what_is_forgotten_is_told_so_when_it_tells_its_frontier(executed: Deps) -> None:
+    driven = forgetful()
+    driven.receive(2, Frontier(executed, (9, 9, 9)))
+    assert driven.take() == [(P2, PURGED)]
+
+
+def test_a_member_that_has_executed_all_that_is_forgotten_is_told_nothing() -> None:
+    driven = forgetful()
+    driven.receive(2, Frontier((0, 2, 0), (0, 2, 0)))
+    assert driven.take() == []
+
+
+ABOUT_THE_FORGOTTEN: list[Message] = [
+    PreAcceptOk(FORGOTTEN, NONE),
+    Accept(FORGOTTEN, ballot(1, 2), NOP, NONE),
+    AcceptOk(FORGOTTEN, ballot(1, 2)),
+    Commit(FORGOTTEN, NOP, NONE),
+    Prepare(FORGOTTEN, ballot(1, 2)),
+    PrepareOk(FORGOTTEN, ballot(1, 2), Status.UNKNOWN, None, None, NONE, None, NONE),
+    Validate(FORGOTTEN, ballot(1, 2), A, NONE),
+    ValidateOk(FORGOTTEN, ballot(1, 2), ()),
+    Waiting(FORGOTTEN, 2),
+    Refuse(FORGOTTEN, ballot(1, 2), ballot(2, 2)),
+]
+
+
+@pytest.mark.parametrize("message", ABOUT_THE_FORGOTTEN, ids=lambda message: type(message).__name__)
+def test_a_message_about_a_purged_instance_is_answered_purged(message: Message) -> None:
+    """PROTOCOL 6, "Divergence errors". Only where the sender lacks it: who executed it sent this before."""
+    driven = forgetful()
+    driven.receive(2, message)
+    assert driven.take() == []  # it has told nothing yet, and may have everything
+    driven.receive(2, Frontier((0, 1, 0), (0, 2, 0)))
+    driven.take()
+    driven.receive(2, message)
+    assert driven.take() == [(P2, PURGED)]
+    driven.receive(2, Frontier((0, 2, 0), (0, 2, 0)))
+    driven.receive(2, message)
+    assert driven.take() == []
+    assert FORGOTTEN not in driven.replica.instances
+
+
+def test_the_last_snapshot_is_the_one_that_is_named() -> None:
+    driven = forgetful()
+    driven.receive(1, Commit(at(1, 3), A, (0, 2, 1)), Commit(at(2, 2), MARK, (0, 3, 1)))
+    driven.replica.snapshot_durable(driven.checkpoints[1])
+    driven.take()
+    driven.receive(2, Frontier(NONE, NONE))
+    assert driven.take_only(Purged) == [(P2, Purged(2, (0, 3, 1)))]
+
+
+def test_one_that_asks_for_a_snapshot_that_is_not_there_any_more_is_told_of_the_last() -> None:
+    driven = forgetful()
+    driven.receive(2, FetchSnapshot(9, 40))
+    assert driven.transfers == [ServePiece(P2, 9, 40)]
+    driven.replica.cannot_serve(P2)
+    driven.performer.pump()
+    assert driven.take() == [(P2, PURGED)]
+
+
+def test_one_that_has_no_snapshot_has_nothing_to_tell() -> None:
+    driven = Driven(0, 3)
+    driven.replica.cannot_serve(P2)
+    driven.performer.pump()
+    assert driven.take() == []
+
+
+# What is missing here, and forgotten elsewhere
+
+
+def test_a_snapshot_is_fetched_piece_by_piece_and_installed() -> None:
+    driven = Driven(0, 3)
+    driven.receive(1, Purged(4, (0, 9, 0)))
+    driven.replica.fetched(4, 0)
+    driven.performer.pump()
+    assert driven.take_only(FetchSnapshot) == [(P1, FetchSnapshot(4, 0))]
+    driven.receive(1, SnapshotPiece(4, 0, 5, b"piece"))
+    assert driven.replica.fetching == (4, 0, 5)
+    driven.replica.fetched(4, 5)
+    driven.performer.pump()
+    assert driven.transfers == [BeginFetch(4), KeepPiece(4, 0, b"piece"), InstallSnapshot(4)]
+
+
+def test_a_snapshot_that_the_disk_does_not_take_is_not_fetched_any_more() -> None:
+    driven = Driven(0, 3)
+    driven.receive(1, Purged(4, (0, 9, 0)))
+    driven.replica.cannot_keep(4)
+    assert driven.replica.fetching is None
+
+
+def test_one_that_is_too_far_behind_to_take_a_message_learns_that_it_needs_a_snapshot() -> None:
+    driven = Driven(0, 3, gap_instances_max=100)
+    with pytest.raises(FarAhead, match="or this replica is far behind, and needs a snapshot"):
+        driven.receive(1, Commit(at(1, 101), A, NONE))
+    driven.receive(1, Purged(4, (0, 9_000, 0)))
+    assert (driven.replica.known, driven.transfers) == (NONE, [BeginFetch(4)])
+
+
+# Beginning with the snapshot of a peer: everything up to 1.3, and 2.1 besides, of which no record was ever here
+
+FETCHED = Checkpoint(1, at(2, 1), Position((0, 3, 0), (at(2, 1),)), (0, 3, 1), 7)
+
+
+def fetched(*records: Record, **config: Any) -> Driven:
+    disk = MemoryDisk(3)
+    disk.write([PurgeRecord((0, 3, 0), (at(2, 1),)), *records], lambda: None)
+    return Driven(0, 3, disk=disk, snapshots=[FETCHED], **config)
+
+
+def test_what_came_with_a_snapshot_counts_as_executed_and_is_not_missed() -> None:
+    driven = fetched(FrontierRecord((0, 3, 1), NONE), committed(at(1, 4), A, (0, 3, 1)))
+    assert driven.executed_ids == [at(1, 4)]
+    assert (driven.replica.frontier, driven.replica.dropped) == ((0, 4, 1), (0, 3, 0))
+
+
+def test_what_was_reported_and_is_neither_on_the_disk_nor_in_the_snapshot_is_missed() -> None:
+    with pytest.raises(WorldFault, match=r"instance 2\.2 is missing"):
+        fetched(FrontierRecord((0, 3, 2), NONE))
+    disk = MemoryDisk(3)
+    disk.write([PurgeRecord((0, 3, 0)), FrontierRecord((0, 3, 1), NONE)], lambda: None)
+    with pytest.raises(WorldFault, match=r"instance 2\.1 is missing"):
+        Driven(0, 3, disk=disk, snapshots=[FETCHED])
+
+
+@pytest.mark.parametrize("id", [at(1, 3), at(2, 1)])
+def test_what_came_with_a_snapshot_is_not_executed_again_when_somebody_tells_of_it(id: InstanceId) -> None:
+    driven = fetched()
+    driven.receive(2, Commit(id, A, NONE))
+    assert (driven.executed_ids, driven.take()) == ([], [])
+
+
+def test_a_new_proposal_is_ordered_behind_what_came_with_a_snapshot() -> None:
+    driven = fetched()
+    driven.propose(A)
+    assert driven.take_only(PreAccept)[0][1].deps == (0, 3, 1)
+
+
+def test_what_came_with_a_snapshot_stays_named_on_the_disk_until_what_is_purged_covers_it() -> None:
+    driven = fetched(gossip_ticks=10)
+    driven.receive(1, Commit(at(1, 4), A, (0, 3, 1)), Commit(at(2, 2), MARK, (0, 4, 1)))
+    driven.receive(1, Commit(at(1, 5), A, (0, 4, 2)), Commit(at(2, 3), MARK, (0, 5, 2)))
+    for checkpoint in driven.checkpoints:
+        driven.replica.snapshot_durable(checkpoint)
+    driven.snapshots = [FETCHED, *driven.checkpoints]
+    purged = []
+    for now, executed in ((100, (0, 3, 0)), (200, (0, 4, 0)), (300, (0, 4, 1)), (400, (0, 5, 3))):
+        for peer in (1, 2):
+            driven.receive(peer, Frontier(executed, (0, 5, 3)))
+        driven.run(now)
+        driven.performer.finish()
+        purged += [one for one in driven.disk.load() if isinstance(one, PurgeRecord)]
+    assert purged == [
+        PurgeRecord((0, 3, 0), (at(2, 1),)),
+        PurgeRecord((0, 4, 0), (at(2, 1),)),
+        PurgeRecord((0, 4, 1)),
+        PurgeRecord((0, 4, 1)),
+    ]
+    driven.restart()
+    assert driven.replica.frontier[1:] == (5, 3)

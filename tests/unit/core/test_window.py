@@ -1,7 +1,10 @@
 """The sliding window: what leaves memory, when, and what is then done with messages about it."""
 
+from typing import Any
+
 import pytest
 
+from pydsm.core.checkpoint import checkpoint_batch
 from pydsm.core.effects import FrontierRecord, Send
 from pydsm.core.faults import BrokenInvariant, WorldFault
 from pydsm.core.ids import Tick
@@ -16,6 +19,7 @@ from pydsm.core.messages import (
     PreAcceptOk,
     Prepare,
     Validate,
+    ValidateOk,
     Waiting,
 )
 from pydsm.core.window import Window
@@ -85,6 +89,36 @@ def test_a_late_report_takes_nothing_back() -> None:
     report_all(one, (4, 4, 4), (4, 4, 4))
     one.report(P1, (1, 1, 1), (1, 1, 1))
     assert one.stable == (4, 4, 4)
+
+
+def test_a_member_lacks_what_it_has_not_reported() -> None:
+    one = window()
+    one.report(P1, (0, 2, 0), (9, 9, 9))
+    assert [one.lacks(P1, at(1, index)) for index in (1, 2, 3)] == [False, False, True]
+    assert one.lacks(P1, at(2, 1))
+    assert [one.lacks_some(P1, up_to) for up_to in (NONE, (0, 2, 0), (0, 3, 0), (1, 2, 0))] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_of_a_member_that_has_reported_nothing_yet_no_single_instance_is_known_to_be_lacking() -> None:
+    """It may have everything on its disk; its first report tells."""
+    one = window()
+    assert not one.lacks(P1, at(1, 1))
+    one.report(P1, NONE, (9, 9, 9))
+    assert not one.lacks(P1, at(1, 1))
+    assert one.lacks_some(P1, (0, 1, 0))
+
+
+def test_one_that_reported_more_before_lacks_no_more_after_a_late_report() -> None:
+    one = window()
+    one.report(P1, (0, 2, 0), (0, 2, 0))
+    one.report(P1, (0, 1, 0), (0, 1, 0))
+    assert not one.lacks(P1, at(1, 2))
+    assert not one.lacks_some(P1, (0, 2, 0))
 
 
 # At a replica
@@ -167,6 +201,60 @@ def test_many_leave_bit_by_bit() -> None:
         driven.tick(now)
         gone.append(driven.replica.dropped[1])
     assert gone == [0, 2, 4, 5, 5, 5]
+
+
+# At a replica that keeps too much for one that is away
+
+
+MARK = checkpoint_batch(7)
+
+
+def crowded(*, snapshot: bool = True, **config: Any) -> Driven:
+    """One that has executed 1.1 and 1.2, a checkpoint, and 1.3; replica 2 has reported nothing of that."""
+    driven = Driven(0, 3, gossip_ticks=10, **config)
+    driven.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 2), B, (0, 1, 0)))
+    driven.receive(1, Commit(at(2, 1), MARK, (0, 2, 0)), Commit(at(1, 3), A, (0, 2, 1)))
+    if snapshot:
+        driven.replica.snapshot_durable(driven.checkpoints[0])
+    driven.run(100)
+    return driven
+
+
+def test_a_member_that_is_down_holds_the_window_back_only_up_to_a_limit() -> None:
+    """PROTOCOL 6: "past that it will need a snapshot"."""
+    kept = crowded().replica._state.log.kept_bytes
+    assert kept > 4000
+    assert crowded(window_bytes_max=kept).replica.dropped == NONE
+    assert crowded(window_bytes_max=kept - 1).replica.dropped == (0, 2, 0)
+
+
+def test_nothing_leaves_early_that_no_durable_snapshot_has() -> None:
+    assert crowded(snapshot=False, window_bytes_max=1).replica.dropped == NONE
+    driven = crowded(window_bytes_max=1)
+    assert driven.replica.dropped == (0, 2, 0)
+    assert list(driven.replica.instances) == [at(2, 1), at(1, 3)]
+    assert driven.replica._state.log.kept_bytes > 1
+
+
+def test_no_more_leaves_early_than_must_and_that_bit_by_bit() -> None:
+    kept = crowded().replica._state.log.kept_bytes
+    assert crowded(window_bytes_max=kept - 1, drop_instances_max=1).replica.dropped == (0, 1, 0)
+
+
+def test_what_left_early_is_spoken_for_by_the_barrier_behind_it() -> None:
+    driven = crowded(window_bytes_max=1)
+    driven.take()
+    driven.receive(2, Prepare(at(2, 2), ballot(1, 2)), Validate(at(2, 2), ballot(1, 2), B, NONE))
+    found = driven.take_only(ValidateOk)[0][1].invalidators
+    assert [(one.id, one.committed) for one in found] == [(at(1, 3), True), (at(2, 1), True)]
+
+
+def test_what_all_have_executed_leaves_whatever_the_limit_is() -> None:
+    driven = crowded()
+    for peer in (1, 2):
+        driven.receive(peer, Frontier((0, 3, 1), (0, 3, 1)))
+    driven.run(200)
+    assert (driven.replica.dropped, driven.replica._state.log.kept_bytes) == ((0, 3, 1), 0)
 
 
 # What is told, and when
