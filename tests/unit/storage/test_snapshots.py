@@ -214,8 +214,9 @@ def test_a_restart_goes_on_with_what_has_come(tmp_path: Path, came: int) -> None
     whole = source(tmp_path)
     receiving(tmp_path, whole[:came]).close()
     receiver = receiving(tmp_path)
-    assert receiver.offset <= came
-    assert receiver.checkpoint is None
+    offset, unfinished = receiver.offset, receiver.checkpoint
+    assert offset <= came
+    assert unfinished is None
     receiver.append(whole[receiver.offset :])
     assert receiver.checkpoint == checkpoint(4)
     receiver.close()
