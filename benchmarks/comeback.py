@@ -189,7 +189,8 @@ async def _watch_return(group: WatchedGroup, lost: int, seen: Seen) -> None:
     seen.figures["caught_up_seconds"] = time.perf_counter() - start
     (info,) = await counters(Target((), [group.redis[lost]]))
     seen.figures["executed_batches"] = float(info.get("executed", 0))
-    seen.lines += [f"it was not ready because {reason}" for reason in list(reasons)[:5]]
+    first_and_last = dict.fromkeys([*list(reasons)[:1], *list(reasons)[-1:]])
+    seen.lines += [f"it was not ready because {reason}" for reason in first_and_last]
     seen.lines.append(f"its status now: {_in_words(report)}; newest snapshot: checkpoint {info.get('snapshot', 0)}")
     with member.log.open("rb") as log:
         log.seek(said_before)

@@ -65,7 +65,7 @@ def sizes(hosts: Sequence[Host]) -> tuple[Counter[str], Counter[str]]:
         if life is None:
             continue
         kept = containers(life.core, "core") + containers(life.performer._lazy, "performer.lazy")
-        kept += containers(life.sessions, "sessions") + containers(life.grants, "grants")
+        kept += containers(life.sessions, "sessions")  # grants are the clients' connections, and do not end here
         kept += Counter(
             queue=len(life.queue), proposals=len(life.proposals)
         )  # behind them are clients, not the replica
