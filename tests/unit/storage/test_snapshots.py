@@ -7,8 +7,9 @@ import pytest
 from pydsm.core.checkpoint import Checkpoint, Position
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.storage import snapshots as module
 from pydsm.storage.identity import Identity
-from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles
+from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotReceiver
 from tests.unit.storage.records import IDENTITY
 
 CHUNKS = [b"first", b"x" * 100_000, b"last"]
@@ -118,3 +119,247 @@ def test_a_snapshot_of_another_group_is_not_used(tmp_path: Path) -> None:
     written(tmp_path, 1)
     for other in (Identity("other", "r1", ReplicaId(0), 3), Identity("test", "r1", ReplicaId(0), 5)):
         assert SnapshotFiles(tmp_path, other).load() == []
+
+
+# For peers
+
+
+def test_a_snapshot_has_the_same_bytes_on_every_replica(tmp_path: Path) -> None:
+    one = written(tmp_path / "r1", 4)
+    writer = SnapshotFiles(tmp_path / "r2", Identity("test", "r2", ReplicaId(1), 3)).begin(checkpoint(4))
+    writer.append(CHUNKS)
+    assert writer.commit().path.read_bytes() == one.path.read_bytes()
+
+
+def test_a_snapshot_is_read_from_any_byte_on(tmp_path: Path) -> None:
+    whole, files = written(tmp_path, 4).path.read_bytes(), SnapshotFiles(tmp_path, IDENTITY)
+    size = len(whole)
+    assert files.read(4, 0, 10) == (size, whole[:10])
+    assert files.read(4, 10, 1 << 20) == (size, whole[10:])
+    assert files.read(4, size, 10) == files.read(4, size + 5, 10) == (size, b"")
+
+
+def test_a_snapshot_that_is_not_there_is_not_read(tmp_path: Path) -> None:
+    files = SnapshotFiles(tmp_path, IDENTITY)
+    assert files.read(4, 0, 10) is None
+    written(tmp_path, 4)
+    assert files.read(5, 0, 10) is None
+
+
+def test_a_snapshot_is_not_removed_while_it_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = SnapshotFiles(tmp_path, IDENTITY)
+
+    def write(number: int) -> list[int]:
+        writer = files.begin(checkpoint(number))
+        writer.commit()
+        return sorted(int(path.stem) for path in (tmp_path / "snapshots").iterdir())
+
+    assert [write(number) for number in (1, 2)] == [[1], [1, 2]]
+    assert files.read(1, 0, 10) is not None
+    assert [write(number) for number in (3, 4)] == [[1, 2, 3], [1, 3, 4]]
+    assert numbers(tmp_path) == [3, 4]
+    monkeypatch.setattr(module, "SERVED_SECONDS", 0.0)
+    assert write(5) == [4, 5]
+
+
+# From peers
+
+
+def received(directory: Path) -> Path:
+    """Where checkpoint 4 grows while it comes."""
+    return directory / "snapshots" / "000000000004.fetched"
+
+
+def source(directory: Path, chunks: list[bytes] | None = None, identity: Identity = IDENTITY) -> bytes:
+    """The bytes that a peer has of checkpoint 4."""
+    writer = SnapshotFiles(directory / "peer", identity).begin(checkpoint(4))
+    writer.append(CHUNKS if chunks is None else chunks)
+    return writer.commit().path.read_bytes()
+
+
+def receiving(directory: Path, *pieces: bytes) -> SnapshotReceiver:
+    receiver = SnapshotFiles(directory, IDENTITY).receive(4)
+    for piece in pieces:
+        receiver.append(piece)
+    return receiver
+
+
+def test_a_fetched_snapshot_is_an_own_one_when_it_is_adopted(tmp_path: Path) -> None:
+    whole, files = source(tmp_path), SnapshotFiles(tmp_path, IDENTITY)
+    receiver = receiving(tmp_path, whole[:50], whole[50:])
+    assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
+    assert files.finish(receiver) == checkpoint(4)
+    receiver.close()
+    assert numbers(tmp_path) == []
+    files.adopt(checkpoint(4).position.up_to)
+    (found,) = loaded(tmp_path)
+    assert (found.checkpoint, list(found.chunks())) == (checkpoint(4), CHUNKS)
+    assert found.path.read_bytes() == whole
+    assert not received(tmp_path).exists()
+
+
+def test_a_large_one_is_synchronised_while_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the end takes no longer than the rest."""
+    synchronised: list[int] = []
+    monkeypatch.setattr(module, "_BYTES_BEFORE_SYNC", 10)
+    monkeypatch.setattr(module, "_sync", lambda file: synchronised.append(file.tell()))
+    whole = source(tmp_path)
+    synchronised.clear()
+    receiving(tmp_path, whole[:8], whole[8:20], whole[20:25], whole[25:]).close()
+    assert synchronised == [20, len(whole)]
+
+
+@pytest.mark.parametrize("came", [0, 7, 50, 300, 100_150])
+def test_a_restart_goes_on_with_what_has_come(tmp_path: Path, came: int) -> None:
+    whole = source(tmp_path)
+    receiving(tmp_path, whole[:came]).close()
+    receiver = receiving(tmp_path)
+    assert receiver.offset <= came
+    receiver.append(whole[receiver.offset :])
+    assert receiver.checkpoint == checkpoint(4)
+    receiver.close()
+    assert received(tmp_path).read_bytes() == whole
+
+
+def test_a_restart_keeps_whole_frames_of_what_has_come_and_no_parts(tmp_path: Path) -> None:
+    whole = source(tmp_path)
+    end_of_first = whole.index(b"first") + len(b"first")
+    receiving(tmp_path, whole[: end_of_first + 1000]).close()
+    receiver = receiving(tmp_path)
+    receiver.close()
+    assert receiver.offset == end_of_first == received(tmp_path).stat().st_size
+
+
+def test_a_restart_with_all_of_it_fetches_nothing_again(tmp_path: Path) -> None:
+    whole = source(tmp_path)
+    receiving(tmp_path, whole).close()
+    receiver = receiving(tmp_path)
+    assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
+    receiver.close()
+
+
+def test_what_was_damaged_on_the_disk_between_two_lives_is_fetched_again(tmp_path: Path) -> None:
+    whole = source(tmp_path)
+    receiving(tmp_path, whole).close()
+    last = whole.index(b"last")
+    received(tmp_path).write_bytes(whole[:last] + b"l0st" + whole[last + 4 :])
+    receiver = receiving(tmp_path)
+    assert receiver.offset == last - 8
+    receiver.append(whole[last - 8 :])
+    assert receiver.checkpoint == checkpoint(4)
+    receiver.close()
+    assert received(tmp_path).read_bytes() == whole
+
+
+def test_a_damaged_piece_is_refused_and_what_was_good_before_it_stays(tmp_path: Path) -> None:
+    whole = source(tmp_path)
+    last = whole.index(b"last")
+    receiver = receiving(tmp_path, whole[:last])
+    with pytest.raises(WorldFault, match="a checksum differs"):
+        receiver.append(b"l0st" + whole[last + 4 :])
+    assert receiver.offset == last - 8
+    receiver.append(whole[last - 8 :])
+    assert receiver.checkpoint == checkpoint(4)
+    receiver.close()
+    assert received(tmp_path).read_bytes() == whole
+
+
+def test_bytes_behind_the_end_are_refused_and_the_whole_snapshot_stays(tmp_path: Path) -> None:
+    """A source whose file has grown; the next peer has nothing to add."""
+    whole = source(tmp_path)
+    receiver = receiving(tmp_path, whole[:50])
+    with pytest.raises(WorldFault, match="goes on behind its end"):
+        receiver.append(whole[50:] + b"more")
+    assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
+    assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver) == checkpoint(4)
+    receiver.close()
+    assert received(tmp_path).read_bytes() == whole
+
+
+def test_bytes_behind_the_end_that_a_crash_left_there_are_cut_off(tmp_path: Path) -> None:
+    """Or the snapshot would be adopted, and then not be used: its records would be gone."""
+    whole = source(tmp_path)
+    receiving(tmp_path).close()
+    received(tmp_path).write_bytes(whole + b"more")
+    files = SnapshotFiles(tmp_path, IDENTITY)
+    receiver = receiving(tmp_path)
+    assert files.finish(receiver) == checkpoint(4)
+    receiver.close()
+    files.adopt(checkpoint(4).position.up_to)
+    assert numbers(tmp_path) == [4]
+
+
+def test_one_that_is_not_whole_is_not_finished_and_begins_anew(tmp_path: Path) -> None:
+    receiver = receiving(tmp_path, source(tmp_path)[:-1])
+    with pytest.raises(WorldFault, match="not whole"):
+        SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
+    assert (receiver.offset, received(tmp_path).stat().st_size) == (0, 0)
+    receiver.append(source(tmp_path))
+    assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver) == checkpoint(4)
+    receiver.close()
+
+
+@pytest.mark.parametrize("other", [Identity("other", "r1", ReplicaId(0), 3), Identity("test", "r1", ReplicaId(0), 5)])
+def test_one_of_another_group_is_not_finished_and_begins_anew(tmp_path: Path, other: Identity) -> None:
+    receiver = receiving(tmp_path, source(tmp_path, identity=other))
+    with pytest.raises(WorldFault, match="of another group"):
+        SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
+    assert receiver.offset == 0
+    receiver.close()
+
+
+def test_one_of_which_nothing_has_come_is_not_finished(tmp_path: Path) -> None:
+    receiver = receiving(tmp_path)
+    with pytest.raises(WorldFault):
+        SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
+    receiver.close()
+
+
+def test_what_has_come_of_another_snapshot_is_given_up(tmp_path: Path) -> None:
+    receiving(tmp_path, source(tmp_path)[:90]).close()
+    SnapshotFiles(tmp_path, IDENTITY).receive(5).close()
+    assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["000000000005.fetched"]
+
+
+# A crash between the steps
+
+
+def whole_but_not_installed(directory: Path) -> None:
+    """The file is durable; the records that it replaces are still there."""
+    files, receiver = SnapshotFiles(directory, IDENTITY), receiving(directory, source(directory))
+    files.finish(receiver)
+    receiver.close()
+
+
+@pytest.mark.parametrize("purged", [(0, 0, 0), (3, 9, 9), (9, 9, 2)])
+def test_a_crash_before_the_records_are_purged_leaves_the_old_state(tmp_path: Path, purged: tuple[int, ...]) -> None:
+    written(tmp_path, 3)
+    whole_but_not_installed(tmp_path)
+    SnapshotFiles(tmp_path, IDENTITY).adopt(purged)
+    assert numbers(tmp_path) == [3]
+    receiver = receiving(tmp_path)
+    assert receiver.checkpoint == checkpoint(4)
+    receiver.close()
+
+
+@pytest.mark.parametrize("purged", [(4, 0, 3), (5, 1, 3)])
+def test_a_crash_after_the_records_were_purged_is_repaired_by_the_next_life(
+    tmp_path: Path, purged: tuple[int, ...]
+) -> None:
+    written(tmp_path, 3)
+    whole_but_not_installed(tmp_path)
+    SnapshotFiles(tmp_path, IDENTITY).adopt(purged)
+    assert numbers(tmp_path) == [3, 4]
+    SnapshotFiles(tmp_path, IDENTITY).adopt(purged)
+    assert numbers(tmp_path) == [3, 4]
+
+
+def test_one_of_which_only_a_part_has_come_is_not_adopted(tmp_path: Path) -> None:
+    receiving(tmp_path, source(tmp_path)[:-1]).close()
+    SnapshotFiles(tmp_path, IDENTITY).adopt((9, 9, 9))
+    assert numbers(tmp_path) == []
+
+
+def test_an_empty_directory_has_nothing_to_adopt(tmp_path: Path) -> None:
+    SnapshotFiles(tmp_path, IDENTITY).adopt((9, 9, 9))
+    assert list(tmp_path.iterdir()) == []

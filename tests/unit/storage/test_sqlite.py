@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.effects import ReservationRecord
+from pydsm.core.effects import PurgeRecord, ReservationRecord
 from pydsm.core.faults import WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.storage.identity import Identity
 from pydsm.storage.sqlite import DATABASE_NAME, SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
@@ -135,3 +135,44 @@ def test_failed_write_keeps_nothing_of_the_group(tmp_path: Path) -> None:
     with pytest.raises(WorldFault, match=r"cannot write .*disk is full"):
         store.write([instance_record(0, 1), ReservationRecord(32)])
     assert store.load() == []
+
+
+# What was purged
+
+BESIDES = (InstanceId(ReplicaId(1), 3), InstanceId(ReplicaId(2), 5))
+
+
+def test_records_up_to_what_is_purged_and_those_besides_leave_the_disk(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    store.write([instance_record(leader, index) for leader in (0, 1, 2) for index in (1, 2, 3, 5)])
+    purge = PurgeRecord((2, 0, 1), BESIDES)
+    store.write([purge])
+    store.close()
+    left = [(0, 3), (0, 5), (1, 1), (1, 2), (1, 5), (2, 2), (2, 3)]
+    assert SqliteStore(tmp_path, IDENTITY).load() == [purge, *(instance_record(*one) for one in left)]
+
+
+def test_a_later_purge_replaces_an_earlier_one_with_what_was_besides(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    store.write([PurgeRecord((2, 0, 1), BESIDES)])
+    store.write([instance_record(1, 2), instance_record(1, 4), PurgeRecord((2, 3, 1), BESIDES[1:])])
+    assert store.load() == [PurgeRecord((2, 3, 1), BESIDES[1:]), instance_record(1, 4)]
+
+
+def test_a_purge_that_fails_leaves_every_record_where_it_was(tmp_path: Path) -> None:
+    filled(tmp_path)
+    store = SqliteStore(tmp_path, IDENTITY)
+    before = store.load()
+    alter(tmp_path, "CREATE TRIGGER full BEFORE DELETE ON instances BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    with pytest.raises(WorldFault, match=r"cannot write .*disk is full"):
+        store.write([PurgeRecord((9, 9, 9), BESIDES)])
+    assert store.load() == before
+
+
+def test_a_damaged_note_of_what_was_purged_is_named(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    store.write([PurgeRecord((2, 0, 1), BESIDES)])
+    store.close()
+    alter(tmp_path, "UPDATE purged SET record = zeroblob(9)")
+    with pytest.raises(WorldFault, match=r"what was purged .*checksum"):
+        SqliteStore(tmp_path, IDENTITY).load()
