@@ -59,6 +59,8 @@ class SnapshotTransfers:
         self._receiver: SnapshotReceiver | None = None
         self._serving: dict[ReplicaId, asyncio.Task[None]] = {}
         self._fetching: asyncio.Task[None] | None = None
+        self._hopeless = False
+        """A snapshot is needed, and there is no place for it: said once, since peers tell several times a second."""
         self.counters = TransferCounters()
 
     def begin(self, transfer: Transfer) -> None:
@@ -69,7 +71,9 @@ class SnapshotTransfers:
             if files is not None and transfer.to not in self._serving:
                 self._serving[transfer.to] = loop.create_task(self._serve(files, transfer))
         elif files is None:
-            log.error("what is missing here is forgotten elsewhere, and nothing here keeps snapshots: it cannot return")
+            if not self._hopeless:
+                log.error("what is missing here is forgotten, and nothing here keeps snapshots: it cannot return")
+            self._hopeless = True
             self._parts.tell(lambda: self._parts.core.cannot_keep(transfer.number))
         else:
             before = self._fetching
@@ -156,7 +160,10 @@ class SnapshotTransfers:
             parts.tell(lambda: parts.core.cannot_keep(number))  # executed here meanwhile, or to be tried again later
             return
         await parts.replace(purge_up_to(checkpoint))
-        await asyncio.to_thread(files.adopt, checkpoint.position.up_to)
+        try:
+            await asyncio.to_thread(files.adopt, checkpoint.position.up_to)
+        except OSError as error:
+            log.error("the snapshot of checkpoint %d cannot get its name: %s; the next life tries again", number, error)
         parts.begin_again(BeginAgain(f"the snapshot of checkpoint {number} is installed; it begins again from there"))
 
 

@@ -171,8 +171,9 @@ class SnapshotReceiver:
         return head.checkpoint
 
     def close(self) -> None:
-        """Keep what is there, to go on later."""
-        self._file.close()
+        """Keep what is there, to go on later. What the disk does not take any more is not there."""
+        with suppress(OSError):
+            self._file.close()
 
     def _back(self) -> None:
         self._checker.back()
