@@ -33,6 +33,7 @@ class Bench:
         self.directory = directory
         self.checkpoint = 0
         self.replace_fails = False
+        self.in_maintenance = False
         self.told: list[object] = []
         self.transfers = SnapshotTransfers(
             TransferParts(
@@ -40,6 +41,7 @@ class Bench:
                 files=files,
                 send=lambda to, piece: self.told.append((to, piece)),
                 tell=self._tell,
+                may_replace=lambda: not self.in_maintenance,
                 replace=self._replace,
                 begin_again=lambda reason: self.told.append((type(reason), numbers(directory))),
             )
@@ -243,6 +245,14 @@ async def test_one_that_is_not_whole_replaces_nothing_and_is_fetched_from_its_be
 async def test_one_that_was_overtaken_while_it_was_finished_replaces_nothing(bench: Bench) -> None:
     await bench.fetch(source(bench.directory))
     bench.checkpoint = 4
+    bench.transfers.begin(InstallSnapshot(4))
+    await bench.come_to(("cannot keep", 4))
+    assert numbers(bench.directory) == []
+
+
+async def test_one_that_comes_during_maintenance_of_the_machine_replaces_nothing(bench: Bench) -> None:
+    await bench.fetch(source(bench.directory))
+    bench.in_maintenance = True
     bench.transfers.begin(InstallSnapshot(4))
     await bench.come_to(("cannot keep", 4))
     assert numbers(bench.directory) == []
