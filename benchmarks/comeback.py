@@ -3,7 +3,7 @@
 A group with its records on disk is under a steady load of writes. One replica is killed with SIGKILL, stays down for so
 long while the load goes on at the others, and is started again, still under load. Tells how long it takes until its
 process listens, until its readiness port says that it serves, and until it has executed what the others knew of at
-that moment; what it began with (its own snapshot, or whatever its log says); and what the load felt meanwhile.
+that moment; what it began with (its own snapshot, or that of a peer: its log says so); and what the load felt meanwhile.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from pydsm.cli.local_group import LocalGroup, free_ports
 from pydsm.cli.serve import Storage
 from pydsm.cli.status import ask_http, fetch
 from pydsm.client import Client
+from pydsm.core.config import WINDOW_BYTES_MAX
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.server.report import StatusReport
 from pydsm.transport.address import Address
@@ -52,6 +53,8 @@ class Comeback:
     before_seconds: float = 20.0
     """Under load before the kill, so that there are snapshots and something to come back to."""
     checkpoint_instances: int = 2000
+    window_mib: int = WINDOW_BYTES_MAX >> 20
+    """What the others keep in memory of what it has missed; beyond that it needs a snapshot."""
 
     def __post_init__(self) -> None:
         if not 0 < self.down_minutes <= _DOWN_MINUTES_MAX:
@@ -115,7 +118,7 @@ class Seen:
 
 async def run_comeback(plan: Comeback, tell: Progress) -> tuple[Measurement, list[str]]:
     """One measurement with three runs (before, without it, its return), and what the replica said."""
-    options = ["--checkpoint-instances", str(plan.checkpoint_instances)]
+    options = ["--checkpoint-instances", str(plan.checkpoint_instances), "--window-bytes", str(plan.window_mib << 20)]
     with tempfile.TemporaryDirectory(prefix="pydsm-comeback-") as directory:
         group = WatchedGroup(plan.replicas, Path(directory), Storage.SQLITE, *options)
         async with group:
@@ -137,6 +140,7 @@ async def run_comeback(plan: Comeback, tell: Progress) -> tuple[Measurement, lis
         "rate": plan.rate,
         "down_minutes": plan.down_minutes,
         "checkpoint_instances": plan.checkpoint_instances,
+        "window_mib": plan.window_mib,
     }
     return Measurement(name, setting, runs), lines
 
@@ -249,13 +253,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--checkpoint-instances", type=int, default=standard.checkpoint_instances, help="batches per checkpoint (2000)"
     )
+    parser.add_argument(
+        "--window-mib",
+        type=int,
+        default=standard.window_mib,
+        help=f"MiB that the others keep in memory for it; with less than it misses, it comes by snapshot ({standard.window_mib})",
+    )
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
     said: list[str] = []
 
     async def work(recording: Recording, tell: Progress) -> None:
         plan = Comeback(
-            options.down_minutes, options.rate, options.replicas, checkpoint_instances=options.checkpoint_instances
+            options.down_minutes,
+            options.rate,
+            options.replicas,
+            checkpoint_instances=options.checkpoint_instances,
+            window_mib=options.window_mib,
         )
         measurement, lines = await run_comeback(plan, tell)
         recording.add(measurement)
