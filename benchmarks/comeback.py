@@ -3,7 +3,7 @@
 A group with its records on disk is under a steady load of writes. One replica is killed with SIGKILL, stays down for so
 long while the load goes on at the others, and is started again, still under load. Tells how long it takes until its
 process listens, until its readiness port says that it serves, and until it has executed what the others knew of at
-that moment; what it began with (its own snapshot, or that of a peer: its log says so); and what the load felt meanwhile.
+that moment; what it began with (its own snapshot or a peer's: its log says so); and what the load felt meanwhile.
 """
 
 import argparse
@@ -257,7 +257,7 @@ def main(arguments: Sequence[str]) -> int:
         "--window-mib",
         type=int,
         default=standard.window_mib,
-        help=f"MiB that the others keep in memory for it; with less than it misses, it comes by snapshot ({standard.window_mib})",
+        help=f"MiB that the others keep for it; if it misses more, it comes by snapshot ({standard.window_mib})",
     )
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
