@@ -23,6 +23,9 @@ A restart, the recovery timeout with every replica's turn, two rounds of questio
 connections are 5 s together on an idle machine; the rest is for busy ones."""
 
 CLIENTS_PER_REPLICA = 2
+SHORT_MEMORY = ("--checkpoint-instances", "50", "--window-bytes", "50000")
+"""Options of a group in which whoever is away for a moment has to fetch a snapshot."""
+
 _POLL_SECONDS = 0.05
 _ASK_SECONDS = 5.0
 _STALL_SECONDS_MAX = 60.0
@@ -37,10 +40,13 @@ class Report:
     recovery_seconds: float
     """From when the last fault began to be mended until every replica had answered a write: restarts count."""
     verdict: Verdict
+    snapshots_installed: int = 0
+    """How often a replica began again with the snapshot of another."""
 
     def __str__(self) -> str:
         good = "linearizable" if isinstance(self.verdict, Linearizable) else f"WRONG: {self.verdict}"
-        return f"{self.calls} calls, {self.unknown} unknown, well after {self.recovery_seconds:.1f} s, {good}"
+        fetched = f"{self.snapshots_installed} snapshots fetched, " if self.snapshots_installed else ""
+        return f"{self.calls} calls, {self.unknown} unknown, {fetched}well after {self.recovery_seconds:.1f} s, {good}"
 
 
 async def run(
@@ -50,6 +56,7 @@ async def run(
     *,
     seed: int,
     storage: Storage = Storage.SQLITE,
+    options: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
     ledger: Ledger | None = None,
 ) -> Report:
@@ -58,7 +65,7 @@ async def run(
     Raises AssertionError when the group does not recover in time.
     """
     ledger = ledger or Ledger()
-    async with WiredGroup(replicas, directory, storage) as group:
+    async with WiredGroup(replicas, directory, storage, *options) as group:
         clients = [
             RecordingClient(number, group.redis, ledger, seed) for number in range(CLIENTS_PER_REPLICA * replicas)
         ]
@@ -76,9 +83,13 @@ async def run(
             await asyncio.gather(*running)
         await _agree(group)
         await read_everything(ledger, group.redis)
+        installed = sum(
+            member.log.read_text(encoding="utf-8", errors="replace").count("is installed; it begins again")
+            for member in group.members
+        )
     calls = ledger.history.calls
     unknown = sum(call.result is None and call.outcome.name == "UNKNOWN" for call in calls)
-    return Report(len(calls), unknown, recovery_seconds, check(ledger.history, KeyModel()))
+    return Report(len(calls), unknown, recovery_seconds, check(ledger.history, KeyModel()), installed)
 
 
 async def _more_answers(ledger: Ledger, count: int) -> None:

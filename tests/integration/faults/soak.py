@@ -1,6 +1,7 @@
 """Real processes under random faults, for as long as is wanted: `python -m tests.integration.faults.soak`.
 
-Each round is a new group of three or five, with faults that its seed decides. A round that goes wrong ends the search
+Each round is a new group of three or five, with faults that its seed decides; every other group has a short memory, so
+that whoever was away fetches a snapshot. A round that goes wrong ends the search
 with status 1, and what its clients saw is kept in a file. The same seed gives the same faults again, though not the
 same timing: processes, disks and sockets are real.
 """
@@ -17,7 +18,7 @@ from pydsm.core.faults import PyDSMError
 from pydsm.sim.linearizability import Linearizable
 from tests.integration.faults.clients import Ledger
 from tests.integration.faults.faults import plan
-from tests.integration.faults.run import run
+from tests.integration.faults.run import SHORT_MEMORY, run
 
 FAULTS_EACH = 6
 PAUSE_SECONDS_MAX = 10.0
@@ -42,6 +43,7 @@ async def round_of(seed: int, faults: int, seconds_max: float) -> bool:
                 plan(seed, replicas, faults, seconds_max),
                 Path(directory),
                 seed=seed,
+                options=SHORT_MEMORY if seed % 2 else (),
                 say=lambda text: _say(f"  {text}"),
                 ledger=ledger,
             )
