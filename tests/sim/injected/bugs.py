@@ -575,3 +575,8 @@ def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
 def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas.Replica, "_is_forgotten", lambda self, sender, message: False)
     patch.setattr(log.Log, "is_dropped", lambda self, id: False)
+
+
+@bug("4, 6: what a leader may have forgotten in a crash is covered by all that it orders afterwards")
+def forgotten_proposals_not_covered(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(log.Log, "forgot", lambda self, id: None)

@@ -90,7 +90,8 @@ async def test_stopping_abandons_what_is_under_way(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
     taker.take(FIRST)
-    await asyncio.sleep(0.02)
+    directory = tmp_path / "snapshots"
+    await eventually(lambda: any(directory.glob("*.unfinished")), "the snapshot is begun")
     await taker.stop()
     assert (taken, machine.closed) == ([], True)
     assert list((tmp_path / "snapshots").iterdir()) == []
