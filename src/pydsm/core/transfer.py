@@ -38,6 +38,8 @@ class _Fetch:
     deadline: Tick = _NOW
     repeats: int = 0
     """How often the same bytes were asked for in vain."""
+    damaged: bool = False
+    """These bytes came, and were not good."""
 
 
 class Transfers:
@@ -58,13 +60,16 @@ class Transfers:
         fetch = self._fetch
         if message.number <= self._state.schedule.number:
             return
-        if fetch is None or (
-            message.number > fetch.number
-            and (sender == fetch.source or fetch.repeats)
-            and fetch.waits is not _Waits.FOR_INSTALL
-        ):
+        if fetch is None or self._is_better(fetch, sender, message.number):
             self._fetch = _Fetch(message.number, sender)
             self._state.outbox.transfer(BeginFetch(message.number))
+
+    @staticmethod
+    def _is_better(fetch: _Fetch, sender: ReplicaId, number: int) -> bool:
+        """A newer one, from who was asked or while nobody answers; an older one only where the wanted one is damaged."""
+        if fetch.waits is _Waits.FOR_INSTALL or not (sender == fetch.source or fetch.repeats):
+            return False
+        return number > fetch.number or (number < fetch.number and fetch.damaged)
 
     def on_fetch(self, sender: ReplicaId, message: FetchSnapshot) -> None:
         """Have the runtime look for the bytes."""
@@ -80,7 +85,7 @@ class Transfers:
             return
         if (message.number, message.offset) != (fetch.number, fetch.offset):
             return
-        fetch.source, fetch.size, fetch.repeats = sender, message.size, 0
+        fetch.source, fetch.size, fetch.repeats = sender, message.size, int(fetch.damaged)
         if message.data:
             fetch.waits = _Waits.FOR_DISK
             self._state.outbox.transfer(KeepPiece(fetch.number, fetch.offset, message.data))
@@ -94,6 +99,7 @@ class Transfers:
         fetch = self._fetch
         if fetch is None or fetch.number != number or fetch.waits is _Waits.FOR_PEER:
             return
+        fetch.damaged = damaged
         fetch.offset = offset
         if damaged:
             self._ask_next(fetch)

@@ -447,6 +447,13 @@ class Invariants:
             if record.status is Status.COMMITTED or record.promised > instance.promised:
                 raise Violation("memory", f"r{replica} forgot {describe.record(record)}; it has {instance!r}", (id,))
 
+    def _forget_checkpoints(self) -> None:
+        """Nobody begins again with a snapshot that no disk has, in whole or in part."""
+        numbers = [one.checkpoint.number for disk in self._disks for one in disk.snapshots]
+        numbers += [disk.fetched.number for disk in self._disks if disk.fetched is not None]
+        for number in [one for one in self.at_checkpoint if one < min(numbers, default=0)]:
+            del self.at_checkpoint[number]
+
     def forget(self, up_to: Deps, wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]) -> None:
         """For runs without an end: let go of instances that no disk has had for long, and of requests given up.
 
@@ -469,6 +476,7 @@ class Invariants:
         self._led.difference_update(gone)
         self._aborted.difference_update(gone)
         self._order.forget(gone)
+        self._forget_checkpoints()
         lives = list(self._lives)
         compared = min([len(self._in_order), *(life.compared for life in lives)])
         del self._in_order[:compared]

@@ -181,6 +181,8 @@ FINDS: tuple[Find, ...] = (
 
 NOT_BY_CHANCE: dict[str, str] = {
     "validated batch not in the index": "tests/unit/core/test_log.py::test_one_known_only_from_a_validate_counts",
+    "forgotten proposals not covered": "tests/protocol/test_recovery_rules.py::"
+    "test_a_leader_that_forgot_what_it_proposed_orders_everything_after_it",
     "lowest vote taken": "tests/unit/core/test_recovery.py::test_of_two_late_votes_the_higher_is_taken",
 }
 """What 300 ordinary seeds and 500 duels did not find, and the test of the rule itself that fails with the bug."""
