@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 _POLL_SECONDS = 0.005
 
@@ -11,6 +11,14 @@ async def eventually(condition: Callable[[], bool], what: str, seconds: float = 
     """Return as soon as the condition holds. Raises AssertionError when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
+        assert time.monotonic() < deadline, f"within {seconds} s it did not happen that {what}"
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def eventually_told(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 10) -> None:
+    """The same for a condition that somebody has to be asked for."""
+    deadline = time.monotonic() + seconds
+    while not await condition():
         assert time.monotonic() < deadline, f"within {seconds} s it did not happen that {what}"
         await asyncio.sleep(_POLL_SECONDS)
 

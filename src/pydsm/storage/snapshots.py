@@ -205,7 +205,10 @@ class SnapshotFiles:
             _sync_directory(self._directory.parent)
 
     def put(self, written: Path, path: Path) -> None:
-        """Give a durable file its name, and remove older ones: all but the last two, and those that are served."""
+        """Give a durable file its name, and remove older ones: all but the last two, and those that are served.
+
+        What has come of one that is not newer is of no use any more.
+        """
         written.rename(path)
         _sync_directory(path.parent)
         now = time.monotonic()
@@ -214,6 +217,9 @@ class SnapshotFiles:
         for old in sorted(self._directory.glob(f"*{_SUFFIX}"))[:-SNAPSHOTS_KEPT]:
             if old not in served:
                 old.unlink()
+        for fetched in self._directory.glob(f"*{_FETCHED}"):
+            if fetched.stem <= path.stem:
+                fetched.unlink()
 
     # for peers
 

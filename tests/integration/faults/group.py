@@ -63,6 +63,10 @@ class WiredGroup(LocalGroup):
         """Stop what one replica says to another."""
         self._wires[sender, receiver].cut(how)
 
+    def hold_after(self, sender: int, receiver: int, bytes_more: int) -> None:
+        """Let one replica say about so much more to another; what is behind that does not arrive."""
+        self._wires[sender, receiver].hold_after(bytes_more)
+
     def isolate(self, replicas: list[int], how: Cut) -> None:
         """Stop all talk between these and the others."""
         for sender, receiver in self._wires:
@@ -74,6 +78,11 @@ class WiredGroup(LocalGroup):
         self._mend()
         for wire in self._wires.values():
             wire.heal()
+
+    def heal_wire(self, sender: int, receiver: int) -> None:
+        """Let one replica say everything to another again."""
+        self._mend()
+        self._wires[sender, receiver].heal()
 
     def pause(self, replica: int) -> None:
         """Stop a process without its noticing."""

@@ -27,6 +27,7 @@ class Wire:
     def __init__(self, target: Address) -> None:
         self._target = target
         self._cut: Cut | None = None
+        self._bytes_left: int | None = None
         self._healed = asyncio.Event()
         self._healed.set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -56,9 +57,13 @@ class Wire:
         else:
             self._healed.clear()
 
+    def hold_after(self, bytes_more: int) -> None:
+        """Let about so much more through, then hold."""
+        self._bytes_left = bytes_more
+
     def heal(self) -> None:
         """Let everything through again. A connection of which something was swallowed is useless and breaks."""
-        self._cut = None
+        self._cut = self._bytes_left = None
         self._healed.set()
         for writer in self._spoilt:
             writer.transport.abort()
@@ -106,3 +111,10 @@ class Wire:
             await self._healed.wait()
             writer.write(data)
             await writer.drain()
+            self._count(len(data))
+
+    def _count(self, passed: int) -> None:
+        if self._bytes_left is not None:
+            self._bytes_left -= passed
+            if self._bytes_left <= 0:
+                self.cut(Cut.HELD)

@@ -321,6 +321,15 @@ def test_what_has_come_of_another_snapshot_is_given_up(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["000000000005.fetched"]
 
 
+def test_what_has_come_of_a_snapshot_goes_when_there_is_an_own_one_that_has_as_much(tmp_path: Path) -> None:
+    receiver = receiving(tmp_path, source(tmp_path)[:90])
+    written(tmp_path, 3)
+    assert received(tmp_path).exists()
+    written(tmp_path, 4)
+    assert not received(tmp_path).exists()
+    receiver.close()
+
+
 # A crash between the steps
 
 
