@@ -48,6 +48,7 @@ class Transfers:
     def __init__(self, state: ReplicaState) -> None:
         self._state = state
         self._fetch: _Fetch | None = None
+        self._rest_until = _NOW
 
     @property
     def progress(self) -> tuple[int, int, int | None] | None:
@@ -58,7 +59,7 @@ class Transfers:
     def on_purged(self, sender: ReplicaId, message: Purged) -> None:
         """A peer has forgotten what is missing here. The one that is being asked may have forgotten even that since."""
         fetch = self._fetch
-        if message.number <= self._state.schedule.number:
+        if message.number <= self._state.schedule.number or self._state.now < self._rest_until:
             return
         if fetch is None or self._is_better(fetch, sender, message.number):
             self._fetch = _Fetch(message.number, sender)
@@ -66,7 +67,7 @@ class Transfers:
 
     @staticmethod
     def _is_better(fetch: _Fetch, sender: ReplicaId, number: int) -> bool:
-        """A newer one, from who was asked or while nobody answers; an older one only where the wanted one is damaged."""
+        """A newer one, from who was asked or while nobody answers; an older one where the wanted one is damaged."""
         if fetch.waits is _Waits.FOR_INSTALL or not (sender == fetch.source or fetch.repeats):
             return False
         return number > fetch.number or (number < fetch.number and fetch.damaged)
@@ -85,7 +86,7 @@ class Transfers:
             return
         if (message.number, message.offset) != (fetch.number, fetch.offset):
             return
-        fetch.source, fetch.size, fetch.repeats = sender, message.size, int(fetch.damaged)
+        fetch.source, fetch.size, fetch.repeats = sender, message.size, 0
         if message.data:
             fetch.waits = _Waits.FOR_DISK
             self._state.outbox.transfer(KeepPiece(fetch.number, fetch.offset, message.data))
@@ -109,9 +110,10 @@ class Transfers:
             self._ask(fetch)
 
     def give_up(self, number: int) -> None:
-        """The disk does not take it. The next `Purged` begins anew."""
+        """The disk does not take it. A `Purged` begins anew, but not at once: more often does not help, and is logged."""
         if self._fetch is not None and self._fetch.number == number:
             self._fetch = None
+            self._rest_until = Tick(self._state.now + self._state.config.fetch_ticks)
 
     def tick(self) -> None:
         """Ask another peer when an answer is late. Not wanted any more: what was executed here meanwhile is enough."""

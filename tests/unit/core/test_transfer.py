@@ -333,15 +333,30 @@ def test_an_installation_is_waited_for_whatever_time_it_takes() -> None:
     assert bench.transfers.progress == (5, 10, 10)
 
 
-def test_a_disk_that_does_not_take_it_ends_the_fetch_until_the_next_purged() -> None:
+def test_a_disk_that_does_not_take_it_ends_the_fetch_until_somebody_says_purged_a_while_later() -> None:
     bench = asking(P1)
     bench.piece(P1, 0, DATA[:4])
     bench.transfers.give_up(5)
     assert bench.transfers.progress is None
-    bench.tick(10_000)
+    bench.tick(99)
+    bench.purged(P2)
     assert bench.asked() == [KeepPiece(5, 0, DATA[:4])]
+    bench.tick(100)
     bench.purged(P2)
     assert bench.asked() == [BeginFetch(5)]
+
+
+def test_an_older_snapshot_is_taken_where_the_wanted_one_is_damaged_if_it_has_more_than_was_executed_here() -> None:
+    bench = asking(P1)
+    bench.purged(P1, 3)
+    assert bench.asked() == []
+    bench.piece(P1, 0, DATA[:4])
+    bench.kept(0, damaged=True)
+    bench.asked()
+    bench.purged(P2, 2)
+    assert bench.asked() == []
+    bench.purged(P2, 3)
+    assert bench.asked() == [BeginFetch(3)]
 
 
 def test_a_disk_that_did_not_take_an_older_one_says_nothing_about_this() -> None:
