@@ -110,7 +110,7 @@ class Transfers:
             self._ask(fetch)
 
     def give_up(self, number: int) -> None:
-        """The disk does not take it. A `Purged` begins anew, but not at once: more often does not help, and is logged."""
+        """The disk does not take it. A `Purged` begins anew, but not at once: that would not help, and is logged."""
         if self._fetch is not None and self._fetch.number == number:
             self._fetch = None
             self._rest_until = Tick(self._state.now + self._state.config.fetch_ticks)
