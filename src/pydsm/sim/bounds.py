@@ -23,7 +23,8 @@ from pydsm.core.ids import Deps, merge
 from pydsm.core.replica import Replica
 from pydsm.sim.context import Context
 from pydsm.sim.describe import vector
-from pydsm.sim.host import Host, Life
+from pydsm.sim.host import Host
+from pydsm.sim.life import Life
 from pydsm.sim.network import LATEST
 from pydsm.sim.plan import Crash, CrashInside, Fault, PowerCut
 from pydsm.sim.settings import TICK_US

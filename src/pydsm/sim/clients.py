@@ -14,7 +14,8 @@ from pydsm.core.sessions import RequestExpired, SessionExpired
 from pydsm.machines.base import Result
 from pydsm.sim.context import Context
 from pydsm.sim.history import Call, History, Outcome
-from pydsm.sim.host import Host, Submission
+from pydsm.sim.host import Host
+from pydsm.sim.life import Submission
 from pydsm.sim.plan import Operation
 from pydsm.sim.violation import Violation
 from pydsm.sim.workload import Workload

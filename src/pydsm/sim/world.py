@@ -24,8 +24,9 @@ from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
 from pydsm.sim.disk import Disk
 from pydsm.sim.history import Outcome
-from pydsm.sim.host import Host, Life, Parts
+from pydsm.sim.host import Host
 from pydsm.sim.invariants import Invariants
+from pydsm.sim.life import Life, Parts
 from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule

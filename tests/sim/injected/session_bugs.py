@@ -11,7 +11,7 @@ from pydsm.core.ids import RequestId
 from pydsm.core.messages import Batch
 from pydsm.core.sessions import Result, Sessions
 from pydsm.runtime.results import decode_results, encode_results
-from pydsm.sim import host
+from pydsm.sim import host, life
 from tests.sim.injected.registry import bug
 
 
@@ -38,10 +38,10 @@ def retry_does_not_conflict_with_the_first_attempt(patch: pytest.MonkeyPatch) ->
 
 @bug("7: an instance whose requests may be in another one says so")
 def retry_taken_for_a_first_attempt(patch: pytest.MonkeyPatch) -> None:
-    def is_first(self: host.Life, id: RequestId) -> bool:
+    def is_first(self: life.Life, id: RequestId) -> bool:
         return True
 
-    patch.setattr(host.Life, "is_first", is_first)
+    patch.setattr(life.Life, "is_first", is_first)
 
 
 @bug("7: a request that was agreed twice is executed once")

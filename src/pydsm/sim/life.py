@@ -1,0 +1,336 @@
+"""One life of a replica in the simulator, from a start to its end: the real core under the real performer.
+
+Disk, network and machine are the simulator's, and every call to one of them is a moment at which the life may end.
+After its end a life is never called again. When it begins and ends is decided by `host`.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
+from pydsm.core.commit import PipelineFull
+from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, session_of
+from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
+from pydsm.core.replica import Replica
+from pydsm.core.sessions import Grant, SessionExpired, Sessions
+from pydsm.machines.base import Result, Snapshots, StateMachine
+from pydsm.runtime.perform import Performer
+from pydsm.runtime.replicated import ReplicatedState
+from pydsm.runtime.results import decode_results, encode_results
+from pydsm.sim import describe
+from pydsm.sim.context import Context
+from pydsm.sim.disk import Disk, Snapshot
+from pydsm.sim.exactness import watch_answers
+from pydsm.sim.invariants import Invariants
+from pydsm.sim.lives import LifeWatch
+from pydsm.sim.network import Network
+from pydsm.sim.transfers import Transfers
+
+
+class Submission:
+    """A command that waits at a replica. The client side is told what became of it; see `clients.Request`."""
+
+    __slots__ = ()
+
+    request_id: RequestId
+    command: bytes
+    acknowledged: int
+    """The client has the answers to all requests of this session below."""
+
+    def answered(self, result: Result) -> None:
+        """It was executed."""
+
+    def aborted(self) -> None:
+        """It was not executed by this proposal, and never will be."""
+
+    def refused(self) -> None:
+        """It was not taken."""
+
+    def broken(self) -> None:
+        """The replica died; nobody can tell."""
+
+
+class Queued(NamedTuple):
+    """A command that waits to be proposed. `again`: it may be in another instance already."""
+
+    submission: Submission
+    again: bool
+
+
+class Died(Exception):
+    """Unwinds out of the performer when a life ends in the middle of its effects."""
+
+
+class Parts:
+    """What a host makes its lives from; `make_replica` and `make_machine` are called once per life."""
+
+    def __init__(
+        self,
+        context: Context,
+        watch: Invariants,
+        network: Network,
+        make_replica: Callable[[int], Replica],
+        make_machine: Callable[[], StateMachine],
+    ) -> None:
+        self.context = context
+        self.watch = watch
+        self.network = network
+        self.make_replica = make_replica
+        self.make_machine = make_machine
+
+
+class Home(Protocol):
+    """The machine that a life is on."""
+
+    id: int
+    disk: Disk
+    life: "Life | None"
+
+    def moment(self) -> None:
+        """A moment at which the life may end. Raises Died."""
+        ...
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """What the performer of the present life asks of its disk."""
+        ...
+
+    def call(self, life: "Life", act: Callable[..., None], *given: object) -> None:
+        """Something that a life was waiting for is done."""
+        ...
+
+    def begin_again(self) -> None:
+        """The fetched snapshot takes its place, and a new life begins with it."""
+        ...
+
+    def snapshot_written(self, life: "Life", checkpoint: Checkpoint) -> None:
+        """The disk has it."""
+        ...
+
+
+class Life:
+    """From one start of a replica to its end. Is disk, network and application to the performer, and watched core."""
+
+    def __init__(self, host: Home, parts: Parts, number: int) -> None:
+        self._host = host
+        self._context = parts.context
+        self._watch = parts.watch
+        self._network = parts.network
+        self.name = f"r{host.id}" if number == 1 else f"r{host.id}#{number}"
+        self.replica = ReplicaId(host.id)
+        self.core = parts.make_replica(host.id)
+        watch_answers(self.name, self.core._state.log, parts.watch)
+        self.machine = parts.make_machine()
+        self.watched: LifeWatch = parts.watch.begin_life(self.name)
+        self.performer = Performer(
+            self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
+        )
+        self.sessions = Sessions(self._context.settings.session_limits, encode_results, decode_results)
+        self.grants: dict[SessionId, Grant] = {}
+        """Of clients that began a session at this life."""
+        self.queue: deque[Queued] = deque()
+        self.proposals: dict[InstanceId, list[Submission]] = {}
+        self.clock_us = 0
+        self.gathering = False
+        self._taking = False
+        self._transfers = Transfers(self, host.disk, self._context, self.name)
+
+    # what the performer calls
+
+    def receive(self, sender: ReplicaId, message: Message) -> None:
+        """The core: a message to itself, given back when it is durable."""
+        self._host.moment()
+        self._watch.sent(sender, message)
+        if self._context.tracing:
+            self._context.say(self.name, f"to itself: {describe.message(message)}")
+        self.core.receive(sender, message)
+
+    def take_effects(self) -> Effects:
+        """The core's own."""
+        return self.core.take_effects()
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """The disk. A life that ends here ends while the group is being written."""
+        if self._context.tracing:
+            self._context.say(self.name, "writes " + "; ".join(map(describe.record, records)))
+        self._host.write(records, done)
+        self._host.moment()
+
+    def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
+        """The network."""
+        self._host.moment()
+        self._watch.sent(self.replica, message)
+        self._network.send(self.replica, to, message)
+
+    def execute(self, execution: Execute) -> None:
+        """The machine, and the answers to clients of own instances."""
+        self._host.moment()
+        batch = execution.batch
+        applied: list[bytes] = []
+
+        def apply(commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+            applied.extend(commands)
+            return self.machine.apply(commands, timestamp_ms)
+
+        results = self.sessions.execute(batch, apply)
+        counts = self._context.counts
+        counts.sessions_expired += sum(isinstance(result, SessionExpired) for result in results)
+        counts.found_executed += len(results) - len(applied)
+        if batch.footprint.barrier:
+            self.sessions.expire(batch.timestamp_ms)
+        if self._context.tracing:
+            self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
+        self._watch.executed(self.replica, self.watched, execution, results, applied)
+        waiting = self.proposals.pop(execution.id, None)
+        if waiting is not None:
+            for submission, result in zip(waiting, results, strict=True):
+                self._later(submission.answered, result)
+
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        """Begin to take a snapshot, unless one is being taken."""
+        self._host.moment()
+        checkpoint = taken.checkpoint
+        self._context.say(self.name, f"is at {checkpoint}")
+        self._context.counts.checkpoints += 1
+        self.sessions.expire(checkpoint.timestamp_ms)
+        state = self.machine.digest() + self.sessions.digest()
+        self._watch.checkpointed(self.replica, self.watched, checkpoint, state)
+        if isinstance(self.machine, Snapshots) and not self._taking:
+            self._taking = True
+            watched = self.watched.fork("snapshot")
+            self._watch.at_checkpoint.setdefault(checkpoint.number, watched)
+            self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
+
+    def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: LifeWatch) -> None:
+        """One step of a snapshot, and the next one later."""
+        if self._host.life is not self:
+            return
+        chunk = next(steps, None)
+        if chunk is not None:
+            chunks += [chunk] if chunk else []
+            step_us = self._context.settings.snapshot_step_us
+            self._context.schedule.after(step_us, self._take, checkpoint, steps, chunks, watched)
+            return
+        self._context.say(self.name, f"writes the snapshot of {checkpoint}")
+        snapshot = Snapshot(checkpoint, tuple(chunks), watched)
+        self._host.disk.write_snapshot(snapshot, lambda: self._host.snapshot_written(self, checkpoint))
+
+    def taken(self, checkpoint: Checkpoint) -> None:
+        """The snapshot is durable, and its digests are told."""
+        self._taking = False
+        chunks = self._host.disk.snapshots[-1].chunks
+        self.core.snapshot_durable(checkpoint, [hashlib.sha256(chunk).digest() for chunk in chunks])
+        self.performer.pump()
+
+    def begin_with(self, snapshots: list[Snapshot]) -> None:
+        """From the disk: the state, and what was watched of the life that had it."""
+        if snapshots:
+            assert isinstance(self.machine, Snapshots)
+            ReplicatedState(self.machine, self.sessions).restore(snapshots[-1].chunks)
+            watched = snapshots[-1].watched
+            assert isinstance(watched, LifeWatch)
+            self.watched = watched.fork(self.name)
+            self._context.counts.snapshots_restored += 1
+            self._context.say(self.name, f"begins with the snapshot of {snapshots[-1].checkpoint}")
+        records = self._host.disk.load()
+        self._context.say(self.name, f"starts again with {len(records)} records")
+        self.core.restore(records, [one.checkpoint for one in snapshots])
+
+    def propose_checkpoint(self) -> None:
+        """If it is due here."""
+        if self.core.checkpoint_due():
+            now_ms = self._context.schedule.now // 1000
+            id = self.core.propose_checkpoint(now_ms)
+            if isinstance(id, InstanceId):
+                self._context.say(self.name, f"proposes checkpoint {id}")
+                self._watch.proposed(id, checkpoint_batch(now_ms))
+
+    def abort(self, abort: Abort) -> None:
+        """Answers to clients whose instance became a nop."""
+        self._host.moment()
+        if self._context.tracing:
+            self._context.say(self.name, f"aborts {abort.id}")
+        self._watch.aborted(self.replica, abort)
+        for submission in self.proposals.pop(abort.id, ()):
+            self._later(submission.aborted)
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Snapshots that travel."""
+        self._host.moment()
+        if self._context.tracing:
+            self._context.say(self.name, describe.transfer(transfer))
+        self._transfers.begin(transfer)
+
+    def later(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
+        """See `transfers.Traveller`."""
+        self._context.schedule.after(delay_us, self._host.call, self, act, *given)
+
+    def send_piece(self, to: ReplicaId, piece: SnapshotPiece) -> None:
+        """See `transfers.Traveller`."""
+        self.send((to,), piece)
+
+    def begin_again(self) -> None:
+        """See `transfers.Traveller`."""
+        self._host.begin_again()
+
+    def _later(self, tell: Callable[..., None], *given: object) -> None:
+        self._context.schedule.after(self._context.settings.client_us, tell, *given)
+
+    # what the host calls
+
+    def flush(self) -> None:
+        """Propose what waits, in batches, as far as the pipeline takes it."""
+        settings = self._context.settings
+        self.gathering = False
+        while self.queue and self.has_room:
+            count = min(len(self.queue), settings.batch_requests_max)
+            taken = [self.queue.popleft() for _ in range(count)]
+            batch = self._batch(taken)
+            id = self.core.propose(batch)
+            if isinstance(id, PipelineFull):
+                self.queue.extendleft(reversed(taken))
+                break
+            self._watch.proposed(id, batch)
+            if self._context.tracing:
+                self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
+            self._context.counts.barriers += batch.footprint.barrier
+            self.proposals[id] = [one.submission for one in taken]
+            self.performer.pump()
+        if self.queue:
+            self._context.counts.pipeline_full += 1
+
+    def _batch(self, taken: Sequence[Queued]) -> Batch:
+        commands = tuple(one.submission.command for one in taken)
+        runs = tuple(Run(one.submission.request_id, 1, one.submission.acknowledged) for one in taken)
+        retried = dict.fromkeys([session_of(one.submission.request_id) for one in taken if one.again])
+        now_ms = self._context.schedule.now // 1000
+        return Batch(runs, commands, self.machine.footprint(commands), now_ms, tuple(retried))
+
+    def begin_session(self, id: RequestId) -> None:
+        """A client connects; `id` names what it is granted."""
+        self.grants[session_of(id)] = Grant(id)
+
+    def is_first(self, id: RequestId) -> bool:
+        """Whether a request that comes now is surely in no instance yet."""
+        grant = self.grants.get(session_of(id))
+        return grant is not None and grant.takes(id, 1)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the core would take one more proposal."""
+        return self.core.in_flight < self._context.settings.pipeline_instances_max
+
+    @property
+    def idle(self) -> bool:
+        """Whether no client waits for anything here, and everything that the core asked for was done."""
+        return not self.queue and not self.proposals and not self.performer.turns_waiting
+
+    def end(self) -> None:
+        """Clients find their connections broken."""
+        for queued in self.queue:
+            self._later(queued.submission.broken)
+        for submissions in self.proposals.values():
+            for submission in submissions:
+                self._later(submission.broken)
