@@ -13,7 +13,7 @@ from pydsm.bench.compare import CHANGE_MIN, P_MAX, Comparison, Verdict
 from pydsm.bench.measure import Progress as Tell
 from pydsm.bench.results import Measurement, Results
 
-_WIDTH_ELSEWHERE = 140
+_WIDTH_ELSEWHERE = 200
 WIDE = 115
 """Characters from which on a table shows everything."""
 _NAMES_MAX = 3
