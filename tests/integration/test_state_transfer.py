@@ -16,7 +16,8 @@ from tests.integration.faults.wires import Cut
 from tests.integration.groups import Load, counter, load
 from tests.waiting import eventually, eventually_told
 
-OPTIONS = ("--checkpoint-instances", "50", "--window-bytes", "100000")
+OPTIONS = ("--checkpoint-instances", "50", "--window-bytes", "1000000")
+"""A window of about 900 instances, a second of the load: whoever is slower than that would be forgotten once more."""
 VALUE_BYTES, KEYS, WRITES = 2048, 128, 32
 """Of each value, keys of each write, and writes: 8 MB in 8 chunks."""
 PIECES_BYTES, SOME_BYTES = 5 << 20, 2 << 20
