@@ -157,7 +157,7 @@ async def test_replica_killed_under_load_comes_back_by_snapshot_when_the_others_
         assert FETCHES in group.log()
         await clients.more_answers(300, through=(AWAY,))
         executed = [await counter(group, replica, "executed") for replica in range(3)]
-        assert executed[AWAY] < executed[0] / 2
+        assert executed[AWAY] < executed[0]
         assert await counter(group, AWAY, "snapshot") > 0
         assert "pydsm_ready 1.0" in await group.ask("/metrics")
         await clients.check()
