@@ -24,7 +24,7 @@ from pydsm.client.link import Link, Sent
 from pydsm.client.session import ClientSession
 from pydsm.core.faults import PeerFault, PyDSMError
 from pydsm.core.ids import RequestId
-from pydsm.core.sessions import RequestExpired
+from pydsm.core.session_window import RequestExpired
 from pydsm.machines.base import Result
 from pydsm.machines.kv import encode
 from pydsm.runtime.batching import Aborted, Answer, Overloaded

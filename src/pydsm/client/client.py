@@ -21,7 +21,8 @@ from pydsm.client.link import Greeted, Link, Sent
 from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
 from pydsm.core.faults import CallerFault, PeerFault
 from pydsm.core.ids import request_at
-from pydsm.core.sessions import RequestExpired, SessionExpired
+from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address, parse_address

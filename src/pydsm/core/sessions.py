@@ -19,31 +19,26 @@ A batch costs time for its runs, not for its requests, as long as nothing in it 
 """
 
 import hashlib
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from itertools import groupby
 from typing import Any
 
 import msgspec
 
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import (
-    UNKEPT_SESSIONS,
-    ReplicaId,
     RequestId,
     SessionId,
     is_kept,
-    request_at,
-    request_id,
     sequence_of,
     session_of,
     timestamp_of,
 )
 from pydsm.core.messages import Batch, Run
+from pydsm.core.session_window import RequestExpired, Result, SessionWindow
 
-Result = object
 Apply = Callable[[Sequence[bytes], int], list[Result]]
 """Executes commands at a Unix time in ms; one result for each."""
 
@@ -58,13 +53,6 @@ class SessionExpired:
     """A request of a session that was forgotten: not executed now, and whether it ever was cannot be told."""
 
     reason: str = "its session was idle for too long, and is forgotten"
-
-
-@dataclass(frozen=True, slots=True)
-class RequestExpired:
-    """A request that came again after its result was dropped: not executed now, executed before or given up."""
-
-    reason: str = "its result was acknowledged, or given up, and is dropped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,106 +78,11 @@ class Fate(Enum):
     UNKEPT = "of a connection whose requests are never sent again: no results are kept"
 
 
-@dataclass(slots=True)
-class _Window:
-    """One session. Executed sequences are disjoint ranges in ascending order; most often there is one."""
-
-    last_ms: int
-    acknowledged: int = 0
-    kept_from: int = 0
-    """Results below are dropped: acknowledged, or too many."""
-    starts: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    firsts: list[int] = field(default_factory=list)
-    """The sequences at which stored stretches of results begin, ascending."""
-    results: dict[int, Sequence[Result]] = field(default_factory=dict)
-    kept: int = 0
-    """How many results are in all stretches together."""
-
-    def copy(self) -> "_Window":
-        """One that goes its own way. Stretches of results are shared, since they never change."""
-        window = _Window(self.last_ms, self.acknowledged, self.kept_from)
-        window.starts, window.ends, window.firsts = list(self.starts), list(self.ends), list(self.firsts)
-        window.results, window.kept = dict(self.results), self.kept
-        return window
-
-    def claim(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Note that sequences from `start` to before `end` are executed; gives the ranges that were not before."""
-        starts, ends = self.starts, self.ends
-        if not ends or start > ends[-1]:
-            starts.append(start)
-            ends.append(end)
-            return [(start, end)]
-        if start == ends[-1]:
-            ends[-1] = end
-            return [(start, end)]
-        low, high = bisect_left(ends, start), bisect_right(starts, end)
-        fresh = []
-        at = start
-        for known_start, known_end in zip(starts[low:high], ends[low:high], strict=True):
-            if at < known_start:
-                fresh.append((at, min(known_start, end)))
-            at = max(at, known_end)
-        if at < end:
-            fresh.append((at, end))
-        merged = min([start, *starts[low:high]]), max([end, *ends[low:high]])
-        starts[low:high], ends[low:high] = [merged[0]], [merged[1]]
-        return fresh
-
-    def keep(self, first: int, results: Sequence[Result]) -> None:
-        """Store what was given for sequences from `first` on, unless nobody will ask for it."""
-        if first + len(results) > self.kept_from:
-            if self.firsts and first < self.firsts[-1]:
-                self.firsts.insert(bisect_left(self.firsts, first), first)
-            else:
-                self.firsts.append(first)
-            self.results[first] = results
-            self.kept += len(results)
-
-    def acknowledge(self, acknowledged: int) -> None:
-        """The client has the answers below, or wants them no more."""
-        if acknowledged > self.acknowledged:
-            self.acknowledged = acknowledged
-            self.drop(acknowledged)
-
-    def drop(self, below: int) -> None:
-        """Keep no results below this sequence."""
-        if below <= self.kept_from:
-            return
-        self.kept_from = below
-        firsts, done = self.firsts, 0
-        while done < len(firsts) and firsts[done] + len(self.results[firsts[done]]) <= below:
-            self.kept -= len(self.results.pop(firsts[done]))
-            done += 1
-        del firsts[:done]
-
-    def result(self, sequence: int) -> Result:
-        """What an executed request gave, if that is still kept."""
-        place = bisect_right(self.firsts, sequence) - 1
-        if place >= 0 and sequence >= self.kept_from:
-            stretch = self.results[self.firsts[place]]
-            if sequence - self.firsts[place] < len(stretch):
-                return stretch[sequence - self.firsts[place]]
-        return RequestExpired()
-
-    def stretches(self) -> Iterator[tuple[int, list[Result]]]:
-        """The kept results, in the one form that does not tell in which batches they came."""
-        pairs = [
-            (first + place, result)
-            for first in self.firsts
-            for place, result in enumerate(self.results[first])
-            if first + place >= self.kept_from
-        ]
-        for _, stretch in groupby(enumerate(pairs), lambda item: item[1][0] - item[0]):
-            together = [pair for _, pair in stretch]
-            yield together[0][0], [result for _, result in together]
-
-
 @dataclass(frozen=True, slots=True)
 class _Share:
     """What becomes of one run. `window` is None where nothing is kept; then all of it is executed, or none."""
 
-    window: _Window | None
+    window: SessionWindow | None
     first: int
     count: int
     fresh: list[tuple[int, int]]
@@ -216,7 +109,7 @@ class Sessions:
         self._limits = limits or SessionLimits()
         self._encode = encode
         self._decode = decode
-        self._windows: dict[SessionId, _Window] = {}
+        self._windows: dict[SessionId, SessionWindow] = {}
         self._horizon_ms = 0
         """What began before it and is not here was forgotten."""
 
@@ -279,7 +172,7 @@ class Sessions:
             began_ms = timestamp_of(session)
             if began_ms < self._horizon_ms:
                 return _Share(None, first, count, [])
-            window = self._windows[session] = _Window(began_ms)
+            window = self._windows[session] = SessionWindow(began_ms)
         window.last_ms = max(window.last_ms, now_ms)
         return _Share(window, first, count, window.claim(first, first + count))
 
@@ -328,7 +221,7 @@ class Sessions:
             room = min(self._limits.session_results_bytes_max, self._limits.results_bytes_max - total)
             total += self._shorten(window, room)
 
-    def _shorten(self, window: _Window, bytes_max: int) -> int:
+    def _shorten(self, window: SessionWindow, bytes_max: int) -> int:
         """Drop the oldest results until the others fit; gives the bytes of those."""
         stretches = list(window.stretches())
         size = sum(len(self._encode(results)) for _, results in stretches)
@@ -357,7 +250,7 @@ class Sessions:
         windows = [(session, window.copy()) for session, window in sorted(self._windows.items())]
         return self._parts(_Head(SNAPSHOT_VERSION, self._horizon_ms, len(windows)), windows)
 
-    def _parts(self, head: "_Head", windows: list[tuple[SessionId, _Window]]) -> Iterator[bytes]:
+    def _parts(self, head: "_Head", windows: list[tuple[SessionId, SessionWindow]]) -> Iterator[bytes]:
         yield msgspec.msgpack.encode(head)
         for session, window in windows:
             yield msgspec.msgpack.encode(self._saved(session, window))
@@ -374,7 +267,7 @@ class Sessions:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
         self._horizon_ms, self._windows = head.horizon_ms, windows
 
-    def _saved(self, session: SessionId, window: _Window) -> "_Session":
+    def _saved(self, session: SessionId, window: SessionWindow) -> "_Session":
         return _Session(
             session,
             window.last_ms,
@@ -395,8 +288,8 @@ class Sessions:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
         self._horizon_ms, self._windows = kept.horizon_ms, windows
 
-    def _restored(self, kept: "_Session") -> _Window:
-        window = _Window(kept.last_ms, kept.acknowledged, kept.kept_from)
+    def _restored(self, kept: "_Session") -> SessionWindow:
+        window = SessionWindow(kept.last_ms, kept.acknowledged, kept.kept_from)
         window.starts = [start for start, _ in kept.executed]
         window.ends = [end for _, end in kept.executed]
         for first, results in kept.results:
@@ -429,43 +322,3 @@ class _Snapshot(msgspec.Struct, array_like=True):
     version: int
     horizon_ms: int
     sessions: list[_Session]
-
-
-class Grant:
-    """What one replica grants one client: to give its requests ids of the granted session, in ascending order.
-
-    An id above all that came before it is a request that is sent for the first time; every other id, and every id of
-    another grant, may be in an instance already. Nothing depends on what the client says of its requests. A client may
-    go on to a later time in the ids of the same grant: that begins another session of its own.
-    """
-
-    __slots__ = ("_last", "id")
-
-    def __init__(self, id: RequestId) -> None:
-        self.id = self._last = id
-        """The id itself is of no request: the first one has the next sequence."""
-
-    def takes(self, first: RequestId, count: int) -> bool:
-        """Whether so many requests from `first` on are sent for the first time. True only once for each."""
-        if first <= self._last or first[6:12] != self._last[6:12]:
-            return False
-        self._last = request_at(first, count - 1)
-        return True
-
-
-class Grants:
-    """Grants of one life of one replica: no two have a session in common, nor one with those of another life.
-
-    Numbers follow one another from a random `start`, and come again only after half a billion of them; the time of the
-    grant tells the lives apart.
-    """
-
-    def __init__(self, replica: ReplicaId, start: int) -> None:
-        self._replica = replica
-        self._next = start
-
-    def grant(self, now_ms: int) -> Grant:
-        """A new session that begins now."""
-        number = self._next % UNKEPT_SESSIONS
-        self._next += 1
-        return Grant(request_id(now_ms, self._replica, number, 0))

@@ -21,7 +21,8 @@ from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
 from pydsm.core.ids import SEQUENCES, is_kept, sequence_of
 from pydsm.core.messages import Run
-from pydsm.core.sessions import RequestExpired, SessionExpired
+from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NoList
 from pydsm.runtime.batching import Aborted, Answer, Overloaded

@@ -19,10 +19,11 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
 from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
+from pydsm.core.grants import Grant, Grants
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
-from pydsm.core.sessions import Grant, Grants, Sessions
+from pydsm.core.sessions import Sessions
 from pydsm.machines.base import Snapshots, StateMachine, Upkeep
 from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk

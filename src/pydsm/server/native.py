@@ -16,9 +16,9 @@ from functools import partial
 from typing import cast
 
 from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.core.grants import Grant
 from pydsm.core.ids import session_of, timestamp_of
 from pydsm.core.messages import Run
-from pydsm.core.sessions import Grant
 from pydsm.runtime.batching import Answer, SubmitRequests
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,

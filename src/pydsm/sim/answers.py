@@ -4,7 +4,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from pydsm.core.effects import Execute
 from pydsm.core.ids import InstanceId, RequestId, SessionId, session_of
-from pydsm.core.sessions import RequestExpired, SessionExpired
+from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import Result
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.violation import Violation

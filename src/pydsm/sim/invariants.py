@@ -31,7 +31,7 @@ from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, merge, session_of
 from pydsm.core.instance import Instance
-from pydsm.core.sessions import RequestExpired
+from pydsm.core.session_window import RequestExpired
 from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering

@@ -12,10 +12,11 @@ from typing import NamedTuple, Protocol
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull
 from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
+from pydsm.core.grants import Grant
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, session_of
 from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.core.replica import Replica
-from pydsm.core.sessions import Grant, SessionExpired, Sessions
+from pydsm.core.sessions import SessionExpired, Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState

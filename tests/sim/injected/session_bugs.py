@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from pydsm.core import replica as replicas
-from pydsm.core import sessions
+from pydsm.core import session_window, sessions
 from pydsm.core.conflicts import Relation
 from pydsm.core.ids import RequestId
 from pydsm.core.messages import Batch
-from pydsm.core.sessions import Result, Sessions
+from pydsm.core.session_window import Result
+from pydsm.core.sessions import Sessions
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.sim import host, life
 from tests.sim.injected.registry import bug
@@ -46,44 +47,44 @@ def retry_taken_for_a_first_attempt(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7: a request that was agreed twice is executed once")
 def second_execution_not_skipped(patch: pytest.MonkeyPatch) -> None:
-    original = sessions._Window.claim
+    original = session_window.SessionWindow.claim
 
-    def claim(self: sessions._Window, start: int, end: int) -> list[tuple[int, int]]:
+    def claim(self: session_window.SessionWindow, start: int, end: int) -> list[tuple[int, int]]:
         original(self, start, end)
         return [(start, end)]
 
-    patch.setattr(sessions._Window, "claim", claim)
+    patch.setattr(session_window.SessionWindow, "claim", claim)
 
 
 @bug("7: a request that comes again is answered with its first result")
 def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) -> None:
-    def result(self: sessions._Window, sequence: int) -> Result:
+    def result(self: session_window.SessionWindow, sequence: int) -> Result:
         return self.results[self.firsts[-1]][-1] if self.firsts else None
 
-    patch.setattr(sessions._Window, "result", result)
+    patch.setattr(session_window.SessionWindow, "result", result)
 
 
 @bug("7: results are kept until they are acknowledged")
 def window_pruned_before_the_acknowledgement(patch: pytest.MonkeyPatch) -> None:
-    original = sessions._Window.keep
+    original = session_window.SessionWindow.keep
 
-    def keep(self: sessions._Window, first: int, results: Sequence[Result]) -> None:
+    def keep(self: session_window.SessionWindow, first: int, results: Sequence[Result]) -> None:
         original(self, first, results)
         self.drop(first)
 
-    patch.setattr(sessions._Window, "keep", keep)
-    patch.setattr(sessions._Window, "acknowledge", lambda self, acknowledged: self.drop(acknowledged + 1))
+    patch.setattr(session_window.SessionWindow, "keep", keep)
+    patch.setattr(session_window.SessionWindow, "acknowledge", lambda self, acknowledged: self.drop(acknowledged + 1))
 
 
 @bug("7: an acknowledgement drops results and decides nothing, since first attempts commute")
 def acknowledged_requests_taken_for_executed(patch: pytest.MonkeyPatch) -> None:
-    original = sessions._Window.acknowledge
+    original = session_window.SessionWindow.acknowledge
 
-    def acknowledge(self: sessions._Window, acknowledged: int) -> None:
+    def acknowledge(self: session_window.SessionWindow, acknowledged: int) -> None:
         original(self, acknowledged)
         self.claim(0, acknowledged)
 
-    patch.setattr(sessions._Window, "acknowledge", acknowledge)
+    patch.setattr(session_window.SessionWindow, "acknowledge", acknowledge)
 
 
 @bug("7: sessions expire by agreed time, never by what one replica has seen")

@@ -10,15 +10,8 @@ from pydsm.core.faults import WorldFault
 from pydsm.core.ids import UNKEPT_SESSIONS, ReplicaId, RequestId, request_at, request_id, session_of
 from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.core.session_conflicts import sessions_conflict
-from pydsm.core.sessions import (
-    Fate,
-    Grant,
-    Grants,
-    RequestExpired,
-    SessionExpired,
-    SessionLimits,
-    Sessions,
-)
+from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions import Fate, SessionExpired, SessionLimits, Sessions
 
 BEGAN_MS = 1000
 IDLE_MS = 500
@@ -291,29 +284,3 @@ def test_no_request_is_ever_executed_twice(history: list[Batch]) -> None:
         for id, result in zip(each.request_ids, sessions.execute(each, machine.apply), strict=True):
             assert result == answers.setdefault(id, result) or isinstance(result, RequestExpired)
     assert len(machine.applied) == len(answers)
-
-
-# grants
-
-
-def test_a_grant_takes_each_request_for_the_first_time_only_once() -> None:
-    grant = Grant(ONE)
-    assert grant.takes(request_at(ONE, 1), 3)
-    assert not grant.takes(request_at(ONE, 3), 2)
-    assert grant.takes(request_at(ONE, 4), 1)
-    assert not grant.takes(request_at(ONE, 4), 1)
-
-
-def test_a_grant_takes_nothing_of_another_session_but_a_later_one_of_its_own() -> None:
-    grant = Grant(ONE)
-    assert not grant.takes(request_at(TWO, 1), 1)
-    later = session(1, BEGAN_MS + 1)
-    assert grant.takes(request_at(later, 1), 1)
-    assert not grant.takes(request_at(ONE, 1), 1)
-    assert not Grant(ONE).takes(request_at(session(1, BEGAN_MS - 1), 9), 1)
-
-
-def test_no_two_grants_of_a_life_have_a_session_in_common() -> None:
-    grants = Grants(ReplicaId(2), start=UNKEPT_SESSIONS - 1)
-    ids = [grants.grant(BEGAN_MS).id for _ in range(3)]
-    assert ids == [request_id(BEGAN_MS, ReplicaId(2), number, 0) for number in (UNKEPT_SESSIONS - 1, 0, 1)]

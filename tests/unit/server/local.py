@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from pydsm.core.faults import CallerFault
+from pydsm.core.grants import Grants
 from pydsm.core.messages import Run
-from pydsm.core.sessions import Grants
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import Answer, Reply, ReplyMany

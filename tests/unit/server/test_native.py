@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pydsm.core.faults import WorldFault
+from pydsm.core.grants import Grant
 from pydsm.core.ids import ReplicaId, RequestId, request_at, request_id
 from pydsm.core.messages import Run
-from pydsm.core.sessions import Grant
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.runtime.batching import Overloaded
