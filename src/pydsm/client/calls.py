@@ -12,7 +12,10 @@ from uuid import UUID
 from pydsm.client.outcomes import NotDone
 from pydsm.client.session import ClientSession
 from pydsm.core.ids import RequestId, request_at
+from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import Result
+from pydsm.runtime.batching import Aborted, Overloaded
 
 Outcome = Result | NotDone
 """What a command comes back as: its result, a CommandFailed among them, or why there is none."""
@@ -110,3 +113,26 @@ def divided(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 _PART_COMMANDS_MAX = 1000
 _PART_BYTES_MAX = 1 << 20
+
+
+REFUSALS = {Aborted, Overloaded, SessionExpired, RequestExpired}
+"""Answers that are no outcome yet: what they are about may be sent again, or is told otherwise."""
+
+
+def row_of_refusals() -> Callable[[tuple[int, object]], object]:
+    """A key under which results are alike, and refusals of one kind whose places follow one another."""
+    before: tuple[int, object] | None = None
+    rows = 0
+
+    def key(item: tuple[int, object]) -> object:
+        nonlocal before, rows
+        place, answer = item
+        if type(answer) not in REFUSALS:
+            before = None
+            return None
+        if before is None or before[0] + 1 != place or before[1] != answer:
+            rows += 1
+        before = item
+        return rows
+
+    return key

@@ -15,11 +15,12 @@ from types import TracebackType
 from uuid import UUID
 
 from pydsm.client import outcomes
-from pydsm.client.calls import OPEN, Call, Outcome, about, divided
+from pydsm.client.calls import OPEN, REFUSALS, Call, Outcome, about, divided, row_of_refusals
+from pydsm.client.finder import Finder
 from pydsm.client.limits import ClientLimits
-from pydsm.client.link import Greeted, Link, Sent
+from pydsm.client.link import Link, Sent
 from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
-from pydsm.core.faults import CallerFault, PeerFault
+from pydsm.core.faults import CallerFault
 from pydsm.core.ids import request_at
 from pydsm.core.session_window import RequestExpired
 from pydsm.core.sessions import SessionExpired
@@ -49,17 +50,14 @@ class Client:
             raise CallerFault("a client needs the address of at least one replica")
         if self._prefer is not None and self._prefer not in self.addresses:
             raise CallerFault(f"the preferred address {self._prefer} is not among the addresses")
-        self._group = group
         self._limits = limits or ClientLimits()
         self._link: Link | None = None
-        self._links: dict[Link, None] = {}
+        self._finder = Finder(self, self.addresses, self._prefer, group, self._limits)
         self._calls: dict[Call, None] = {}
         self._open_commands = 0
         self._bytes = 0
         self._waiting: deque[Call] = deque()
         self._room: deque[asyncio.Future[None]] = deque()
-        self._complaints: dict[Address, str] = {}
-        self._avoid_until: dict[Address, float] = {}
         self._move = asyncio.Event()
         self._linked = asyncio.Event()
         self._keeping: asyncio.Task[None] | None = None
@@ -94,8 +92,7 @@ class Client:
             await asyncio.gather(self._keeping, return_exceptions=True)
         if self._sweep is not None:
             self._sweep.cancel()
-        for link in list(self._links):
-            link.close("the client was closed")
+        self._finder.close("the client was closed")
         for call in list(self._calls):
             self._give_up(call, ClientClosed("the client was closed before the answer came"))
         while self._room:
@@ -271,19 +268,18 @@ class Client:
         return call.refusal or NoReplica(self._nobody())
 
     def _nobody(self) -> str:
-        said = "; ".join(f"{address}: {self._complaints.get(address, 'no answer yet')}" for address in self.addresses)
-        return f"no replica could be reached in time, so nothing was sent ({said})"
+        return f"no replica could be reached in time, so nothing was sent ({self._finder.complaints()})"
 
     # What links tell
 
     def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """See `link.Owner`."""
         assert isinstance(call, Call), "links give back what they were given"
-        if not {*map(type, answers)} & _REFUSALS:
+        if not {*map(type, answers)} & REFUSALS:
             self._settle(call, places, answers)
             return
         start = 0
-        for _, run in groupby(zip(places, answers, strict=True), _row_of_refusals()):
+        for _, run in groupby(zip(places, answers, strict=True), row_of_refusals()):
             end = start + sum(1 for _ in run)
             self._take(call, places[start:end], answers[start:end])
             start = end
@@ -363,10 +359,10 @@ class Client:
 
     def lost(self, link: Link, sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
         """See `link.Owner`."""
-        self._links.pop(link, None)
+        self._finder.gone(link)
         if link is self._link:
             self._link = None
-            self._avoid(link.address, reason)
+            self._finder.avoid(link.address, reason)
             self._move.set()
         for call in sent:
             assert isinstance(call, Call), "links give back what they were given"
@@ -384,21 +380,17 @@ class Client:
         """Use another replica from now on, if there is one; what is open here may still be answered."""
         if link is self._link and len(self.addresses) > 1:
             self._link = None
-            self._avoid(link.address, reason)
+            self._finder.avoid(link.address, reason)
             link.retire()
             self._loop.call_later(self._limits.timeout_seconds, link.close, reason)
             self._move.set()
-
-    def _avoid(self, address: Address, reason: str) -> None:
-        self._complaints[address] = reason
-        self._avoid_until[address] = self._loop.time() + _AVOID_SECONDS
 
     async def _keep_linked(self) -> None:
         """Have a link, and the best one that there is."""
         wait = _BACKOFF_SECONDS
         while True:
             self._move.clear()
-            found = await self._best_link()
+            found = await self._finder.best_link(self._link)
             if found is not None:
                 wait = _BACKOFF_SECONDS
                 self._use(found)
@@ -413,106 +405,19 @@ class Client:
         before, self._link = self._link, link
         if before is not None and before is not link:
             before.retire()
-        self._complaints.pop(link.address, None)
+        self._finder.content_with(link.address)
         self._linked.set()
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
             if call in self._calls:
                 self._send(call)
 
-    async def _best_link(self) -> Link | None:
-        """The link to be used, which may be the present one; None when no replica answers."""
-        if self._link is not None and self._link.is_open and self._link.address == self._prefer:
-            return self._link
-        tries = {self._loop.create_task(self._greet(address)): address for address in self.addresses}
-        greeted: list[tuple[Link, Greeted]] = []
-        try:
-            waiting: set[asyncio.Task[tuple[Link, Greeted] | None]] = set(tries)
-            grace: float | None = None
-            while waiting:
-                done, waiting = await asyncio.wait(waiting, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-                greeted += [one for task in done if (one := task.result()) is not None]
-                if not done:
-                    break
-                if any(greeting.welcome.ready for _, greeting in greeted):
-                    grace = _GRACE_SECONDS + 2 * greeted[0][1].round_trip_seconds
-        finally:
-            for task in tries:
-                task.cancel()
-            results = await asyncio.gather(*tries, return_exceptions=True)
-            greeted = [one for one in results if isinstance(one, tuple)]
-            best = self._best([(link, greeting) for link, greeting in greeted if link.is_open])
-            for link, _ in greeted:
-                if link is not best:
-                    self._drop(link)
-        return best
 
-    def _best(self, greeted: list[tuple[Link, Greeted]]) -> Link | None:
-        """The preferred one, or the nearest, if it is ready; but a move must be worth it."""
-        now, current = self._loop.time(), self._link if self._link is not None and self._link.is_open else None
-
-        def badness(one: tuple[Link, Greeted]) -> tuple[bool, bool, bool, float]:
-            link, greeting = one
-            avoided = self._avoid_until.get(link.address, 0.0) > now
-            return avoided, not greeting.welcome.ready, link.address != self._prefer, greeting.round_trip_seconds
-
-        best = min(greeted, key=badness, default=None)
-        if best is None or current is None or best[0].address == current.address:
-            return current if best is None or current is not None else best[0]
-        here = next((one for one in greeted if one[0].address == current.address), None)
-        if here is None or badness(best)[:3] < badness(here)[:3]:
-            return best[0]
-        return best[0] if best[1].round_trip_seconds < here[1].round_trip_seconds / 2 else current
-
-    async def _greet(self, address: Address) -> tuple[Link, Greeted] | None:
-        """A link that has been greeted; None, and a complaint, if that does not succeed."""
-        link = Link(self, address, self._group)
-        self._links[link] = None
-        try:
-            async with asyncio.timeout(self._limits.connect_seconds_max):
-                await self._loop.create_connection(lambda: link, address.host, address.port)
-                return link, await asyncio.shield(link.greeted)
-        except (OSError, PeerFault) as error:  # a TimeoutError is an OSError
-            self._complaints[address] = "it does not answer" if isinstance(error, TimeoutError) else str(error)
-            self._drop(link)
-            return None
-        except asyncio.CancelledError:
-            self._drop(link)
-            raise
-
-    def _drop(self, link: Link) -> None:
-        """Nobody has used it, and nobody will."""
-        link.close("another replica was chosen")
-        self._links.pop(link, None)
-
-
-_REFUSALS = {Aborted, Overloaded, SessionExpired, RequestExpired}
 _PASSED_ON_MAX = 3
 """How often commands are sent another way because of silence alone, before they wait for their time to be up."""
 _SWEEP_SECONDS = 0.05
 _BACKOFF_SECONDS = 0.01
-_AVOID_SECONDS = 3.0
-_GRACE_SECONDS = 0.005
 
 
 def _address(address: str | Address) -> Address:
     return parse_address(address) if isinstance(address, str) else address
-
-
-def _row_of_refusals() -> Callable[[tuple[int, object]], object]:
-    """A key under which results are alike, and refusals of one kind whose places follow one another."""
-    before: tuple[int, object] | None = None
-    rows = 0
-
-    def key(item: tuple[int, object]) -> object:
-        nonlocal before, rows
-        place, answer = item
-        if type(answer) not in _REFUSALS:
-            before = None
-            return None
-        if before is None or before[0] + 1 != place or before[1] != answer:
-            rows += 1
-        before = item
-        return rows
-
-    return key
