@@ -29,7 +29,8 @@ from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.runtime.node import Node, Parts, unix_ms
+from pydsm.runtime.node import Node, unix_ms
+from pydsm.runtime.parts import Parts
 from pydsm.server.native import Host, NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles

@@ -22,8 +22,9 @@ from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import BatchLimits
-from pydsm.runtime.node import MakeTransport, Node, Parts, unix_ms
+from pydsm.runtime.node import Node, unix_ms
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.runtime.parts import MakeTransport, Parts
 from pydsm.runtime.transfers import BeginAgain
 from pydsm.server.native import Host, NativeServer
 from pydsm.server.resp import RespServer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
-from pydsm.runtime.node import MakeTransport
+from pydsm.runtime.parts import MakeTransport
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self, Transport

@@ -12,25 +12,25 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
 
 from pydsm.core.config import Config
-from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
 from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
 from pydsm.core.grants import Grant, Grants
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Sessions
-from pydsm.machines.base import Snapshots, StateMachine, Upkeep
-from pydsm.runtime.batching import Answer, Batcher, BatchLimits, Overloaded, Reply, ReplyMany
+from pydsm.machines.base import Snapshots, Upkeep
+from pydsm.runtime.admission import why_not_take
+from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.evidence import tell
-from pydsm.runtime.lifecycle import Agreed, Gate, HoldLimits, Phase
+from pydsm.runtime.lifecycle import Agreed, Gate, Phase
 from pydsm.runtime.maintenance import Hands, Maintenance
-from pydsm.runtime.observation import Observation
+from pydsm.runtime.observation import Observation, as_info
+from pydsm.runtime.parts import Parts
 from pydsm.runtime.peers import PeerBook
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.progress import Progress, progress_of, restore_newest
@@ -39,46 +39,13 @@ from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.runtime.traces import RequestTrace, Traces, show
 from pydsm.runtime.transfers import BeginAgain, SnapshotTransfers, TransferParts
-from pydsm.storage.identity import ReplicaStore
+from pydsm.runtime.upkeep import UPKEEP_SECONDS, UpkeepProposer
 from pydsm.storage.memory import MemoryStore
-from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles
-from pydsm.transport.base import Admit, Transport
+from pydsm.storage.snapshots import SnapshotFile
 
 log = logging.getLogger("pydsm.node")
 
 _TICK_SECONDS = 0.005
-_SESSION_RESULTS_MAX = 100_000
-"""Results of one session that nobody has acknowledged, beyond which this replica takes no more of its requests."""
-_SESSION_RANGES_MAX = 1000
-"""Gaps in the executed sequences of one session, left by requests that were given up, beyond which it takes no more."""
-_SESSIONS_MAX = 1_000_000
-"""Sessions, beyond which this replica takes no request of a new one."""
-_UPKEEP_SECONDS = 0.5
-_UPKEEP_GRACE_MS = 1000
-"""How long the machine's upkeep may be late before a replica sees to it; once more for each that comes before it, so
-that in a healthy group one replica does it for all."""
-
-
-class MakeTransport(Protocol):
-    """Makes this replica's transport once its incarnation is known."""
-
-    def __call__(self, incarnation: int, admit: Admit) -> Transport:
-        """Not started yet."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a node is made of besides the core."""
-
-    machine: StateMachine
-    store: ReplicaStore
-    transport: MakeTransport
-    relation: Relation | None = None
-    limits: BatchLimits | None = None
-    snapshots: SnapshotFiles | None = None
-    """Where snapshots are kept; None for a store that dies with its process."""
-    hold: HoldLimits | None = None
 
 
 class Node:
@@ -102,7 +69,6 @@ class Node:
         self._started = False
         self._running = False
         self._turn_is_due = False
-        self._upkeep_unanswered = 0
         self._drained: asyncio.Event | None = None
         self._far_behind = False
         self._replaced: asyncio.Future[None] | None = None
@@ -138,7 +104,8 @@ class Node:
         self._performer.pump()
         await self._transport.start(self._receive)
         self._tick()
-        self._keep_up()
+        if isinstance(self._machine, Upkeep):
+            self._keep_up(UpkeepProposer(self._machine, self._config.replica, self._batcher.submit))
 
     async def _restore(self) -> None:
         """Start the machine; then the newest good snapshot, and the records behind it."""
@@ -210,22 +177,11 @@ class Node:
 
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
         """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""
-        full = self._why_not(run)
+        full = why_not_take(self._sessions, run)
         if full is None:
             self._batcher.submit_requests(run, commands, reply, again=again)
         else:
             reply(0, [Overloaded(full)] * len(commands))
-
-    def _why_not(self, run: Run) -> str | None:
-        """Why nothing more is taken of a session, by what this replica has of it now."""
-        sessions, session = self._sessions, session_of(run.first)
-        if sessions.is_full(session, run.acknowledged, _SESSION_RESULTS_MAX):
-            return f"{_SESSION_RESULTS_MAX} results of this session are not acknowledged; acknowledge some"
-        if sessions.ranges(session) >= _SESSION_RANGES_MAX:
-            return f"{_SESSION_RANGES_MAX} requests of this session were given up; begin another one"
-        if len(sessions) >= _SESSIONS_MAX and session not in sessions:
-            return f"there are {_SESSIONS_MAX} sessions already"
-        return None
 
     def grant(self) -> Grant:
         """A session for one client, to be used for what it sends through this replica."""
@@ -244,31 +200,7 @@ class Node:
 
     def info(self) -> dict[str, str]:
         """What this replica has done and knows, for people."""
-        counters, traffic = self._core.counters, self._transport.traffic
-        return {
-            "replica": str(self._config.replica),
-            "replicas": str(self._config.replicas),
-            "connected": _numbers(self._transport.connected),
-            "proposed": str(counters.proposed),
-            "fast": str(counters.fast),
-            "slow": str(counters.slow),
-            "recovered": str(counters.recovered),
-            "nops": str(counters.nops),
-            "executed": str(counters.executed),
-            "frontier": _numbers(self._core.frontier),
-            "known": _numbers(self._core.known),
-            "instances": str(len(self._core.instances)),
-            "checkpoint": str(self._core.checkpoint),
-            "snapshot": str(0 if self._taker is None else self._taker.counters.last_number),
-            "known_instances": str(sum(self._core.known)),
-            "purged_instances": str(sum(self._core.purged)),
-            "commands_waiting": str(self._batcher.waiting),
-            "turns_waiting_for_disk": str(self._performer.turns_waiting),
-            "messages_sent": str(traffic.messages_sent),
-            "messages_received": str(traffic.messages_received),
-            "messages_dropped": str(traffic.messages_dropped),
-            "peers_refused": str(traffic.refused),
-        }
+        return as_info(self.observe())
 
     def observe(self) -> Observation:
         """This moment, for tools. Only after `start`."""
@@ -289,6 +221,9 @@ class Node:
             traffic=replace(self._transport.traffic),
             epochs=dict(self._transport.epochs),
             instances=len(self._core.instances),
+            checkpoint=self._core.checkpoint,
+            snapshot=0 if self._taker is None else self._taker.counters.last_number,
+            purged=self._core.purged,
             fetching=self._core.fetching,
             phase=self._gate.phase,
             machine_fault=self._gate.fault,
@@ -340,19 +275,11 @@ class Node:
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
 
-    def _keep_up(self) -> None:
-        """Propose what the machine says is due. Nobody waits for the answers."""
-        if self._running and isinstance(self._machine, Upkeep):
-            self._loop.call_later(_UPKEEP_SECONDS, self._keep_up)
-            if self._upkeep_unanswered or self._gate.phase is not Phase.RUNNING:
-                return
-            late_ms = _UPKEEP_GRACE_MS * (1 + self._config.replica)
-            for command in self._machine.overdue(unix_ms() - late_ms):
-                self._upkeep_unanswered += 1
-                self._batcher.submit(command, self._upkeep_answered)
-
-    def _upkeep_answered(self, answer: Answer) -> None:
-        self._upkeep_unanswered -= 1
+    def _keep_up(self, upkeep: UpkeepProposer) -> None:
+        if self._running:
+            self._loop.call_later(UPKEEP_SECONDS, self._keep_up, upkeep)
+            if self._gate.phase is Phase.RUNNING:
+                upkeep.look(unix_ms())
 
     def _wake(self) -> None:
         if self._running and not self._turn_is_due:
@@ -479,10 +406,6 @@ class Node:
             self._drained.set()
         if not self.failure.done():
             self.failure.set_result(error)
-
-
-def _numbers(values: tuple[int, ...]) -> str:
-    return ",".join(map(str, values))
 
 
 def _nothing() -> None:

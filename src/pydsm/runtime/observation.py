@@ -50,6 +50,12 @@ class Observation:
     """Batches and checkpoints that wait for the machine."""
     held_bytes: int = 0
     """Bytes of the commands in them."""
+    checkpoint: int = 0
+    """The last checkpoint executed here; 0 for none."""
+    snapshot: int = 0
+    """The last one of which there is a durable snapshot here; 0 for none."""
+    purged: Deps = ()
+    """Per leader, the prefix whose records have left the disk."""
     fetching: tuple[int, int, int | None] | None = None
     """The snapshot that is fetched from peers, if one is: checkpoint, bytes here, bytes in all if that is known."""
 
@@ -113,3 +119,35 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
             f"{limits.lag_instances_max} may be"
         )
     return None
+
+
+def as_info(seen: Observation) -> dict[str, str]:
+    """By name, for people, and for tools that know INFO."""
+    counters, traffic = seen.counters, seen.traffic
+    values: dict[str, int | tuple[int, ...]] = {
+        "replica": seen.replica,
+        "replicas": seen.replicas,
+        "connected": seen.connected,
+        "proposed": counters.proposed,
+        "fast": counters.fast,
+        "slow": counters.slow,
+        "recovered": counters.recovered,
+        "nops": counters.nops,
+        "executed": counters.executed,
+        "frontier": seen.frontier,
+        "known": seen.known,
+        "instances": seen.instances,
+        "checkpoint": seen.checkpoint,
+        "snapshot": seen.snapshot,
+        "known_instances": sum(seen.known),
+        "purged_instances": sum(seen.purged),
+        "commands_waiting": seen.commands_waiting,
+        "turns_waiting_for_disk": seen.turns_waiting_for_disk,
+        "messages_sent": traffic.messages_sent,
+        "messages_received": traffic.messages_received,
+        "messages_dropped": traffic.messages_dropped,
+        "peers_refused": traffic.refused,
+    }
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in values.items()
+    }

@@ -13,10 +13,12 @@ from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId, request_at, session_of
 from pydsm.core.messages import NOP, Batch, Commit, Footprint, PreAccept, Run
 from pydsm.machines.base import CommandFailed
+from pydsm.runtime import admission
 from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
-from pydsm.runtime.node import Node, Parts
+from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.runtime.parts import Parts
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.sqlite import SqliteStore
@@ -269,7 +271,7 @@ class Punctual(Lists):
 
 
 async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "_UPKEEP_SECONDS", 0.01)
+    monkeypatch.setattr(node_module, "UPKEEP_SECONDS", 0.01)
     async with group(make_machine=Punctual) as nodes:
         await eventually(
             lambda: all(b"due" in one.lists for one in nodes.machines.values()), "it is executed everywhere"
@@ -278,7 +280,7 @@ async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(m
 
 
 async def test_what_is_due_is_proposed_once_while_nobody_can_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "_UPKEEP_SECONDS", 0.001)
+    monkeypatch.setattr(node_module, "UPKEEP_SECONDS", 0.001)
     alone = Group(3, Punctual)
     node = await alone.start(0)
     await eventually(lambda: node.observe().commands_waiting > 0, "it is proposed")
@@ -334,8 +336,8 @@ async def test_no_grant_takes_the_requests_of_another() -> None:
 
 
 async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "_SESSION_RESULTS_MAX", 2)
-    monkeypatch.setattr(node_module, "_SESSIONS_MAX", 1)
+    monkeypatch.setattr(admission, "SESSION_RESULTS_MAX", 2)
+    monkeypatch.setattr(admission, "SESSIONS_MAX", 1)
     async with group(1) as nodes:
         node, answers = nodes.nodes[0], list[Answer]()
         grant = node.grant()

@@ -18,7 +18,8 @@ from pydsm.core.ids import InstanceId, ReplicaId, request_at
 from pydsm.core.messages import Run
 from pydsm.machines.base import CommandFailed, OwnState, Result
 from pydsm.runtime.batching import Answer
-from pydsm.runtime.node import Node, Parts
+from pydsm.runtime.node import Node
+from pydsm.runtime.parts import Parts
 from pydsm.runtime.progress import Progress, progress_of
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles

@@ -14,7 +14,8 @@ from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.runtime.batching import Answer
-from pydsm.runtime.node import Node, Parts
+from pydsm.runtime.node import Node
+from pydsm.runtime.parts import Parts
 from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
