@@ -8,9 +8,9 @@ every abort passes through here, and each is compared with what was seen before.
 - visibility and order (`ordering`); no instance and no request executed twice in a life, and a request that comes again
   answered with its first result; nothing decided or executed that was not submitted; an aborted instance is a nop;
   equal results everywhere;
-- promise and vote, as messages show them, never go back, across restarts too; no index is used twice;
-- quorums: a decision has its votes in one ballot, or a fast quorum, its leader in it, of equal vectors;
-- durable before visible: what a message reports is on its sender's disk, what is shown as decided cannot be lost;
+- promises, votes and quorums (`votes`): none goes back, across restarts too; a decision has its votes in one ballot, or
+  a fast quorum, its leader in it, of equal vectors; what a message reports is on its sender's disk;
+- durable before visible: what is shown as decided cannot be lost; no index is used twice;
 - exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
 
 With every tick: what everybody has executed leaves memory in time (`bounds`). Every `scan_events` events, and at the
@@ -19,13 +19,11 @@ everything decided is executed everywhere, digests are equal, and client histori
 """
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 from weakref import WeakSet
 
 from pydsm.core import messages as m
-from pydsm.core.ballots import Ballot, initial_ballot
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
 from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
@@ -39,14 +37,7 @@ from pydsm.sim.answers import Answers
 from pydsm.sim.disk import Disk
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.violation import Violation
-
-
-@dataclass(slots=True)
-class _Shown:
-    """What one replica has shown of its ballots for one instance."""
-
-    promised: Ballot
-    voted: Ballot | None = None
+from pydsm.sim.votes import Votes
 
 
 class Invariants:
@@ -57,15 +48,8 @@ class Invariants:
     ) -> None:
         self._disks = disks
         self._forgets_early = forgets_early
-        down_max = (replicas - 1) // 2
-        self._slow_quorum = replicas - down_max
-        self._fast_quorum = replicas - min(down_max, (down_max + 2) // 2)
-        self._voters: dict[InstanceId, dict[Ballot, set[int]]] = {}
-        self._agreeing: dict[InstanceId, dict[Deps, set[int]]] = {}
-        """Who told of a vote, by ballot, and who of a vector in round 0, by vector."""
+        self._votes = Votes(replicas, disks)
         self._order = ordering.make_ordering(relation, self._ordered_by_barrier if forgets_early else ordering.never)
-        self._shown: dict[InstanceId, dict[int, _Shown]] = {}
-        self._asked: dict[InstanceId, dict[Ballot, tuple[m.Value, Deps]]] = {}
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
         self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
@@ -114,7 +98,7 @@ class Invariants:
                 assert record.value is not None
                 self._decide(replica, record.id, record.value, record.deps)
             elif isinstance(record, InstanceRecord) and record.status is Status.ACCEPTED:
-                self._check_vote(replica, record)
+                self._votes.check_vote(replica, record)
             elif isinstance(record, PurgeRecord):
                 self._purged(replica, record)
 
@@ -185,24 +169,19 @@ class Invariants:
             case m.PreAccept():
                 self._pre_accept_asked(replica, message)
             case m.PreAcceptOk():
-                self._pre_accepted(replica, message)
+                self._votes.pre_accepted(replica, message)
             case m.Accept():
-                self._accept_asked(replica, message)
+                self._votes.accept_asked(replica, message)
             case m.AcceptOk():
-                self._voted(replica, message)
+                self._votes.voted(replica, message)
             case m.Commit():
                 self._decide(replica, message.id, message.value, message.deps)
             case m.PrepareOk():
-                self._prepared(replica, message)
+                self._votes.prepared(replica, message)
             case m.ValidateOk():
-                self._show_promise(replica, message.id, message.ballot, message)
-                record = self._record(replica, message)
-                if record.status < Status.COMMITTED and (
-                    record.promised < message.ballot or record.initial_batch is None
-                ):
-                    raise self._not_durable(replica, message, record)
+                self._votes.validated(replica, message)
             case m.Refuse():
-                self._show_promise(replica, message.id, message.promised, message)
+                self._votes.show_promise(replica, message.id, message.promised, message)
             case m.Frontier():
                 self._executed_told(replica, message)
             case _:
@@ -212,101 +191,6 @@ class Invariants:
         self._led.add(message.id)
         if self._disks[replica].reserved < message.id.index:
             raise Violation("durable", f"PreAccept {message.id} leaves before its index is reserved", (message.id,))
-
-    def _record(
-        self, replica: int, message: m.PreAcceptOk | m.Accept | m.AcceptOk | m.PrepareOk | m.ValidateOk
-    ) -> InstanceRecord:
-        record = self._disks[replica].instances.get(message.id)
-        if record is None:
-            raise Violation(
-                "durable", f"r{replica} says {describe.message(message)} and has nothing of it on disk", (message.id,)
-            )
-        return record
-
-    def _not_durable(self, replica: int, message: m.Message, record: InstanceRecord) -> Violation:
-        return Violation(
-            "durable", f"r{replica} says {describe.message(message)}; its disk: {describe.record(record)}", (record.id,)
-        )
-
-    def _show_promise(self, replica: int, id: InstanceId, promised: Ballot, message: m.Message) -> _Shown:
-        of_replicas = self._shown.setdefault(id, {})
-        shown = of_replicas.get(replica)
-        if shown is None:
-            shown = of_replicas[replica] = _Shown(promised)
-        elif promised < shown.promised:
-            raise Violation(
-                "promise", f"r{replica} says {describe.message(message)} after it had promised {shown.promised}", (id,)
-            )
-        shown.promised = promised
-        return shown
-
-    def _pre_accepted(self, replica: int, message: m.PreAcceptOk) -> None:
-        self._show_promise(replica, message.id, initial_ballot(message.id), message)
-        self._agreeing.setdefault(message.id, {}).setdefault(message.deps, set()).add(replica)
-        if message.id.leader == replica:
-            return  # nobody hears of it but with a record of what it was counted for
-        record = self._record(replica, message)
-        if record.status is Status.PRE_ACCEPTED and record.deps == message.deps:
-            return
-        if record.status <= Status.PRE_ACCEPTED:
-            raise self._not_durable(replica, message, record)
-
-    def _accept_asked(self, replica: int, message: m.Accept) -> None:
-        if message.ballot.replica != replica:
-            raise Violation("ballot", f"r{replica} asks for votes in {message.ballot} of another", (message.id,))
-        in_ballots = self._asked.setdefault(message.id, {})
-        asked = in_ballots.setdefault(message.ballot, (message.value, message.deps))
-        if asked[1] != message.deps or (asked[0] is not message.value and asked[0] != message.value):
-            raise Violation("agreement", f"two values for {message.id} in one ballot {message.ballot}", (message.id,))
-        if message.ballot == initial_ballot(message.id):
-            record = self._record(replica, message)
-            if record.status < Status.ACCEPTED:
-                raise self._not_durable(replica, message, record)
-
-    def _voted(self, replica: int, message: m.AcceptOk) -> None:
-        shown = self._show_promise(replica, message.id, message.ballot, message)
-        if shown.voted is not None and message.ballot < shown.voted:
-            raise Violation(
-                "vote", f"r{replica} votes {message.id} {message.ballot} after {shown.voted}", (message.id,)
-            )
-        shown.voted = message.ballot
-        self._voters.setdefault(message.id, {}).setdefault(message.ballot, set()).add(replica)
-        record = self._record(replica, message)
-        if record.status < Status.COMMITTED and (
-            record.status < Status.ACCEPTED or record.voted is None or record.voted < message.ballot
-        ):
-            raise self._not_durable(replica, message, record)
-
-    def _check_vote(self, replica: int, record: InstanceRecord) -> None:
-        """A vote is for what was asked in its ballot, and for nothing else."""
-        if record.voted is None:
-            raise Violation("vote", f"r{replica} has accepted {record.id} in no ballot", (record.id,))
-        asked = self._asked.get(record.id, {}).get(record.voted)
-        if asked is None and record.id.leader == replica and record.voted == initial_ballot(record.id):
-            assert record.value is not None
-            asked = (record.value, record.deps)  # it asks when this is durable
-            self._asked.setdefault(record.id, {})[record.voted] = asked
-        if asked is None and len(self._disks) > 1:
-            what = f"r{replica} has accepted {record.id} in {record.voted}, in which nobody asked for votes"
-            raise Violation("vote", what, (record.id,))
-        if asked is not None and (asked[0] != record.value or asked[1] != record.deps):
-            what = f"r{replica} has accepted {record.id} in {record.voted} with another value than was asked for"
-            raise Violation("vote", what, (record.id,))
-
-    def _prepared(self, replica: int, message: m.PrepareOk) -> None:
-        shown = self._show_promise(replica, message.id, message.ballot, message)
-        if shown.voted is not None and (message.voted is None or message.voted < shown.voted):
-            raise Violation(
-                "vote", f"r{replica} forgets its vote {shown.voted}: {describe.message(message)}", (message.id,)
-            )
-        shown.voted = message.voted
-        record = self._record(replica, message)
-        if record.promised < message.ballot and record.status < Status.COMMITTED:
-            raise self._not_durable(replica, message, record)
-        if record.status < message.status or (
-            record.status is message.status and record.voted == message.voted and record.deps != message.deps
-        ):
-            raise self._not_durable(replica, message, record)
 
     def _executed_told(self, replica: int, message: m.Frontier) -> None:
         """Others forget what all have told to be executed, so the own disk must be able to execute it again."""
@@ -347,8 +231,8 @@ class Invariants:
     def _decide_first(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         self.decided[id] = (value, deps)
         self._in_order.append(id)
-        self._check_quorum(replica, id, value, deps)
-        self._check_kept(replica, id, value, deps)
+        self._votes.check_quorum(replica, id, value, deps)
+        self._votes.check_kept(replica, id, value, deps)
         if not isinstance(value, m.Batch):
             return
         submitted = self.submitted.get(id)
@@ -357,39 +241,6 @@ class Invariants:
         if id in self._aborted:
             raise Violation("abort", f"{id} is decided as a batch after its clients were told that it was not", (id,))
         self._order.commit(id, value, deps)
-
-    def _check_quorum(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
-        """A decision needs a quorum of votes in one ballot, or a fast quorum of vectors that are all the same."""
-        agreeing = set(self._agreeing.get(id, {}).get(deps, ()))
-        led = self._disks[id.leader].instances.get(id)
-        if led is not None and led.initial_batch is not None and led.initial_deps == deps:
-            agreeing.add(id.leader)
-        if len(agreeing) >= self._fast_quorum and id.leader in agreeing and isinstance(value, m.Batch):
-            return
-        for ballot, who in self._voters.get(id, {}).items():
-            if len(who) >= self._slow_quorum:
-                asked = self._asked.get(id, {}).get(ballot)
-                if asked is None or asked[0] == value:
-                    return
-        what = f"r{replica} shows that {id} is decided as {describe.value(value)}, for which there was no quorum"
-        raise Violation("quorum", what, (id,))
-
-    def _check_kept(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
-        """A decision that shows must outlive any crash: committed on the disk of who shows it, or voted by a quorum."""
-        own = self._disks[replica].instances.get(id)
-        if own is not None and own.status is Status.COMMITTED:
-            return
-        votes = 0
-        for disk in self._disks:
-            record = disk.instances.get(id)
-            if record is not None and record.status >= Status.ACCEPTED and record.value == value:
-                votes += record.deps == deps or value == m.NOP
-        if votes < self._slow_quorum:
-            raise Violation(
-                "durable",
-                f"r{replica} shows that {id} is decided, and only {votes} disks could tell after a crash",
-                (id,),
-            )
 
     def executed(
         self, replica: int, life: LifeWatch, execution: Execute, results: list[Result], applied: Sequence[bytes]
@@ -466,10 +317,8 @@ class Invariants:
             for index in range(before + 1, last + 1)
         ]
         self.forgotten = up_to
-        kept: tuple[MutableMapping[InstanceId, Any], ...] = (
-            *(self._voters, self._agreeing, self._shown, self._asked),
-            *(self.submitted, self.decided, self.results),
-        )
+        kept: tuple[MutableMapping[InstanceId, Any], ...] = (self.submitted, self.decided, self.results)
+        self._votes.forget(gone)
         for id in gone:
             for one in kept:
                 one.pop(id, None)
