@@ -335,3 +335,4 @@ class Life:
         for submissions in self.proposals.values():
             for submission in submissions:
                 self._later(submission.broken)
+        del self.watched  # the watchers keep what lives in use have not given up, and a life is in cycles of references
