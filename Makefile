@@ -25,7 +25,7 @@ demo: $(READY) ## run five replicas under load on this machine and watch them
 	@$(BIN)/pydsm demo $(ARGS)
 
 test: $(READY) ## run all tests, on two processes
-	@tools/redis-tools.sh
+	@tools/test-programs.sh
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 check: $(READY) ## formatting, lint, types, and which module may import which

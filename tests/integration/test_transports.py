@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -66,7 +65,7 @@ async def test_garbage_at_the_port_of_replicas_does_no_harm(kind: str, tmp_path:
             assert "Traceback" not in member.log.read_text()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="NOT RUN: needs the openssl program")
+@pytest.mark.openssl
 async def test_certificates_made_as_the_guide_says_let_a_group_form(tmp_path: Path) -> None:
     commands = blocks(ROOT / "docs/howto/encrypt.md", "sh")[0]
     making = await asyncio.create_subprocess_exec("sh", "-ec", commands, cwd=tmp_path, stderr=subprocess.DEVNULL)
