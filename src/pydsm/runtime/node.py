@@ -225,6 +225,7 @@ class Node:
             snapshot=0 if self._taker is None else self._taker.counters.last_number,
             purged=self._core.purged,
             fetching=self._core.fetching,
+            pieces=replace(self._transfers.counters),
             phase=self._gate.phase,
             machine_fault=self._gate.fault,
             held=self._gate.held,

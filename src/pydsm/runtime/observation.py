@@ -11,6 +11,7 @@ from pydsm.core.faults import CallerFault
 from pydsm.core.ids import Deps, Epoch, ReplicaId
 from pydsm.core.quorums import quorums
 from pydsm.runtime.lifecycle import Phase
+from pydsm.runtime.transfers import PieceCounters
 from pydsm.transport.base import Traffic
 
 
@@ -58,6 +59,9 @@ class Observation:
     """Per leader, the prefix whose records have left the disk."""
     fetching: tuple[int, int, int | None] | None = None
     """The snapshot that is fetched from peers, if one is: checkpoint, bytes here, bytes in all if that is known."""
+
+    pieces: PieceCounters = field(default_factory=PieceCounters)
+    """Of snapshots that travel."""
 
     @property
     def lag(self) -> Deps:

@@ -26,12 +26,12 @@ class BeginAgain(PyDSMError):
 
 
 @dataclass(slots=True)
-class TransferCounters:
-    """What has become of travelling snapshots in this process."""
+class PieceCounters:
+    """Pieces of snapshots that travelled, since the start of the process."""
 
-    pieces_sent: int = 0
-    pieces_kept: int = 0
-    pieces_damaged: int = 0
+    sent: int = 0
+    kept: int = 0
+    damaged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class SnapshotTransfers:
         self._fetching: asyncio.Task[None] | None = None
         self._hopeless = False
         """A snapshot is needed, and there is no place for it: said once, since peers tell several times a second."""
-        self.counters = TransferCounters()
+        self.counters = PieceCounters()
 
     def begin(self, transfer: Transfer) -> None:
         """Returns at once. A peer that asks again while it is being served is not served twice."""
@@ -100,7 +100,7 @@ class SnapshotTransfers:
         if found is None:
             parts.tell(lambda: parts.core.cannot_serve(wanted.to))
         elif found[0] >= wanted.offset:
-            self.counters.pieces_sent += 1
+            self.counters.sent += 1
             size, data = found
             parts.tell(lambda: parts.send(wanted.to, SnapshotPiece(wanted.number, wanted.offset, size, data)))
 
@@ -140,10 +140,10 @@ class SnapshotTransfers:
         damaged = False
         try:
             await asyncio.to_thread(receiver.append, piece.data)
-            self.counters.pieces_kept += 1
+            self.counters.kept += 1
         except WorldFault as fault:
             damaged = True
-            self.counters.pieces_damaged += 1
+            self.counters.damaged += 1
             log.warning("a piece of snapshot %d is damaged, asking another peer: %s", piece.number, fault)
         self._parts.tell(lambda: self._parts.core.fetched(piece.number, receiver.offset, damaged=damaged))
 

@@ -80,6 +80,7 @@ class _ReplicaCollector(Collector):
             "pydsm_turns_waiting_for_disk", "Turns that are not durable yet.", seen.turns_waiting_for_disk
         )
         yield GaugeMetricFamily("pydsm_instances", "Instances in memory.", seen.instances)
+        yield from _snapshots(seen)
         paused = int(seen.phase is not Phase.RUNNING)
         yield GaugeMetricFamily("pydsm_paused", "1 unless what is agreed is executed at once.", paused)
         yield GaugeMetricFamily("pydsm_held", "Batches that wait for a paused machine.", seen.held)
@@ -103,6 +104,17 @@ class _ReplicaCollector(Collector):
             },
         )
         return info
+
+
+def _snapshots(seen: Observation) -> Iterator[Metric]:
+    yield GaugeMetricFamily("pydsm_checkpoint", "The last checkpoint executed here.", seen.checkpoint)
+    yield GaugeMetricFamily("pydsm_snapshot", "The last checkpoint with a durable snapshot here.", seen.snapshot)
+    here = 0 if seen.fetching is None else seen.fetching[1]
+    yield GaugeMetricFamily("pydsm_fetching", "1 while a snapshot is fetched.", int(seen.fetching is not None))
+    yield GaugeMetricFamily("pydsm_fetched_bytes", "Bytes of the snapshot that is fetched.", here)
+    for what, count in asdict(seen.pieces).items():
+        name = f"pydsm_snapshot_pieces_{what}"
+        yield CounterMetricFamily(name, f"Pieces of snapshots {what}.", count)
 
 
 def _counters(seen: Observation) -> Iterator[Metric]:

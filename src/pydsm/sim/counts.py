@@ -67,8 +67,6 @@ class Counts(msgspec.Struct):
     pieces_damaged: int = 0
     snapshots_installed: int = 0
     """Snapshots of peers that replicas began again with."""
-    forgotten_early: int = 0
-    """Times that a replica told another that what it lacks is forgotten."""
     pipeline_full: int = 0
     decided: int = 0
     scans: int = 0

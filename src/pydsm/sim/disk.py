@@ -7,6 +7,7 @@ luck: that is what one transaction of a real store promises.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from random import Random
 
 from pydsm.core.checkpoint import Checkpoint
@@ -16,7 +17,7 @@ from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.sim.context import Context
 from pydsm.sim.violation import Violation
-from pydsm.storage.snapshot_format import FRAME, MAGIC, SNAPSHOT_VERSION, Head, SnapshotChecker, encode_snapshot
+from pydsm.storage.snapshot_format import SNAPSHOT_VERSION, Head, SnapshotChecker, encode_snapshot, read_chunks
 
 _SYNC_SPREAD = 1.5
 _DAMAGED_SHARE = 0.1
@@ -36,7 +37,7 @@ class Snapshot:
     def encoded(self) -> bytes:
         """As it travels."""
         replicas = len(self.checkpoint.floor)
-        return b"".join(encode_snapshot(Head(SNAPSHOT_VERSION, "sim", replicas, self.checkpoint), self.chunks))
+        return encode_snapshot(Head(SNAPSHOT_VERSION, "sim", replicas, self.checkpoint), self.chunks)
 
 
 class Fetched:
@@ -70,13 +71,7 @@ class Fetched:
 
     def chunks(self) -> tuple[bytes, ...]:
         """Those of a complete one."""
-        found, place = [], len(MAGIC)
-        while place < len(self.data):
-            size, _ = FRAME.unpack_from(self.data, place)
-            place += FRAME.size
-            found.append(self.data[place : place + size])
-            place += size
-        return tuple(found[1:-2])
+        return tuple(read_chunks(BytesIO(self.data), self.checker.digests))
 
 
 class Disk:

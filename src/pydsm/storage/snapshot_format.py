@@ -6,9 +6,10 @@ every replica, so one that is fetched may be continued from another source. No f
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from struct import Struct
+from typing import BinaryIO
 from zlib import crc32
 
 import msgspec
@@ -50,14 +51,36 @@ def framed(payload: bytes) -> bytes:
     return FRAME.pack(len(payload), crc32(payload)) + payload
 
 
-def encode_snapshot(head: Head, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """All bytes, in parts."""
-    digests = []
-    yield MAGIC + framed(msgspec.msgpack.encode(head))
-    for chunk in chunks:
-        digests.append(digest(chunk))
-        yield framed(chunk)
-    yield framed(b"") + framed(msgspec.msgpack.encode(End(tuple(digests))))
+def opening(head: Head) -> bytes:
+    """What stands before the chunks."""
+    return MAGIC + framed(msgspec.msgpack.encode(head))
+
+
+def closing(digests: Iterable[bytes]) -> bytes:
+    """What stands behind them."""
+    return framed(b"") + framed(msgspec.msgpack.encode(End(tuple(digests))))
+
+
+def encode_snapshot(head: Head, chunks: Sequence[bytes]) -> bytes:
+    """All of it at once."""
+    return opening(head) + b"".join(map(framed, chunks)) + closing(map(digest, chunks))
+
+
+def read_chunks(file: BinaryIO, digests: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of a snapshot that was found good, from its beginning. Raises WorldFault if it was changed since."""
+    file.seek(len(MAGIC))
+    _next_payload(file)
+    for expected in digests:
+        chunk = _next_payload(file)
+        if digest(chunk) != expected:
+            raise WorldFault("it was changed while it was read")
+        yield chunk
+
+
+def _next_payload(file: BinaryIO) -> bytes:
+    """What is wrong with it shows in its digest."""
+    size, _ = FRAME.unpack(file.read(FRAME.size).ljust(FRAME.size, b"\0"))
+    return file.read(size)
 
 
 class _Expects(Enum):

@@ -16,22 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import Deps, merge
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshot_format import (
     DIGEST_BYTES,
-    FRAME,
-    MAGIC,
     SNAPSHOT_VERSION,
-    End,
     Head,
     SnapshotChecker,
+    closing,
     digest,
     framed,
+    opening,
+    read_chunks,
 )
 
 log = logging.getLogger("pydsm.snapshots")
@@ -68,19 +66,10 @@ class SnapshotFile:
     def chunks(self) -> Iterator[bytes]:
         """What the machine gave. Raises WorldFault if the file was damaged since it was looked at."""
         with self.path.open("rb") as file:
-            file.seek(len(MAGIC))
-            _payload(file)
-            for expected in self.digests:
-                chunk = _payload(file)
-                if digest(chunk) != expected:
-                    raise WorldFault(f"snapshot {self.path} was changed while it was read")
-                yield chunk
-
-
-def _payload(file: BinaryIO) -> bytes:
-    """The next one; what is wrong with it shows in its digest."""
-    size, _ = FRAME.unpack(file.read(FRAME.size).ljust(FRAME.size, b"\0"))
-    return file.read(size)
+            try:
+                yield from read_chunks(file, self.digests)
+            except WorldFault as fault:
+                raise WorldFault(f"snapshot {self.path} cannot be used: {fault}") from fault
 
 
 class SnapshotWriter:
@@ -94,7 +83,7 @@ class SnapshotWriter:
         self._digests: list[bytes] = []
         self._unsynced = 0
         self._file: BinaryIO = self._unfinished.open("wb")
-        self._file.write(MAGIC + framed(msgspec.msgpack.encode(head)))
+        self._file.write(opening(head))
 
     def append(self, chunks: Sequence[bytes]) -> None:
         """Write some more; synchronises now and then, so that the end takes no longer than the rest."""
@@ -108,12 +97,11 @@ class SnapshotWriter:
 
     def commit(self) -> SnapshotFile:
         """Make it durable, in its place, and remove what is older than the last two."""
-        end = End(tuple(self._digests))
-        self._file.write(framed(b"") + framed(msgspec.msgpack.encode(end)))
+        self._file.write(closing(self._digests))
         _sync(self._file)
         self._file.close()
         self._files.put(self._unfinished, self._path)
-        return SnapshotFile(self._path, self._checkpoint, end.digests)
+        return SnapshotFile(self._path, self._checkpoint, tuple(self._digests))
 
     def abandon(self) -> None:
         """It will not be finished."""

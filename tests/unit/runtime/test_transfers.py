@@ -103,7 +103,7 @@ async def test_a_peer_is_sent_the_bytes_that_it_asks_for_and_nothing_at_the_end(
     for offset in (0, 100, size - 50, size):
         bench.transfers.begin(ServePiece(P1, 4, offset))
         await bench.come_to((P1, SnapshotPiece(4, offset, size, whole[offset : offset + 100])))
-    assert bench.transfers.counters.pieces_sent == 4
+    assert bench.transfers.counters.sent == 4
 
 
 async def test_a_snapshot_that_is_not_there_cannot_be_served(bench: Bench) -> None:
@@ -197,7 +197,7 @@ async def test_a_damaged_piece_is_told_with_how_much_is_good(bench: Bench, caplo
     await bench.come_to(("damaged", 4, place - 8))
     assert "a piece of snapshot 4 is damaged, asking another peer: a checksum differs" in caplog.text
     counters = bench.transfers.counters
-    assert (counters.pieces_kept, counters.pieces_damaged) == (1, 1)
+    assert (counters.kept, counters.damaged) == (1, 1)
     bench.transfers.begin(KeepPiece(4, place - 8, whole[place - 8 :]))
     await bench.come_to(("good", 4, len(whole)))
 

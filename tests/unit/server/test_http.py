@@ -10,6 +10,7 @@ from pydsm.core.faults import WorldFault
 from pydsm.core.sessions import Fate
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.traces import RequestTrace
+from pydsm.runtime.transfers import PieceCounters
 from pydsm.server.http import HttpLimits, HttpServer, Subject
 from pydsm.transport.address import Address
 from tests.ports import free_ports
@@ -68,6 +69,20 @@ async def test_metrics_are_what_is_seen_now() -> None:
         lines = set((await get(server.port, "/metrics")).body.splitlines())
         assert {"pydsm_ready 0.0", "pydsm_fast_total 0.0", 'pydsm_peer_connected{peer="2"} 0.0'} <= lines
         assert not any(line.startswith("pydsm_fast_share ") for line in lines)
+
+
+async def test_metrics_tell_of_snapshots_and_of_one_that_is_fetched() -> None:
+    seen = but(checkpoint=7, snapshot=6, fetching=(9, 2048, None), pieces=PieceCounters(sent=3, kept=2, damaged=1))
+    async with serving(lambda: seen) as server:
+        lines = set((await get(server.port, "/metrics")).body.splitlines())
+    assert {
+        "pydsm_checkpoint 7.0",
+        "pydsm_snapshot 6.0",
+        "pydsm_fetching 1.0",
+        "pydsm_fetched_bytes 2048.0",
+        "pydsm_snapshot_pieces_sent_total 3.0",
+        "pydsm_snapshot_pieces_damaged_total 1.0",
+    } <= lines
 
 
 async def test_two_ports_in_one_process_do_not_mix_their_metrics() -> None:

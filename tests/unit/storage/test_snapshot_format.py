@@ -1,6 +1,7 @@
 """The bytes of a snapshot: whole in any pieces, damage found wherever it is, and nothing good given up behind it."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import accumulate, pairwise
 
 import pytest
@@ -16,11 +17,14 @@ from pydsm.storage.snapshot_format import (
     SNAPSHOT_VERSION,
     Head,
     SnapshotChecker,
+    closing,
     decode_end,
     decode_head,
     digest,
     encode_snapshot,
     framed,
+    opening,
+    read_chunks,
 )
 
 BARRIER = InstanceId(ReplicaId(1), 4)
@@ -30,7 +34,7 @@ chunks = st.lists(st.binary(min_size=1, max_size=40), max_size=4)
 
 
 def encoded(chunks: Sequence[bytes]) -> bytes:
-    return b"".join(encode_snapshot(HEAD, chunks))
+    return encode_snapshot(HEAD, chunks)
 
 
 def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
@@ -51,9 +55,8 @@ def take_all(checker: SnapshotChecker, data: bytes, cuts: Sequence[int] = ()) ->
 
 def ends_of_frames(chunks: Sequence[bytes]) -> list[int]:
     """Where `good` may be."""
-    head, *parts = encode_snapshot(HEAD, chunks)
-    ends = list(accumulate([0, len(head), *map(len, parts[:-1]), FRAME.size]))
-    return [*ends, len(encoded(chunks))]
+    frames = [len(framed(chunk)) for chunk in chunks]
+    return [*accumulate([0, len(opening(HEAD)), *frames, FRAME.size]), len(encoded(chunks))]
 
 
 places = st.lists(st.integers(0, 1 << 20), max_size=5)
@@ -153,8 +156,8 @@ def test_a_file_of_another_kind_is_named_so() -> None:
 
 
 def test_chunks_of_another_snapshot_are_found_by_the_digests_of_the_end() -> None:
-    head, chunk, _, end = encode_snapshot(HEAD, [b"one", b"two"])
-    assert whats_wrong(head + chunk + end) == "its chunks are not those that were written"
+    head, end = opening(HEAD), closing(map(digest, (b"one", b"two")))
+    assert whats_wrong(head + framed(b"one") + end) == "its chunks are not those that were written"
     exchanged = head + framed(b"two") + framed(b"one") + end
     assert whats_wrong(exchanged) == "its chunks are not those that were written"
 
@@ -162,14 +165,15 @@ def test_chunks_of_another_snapshot_are_found_by_the_digests_of_the_end() -> Non
 def test_a_head_or_an_end_that_would_fill_the_memory_is_refused_before_it_has_come() -> None:
     size = (64 << 20) + 1
     assert whats_wrong(MAGIC + FRAME.pack(size, 0)) == f"its head has {size} bytes"
-    head, *_ = encode_snapshot(HEAD, [])
-    assert whats_wrong(head + framed(b"") + FRAME.pack(size, 0)) == f"its end has {size} bytes"
+    assert whats_wrong(opening(HEAD) + framed(b"") + FRAME.pack(size, 0)) == f"its end has {size} bytes"
 
 
 def test_another_version_is_refused_and_named() -> None:
     head = Head(SNAPSHOT_VERSION + 1, HEAD.group, HEAD.replicas, HEAD.checkpoint)
-    (data, *_) = encode_snapshot(head, [])
-    assert whats_wrong(data) == f"it has format {SNAPSHOT_VERSION + 1}, this PyDSM reads format {SNAPSHOT_VERSION}"
+    assert (
+        whats_wrong(opening(head))
+        == f"it has format {SNAPSHOT_VERSION + 1}, this PyDSM reads format {SNAPSHOT_VERSION}"
+    )
 
 
 def test_a_head_or_an_end_that_does_not_parse_is_damaged() -> None:
@@ -185,3 +189,15 @@ def test_the_format_has_not_changed() -> None:
     assert digest(encoded([b"chunk", b"other"])).hex() == (
         "752a958f1adca373cced278751b78b19df84dbdbae613df1293179c09c193551"
     )
+
+
+@given(chunks)
+def test_chunks_come_back_as_they_went_in(chunks: list[bytes]) -> None:
+    file = BytesIO(encoded(chunks))
+    assert list(read_chunks(file, map(digest, chunks))) == chunks
+
+
+def test_chunks_that_were_changed_since_they_were_found_good_are_not_given() -> None:
+    data = encoded([b"one", b"two"]).replace(b"two", b"twO")
+    with pytest.raises(WorldFault, match="changed while it was read"):
+        list(read_chunks(BytesIO(data), map(digest, (b"one", b"two"))))
