@@ -46,7 +46,7 @@ class Log:
         """Accepted as nop, not decided, and what their leaders proposed is not known."""
         self.watch: Watch | None = None
         self.dropped: Deps = self.no_deps
-        """Per leader, the prefix that was executed by all and has left memory."""
+        """Per leader, the prefix that has left memory: executed here, and by all, unless the horizon has it."""
         self.absent: frozenset[InstanceId] = frozenset()
         """Executed beyond `dropped` and not in memory: they came with the snapshot of a peer."""
         self.horizon: Checkpoint | None = None
@@ -132,7 +132,7 @@ class Log:
         instance = self.instances.get(id)
         if instance is None:
             if self.is_dropped(id):
-                raise BrokenInvariant(f"instance {id} was executed by all and dropped: it must not be made again")
+                raise BrokenInvariant(f"instance {id} was executed and dropped: it must not be made again")
             if id.index > self._known[id.leader]:
                 self._hear_of(id.leader, id.index)
             instance = self.instances[id] = Instance(id, self.no_deps)

@@ -241,7 +241,7 @@ def test_what_came_with_a_snapshot_is_executed_and_was_never_here() -> None:
 
 @pytest.mark.parametrize("id", [at(1, 3), at(2, 1)])
 def test_what_came_with_a_snapshot_is_never_made_again(id: InstanceId) -> None:
-    with pytest.raises(BrokenInvariant, match=f"instance {id} was executed by all and dropped"):
+    with pytest.raises(BrokenInvariant, match=f"instance {id} was executed and dropped"):
         fetched().instance(id)
 
 

@@ -179,7 +179,7 @@ def test_an_instance_behind_dropped_ones_is_executed() -> None:
 
 
 def test_making_a_dropped_instance_again_stops_the_replica() -> None:
-    with pytest.raises(BrokenInvariant, match=r"1\.1 was executed by all and dropped"):
+    with pytest.raises(BrokenInvariant, match=r"1\.1 was executed and dropped"):
         forgetful().replica._state.log.instance(ID)
 
 
