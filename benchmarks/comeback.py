@@ -57,9 +57,10 @@ class Comeback:
     """What the others keep in memory of what it has missed; beyond that it needs a snapshot."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.down_minutes <= _DOWN_MINUTES_MAX:
+        least = 2 * _PIECE_SECONDS / 60  # so that something of the load ends meanwhile
+        if not least <= self.down_minutes <= _DOWN_MINUTES_MAX:
             raise CallerFault(
-                f"--down-minutes must be above 0 and at most {_DOWN_MINUTES_MAX}, got {self.down_minutes}"
+                f"--down-minutes must be from {least:.2g} to {_DOWN_MINUTES_MAX}, got {self.down_minutes}"
             )
         if self.replicas < 3:
             raise CallerFault(f"--replicas must be at least 3, or nobody goes on alone, got {self.replicas}")

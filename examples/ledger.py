@@ -31,6 +31,7 @@ from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.runtime.node import Node, unix_ms
 from pydsm.runtime.parts import Parts
+from pydsm.runtime.transfers import BeginAgain
 from pydsm.server.native import Host, NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
@@ -166,7 +167,12 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
     server = NativeServer(node.submit_requests, Host(identity, names, lambda: True, node.grant, unix_ms))
     await server.start(addresses[members + number])
     print("ready", flush=True)
-    raise await node.failure
+    reason = await node.failure
+    if not isinstance(reason, BeginAgain):
+        raise reason
+    await node.stop()
+    await server.stop()
+    await serve(number, directory, ports)  # it came back with the snapshot of another replica, and begins again from it
 
 
 # The group, its clients, and the check

@@ -42,7 +42,7 @@ def simulate(
 ) -> int:
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
     if hours is not None:
-        if seeds != 1 or steps != STEPS or faults != "all" or duels or trace_digest:
+        if seeds != 1 or steps != STEPS or faults != "all" or duels or laggards or trace_digest:
             raise CallerFault(
                 "--hours goes with --seed, --replicas, --rate and --json only: it has its own load and faults"
             )

@@ -67,6 +67,12 @@ class Divergence:
         of_members[member] = digest.parts
         return self._judge(digest.number, of_members)
 
+    def disputes(self, digest: StateDigest) -> bool:
+        """Whether some member has told of another state, and no slow quorum of this one."""
+        told = self._told.get(digest.number, {}).values()
+        same = sum(parts == digest.parts for parts in told)
+        return same < len(told) and same < self.quorums.slow
+
     def _judge(self, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]) -> Verdict | None:
         mine = of_members.get(self.me)
         if mine is None:

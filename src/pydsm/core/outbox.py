@@ -17,7 +17,7 @@ class Outbox:
     def take(self) -> Effects:
         """Everything collected; the outbox is empty afterwards."""
         if not self._effects:
-            return _NOTHING  # most turns ask for nothing, and six new lists are not free
+            return _NOTHING  # most turns ask for nothing, and new lists are not free
         effects, self._effects = self._effects, Effects()
         return effects
 

@@ -241,6 +241,13 @@ class Replica:
             self._next_digest = self._state.now
             self._compare(self._state.me, self._digest)
 
+    def is_disputed(self, number: int, digests: Sequence[bytes]) -> bool:
+        """Whether the state with these digests is not what members have told of this checkpoint, as far as is known.
+
+        Who took it over from one of them would decide which is the agreed one.
+        """
+        return self._divergence.disputes(m.StateDigest(number, fold(digests)))
+
     def fetched(self, number: int, offset: int, *, damaged: bool = False) -> None:
         """The disk has the first `offset` bytes of the snapshot of checkpoint `number`, and they are good.
 

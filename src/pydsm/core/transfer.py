@@ -86,7 +86,7 @@ class Transfers:
             return
         if (message.number, message.offset) != (fetch.number, fetch.offset):
             return
-        fetch.source, fetch.size, fetch.repeats = sender, message.size, 0
+        fetch.source, fetch.size = sender, message.size
         if message.data:
             fetch.waits = _Waits.FOR_DISK
             self._state.outbox.transfer(KeepPiece(fetch.number, fetch.offset, message.data))
@@ -102,11 +102,14 @@ class Transfers:
             return
         fetch.damaged = damaged
         fetch.offset = offset
-        if damaged:
+        if damaged and fetch.repeats >= len(self._state.peers):
+            self.give_up(number)  # everybody's is: not at the speed of the network again and again
+        elif damaged:
             self._ask_next(fetch)
         elif offset == fetch.size:
             self._finish(fetch)
         else:
+            fetch.repeats = 0
             self._ask(fetch)
 
     def give_up(self, number: int) -> None:

@@ -90,7 +90,9 @@ class Gate:
         return self._held_commands >= self._limits.commands_max or self.held_bytes >= self._limits.bytes_max
 
     def take(self, agreed: Agreed) -> None:
-        """The next one, in the agreed order."""
+        """The next one, in the agreed order. Nothing is executed once it is shut: a restart does."""
+        if self.phase is Phase.CLOSED:
+            return
         if self.phase is Phase.PAUSED or self.phase is Phase.RESUMING:
             commands, size = _cost(agreed)
             self._held_commands += commands

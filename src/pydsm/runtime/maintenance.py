@@ -78,11 +78,12 @@ class Hands:
 
 
 class Maintenance:
-    """Of one replica, on its loop. `taker` is None where no snapshots are taken."""
+    """Of one replica, on its loop."""
 
-    def __init__(self, gate: Gate, taker: SnapshotTaker | None, hands: Hands) -> None:
+    def __init__(self, gate: Gate, hands: Hands) -> None:
         self._gate = gate
-        self._taker = taker
+        self.taker: SnapshotTaker | None = None
+        """None where no snapshots are taken."""
         self._hands = hands
         self._awaited: tuple[InstanceId, asyncio.Future[Checkpoint | None]] | None = None
         self._snapshot_wanted = False
@@ -106,8 +107,8 @@ class Maintenance:
         self._hands.refuse("this replica is paused for maintenance; submit elsewhere")
         try:
             unanswered = await self._hands.drain(drain_seconds_max)
-            if self._taker is not None:
-                await self._taker.stop()  # it reads a machine that is about to stop; the next checkpoint has another
+            if self.taker is not None:
+                await self.taker.stop()  # it reads a machine that is about to stop; the next checkpoint has another
         except BaseException:
             gate.give_up_pause()
             self._serve_again()
@@ -128,8 +129,8 @@ class Maintenance:
             return ResumeReport(already=True, batches=0, seconds=0.0)
         began = time.monotonic()
         await gate.restart()
-        if self._taker is not None:
-            self._taker.go_on()  # already for checkpoints that were held
+        if self.taker is not None:
+            self.taker.go_on()  # already for checkpoints that were held
         try:
             batches = await gate.catch_up()
         except Exception as error:
@@ -143,8 +144,8 @@ class Maintenance:
 
     def _serve_again(self) -> None:
         if self._gate.runs:
-            if self._taker is not None:
-                self._taker.go_on()
+            if self.taker is not None:
+                self.taker.go_on()
             self._hands.accept()
 
     async def snapshot(self, seconds_max: float = 60.0) -> SnapshotReport:
@@ -154,7 +155,7 @@ class Maintenance:
             CallerFault: it takes no snapshots, is not running, or somebody else waits for one; nothing happened.
             WorldFault: it was not durable within so many seconds, could not be written, or the replica stopped.
         """
-        if self._taker is None:
+        if self.taker is None:
             raise CallerFault("this replica takes no snapshots: it keeps its data in memory, or its machine has none")
         if self._snapshot_wanted:
             raise CallerFault("somebody else waits for a snapshot already: try again when that is done")
@@ -162,7 +163,7 @@ class Maintenance:
         began = time.monotonic()
         try:
             async with asyncio.timeout(seconds_max):
-                file = await self._snapshot(self._taker)
+                file = await self._snapshot(self.taker)
                 size = await asyncio.to_thread(lambda: file.path.stat().st_size)
         except TimeoutError as error:
             raise WorldFault(

@@ -65,6 +65,9 @@ class Node:
         self._traces = Traces()
         self._core.watch(self._traces)
         self._gate = Gate(parts.machine, self._perform, parts.hold)
+        hands = Hands(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
+        self.maintenance = Maintenance(self._gate, hands)
+        """Pause, resume, snapshot."""
         self._grants = Grants(config.replica, secrets.randbits(30))
         self._started = False
         self._running = False
@@ -127,9 +130,7 @@ class Node:
             if snapshots:
                 await restore_newest(state, snapshots, self._progress)
                 self._taker.counters.last_number = snapshots[-1].checkpoint.number
-        hands = Hands(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
-        self.maintenance = Maintenance(self._gate, self._taker, hands)
-        """Pause, resume, snapshot."""
+        self.maintenance.taker = self._taker
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
     async def stop(self, drain_seconds_max: float = 5.0) -> None:
@@ -142,6 +143,7 @@ class Node:
         self._guard(self._performer.finish)
         self._running = False
         self._gate.shut()
+        self.maintenance.failed("the replica is stopping")
         if self._taker is not None:
             await self._taker.stop()
         await self._transfers.stop()
@@ -366,6 +368,7 @@ class Node:
 
     def _begin_again(self, reason: BeginAgain) -> None:
         log.info("%s", reason)
+        self.maintenance.failed(str(reason))
         if self._drained is not None:
             self._drained.set()
         if not self.failure.done():

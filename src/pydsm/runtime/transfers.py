@@ -16,7 +16,7 @@ from pydsm.core.faults import PyDSMError, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import PIECE_BYTES_MAX, SnapshotPiece
 from pydsm.core.replica import Replica
-from pydsm.storage.snapshots import SnapshotFiles, SnapshotReceiver
+from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotReceiver, number_of
 
 log = logging.getLogger("pydsm.snapshots")
 
@@ -61,6 +61,8 @@ class SnapshotTransfers:
         self._fetching: asyncio.Task[None] | None = None
         self._hopeless = False
         """A snapshot is needed, and there is no place for it: said once, since peers tell several times a second."""
+        self._disputed = 0
+        """The last checkpoint of which was said that members differ about it."""
         self.counters = PieceCounters()
 
     def begin(self, transfer: Transfer) -> None:
@@ -84,9 +86,7 @@ class SnapshotTransfers:
         tasks = [*self._serving.values(), *([self._fetching] if self._fetching is not None else [])]
         current = asyncio.current_task()
         await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
-        if self._receiver is not None:
-            self._receiver.close()
-            self._receiver = None
+        await self._let_go()
 
     async def _serve(self, files: SnapshotFiles, wanted: ServePiece) -> None:
         parts = self._parts
@@ -123,20 +123,28 @@ class SnapshotTransfers:
             self._parts.tell(lambda: core.cannot_keep(number))
 
     async def _begin(self, files: SnapshotFiles, number: int) -> None:
-        if self._receiver is not None:
-            await asyncio.to_thread(self._receiver.close)
-            self._receiver = None
-        receiver = self._receiver = await asyncio.to_thread(files.receive, number)
-        log.info(
-            "others have forgotten what is missing here: fetching the snapshot of checkpoint %d, %d bytes are here",
-            number,
-            receiver.offset,
-        )
-        self._parts.tell(lambda: self._parts.core.fetched(number, receiver.offset))
+        """Go on with the one that is open; another one is looked through first, which takes its time."""
+        receiver = self._receiver
+        if receiver is None or number_of(receiver.path) != number:
+            await self._let_go()
+            receiver = self._receiver = await asyncio.to_thread(files.receive, number)
+            log.info(
+                "others have forgotten what is missing here: fetching the snapshot of checkpoint %d, %d bytes are here",
+                number,
+                receiver.offset,
+            )
+        offset = receiver.offset
+        self._parts.tell(lambda: self._parts.core.fetched(number, offset))
+
+    async def _let_go(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            await asyncio.to_thread(receiver.close)
 
     async def _keep(self, piece: KeepPiece) -> None:
         receiver = self._receiver
-        assert receiver is not None
+        if receiver is None:
+            return
         damaged = False
         try:
             await asyncio.to_thread(receiver.append, piece.data)
@@ -149,22 +157,38 @@ class SnapshotTransfers:
 
     async def _install(self, files: SnapshotFiles, number: int) -> None:
         parts, receiver = self._parts, self._receiver
-        assert receiver is not None
+        if receiver is None:
+            return
         try:
-            checkpoint = await asyncio.to_thread(files.finish, receiver)
+            file = await asyncio.to_thread(files.finish, receiver)
         except WorldFault as fault:
             log.warning("the snapshot of checkpoint %d cannot be used, fetching it again: %s", number, fault)
             parts.tell(lambda: parts.core.fetched(number, receiver.offset, damaged=True))
             return
-        if parts.core.checkpoint >= number or not parts.may_replace():
-            parts.tell(lambda: parts.core.cannot_keep(number))  # executed here meanwhile, or to be tried again later
+        if self._why_not(file):
+            parts.tell(lambda: parts.core.cannot_keep(number))
             return
-        await parts.replace(purge_up_to(checkpoint))
+        await parts.replace(purge_up_to(file.checkpoint))
+        await self._let_go()
         try:
-            await asyncio.to_thread(files.adopt, checkpoint.position.up_to)
+            await asyncio.to_thread(files.adopt, file.checkpoint.position.up_to)
         except OSError as error:
             log.error("the snapshot of checkpoint %d cannot get its name: %s; the next life tries again", number, error)
         parts.begin_again(BeginAgain(f"the snapshot of checkpoint {number} is installed; it begins again from there"))
+
+    def _why_not(self, file: SnapshotFile) -> str | None:
+        """Why a whole snapshot is not installed now; a newer one, or a later moment, may be right."""
+        number = file.checkpoint.number
+        if self._parts.core.checkpoint >= number:
+            return "as much was executed here meanwhile"
+        if not self._parts.may_replace():
+            return "the machine is being maintained"
+        if self._parts.core.is_disputed(number, file.digests):
+            if number != self._disputed:
+                log.error("members differ about the state at checkpoint %d: its snapshot is not installed", number)
+            self._disputed = number
+            return "members differ about it"
+        return None
 
 
 def purge_up_to(checkpoint: Checkpoint) -> PurgeRecord:

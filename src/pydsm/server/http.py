@@ -20,7 +20,7 @@ from pydsm.core.sessions import Fate
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
 from pydsm.runtime.traces import RequestTrace
-from pydsm.server.maintenance import MaintenanceDoor
+from pydsm.server.maintenance import VERBS, MaintenanceDoor
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.storage.identity import Identity
@@ -161,7 +161,7 @@ class HttpServer:
             await request.read()
             response = await handler(request)
         except web.HTTPNotFound:
-            response = _line(404, f"there is nothing here: ask for {', '.join(PATHS)}")
+            response = _line(404, f"there is nothing here: ask for {', '.join(PATHS)}, or POST to {', '.join(VERBS)}")
         except web.HTTPMethodNotAllowed as refusal:
             allowed = ", ".join(sorted(refusal.allowed_methods))
             response = _line(405, f"{request.method} is not possible here: use {allowed}")

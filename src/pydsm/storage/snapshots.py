@@ -2,8 +2,8 @@
 
 Decides how a snapshot lies on disk, and which ones are good. A file is written beside its place, synchronised, then
 renamed, so that a damaged or cut one is recognised and never restored. One that comes from a peer grows there too,
-across restarts. Blocking; used from one thread at a time. What the bytes are is `snapshot_format`'s business, what
-chunks mean the machine's.
+across restarts. Blocking, and safe to use from several threads: each file has one that writes it. What the bytes are is
+`snapshot_format`'s business, what chunks mean the machine's.
 """
 
 import hashlib
@@ -147,16 +147,17 @@ class SnapshotReceiver:
             _sync(self._file)
             self._unsynced = 0
 
-    def finish(self, identity: Identity) -> Checkpoint:
-        """Make it durable. Raises WorldFault if it is not whole or not of this group, and begins anew."""
-        head = self._checker.head
-        ours = head is not None and (head.group, head.replicas) == (identity.group, identity.replicas)
-        if head is None or not ours or not self._checker.complete:
+    def finish(self, identity: Identity) -> SnapshotFile:
+        """Make it durable, under this name. Raises WorldFault if it is not what it should be, and begins anew."""
+        try:
+            file = _judged(self.path, self._checker, identity)
+        except WorldFault:
             self._checker = SnapshotChecker()
             self._back()
-            raise WorldFault(f"the snapshot that was fetched is {'of another group' if not ours else 'not whole'}")
+            raise
         _sync(self._file)
-        return head.checkpoint
+        _sync_directory(self.path.parent)
+        return file
 
     def close(self) -> None:
         """Keep what is there, to go on later. What the disk does not take any more is not there."""
@@ -204,10 +205,10 @@ class SnapshotFiles:
         served = {self.path(number) for number in self._served}
         for old in sorted(self._directory.glob(f"*{_SUFFIX}"))[:-SNAPSHOTS_KEPT]:
             if old not in served:
-                old.unlink()
+                old.unlink(missing_ok=True)
         for fetched in self._directory.glob(f"*{_FETCHED}"):
             if fetched.stem <= path.stem:
-                fetched.unlink()
+                fetched.unlink(missing_ok=True)
 
     # for peers
 
@@ -228,21 +229,20 @@ class SnapshotFiles:
         mine = self.path(number).with_suffix(_FETCHED)
         for other in self._directory.glob(f"*{_FETCHED}"):
             if other != mine:
-                other.unlink()
+                other.unlink(missing_ok=True)
         return SnapshotReceiver(mine)
 
-    def finish(self, receiver: SnapshotReceiver) -> Checkpoint:
+    def finish(self, receiver: SnapshotReceiver) -> SnapshotFile:
         """See `SnapshotReceiver.finish`."""
         return receiver.finish(self._identity)
 
     def adopt(self, purged: Deps) -> None:
         """Take a fetched snapshot for an own one. Records up to it are gone: `purged` says how far."""
         for fetched in sorted(self._directory.glob(f"*{_FETCHED}")):
-            receiver = SnapshotReceiver(fetched)
-            receiver.close()
-            checkpoint = receiver.checkpoint
-            if checkpoint is not None and merge(purged, checkpoint.position.up_to) == purged:
-                self.put(fetched, self.path(checkpoint.number))
+            with suppress(WorldFault):  # it is still on its way
+                checkpoint = self._look_at(fetched).checkpoint
+                if merge(purged, checkpoint.position.up_to) == purged:
+                    self.put(fetched, self.path(checkpoint.number))
 
     # for this replica
 
@@ -264,7 +264,7 @@ class SnapshotFiles:
     def load(self) -> list[SnapshotFile]:
         """The last two that are whole, the older one first. A damaged one is named in the log, and stays."""
         for unfinished in self._directory.glob(f"*{_UNFINISHED}"):
-            unfinished.unlink()
+            unfinished.unlink(missing_ok=True)
         found = []
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             try:
@@ -281,12 +281,24 @@ class SnapshotFiles:
                     checker.take(data)
         except WorldFault as fault:
             raise WorldFault(f"snapshot {path} is damaged: {fault}") from fault
-        if checker.head is None or not checker.complete:
-            raise WorldFault(f"snapshot {path} is damaged: it ends too early")
-        head = checker.head
-        if (head.group, head.replicas) != (self._identity.group, self._identity.replicas):
-            raise WorldFault(f"snapshot {path} is of another group: {head.group} of {head.replicas} replicas")
-        return SnapshotFile(path, head.checkpoint, tuple(checker.digests))
+        return _judged(path, checker, self._identity)
+
+
+def _judged(path: Path, checker: SnapshotChecker, identity: Identity) -> SnapshotFile:
+    """The snapshot whose bytes were all looked at. Raises WorldFault if it is not whole, or not what its name says."""
+    head = checker.head
+    if head is None or not checker.complete:
+        raise WorldFault(f"snapshot {path} is damaged: it ends too early")
+    if (head.group, head.replicas) != (identity.group, identity.replicas):
+        raise WorldFault(f"snapshot {path} is of another group: {head.group} of {head.replicas} replicas")
+    if head.checkpoint.number != number_of(path):
+        raise WorldFault(f"snapshot {path} is of checkpoint {head.checkpoint.number}, and its name is that of another")
+    return SnapshotFile(path, head.checkpoint, tuple(checker.digests))
+
+
+def number_of(path: Path) -> int | None:
+    """The checkpoint that a snapshot's name says; None for the name of something else."""
+    return int(path.stem) if path.stem.isdecimal() else None
 
 
 def _sync(file: BinaryIO) -> None:

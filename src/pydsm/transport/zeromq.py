@@ -119,7 +119,7 @@ class ZeroMqTransport:
             link.send_now()
 
     async def stop(self) -> None:
-        """See `transport.base.Transport`."""
+        """See `transport.base.Transport`. What waits is lost, Commits too: linger is 0, and others ask for them."""
         self._patience.stop()
         running, self._running = self._running, []
         for task in running:

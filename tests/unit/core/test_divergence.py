@@ -44,6 +44,27 @@ def test_what_others_say_waits_for_the_own_state() -> None:
     assert one.told(P2, StateDigest(1, WORSE)) == Verdict(1, (P0, P1), 0)
 
 
+def test_a_state_about_which_members_differ_is_not_to_be_taken_over_from_one_of_them() -> None:
+    """Who does would make a quorum of what may be wrong."""
+    one = divergence(P2)
+    told(one, GOOD, BAD)
+    assert one.disputes(StateDigest(1, GOOD))
+    assert one.disputes(StateDigest(1, BAD))
+    assert not one.disputes(StateDigest(2, BAD))
+
+
+def test_the_state_of_a_quorum_or_of_all_who_have_told_is_not_disputed() -> None:
+    quorum = divergence(ReplicaId(3), n=5)
+    told(quorum, GOOD, GOOD, BAD)
+    quorum.told(ReplicaId(4), StateDigest(1, GOOD))
+    assert not quorum.disputes(StateDigest(1, GOOD))
+    assert quorum.disputes(StateDigest(1, BAD))
+    alone = divergence(P2)
+    told(alone, GOOD)
+    assert not alone.disputes(StateDigest(1, GOOD))
+    assert alone.disputes(StateDigest(1, BAD))
+
+
 def test_where_no_quorum_can_have_one_state_everybody_stops() -> None:
     for me in (P0, P1, P2):
         (verdict,) = filter(None, told(divergence(me), GOOD, BAD, WORSE))

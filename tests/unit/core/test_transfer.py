@@ -346,6 +346,21 @@ def test_a_disk_that_does_not_take_it_ends_the_fetch_until_somebody_says_purged_
     assert bench.asked() == [BeginFetch(5)]
 
 
+def test_what_is_damaged_at_every_peer_is_not_asked_for_at_the_speed_of_the_network() -> None:
+    bench = asking(P1)
+    for peer in (P1, P2, P3, P1):
+        bench.piece(peer, 0, DATA[:4])
+        bench.kept(0, damaged=True)
+    bench.asked()
+    assert bench.transfers.progress is None
+    bench.tick(99)
+    bench.purged(P1)
+    assert bench.asked() == []
+    bench.tick(100)
+    bench.purged(P1)
+    assert bench.asked() == [BeginFetch(5)]
+
+
 def test_an_older_snapshot_is_taken_where_the_wanted_one_is_damaged_if_it_has_more_than_was_executed_here() -> None:
     bench = asking(P1)
     bench.purged(P1, 3)

@@ -4,19 +4,18 @@ import asyncio
 import errno
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.effects import BeginFetch, InstallSnapshot, KeepPiece, PurgeRecord, ServePiece
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import Deps, ReplicaId
 from pydsm.core.messages import SnapshotPiece
 from pydsm.runtime import transfers as module
 from pydsm.runtime.transfers import BeginAgain, SnapshotTransfers, TransferParts
-from pydsm.storage.snapshots import SnapshotFiles, SnapshotReceiver
+from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotReceiver
 from tests.unit.storage.records import IDENTITY
 from tests.unit.storage.test_snapshots import CHUNKS, checkpoint, numbers, source, written
 from tests.waiting import eventually
@@ -34,6 +33,7 @@ class Bench:
         self.checkpoint = 0
         self.replace_fails = False
         self.in_maintenance = False
+        self.disputed = False
         self.told: list[object] = []
         self.transfers = SnapshotTransfers(
             TransferParts(
@@ -57,6 +57,10 @@ class Bench:
     def cannot_keep(self, number: int) -> None:
         """See `Replica.cannot_keep`."""
         self.told.append(("cannot keep", number))
+
+    def is_disputed(self, number: int, digests: Sequence[bytes]) -> bool:
+        """See `Replica.is_disputed`."""
+        return self.disputed
 
     def cannot_serve(self, to: ReplicaId) -> None:
         """See `Replica.cannot_serve`."""
@@ -184,6 +188,9 @@ async def test_beginning_again_goes_on_with_what_is_there(bench: Bench) -> None:
     whole = source(bench.directory)
     await bench.fetch(whole[:200])
     bench.transfers.begin(BeginFetch(4))
+    await bench.come_to(("good", 4, 200))
+    await bench.transfers.stop()
+    bench.transfers.begin(BeginFetch(4))
     await bench.come_to(("good", 4, whole.index(b"first") + len(b"first")))
     bench.transfers.begin(BeginFetch(5))
     await bench.come_to(("good", 5, 0))
@@ -219,7 +226,7 @@ async def test_the_file_is_durable_then_the_records_are_replaced_then_it_counts_
 ) -> None:
     finish, adopt = SnapshotFiles.finish, SnapshotFiles.adopt
 
-    def finishing(files: SnapshotFiles, receiver: SnapshotReceiver) -> Checkpoint:
+    def finishing(files: SnapshotFiles, receiver: SnapshotReceiver) -> SnapshotFile:
         bench.told.append("durable")
         return finish(files, receiver)
 
@@ -256,6 +263,27 @@ async def test_one_that_comes_during_maintenance_of_the_machine_replaces_nothing
     bench.transfers.begin(InstallSnapshot(4))
     await bench.come_to(("cannot keep", 4))
     assert numbers(bench.directory) == []
+
+
+async def test_one_of_a_state_about_which_members_differ_is_not_installed_and_that_is_said_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.fetch(source(bench.directory))
+    bench.disputed = True
+    for _ in range(2):
+        bench.transfers.begin(InstallSnapshot(4))
+        await bench.come_to(("cannot keep", 4))
+    assert numbers(bench.directory) == []
+    assert caplog.text.count("members differ about the state at checkpoint 4") == 1
+
+
+async def test_one_that_is_whole_and_waits_is_not_looked_through_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.fetch(whole := source(bench.directory))
+    monkeypatch.setattr(SnapshotFiles, "receive", None)
+    bench.transfers.begin(BeginFetch(4))
+    await bench.come_to(("good", 4, len(whole)))
 
 
 async def test_records_that_cannot_be_replaced_stay_and_nothing_begins_again(bench: Bench) -> None:

@@ -188,7 +188,7 @@ def test_a_fetched_snapshot_is_an_own_one_when_it_is_adopted(tmp_path: Path) -> 
     whole, files = source(tmp_path), SnapshotFiles(tmp_path, IDENTITY)
     receiver = receiving(tmp_path, whole[:50], whole[50:])
     assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
-    assert files.finish(receiver) == checkpoint(4)
+    assert files.finish(receiver).checkpoint == checkpoint(4)
     receiver.close()
     assert numbers(tmp_path) == []
     files.adopt(checkpoint(4).position.up_to)
@@ -271,7 +271,7 @@ def test_bytes_behind_the_end_are_refused_and_the_whole_snapshot_stays(tmp_path:
     with pytest.raises(WorldFault, match="goes on behind its end"):
         receiver.append(whole[50:] + b"more")
     assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
-    assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver) == checkpoint(4)
+    assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver).checkpoint == checkpoint(4)
     receiver.close()
     assert received(tmp_path).read_bytes() == whole
 
@@ -283,7 +283,7 @@ def test_bytes_behind_the_end_that_a_crash_left_there_are_cut_off(tmp_path: Path
     received(tmp_path).write_bytes(whole + b"more")
     files = SnapshotFiles(tmp_path, IDENTITY)
     receiver = receiving(tmp_path)
-    assert files.finish(receiver) == checkpoint(4)
+    assert files.finish(receiver).checkpoint == checkpoint(4)
     receiver.close()
     files.adopt(checkpoint(4).position.up_to)
     assert numbers(tmp_path) == [4]
@@ -291,11 +291,11 @@ def test_bytes_behind_the_end_that_a_crash_left_there_are_cut_off(tmp_path: Path
 
 def test_one_that_is_not_whole_is_not_finished_and_begins_anew(tmp_path: Path) -> None:
     receiver = receiving(tmp_path, source(tmp_path)[:-1])
-    with pytest.raises(WorldFault, match="not whole"):
+    with pytest.raises(WorldFault, match="it ends too early"):
         SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
     assert (receiver.offset, received(tmp_path).stat().st_size) == (0, 0)
     receiver.append(source(tmp_path))
-    assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver) == checkpoint(4)
+    assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver).checkpoint == checkpoint(4)
     receiver.close()
 
 
@@ -372,3 +372,15 @@ def test_one_of_which_only_a_part_has_come_is_not_adopted(tmp_path: Path) -> Non
 def test_an_empty_directory_has_nothing_to_adopt(tmp_path: Path) -> None:
     SnapshotFiles(tmp_path, IDENTITY).adopt((9, 9, 9))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_snapshot_under_the_name_of_another_is_neither_finished_nor_used(tmp_path: Path) -> None:
+    """Or it would set back, or forward, what its replica takes for executed."""
+    whole, files = source(tmp_path), SnapshotFiles(tmp_path, IDENTITY)
+    receiver = files.receive(9)
+    receiver.append(whole)
+    with pytest.raises(WorldFault, match="its name is that of another"):
+        files.finish(receiver)
+    receiver.close()
+    files.path(9).write_bytes(whole)
+    assert files.load() == []
