@@ -57,10 +57,9 @@ class Comeback:
     """What the others keep in memory of what it has missed; beyond that it needs a snapshot."""
 
     def __post_init__(self) -> None:
-        least = 2 * _PIECE_SECONDS / 60  # so that something of the load ends meanwhile
-        if not least <= self.down_minutes <= _DOWN_MINUTES_MAX:
+        if not 0 < self.down_minutes <= _DOWN_MINUTES_MAX:
             raise CallerFault(
-                f"--down-minutes must be from {least:.2g} to {_DOWN_MINUTES_MAX}, got {self.down_minutes}"
+                f"--down-minutes must be above 0 and at most {_DOWN_MINUTES_MAX}, got {self.down_minutes}"
             )
         if self.replicas < 3:
             raise CallerFault(f"--replicas must be at least 3, or nobody goes on alone, got {self.replicas}")
@@ -98,11 +97,23 @@ class SteadyLoad:
         self._plan = Plan(FixedRate(rate, _PIECE_SECONDS, _BEHIND_SECONDS_MAX), Workload(keys=_KEYS))
         self.runs: list[Run] = []
         self._stopping = False
+        self._piece_over = asyncio.Event()
 
     async def run(self) -> None:
         """Until `stop`."""
-        while not self._stopping:
-            self.runs.append(await measure_with(self._clients, self._target, self._plan, 1 + len(self.runs)))
+        try:
+            while not self._stopping:
+                self.runs.append(await measure_with(self._clients, self._target, self._plan, 1 + len(self.runs)))
+                self._piece_over.set()
+        finally:
+            self._piece_over.set()
+            self._stopping = True  # also when it failed: nobody waits for more of it
+
+    async def more_than(self, pieces: int) -> None:
+        """Wait until so many pieces, and one more, are over: each part of the story has some."""
+        while len(self.runs) <= pieces and not self._stopping:
+            self._piece_over.clear()
+            await self._piece_over.wait()
 
     def stop(self) -> None:
         """After the present piece."""
@@ -151,11 +162,13 @@ async def _tell_story(
 ) -> tuple[list[Run], list[str]]:
     tell(f"{plan.before_seconds:g} s with all replicas up")
     await asyncio.sleep(plan.before_seconds)
+    await load.more_than(0)
     before = len(load.runs)
     (told,) = await counters(Target((), [group.redis[lost]]))
     tell(f"replica {group.members[lost].name} is killed, for {plan.down_minutes:g} minutes")
     await group.kill(lost)
     await asyncio.sleep(plan.down_minutes * 60)
+    await load.more_than(before)
     without = len(load.runs)
     missed = _known(await _status(group, 0)) - told.get("known_instances", 0)
     sizes = [directory_bytes(member.data) / 2**20 for member in group.members]
@@ -166,7 +179,7 @@ async def _tell_story(
     at_return = len(load.runs)
     back = [*load.runs[without:at_return]] or load.runs[-1:]
     parts = (load.runs[:before], load.runs[before:without], back)
-    merged = [_merged(part) for part in parts if part]
+    merged = [_merged(part) for part in parts]
     return [*merged[:-1], Run({**merged[-1].figures, **seen.figures}, notes=merged[-1].notes)], seen.lines
 
 
