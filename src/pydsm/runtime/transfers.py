@@ -27,7 +27,7 @@ class BeginAgain(PyDSMError):
 
 @dataclass(slots=True)
 class PieceCounters:
-    """Pieces of snapshots that travelled, since the start of the process."""
+    """Pieces of snapshots that travelled, since this life of the replica began."""
 
     sent: int = 0
     kept: int = 0
