@@ -94,6 +94,18 @@ class Ledger:
         rows = self.file.execute("SELECT name, balance FROM accounts ORDER BY name").fetchall()
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=32).digest()
 
+    # a command that raises is undone, and one that finds the disk full is executed again after a restart
+
+    local_faults = (sqlite3.OperationalError,)
+
+    def savepoint(self) -> None:
+        """Within the transaction."""
+        self.file.execute("SAVEPOINT command")
+
+    def rollback(self) -> None:
+        """Back to it."""
+        self.file.execute("ROLLBACK TO command")
+
     # what is opened and released
 
     async def start(self) -> None:

@@ -28,8 +28,30 @@ class CommandFailed(Exception):
         return hash(self.message)
 
 
+class CommandRaised(CommandFailed):
+    """The result of a command that raised an exception.
+
+    Replicas agree on the class of the exception alone: its text may differ between versions of Python, or name an
+    address in memory. So two of these are equal when their classes are, and only the class is kept in snapshots.
+
+    Attributes:
+        error_type: the name of the exception's class.
+        message: class and text.
+    """
+
+    def __init__(self, error_type: str, text: str) -> None:
+        super().__init__(f"{error_type}: {text}" if text else error_type)
+        self.error_type = error_type
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CommandRaised) and other.error_type == self.error_type
+
+    def __hash__(self) -> int:
+        return hash(self.error_type)
+
+
 Result = object
-"""What a command gives back; a CommandFailed instance (returned, never raised) when it failed."""
+"""What a command gives back; a CommandFailed instance when it failed."""
 
 
 class StateMachine(Protocol):
@@ -43,15 +65,58 @@ class StateMachine(Protocol):
         ...
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """Execute one agreed batch; one result per command, in order. Never raises for what a command did.
+        """Execute one agreed batch; a list with one result per command, in order.
 
-        A result is kept until its client has it: it must not change when the state does.
+        A command that is refused gives a CommandFailed, returned. What `apply` raises is a result as well, see
+        `Undo`. A result is kept until its client has it: it must not change when the state does.
         """
         ...
 
     def digest(self) -> bytes:
         """32 bytes that are equal on two replicas exactly when their states are."""
         ...
+
+
+@runtime_checkable
+class Undo(Protocol):
+    """What a machine has besides if it can take back what it did since a moment of its choice.
+
+    Then a command that raises has changed nothing. Without this, its changes up to there stay, at every replica alike;
+    and the machine gets one command at a time, which is slower in floods, unless it is one that `HandlesFailures`.
+    """
+
+    def savepoint(self) -> None:
+        """Mark the present state. It replaces the mark before. Called before each batch, so it costs little."""
+        ...
+
+    def rollback(self) -> None:
+        """Have the state of the last mark again, which stays. What this raises ends the replica."""
+        ...
+
+
+@runtime_checkable
+class HandlesFailures(Protocol):
+    """What a machine has besides if `apply` answers every failure by itself and raises nothing for a command.
+
+    It gets whole batches. If it raises all the same, every command of that batch is answered as failed, perhaps after
+    it was executed.
+    """
+
+    handles_failures: bool
+    """True."""
+
+
+@runtime_checkable
+class LocalFaults(Protocol):
+    """What a machine has besides if some exceptions say nothing about a command, but that this replica cannot go on.
+
+    They end the replica, and its next start executes the batch again. Without this: MemoryError and WorldFault, and
+    OSError for a machine with `OwnState`. An exception that every replica raises for the same command must not be
+    among them, since that would end all of them.
+    """
+
+    local_faults: tuple[type[Exception], ...]
+    """For example `(sqlite3.OperationalError,)`: a disk that is full."""
 
 
 @runtime_checkable

@@ -48,6 +48,8 @@ def encode(command: Add | Read) -> bytes:
 class Counters:
     """A StateMachine. A counter that is 0 and one never heard of are the same state."""
 
+    handles_failures = True
+
     def __init__(self) -> None:
         self._sums: dict[bytes, int] = {}
 

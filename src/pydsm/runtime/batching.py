@@ -6,6 +6,7 @@ with its result, or with a value that says that it was definitely not executed. 
 meaning to the machine.
 """
 
+import logging
 import secrets
 from bisect import bisect_right
 from collections import deque
@@ -30,6 +31,9 @@ from pydsm.core.ids import (
 )
 from pydsm.core.messages import Batch, Run
 from pydsm.machines.base import CommandFailed, Result, StateMachine
+from pydsm.machines.failures import guarded_footprint
+
+log = logging.getLogger("pydsm.batching")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,13 @@ Answer = Result | Aborted | Overloaded
 """What a submitted command comes back as."""
 
 Reply = Callable[[Answer], None]
-"""Takes the answer to one command. Must not raise."""
+"""Takes the answer to one command. What it raises is logged."""
 
 
 ReplyMany = Callable[[int, Sequence[Answer]], None]
 """Takes the answers to some commands that were submitted together: the place of the first, and one answer for it and
-each of those behind it. Every command is answered once, in as many parts as there are batches. Must not raise."""
+each of those behind it. Every command is answered once, in as many parts as there are batches. What it raises is
+logged."""
 
 
 class SubmitMany(Protocol):
@@ -139,7 +144,10 @@ class _Proposal:
         """One answer for each command."""
         start = 0
         for part in self.parts:
-            part.reply(part.offset, answers[start : start + part.commands])
+            try:
+                part.reply(part.offset, answers[start : start + part.commands])
+            except Exception:  # a caller's mistake, which must not end the replica, nor leave others unanswered
+                log.exception("a callback raised when it was given its command's answer")
             start += part.commands
 
 
@@ -289,12 +297,12 @@ class Batcher:
         parts = self._take_parts(len(commands))
         self._queued_bytes -= sum(map(len, commands))
         try:
-            footprint = self._machine.footprint(commands)
+            footprint = guarded_footprint(self._machine, commands)
         except CallerFault:
             commands, parts = self._well_formed(commands, parts)
             if not commands:
                 return None
-            footprint = self._machine.footprint(commands)
+            footprint = guarded_footprint(self._machine, commands)
         now = self._now_ms()
         runs = tuple(self._runs(parts, now))
         retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
@@ -358,7 +366,7 @@ class Batcher:
         )
         for command, single in zip(commands, singles, strict=True):
             try:
-                self._machine.footprint((command,))
+                guarded_footprint(self._machine, (command,))
             except CallerFault as fault:
                 single.reply(single.offset, [CommandFailed(str(fault))])
             else:

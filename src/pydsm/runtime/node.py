@@ -23,6 +23,7 @@ from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Sessions
 from pydsm.machines.base import Snapshots, Upkeep
+from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.admission import why_not_take
 from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
@@ -54,6 +55,7 @@ class Node:
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
         self._machine = parts.machine
+        self._apply = GuardedApply(parts.machine, self._note_raised)
         self._store = parts.store
         self._make_transport = parts.transport
         self._files = parts.snapshots
@@ -76,6 +78,7 @@ class Node:
         self._far_behind = False
         self._replaced: asyncio.Future[None] | None = None
         self._told_at_seconds: dict[ReplicaId, float] = {}
+        self._raised_types: set[type[BaseException]] = set()
 
     async def start(self) -> None:
         """Load and execute what the store holds, then listen and take part.
@@ -113,7 +116,7 @@ class Node:
     async def _restore(self) -> None:
         """Start the machine; then the newest good snapshot, and the records behind it."""
         await self._gate.open()
-        self._progress = progress_of(self._machine, self._store.incarnation)
+        self._progress = progress_of(self._machine, self._apply, self._store.incarnation)
         if self._progress is not None:
             self._progress.begin()
         snapshots: list[SnapshotFile] = []
@@ -230,6 +233,7 @@ class Node:
             pieces=replace(self._transfers.counters),
             phase=self._gate.phase,
             machine_fault=self._gate.fault,
+            commands_raised=self._apply.raised,
             held=self._gate.held,
             held_bytes=self._gate.held_bytes,
         )
@@ -320,7 +324,7 @@ class Node:
     def _perform(self, agreed: Agreed) -> None:
         """What the gate lets through reaches the state, and whoever waits for it."""
         if isinstance(agreed, Execute):
-            apply = self._machine.apply if self._progress is None else self._progress.apply(agreed.id)
+            apply = self._apply if self._progress is None else self._progress.apply(agreed.id)
             results = self._sessions.execute(agreed.batch, apply)
             if agreed.id.leader == self._config.replica:
                 self._batcher.executed(agreed.id, results)
@@ -330,6 +334,16 @@ class Node:
         if self._taker is not None and there:
             self._taker.take(agreed.checkpoint)
         self.maintenance.checkpoint_reached(agreed.checkpoint)
+
+    def _note_raised(self, error: BaseException) -> None:
+        """The first exception of each class is logged whole, and counted in the metrics like the later ones."""
+        if type(error) not in self._raised_types:
+            self._raised_types.add(type(error))
+            log.error(
+                "a command raised %s; its client is answered so, at every replica alike (said once for each class)",
+                type(error).__name__,
+                exc_info=error,
+            )
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
         self.maintenance.snapshot_taken(file)
@@ -345,7 +359,7 @@ class Node:
         try:
             text = tell(diverged, self._files.load(), self._machine)
             self._files.condemn(text)
-        except (OSError, PyDSMError) as error:
+        except Exception as error:  # whatever a machine's keys_in raises: the replica must stop all the same
             text = f"{diverged}; what differs could not be written down: {error}"
         log.critical("replica %d has diverged: %s", self._config.replica, text)
 

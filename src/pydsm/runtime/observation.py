@@ -47,6 +47,8 @@ class Observation:
     """Of the machine: whether what is agreed is executed. `frontier` counts what is held as executed."""
     machine_fault: str | None = None
     """What the machine raised when it was last started or stopped."""
+    commands_raised: int = 0
+    """Commands executed here that raised an exception, and were answered so."""
     held: int = 0
     """Batches and checkpoints that wait for the machine."""
     held_bytes: int = 0
@@ -146,6 +148,7 @@ def as_info(seen: Observation) -> dict[str, str]:
         "known_instances": sum(seen.known),
         "purged_instances": sum(seen.purged),
         "commands_waiting": seen.commands_waiting,
+        "commands_raised": seen.commands_raised,
         "turns_waiting_for_disk": seen.turns_waiting_for_disk,
         "messages_sent": traffic.messages_sent,
         "messages_received": traffic.messages_received,

@@ -32,8 +32,8 @@ _FORGOTTEN_PER_COMMIT = 8
 class Progress:
     """Of one machine, at one replica with this incarnation. Call `begin` when the machine is started."""
 
-    def __init__(self, machine: StateMachine, own: OwnState, incarnation: int) -> None:
-        self._machine = machine
+    def __init__(self, apply: Apply, own: OwnState, incarnation: int) -> None:
+        self._apply = apply
         self._own = own
         self._owner = f"{incarnation:016x}".encode()
         self._kept: dict[InstanceId, None] = {}
@@ -103,7 +103,7 @@ class Progress:
         self._obsolete += map(str, gone)
 
     def _execute(self, id: InstanceId, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        results = self._machine.apply(commands, timestamp_ms)
+        results = self._apply(commands, timestamp_ms)
         self._commit(id, encode_results(results))
         return results
 
@@ -125,9 +125,9 @@ class Progress:
         self._kept[id] = None
 
 
-def progress_of(machine: StateMachine, incarnation: int) -> Progress | None:
-    """None for a machine that is made again from snapshot and records with each start."""
-    return Progress(machine, machine, incarnation) if isinstance(machine, OwnState) else None
+def progress_of(machine: StateMachine, apply: Apply, incarnation: int) -> Progress | None:
+    """None for a machine that is made again from snapshot and records with each start. `apply` executes a batch."""
+    return Progress(apply, machine, incarnation) if isinstance(machine, OwnState) else None
 
 
 async def restore_newest(state: ReplicatedState, snapshots: Sequence[SnapshotFile], progress: Progress | None) -> None:

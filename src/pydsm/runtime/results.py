@@ -9,14 +9,17 @@ from typing import Any
 
 import msgspec
 
-from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.machines.kv import NO_LIST, NoList
 
-_FAILED, _NO_LIST = 1, 2
+_FAILED, _NO_LIST, _RAISED = 1, 2, 3
+_TEXT_NOT_KEPT = "the first answer had a text, which is not kept"
 
 
 def _extended(value: object) -> object:
     match value:
+        case CommandRaised():
+            return msgspec.msgpack.Ext(_RAISED, value.error_type.encode(errors="backslashreplace"))
         case CommandFailed():
             return msgspec.msgpack.Ext(_FAILED, value.message.encode(errors="backslashreplace"))
         case NoList():
@@ -35,6 +38,8 @@ def _from_extension(code: int, data: memoryview) -> object:
             return CommandFailed(bytes(data).decode())
         case 2:
             return NO_LIST
+        case 3:
+            return CommandRaised(bytes(data).decode(), _TEXT_NOT_KEPT)
         case _:
             raise ValueError(f"there is no extension {code}")
 

@@ -59,7 +59,14 @@ class SnapshotTaker:
             self.counters.skipped += 1
             return
         began = time.perf_counter()
-        steps = self._machine.snapshot()
+        try:
+            steps = self._machine.snapshot()
+        except Exception:  # every replica's machine raises it, and at each checkpoint: the group must not end by it
+            self.counters.failed += 1
+            log.exception(
+                "the machine raised at checkpoint %d; records stay until a snapshot succeeds", checkpoint.number
+            )
+            return
         self._note_step(began)
         self._task = asyncio.get_running_loop().create_task(self._take(checkpoint, steps))
 

@@ -3,9 +3,14 @@
 Decides how late it may be before a replica sees to it, and that nothing is proposed again before it was answered.
 """
 
+import logging
+from collections.abc import Sequence
+
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.base import Upkeep
 from pydsm.runtime.batching import Answer, Submit
+
+log = logging.getLogger("pydsm.upkeep")
 
 UPKEEP_SECONDS = 0.5
 """Between two looks."""
@@ -22,14 +27,25 @@ class UpkeepProposer:
         self._late_ms = _GRACE_MS * (1 + replica)
         self._submit = submit
         self._unanswered = 0
+        self._has_raised = False
 
     def look(self, now_ms: int) -> None:
         """Propose what is due by this Unix time, unless there is no answer yet to what was due before."""
         if self._unanswered:
             return
-        for command in self._machine.overdue(now_ms - self._late_ms):
+        for command in self._overdue(now_ms - self._late_ms):
             self._unanswered += 1
             self._submit(command, self._answered)
+
+    def _overdue(self, due_ms: int) -> Sequence[bytes]:
+        """None when the machine raises: it is asked again at the next look. Said once."""
+        try:
+            return self._machine.overdue(due_ms)
+        except Exception:
+            if not self._has_raised:
+                log.exception("the machine raised when it was asked what is overdue; it is asked again (said once)")
+            self._has_raised = True
+            return ()
 
     def _answered(self, answer: Answer) -> None:
         self._unanswered -= 1

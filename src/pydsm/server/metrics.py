@@ -76,6 +76,9 @@ class _ReplicaCollector(Collector):
         yield from _counters(seen)
         yield from _by_leader(seen)
         yield GaugeMetricFamily("pydsm_commands_waiting", "Commands not answered yet.", seen.commands_waiting)
+        yield CounterMetricFamily(
+            "pydsm_commands_raised", "Commands executed here that raised an exception.", seen.commands_raised
+        )
         yield GaugeMetricFamily(
             "pydsm_turns_waiting_for_disk", "Turns that are not durable yet.", seen.turns_waiting_for_disk
         )

@@ -57,6 +57,8 @@ class Counts(msgspec.Struct):
     """Requests that were not executed by an instance because they had been before; each replica counts."""
     sessions_expired: int = 0
     """Requests that were refused because their session was forgotten; each replica counts."""
+    raised: int = 0
+    """Commands that raised an exception when they were executed; each replica counts."""
     barriers: int = 0
     checkpoints: int = 0
     snapshots: int = 0

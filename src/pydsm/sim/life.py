@@ -18,6 +18,7 @@ from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import SessionExpired, Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
+from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
@@ -124,6 +125,7 @@ class Life:
         self.core = parts.make_replica(host.id)
         watch_answers(self.name, self.core._state.log, parts.watch)
         self.machine = parts.make_machine()
+        self._apply = GuardedApply(self.machine, self._note_raised)
         self.watched: LifeWatch = parts.watch.begin_life(self.name)
         self.performer = Performer(
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
@@ -137,6 +139,11 @@ class Life:
         self.gathering = False
         self._taking = False
         self._transfers = Transfers(self, host.disk, self._context, self.name)
+
+    def _note_raised(self, error: BaseException) -> None:
+        self._context.counts.raised += 1
+        if self._context.tracing:
+            self._context.say(self.name, f"a command raised {error!r}")
 
     # what the performer calls
 
@@ -173,7 +180,7 @@ class Life:
 
         def apply(commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
             applied.extend(commands)
-            return self.machine.apply(commands, timestamp_ms)
+            return self._apply(commands, timestamp_ms)
 
         results = self.sessions.execute(batch, apply)
         counts = self._context.counts

@@ -2,7 +2,8 @@
 
 A command is `ACTION KEY [NUMBER]` in ASCII: `read` and `write` (gives what was there before), `add` and `top`, two
 kinds of commuting updates that answer nothing, `take`, which refuses to go below zero and so is a command that fails,
-`when`, a read that also tells the time of its execution, and `sum`, a barrier over everything. A key that begins with
+`when`, a read that also tells the time of its execution, `break`, a write that raises when it is done, and `sum`, a
+barrier over everything. A key that begins with
 `pair` stands for two cells that are only read and written together, and reading them unequal shows as a result that no
 sequential run gives.
 """
@@ -22,14 +23,21 @@ REFUSED = "refused"
 
 PAIR = "pair"
 
+RAISED = "raised"
+"""What clients see of a `break`."""
+
+
+class Broken(Exception):
+    """What a `break` raises."""
+
 
 def cells(key: bytes) -> tuple[bytes, ...]:
     """The machine's cells behind a key of clients."""
     return (key + b"/left", key + b"/right") if key.startswith(PAIR.encode()) else (key,)
 
 
-class Registers:
-    """A `StateMachine`."""
+class RegistersWithoutUndo:
+    """A `StateMachine` with snapshots. What a `break` has written stays, at every replica alike."""
 
     def __init__(self) -> None:
         self._cells: dict[bytes, int] = {}
@@ -72,8 +80,10 @@ class Registers:
         if action == b"read":
             torn = any(state.get(name, 0) != before for name in names)
             return "torn" if torn else before
-        if action == b"write":
+        if action in {b"write", b"break"}:
             state.update(dict.fromkeys(names, amount))
+            if action == b"break":
+                raise Broken(f"at {id(self):#x}")  # another text at each replica: only the class is agreed on
             return before
         if action == b"add":
             state[key] = before + amount
@@ -112,14 +122,34 @@ _COLUMNS = {
     b"read": b"reads",
     b"when": b"reads",
     b"write": b"writes",
+    b"break": b"writes",
     b"take": b"writes",
     b"add": b"add",
     b"top": b"top",
 }
 
 
+class Registers(RegistersWithoutUndo):
+    """What a `break` has written is undone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._marked = self._cells
+
+    def savepoint(self) -> None:
+        """See `Undo`."""
+        self._marked = dict(self._cells)
+
+    def rollback(self) -> None:
+        """See `Undo`."""
+        self._cells = dict(self._marked)
+
+
 class KeyModel:
     """The same, one key at a time: what `linearizability` compares with."""
+
+    def __init__(self, undoes: bool = True) -> None:
+        self._undoes = undoes
 
     def initial(self, key: str) -> Hashable:
         """Zero."""
@@ -134,6 +164,8 @@ class KeyModel:
                 return state, state
             case "write":
                 return state, amount
+            case "break":
+                return RAISED, state if self._undoes else amount
             case "add":
                 return None, state + amount
             case "top":

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from pydsm.machines.base import CommandFailed, Result, StateMachine
+from pydsm.machines.base import CommandFailed, CommandRaised, Result, StateMachine
 from pydsm.sim.linearizability import Model
-from pydsm.sim.registers import PAIR, KeyModel, Registers
+from pydsm.sim.registers import PAIR, RAISED, KeyModel, Registers, RegistersWithoutUndo
+
+_BROKEN_WRITES_1_OF = 8
+"""One in so many writes raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,12 @@ class RegisterWorkload:
         self._actions = ["read", "write", "add", "top", "take"]
         self._weights = [random.choice([1, 1, 3, 10]) for _ in self._actions]
         self._barriers = random.choice([0.0, 0.0, 0.0, 0.02])
+        self._undoes = len(self._keys) not in (2, 12)
         self._read = "when" if len(self._keys) in (4, 12) else "read"
 
     def machine(self) -> StateMachine:
-        """Empty registers."""
-        return Registers()
+        """Empty registers; in some runs they cannot undo what a command that raises has done."""
+        return Registers() if self._undoes else RegistersWithoutUndo()
 
     def command(self, random: Random, hot: bool) -> bytes:
         """Numbers are large and drawn evenly, so that a sum tells which additions are in it."""
@@ -69,20 +73,25 @@ class RegisterWorkload:
         action = random.choices(self._actions[: len(weights)], weights)[0]
         if action == "read":
             return f"{self._read} {key}".encode()
-        return f"{action} {key} {random.randrange(1, 1 << 40)}".encode()
+        number = random.randrange(1, 1 << 40)
+        if action == "write" and key not in self._pairs and number % _BROKEN_WRITES_1_OF == 0:
+            action = "break"
+        return f"{action} {key} {number}".encode()
 
     def model(self) -> Model:
         """Integers."""
-        return KeyModel()
+        return KeyModel(self._undoes)
 
     def ask(self, command: bytes) -> Ask | None:
         """Everything but `sum`, whose result is compared between replicas instead."""
         return parse(command)
 
     def seen(self, result: Result) -> object:
-        """A refusal is its text; the time of a read is left out."""
+        """A refusal is its text, an exception the fact of it; the time of a read is left out."""
         if isinstance(result, list):
             return result[0]
+        if isinstance(result, CommandRaised):
+            return RAISED
         return result.message if isinstance(result, CommandFailed) else result
 
 

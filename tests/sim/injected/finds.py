@@ -163,6 +163,11 @@ FINDS: tuple[Find, ...] = (
     Find("one behind taken for up to date", "liveness", 1, laggards=True),
     Find("what came with a snapshot is in no vector", "checkpoint", 56, laggards=True),
     Find("barrier silent about what was forgotten", "exactness", 1, laggards=True, replicas=5),
+    Find("exception of a command ends the replica", "stopped by Broken", 1),
+    Find("effects of a raising command kept", "linearizability", 2),
+    Find("batch executed again on top of itself", "linearizability", 5),
+    Find("whole batch fails with one command", "linearizability", 5),
+    Find("text of an exception kept", "digest", 2),
     Find("rule 3 left out", "agreement", 0, story="two rivals, and one leader in the other's quorum"),
     Find(
         "accepted nop conflicts with nothing",

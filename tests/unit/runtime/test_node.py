@@ -12,7 +12,7 @@ from pydsm.core.effects import Record
 from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId, request_at, session_of
 from pydsm.core.messages import NOP, Batch, Commit, Footprint, PreAccept, Run
-from pydsm.machines.base import CommandFailed
+from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.runtime import admission
 from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
@@ -170,12 +170,84 @@ async def test_failing_disk_stops_the_node_before_it_acknowledges_anything(caplo
         assert await nodes.ask(1, "b one") == 1
 
 
-async def test_broken_machine_stops_the_node_with_evidence(caplog: pytest.LogCaptureFixture) -> None:
+async def test_command_that_raises_is_answered_so_and_every_replica_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with group() as nodes:
+        answers: list[Answer] = []
+        for command in (b"a one", b"a crash", b"a two", b"b crash"):
+            nodes.nodes[0].submit(command, answers.append)
+        await eventually(lambda: len(answers) == 4, "all are answered")
+        crashed = CommandRaised("RuntimeError", "")
+        assert answers == [1, crashed, 2, crashed]
+        assert await nodes.ask(1, "a three") == 3
+        await eventually(lambda: len(nodes.digests()) == 1, "all replicas agree")
+        assert nodes.nodes[0].observe().commands_raised == 2
+    assert caplog.text.count("a command raised RuntimeError") == 3, "once at each replica"
+
+
+async def test_command_that_raised_is_passed_over_again_after_a_restart(tmp_path: Path) -> None:
+    def store() -> SqliteStore:
+        return SqliteStore(tmp_path, Identity("test", "r1", ReplicaId(0), 1))
+
+    async with group(1, store()) as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        assert await nodes.ask(0, "a crash") == CommandRaised("RuntimeError", "")
+        await nodes.nodes[0].stop()
+        await nodes.start(0, store())
+        assert await nodes.ask(0, "a two") == 2
+
+
+async def test_machine_that_lacks_memory_stops_its_node_and_its_restart_executes_again(tmp_path: Path) -> None:
+    def store() -> SqliteStore:
+        return SqliteStore(tmp_path, Identity("test", "r1", ReplicaId(0), 1))
+
+    class Full(Lists):
+        full = True
+
+        def _apply(self, key: bytes, word: bytes | None = None) -> Result:
+            if self.full and word is not None:
+                raise MemoryError
+            return super()._apply(key, word)
+
+    answers: list[Answer] = []
+    async with group(1, store(), make_machine=Full) as nodes:
+        nodes.nodes[0].submit(b"a one", answers.append)
+        assert isinstance(await asyncio.wait_for(nodes.nodes[0].failure, 5), MemoryError)
+        await nodes.nodes[0].stop()
+        nodes.make_machine = Lists
+        await nodes.start(0, store())
+        assert await nodes.ask(0, "a two") == 2
+    assert answers == []
+
+
+async def test_footprint_that_raises_fails_its_command_and_not_the_node() -> None:
+    class Unsure(Lists):
+        def footprint(self, commands: Sequence[bytes]) -> Footprint:
+            if any(b"?" in command for command in commands):
+                raise ZeroDivisionError("of what")
+            return super().footprint(commands)
+
+    async with group(make_machine=Unsure) as nodes:
+        answers: list[Answer] = []
+        for command in (b"a one", b"a ?", b"a two"):
+            nodes.nodes[0].submit(command, answers.append)
+        await eventually(lambda: len(answers) == 3, "all are answered")
+        (failed,) = (answer for answer in answers if isinstance(answer, CommandFailed))
+        assert "footprint raised ZeroDivisionError: of what" in str(failed)
+        assert await nodes.ask(0, "a") == (b"one", b"two")
+
+
+async def test_callback_that_raises_leaves_the_others_answered(caplog: pytest.LogCaptureFixture) -> None:
     async with group(1) as nodes:
-        nodes.nodes[0].submit(b"a crash", lambda answer: None)
-        failure = await asyncio.wait_for(nodes.nodes[0].failure, 5)
-        assert isinstance(failure, RuntimeError)
-        assert "stops to protect the data; frontier (1,)" in caplog.text
+        answers: list[Answer] = []
+
+        def raises(answer: Answer) -> None:
+            raise LookupError("a caller's mistake")
+
+        for reply in (answers.append, raises, answers.append):
+            nodes.nodes[0].submit(b"a word", reply)
+        await eventually(lambda: answers == [1, 3], "the others are answered")
+        assert await nodes.ask(0, "a word") == 4
+    assert caplog.text.count("a callback raised") == 1
 
 
 async def test_broken_invariant_stops_the_node(caplog: pytest.LogCaptureFixture) -> None:
@@ -268,6 +340,24 @@ class Punctual(Lists):
     def overdue(self, now_ms: int) -> list[bytes]:
         """See `machines.base.Upkeep`."""
         return [] if b"due" in self.lists else [b"due done"]
+
+
+async def test_machine_that_raises_when_asked_what_is_due_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(Punctual):
+        asked = 0
+
+        def overdue(self, now_ms: int) -> list[bytes]:
+            self.asked += 1
+            if self.asked < 4:
+                raise ArithmeticError("not yet")
+            return super().overdue(now_ms)
+
+    monkeypatch.setattr(node_module, "UPKEEP_SECONDS", 0.001)
+    async with group(1, make_machine=Late) as nodes:
+        await eventually(lambda: b"due" in nodes.machines[0].lists, "it is executed all the same")
+    assert caplog.text.count("ArithmeticError: not yet") == 1
 
 
 async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:

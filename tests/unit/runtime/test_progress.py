@@ -16,7 +16,7 @@ from pydsm.core.config import Config
 from pydsm.core.faults import BrokenInvariant, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId, request_at
 from pydsm.core.messages import Run
-from pydsm.machines.base import CommandFailed, OwnState, Result
+from pydsm.machines.base import CommandFailed, CommandRaised, OwnState, Result
 from pydsm.runtime.batching import Answer
 from pydsm.runtime.node import Node
 from pydsm.runtime.parts import Parts
@@ -27,6 +27,7 @@ from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.base import Self
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.unit.runtime.machines import Lists
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
 
@@ -66,7 +67,7 @@ class Noted(Lists):
 
 def life(machine: Noted, incarnation: int = INCARNATION) -> Progress:
     """What a start makes of it."""
-    made = progress_of(machine, incarnation)
+    made = progress_of(machine, machine.apply, incarnation)
     assert made is not None
     made.begin()
     return made
@@ -169,7 +170,7 @@ async def test_notes_that_cannot_be_are_refused() -> None:
 
 
 async def test_machine_without_notes_has_no_progress() -> None:
-    assert progress_of(Lists(), INCARNATION) is None
+    assert progress_of(Lists(), Lists().apply, INCARNATION) is None
 
 
 # A whole node, with the ledger of the examples
@@ -193,13 +194,13 @@ class Alone:
         self.path = directory / "ledger.sqlite"
 
     @asynccontextmanager
-    async def life(self) -> AsyncIterator[tuple[Node, CountingLedger]]:
+    async def life(self, make: "type[CountingLedger] | None" = None) -> AsyncIterator[tuple[Node, CountingLedger]]:
         identity = Identity("test", "r1", ME, 1)
 
         def transport(incarnation: int, admit: object) -> MemoryTransport:
             return MemoryTransport(Self("test", ME, 1, incarnation), MemoryHub(), admit)  # type: ignore[arg-type]
 
-        machine, files = CountingLedger(self.path), SnapshotFiles(self.directory, identity)
+        machine, files = (make or CountingLedger)(self.path), SnapshotFiles(self.directory, identity)
         parts = Parts(machine, SqliteStore(self.directory, identity), transport, snapshots=files)
         node = Node(Config(ME, 1, checkpoint_instances_max=1000), parts)
         try:
@@ -330,6 +331,25 @@ async def test_ledger_is_closed_during_a_pause_and_has_everything_afterwards(tmp
         with pytest.raises(sqlite3.ProgrammingError):
             ledger.digest()
         await node.maintenance.resume()
+        assert await ask(node, "balance", "A") == 100
+
+
+async def test_command_that_raises_in_the_ledger_is_undone_and_the_rest_of_its_batch_kept(tmp_path: Path) -> None:
+    class Careless(CountingLedger):
+        def _execute(self, verb: str, account: str, *rest: str | int) -> Result:
+            result = super()._execute(verb, account, *rest)
+            if verb == "move":
+                raise ZeroDivisionError("a mistake behind the move")
+            return result
+
+    group = Alone(tmp_path)
+    async with group.life(Careless) as (node, _):
+        answers: list[object] = []
+        for command in (["deposit", "A", 100], ["move", "A", "B", 7], ["balance", "A"]):
+            node.submit(json.dumps(command).encode(), answers.append)
+        await eventually(lambda: len(answers) == 3, "all are answered")
+        assert answers == [None, CommandRaised("ZeroDivisionError", ""), 100]
+    async with group.life() as (node, _):
         assert await ask(node, "balance", "A") == 100
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pydsm.machines.base import CommandFailed, Result
+from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.machines.kv import NO_LIST, Members
 from pydsm.runtime.results import decode_results, encode_results
 
@@ -12,6 +12,12 @@ def test_results_come_back_as_they_were() -> None:
     assert decode_results(encode_results(results)) == results
     assert decode_results(encode_results([NO_LIST])) == [NO_LIST]
     assert decode_results(encode_results([Members([b"a"])])) == [[b"a"]]
+
+
+def test_of_an_exception_only_its_class_is_kept_since_its_text_may_differ_between_replicas() -> None:
+    one, other = CommandRaised("KeyError", "at 0x7f00"), CommandRaised("KeyError", "at 0x7f01")
+    assert encode_results([one]) == encode_results([other])
+    assert decode_results(encode_results([one])) == [one]
 
 
 @pytest.mark.parametrize("odd", [object(), 2**70, "\ud800"])

@@ -87,6 +87,21 @@ async def test_a_snapshot_that_fails_changes_nothing_and_the_next_one_is_tried(t
     assert taken == []
 
 
+async def test_a_machine_that_raises_at_a_checkpoint_costs_a_snapshot_and_not_the_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Slow()
+    taken: list[SnapshotFile] = []
+    taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(Slow, "snapshot", lambda self: 1 // 0)
+        taker.take(FIRST)
+    assert taker.counters.failed == 1
+    machine.enough = True
+    taker.take(FIRST)
+    await eventually(lambda: len(taken) == 1, "the next one is taken")
+
+
 async def test_stopping_abandons_what_is_under_way(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)

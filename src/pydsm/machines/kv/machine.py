@@ -39,6 +39,8 @@ def encode(words: Words) -> bytes:
 class KeyValue:
     """A StateMachine with upkeep. Not thread-safe: one loop owns it."""
 
+    handles_failures = True
+
     def __init__(self) -> None:
         self._space = Keyspace()
         self._frozen: Frozen | None = None

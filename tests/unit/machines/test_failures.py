@@ -1,0 +1,170 @@
+"""A command that raises is a result, whatever the machine is and whatever it raises."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.messages import Footprint
+from pydsm.machines.base import CommandFailed, CommandRaised, Result
+from pydsm.machines.failures import GuardedApply, guarded_footprint
+
+
+class OutOfStock(Exception):
+    """What a user's command raises."""
+
+
+class WithoutUndo:
+    """`NAME` is noted; what `raises` has is raised behind the note of its name."""
+
+    def __init__(self, raises: dict[bytes, BaseException] | None = None) -> None:
+        self.noted: list[bytes] = []
+        self.calls: list[int] = []
+        self.raises = raises or {b"bad": OutOfStock("no bolts")}
+
+    def footprint(self, commands: Sequence[bytes]) -> Footprint:
+        return Footprint(writes=tuple(commands))
+
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        self.calls.append(len(commands))
+        return [self._note(command) for command in commands]
+
+    def _note(self, command: bytes) -> Result:
+        self.noted.append(command)
+        if command in self.raises:
+            raise self.raises[command]
+        return len(self.noted)
+
+    def digest(self) -> bytes:
+        return b""
+
+
+class WithUndo(WithoutUndo):
+    """The same, and can take it back."""
+
+    mark = 0
+
+    def savepoint(self) -> None:
+        self.mark = len(self.noted)
+
+    def rollback(self) -> None:
+        del self.noted[self.mark :]
+
+
+def ignore(error: BaseException) -> None:
+    """What is raised is of no interest here."""
+
+
+def test_one_that_raises_is_undone_and_the_others_of_its_batch_are_executed_once() -> None:
+    machine = WithUndo()
+    results = GuardedApply(machine, ignore)([b"a", b"bad", b"c"], 0)
+    assert results == [1, CommandRaised("OutOfStock", "no bolts"), 2]
+    assert machine.noted == [b"a", b"c"]
+
+
+def test_without_undo_the_others_are_executed_once_and_the_answer_says_what_stays() -> None:
+    machine = WithoutUndo()
+    results = GuardedApply(machine, ignore)([b"a", b"bad", b"c"], 0)
+    assert [results[0], results[2]] == [1, 3]
+    assert machine.noted == [b"a", b"bad", b"c"]
+    assert isinstance(results[1], CommandRaised)
+    assert results[1].message.startswith("OutOfStock: no bolts; what it had changed before that stays")
+
+
+def test_machine_with_undo_gets_a_whole_batch_while_nothing_is_raised() -> None:
+    machine = WithUndo()
+    assert GuardedApply(machine, ignore)([b"a", b"b", b"c"], 0) == [1, 2, 3]
+    assert machine.calls == [3]
+
+
+def test_machine_that_promises_to_raise_nothing_gets_whole_batches_and_fails_as_a_whole() -> None:
+    class Promising(WithoutUndo):
+        handles_failures = True
+
+    machine = Promising()
+    apply = GuardedApply(machine, ignore)
+    assert apply([b"a", b"b"], 0) == [1, 2]
+    results = apply([b"c", b"bad", b"d"], 0)
+    assert [type(result) for result in results] == [CommandRaised] * 3
+    assert "in part" in str(results[0])
+    assert machine.calls == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), asyncio.CancelledError(), GeneratorExit(), RecursionError(), CommandFailed("refused")]
+)
+def test_whatever_a_command_raises_is_its_result(error: BaseException) -> None:
+    seen: list[BaseException] = []
+    apply = GuardedApply(WithUndo({b"bad": error}), seen.append)
+    assert apply([b"a", b"bad"], 0) == [1, CommandRaised(type(error).__name__, str(error))]
+    assert seen == [error]
+    assert apply.raised == 1
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), WorldFault("the disk is full")])
+@pytest.mark.parametrize("machine", [WithUndo, WithoutUndo])
+def test_what_only_this_replica_has_met_is_no_result(error: BaseException, machine: type[WithoutUndo]) -> None:
+    with pytest.raises(type(error)):
+        GuardedApply(machine({b"bad": error}), ignore)([b"a", b"bad"], 0)
+
+
+def test_machine_names_further_faults_of_one_replica() -> None:
+    class OnDisk(WithUndo):
+        local_faults = (OutOfStock,)
+
+    with pytest.raises(OutOfStock):
+        GuardedApply(OnDisk(), ignore)([b"bad"], 0)
+
+
+@pytest.mark.parametrize("results", [[], [1, 2, 3], (1, 2), None])
+def test_wrong_number_of_results_is_a_failure_of_the_commands(results: object) -> None:
+    class Miscounting(WithUndo):
+        def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+            self.noted += commands
+            return results  # type: ignore[return-value]  # the mistake
+
+    machine = Miscounting()
+    answers = GuardedApply(machine, ignore)([b"a", b"b"], 0)
+    assert answers == [CommandRaised("WrongResults", "")] * 2
+    assert machine.noted == []
+
+
+def test_replicas_agree_on_the_class_and_not_on_the_text() -> None:
+    assert CommandRaised("KeyError", "at 0x7f00") == CommandRaised("KeyError", "at 0x7f01")
+    assert hash(CommandRaised("KeyError", "a")) == hash(CommandRaised("KeyError", "b"))
+    assert CommandRaised("KeyError", "a") != CommandRaised("ValueError", "a")
+    assert CommandRaised("KeyError", "") != CommandFailed("KeyError")
+
+
+def test_text_of_an_exception_is_bounded_and_its_own_failure_is_none() -> None:
+    class Silent(Exception):
+        def __str__(self) -> str:
+            raise OutOfStock
+
+    apply = GuardedApply(WithUndo({b"bad": Silent(), b"long": OutOfStock("x" * 100_000)}), ignore)
+    bad, long = apply([b"bad", b"long"], 0)
+    assert str(bad) == "Silent: its text cannot be had"
+    assert len(str(long)) < 1000
+
+
+def test_footprint_that_raises_fails_its_commands_only() -> None:
+    class Unsure(WithoutUndo):
+        def footprint(self, commands: Sequence[bytes]) -> Footprint:
+            raise ZeroDivisionError("of what?")
+
+    with pytest.raises(CallerFault, match="footprint raised ZeroDivisionError: of what"):
+        guarded_footprint(Unsure(), [b"a"])
+
+
+@pytest.mark.parametrize(
+    "footprint",
+    [None, Footprint(writes=("text",)), Footprint(reads=(1,)), Footprint(updates=(("kind", (b"a",)),))],  # type: ignore[arg-type]  # the mistakes
+)
+def test_what_others_could_not_read_is_no_footprint(footprint: Footprint) -> None:
+    class Mistaken(WithoutUndo):
+        def footprint(self, commands: Sequence[bytes]) -> Footprint:
+            return footprint
+
+    with pytest.raises(CallerFault, match="footprint"):
+        guarded_footprint(Mistaken(), [b"a"])
