@@ -41,6 +41,7 @@ class RegistersWithoutUndo:
 
     def __init__(self) -> None:
         self._cells: dict[bytes, int] = {}
+        self._applied = 0
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
         """Reads, writes, and the two kinds of updates; a `sum` is a barrier."""
@@ -73,6 +74,7 @@ class RegistersWithoutUndo:
 
     def _apply(self, action: bytes, key: bytes = b"", number: bytes = b"0") -> Result:
         state, amount = self._cells, int(number)
+        self._applied += 1
         if action == b"sum":
             return self.digest().hex()
         names = cells(key)
@@ -83,7 +85,7 @@ class RegistersWithoutUndo:
         if action in {b"write", b"break"}:
             state.update(dict.fromkeys(names, amount))
             if action == b"break":
-                raise Broken(f"at {id(self):#x}")  # another text at each replica: only the class is agreed on
+                raise Broken(f"command {self._applied} of this machine")  # not the same everywhere: the class alone is
             return before
         if action == b"add":
             state[key] = before + amount
