@@ -1,5 +1,7 @@
 """`pydsm bench`: put a load on a group, its own or one that runs already, and say what came of it."""
 
+import asyncio
+import contextlib
 import itertools
 import shlex
 import sys
@@ -23,12 +25,14 @@ from pydsm.bench.workload import Workload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.loop import run
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import CallerFault
-from pydsm.transport.address import parse_address
+from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.transport.address import Address, parse_address, reason_of
 
 _MEASUREMENTS_MAX = 200
 _RUNS_MAX = 1000
 _SECONDS_MAX = 86_400
+_REACH_SECONDS_MAX = 5.0
+_AT_HINT = "is a replica running there, with --clients at this address?"
 
 
 class LoadKind(StrEnum):
@@ -141,12 +145,27 @@ def bench(
 
 async def _measure(wanted: Wanted, recording: Recording, tell: Progress) -> None:
     if wanted.at is not None:
+        await asyncio.gather(*map(_reach, wanted.at.clients))
         for plan in wanted.plans:
             recording.add(await measure(wanted.at, plan, tell))
     for shape in wanted.shapes:
         async with local_target(shape) as target:
             for plan in wanted.plans:
                 recording.add(await measure(target, plan, tell))
+
+
+async def _reach(address: Address) -> None:
+    """Raises WorldFault when nobody listens there: clients would try again until their requests have timed out."""
+    try:
+        async with asyncio.timeout(_REACH_SECONDS_MAX):
+            _, writer = await asyncio.open_connection(address.host, address.port)
+    except TimeoutError as error:
+        raise WorldFault(f"--at {address}: no connection within {_REACH_SECONDS_MAX:g} s; {_AT_HINT}") from error
+    except OSError as error:
+        raise WorldFault(f"--at {address}: {reason_of(error)}; {_AT_HINT}") from error
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _shapes(replicas: str, storage: str, thrifty: bool, batch_commands_max: str) -> Iterator[GroupShape]:

@@ -31,7 +31,7 @@ def _without_none(hint: Any) -> Any:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte-order mark
     except OSError as error:
         raise CallerFault(
             f"cannot read --config {path}: {error.strerror or error}; give a file that this process may read"

@@ -3,11 +3,14 @@
 import asyncio
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
 
+from pydsm import __version__
 from pydsm.cli import bench, demo, exhaustive, inspect, maintain, replay, serve, simulate, status, trace
+from pydsm.cli.text import one_line
 from pydsm.core.faults import CallerFault, PyDSMError
 
 app = typer.Typer(
@@ -16,6 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve", context_settings={"auto_envvar_prefix": "PYDSM"})(serve.serve)
 app.command("status")(status.status)
@@ -29,6 +33,22 @@ app.command("bench")(bench.bench)
 app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)
 app.command("exhaustive")(exhaustive.exhaustive)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"pydsm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Replicated state machines without a leader."""
+
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -49,7 +69,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _say(what: str, status: int) -> int:
-    line = " ".join(what.split())
+    line = one_line(what)
     if line:
         print(f"pydsm: {line}", file=sys.stderr)
     return status

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import signal
 import sys
@@ -41,6 +42,8 @@ READY = "ready"
 
 _YOUNG_OBJECTS_BEFORE_COLLECTION = 50_000
 _SWITCH_SECONDS = 0.0005
+_NAME_CHARACTERS_MAX = 64
+_EVERY_HOST = {"0.0.0.0", "::"}
 
 
 class Storage(StrEnum):
@@ -67,7 +70,7 @@ class Settings:
     listen: Address
     names: tuple[str, ...]
     transport: MakeTransport
-    redis: Address
+    redis: Address | None
     clients: Address | None
     http: Address | None
     ready_limits: ReadyLimits
@@ -87,9 +90,18 @@ def _take_file(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def serve(
-    name: Annotated[str, typer.Option(help="Name of this replica, one of those in --peers.")],
-    peers: Annotated[str, typer.Option(help="All replicas, itself too, the same everywhere: r1=HOST:PORT,r2=...")],
-    redis: Annotated[str, typer.Option(help="Address for Redis clients, HOST:PORT.")],
+    name: Annotated[
+        str, typer.Option(help="Name of this replica, one of those in --peers. (required)", show_default=False)
+    ] = "",
+    peers: Annotated[
+        str,
+        typer.Option(
+            help="All replicas, itself too, the same everywhere: r1=HOST:PORT,r2=... (required)", show_default=False
+        ),
+    ] = "",
+    redis: Annotated[
+        str, typer.Option(help="Address for Redis clients, HOST:PORT. (this or --clients)", show_default=False)
+    ] = "",
     listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT (default: that of --peers).")] = "",
     clients: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT (default: none).")] = "",
     http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status (default: none).")] = "",
@@ -108,7 +120,7 @@ def serve(
         bool, typer.Option("--thrifty/--no-thrifty", help="Ask only as many replicas as needed.")
     ] = False,
     batch_commands_max: Annotated[
-        int, typer.Option(min=1, help="Commands that are agreed on together, at most.")
+        int, typer.Option(help="Commands that are agreed on together, at most.")
     ] = BatchLimits().batch_commands_max,
     ready_lag: Annotated[
         int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
@@ -122,11 +134,12 @@ def serve(
     window_bytes: Annotated[
         int,
         typer.Option(
-            help="Memory for what a replica that is away has missed, about; one that misses more fetches a snapshot."
+            help="Memory for what a replica that is away has missed, about; one that misses more fetches a snapshot.",
         ),
     ] = WINDOW_BYTES_MAX,
     checkpoint_seconds: Annotated[
-        int, typer.Option(help="Seconds from one checkpoint to the next while anything is executed, at most about.")
+        int,
+        typer.Option(help="Seconds from one checkpoint to the next while anything is executed, at most about."),
     ] = CheckpointLimits().seconds,
     until_stdin_closes: Annotated[
         bool, typer.Option("--until-stdin-closes", help="Stop when the parent process is gone.", hidden=True)
@@ -141,15 +154,26 @@ def serve(
     ] = None,
 ) -> int:
     """Run one replica. Every option may also stand in the environment or in a file."""
-    if storage is Storage.SQLITE and data is None:
-        raise CallerFault("--storage sqlite needs --data DIR, a directory of this replica's own")
+    _check_given(name, peers, redis or clients, data is not None or storage is not Storage.SQLITE)
+    _check_least("--ready-lag", ready_lag, 0)
+    _check_least("--batch-commands-max", batch_commands_max, 1)
+    _check_least("--checkpoint-instances", checkpoint_instances, 1)
+    _check_least("--checkpoint-bytes", checkpoint_bytes, 1)
+    _check_least("--checkpoint-seconds", checkpoint_seconds, 1)
+    _check_least("--window-bytes", window_bytes, 1)
     members = parse_members(peers)
     if name not in members:
-        raise CallerFault(f"--name {name} is not in --peers, which names {', '.join(members)}")
+        raise CallerFault(f"--name {name!r} is not in --peers, which names {', '.join(members)}")
     replica = ReplicaId(list(members).index(name))
     identity = Identity(group, name, replica, len(members))
     here = _address("--listen", listen) if listen else members[name]
     others = {ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica}
+    ports = {
+        option: _address(option, text)
+        for option, text in (("--redis", redis), ("--clients", clients), ("--http", http))
+        if text
+    }
+    _check_distinct({"--listen" if listen else "--peers": here, **ports})
     files = tls_files(transport, tls_cert, tls_key, tls_ca)
     tls = None if files is None else load_peer_tls(files, tuple(members), others)
     settings = Settings(
@@ -157,9 +181,9 @@ def serve(
         listen=here,
         names=tuple(members),
         transport=transport_maker(transport, identity, here, others, tls),
-        redis=_address("--redis", redis),
-        clients=_address("--clients", clients) if clients else None,
-        http=_address("--http", http) if http else None,
+        redis=ports.get("--redis"),
+        clients=ports.get("--clients"),
+        http=ports.get("--http"),
         ready_limits=ReadyLimits(lag_instances_max=ready_lag),
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
         data=data if storage is Storage.SQLITE else None,
@@ -170,6 +194,34 @@ def serve(
     )
     _log_to_stderr(name)
     return run(_serve(settings))
+
+
+def _check_given(name: str, peers: str, ports: str, storage: bool) -> None:
+    """Everything that must be given and is not, in one message. Raises CallerFault."""
+    needed = {
+        "--name NAME": name,
+        "--peers r1=HOST:PORT,r2=...": peers,
+        "--redis HOST:PORT or --clients HOST:PORT": ports,
+        "--data DIR (or --storage memory)": storage,
+    }
+    missing = [option for option, given in needed.items() if not given]
+    if missing:
+        raise CallerFault(
+            f"missing: {', '.join(missing)}; give them as options, in the environment as PYDSM_NAME and so on, or in a "
+            "file named by --config; see pydsm serve --help"
+        )
+
+
+def _check_least(option: str, value: int, least: int) -> None:
+    if value < least:
+        raise CallerFault(f"{option} is {value}: give {least} or more")
+
+
+def _check_distinct(ports: dict[str, Address]) -> None:
+    """Each port needs an address of its own. Raises CallerFault."""
+    for (first, one), (second, other) in itertools.combinations(ports.items(), 2):
+        if one.port == other.port and (one.host == other.host or {one.host, other.host} & _EVERY_HOST):
+            raise CallerFault(f"{first} {one} and {second} {other} are the same port: give each a port of its own")
 
 
 def _address(option: str, text: str) -> Address:
@@ -186,6 +238,11 @@ def parse_members(text: str) -> dict[str, Address]:
         name, separator, address = part.strip().partition("=")
         if not (name and separator):
             raise CallerFault(f"{part.strip()!r} in --peers is not NAME=HOST:PORT")
+        if not name.isprintable() or len(name) > _NAME_CHARACTERS_MAX:
+            raise CallerFault(
+                f"--peers has the name {name[:_NAME_CHARACTERS_MAX]!r}: use printable characters, at most "
+                f"{_NAME_CHARACTERS_MAX}"
+            )
         if name in members:
             raise CallerFault(f"--peers names {name} twice")
         members[name] = _address("--peers", address)
@@ -211,7 +268,8 @@ async def _one_life(settings: Settings, stop: asyncio.Future[None]) -> Exception
     try:
         await node.start()
         server = RespServer(node.submit_many, lambda: _sections(settings.identity.name, node, machine))
-        await _listen_for_clients(server, settings.redis)
+        if settings.redis is not None:
+            await _listen_for_clients(server, settings.redis)
         if settings.clients is not None:
             watched.push_async_callback(await _listen_for_native_clients(settings, settings.clients, node))
         if settings.http is not None:
@@ -318,16 +376,18 @@ def _calm_the_interpreter() -> None:
 
 def _ready_line(settings: Settings) -> str:
     identity = settings.identity
+    redis = "" if settings.redis is None else f"redis on {settings.redis}, "
     clients = "" if settings.clients is None else f"clients on {settings.clients}, "
     http = "" if settings.http is None else f"http on {settings.http}, "
     where = "memory" if settings.data is None else str(settings.data)
     return (
         f"{identity.name} {READY}: replica {identity.replica} of {identity.replicas} in group {identity.group}, "
-        f"replicas on {settings.listen}, redis on {settings.redis}, {clients}{http}data in {where}"
+        f"replicas on {settings.listen}, {redis}{clients}{http}data in {where}"
     )
 
 
 def _log_to_stderr(name: str) -> None:
+    prefix = name.replace("%", "%%")
     logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s {name} %(levelname)s %(name)s: %(message)s"
+        level=logging.INFO, stream=sys.stderr, format=f"%(asctime)s {prefix} %(levelname)s %(name)s: %(message)s"
     )

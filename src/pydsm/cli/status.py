@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pydsm.cli.text import printable
 from pydsm.core.faults import WorldFault
 from pydsm.server.report import MemberReport, StatusReport
 from pydsm.transport.address import Address, parse_address
@@ -79,16 +80,17 @@ def show(report: StatusReport, console: Console) -> None:
 
 def _headline(report: StatusReport) -> Text:
     return Text(
-        f"{report.name}: replica {report.replica} of {len(report.members)} in group {report.group}, "
+        f"{printable(report.name)}: replica {report.replica} of {len(report.members)} in group "
+        f"{printable(report.group)}, "
         f"incarnation {report.incarnation}, PyDSM {report.version}"
     )
 
 
 def _state(report: StatusReport) -> Text:
     if not report.healthy:
-        return Text(f"FAILED: {report.not_ready_because}", style="bold red")
+        return Text(f"FAILED: {printable(report.not_ready_because or '')}", style="bold red")
     if not report.ready:
-        return Text(f"not ready: {report.not_ready_because}", style="bold yellow")
+        return Text(f"not ready: {printable(report.not_ready_because or '')}", style="bold yellow")
     return Text("ready", style="bold green")
 
 
@@ -98,7 +100,7 @@ def _members(report: StatusReport) -> Table:
         column.justify = "right"
     for member in report.members:
         table.add_row(
-            Text(member.name),
+            Text(printable(member.name)),
             _seen(member, report),
             "" if member.told_seconds_ago is None else f"{member.told_seconds_ago:.1f} s ago",
             f"{member.executed:,}",
@@ -116,7 +118,7 @@ def _seen(member: MemberReport, report: StatusReport) -> Text:
 
 def _machine(report: StatusReport) -> str:
     held = f", {report.held:,} batches ({report.held_bytes:,} bytes) wait for it" if report.held else ""
-    return report.machine + ("" if report.machine_fault is None else f" ({report.machine_fault})") + held
+    return report.machine + ("" if report.machine_fault is None else f" ({printable(report.machine_fault)})") + held
 
 
 def _numbers(report: StatusReport) -> Table:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pydsm.cli.status import ask_http, no_replica
 from pydsm.core.faults import CallerFault, WorldFault
-from pydsm.core.ids import timestamp_of
+from pydsm.core.ids import first_replica_of, timestamp_of
 from pydsm.runtime.traces import InstanceTrace, RequestTrace
 from pydsm.transport.address import Address, parse_address
 
@@ -65,7 +65,7 @@ def show(found: RequestTrace, console: Console) -> None:
     """Print it for people."""
     id = UUID(found.request).bytes
     began = datetime.fromtimestamp(timestamp_of(id) / 1000, UTC).isoformat(timespec="milliseconds")
-    console.print(Text(f"{found.request}: session of replica {int.from_bytes(id[6:8], 'big') & 0xFFF}, since {began}"))
+    console.print(Text(f"{found.request}: session of replica {first_replica_of(id)}, since {began}"))
     console.print(Text(found.fate))
     for instance in found.instances:
         console.print(_headline(instance))

@@ -96,6 +96,11 @@ def timestamp_of(session: bytes) -> int:
     return int.from_bytes(session[:6], "big")
 
 
+def first_replica_of(session: bytes) -> ReplicaId:
+    """The replica that a session, or one of its requests, was first sent to."""
+    return ReplicaId(int.from_bytes(session[6:8], "big") & 0xFFF)
+
+
 def sequence_of(id: RequestId) -> int:
     """The last part of a name."""
     return int.from_bytes(id[-_SEQUENCE_BYTES:], "big")

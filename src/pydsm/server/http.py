@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from pydsm.core.faults import WorldFault
-from pydsm.core.ids import RequestId
+from pydsm.core.ids import RequestId, first_replica_of
 from pydsm.core.sessions import Fate
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
@@ -25,6 +25,8 @@ from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
+
+_REQUEST_ID_UUID_VERSION = 7
 
 log = logging.getLogger("pydsm.http")
 
@@ -200,6 +202,9 @@ class HttpServer:
             id = UUID(text)
         except ValueError:
             return _line(400, "that is no request id: it is a UUID of 32 hexadecimal digits")
+        foreign = self._why_foreign(id)
+        if foreign is not None:
+            return _line(404, f"{id} is no request of group {self._subject.identity.group}: {foreign}")
         found = self._subject.trace(RequestId(id.bytes))
         if not found.instances and found.fate == Fate.NEW.value:
             return _line(
@@ -209,6 +214,16 @@ class HttpServer:
                 "executed; it was never sent, or to another group, or has not come here yet",
             )
         return web.Response(body=msgspec.json.encode(found), content_type="application/json")
+
+    def _why_foreign(self, id: UUID) -> str | None:
+        """Why no replica of this group has ever given this id; None when one may have."""
+        if id.version != _REQUEST_ID_UUID_VERSION:
+            return f"it is a UUID of version {id.version}, and request ids have version {_REQUEST_ID_UUID_VERSION}"
+        first = first_replica_of(RequestId(id.bytes))
+        replicas = self._subject.identity.replicas
+        if first >= replicas:
+            return f"it was first sent to replica {first}, and the group has replicas 0 to {replicas - 1}"
+        return None
 
 
 class _Refusal(asyncio.Protocol):

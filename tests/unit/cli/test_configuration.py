@@ -53,6 +53,17 @@ def test_file_alone_is_enough(tmp_path: Path, served: list[Settings]) -> None:
     assert served[0].data == tmp_path / "data"
 
 
+def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path, served: list[Settings]) -> None:
+    assert run(["serve", "--config", str(written(tmp_path, "\ufeff" + MINIMAL))]) == 0
+    assert served[0].identity.name == "r1"
+
+
+def test_native_clients_alone_are_enough(tmp_path: Path, served: list[Settings]) -> None:
+    text = MINIMAL.replace('redis = "127.0.0.1:6001"', 'clients = "127.0.0.1:6002"')
+    assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
+    assert (served[0].redis, served[0].clients) == (None, Address("127.0.0.1", 6002))
+
+
 def test_environment_overrides_the_file_and_the_command_line_overrides_both(
     tmp_path: Path, served: list[Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,13 @@
 """Mistakes on the command line: one line that says what to do, and exit status 2."""
 
+import logging
+
 import pytest
 
+from pydsm import __version__
+from pydsm.cli.local_group import free_ports
 from pydsm.cli.main import run
-from pydsm.cli.serve import parse_members
+from pydsm.cli.serve import _log_to_stderr, parse_members
 from pydsm.core.faults import CallerFault
 from pydsm.transport.address import Address
 
@@ -14,19 +18,36 @@ SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "mem
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["serve"], "Missing option"),
+        (
+            ["serve"],
+            "missing: --name NAME, --peers r1=HOST:PORT,r2=..., --redis HOST:PORT or --clients HOST:PORT, ",
+        ),
         (["nonsense"], "No such command"),
         (["serve", "--nonsense"], "No such option"),
         ([*SERVE, "--peers", PEERS, "--storage", "tape"], "'tape' is not one of"),
-        ([*SERVE, "--peers", PEERS, "--storage", "sqlite"], "--storage sqlite needs --data DIR"),
-        ([*SERVE, "--peers", PEERS, "--name", "r9"], "--name r9 is not in --peers, which names r1, r2, r3"),
+        ([*SERVE, "--peers", PEERS, "--storage", "sqlite"], "missing: --data DIR (or --storage memory);"),
+        ([*SERVE, "--peers", PEERS, "--name", "r9"], "--name 'r9' is not in --peers, which names r1, r2, r3"),
         ([*SERVE, "--peers", PEERS, "--listen", "somewhere"], "'somewhere' is not an address: write HOST:PORT"),
         ([*SERVE, "--peers", "r1"], "'r1' in --peers is not NAME=HOST:PORT"),
         ([*SERVE, "--peers", "r1=127.0.0.1"], "is not an address"),
+        ([*SERVE, "--peers", "r1=127.0.0.1:99999"], "'127.0.0.1:99999' has a port that does not exist: ports are 1 to"),
+        ([*SERVE, "--peers", "r1=127.0.0.1:7\u00b2"], "is not an address"),
+        ([*SERVE, "--peers", f"r1={'x' * 100_000}:7001"], "is not an address"),
+        (
+            [*SERVE, "--peers", "r1=127.0.0.1:6001"],
+            "127.0.0.1:6001 and --redis 127.0.0.1:6001 are the same port",
+        ),
+        (
+            [*SERVE, "--peers", PEERS, "--http", "0.0.0.0:7001"],
+            "127.0.0.1:7001 and --http 0.0.0.0:7001 are the same",
+        ),
+        ([*SERVE, "--peers", PEERS, "--ready-lag", "-1"], "--ready-lag is -1: give 0 or more"),
+        ([*SERVE, "--peers", PEERS, "--window-bytes", "0"], "--window-bytes is 0: give 1 or more"),
+        ([*SERVE, "--peers", "r1\x1b[31m=127.0.0.1:7001"], "has the name 'r1\\x1b[31m': use printable characters"),
         (["demo", "--replicas", "0"], "--replicas must be between 1 and 15, got 0"),
         (["demo", "--conflict", "2"], "--conflict must be between 0 and 1, got 2"),
         (["demo", "--kill", "--storage", "memory"], "--kill needs --storage sqlite"),
-        ([*SERVE, "--peers", PEERS, "--batch-commands-max", "0"], "Invalid value for '--batch-commands-max'"),
+        ([*SERVE, "--peers", PEERS, "--batch-commands-max", "0"], "--batch-commands-max is 0: give 1 or more"),
         (["bench", "--replicas", "0"], "--replicas must be between 1 and 15, got 0"),
         (["bench", "--replicas", "3,many"], "--replicas takes whole numbers with commas between them, got '3,many'"),
         (["bench", "--storage", "tape"], "--storage must be memory, sqlite or both, got 'tape'"),
@@ -50,6 +71,32 @@ def test_mistake_is_one_line_and_exit_status_2(
     assert captured.err.startswith("pydsm: ")
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_nobody_at_the_address_to_be_measured_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    (port,) = free_ports(1)
+    assert run(["bench", "--at", f"127.0.0.1:{port}", "--runs", "1"]) == 1
+    assert f"--at 127.0.0.1:{port}: Connection refused; is a replica running there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_has_a_short_form_for_every_verb(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["serve", option]) == 0
+    assert "--peers" in capsys.readouterr().out
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"pydsm {__version__}\n"
+
+
+def test_replica_with_a_percent_sign_in_its_name_logs_it_as_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])
+    _log_to_stderr("50%s")
+    logging.getLogger("pydsm").error("text")
+    assert " 50%s ERROR pydsm: text" in capsys.readouterr().err
 
 
 def test_help_lists_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,6 +222,12 @@ async def test_a_request_is_traced_by_its_id() -> None:
 
 async def test_a_request_that_is_none_or_not_known_is_refused_with_a_reason() -> None:
     async with serving() as server:
+        answer = await get(server.port, "/trace/0193a5c0-1b2c-4001-8000-00070000002a")
+        assert answer.status == 404
+        assert "it is a UUID of version 4, and request ids have version 7" in answer.body
+        answer = await get(server.port, "/trace/0193a5c0-1b2c-7abc-8000-00070000002a")
+        assert answer.status == 404
+        assert "it was first sent to replica 2748, and the group has replicas 0 to 2" in answer.body
         answer = await get(server.port, "/trace/nonsense")
         assert (answer.status, answer.body) == (400, "that is no request id: it is a UUID of 32 hexadecimal digits\n")
         answer = await get(server.port, "/trace/0193a5c0-1b2c-7001-8000-00070000002a")
