@@ -4,6 +4,7 @@ from importlib import import_module
 
 import pytest
 
+from tests.sim.injected import table
 from tests.sim.injected.finds import FINDS, NOT_BY_CHANCE, Find
 from tests.sim.injected.registry import BUGS
 
@@ -23,6 +24,10 @@ def test_a_bug_that_chance_does_not_find_fails_the_test_of_its_rule(bug: str, mo
     BUGS[bug].put_back(monkeypatch)
     with pytest.raises(AssertionError):
         rule_holds()
+
+
+def test_the_page_has_the_table_of_today() -> None:
+    assert table.PAGE.read_text(encoding="utf-8") == table.page(), "python -m tests.sim.injected.table --write"
 
 
 def test_every_known_bug_is_found_somehow() -> None:

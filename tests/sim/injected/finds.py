@@ -90,11 +90,20 @@ class Find:
     replicas: int | None = None
     """Size of the group; by seed unless given."""
 
+    @property
+    def kind(self) -> str:
+        """Of the world."""
+        return "duel" if self.duels else "laggard" if self.laggards else "seed"
+
+    @property
+    def search(self) -> Search:
+        """What plays runs of this kind."""
+        return Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels, laggards_only=self.laggards)
+
     def play(self) -> str | None:
         """Play the run; the invariant that it breaks, if any."""
-        search = Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels, laggards_only=self.laggards)
-        plan = self._told() if self.story else search.plan(self.seed)
-        finding = search.play(plan).finding
+        plan = self._told() if self.story else self.search.plan(self.seed)
+        finding = self.search.play(plan).finding
         return None if finding is None else finding.invariant
 
     def _told(self) -> Plan:

@@ -1,0 +1,88 @@
+"""`python -m tests.sim.injected.mend [--seeds N]`: find new seeds for the bugs that their seeds do not find any more.
+
+A seed names another run whenever the planning of runs changes. This plays every run of `finds`; where a bug is not
+found by its run, or another invariant finds it, seeds of the same kind are tried from 0 on, then the other kinds, and
+`finds.py` and the table of docs/injected-bugs.md are written anew. Stories are told by hand: those that fail are named.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sim.injected import finds
+from tests.sim.injected.finds import FINDS, Find
+from tests.sim.injected.registry import BUGS
+from tests.sim.injected.search import first_find
+
+_FILE = Path(finds.__file__)
+_KINDS: tuple[dict[str, Any], ...] = ({}, {"duels": True}, {"laggards": True})
+
+
+def holds(find: Find) -> bool:
+    """Whether the run finds the bug by its invariant, and is right without the bug."""
+    with pytest.MonkeyPatch.context() as patch:
+        BUGS[find.bug].put_back(patch)
+        if find.play() != find.invariant:
+            return False
+    return find.play() is None
+
+
+def kinds_of(find: Find) -> Iterator[Find]:
+    """Its own kind, then the others."""
+    yield find
+    for kind in _KINDS:
+        other = replace(find, **{"duels": False, "laggards": False, "replicas": None, **kind})
+        if other.kind != find.kind:
+            yield other
+
+
+def mended(find: Find, seeds: int) -> Find | None:
+    """A run that finds the bug, None if so many seeds of each kind do not."""
+    for kind in kinds_of(find):
+        if (found := first_find(BUGS[find.bug], kind.search, range(seeds))) is not None:
+            return replace(kind, seed=found[0], invariant=found[1])
+    return None
+
+
+def write(find: Find) -> None:
+    """Put it in the place of the run before."""
+    options = "".join(f", {name}=True" for name in ("duels", "laggards") if getattr(find, name))
+    options += f", replicas={find.replicas}" if find.replicas is not None else ""
+    line = f'    Find("{find.bug}", "{find.invariant}", {find.seed}{options}),\n'
+    text = _FILE.read_text(encoding="utf-8")
+    text, count = re.subn(rf'    Find\("{re.escape(find.bug)}",.*\),\n', lambda _: line, text)
+    assert count == 1, f"{find.bug} has {count} lines in {_FILE.name}: put {line.strip()} there yourself"
+    _FILE.write_text(text, encoding="utf-8")
+
+
+def main() -> int:
+    """Go through all of them; exit status 1 if some were not found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=300, help="give up a kind after so many")
+    parser.add_argument("--part", default="1/1", help="only every Nth bug from the Kth on, as K/N, for several cores")
+    options = parser.parse_args()
+    first, step = map(int, options.part.split("/"))
+    lost = 0
+    for find in FINDS[first - 1 :: step]:
+        if holds(find):
+            continue
+        found = None if find.story else mended(find, options.seeds)
+        if found is None:
+            lost += 1
+            sys.stdout.write(f"{find.bug}: NOT FOUND\n")
+        else:
+            write(found)
+            sys.stdout.write(f"{find.bug}: {found.kind} {found.seed}, {found.invariant}\n")
+        sys.stdout.flush()
+    sys.stdout.write("then: python -m tests.sim.injected.table --write\n")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
