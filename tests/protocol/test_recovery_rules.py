@@ -153,7 +153,8 @@ def test_rule_3_the_leader_answers_without_having_committed() -> None:
 
 @pytest.mark.parametrize("n", [3, 5, 7])
 def test_rule_4_a_fast_commit_that_nobody_heard_of_is_found_again(n: int) -> None:
-    """ "If |R| >= |Q| - e, the fast path may have been taken: validate the value (batch, initial_deps) held by R" """
+    """ "If |R| >= |Q| - e, the fast path may have been taken: validate [...] the value (batch, initial_deps) held by
+    R" """
     world = world_of(n)
     id = world.propose(0, A)
     assert id is not None
@@ -308,7 +309,7 @@ def one_that_waits(world: World) -> None:
 
 
 def test_all_are_told_of_the_wait_and_it_is_repeated() -> None:
-    """ "tell all Waiting(id, |R|) (repeated while waiting)" """
+    """ "tell all Waiting(id, |R|) (repeated while waiting [...])" """
     world = world_of(5)
     one_that_waits(world)
     assert [packet.to for packet in world.packets if packet.message == Waiting(ID, 2)] == [0, 2, 3, 4]

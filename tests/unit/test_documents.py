@@ -1,5 +1,6 @@
 """What the documents promise: links lead somewhere, targets of make exist, and Python in them runs as it stands."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -45,6 +46,28 @@ def test_every_document_that_the_source_names_exists() -> None:
 def test_the_reference_names_every_command_of_the_redis_port() -> None:
     named = set(re.findall(r"`([A-Z]+)`", (ROOT / "docs/reference/redis-commands.md").read_text("utf-8")))
     assert {command.decode() for command in (*COMMANDS, *LOCAL)} <= named
+
+
+QUOTING = sorted((ROOT / "tests/protocol").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("tests", QUOTING, ids=lambda path: path.stem)
+def test_every_sentence_that_the_protocol_tests_quote_is_in_the_normative_text(tests: Path) -> None:
+    text = _plain((ROOT / "docs/reference/protocol.md").read_text("utf-8"))
+    quotes = [quote for docstring in _docstrings(tests) for quote in re.findall(r'"([^"]+)"', docstring)]
+    parts = [_plain(part).strip(" ,;:.()") for quote in quotes for part in quote.split("[...]")]
+    assert [part for part in parts if part not in text] == []
+    assert parts
+
+
+def _docstrings(path: Path) -> list[str]:
+    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+    return [ast.get_docstring(node) or "" for node in nodes if isinstance(node, ast.FunctionDef | ast.Module)]
+
+
+def _plain(text: str) -> str:
+    """Without marks of Markdown, differences of white space, and capitals."""
+    return " ".join(re.sub(r"[`*\\]", "", text).split()).lower()
 
 
 @every_document
