@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check fix soak bench
+.PHONY: help setup demo quick test check fix soak bench
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,11 @@ demo: $(READY) ## run five replicas under load on this machine and watch them
 test: $(READY) ## run all tests, on two processes
 	@tools/test-programs.sh
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+quick: $(READY) ## unit and protocol tests, lint and types: about a minute
+	$(BIN)/ruff check -q .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 tests/unit tests/protocol $(ARGS)
 
 check: $(READY) ## formatting, lint, types, and which module may import which
 	$(BIN)/ruff format --check .
