@@ -100,3 +100,16 @@ def sessions_forgotten_at_every_batch(patch: pytest.MonkeyPatch) -> None:
         return original(self, batch, apply)
 
     patch.setattr(Sessions, "execute", execute)
+
+
+@bug("7: results are dropped by what was executed, never by what one replica has kept at that moment")
+def results_of_all_sessions_limited_at_every_batch(patch: pytest.MonkeyPatch) -> None:
+    original = Sessions.execute
+
+    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+        results = original(self, batch, apply)
+        if self.results_bytes > self.results_bytes_max:
+            self._drop_largest(self.results_bytes - self.results_bytes_max)
+        return results
+
+    patch.setattr(Sessions, "execute", execute)
