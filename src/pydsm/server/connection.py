@@ -18,9 +18,12 @@ from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, encode, wrong_number
 from pydsm.runtime.batching import Answer, SubmitMany
 from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_command
-from pydsm.server.parser import ProtocolError, RequestParser, Words
+from pydsm.server.last_words import close_when_heard, heard
+from pydsm.server.memory import ClientMemory
+from pydsm.server.parser import CommandTooLarge, ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
 from pydsm.server.session import Session
+from pydsm.server.slots import UNANSWERED, Slot, waiting_bytes
 from pydsm.server.transactions import ABORTED, ROWS, Gathered
 
 
@@ -28,6 +31,9 @@ class Port(Surroundings, Protocol):
     """The server that a connection belongs to."""
 
     submit_many: SubmitMany
+    memory: ClientMemory
+    refusal: str | None
+    """Why no command is taken at the moment that has to be agreed on; None while they are."""
 
     def opened(self, connection: "Connection") -> Session | CommandFailed:
         """A new connection's session, or why it gets none."""
@@ -58,29 +64,6 @@ def _ignore(offset: int, answers: Sequence[Answer]) -> None:
     pass
 
 
-class _Unanswered:
-    """What stands in a slot until the answer is known."""
-
-
-_UNANSWERED = _Unanswered()
-
-
-class _Slot:
-    """A command's place in the order of replies."""
-
-    __slots__ = ("answer", "finish", "protocol")
-
-    def __init__(self, protocol: int, answer: Answer, finish: Callable[[Answer], Answer] | None = None) -> None:
-        self.protocol = protocol
-        self.answer = answer
-        self.finish = finish
-        """Makes the client's answer of the machine's, where they differ."""
-
-    def settle(self, answer: Answer) -> None:
-        """Take the machine's answer."""
-        self.answer = answer if self.finish is None else self.finish(answer)
-
-
 class Connection(asyncio.Protocol):
     """See the module."""
 
@@ -91,9 +74,9 @@ class Connection(asyncio.Protocol):
         self._limits = port.limits
         self._submit_many = port.submit_many
         self._parser = RequestParser(port.limits)
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[Slot] = deque()
         self._gathering: list[bytes] = []
-        self._gathering_slots: list[_Slot] = []
+        self._gathering_slots: list[Slot] = []
         """Commands of this turn that are to be submitted together, and their places."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -109,6 +92,10 @@ class Connection(asyncio.Protocol):
         """Take no more commands; close when everything is answered."""
         self._said_all = False
         """The client will send nothing more; what it sent is still answered."""
+        self._refused = False
+        """It is closed with an error, which the client is to read whatever it has sent."""
+        self._ending = False
+        self._written_bytes = 0
 
     # Called by the transport
 
@@ -119,15 +106,18 @@ class Connection(asyncio.Protocol):
         self._notice_vanished_clients()
         session = self._port.opened(self)
         if isinstance(session, CommandFailed):
-            self._leaving = True
+            self._leaving = self._refused = True
             self._transport.write(error_line(session.message))
-            self._transport.close()
+            close_when_heard(self._transport)
         else:
             self.session = session
             self._admitted = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what was asked; it may still be executed."""
+        if self._transport is not None:
+            heard(self._transport)
+        self._port.memory.forget(self)
         self._transport = None
         self._leaving = True
         self._slots.clear()
@@ -148,7 +138,7 @@ class Connection(asyncio.Protocol):
         """The client may still read what it asked for."""
         self._said_all = True
         self.flush_soon()
-        return True
+        return not self._refused
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -162,7 +152,46 @@ class Connection(asyncio.Protocol):
             self._patience.cancel()
         self.flush_soon()
 
+    # For `ClientMemory`
+
+    def half_sent_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self._parser.held_bytes if not (self._read_paused or self._leaving) else 0
+
+    def commands_read(self) -> int:
+        """See `memory.Holder`."""
+        return self._parser.complete
+
+    def unread_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self.buffered_bytes
+
+    def taken_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self._written_bytes - self.buffered_bytes
+
+    def other_bytes(self) -> int:
+        """See `memory.Holder`."""
+        postponed = self._parser.held_bytes - self.half_sent_bytes()
+        return postponed + self.session.transaction.size_bytes + waiting_bytes(self._slots)
+
+    def who(self) -> str:
+        """See `memory.Holder`."""
+        return self.session.address
+
     # For the server
+
+    def answer_late(self, before_seconds: float, error: CommandFailed) -> None:
+        """Answer with this error what was asked for before that moment and has no answer."""
+        late = False
+        for slot in self._slots:
+            if slot.since > before_seconds:
+                break
+            if slot.answer is UNANSWERED:
+                slot.settle(error)
+                late = True
+        if late:
+            self.flush_soon()
 
     @property
     def write_paused(self) -> bool:
@@ -228,6 +257,8 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_is_due = False
         self._write_answered()
+        if self._slots and self._slots[-1].answer is not UNANSWERED:
+            self._port.memory.note(self)
         self._work()
 
     def _work(self) -> None:
@@ -240,8 +271,12 @@ class Connection(asyncio.Protocol):
                 commands, self._postponed = self._postponed or self._parser.take(room), []
             except ProtocolError as error:
                 self._answer(CommandFailed(f"ERR {error}"))
-                self._leaving = True
+                self._leaving = self._refused = True
                 break
+            except CommandTooLarge as error:
+                self._spoil(CommandFailed(f"ERR {error}"))
+                self._write_answered()
+                continue
             if not commands:
                 self._leaving = self._said_all
                 break
@@ -299,8 +334,12 @@ class Connection(asyncio.Protocol):
 
     def _agree_on(self, command: bytes, finish: Callable[[Answer], Answer] | None = None) -> None:
         """Submit a command, with the others of this turn."""
-        slot = _Slot(self.session.protocol, _UNANSWERED, finish)
+        slot = Slot(self.session.protocol, UNANSWERED, self.session.last_seconds, finish)
         self._slots.append(slot)
+        refusal = self._port.refusal
+        if refusal is not None:
+            slot.settle(CommandFailed(f"CLUSTERDOWN {refusal}; the command was not executed"))
+            return
         self._gathering.append(command)
         self._gathering_slots.append(slot)
 
@@ -310,7 +349,7 @@ class Connection(asyncio.Protocol):
             self._gathering, self._gathering_slots = [], []
             self._submit_many(commands, partial(self._settle, slots))
 
-    def _settle(self, slots: list[_Slot], offset: int, answers: Sequence[Answer]) -> None:
+    def _settle(self, slots: list[Slot], offset: int, answers: Sequence[Answer]) -> None:
         """Take answers; they leave at the end of this turn of the loop, with all others that came in it."""
         for slot, answer in zip(slots[offset : offset + len(answers)], answers, strict=True):
             slot.settle(answer)
@@ -331,6 +370,10 @@ class Connection(asyncio.Protocol):
         elif name == b"WATCH" and transaction.gathered is not None:
             self._answer(CommandFailed("ERR WATCH inside MULTI is not allowed"))
         elif name == b"WATCH":
+            full = transaction.why_not_watch(words[1:], self._limits)
+            if full is not None:
+                self._answer(full)
+                return
             self._held = True
             self._agree_on(transaction.watching(words[1:]), self._release)
         elif name == b"UNWATCH" and transaction.gathered is not None:
@@ -407,19 +450,20 @@ class Connection(asyncio.Protocol):
             self._submit_many((command,), _ignore)
 
     def _answer(self, answer: Answer) -> None:
-        self._slots.append(_Slot(self.session.protocol, answer))
+        self._slots.append(Slot(self.session.protocol, answer))
 
     def _write_answered(self) -> None:
         """Write the replies at the head of the order, a bounded number of bytes at a time."""
         slots, limits = self._slots, self._limits
-        while slots and slots[0].answer is not _UNANSWERED and not self._write_paused and self._transport is not None:
+        while slots and slots[0].answer is not UNANSWERED and not self._write_paused and self._transport is not None:
             replies: list[bytes] = []
             size = 0
-            while slots and slots[0].answer is not _UNANSWERED and size < _WRITE_BYTES_MAX:
+            while slots and slots[0].answer is not UNANSWERED and size < _WRITE_BYTES_MAX:
                 slot = slots.popleft()
                 reply = encode_reply(slot.answer, slot.protocol, limits)
                 replies.append(reply)
                 size += len(reply)
+            self._written_bytes += size
             self._transport.write(b"".join(replies))
 
     def _settle_transport(self) -> None:
@@ -429,7 +473,12 @@ class Connection(asyncio.Protocol):
             return
         if self._leaving:
             self._write_answered()
-            if not self._slots:
+            if self._slots or self._ending:
+                return
+            if self._refused and not self._said_all:
+                self._ending = True
+                close_when_heard(transport)
+            else:
                 transport.close()
             return
         full = self._held or self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max
@@ -439,3 +488,5 @@ class Connection(asyncio.Protocol):
                 transport.pause_reading()
             else:
                 transport.resume_reading()
+        if self._parser.held_bytes or transport.get_write_buffer_size():
+            self._port.memory.note(self)

@@ -1,0 +1,36 @@
+"""Closes a connection so that what was said last arrives.
+
+Whoever closes a socket that has unread bytes in it resets the connection, and the other side may lose what it has not
+read yet: the very line that says why. So the end is announced, what still comes is read and thrown away, and the socket
+is closed when the other side has closed it, or after a moment.
+"""
+
+import asyncio
+import contextlib
+
+_SECONDS_MAX = 2.0
+_MANY = 64
+
+_lingering: set[asyncio.Transport] = set()
+
+
+def close_when_heard(transport: asyncio.Transport) -> None:
+    """What the protocol receives from here on it should ignore, and at the end of it return False."""
+    if len(_lingering) >= _MANY or not transport.can_write_eof():
+        transport.close()
+        return
+    with contextlib.suppress(OSError, RuntimeError):
+        transport.write_eof()
+        transport.resume_reading()
+    _lingering.add(transport)
+    asyncio.get_running_loop().call_later(_SECONDS_MAX, _close, transport)
+
+
+def heard(transport: asyncio.Transport) -> None:
+    """The connection is gone."""
+    _lingering.discard(transport)
+
+
+def _close(transport: asyncio.Transport) -> None:
+    _lingering.discard(transport)
+    transport.abort()
