@@ -19,7 +19,7 @@ from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.grants import Grant
 from pydsm.core.ids import session_of, timestamp_of
 from pydsm.core.messages import Run
-from pydsm.runtime.batching import Answer, SubmitRequests
+from pydsm.runtime.batching import Answer, Overloaded, SubmitRequests
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
     ClientHello,
@@ -31,6 +31,9 @@ from pydsm.runtime.client_protocol import (
     encode_message,
 )
 from pydsm.server.crowd import Crowd
+from pydsm.server.last_words import close_when_heard, heard
+from pydsm.server.occasionally import Occasionally
+from pydsm.server.shared import Shared
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader
@@ -46,8 +49,12 @@ class NativeLimits:
     """Clients at a time; one more is told so and disconnected."""
     greeting_seconds_max: float = 5.0
     """How long a client may take to say who it is."""
+    command_bytes_max: int = 8 << 20
+    """Bytes of one command, as the replica takes it; clients are told, so that they send none that is longer."""
     frame_bytes_max: int = 16 << 20
     """Bytes of one frame of commands; a longer one ends the connection."""
+    frame_commands_max: int = 50_000
+    """Commands in one frame; more end the connection."""
     unanswered_commands_max: int = 50_000
     """Commands of one connection without an answer; beyond these, nothing is read from it."""
     write_buffer_bytes_max: int = 16 << 20
@@ -77,11 +84,20 @@ class Host:
 class NativeServer:
     """Serves any state machine to native clients. All from one loop."""
 
-    def __init__(self, submit_requests: SubmitRequests, host: Host, limits: NativeLimits | None = None) -> None:
+    def __init__(
+        self,
+        submit_requests: SubmitRequests,
+        host: Host,
+        limits: NativeLimits | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        """`shared` is what all ports for clients have in common."""
         self.submit_requests = submit_requests
         self.host = host
         self.limits = limits or NativeLimits()
+        self.shared = shared or Shared()
         self.crowd: Crowd[NativeConnection, None] = Crowd()
+        self.refusals = Occasionally(log)
         self._server: asyncio.Server | None = None
 
     @property
@@ -114,14 +130,15 @@ class NativeServer:
         """None to let a client in, or why not."""
         if self._server is None:
             return "this replica is stopping; connect to another"
-        if len(self.crowd) >= self.limits.connections_max:
+        if len(self.crowd) >= self.limits.connections_max or not self.shared.clients.enter():
             return f"{len(self.crowd)} clients are connected already; connect to another replica"
         self.crowd.add(connection, None)
         return None
 
     def closed(self, connection: "NativeConnection") -> None:
         """The connection is gone."""
-        self.crowd.left(connection)
+        if self.crowd.left(connection):
+            self.shared.clients.leave()
 
 
 class NativeConnection(asyncio.Protocol):
@@ -146,6 +163,8 @@ class NativeConnection(asyncio.Protocol):
         self._write_paused = False
         self._read_paused = False
         self._patience: asyncio.TimerHandle | None = None
+        self._refused = False
+        self._frames = self._written_bytes = 0
 
     # Called by the transport
 
@@ -166,22 +185,32 @@ class NativeConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what was asked; it may still be executed."""
+        if self._transport is not None:
+            heard(self._transport)
+        self._server.shared.memory.forget(self)
         self._transport = None
         self._stop_waiting()
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
         """Submit what is complete."""
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._refused:
             return
         try:
             self._reader.feed(data)
             for payload in self._reader.payloads():
+                self._frames += 1
                 self._take(payload)
         except PeerFault as fault:
             self._refuse(str(fault))
         else:
             self._settle_reading()
+            if self._reader.held_bytes:
+                self._server.shared.memory.note(self)
+
+    def eof_received(self) -> bool:
+        """Nothing more comes, and nobody waits for answers."""
+        return False
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -195,13 +224,40 @@ class NativeConnection(asyncio.Protocol):
         self._stop_waiting()
         self._settle_reading()
 
+    # For `ClientMemory`
+
+    def half_sent_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return 0 if self._read_paused or self._refused else self._reader.held_bytes
+
+    def commands_read(self) -> int:
+        """See `memory.Holder`."""
+        return self._frames
+
+    def unread_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self._buffered_bytes
+
+    def taken_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self._written_bytes - self._buffered_bytes
+
+    def other_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self._reader.held_bytes - self.half_sent_bytes()
+
+    def who(self) -> str:
+        """See `memory.Holder`."""
+        return self._peer
+
     # For the server
 
     def close(self, reason: str) -> None:
         """Send what is answered, say why, and close."""
         self._flush()
         if self._transport is not None:
-            self._transport.write(encode_message(Farewell(reason)))
+            if not self._refused:
+                self._transport.write(encode_message(Farewell(reason)))
             self._transport.close()
 
     def abort(self) -> None:
@@ -233,12 +289,24 @@ class NativeConnection(asyncio.Protocol):
         self._stop_waiting()
         self._reader.allow_messages(self._limits.frame_bytes_max)
         identity = host.identity
-        welcome = Welcome(identity.group, identity.name, identity.replica, host.names, host.is_ready(), self._grant.id)
+        welcome = Welcome(
+            identity.group,
+            identity.name,
+            identity.replica,
+            host.names,
+            host.is_ready(),
+            self._grant.id,
+            self._limits.command_bytes_max,
+        )
         transport.write(CLIENT_PREAMBLE + encode_message(welcome))
 
     def _execute(self, request: Request) -> None:
         if request.first != self._next:
             raise PeerFault(f"its commands go on with number {request.first}, and not with {self._next}")
+        if len(request.commands) > self._limits.frame_commands_max:
+            raise PeerFault(
+                f"{len(request.commands)} commands in one frame are over the limit of {self._limits.frame_commands_max}"
+            )
         self._next += len(request.commands)
         self._unanswered += len(request.commands)
         for run in request.runs:
@@ -247,6 +315,11 @@ class NativeConnection(asyncio.Protocol):
         for run in request.runs:
             commands = request.commands[start : start + run.count] if len(request.runs) > 1 else request.commands
             again = not self._grant.takes(run.first, run.count)
+            refusal = self._server.shared.refusal
+            if refusal is not None:
+                self._answered(request.first + start, 0, [Overloaded(refusal)] * run.count)
+                start += run.count
+                continue
             self._submit(run, commands, partial(self._answered, request.first + start), again=again)
             start += run.count
 
@@ -269,9 +342,13 @@ class NativeConnection(asyncio.Protocol):
     def _flush(self) -> None:
         numbers, answers = self._numbers, self._answers
         self._numbers, self._answers = [], []
-        if numbers and self._transport is not None:
-            self._transport.write(encode_answers(numbers, answers, self._limits.answer_bytes_max))
+        if numbers and self._transport is not None and not self._refused:
+            encoded = encode_answers(numbers, answers, self._limits.answer_bytes_max)
+            self._written_bytes += len(encoded)
+            self._transport.write(encoded)
             self._settle_reading()
+            if self._buffered_bytes:
+                self._server.shared.memory.note(self)
 
     def _settle_reading(self) -> None:
         full = self._write_paused or self._unanswered >= self._limits.unanswered_commands_max
@@ -283,11 +360,15 @@ class NativeConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _refuse(self, reason: str) -> None:
-        log.warning("refused %s: %s", self._peer, reason)
+        self._server.refusals.warn("refused %s: %s", self._peer, reason)
+        if self._greeted:
+            self._flush()
+        self._refused = True
+        self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more
         if self._transport is not None:
             preamble = b"" if self._greeted else CLIENT_PREAMBLE
             self._transport.write(preamble + encode_message(Farewell(reason)))
-            self._transport.close()
+            close_when_heard(self._transport)
 
     def _greeting_is_late(self) -> None:
         self._refuse(f"it did not say who it is within {self._limits.greeting_seconds_max:g} s")
