@@ -9,6 +9,7 @@ import errno
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -39,12 +40,9 @@ def open_standard_streams() -> None:
                 os.dup2(opened, number)
                 os.close(opened)
     # without their descriptors, the interpreter has made none of these
-    if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        nowhere = Path(os.devnull).open("r+", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the process
+        sys.stdin, sys.stdout, sys.stderr = sys.stdin or nowhere, sys.stdout or nowhere, sys.stderr or nowhere
 
 
 def stop_at_once_when_told() -> None:

@@ -217,7 +217,9 @@ class Client:
                     self._send(self._part(call, part[0], part[-1] + 1))
                 continue
             for place in places:
-                text = f"the command has {len(call.commands[place])} bytes, over the limit of {bytes_max}; it was not sent"
+                text = (
+                    f"the command has {len(call.commands[place])} bytes, over the limit of {bytes_max}; it was not sent"
+                )
                 self._settle(call, [place], [CommandFailed(text)])
 
     async def _wait_for_room(self, commands: int, size: int) -> None:

@@ -37,7 +37,7 @@ from pydsm.core.ids import (
     timestamp_of,
 )
 from pydsm.core.messages import Batch, Run
-from pydsm.core.session_window import RANGE_BYTES, SESSION_BYTES, RequestExpired, Result, SessionWindow
+from pydsm.core.session_window import RANGE_BYTES, SESSION_BYTES, Result, SessionWindow
 from pydsm.core.stretches import Codec, Decode, Encode, Stretch, weight
 
 Apply = Callable[[Sequence[bytes], int], list[Result]]
@@ -150,8 +150,10 @@ class Sessions:
         return self._limits.results_bytes_max
 
     def is_full(self, session: SessionId, acknowledged: int, results_max: int) -> bool:
-        """Whether so many results of a session are kept, or half of the bytes that may be, and this acknowledgement
-        would not change that. One that drops much may be let through though it does not drop enough."""
+        """Whether so many results of a session are kept, or half of the bytes that may be.
+
+        With an acknowledgement that drops some of them, it may be called not full though it still is.
+        """
         window = self._windows.get(session)
         if window is None:
             return False

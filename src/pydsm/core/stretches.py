@@ -49,7 +49,12 @@ class Stretch:
     def copy(self) -> "Stretch":
         """One that goes its own way; the bytes are shared, since they never change."""
         made = Stretch.__new__(Stretch)
-        made.first, made.count, made.size_bytes, made._together = self.first, self.count, self.size_bytes, self._together
+        made.first, made.count, made.size_bytes, made._together = (
+            self.first,
+            self.count,
+            self.size_bytes,
+            self._together,
+        )
         made._singles = None if self._singles is None else list(self._singles)
         return made
 

@@ -142,8 +142,8 @@ def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_byt
         return frame
     if len(answers) == 1:
         text = (
-            f"the command was executed, but its result cannot be sent: it is over the limit of {answer_bytes_max} bytes, "
-            "or of no kind that can be"
+            f"the command was executed, but its result cannot be sent: it is over the limit of {answer_bytes_max} "
+            "bytes, or of no kind that can be"
         )
         return encode_message(Answers(list(numbers), [CommandFailed(text)]))
     half = len(answers) // 2

@@ -6,9 +6,7 @@ read from until that changes.
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,13 +15,14 @@ from typing import Protocol, cast
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, encode, wrong_number
 from pydsm.runtime.batching import Answer, SubmitMany
+from pydsm.server.client_connection import ClientConnection
 from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_command
-from pydsm.server.last_words import close_when_heard, heard
 from pydsm.server.memory import ClientMemory
 from pydsm.server.parser import CommandTooLarge, ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
 from pydsm.server.session import Session
 from pydsm.server.slots import UNANSWERED, Slot, waiting_bytes
+from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.server.transactions import ABORTED, ROWS, Gathered
 
 
@@ -32,8 +31,11 @@ class Port(Surroundings, Protocol):
 
     submit_many: SubmitMany
     memory: ClientMemory
-    refusal: str | None
-    """Why no command is taken at the moment that has to be agreed on; None while they are."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why no command is taken at the moment that has to be agreed on; None while they are."""
+        ...
 
     def opened(self, connection: "Connection") -> Session | CommandFailed:
         """A new connection's session, or why it gets none."""
@@ -64,12 +66,13 @@ def _ignore(offset: int, answers: Sequence[Answer]) -> None:
     pass
 
 
-class Connection(asyncio.Protocol):
+class Connection(ClientConnection):
     """See the module."""
 
     session: Session
 
     def __init__(self, port: Port) -> None:
+        super().__init__()
         self._port = port
         self._limits = port.limits
         self._submit_many = port.submit_many
@@ -79,12 +82,9 @@ class Connection(asyncio.Protocol):
         self._gathering_slots: list[Slot] = []
         """Commands of this turn that are to be submitted together, and their places."""
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._admitted = False
         self._flush_is_due = False
-        self._read_paused = False
         self._write_paused = False
-        self._patience: asyncio.TimerHandle | None = None
         self._held = False
         """A WATCH is not answered yet: what was sent after it must not be executed before it."""
         self._postponed: list[Words] = []
@@ -94,8 +94,6 @@ class Connection(asyncio.Protocol):
         """The client will send nothing more; what it sent is still answered."""
         self._refused = False
         """It is closed with an error, which the client is to read whatever it has sent."""
-        self._ending = False
-        self._written_bytes = 0
 
     # Called by the transport
 
@@ -103,12 +101,12 @@ class Connection(asyncio.Protocol):
         """Begin a session, or refuse."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
-        self._notice_vanished_clients()
+        notice_if_it_vanishes(self._transport, self._limits.idle_seconds_before_probe)
         session = self._port.opened(self)
         if isinstance(session, CommandFailed):
             self._leaving = self._refused = True
-            self._transport.write(error_line(session.message))
-            close_when_heard(self._transport)
+            self._write(error_line(session.message))
+            self._end()
         else:
             self.session = session
             self._admitted = True
@@ -122,8 +120,6 @@ class Connection(asyncio.Protocol):
         self._leaving = True
         self._slots.clear()
         self._postponed.clear()
-        if self._patience is not None:
-            self._patience.cancel()
         if self._admitted:
             self._unwatch()
         self._port.closed(self)
@@ -143,13 +139,11 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read."""
         self._write_paused = True
-        self._expect_progress(self.buffered_bytes)
+        self._port.memory.note(self)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
-        if self._patience is not None:
-            self._patience.cancel()
         self.flush_soon()
 
     # For `ClientMemory`
@@ -161,14 +155,6 @@ class Connection(asyncio.Protocol):
     def commands_read(self) -> int:
         """See `memory.Holder`."""
         return self._parser.complete
-
-    def unread_bytes(self) -> int:
-        """See `memory.Holder`."""
-        return self.buffered_bytes
-
-    def taken_bytes(self) -> int:
-        """See `memory.Holder`."""
-        return self._written_bytes - self.buffered_bytes
 
     def other_bytes(self) -> int:
         """See `memory.Holder`."""
@@ -198,11 +184,6 @@ class Connection(asyncio.Protocol):
         """Whether the client leaves so much unread that nothing more is written to it."""
         return self._write_paused
 
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes of answers that wait for the client."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
-
     def addresses(self) -> tuple[str, str]:
         """Of the client, and of this end."""
         assert self._transport is not None, "asked before connecting"
@@ -216,11 +197,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def flush_soon(self) -> None:
         """Send what is answered at the end of this turn of the loop."""
         if not self._flush_is_due and self._transport is not None:
@@ -228,31 +204,6 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     # Inside
-
-    def _notice_vanished_clients(self) -> None:
-        assert self._transport is not None, "asked before connecting"
-        connection = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if hasattr(socket, "TCP_KEEPIDLE"):
-                seconds = self._limits.idle_seconds_before_probe
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
-
-    def _expect_progress(self, buffered_bytes: int) -> None:
-        """Disconnect the client unless it takes something in time; keep expecting it until it has taken enough."""
-        seconds = self._limits.unread_seconds_max
-        self._patience = self._loop.call_later(seconds, self._judge_progress, buffered_bytes)
-
-    def _judge_progress(self, buffered_bytes: int) -> None:
-        left = self.buffered_bytes
-        if left < buffered_bytes:
-            self._expect_progress(left)
-        else:
-            seconds = self._limits.unread_seconds_max
-            log.warning(
-                "%s took none of %d bytes of answers in %g s; disconnected", self.session.address, left, seconds
-            )
-            self.abort()
 
     def _flush(self) -> None:
         self._flush_is_due = False
@@ -463,8 +414,7 @@ class Connection(asyncio.Protocol):
                 reply = encode_reply(slot.answer, slot.protocol, limits)
                 replies.append(reply)
                 size += len(reply)
-            self._written_bytes += size
-            self._transport.write(b"".join(replies))
+            self._write(b"".join(replies))
 
     def _settle_transport(self) -> None:
         """Read or not, close or not, as things now stand."""
@@ -476,17 +426,10 @@ class Connection(asyncio.Protocol):
             if self._slots or self._ending:
                 return
             if self._refused and not self._said_all:
-                self._ending = True
-                close_when_heard(transport)
+                self._end()
             else:
                 transport.close()
             return
-        full = self._held or self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max
-        if full != self._read_paused:
-            self._read_paused = full
-            if full:
-                transport.pause_reading()
-            else:
-                transport.resume_reading()
+        self._read_unless(self._held or self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max)
         if self._parser.held_bytes or transport.get_write_buffer_size():
             self._port.memory.note(self)

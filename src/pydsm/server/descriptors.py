@@ -122,5 +122,3 @@ def tell_of_exhaustion(context: Mapping[str, Any]) -> bool:
         soft,
     )
     return True
-
-

@@ -25,8 +25,6 @@ class RespLimits:
     """Bytes of answers that a client has not taken yet; beyond these, nothing is written to it nor read from it.
 
     Generous, because some clients send a whole pipeline before they read the first answer."""
-    unread_seconds_max: float = 60.0
-    """Seconds in which a client that nothing more is written to must take something; else it is disconnected."""
     idle_seconds_before_probe: int = 300
     """Seconds of silence after which the operating system asks whether a client's machine is still there."""
     reply_bytes_max: int = 64 << 20

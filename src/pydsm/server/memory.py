@@ -14,7 +14,8 @@ from pydsm.server.occasionally import Occasionally
 
 log = logging.getLogger("pydsm.serve")
 
-_SWEEP_SECONDS = 1.0
+_SWEEPS_PER_TIME = 8
+_SWEEP_SECONDS_MAX = 1.0
 _BYTES_PER_SECOND_MIN = 16 << 10
 
 
@@ -91,13 +92,18 @@ class ClientMemory:
         self._slow = Occasionally(log)
         self._sweeping: asyncio.TimerHandle | None = None
 
+    @property
+    def _sweep_seconds(self) -> float:
+        shortest = min(self.limits.half_sent_seconds_max, self.limits.unread_seconds_max)
+        return min(_SWEEP_SECONDS_MAX, shortest / _SWEEPS_PER_TIME)
+
     def note(self, one: Holder) -> None:
         """A connection may hold more than before, or again nothing."""
         held = self._held.get(one)
         if held is None:
             held = self._held[one] = _Held()
             if self._sweeping is None:
-                self._sweeping = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+                self._sweeping = asyncio.get_running_loop().call_later(self._sweep_seconds, self._sweep)
         self._ask(one, held)
         if self.held_bytes > self.limits.client_memory_bytes_max:
             self._make_room()
@@ -143,7 +149,7 @@ class ClientMemory:
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self.look(loop.time())
-        self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep) if self._held else None
+        self._sweeping = loop.call_later(self._sweep_seconds, self._sweep) if self._held else None
 
     def look(self, now: float) -> None:
         """Disconnect whoever has been too slow; forget whoever holds nothing any more."""

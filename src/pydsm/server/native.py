@@ -7,9 +7,7 @@ asked of the client but seen here, from the session that its connection was gran
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +28,11 @@ from pydsm.runtime.client_protocol import (
     encode_answers,
     encode_message,
 )
+from pydsm.server.client_connection import ClientConnection
 from pydsm.server.crowd import Crowd
-from pydsm.server.last_words import close_when_heard, heard
 from pydsm.server.occasionally import Occasionally
 from pydsm.server.shared import Shared
+from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader
@@ -59,8 +58,8 @@ class NativeLimits:
     """Commands of one connection without an answer; beyond these, nothing is read from it."""
     write_buffer_bytes_max: int = 16 << 20
     """Bytes of answers that a client has not taken; beyond these, nothing is read from it."""
-    unread_seconds_max: float = 60.0
-    """Seconds in which a client with so much unread must take something; else it is disconnected."""
+    idle_seconds_before_probe: int = 300
+    """Seconds of silence after which the operating system asks whether a client's machine is still there."""
     answer_bytes_max: int = 64 << 20
     """Bytes of one frame of answers; a single longer one is told as a failure."""
     ahead_ms_max: int = 60_000
@@ -141,16 +140,16 @@ class NativeServer:
             self.shared.clients.leave()
 
 
-class NativeConnection(asyncio.Protocol):
+class NativeConnection(ClientConnection):
     """One client. See the module."""
 
     def __init__(self, server: NativeServer) -> None:
+        super().__init__()
         self._server = server
         self._limits = server.limits
         self._submit = server.submit_requests
         self._reader = FrameReader(CLIENT_PREAMBLE)
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._peer = "a client"
         self._greeted = False
         self._grant = server.host.grant()
@@ -161,10 +160,8 @@ class NativeConnection(asyncio.Protocol):
         self._numbers: list[int] = []
         self._answers: list[Answer] = []
         self._write_paused = False
-        self._read_paused = False
         self._patience: asyncio.TimerHandle | None = None
-        self._refused = False
-        self._frames = self._written_bytes = 0
+        self._frames = 0
 
     # Called by the transport
 
@@ -175,8 +172,7 @@ class NativeConnection(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         if isinstance(address, tuple):
             self._peer = f"the client at {Address(str(address[0]), int(address[1]))}"
-        with contextlib.suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        notice_if_it_vanishes(transport, self._limits.idle_seconds_before_probe)
         reason = self._server.opened(self)
         if reason is not None:
             self._refuse(reason)
@@ -194,7 +190,7 @@ class NativeConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Submit what is complete."""
-        if self._transport is None or self._transport.is_closing() or self._refused:
+        if self._transport is None or self._transport.is_closing() or self._ending:
             return
         try:
             self._reader.feed(data)
@@ -216,31 +212,22 @@ class NativeConnection(asyncio.Protocol):
         """The client does not read."""
         self._write_paused = True
         self._settle_reading()
-        self._expect_progress(self._buffered_bytes)
+        self._server.shared.memory.note(self)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
-        self._stop_waiting()
         self._settle_reading()
 
     # For `ClientMemory`
 
     def half_sent_bytes(self) -> int:
         """See `memory.Holder`."""
-        return 0 if self._read_paused or self._refused else self._reader.held_bytes
+        return 0 if self._read_paused or self._ending else self._reader.held_bytes
 
     def commands_read(self) -> int:
         """See `memory.Holder`."""
         return self._frames
-
-    def unread_bytes(self) -> int:
-        """See `memory.Holder`."""
-        return self._buffered_bytes
-
-    def taken_bytes(self) -> int:
-        """See `memory.Holder`."""
-        return self._written_bytes - self._buffered_bytes
 
     def other_bytes(self) -> int:
         """See `memory.Holder`."""
@@ -256,20 +243,11 @@ class NativeConnection(asyncio.Protocol):
         """Send what is answered, say why, and close."""
         self._flush()
         if self._transport is not None:
-            if not self._refused:
-                self._transport.write(encode_message(Farewell(reason)))
+            if not self._ending:
+                self._write(encode_message(Farewell(reason)))
             self._transport.close()
 
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     # Inside
-
-    @property
-    def _buffered_bytes(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def _take(self, payload: bytes) -> None:
         message = decode_from_client(payload)
@@ -342,48 +320,26 @@ class NativeConnection(asyncio.Protocol):
     def _flush(self) -> None:
         numbers, answers = self._numbers, self._answers
         self._numbers, self._answers = [], []
-        if numbers and self._transport is not None and not self._refused:
-            encoded = encode_answers(numbers, answers, self._limits.answer_bytes_max)
-            self._written_bytes += len(encoded)
-            self._transport.write(encoded)
+        if numbers and self._transport is not None and not self._ending:
+            self._write(encode_answers(numbers, answers, self._limits.answer_bytes_max))
             self._settle_reading()
-            if self._buffered_bytes:
+            if self.buffered_bytes:
                 self._server.shared.memory.note(self)
 
     def _settle_reading(self) -> None:
-        full = self._write_paused or self._unanswered >= self._limits.unanswered_commands_max
-        if full != self._read_paused and self._transport is not None and not self._transport.is_closing():
-            self._read_paused = full
-            if full:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+        self._read_unless(self._write_paused or self._unanswered >= self._limits.unanswered_commands_max)
 
     def _refuse(self, reason: str) -> None:
         self._server.refusals.warn("refused %s: %s", self._peer, reason)
         if self._greeted:
             self._flush()
-        self._refused = True
         self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more
-        if self._transport is not None:
-            preamble = b"" if self._greeted else CLIENT_PREAMBLE
-            self._transport.write(preamble + encode_message(Farewell(reason)))
-            close_when_heard(self._transport)
+        preamble = b"" if self._greeted else CLIENT_PREAMBLE
+        self._write(preamble + encode_message(Farewell(reason)))
+        self._end()
 
     def _greeting_is_late(self) -> None:
         self._refuse(f"it did not say who it is within {self._limits.greeting_seconds_max:g} s")
-
-    def _expect_progress(self, buffered_bytes: int) -> None:
-        seconds = self._limits.unread_seconds_max
-        self._patience = self._loop.call_later(seconds, self._judge_progress, buffered_bytes)
-
-    def _judge_progress(self, buffered_bytes: int) -> None:
-        left = self._buffered_bytes
-        if left < buffered_bytes:
-            self._expect_progress(left)
-        else:
-            log.warning("%s took none of %d bytes of answers in time; disconnected", self._peer, left)
-            self.abort()
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:

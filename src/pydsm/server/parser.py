@@ -18,7 +18,7 @@ class ProtocolError(PeerFault):
 
 
 class CommandTooLarge(PeerFault):
-    """A command is over a limit: tell the client `str(error)`. It was passed over, and the next one is read as usual."""
+    """A command is over a limit: tell the client `str(error)`. It is passed over, and what follows is read as usual."""
 
 
 _CLAIMED_BYTES_MAX = 512 << 20
@@ -141,7 +141,8 @@ class RequestParser:
     def _next(self) -> Words | None:
         """The next command, without words if it is empty; None while it is incomplete."""
         if self._complaint is not None:
-            return self._pass_over()
+            self._pass_over()
+            return None
         if self._words_missing:
             return self._array()
         buffer, start = self._buffer, self._start
@@ -162,7 +163,8 @@ class RequestParser:
             return ()
         self._words_missing, self._words, self._command_bytes = count, [], 0
         if count > self._limits.arguments_max:
-            return self._too_much(f"the command has {count} words, over the limit of {self._limits.arguments_max}")
+            self._too_much(f"the command has {count} words, over the limit of {self._limits.arguments_max}")
+            return None
         return self._array()
 
     def _array(self) -> Words | None:
@@ -202,7 +204,8 @@ class RequestParser:
             self._start, self._words_missing, self._command_bytes = start, missing, taken
         self._words = []
         if complaint is not None:
-            return self._too_much(complaint)
+            self._too_much(complaint)
+            return None
         self._command_bytes = 0
         return words
 
@@ -210,7 +213,7 @@ class RequestParser:
         """Keep nothing of the command that is read now."""
         self._complaint = complaint
         self._words, self._command_bytes, self._passing_bytes, self._wanted_bytes = [], 0, 0, 0
-        return self._pass_over()
+        self._pass_over()
 
     def _pass_over(self) -> None:
         """Go on to the end of a command that is too large. Raises CommandTooLarge when that is there."""

@@ -15,7 +15,6 @@ from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session
 from pydsm.server.shared import Shared
 
-
 _LATE_SECONDS = 0.25
 
 

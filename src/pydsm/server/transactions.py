@@ -85,7 +85,9 @@ class Transaction:
     @property
     def size_bytes(self) -> int:
         """What is kept of it here."""
-        gathered = 0 if self.gathered is None else self.gathered.size_bytes + _COMMAND_BYTES * len(self.gathered.commands)
+        gathered = (
+            0 if self.gathered is None else self.gathered.size_bytes + _COMMAND_BYTES * len(self.gathered.commands)
+        )
         return gathered + self.watched_bytes
 
     def why_not_watch(self, keys: Words, limits: RespLimits) -> CommandFailed | None:
