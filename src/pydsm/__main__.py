@@ -1,5 +1,5 @@
 """`python -m pydsm` is the `pydsm` command."""
 
-from pydsm.cli.main import main
+from pydsm.cli.entry import main
 
 main()

@@ -10,7 +10,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydsm.cli.serve import READY, Storage
+from pydsm.cli.announce import LISTENING
+from pydsm.cli.serve import Storage
 from pydsm.core.faults import WorldFault
 from pydsm.transport.address import Address
 
@@ -135,7 +136,7 @@ class LocalGroup:
         return line
 
     async def start(self, replica: int) -> None:
-        """Start one replica and wait until it serves clients. Raises WorldFault with its last words if it does not."""
+        """Start one replica and wait until it listens. Raises WorldFault with its last words if it does not."""
         member = self.members[replica]
         with member.log.open("ab") as log:
             member.process = await asyncio.create_subprocess_exec(
@@ -154,7 +155,7 @@ class LocalGroup:
                 line = await output.readline()
         except TimeoutError:
             line = b""
-        if f"{member.name} {READY}".encode() not in line:
+        if f"{member.name} {LISTENING}".encode() not in line:
             raise WorldFault(f"replica {member.name} did not start: {member.last_words()}")
 
     def check_running(self) -> None:

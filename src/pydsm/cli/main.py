@@ -1,6 +1,7 @@
 """Puts the verbs together and turns every failure into one line and an exit status: 2 for usage, 1 for the rest."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -10,6 +11,7 @@ from typer.exceptions import Abort, TyperException
 
 from pydsm import __version__
 from pydsm.cli import bench, demo, exhaustive, inspect, maintain, replay, serve, simulate, status, trace
+from pydsm.cli.entry import give_up, is_of_a_stream
 from pydsm.cli.text import one_line
 from pydsm.core.faults import CallerFault, PyDSMError
 
@@ -64,17 +66,18 @@ def run(arguments: Sequence[str]) -> int:
     except PyDSMError as fault:
         return _say(str(fault), FAILURE)
     except (Abort, KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
+        return _say("interrupted", INTERRUPTED)
+    except OSError as error:
+        if not is_of_a_stream(error):
+            raise
+        give_up(sys.stdout)
+        return _say(f"cannot write to standard output: {error.strerror}", FAILURE)
     return outcome if isinstance(outcome, int) else 0
 
 
 def _say(what: str, status: int) -> int:
     line = one_line(what)
     if line:
-        print(f"pydsm: {line}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"pydsm: {line}", file=sys.stderr, flush=True)
     return status
-
-
-def main() -> None:
-    """The entry point of the `pydsm` command."""
-    sys.exit(run(sys.argv[1:]))

@@ -1,13 +1,10 @@
 """`pydsm serve`: one replica of the key-value machine, with a Redis port, until it is told to stop."""
 
 import asyncio
-import contextlib
 import gc
-import itertools
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,35 +12,32 @@ from typing import Annotated
 
 import typer
 
+from pydsm.cli.announce import LISTENING, READY, announce, leave_at_once
+from pydsm.cli.checks import address_of, check_distinct, check_given, check_least
+from pydsm.cli.client_ports import ClientPorts, PortLimits, PortSettings
 from pydsm.cli.configuration import read_options
 from pydsm.cli.loop import run
 from pydsm.cli.transports import TransportKind, load_peer_tls, tls_files, transport_maker
 from pydsm.core.config import WINDOW_BYTES_MAX, Config
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import BatchLimits
-from pydsm.runtime.node import Node, unix_ms
-from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.runtime.node import Node
+from pydsm.runtime.observation import ReadyLimits
 from pydsm.runtime.parts import MakeTransport, Parts
 from pydsm.runtime.transfers import BeginAgain
-from pydsm.server.native import Host, NativeServer
-from pydsm.server.resp import RespServer
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.address import Address, parse_address
+from pydsm.transport.address import Address
 
 log = logging.getLogger("pydsm.serve")
-
-READY = "ready"
-"""The word by which a replica that serves clients can be told in its output."""
 
 _YOUNG_OBJECTS_BEFORE_COLLECTION = 50_000
 _SWITCH_SECONDS = 0.0005
 _NAME_CHARACTERS_MAX = 64
-_EVERY_HOST = {"0.0.0.0", "::"}
 
 
 class Storage(StrEnum):
@@ -68,12 +62,8 @@ class Settings:
 
     identity: Identity
     listen: Address
-    names: tuple[str, ...]
     transport: MakeTransport
-    redis: Address | None
-    clients: Address | None
-    http: Address | None
-    ready_limits: ReadyLimits
+    ports: PortSettings
     checkpoints: CheckpointLimits
     data: Path | None
     thrifty: bool
@@ -105,6 +95,30 @@ def serve(
     listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT (default: that of --peers).")] = "",
     clients: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT (default: none).")] = "",
     http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status (default: none).")] = "",
+    http_hosts: Annotated[
+        str,
+        typer.Option(
+            help="Names by which the HTTP port may be asked besides addresses, localhost and this computer's name, "
+            "with commas between them; * for any."
+        ),
+    ] = "",
+    max_clients: Annotated[
+        int, typer.Option(help="Clients at a time, of all ports; fewer if descriptors (ulimit -n) do not suffice.")
+    ] = PortLimits().clients_max,
+    client_memory_bytes: Annotated[
+        int,
+        typer.Option(
+            help="Memory for half-sent commands and unread answers of all clients; beyond it, whoever holds most is "
+            "disconnected."
+        ),
+    ] = PortLimits().client_memory_bytes,
+    answer_seconds: Annotated[
+        float,
+        typer.Option(
+            help="Seconds until a Redis command without an answer is answered CLUSTERDOWN; and seconds without a "
+            "majority until all clients' commands are refused at once."
+        ),
+    ] = PortLimits().answer_seconds,
     data: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
     storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
     transport: Annotated[
@@ -154,81 +168,53 @@ def serve(
     ] = None,
 ) -> int:
     """Run one replica. Every option may also stand in the environment or in a file."""
-    _check_given(name, peers, redis or clients, data is not None or storage is not Storage.SQLITE)
-    _check_least("--ready-lag", ready_lag, 0)
-    _check_least("--batch-commands-max", batch_commands_max, 1)
-    _check_least("--checkpoint-instances", checkpoint_instances, 1)
-    _check_least("--checkpoint-bytes", checkpoint_bytes, 1)
-    _check_least("--checkpoint-seconds", checkpoint_seconds, 1)
-    _check_least("--window-bytes", window_bytes, 1)
+    check_given(name, peers, redis or clients, data is not None or storage is not Storage.SQLITE)
+    check_least("--ready-lag", ready_lag, 0)
+    check_least("--batch-commands-max", batch_commands_max, 1)
+    check_least("--checkpoint-instances", checkpoint_instances, 1)
+    check_least("--checkpoint-bytes", checkpoint_bytes, 1)
+    check_least("--checkpoint-seconds", checkpoint_seconds, 1)
+    check_least("--window-bytes", window_bytes, 1)
     members = parse_members(peers)
     if name not in members:
         raise CallerFault(f"--name {name!r} is not in --peers, which names {', '.join(members)}")
     replica = ReplicaId(list(members).index(name))
     identity = Identity(group, name, replica, len(members))
-    here = _address("--listen", listen) if listen else members[name]
+    here = address_of("--listen", listen) if listen else members[name]
     others = {ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica}
     ports = {
-        option: _address(option, text)
+        option: address_of(option, text)
         for option, text in (("--redis", redis), ("--clients", clients), ("--http", http))
         if text
     }
-    _check_distinct({"--listen" if listen else "--peers": here, **ports})
+    check_distinct({"--listen" if listen else "--peers": here, **ports})
     files = tls_files(transport, tls_cert, tls_key, tls_ca)
     tls = None if files is None else load_peer_tls(files, tuple(members), others)
+    batch_limits = BatchLimits(batch_commands_max=batch_commands_max)
     settings = Settings(
         identity=identity,
         listen=here,
-        names=tuple(members),
         transport=transport_maker(transport, identity, here, others, tls),
-        redis=ports.get("--redis"),
-        clients=ports.get("--clients"),
-        http=ports.get("--http"),
-        ready_limits=ReadyLimits(lag_instances_max=ready_lag),
+        ports=PortSettings(
+            identity,
+            tuple(members),
+            redis=ports.get("--redis"),
+            clients=ports.get("--clients"),
+            http=ports.get("--http"),
+            http_hosts=(*(address.host for address in members.values()), *http_hosts.split(",")),
+            ready_limits=ReadyLimits(lag_instances_max=ready_lag),
+            limits=PortLimits(max_clients, client_memory_bytes, answer_seconds),
+            batch_limits=batch_limits,
+        ),
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
         window_bytes=window_bytes,
-        batch_limits=BatchLimits(batch_commands_max=batch_commands_max),
+        batch_limits=batch_limits,
         until_stdin_closes=until_stdin_closes,
     )
     _log_to_stderr(name)
     return run(_serve(settings))
-
-
-def _check_given(name: str, peers: str, ports: str, storage: bool) -> None:
-    """Everything that must be given and is not, in one message. Raises CallerFault."""
-    needed = {
-        "--name NAME": name,
-        "--peers r1=HOST:PORT,r2=...": peers,
-        "--redis HOST:PORT or --clients HOST:PORT": ports,
-        "--data DIR (or --storage memory)": storage,
-    }
-    missing = [option for option, given in needed.items() if not given]
-    if missing:
-        raise CallerFault(
-            f"missing: {', '.join(missing)}; give them as options, in the environment as PYDSM_NAME and so on, or in a "
-            "file named by --config; see pydsm serve --help"
-        )
-
-
-def _check_least(option: str, value: int, least: int) -> None:
-    if value < least:
-        raise CallerFault(f"{option} is {value}: give {least} or more")
-
-
-def _check_distinct(ports: dict[str, Address]) -> None:
-    """Each port needs an address of its own. Raises CallerFault."""
-    for (first, one), (second, other) in itertools.combinations(ports.items(), 2):
-        if one.port == other.port and (one.host == other.host or {one.host, other.host} & _EVERY_HOST):
-            raise CallerFault(f"{first} {one} and {second} {other} are the same port: give each a port of its own")
-
-
-def _address(option: str, text: str) -> Address:
-    try:
-        return parse_address(text)
-    except CallerFault as fault:
-        raise CallerFault(f"{option}: {fault}") from fault
 
 
 def parse_members(text: str) -> dict[str, Address]:
@@ -245,7 +231,7 @@ def parse_members(text: str) -> dict[str, Address]:
             )
         if name in members:
             raise CallerFault(f"--peers names {name} twice")
-        members[name] = _address("--peers", address)
+        members[name] = address_of("--peers", address)
     if len(set(members.values())) != len(members):
         raise CallerFault("two replicas in --peers have one address")
     return members
@@ -264,28 +250,33 @@ async def _one_life(settings: Settings, stop: asyncio.Future[None]) -> Exception
     """Serve until somebody wants it to stop, or it has to stop by itself: then why."""
     machine = KeyValue()
     node = make_node(settings, machine)
-    watched = contextlib.AsyncExitStack()
+    ports = ClientPorts(settings.ports, node, lambda: _sections(settings.identity.name, node, machine))
     try:
-        await node.start()
-        server = RespServer(node.submit_many, lambda: _sections(settings.identity.name, node, machine))
-        if settings.redis is not None:
-            await _listen_for_clients(server, settings.redis)
-        if settings.clients is not None:
-            watched.push_async_callback(await _listen_for_native_clients(settings, settings.clients, node))
-        if settings.http is not None:
-            watched.push_async_callback(await _listen_for_watchers(settings, settings.http, node))
+        await _start(node, stop)
+        await ports.open()
         _calm_the_interpreter()
-        print(_ready_line(settings), flush=True)
+        announce(f"{settings.identity.name} {LISTENING}: {_where(settings)}")
+        ports.watch(lambda: announce(f"{settings.identity.name} {READY}: {_where(settings)}"))
         await asyncio.wait((stop, node.failure), return_when=asyncio.FIRST_COMPLETED)
         failure = node.failure.result() if node.failure.done() else None
         if not isinstance(failure, BeginAgain):
             log.info("stopping" if failure is None else "stopping after a failure")
         await node.stop()
-        await server.stop()
+        await ports.close_redis()
         return failure
     finally:
         await node.stop()
-        await watched.aclose()
+        await ports.close()
+
+
+async def _start(node: Node, stop: asyncio.Future[None]) -> None:
+    """Start the replica; when somebody wants it to stop before that is done, the process ends."""
+    starting = asyncio.ensure_future(node.start())
+    await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        log.info("told to stop while it was starting: it has taken no part, and stops at once")
+        leave_at_once(0)
+    await starting
 
 
 def make_node(settings: Settings, machine: KeyValue) -> Node:
@@ -312,39 +303,6 @@ def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, s
     keys, expiries = machine.counts()
     counted = {"db0": f"keys={keys},expires={expiries},avg_ttl=0"} if keys else {}
     return {"Stats": {"name": name, **node.info()}, "Keyspace": counted}
-
-
-async def _listen_for_clients(server: RespServer, address: Address) -> None:
-    try:
-        await server.start(address.host, address.port)
-    except OSError as error:
-        raise WorldFault(
-            f"cannot listen for Redis clients on {address}: {error.strerror or error}; free the port or use another"
-        ) from error
-
-
-async def _listen_for_native_clients(settings: Settings, address: Address, node: Node) -> Callable[[], Awaitable[None]]:
-    """Open the port for native clients; gives what closes it."""
-    host = Host(
-        settings.identity,
-        settings.names,
-        lambda: why_not_ready(node.observe(), settings.ready_limits) is None,
-        node.grant,
-        unix_ms,
-    )
-    server = NativeServer(node.submit_requests, host)
-    await server.start(address)
-    return server.stop
-
-
-async def _listen_for_watchers(settings: Settings, address: Address, node: Node) -> Callable[[], Awaitable[None]]:
-    """Open the HTTP port; gives what closes it. Imported only here: a replica without the port starts faster."""
-    from pydsm.server.http import HttpServer, Subject
-
-    subject = Subject(settings.identity, settings.names, node.observe, node.trace, node.maintenance)
-    server = HttpServer(subject, settings.ready_limits)
-    await server.start(address)
-    return server.stop
 
 
 def _stop_request(settings: Settings) -> asyncio.Future[None]:
@@ -374,14 +332,14 @@ def _calm_the_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def _ready_line(settings: Settings) -> str:
-    identity = settings.identity
-    redis = "" if settings.redis is None else f"redis on {settings.redis}, "
-    clients = "" if settings.clients is None else f"clients on {settings.clients}, "
-    http = "" if settings.http is None else f"http on {settings.http}, "
+def _where(settings: Settings) -> str:
+    identity, ports = settings.identity, settings.ports
+    redis = "" if ports.redis is None else f"redis on {ports.redis}, "
+    clients = "" if ports.clients is None else f"clients on {ports.clients}, "
+    http = "" if ports.http is None else f"http on {ports.http}, "
     where = "memory" if settings.data is None else str(settings.data)
     return (
-        f"{identity.name} {READY}: replica {identity.replica} of {identity.replicas} in group {identity.group}, "
+        f"replica {identity.replica} of {identity.replicas} in group {identity.group}, "
         f"replicas on {settings.listen}, {redis}{clients}{http}data in {where}"
     )
 

@@ -82,6 +82,11 @@ class Call:
         self.name = self.session = None
 
     @property
+    def longest_bytes(self) -> int:
+        """Of the longest command; or more, where all together are short."""
+        return self.size_bytes if self.size_bytes <= _SHORT_BYTES else max(map(len, self.commands))
+
+    @property
     def open_places(self) -> list[int]:
         """Commands without an outcome."""
         return [place for place, outcome in enumerate(self.outcomes) if outcome is OPEN]
@@ -111,6 +116,7 @@ def divided(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
         yield commands[start:]
 
 
+_SHORT_BYTES = 64 << 10
 _PART_COMMANDS_MAX = 1000
 _PART_BYTES_MAX = 1 << 20
 

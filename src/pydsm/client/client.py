@@ -201,9 +201,26 @@ class Client:
         link = self._link
         if link is None or not link.is_open:
             self._waiting.append(call)
+        elif call.longest_bytes > link.command_bytes_max:
+            self._send_short(call, link.command_bytes_max)
         else:
             call.sent = True
             link.send(call)
+
+    def _send_short(self, call: Call, bytes_max: int) -> None:
+        """Send a call without those of its commands that no replica would take: they fail here."""
+        for too_long, run in groupby(call.open_places, lambda place: len(call.commands[place]) > bytes_max):
+            places = list(run)
+            if not too_long:
+                for _, row in groupby(enumerate(places), lambda item: item[1] - item[0]):
+                    part = [place for _, place in row]
+                    self._send(self._part(call, part[0], part[-1] + 1))
+                continue
+            for place in places:
+                text = (
+                    f"the command has {len(call.commands[place])} bytes, over the limit of {bytes_max}; it was not sent"
+                )
+                self._settle(call, [place], [CommandFailed(text)])
 
     async def _wait_for_room(self, commands: int, size: int) -> None:
         """Wait until so much fits; what is larger than everything may go alone."""

@@ -29,6 +29,7 @@ from pydsm.transport.frames import FrameReader
 
 _ANSWER_FRAME_BYTES_MAX = 128 << 20
 _REQUEST_BYTES_WANTED = 1 << 20
+_REQUEST_COMMANDS_WANTED = 10_000
 
 
 class Sent(Protocol):
@@ -103,6 +104,11 @@ class Link(asyncio.Protocol):
     def is_open(self) -> bool:
         """Whether commands can be sent."""
         return self._transport is not None and not self._transport.is_closing() and not self.retired
+
+    @property
+    def command_bytes_max(self) -> int:
+        """The longest command that the replica takes."""
+        return self.greeted.result().welcome.command_bytes_max
 
     @property
     def unanswered(self) -> list[Sent]:
@@ -250,10 +256,11 @@ class Link(asyncio.Protocol):
 
     def _fitting(self) -> int:
         """How many of the unsent make one frame of about the wanted size."""
-        size = 0
+        size = count = 0
         for place, call in enumerate(self._unsent):
             size += sum(map(len, call.commands))
-            if size > _REQUEST_BYTES_WANTED:
+            count += len(call.commands)
+            if size > _REQUEST_BYTES_WANTED or count > _REQUEST_COMMANDS_WANTED:
                 return max(1, place)
         return len(self._unsent)
 

@@ -114,13 +114,14 @@ class Schedule:
         self._begun = now
         self._due_since = None
 
-    def is_due(self, now: Tick) -> bool:
-        """Whether this replica should propose one now."""
+    def is_due(self, now: Tick, early: bool = False) -> bool:
+        """Whether this replica should propose one now; `early` when what only a checkpoint frees has become much."""
         config = self._config
         if self._proposed is not None or not self._instances:
             return False
         enough = (
-            self._instances >= config.checkpoint_instances_max
+            early
+            or self._instances >= config.checkpoint_instances_max
             or self._bytes >= config.checkpoint_bytes_max
             or now - self._begun >= config.checkpoint_ticks
         )

@@ -215,9 +215,9 @@ class Replica:
                 besides = tuple(id for id in sorted(state.log.absent) if not covers(purged, id))
                 state.outbox.persist_lazily(PurgeRecord(purged, besides))
 
-    def checkpoint_due(self) -> bool:
-        """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`."""
-        return self._state.schedule.is_due(self._state.now)
+    def checkpoint_due(self, early: bool = False) -> bool:
+        """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`, `Schedule.is_due`."""
+        return self._state.schedule.is_due(self._state.now, early)
 
     def propose_checkpoint(self, timestamp_ms: int) -> InstanceId | PipelineFull:
         """Lead a checkpoint, with this Unix time. Each that is executed comes back as a TakeCheckpoint, everywhere."""

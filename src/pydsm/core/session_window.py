@@ -7,9 +7,15 @@ merged, and stretches of results can be told in the one form that does not show 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
-Result = object
+from pydsm.core.stretches import Codec, Result, Stretch, joined
+
+__all__ = ["RequestExpired", "Result", "SessionWindow"]
+
+SESSION_BYTES = 512
+"""Counted for each session besides its results."""
+RANGE_BYTES = 96
+"""Counted for each range of executed sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +36,28 @@ class SessionWindow:
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     firsts: list[int] = field(default_factory=list)
-    """The sequences at which stored stretches of results begin, ascending."""
-    results: dict[int, Sequence[Result]] = field(default_factory=dict)
+    """The sequences at which kept stretches of results begin, ascending."""
+    stretches: list[Stretch] = field(default_factory=list)
+    """Those stretches."""
     kept: int = 0
     """How many results are in all stretches together."""
+    results_bytes: int = 0
+    """What they are counted as."""
+    generation: int = 0
+    """See `Sessions`: which snapshot may still share this window."""
 
-    def copy(self) -> "SessionWindow":
-        """One that goes its own way. Stretches of results are shared, since they never change."""
-        window = SessionWindow(self.last_ms, self.acknowledged, self.kept_from)
+    def copy(self, generation: int = 0) -> "SessionWindow":
+        """One that goes its own way."""
+        window = SessionWindow(self.last_ms, self.acknowledged, self.kept_from, generation=generation)
         window.starts, window.ends, window.firsts = list(self.starts), list(self.ends), list(self.firsts)
-        window.results, window.kept = dict(self.results), self.kept
+        window.stretches = [stretch.copy() for stretch in self.stretches]
+        window.kept, window.results_bytes = self.kept, self.results_bytes
         return window
+
+    @property
+    def held_bytes(self) -> int:
+        """What all of it is counted as."""
+        return self.results_bytes + RANGE_BYTES * len(self.starts) + SESSION_BYTES
 
     def claim(self, start: int, end: int) -> list[tuple[int, int]]:
         """Note that sequences from `start` to before `end` are executed; gives the ranges that were not before."""
@@ -65,50 +82,93 @@ class SessionWindow:
         starts[low:high], ends[low:high] = [merged[0]], [merged[1]]
         return fresh
 
-    def keep(self, first: int, results: Sequence[Result]) -> None:
-        """Store what was given for sequences from `first` on, unless nobody will ask for it."""
-        if first + len(results) > self.kept_from:
-            if self.firsts and first < self.firsts[-1]:
-                self.firsts.insert(bisect_left(self.firsts, first), first)
-            else:
-                self.firsts.append(first)
-            self.results[first] = results
-            self.kept += len(results)
+    def keep(self, first: int, results: Sequence[Result], codec: Codec, bytes_max: int) -> None:
+        """Store what was given for sequences from `first` on, unless nobody will ask for it.
 
-    def acknowledge(self, acknowledged: int) -> None:
+        Beyond `bytes_max` the oldest results are dropped. Which are left depends on what was ever kept, and not on the
+        order in which it came: what is dropped once would have to be dropped however much came before it.
+        """
+        if first < self.kept_from:
+            results = results[self.kept_from - first :]
+            first = self.kept_from
+        if results:
+            self.insert(Stretch(first, len(results), codec.encode(list(results))))
+            if self.results_bytes > bytes_max:
+                self._shorten(codec, bytes_max)
+
+    def insert(self, stretch: Stretch) -> None:
+        """Keep a stretch of sequences of which nothing is kept."""
+        if self.firsts and stretch.first < self.firsts[-1]:
+            place = bisect_left(self.firsts, stretch.first)
+            self.firsts.insert(place, stretch.first)
+            self.stretches.insert(place, stretch)
+        else:
+            self.firsts.append(stretch.first)
+            self.stretches.append(stretch)
+        self.kept += stretch.count
+        self.results_bytes += stretch.size_bytes
+
+    def acknowledge(self, acknowledged: int, codec: Codec) -> None:
         """The client has the answers below, or wants them no more."""
         if acknowledged > self.acknowledged:
             self.acknowledged = acknowledged
-            self.drop(acknowledged)
+            self.drop(acknowledged, codec)
 
-    def drop(self, below: int) -> None:
+    def drop(self, below: int, codec: Codec) -> None:
         """Keep no results below this sequence."""
         if below <= self.kept_from:
             return
         self.kept_from = below
-        firsts, done = self.firsts, 0
-        while done < len(firsts) and firsts[done] + len(self.results[firsts[done]]) <= below:
-            self.kept -= len(self.results.pop(firsts[done]))
+        firsts, stretches, done = self.firsts, self.stretches, 0
+        while done < len(firsts) and stretches[done].end <= below:
+            self.kept -= stretches[done].count
+            self.results_bytes -= stretches[done].size_bytes
             done += 1
-        del firsts[:done]
+        del firsts[:done], stretches[:done]
+        if firsts and firsts[0] < below:
+            cut = stretches[0]
+            self.kept -= below - cut.first
+            self.results_bytes -= cut.size_bytes
+            cut.drop(below, codec)
+            firsts[0] = below
+            self.results_bytes += cut.size_bytes
 
-    def result(self, sequence: int) -> Result:
+    def drop_all(self) -> None:
+        """Keep no results of what is executed by now."""
+        if self.stretches:
+            self.kept_from = self.stretches[-1].end
+            self.firsts, self.stretches = [], []
+            self.kept = self.results_bytes = 0
+
+    def _shorten(self, codec: Codec, bytes_max: int) -> None:
+        while self.results_bytes > bytes_max:
+            oldest = self.stretches[0]
+            rest = self.results_bytes - oldest.size_bytes
+            self.drop(oldest.end if rest >= bytes_max else oldest.first + oldest.excess(bytes_max - rest, codec), codec)
+
+    def result(self, sequence: int, codec: Codec) -> Result:
         """What an executed request gave, if that is still kept."""
         place = bisect_right(self.firsts, sequence) - 1
-        if place >= 0 and sequence >= self.kept_from:
-            stretch = self.results[self.firsts[place]]
-            if sequence - self.firsts[place] < len(stretch):
-                return stretch[sequence - self.firsts[place]]
+        if place >= 0 and sequence < self.stretches[place].end:
+            return self.stretches[place].result(sequence, codec)
         return RequestExpired()
 
-    def stretches(self) -> Iterator[tuple[int, list[Result]]]:
+    def has_result(self, sequence: int) -> bool:
+        """Whether the result of a request is kept."""
+        place = bisect_right(self.firsts, sequence) - 1
+        return place >= 0 and sequence < self.stretches[place].end
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether sequences below the last executed one, from the first that a client uses on, are not executed."""
+        return len(self.starts) > 1 or self.starts[0] > 1
+
+    def encoded(self) -> Iterator[tuple[int, bytes]]:
         """The kept results, in the one form that does not tell in which batches they came."""
-        pairs = [
-            (first + place, result)
-            for first in self.firsts
-            for place, result in enumerate(self.results[first])
-            if first + place >= self.kept_from
-        ]
-        for _, stretch in groupby(enumerate(pairs), lambda item: item[1][0] - item[0]):
-            together = [pair for _, pair in stretch]
-            yield together[0][0], [result for _, result in together]
+        place, stretches = 0, self.stretches
+        while place < len(stretches):
+            end = place + 1
+            while end < len(stretches) and stretches[end].first == stretches[end - 1].end:
+                end += 1
+            yield stretches[place].first, joined(stretches[place:end])
+            place = end

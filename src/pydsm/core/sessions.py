@@ -37,15 +37,19 @@ from pydsm.core.ids import (
     timestamp_of,
 )
 from pydsm.core.messages import Batch, Run
-from pydsm.core.session_window import RequestExpired, Result, SessionWindow
+from pydsm.core.session_window import RANGE_BYTES, SESSION_BYTES, Result, SessionWindow
+from pydsm.core.stretches import Codec, Decode, Encode, Stretch, weight
 
 Apply = Callable[[Sequence[bytes], int], list[Result]]
 """Executes commands at a Unix time in ms; one result for each."""
 
 SNAPSHOT_VERSION = 1
 
-_encode: Callable[[list[Result]], bytes] = msgspec.msgpack.Encoder().encode
-_decode: Callable[[bytes], list[Result]] = msgspec.msgpack.Decoder(list[Any]).decode
+_USE_MS = 60_000
+_FREED_PER_BATCH = 64
+
+_encode: Encode = msgspec.msgpack.Encoder().encode
+_decode: Decode = msgspec.msgpack.Decoder(list[Any]).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +66,12 @@ class SessionLimits:
     idle_ms_max: int = 3_600_000
     """A session without a request for so long is forgotten at the next barrier; what still comes of it is refused."""
     session_results_bytes_max: int = 16 << 20
-    """Encoded results of one session; at a barrier, more are dropped from the oldest on."""
-    results_bytes_max: int = 256 << 20
-    """Encoded results of all sessions; at a barrier, more are dropped from the session on that was idle for longest."""
+    """Encoded results of one session; when there are more, the oldest are dropped at once."""
+    batch_results_bytes_max: int = 16 << 20
+    """Results that are kept of one batch, about; those in front of the last ones that fit are never kept."""
+    results_bytes_max: int = 128 << 20
+    """Encoded results of all sessions; at a barrier, those of the session that keeps most are dropped, then those of
+    the next, until the rest fits. Between barriers, replicas take no more than `runtime.admission` says."""
 
 
 class Fate(Enum):
@@ -97,19 +104,27 @@ class _Share:
 class Sessions:
     """All sessions at one replica. Call `execute` for every batch, in the agreed order.
 
-    `encode` and `decode` make bytes of one list of results and back, for snapshots.
+    `encode` and `decode` make a MessagePack array of one list of results and back; results are kept in that form.
     """
 
     def __init__(
         self,
         limits: SessionLimits | None = None,
-        encode: Callable[[list[Result]], bytes] = _encode,
-        decode: Callable[[bytes], list[Result]] = _decode,
+        encode: Encode = _encode,
+        decode: Decode = _decode,
     ) -> None:
         self._limits = limits or SessionLimits()
-        self._encode = encode
-        self._decode = decode
+        self._codec = Codec(encode, decode)
         self._windows: dict[SessionId, SessionWindow] = {}
+        self._generation = 0
+        """Snapshots begun: each shares the windows of its moment, and whoever changes one first makes it a copy."""
+        self._gaps: dict[SessionId, None] = {}
+        """Sessions with gaps in what they have executed."""
+        self._last_used: dict[int, list[SessionId]] = {}
+        """Each session once, under a time of about when it was used, never later: what may be forgotten is found."""
+        self._discarded: list[SessionWindow] = []
+        """Forgotten, and freed a few at a time: the memory of very many is not given back in a moment."""
+        self._results_bytes = self._held_bytes = 0
         self._horizon_ms = 0
         """What began before it and is not here was forgotten."""
 
@@ -119,13 +134,32 @@ class Sessions:
     def __contains__(self, session: SessionId) -> bool:
         return session in self._windows
 
+    @property
+    def held_bytes(self) -> int:
+        """What all sessions together are counted as."""
+        return self._held_bytes
+
+    @property
+    def results_bytes(self) -> int:
+        """What their kept results are counted as."""
+        return self._results_bytes
+
+    @property
+    def results_bytes_max(self) -> int:
+        """See `SessionLimits`."""
+        return self._limits.results_bytes_max
+
     def is_full(self, session: SessionId, acknowledged: int, results_max: int) -> bool:
-        """Whether so many results of a session are kept, and would be after this acknowledgement as well."""
+        """Whether so many results of a session are kept, or half of the bytes that may be.
+
+        With an acknowledgement that drops some of them, it may be called not full though it still is.
+        """
         window = self._windows.get(session)
-        if window is None or window.kept < results_max:
+        if window is None:
             return False
-        left = [len(kept) for first, kept in window.results.items() if first + len(kept) > acknowledged]
-        return sum(left) >= results_max
+        dropped = max(0, acknowledged - window.firsts[0]) if window.firsts else 0
+        too_many = window.kept >= results_max and window.kept - dropped >= results_max
+        return too_many or (not dropped and 2 * window.results_bytes >= self._limits.session_results_bytes_max)
 
     def fate(self, id: RequestId) -> Fate:
         """What is known of one request."""
@@ -137,7 +171,7 @@ class Sessions:
         place = bisect_right(window.starts, sequence) - 1
         if place < 0 or sequence >= window.ends[place]:
             return Fate.OPEN
-        return Fate.DROPPED if isinstance(window.result(sequence), RequestExpired) else Fate.KEPT
+        return Fate.KEPT if window.has_result(sequence) else Fate.DROPPED
 
     def ranges(self, session: SessionId) -> int:
         """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""
@@ -150,17 +184,45 @@ class Sessions:
         shares = [self._share(run, now) for run in batch.runs]
         if all(share.whole for share in shares):
             results = apply(batch.commands, now)
-            place = 0
+            kept_from, place = self._kept_from(results), 0
             for share in shares:
                 if share.window is not None:
-                    share.window.keep(share.first, results[place : place + share.count])
+                    self._keep(share.window, share.first, results[place : place + share.count], kept_from - place)
                 place += share.count
         else:
             results = self._execute_some(batch, shares, apply)
         for run, share in zip(batch.runs, shares, strict=True):
             if run.acknowledged and share.window is not None:
-                share.window.acknowledge(run.acknowledged)
+                before = share.window.results_bytes
+                share.window.acknowledge(run.acknowledged, self._codec)
+                self._count(share.window.results_bytes - before)
+        del self._discarded[-_FREED_PER_BATCH:]
         return results
+
+    def _kept_from(self, results: Sequence[Result]) -> int:
+        """The place in a batch before which no results are kept, because the later ones are as much as may be."""
+        most = self._limits.batch_results_bytes_max
+        if weight(results, most) <= most:
+            return 0
+        size, place = 0, len(results)
+        while place:
+            size += weight(results[place - 1 : place], most)
+            if size > most:
+                break
+            place -= 1
+        return place
+
+    def _keep(self, window: SessionWindow, first: int, results: Sequence[Result], skipped: int) -> None:
+        """Have a window keep results, except so many of the first."""
+        if skipped > 0:
+            first, results = first + skipped, results[skipped:]
+        before = window.results_bytes
+        window.keep(first, results, self._codec, self._limits.session_results_bytes_max)
+        self._count(window.results_bytes - before)
+
+    def _count(self, results_bytes: int) -> None:
+        self._results_bytes += results_bytes
+        self._held_bytes += results_bytes
 
     def _share(self, run: Run, now_ms: int) -> _Share:
         first, count = sequence_of(run.first), run.count
@@ -172,9 +234,21 @@ class Sessions:
             began_ms = timestamp_of(session)
             if began_ms < self._horizon_ms:
                 return _Share(None, first, count, [])
-            window = self._windows[session] = SessionWindow(began_ms)
+            window = self._windows[session] = SessionWindow(began_ms, generation=self._generation)
+            self._note_use(session, began_ms)
+            self._held_bytes += SESSION_BYTES
+        elif window.generation != self._generation:
+            window = self._own(session)
         window.last_ms = max(window.last_ms, now_ms)
-        return _Share(window, first, count, window.claim(first, first + count))
+        ranges = len(window.starts)
+        fresh = window.claim(first, first + count)
+        self._held_bytes += RANGE_BYTES * (len(window.starts) - ranges)
+        if window.has_gaps:
+            self._gaps[session] = None
+        return _Share(window, first, count, fresh)
+
+    def _note_use(self, session: SessionId, at_ms: int) -> None:
+        self._last_used.setdefault(at_ms // _USE_MS, []).append(session)
 
     def _execute_some(self, batch: Batch, shares: Sequence[_Share], apply: Apply) -> list[Result]:
         """Leave out what was executed before, and answer it with what it gave then."""
@@ -185,18 +259,18 @@ class Sessions:
                 places += range(start + low - share.first, start + high - share.first)
             start += share.count
         given = apply([batch.commands[place] for place in places], batch.timestamp_ms) if places else []
-        taken = 0
+        kept_from, taken = self._kept_from(given), 0
         for share in shares:
             for low, high in share.fresh:
                 if share.window is not None:
-                    share.window.keep(low, given[taken : taken + high - low])
+                    self._keep(share.window, low, given[taken : taken + high - low], kept_from - taken)
                 taken += high - low
         results: list[Result] = []
         for share in shares:
             if share.window is None and not share.fresh:
                 results += [SessionExpired()] * share.count
             elif share.window is not None:
-                results += [share.window.result(share.first + place) for place in range(share.count)]
+                results += [share.window.result(share.first + place, self._codec) for place in range(share.count)]
             else:
                 results += [None] * share.count
         for place, result in zip(places, given, strict=True):
@@ -211,31 +285,61 @@ class Sessions:
         Only at a barrier, with its agreed timestamp: then it is the same on every replica.
         """
         self._horizon_ms = max(self._horizon_ms, timestamp_ms - self._limits.idle_ms_max)
-        self._windows = {
-            session: window for session, window in self._windows.items() if window.last_ms >= self._horizon_ms
-        }
-        total = 0
-        for _, window in sorted(self._windows.items(), key=lambda item: (-item[1].last_ms, item[0])):
-            if window.acknowledged:
-                window.claim(0, window.acknowledged)
-            room = min(self._limits.session_results_bytes_max, self._limits.results_bytes_max - total)
-            total += self._shorten(window, room)
+        self._forget_idle()
+        self._close_gaps()
+        if self._results_bytes > self._limits.results_bytes_max:
+            self._drop_largest(self._results_bytes - self._limits.results_bytes_max)
 
-    def _shorten(self, window: SessionWindow, bytes_max: int) -> int:
-        """Drop the oldest results until the others fit; gives the bytes of those."""
-        stretches = list(window.stretches())
-        size = sum(len(self._encode(results)) for _, results in stretches)
-        if size <= bytes_max:
-            return size
-        size = 0
-        for first, results in reversed(stretches):
-            for place in range(len(results) - 1, -1, -1):
-                one = len(self._encode([results[place]]))
-                if size + one > bytes_max:
-                    window.drop(first + place + 1)
-                    return size
-                size += one
-        return size
+    def _close_gaps(self) -> None:
+        """What is acknowledged and was never executed is given up, and will not be."""
+        gaps, self._gaps = self._gaps, {}
+        for session in gaps:
+            window = self._windows.get(session)
+            if window is None or not window.has_gaps:
+                continue  # what filled them may have come before, elsewhere
+            if window.acknowledged:
+                window = self._own(session)
+                ranges = len(window.starts)
+                window.claim(0, window.acknowledged)
+                self._held_bytes += RANGE_BYTES * (len(window.starts) - ranges)
+            if window.has_gaps:
+                self._gaps[session] = None
+
+    def _own(self, session: SessionId) -> SessionWindow:
+        """A window that no snapshot shares, and that may be changed therefore."""
+        window = self._windows[session]
+        if window.generation != self._generation:
+            window = self._windows[session] = window.copy(self._generation)
+        return window
+
+    def _forget_idle(self) -> None:
+        """Forget what was not used since the horizon; looks only at what was not when it was last looked at."""
+        horizon_ms, windows, forgotten = self._horizon_ms, self._windows, self._discarded
+        for at in sorted(at for at in self._last_used if at * _USE_MS < horizon_ms):
+            before = len(forgotten)
+            for session in self._last_used.pop(at):
+                window = windows[session]
+                if window.last_ms < horizon_ms:
+                    forgotten.append(windows.pop(session))
+                else:
+                    self._note_use(session, window.last_ms)
+            count, ranges = len(forgotten) - before, sum([len(window.starts) for window in forgotten[before:]])
+            self._count(-sum([window.results_bytes for window in forgotten[before:]]))
+            self._held_bytes -= count * SESSION_BYTES + ranges * RANGE_BYTES
+
+    def _drop_largest(self, excess_bytes: int) -> None:
+        """Drop all results of those sessions that keep most, until so many bytes are gone."""
+        sizes = sorted([window.results_bytes for window in self._windows.values()], reverse=True)
+        place = gone = 0
+        while gone < excess_bytes:
+            gone += sizes[place]
+            place += 1
+        smallest = sizes[place - 1]
+        largest = [session for session, window in self._windows.items() if window.results_bytes >= smallest]
+        for session in sorted(largest, key=lambda one: (-self._windows[one].results_bytes, one))[:place]:
+            window = self._own(session)
+            self._count(-window.results_bytes)
+            window.drop_all()
 
     def snapshot(self) -> bytes:
         """All of it, as bytes that are equal exactly when the states are."""
@@ -247,13 +351,13 @@ class Sessions:
 
         Batches may be executed between two parts.
         """
-        windows = [(session, window.copy()) for session, window in sorted(self._windows.items())]
-        return self._parts(_Head(SNAPSHOT_VERSION, self._horizon_ms, len(windows)), windows)
+        self._generation += 1
+        return self._parts(_Head(SNAPSHOT_VERSION, self._horizon_ms, len(self._windows)), dict(self._windows))
 
-    def _parts(self, head: "_Head", windows: list[tuple[SessionId, SessionWindow]]) -> Iterator[bytes]:
+    def _parts(self, head: "_Head", windows: dict[SessionId, SessionWindow]) -> Iterator[bytes]:
         yield msgspec.msgpack.encode(head)
-        for session, window in windows:
-            yield msgspec.msgpack.encode(self._saved(session, window))
+        for session in sorted(windows):
+            yield msgspec.msgpack.encode(self._saved(session, windows.pop(session)))
 
     def restore_parts(self, parts: Iterator[bytes]) -> None:
         """Become what these parts say, and take no more. Raises WorldFault if they are none of this version."""
@@ -265,7 +369,7 @@ class Sessions:
             windows = {SessionId(one.session): self._restored(one) for one in kept}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
-        self._horizon_ms, self._windows = head.horizon_ms, windows
+        self._become(head.horizon_ms, windows)
 
     def _saved(self, session: SessionId, window: SessionWindow) -> "_Session":
         return _Session(
@@ -274,7 +378,7 @@ class Sessions:
             window.acknowledged,
             window.kept_from,
             list(zip(window.starts, window.ends, strict=True)),
-            [(first, self._encode(results)) for first, results in window.stretches()],
+            list(window.encoded()),
         )
 
     def restore(self, snapshot: bytes) -> None:
@@ -286,14 +390,22 @@ class Sessions:
             windows = {SessionId(one.session): self._restored(one) for one in kept.sessions}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
-        self._horizon_ms, self._windows = kept.horizon_ms, windows
+        self._become(kept.horizon_ms, windows)
+
+    def _become(self, horizon_ms: int, windows: dict[SessionId, SessionWindow]) -> None:
+        self._horizon_ms, self._windows = horizon_ms, windows
+        self._gaps, self._last_used = {session: None for session, window in windows.items() if window.has_gaps}, {}
+        for session, window in windows.items():
+            self._note_use(session, window.last_ms)
+        self._results_bytes = sum(window.results_bytes for window in windows.values())
+        self._held_bytes = sum(window.held_bytes for window in windows.values())
 
     def _restored(self, kept: "_Session") -> SessionWindow:
-        window = SessionWindow(kept.last_ms, kept.acknowledged, kept.kept_from)
+        window = SessionWindow(kept.last_ms, kept.acknowledged, kept.kept_from, generation=self._generation)
         window.starts = [start for start, _ in kept.executed]
         window.ends = [end for _, end in kept.executed]
         for first, results in kept.results:
-            window.keep(first, self._decode(results))
+            window.insert(Stretch(first, len(self._codec.decode(results)), results))
         return window
 
     def digest(self) -> bytes:

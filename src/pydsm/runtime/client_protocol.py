@@ -12,6 +12,7 @@ Results come back as they were: bytes, str, int, float, None, lists and dicts of
 apart is a plain list or None here.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -23,12 +24,13 @@ from pydsm.core.ids import SEQUENCES, is_kept, sequence_of
 from pydsm.core.messages import Run
 from pydsm.core.session_window import RequestExpired
 from pydsm.core.sessions import SessionExpired
+from pydsm.core.stretches import weight
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NoList
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.frames import encode_frame
 
-CLIENT_PROTOCOL_VERSION = 2
+CLIENT_PROTOCOL_VERSION = 3
 
 CLIENT_PREAMBLE = b"PyDSMc\0" + CLIENT_PROTOCOL_VERSION.to_bytes(2, "big")
 """The first bytes on a client's connection, in both directions."""
@@ -54,7 +56,8 @@ class ClientHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The replica greets. `ready` says whether it can serve at this moment, `names` has every member's name.
 
-    `grant` is a request id whose session is the client's, from the next sequence on, or from a later time on.
+    `grant` is a request id whose session is the client's, from the next sequence on, or from a later time on. No
+    command may be longer than `command_bytes_max`.
     """
 
     group: str
@@ -63,6 +66,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
     names: tuple[str, ...]
     ready: bool
     grant: bytes
+    command_bytes_max: Count
 
 
 class Farewell(msgspec.Struct, frozen=True, array_like=True, tag=3):
@@ -130,14 +134,17 @@ def encode_message(message: FromClient | FromReplica) -> bytes:
 def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_bytes_max: int) -> bytes:
     """Answers in their frame; one that cannot be sent is told as a failure after the execution."""
     told = list(answers) if _REFUSALS.keys().isdisjoint(map(type, answers)) else list(map(_told, answers))
-    try:
-        frame = encode_message(Answers(list(numbers), told))
-    except (OverflowError, RecursionError, UnicodeEncodeError):
-        frame = b""
+    frame = b""
+    if weight(answers, answer_bytes_max) <= answer_bytes_max:  # one value many times over is not made bytes of
+        with contextlib.suppress(OverflowError, RecursionError, UnicodeEncodeError):
+            frame = encode_message(Answers(list(numbers), told))
     if 0 < len(frame) <= answer_bytes_max:
         return frame
     if len(answers) == 1:
-        text = f"the command was executed, but its result cannot be sent: it is over {answer_bytes_max} bytes, or odd"
+        text = (
+            f"the command was executed, but its result cannot be sent: it is over the limit of {answer_bytes_max} "
+            "bytes, or of no kind that can be"
+        )
         return encode_message(Answers(list(numbers), [CommandFailed(text)]))
     half = len(answers) // 2
     return encode_answers(numbers[:half], answers[:half], answer_bytes_max) + encode_answers(

@@ -24,7 +24,7 @@ from pydsm.core.replica import Replica
 from pydsm.core.sessions import Sessions
 from pydsm.machines.base import Snapshots, Upkeep
 from pydsm.machines.failures import GuardedApply
-from pydsm.runtime.admission import why_not_take
+from pydsm.runtime.admission import wants_checkpoint, why_not_take
 from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.evidence import tell
@@ -274,7 +274,7 @@ class Node:
             self._wake()
 
     def _propose_checkpoint(self) -> None:
-        if self._core.checkpoint_due():
+        if self._core.checkpoint_due(early=wants_checkpoint(self._sessions)):
             self._core.propose_checkpoint(unix_ms())
 
     def _ask_for_checkpoint(self) -> InstanceId | None:

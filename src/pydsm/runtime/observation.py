@@ -109,15 +109,9 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
     if seen.phase is not Phase.RUNNING:
         fault = "" if seen.machine_fault is None else f" ({seen.machine_fault})"
         return f"it is {seen.phase.value}{fault}: {seen.held} batches wait to be executed"
-    quorum = quorums(seen.replicas).slow
-    peers = [
-        peer for peer in seen.connected if seen.told_seconds_ago.get(peer, float("inf")) <= limits.silence_seconds_max
-    ]
-    if len(peers) + 1 < quorum:
-        return (
-            f"it sees {len(peers) + 1} of {seen.replicas} replicas, itself included, and needs {quorum}: "
-            f"{len(seen.connected)} connected, {len(peers)} heard from in the last {limits.silence_seconds_max:g} s"
-        )
+    alone = why_no_majority(seen, limits)
+    if alone is not None:
+        return alone
     leader, lag = max(enumerate(seen.lag), key=lambda item: item[1])
     if lag > limits.lag_instances_max:
         return (
@@ -125,6 +119,20 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
             f"{limits.lag_instances_max} may be"
         )
     return None
+
+
+def why_no_majority(seen: Observation, limits: ReadyLimits) -> str | None:
+    """One line that says that nothing can be agreed on, since too few replicas are there; None when enough are."""
+    quorum = quorums(seen.replicas).slow
+    peers = [
+        peer for peer in seen.connected if seen.told_seconds_ago.get(peer, float("inf")) <= limits.silence_seconds_max
+    ]
+    if len(peers) + 1 >= quorum:
+        return None
+    return (
+        f"it sees {len(peers) + 1} of {seen.replicas} replicas, itself included, and needs {quorum}: "
+        f"{len(seen.connected)} connected, {len(peers)} heard from in the last {limits.silence_seconds_max:g} s"
+    )
 
 
 def as_info(seen: Observation) -> dict[str, str]:

@@ -31,6 +31,11 @@ class Surroundings(Protocol):
 
     limits: RespLimits
 
+    @property
+    def connections_max(self) -> int:
+        """How many clients there may be at a time."""
+        ...
+
     def sessions(self) -> Sequence[Session]:
         """Every client of this port, oldest first."""
         ...
@@ -268,7 +273,7 @@ def _info(server: Surroundings, session: Session, words: Words) -> Result:
             "redis_mode": "standalone",
             "os": f"{platform.system()} {platform.machine()}",
         },
-        "Clients": {"connected_clients": str(len(server.sessions()))},
+        "Clients": {"connected_clients": str(len(server.sessions())), "maxclients": str(server.connections_max)},
         "Replication": {"role": "master", "connected_slaves": "0"},
         **server.info(),
     }
@@ -289,7 +294,7 @@ def _config_get(server: Surroundings, session: Session, words: Words) -> Result:
     settings = {
         "appendonly": "no",
         "databases": "1",
-        "maxclients": str(server.limits.connections_max),
+        "maxclients": str(server.connections_max),
         "proto-max-bulk-len": str(server.limits.bulk_bytes_max),
         "client-query-buffer-limit": str(server.limits.query_buffer_bytes_max),
         "save": "",

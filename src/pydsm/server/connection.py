@@ -6,9 +6,7 @@ read from until that changes.
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,10 +15,14 @@ from typing import Protocol, cast
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, encode, wrong_number
 from pydsm.runtime.batching import Answer, SubmitMany
+from pydsm.server.client_connection import ClientConnection
 from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_command
-from pydsm.server.parser import ProtocolError, RequestParser, Words
+from pydsm.server.memory import ClientMemory
+from pydsm.server.parser import CommandTooLarge, ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
 from pydsm.server.session import Session
+from pydsm.server.slots import UNANSWERED, Slot, waiting_bytes
+from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.server.transactions import ABORTED, ROWS, Gathered
 
 
@@ -28,6 +30,12 @@ class Port(Surroundings, Protocol):
     """The server that a connection belongs to."""
 
     submit_many: SubmitMany
+    memory: ClientMemory
+
+    @property
+    def refusal(self) -> str | None:
+        """Why no command is taken at the moment that has to be agreed on; None while they are."""
+        ...
 
     def opened(self, connection: "Connection") -> Session | CommandFailed:
         """A new connection's session, or why it gets none."""
@@ -58,50 +66,25 @@ def _ignore(offset: int, answers: Sequence[Answer]) -> None:
     pass
 
 
-class _Unanswered:
-    """What stands in a slot until the answer is known."""
-
-
-_UNANSWERED = _Unanswered()
-
-
-class _Slot:
-    """A command's place in the order of replies."""
-
-    __slots__ = ("answer", "finish", "protocol")
-
-    def __init__(self, protocol: int, answer: Answer, finish: Callable[[Answer], Answer] | None = None) -> None:
-        self.protocol = protocol
-        self.answer = answer
-        self.finish = finish
-        """Makes the client's answer of the machine's, where they differ."""
-
-    def settle(self, answer: Answer) -> None:
-        """Take the machine's answer."""
-        self.answer = answer if self.finish is None else self.finish(answer)
-
-
-class Connection(asyncio.Protocol):
+class Connection(ClientConnection):
     """See the module."""
 
     session: Session
 
     def __init__(self, port: Port) -> None:
+        super().__init__()
         self._port = port
         self._limits = port.limits
         self._submit_many = port.submit_many
         self._parser = RequestParser(port.limits)
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[Slot] = deque()
         self._gathering: list[bytes] = []
-        self._gathering_slots: list[_Slot] = []
+        self._gathering_slots: list[Slot] = []
         """Commands of this turn that are to be submitted together, and their places."""
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._admitted = False
         self._flush_is_due = False
-        self._read_paused = False
         self._write_paused = False
-        self._patience: asyncio.TimerHandle | None = None
         self._held = False
         """A WATCH is not answered yet: what was sent after it must not be executed before it."""
         self._postponed: list[Words] = []
@@ -109,6 +92,8 @@ class Connection(asyncio.Protocol):
         """Take no more commands; close when everything is answered."""
         self._said_all = False
         """The client will send nothing more; what it sent is still answered."""
+        self._refused = False
+        """It is closed with an error, which the client is to read whatever it has sent."""
 
     # Called by the transport
 
@@ -116,24 +101,25 @@ class Connection(asyncio.Protocol):
         """Begin a session, or refuse."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
-        self._notice_vanished_clients()
+        notice_if_it_vanishes(self._transport, self._limits.idle_seconds_before_probe)
         session = self._port.opened(self)
         if isinstance(session, CommandFailed):
-            self._leaving = True
-            self._transport.write(error_line(session.message))
-            self._transport.close()
+            self._leaving = self._refused = True
+            self._write(error_line(session.message))
+            self._end()
         else:
             self.session = session
             self._admitted = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what was asked; it may still be executed."""
+        if self._transport is not None:
+            heard(self._transport)
+        self._port.memory.forget(self)
         self._transport = None
         self._leaving = True
         self._slots.clear()
         self._postponed.clear()
-        if self._patience is not None:
-            self._patience.cancel()
         if self._admitted:
             self._unwatch()
         self._port.closed(self)
@@ -148,31 +134,55 @@ class Connection(asyncio.Protocol):
         """The client may still read what it asked for."""
         self._said_all = True
         self.flush_soon()
-        return True
+        return not self._refused
 
     def pause_writing(self) -> None:
         """The client does not read."""
         self._write_paused = True
-        self._expect_progress(self.buffered_bytes)
+        self._port.memory.note(self)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
-        if self._patience is not None:
-            self._patience.cancel()
         self.flush_soon()
 
+    # For `ClientMemory`
+
+    def half_sent_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self._parser.held_bytes if not (self._read_paused or self._leaving) else 0
+
+    def commands_read(self) -> int:
+        """See `memory.Holder`."""
+        return self._parser.complete
+
+    def other_bytes(self) -> int:
+        """See `memory.Holder`."""
+        postponed = self._parser.held_bytes - self.half_sent_bytes()
+        return postponed + self.session.transaction.size_bytes + waiting_bytes(self._slots)
+
+    def who(self) -> str:
+        """See `memory.Holder`."""
+        return self.session.address
+
     # For the server
+
+    def answer_late(self, before_seconds: float, error: CommandFailed) -> None:
+        """Answer with this error what was asked for before that moment and has no answer."""
+        late = False
+        for slot in self._slots:
+            if slot.since > before_seconds:
+                break
+            if slot.answer is UNANSWERED:
+                slot.settle(error)
+                late = True
+        if late:
+            self.flush_soon()
 
     @property
     def write_paused(self) -> bool:
         """Whether the client leaves so much unread that nothing more is written to it."""
         return self._write_paused
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes of answers that wait for the client."""
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def addresses(self) -> tuple[str, str]:
         """Of the client, and of this end."""
@@ -187,11 +197,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     def flush_soon(self) -> None:
         """Send what is answered at the end of this turn of the loop."""
         if not self._flush_is_due and self._transport is not None:
@@ -200,34 +205,11 @@ class Connection(asyncio.Protocol):
 
     # Inside
 
-    def _notice_vanished_clients(self) -> None:
-        assert self._transport is not None, "asked before connecting"
-        connection = self._transport.get_extra_info("socket")
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if hasattr(socket, "TCP_KEEPIDLE"):
-                seconds = self._limits.idle_seconds_before_probe
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
-
-    def _expect_progress(self, buffered_bytes: int) -> None:
-        """Disconnect the client unless it takes something in time; keep expecting it until it has taken enough."""
-        seconds = self._limits.unread_seconds_max
-        self._patience = self._loop.call_later(seconds, self._judge_progress, buffered_bytes)
-
-    def _judge_progress(self, buffered_bytes: int) -> None:
-        left = self.buffered_bytes
-        if left < buffered_bytes:
-            self._expect_progress(left)
-        else:
-            seconds = self._limits.unread_seconds_max
-            log.warning(
-                "%s took none of %d bytes of answers in %g s; disconnected", self.session.address, left, seconds
-            )
-            self.abort()
-
     def _flush(self) -> None:
         self._flush_is_due = False
         self._write_answered()
+        if self._slots and self._slots[-1].answer is not UNANSWERED:
+            self._port.memory.note(self)
         self._work()
 
     def _work(self) -> None:
@@ -240,8 +222,12 @@ class Connection(asyncio.Protocol):
                 commands, self._postponed = self._postponed or self._parser.take(room), []
             except ProtocolError as error:
                 self._answer(CommandFailed(f"ERR {error}"))
-                self._leaving = True
+                self._leaving = self._refused = True
                 break
+            except CommandTooLarge as error:
+                self._spoil(CommandFailed(f"ERR {error}"))
+                self._write_answered()
+                continue
             if not commands:
                 self._leaving = self._said_all
                 break
@@ -299,8 +285,12 @@ class Connection(asyncio.Protocol):
 
     def _agree_on(self, command: bytes, finish: Callable[[Answer], Answer] | None = None) -> None:
         """Submit a command, with the others of this turn."""
-        slot = _Slot(self.session.protocol, _UNANSWERED, finish)
+        slot = Slot(self.session.protocol, UNANSWERED, self.session.last_seconds, finish)
         self._slots.append(slot)
+        refusal = self._port.refusal
+        if refusal is not None:
+            slot.settle(CommandFailed(f"CLUSTERDOWN {refusal}; the command was not executed"))
+            return
         self._gathering.append(command)
         self._gathering_slots.append(slot)
 
@@ -310,7 +300,7 @@ class Connection(asyncio.Protocol):
             self._gathering, self._gathering_slots = [], []
             self._submit_many(commands, partial(self._settle, slots))
 
-    def _settle(self, slots: list[_Slot], offset: int, answers: Sequence[Answer]) -> None:
+    def _settle(self, slots: list[Slot], offset: int, answers: Sequence[Answer]) -> None:
         """Take answers; they leave at the end of this turn of the loop, with all others that came in it."""
         for slot, answer in zip(slots[offset : offset + len(answers)], answers, strict=True):
             slot.settle(answer)
@@ -331,6 +321,10 @@ class Connection(asyncio.Protocol):
         elif name == b"WATCH" and transaction.gathered is not None:
             self._answer(CommandFailed("ERR WATCH inside MULTI is not allowed"))
         elif name == b"WATCH":
+            full = transaction.why_not_watch(words[1:], self._limits)
+            if full is not None:
+                self._answer(full)
+                return
             self._held = True
             self._agree_on(transaction.watching(words[1:]), self._release)
         elif name == b"UNWATCH" and transaction.gathered is not None:
@@ -407,20 +401,20 @@ class Connection(asyncio.Protocol):
             self._submit_many((command,), _ignore)
 
     def _answer(self, answer: Answer) -> None:
-        self._slots.append(_Slot(self.session.protocol, answer))
+        self._slots.append(Slot(self.session.protocol, answer))
 
     def _write_answered(self) -> None:
         """Write the replies at the head of the order, a bounded number of bytes at a time."""
         slots, limits = self._slots, self._limits
-        while slots and slots[0].answer is not _UNANSWERED and not self._write_paused and self._transport is not None:
+        while slots and slots[0].answer is not UNANSWERED and not self._write_paused and self._transport is not None:
             replies: list[bytes] = []
             size = 0
-            while slots and slots[0].answer is not _UNANSWERED and size < _WRITE_BYTES_MAX:
+            while slots and slots[0].answer is not UNANSWERED and size < _WRITE_BYTES_MAX:
                 slot = slots.popleft()
                 reply = encode_reply(slot.answer, slot.protocol, limits)
                 replies.append(reply)
                 size += len(reply)
-            self._transport.write(b"".join(replies))
+            self._write(b"".join(replies))
 
     def _settle_transport(self) -> None:
         """Read or not, close or not, as things now stand."""
@@ -429,13 +423,13 @@ class Connection(asyncio.Protocol):
             return
         if self._leaving:
             self._write_answered()
-            if not self._slots:
+            if self._slots or self._ending:
+                return
+            if self._refused and not self._said_all:
+                self._end()
+            else:
                 transport.close()
             return
-        full = self._held or self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max
-        if full != self._read_paused:
-            self._read_paused = full
-            if full:
-                transport.pause_reading()
-            else:
-                transport.resume_reading()
+        self._read_unless(self._held or self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max)
+        if self._parser.held_bytes or transport.get_write_buffer_size():
+            self._port.memory.note(self)

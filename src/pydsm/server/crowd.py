@@ -34,11 +34,13 @@ class Crowd(Generic[Someone, Known]):
         """Somebody came."""
         self._known[one] = known
 
-    def left(self, one: Someone) -> None:
-        """Somebody is gone, or never came in."""
+    def left(self, one: Someone) -> bool:
+        """Somebody is gone, or never came in: then False."""
+        was_here = one in self._known
         self._known.pop(one, None)
         if not self._known:
             self._everyone_left.set()
+        return was_here
 
     def everyone(self) -> list[Someone]:
         """Oldest first."""

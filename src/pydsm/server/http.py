@@ -20,6 +20,7 @@ from pydsm.core.sessions import Fate
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
 from pydsm.runtime.traces import RequestTrace
+from pydsm.server.http_callers import Hosts
 from pydsm.server.maintenance import VERBS, MaintenanceDoor
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
@@ -38,6 +39,8 @@ _quiet.setLevel(logging.CRITICAL)
 """Whoever sends what is not HTTP is answered 400; a line with a traceback for each would fill the log."""
 
 _STOP_SECONDS_MAX = 1.0
+_LINGERING_SECONDS = 1.0
+"""How long what is too much is still read, so that the answer arrives."""
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -66,6 +69,8 @@ class Subject:
     trace: Callable[[RequestId], RequestTrace]
     maintenance: Maintenance | None = None
     """What may be done to it through this port, by whoever is on its computer; None for nothing."""
+    hosts: tuple[str, ...] = ()
+    """By which names the port may be asked, besides addresses and localhost; `ANY_HOST` for whatever name."""
 
 
 class HttpServer:
@@ -78,6 +83,7 @@ class HttpServer:
         self._ready_limits = ready_limits or ReadyLimits()
         self._limits = limits or HttpLimits()
         self._metrics = Metrics(subject.identity, subject.observe, self._ready_limits)
+        self._hosts = Hosts(subject.hosts)
         self._deadlines: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -111,7 +117,7 @@ class HttpServer:
             max_line_size=self._limits.line_bytes_max,
             max_field_size=self._limits.line_bytes_max,
             max_headers=self._limits.headers_max,
-            lingering_time=0,
+            lingering_time=_LINGERING_SECONDS,
             shutdown_timeout=_STOP_SECONDS_MAX,
         )
         await runner.setup()
@@ -160,8 +166,13 @@ class HttpServer:
         """One request a connection, and one line for whatever is refused."""
         response: web.StreamResponse
         try:
-            await request.read()
-            response = await handler(request)
+            foreign = None if request.path == "/health" else self._hosts.why_not(request.headers)
+            if foreign is not None:
+                response = _line(421, foreign)
+            elif not await _is_whole(request):
+                response = _line(400, "the request's body is cut short or does not parse")
+            else:
+                response = await handler(request)
         except web.HTTPNotFound:
             response = _line(404, f"there is nothing here: ask for {', '.join(PATHS)}, or POST to {', '.join(VERBS)}")
         except web.HTTPMethodNotAllowed as refusal:
@@ -224,6 +235,17 @@ class HttpServer:
         if first >= replicas:
             return f"it was first sent to replica {first}, and the group has replicas 0 to {replicas - 1}"
         return None
+
+
+async def _is_whole(request: web.Request) -> bool:
+    """Whether the body is there. Raises what says that it is too long."""
+    try:
+        await request.read()
+    except web.HTTPException:
+        raise
+    except Exception:  # whatever a client can do to it: hang up, cut it short, encode it wrongly
+        return False
+    return True
 
 
 class _Refusal(asyncio.Protocol):

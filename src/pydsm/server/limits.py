@@ -8,11 +8,11 @@ class RespLimits:
     """Every limit of the Redis port."""
 
     bulk_bytes_max: int = 8 << 20
-    """Bytes of one argument; a longer one is a protocol error."""
+    """Bytes of one argument; a command with a longer one is passed over, and answered with an error."""
     arguments_max: int = 1 << 20
-    """Words of one command; more are a protocol error."""
+    """Words of one command; one with more is passed over, and answered with an error."""
     query_buffer_bytes_max: int = 16 << 20
-    """Bytes of one command, its framing included; more are a protocol error."""
+    """Bytes of one command, its framing included; a longer one is passed over, and answered with an error."""
     line_bytes_max: int = 64 << 10
     """Bytes of one line: an inline command, or a length; a longer one is a protocol error."""
     unanswered_commands_max: int = 1024
@@ -25,11 +25,11 @@ class RespLimits:
     """Bytes of answers that a client has not taken yet; beyond these, nothing is written to it nor read from it.
 
     Generous, because some clients send a whole pipeline before they read the first answer."""
-    unread_seconds_max: float = 60.0
-    """Seconds in which a client that nothing more is written to must take something; else it is disconnected."""
     idle_seconds_before_probe: int = 300
     """Seconds of silence after which the operating system asks whether a client's machine is still there."""
     reply_bytes_max: int = 64 << 20
     """Bytes in one answer; a longer one is an error instead."""
+    answer_seconds_max: float = 10.0
+    """After which a command that has no result is answered with an error that says so."""
     connections_max: int = 10_000
     """Clients at a time; one more is told so and disconnected."""

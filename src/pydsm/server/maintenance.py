@@ -14,6 +14,7 @@ from aiohttp import web
 
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.runtime.maintenance import Maintenance
+from pydsm.server.http_callers import why_no_change
 
 VERBS = ("/pause", "/resume", "/snapshot")
 """All that is answered here."""
@@ -74,8 +75,9 @@ class MaintenanceDoor:
 
 def _why_not(request: web.Request) -> str | None:
     """Why this caller may change nothing, or None."""
-    if "Origin" in request.headers:
-        return "web pages may change nothing here: use the pydsm command on the replica's computer"
+    from_a_page = why_no_change(request.headers)
+    if from_a_page is not None:
+        return from_a_page
     transport = request.transport
     caller = None if transport is None else transport.get_extra_info("peername")
     here = None if transport is None else transport.get_extra_info("sockname")

@@ -7,9 +7,7 @@ asked of the client but seen here, from the session that its connection was gran
 """
 
 import asyncio
-import contextlib
 import logging
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +17,7 @@ from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.grants import Grant
 from pydsm.core.ids import session_of, timestamp_of
 from pydsm.core.messages import Run
-from pydsm.runtime.batching import Answer, SubmitRequests
+from pydsm.runtime.batching import Answer, Overloaded, SubmitRequests
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
     ClientHello,
@@ -30,7 +28,11 @@ from pydsm.runtime.client_protocol import (
     encode_answers,
     encode_message,
 )
+from pydsm.server.client_connection import ClientConnection
 from pydsm.server.crowd import Crowd
+from pydsm.server.occasionally import Occasionally
+from pydsm.server.shared import Shared
+from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader
@@ -46,14 +48,18 @@ class NativeLimits:
     """Clients at a time; one more is told so and disconnected."""
     greeting_seconds_max: float = 5.0
     """How long a client may take to say who it is."""
+    command_bytes_max: int = 8 << 20
+    """Bytes of one command, as the replica takes it; clients are told, so that they send none that is longer."""
     frame_bytes_max: int = 16 << 20
     """Bytes of one frame of commands; a longer one ends the connection."""
+    frame_commands_max: int = 50_000
+    """Commands in one frame; more end the connection."""
     unanswered_commands_max: int = 50_000
     """Commands of one connection without an answer; beyond these, nothing is read from it."""
     write_buffer_bytes_max: int = 16 << 20
     """Bytes of answers that a client has not taken; beyond these, nothing is read from it."""
-    unread_seconds_max: float = 60.0
-    """Seconds in which a client with so much unread must take something; else it is disconnected."""
+    idle_seconds_before_probe: int = 300
+    """Seconds of silence after which the operating system asks whether a client's machine is still there."""
     answer_bytes_max: int = 64 << 20
     """Bytes of one frame of answers; a single longer one is told as a failure."""
     ahead_ms_max: int = 60_000
@@ -77,11 +83,20 @@ class Host:
 class NativeServer:
     """Serves any state machine to native clients. All from one loop."""
 
-    def __init__(self, submit_requests: SubmitRequests, host: Host, limits: NativeLimits | None = None) -> None:
+    def __init__(
+        self,
+        submit_requests: SubmitRequests,
+        host: Host,
+        limits: NativeLimits | None = None,
+        shared: Shared | None = None,
+    ) -> None:
+        """`shared` is what all ports for clients have in common."""
         self.submit_requests = submit_requests
         self.host = host
         self.limits = limits or NativeLimits()
+        self.shared = shared or Shared()
         self.crowd: Crowd[NativeConnection, None] = Crowd()
+        self.refusals = Occasionally(log)
         self._server: asyncio.Server | None = None
 
     @property
@@ -114,26 +129,27 @@ class NativeServer:
         """None to let a client in, or why not."""
         if self._server is None:
             return "this replica is stopping; connect to another"
-        if len(self.crowd) >= self.limits.connections_max:
+        if len(self.crowd) >= self.limits.connections_max or not self.shared.clients.enter():
             return f"{len(self.crowd)} clients are connected already; connect to another replica"
         self.crowd.add(connection, None)
         return None
 
     def closed(self, connection: "NativeConnection") -> None:
         """The connection is gone."""
-        self.crowd.left(connection)
+        if self.crowd.left(connection):
+            self.shared.clients.leave()
 
 
-class NativeConnection(asyncio.Protocol):
+class NativeConnection(ClientConnection):
     """One client. See the module."""
 
     def __init__(self, server: NativeServer) -> None:
+        super().__init__()
         self._server = server
         self._limits = server.limits
         self._submit = server.submit_requests
         self._reader = FrameReader(CLIENT_PREAMBLE)
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
         self._peer = "a client"
         self._greeted = False
         self._grant = server.host.grant()
@@ -144,8 +160,8 @@ class NativeConnection(asyncio.Protocol):
         self._numbers: list[int] = []
         self._answers: list[Answer] = []
         self._write_paused = False
-        self._read_paused = False
         self._patience: asyncio.TimerHandle | None = None
+        self._frames = 0
 
     # Called by the transport
 
@@ -156,8 +172,7 @@ class NativeConnection(asyncio.Protocol):
         address = transport.get_extra_info("peername")
         if isinstance(address, tuple):
             self._peer = f"the client at {Address(str(address[0]), int(address[1]))}"
-        with contextlib.suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        notice_if_it_vanishes(transport, self._limits.idle_seconds_before_probe)
         reason = self._server.opened(self)
         if reason is not None:
             self._refuse(reason)
@@ -166,34 +181,61 @@ class NativeConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what was asked; it may still be executed."""
+        if self._transport is not None:
+            heard(self._transport)
+        self._server.shared.memory.forget(self)
         self._transport = None
         self._stop_waiting()
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
         """Submit what is complete."""
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._ending:
             return
         try:
             self._reader.feed(data)
             for payload in self._reader.payloads():
+                self._frames += 1
                 self._take(payload)
         except PeerFault as fault:
             self._refuse(str(fault))
         else:
             self._settle_reading()
+            if self._reader.held_bytes:
+                self._server.shared.memory.note(self)
+
+    def eof_received(self) -> bool:
+        """Nothing more comes, and nobody waits for answers."""
+        return False
 
     def pause_writing(self) -> None:
         """The client does not read."""
         self._write_paused = True
         self._settle_reading()
-        self._expect_progress(self._buffered_bytes)
+        self._server.shared.memory.note(self)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
-        self._stop_waiting()
         self._settle_reading()
+
+    # For `ClientMemory`
+
+    def half_sent_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return 0 if self._read_paused or self._ending else self._reader.held_bytes
+
+    def commands_read(self) -> int:
+        """See `memory.Holder`."""
+        return self._frames
+
+    def other_bytes(self) -> int:
+        """See `memory.Holder`."""
+        return self._reader.held_bytes - self.half_sent_bytes()
+
+    def who(self) -> str:
+        """See `memory.Holder`."""
+        return self._peer
 
     # For the server
 
@@ -201,19 +243,11 @@ class NativeConnection(asyncio.Protocol):
         """Send what is answered, say why, and close."""
         self._flush()
         if self._transport is not None:
-            self._transport.write(encode_message(Farewell(reason)))
+            if not self._ending:
+                self._write(encode_message(Farewell(reason)))
             self._transport.close()
 
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
-
     # Inside
-
-    @property
-    def _buffered_bytes(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def _take(self, payload: bytes) -> None:
         message = decode_from_client(payload)
@@ -233,12 +267,24 @@ class NativeConnection(asyncio.Protocol):
         self._stop_waiting()
         self._reader.allow_messages(self._limits.frame_bytes_max)
         identity = host.identity
-        welcome = Welcome(identity.group, identity.name, identity.replica, host.names, host.is_ready(), self._grant.id)
+        welcome = Welcome(
+            identity.group,
+            identity.name,
+            identity.replica,
+            host.names,
+            host.is_ready(),
+            self._grant.id,
+            self._limits.command_bytes_max,
+        )
         transport.write(CLIENT_PREAMBLE + encode_message(welcome))
 
     def _execute(self, request: Request) -> None:
         if request.first != self._next:
             raise PeerFault(f"its commands go on with number {request.first}, and not with {self._next}")
+        if len(request.commands) > self._limits.frame_commands_max:
+            raise PeerFault(
+                f"{len(request.commands)} commands in one frame are over the limit of {self._limits.frame_commands_max}"
+            )
         self._next += len(request.commands)
         self._unanswered += len(request.commands)
         for run in request.runs:
@@ -247,6 +293,11 @@ class NativeConnection(asyncio.Protocol):
         for run in request.runs:
             commands = request.commands[start : start + run.count] if len(request.runs) > 1 else request.commands
             again = not self._grant.takes(run.first, run.count)
+            refusal = self._server.shared.refusal
+            if refusal is not None:
+                self._answered(request.first + start, 0, [Overloaded(refusal)] * run.count)
+                start += run.count
+                continue
             self._submit(run, commands, partial(self._answered, request.first + start), again=again)
             start += run.count
 
@@ -269,40 +320,26 @@ class NativeConnection(asyncio.Protocol):
     def _flush(self) -> None:
         numbers, answers = self._numbers, self._answers
         self._numbers, self._answers = [], []
-        if numbers and self._transport is not None:
-            self._transport.write(encode_answers(numbers, answers, self._limits.answer_bytes_max))
+        if numbers and self._transport is not None and not self._ending:
+            self._write(encode_answers(numbers, answers, self._limits.answer_bytes_max))
             self._settle_reading()
+            if self.buffered_bytes:
+                self._server.shared.memory.note(self)
 
     def _settle_reading(self) -> None:
-        full = self._write_paused or self._unanswered >= self._limits.unanswered_commands_max
-        if full != self._read_paused and self._transport is not None and not self._transport.is_closing():
-            self._read_paused = full
-            if full:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
+        self._read_unless(self._write_paused or self._unanswered >= self._limits.unanswered_commands_max)
 
     def _refuse(self, reason: str) -> None:
-        log.warning("refused %s: %s", self._peer, reason)
-        if self._transport is not None:
-            preamble = b"" if self._greeted else CLIENT_PREAMBLE
-            self._transport.write(preamble + encode_message(Farewell(reason)))
-            self._transport.close()
+        self._server.refusals.warn("refused %s: %s", self._peer, reason)
+        if self._greeted:
+            self._flush()
+        self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more
+        preamble = b"" if self._greeted else CLIENT_PREAMBLE
+        self._write(preamble + encode_message(Farewell(reason)))
+        self._end()
 
     def _greeting_is_late(self) -> None:
         self._refuse(f"it did not say who it is within {self._limits.greeting_seconds_max:g} s")
-
-    def _expect_progress(self, buffered_bytes: int) -> None:
-        seconds = self._limits.unread_seconds_max
-        self._patience = self._loop.call_later(seconds, self._judge_progress, buffered_bytes)
-
-    def _judge_progress(self, buffered_bytes: int) -> None:
-        left = self._buffered_bytes
-        if left < buffered_bytes:
-            self._expect_progress(left)
-        else:
-            log.warning("%s took none of %d bytes of answers in time; disconnected", self._peer, left)
-            self.abort()
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:

@@ -17,6 +17,14 @@ class ProtocolError(PeerFault):
     """The client does not speak the protocol: tell it `str(error)` and close."""
 
 
+class CommandTooLarge(PeerFault):
+    """A command is over a limit: tell the client `str(error)`. It is passed over, and what follows is read as usual."""
+
+
+_CLAIMED_BYTES_MAX = 512 << 20
+"""An argument that claims more is a protocol error; one that is too long is read and passed over up to here."""
+_CLAIMED_WORDS_MAX = (1 << 31) - 1
+
 _LENGTH = re.compile(rb"0|-?[1-9][0-9]{0,17}")
 _STAR, _DOLLAR = b"*"[0], b"$"[0]
 _LINE_END = b"\r\n"
@@ -56,6 +64,18 @@ class RequestParser:
         self._words: list[bytes] = []
         self._words_missing = 0
         self._command_bytes = 0
+        self._complaint: str | None = None
+        """Why the command that is read now is too large: nothing of it is kept."""
+        self._passing_bytes = 0
+        """What comes next of it and is passed over."""
+        self._too_large: CommandTooLarge | None = None
+        self.complete = 0
+        """Commands read so far."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Of a command that is not complete."""
+        return len(self._buffer) - self._start + self._fresh_bytes + self._command_bytes
 
     def feed(self, data: bytes) -> None:
         """Remember what arrived."""
@@ -65,9 +85,12 @@ class RequestParser:
     def take(self, commands_max: int) -> list[Words]:
         """The next complete commands, at most so many, none of them empty; [] only when there are no more.
 
-        Raises ProtocolError when what comes next is not of the protocol; commands in front of it are given first, and
-        the call after that raises.
+        Raises ProtocolError when what comes next is not of the protocol, CommandTooLarge when it is a command over a
+        limit; commands in front of it are given first, and the call after that raises.
         """
+        if self._too_large is not None:
+            error, self._too_large = self._too_large, None
+            raise error
         self._join()
         commands = self._plain(commands_max)
         try:
@@ -80,6 +103,11 @@ class RequestParser:
         except ProtocolError:
             if not commands:
                 raise
+        except CommandTooLarge as error:
+            if not commands:
+                raise
+            self._too_large = error
+        self.complete += len(commands)
         if self._start == len(self._buffer):
             self._buffer, self._start = b"", 0
         return commands
@@ -101,7 +129,7 @@ class RequestParser:
         not plain ends this, and is left to `_next`.
         """
         commands: list[Words] = []
-        progress = self._may_be_plain and not self._words_missing
+        progress = self._may_be_plain and not self._words_missing and self._complaint is None
         while progress and len(commands) < commands_max:
             window = self._buffer[self._start : self._start + _PLAIN_WINDOW_BYTES]
             lines = window.split(_LINE_END, _PLAIN_LINES_PER_COMMAND * (commands_max - len(commands)))
@@ -112,6 +140,9 @@ class RequestParser:
 
     def _next(self) -> Words | None:
         """The next command, without words if it is empty; None while it is incomplete."""
+        if self._complaint is not None:
+            self._pass_over()
+            return None
         if self._words_missing:
             return self._array()
         buffer, start = self._buffer, self._start
@@ -124,19 +155,23 @@ class RequestParser:
             self._refuse_long_line(start, "too big mbulk count string")
             return None
         line = buffer[start + 1 : end]
-        count = int(line) if _LENGTH.fullmatch(line) else self._limits.arguments_max + 1
-        if count > self._limits.arguments_max:
+        count = int(line) if _LENGTH.fullmatch(line) else _CLAIMED_WORDS_MAX + 1
+        if count > _CLAIMED_WORDS_MAX:
             raise ProtocolError("Protocol error: invalid multibulk length")
         self._start = end + 2
         if count <= 0:
             return ()
         self._words_missing, self._words, self._command_bytes = count, [], 0
+        if count > self._limits.arguments_max:
+            self._too_much(f"the command has {count} words, over the limit of {self._limits.arguments_max}")
+            return None
         return self._array()
 
     def _array(self) -> Words | None:
         """Go on with an array whose length is known."""
         buffer, start, size = self._buffer, self._start, len(self._buffer)
         words, missing, taken = self._words, self._words_missing, self._command_bytes
+        complaint: str | None = None
         bulk_bytes_max, query_bytes_max = self._limits.bulk_bytes_max, self._limits.query_buffer_bytes_max
         try:
             while missing:
@@ -145,10 +180,19 @@ class RequestParser:
                     self._refuse_long_line(start, "too big bulk count string")
                     return None
                 begin = end + 2
-                end = begin + _bulk_length(buffer, start, end, bulk_bytes_max)
+                end = begin + _bulk_length(buffer, start, end)
                 after = end + 2
+                if end - begin > bulk_bytes_max:
+                    complaint = (
+                        f"the command has an argument of {end - begin} bytes, over the limit of {bulk_bytes_max} "
+                        "(proto-max-bulk-len)"
+                    )
+                    break
                 if taken + after - start > query_bytes_max:
-                    raise ProtocolError(f"Protocol error: a command has more than {query_bytes_max} bytes")
+                    complaint = (
+                        f"the command has over {query_bytes_max} bytes, which is the limit (client-query-buffer-limit)"
+                    )
+                    break
                 if after > size:
                     self._wanted_bytes = after - start
                     return None
@@ -159,13 +203,44 @@ class RequestParser:
         finally:
             self._start, self._words_missing, self._command_bytes = start, missing, taken
         self._words = []
+        if complaint is not None:
+            self._too_much(complaint)
+            return None
+        self._command_bytes = 0
         return words
+
+    def _too_much(self, complaint: str) -> None:
+        """Keep nothing of the command that is read now."""
+        self._complaint = complaint
+        self._words, self._command_bytes, self._passing_bytes, self._wanted_bytes = [], 0, 0, 0
+        self._pass_over()
+
+    def _pass_over(self) -> None:
+        """Go on to the end of a command that is too large. Raises CommandTooLarge when that is there."""
+        while self._passing_bytes or self._words_missing:
+            passed = min(self._passing_bytes, len(self._buffer) - self._start)
+            self._start += passed
+            self._passing_bytes -= passed
+            if self._passing_bytes or not self._words_missing:
+                break
+            end = self._buffer.find(_LINE_END, self._start)
+            if end < 0:
+                self._refuse_long_line(self._start, "too big bulk count string")
+                break
+            self._passing_bytes = _bulk_length(self._buffer, self._start, end) + len(_LINE_END)
+            self._words_missing -= 1
+            self._start = end + len(_LINE_END)
+        if not self._passing_bytes and not self._words_missing:
+            complaint, self._complaint = self._complaint, None
+            raise CommandTooLarge(complaint)
 
     def _line(self) -> Words | None:
         end = self._buffer.find(b"\n", self._start)
         size = (end if end >= 0 else len(self._buffer)) - self._start
         if size > self._limits.line_bytes_max:
-            raise ProtocolError("Protocol error: too big inline request")
+            raise ProtocolError(
+                f"Protocol error: too big inline request: a line has over {self._limits.line_bytes_max} bytes"
+            )
         if end < 0:
             return None
         words = split_line(self._buffer[self._start : end])
@@ -198,13 +273,13 @@ def _take_plain(lines: list[bytes], commands: list[Words], commands_max: int) ->
     return place
 
 
-def _bulk_length(buffer: bytes, start: int, end: int, bulk_bytes_max: int) -> int:
+def _bulk_length(buffer: bytes, start: int, end: int) -> int:
     if buffer[start] != _DOLLAR:
         found = chr(buffer[start]) if 32 < buffer[start] < 127 else " "
         raise ProtocolError(f"Protocol error: expected '$', got '{found}'")
     line = buffer[start + 1 : end]
     length = int(line) if _LENGTH.fullmatch(line) else -1
-    if not 0 <= length <= bulk_bytes_max:
+    if not 0 <= length <= _CLAIMED_BYTES_MAX:
         raise ProtocolError("Protocol error: invalid bulk length")
     return length
 

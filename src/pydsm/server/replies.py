@@ -6,6 +6,7 @@ CommandFailed an error.
 `Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
 """
 
+from pydsm.core.stretches import weight
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import Members, NoList, Pairs
 from pydsm.machines.kv.command import show_float
@@ -58,10 +59,10 @@ def _aggregate(answer: list[object] | dict[object, object], protocol: int, limit
     items: list[object] = answer if isinstance(answer, list) else [part for pair in answer.items() for part in pair]
     if protocol == 2 and isinstance(answer, Pairs):
         items = [part for pair in answer for part in pair]
-    size = sum(len(item) for item in items if isinstance(item, bytes)) + _FRAME_BYTES * len(items)
+    size = weight(items, limits.reply_bytes_max) + (_FRAME_BYTES - 1) * len(items)
     if size > limits.reply_bytes_max:
         return error_line(
-            f"the reply has {size} bytes, over the limit of {limits.reply_bytes_max}; ask for less at once"
+            f"the reply has at least {size} bytes, over the limit of {limits.reply_bytes_max}; ask for less at once"
         )
     head = b"*%d\r\n" % len(items)
     if protocol == 3 and isinstance(answer, dict):

@@ -13,17 +13,28 @@ from pydsm.server.connection import Connection
 from pydsm.server.crowd import Crowd
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session
+from pydsm.server.shared import Shared
+
+_LATE_SECONDS = 0.25
 
 
 class RespServer:
     """Serves the commands of `machines.kv` to Redis clients. All from one loop."""
 
     def __init__(
-        self, submit_many: SubmitMany, info: Callable[[], dict[str, dict[str, str]]], limits: RespLimits | None = None
+        self,
+        submit_many: SubmitMany,
+        info: Callable[[], dict[str, dict[str, str]]],
+        limits: RespLimits | None = None,
+        shared: Shared | None = None,
     ) -> None:
+        """`shared` is what all ports for clients have in common."""
         self.submit_many = submit_many
         self.info = info
         self.limits = limits or RespLimits()
+        self.shared = shared or Shared()
+        self.memory = self.shared.memory
+        self._late: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
         self._crowd: Crowd[Connection, Session] = Crowd()
         self._server: asyncio.Server | None = None
@@ -39,6 +50,7 @@ class RespServer:
         """Listen. Raises OSError when the address cannot be had."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Connection(self), host, port)
+        self._look_for_late_answers()
 
     async def stop(self) -> None:
         """Listen no more, send what is answered, and disconnect everyone. Twice is no more than once."""
@@ -46,6 +58,8 @@ class RespServer:
             return
         server, self._server = self._server, None
         server.close()
+        if self._late is not None:
+            self._late.cancel()
         await self._crowd.send_away(Connection.close)
         await server.wait_closed()
 
@@ -67,7 +81,7 @@ class RespServer:
         """See `Port`."""
         if self._server is None:
             return CommandFailed("ERR this replica is stopping; connect to another")
-        if len(self._crowd) >= self.limits.connections_max:
+        if len(self._crowd) >= self.limits.connections_max or not self.shared.clients.enter():
             return CommandFailed("ERR max number of clients reached")
         peer, here = connection.addresses()
         now = self.now_seconds()
@@ -77,4 +91,28 @@ class RespServer:
 
     def closed(self, connection: Connection) -> None:
         """See `Port`."""
-        self._crowd.left(connection)
+        if self._crowd.left(connection):
+            self.shared.clients.leave()
+
+    @property
+    def refusal(self) -> str | None:
+        """See `Port`."""
+        return self.shared.refusal
+
+    @property
+    def connections_max(self) -> int:
+        """See `Surroundings`."""
+        return min(self.limits.connections_max, self.shared.clients.most)
+
+    def _look_for_late_answers(self) -> None:
+        """Tell whoever has waited for too long that nobody knows what becomes of the command."""
+        loop = asyncio.get_running_loop()
+        seconds = self.limits.answer_seconds_max
+        reason = self.shared.reason or "the group is slow"
+        error = CommandFailed(
+            f"CLUSTERDOWN no answer within {seconds:g} s ({reason}): whether the command was or will be executed is "
+            "unknown"
+        )
+        for connection in self._crowd.everyone():
+            connection.answer_late(loop.time() - seconds, error)
+        self._late = loop.call_later(min(_LATE_SECONDS, seconds / 4), self._look_for_late_answers)

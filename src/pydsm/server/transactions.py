@@ -16,6 +16,8 @@ Words = Sequence[bytes]
 
 ABORTED = "EXECABORT Transaction discarded because of previous errors."
 _WATCH_BYTES = 12
+_COMMAND_BYTES = 64
+"""About what one gathered command takes besides its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,30 @@ class Transaction:
     watched: dict[bytes, None] = field(default_factory=dict)
     watch: bytes = field(default_factory=lambda: secrets.token_bytes(_WATCH_BYTES))
     """Names the watches of this client, among those of all replicas and of all times."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What is kept of it here."""
+        gathered = (
+            0 if self.gathered is None else self.gathered.size_bytes + _COMMAND_BYTES * len(self.gathered.commands)
+        )
+        return gathered + self.watched_bytes
+
+    def why_not_watch(self, keys: Words, limits: RespLimits) -> CommandFailed | None:
+        """Why no further keys are watched, or None."""
+        new = [key for key in keys if key not in self.watched]
+        size = self.watched_bytes + sum(map(len, new))
+        if len(self.watched) + len(new) > limits.transaction_commands_max or size > limits.transaction_bytes_max:
+            return CommandFailed(
+                f"ERR more than {limits.transaction_commands_max} keys or {limits.transaction_bytes_max} bytes of them "
+                "cannot be watched; watch fewer"
+            )
+        return None
+
+    @property
+    def watched_bytes(self) -> int:
+        """Of the names of watched keys."""
+        return sum(map(len, self.watched))
 
     def watching(self, keys: Words) -> bytes:
         """The command that watches further keys."""

@@ -96,6 +96,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Clients that never give up send each request through two replicas from the beginning."""
     session_idle_ms_max: int = 3_600_000
     """How long a session may be idle before a barrier makes it forgotten."""
+    session_results_bytes_max: int = 16 << 20
+    """What is kept of one session's results."""
+    results_bytes_max: int = 128 << 20
+    """What a barrier leaves of all sessions' results."""
 
     snapshot_step_us: int = 500
     """Between two steps of taking a snapshot."""
@@ -180,7 +184,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def session_limits(self) -> SessionLimits:
         """What replicas keep of sessions."""
-        return SessionLimits(idle_ms_max=self.session_idle_ms_max)
+        return SessionLimits(
+            idle_ms_max=self.session_idle_ms_max,
+            session_results_bytes_max=self.session_results_bytes_max,
+            results_bytes_max=self.results_bytes_max,
+        )
 
     def make_relation(self) -> Relation:
         """The conflict relation by its name. The user's own one is for the commands of `registers`."""
@@ -257,4 +265,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         retrying=seed % 8 in (2, 5, 7),
         doubling=seed % 8 == 5,
         session_idle_ms_max=(200, 2000, 3_600_000)[seed % 3],
+        # only where clients give up, since those that never do would wait for results that are dropped
+        session_results_bytes_max=50 if seed % 8 in (1, 4) else 16 << 20,
+        results_bytes_max=100 if seed % 8 in (1, 3, 4) else 128 << 20,
     )

@@ -153,6 +153,11 @@ class FrameReader:
         """The greeting was good: frames may be large from here on."""
         self._limit = frame_bytes_max
 
+    @property
+    def held_bytes(self) -> int:
+        """Of a frame that is not complete."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Take what arrived; `payloads` gives what it completes."""
         self._buffer += data

@@ -162,6 +162,7 @@ FINDS: tuple[Find, ...] = (
     Find("window pruned before the acknowledgement", "first result", 5),
     Find("acknowledged requests taken for executed", "executed twice", 1),
     Find("sessions forgotten at every batch", "executed twice", 0),
+    Find("results of all sessions limited at every batch", "digest", 1),
     Find("forgotten beyond the snapshot", "liveness", 8, laggards=True),
     Find("purged is not told", "liveness", 1, laggards=True),
     Find("member of the barriers component executed again", "liveness", 1, laggards=True),

@@ -9,8 +9,9 @@ from pydsm.core import session_window, sessions
 from pydsm.core.conflicts import Relation
 from pydsm.core.ids import RequestId
 from pydsm.core.messages import Batch
-from pydsm.core.session_window import Result
+from pydsm.core.session_window import Result, SessionWindow
 from pydsm.core.sessions import Sessions
+from pydsm.core.stretches import Codec
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.sim import host, life
 from tests.sim.injected.registry import bug
@@ -58,8 +59,8 @@ def second_execution_not_skipped(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7: a request that comes again is answered with its first result")
 def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) -> None:
-    def result(self: session_window.SessionWindow, sequence: int) -> Result:
-        return self.results[self.firsts[-1]][-1] if self.firsts else None
+    def result(self: session_window.SessionWindow, sequence: int, codec: Codec) -> Result:
+        return self.stretches[-1].result(self.stretches[-1].end - 1, codec) if self.firsts else None
 
     patch.setattr(session_window.SessionWindow, "result", result)
 
@@ -68,20 +69,23 @@ def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) 
 def window_pruned_before_the_acknowledgement(patch: pytest.MonkeyPatch) -> None:
     original = session_window.SessionWindow.keep
 
-    def keep(self: session_window.SessionWindow, first: int, results: Sequence[Result]) -> None:
-        original(self, first, results)
-        self.drop(first)
+    def keep(self: SessionWindow, first: int, results: Sequence[Result], codec: Codec, bytes_max: int) -> None:
+        original(self, first, results, codec, bytes_max)
+        self.drop(first, codec)
+
+    def acknowledge(self: SessionWindow, acknowledged: int, codec: Codec) -> None:
+        self.drop(acknowledged + 1, codec)
 
     patch.setattr(session_window.SessionWindow, "keep", keep)
-    patch.setattr(session_window.SessionWindow, "acknowledge", lambda self, acknowledged: self.drop(acknowledged + 1))
+    patch.setattr(session_window.SessionWindow, "acknowledge", acknowledge)
 
 
 @bug("7: an acknowledgement drops results and decides nothing, since first attempts commute")
 def acknowledged_requests_taken_for_executed(patch: pytest.MonkeyPatch) -> None:
     original = session_window.SessionWindow.acknowledge
 
-    def acknowledge(self: session_window.SessionWindow, acknowledged: int) -> None:
-        original(self, acknowledged)
+    def acknowledge(self: session_window.SessionWindow, acknowledged: int, codec: Codec) -> None:
+        original(self, acknowledged, codec)
         self.claim(0, acknowledged)
 
     patch.setattr(session_window.SessionWindow, "acknowledge", acknowledge)
@@ -94,5 +98,18 @@ def sessions_forgotten_at_every_batch(patch: pytest.MonkeyPatch) -> None:
     def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
         self.expire(batch.timestamp_ms)
         return original(self, batch, apply)
+
+    patch.setattr(Sessions, "execute", execute)
+
+
+@bug("7: results are dropped by what was executed, never by what one replica has kept at that moment")
+def results_of_all_sessions_limited_at_every_batch(patch: pytest.MonkeyPatch) -> None:
+    original = Sessions.execute
+
+    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+        results = original(self, batch, apply)
+        if self.results_bytes > self.results_bytes_max:
+            self._drop_largest(self.results_bytes - self.results_bytes_max)
+        return results
 
     patch.setattr(Sessions, "execute", execute)

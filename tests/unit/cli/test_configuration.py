@@ -48,8 +48,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 def test_file_alone_is_enough(tmp_path: Path, served: list[Settings]) -> None:
     assert run(["serve", "--config", str(written(tmp_path, MINIMAL))]) == 0
-    assert (served[0].identity.name, served[0].names, served[0].identity.replicas) == ("r1", ("r1", "r2"), 2)
-    assert (served[0].listen, served[0].redis) == (Address("127.0.0.1", 7001), Address("127.0.0.1", 6001))
+    assert (served[0].identity.name, served[0].ports.names, served[0].identity.replicas) == ("r1", ("r1", "r2"), 2)
+    assert (served[0].listen, served[0].ports.redis) == (Address("127.0.0.1", 7001), Address("127.0.0.1", 6001))
     assert served[0].data == tmp_path / "data"
 
 
@@ -61,7 +61,7 @@ def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path, served: list[Sett
 def test_native_clients_alone_are_enough(tmp_path: Path, served: list[Settings]) -> None:
     text = MINIMAL.replace('redis = "127.0.0.1:6001"', 'clients = "127.0.0.1:6002"')
     assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
-    assert (served[0].redis, served[0].clients) == (None, Address("127.0.0.1", 6002))
+    assert (served[0].ports.redis, served[0].ports.clients) == (None, Address("127.0.0.1", 6002))
 
 
 def test_environment_overrides_the_file_and_the_command_line_overrides_both(
@@ -72,16 +72,16 @@ def test_environment_overrides_the_file_and_the_command_line_overrides_both(
     monkeypatch.setenv("PYDSM_READY_LAG", "2")
     monkeypatch.setenv("PYDSM_CONFIG", str(file))
     assert run(["serve", "--ready-lag", "3"]) == 0
-    assert (served[0].identity.group, served[0].ready_limits.lag_instances_max) == ("from the environment", 3)
+    assert (served[0].identity.group, served[0].ports.ready_limits.lag_instances_max) == ("from the environment", 3)
     assert (served[0].thrifty, served[0].listen) == (True, Address("h", 1))
     assert run(["serve", "--no-thrifty"]) == 0
-    assert (served[1].thrifty, served[1].ready_limits.lag_instances_max) == (False, 2)
+    assert (served[1].thrifty, served[1].ports.ready_limits.lag_instances_max) == (False, 2)
 
 
 def test_peers_may_be_text_as_on_the_command_line(tmp_path: Path, served: list[Settings]) -> None:
     text = 'name = "b"\nredis = "h:1"\nstorage = "memory"\npeers = "a=h:2,b=h:3"\n'
     assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
-    assert (served[0].names, served[0].listen, served[0].data) == (("a", "b"), Address("h", 3), None)
+    assert (served[0].ports.names, served[0].listen, served[0].data) == (("a", "b"), Address("h", 3), None)
 
 
 def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[Settings]) -> None:

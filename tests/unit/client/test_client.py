@@ -398,6 +398,28 @@ async def test_the_preferred_replica_is_used_again_when_it_is_back() -> None:
         assert await client.execute(command("INCR a")) == 1
 
 
+async def test_a_command_that_no_replica_would_take_fails_with_the_limit_and_the_others_do_not() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        long = encode([b"SET", b"long", bytes(8 << 20)])
+        ping = command("INCR a")
+        outcomes = await client.execute_many([ping, long, ping, ping, long])
+        assert [outcomes[place] for place in (0, 2, 3)] == [1, 2, 3]
+        for place in (1, 4):
+            failure = outcomes[place]
+            assert isinstance(failure, CommandFailed)
+            assert f"over the limit of {8 << 20}" in failure.message
+        with pytest.raises(CommandFailed, match="it was not sent"):
+            await client.execute(long)
+        assert client.in_flight == 0
+
+
+async def test_a_result_too_large_to_be_sent_is_a_failure_that_names_the_limit() -> None:
+    async with replicas(1) as (one,), Client([one.address]) as client:
+        await client.execute(encode([b"SET", b"a", bytes(1 << 20)]))
+        with pytest.raises(CommandFailed, match=f"over the limit of {64 << 20}"):
+            await client.execute(encode([b"MGET", *[b"a"] * 100_000]))
+
+
 @asynccontextmanager
 async def scripted(
     play: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
@@ -426,7 +448,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 
     async def greet_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await greeting.wait()
-        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True, GRANT)))
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "far", 2, (), True, GRANT, 8 << 20)))
         await reader.read()
 
     async with scripted(greet_late) as far, replicas(1) as (near,):
@@ -441,7 +463,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 )
 async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True, GRANT)))
+        writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True, GRANT, 8 << 20)))
         await reader.readuntil(command("INCR a"))
         writer.write(garbage)
         await reader.read()

@@ -1,6 +1,6 @@
 """What is executed once, what comes again and what it is answered, what is forgotten, and that replicas agree."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -12,10 +12,13 @@ from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.core.session_conflicts import sessions_conflict
 from pydsm.core.session_window import RequestExpired
 from pydsm.core.sessions import Fate, SessionExpired, SessionLimits, Sessions
+from pydsm.core.stretches import RESULT_BYTES
 
 BEGAN_MS = 1000
 IDLE_MS = 500
 NONE = Footprint()
+ONE_RESULT = RESULT_BYTES + 1
+"""What a small number as a result is counted as."""
 
 
 def session(number: int = 1, began_ms: int = BEGAN_MS) -> RequestId:
@@ -155,22 +158,66 @@ def test_gaps_that_are_given_up_are_closed_at_a_barrier() -> None:
 
 
 def test_results_of_one_session_beyond_its_limit_are_dropped_from_the_oldest_on() -> None:
-    bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, session_results_bytes_max=3))
+    bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, session_results_bytes_max=ONE_RESULT + 1))
     bench.execute(batch((ONE, 1, 3)))
-    bench.sessions.expire(BEGAN_MS)
     assert bench.execute(batch((ONE, 1, 3), again=True)) == [RequestExpired(), RequestExpired(), 3]
     bench.execute(batch((ONE, 6, 1)))
     bench.sessions.expire(BEGAN_MS)
     assert bench.execute(batch((ONE, 5, 1))) == [5], "what was only dropped is not given up"
 
 
-def test_results_of_all_sessions_beyond_the_limit_are_dropped_from_the_idlest_on() -> None:
-    bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, results_bytes_max=4))
-    bench.execute(batch((TWO, 1, 1), at_ms=BEGAN_MS + 1))
-    bench.execute(batch((ONE, 1, 1), at_ms=BEGAN_MS + 2))
-    bench.execute(batch((session(3), 1, 1)))
+def test_results_of_all_sessions_beyond_the_limit_are_dropped_where_most_are() -> None:
+    bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, results_bytes_max=3 * ONE_RESULT))
+    bench.execute(batch((TWO, 1, 1), (session(3), 1, 2), (ONE, 1, 2)))
+    assert bench.execute(batch((session(3), 1, 1), again=True)) == [2], "all are kept until there is a barrier"
     bench.sessions.expire(BEGAN_MS)
-    assert bench.execute(batch((session(3), 1, 1), (TWO, 1, 1), (ONE, 1, 1), again=True)) == [RequestExpired(), 1, 2]
+    again = batch((TWO, 1, 1), (session(3), 1, 2), (ONE, 1, 2), again=True)
+    assert bench.execute(again) == [1, 2, 3, RequestExpired(), RequestExpired()]
+
+
+def give(sizes: Sequence[int]) -> Callable[[Sequence[bytes], int], list[object]]:
+    """A machine whose results have these sizes."""
+    return lambda commands, timestamp_ms: [bytes(size) for size in sizes]
+
+
+def test_nothing_that_one_batch_gives_beyond_its_limit_is_kept_and_everything_is_answered() -> None:
+    sessions = Sessions(SessionLimits(batch_results_bytes_max=2000))
+    first = sessions.execute(batch((ONE, 1, 2), (TWO, 1, 2)), give((900, 900, 900, 900)))
+    assert [len(bytes(result)) for result in first] == [900] * 4  # type: ignore[call-overload]
+    assert sessions.held_bytes < 4000
+    nothing = give(())
+    assert sessions.execute(batch((ONE, 1, 2), again=True), nothing) == [RequestExpired(), RequestExpired()]
+    assert sessions.execute(batch((TWO, 1, 2), again=True), nothing) == [bytes(900), bytes(900)]
+
+
+def test_a_result_too_large_to_be_kept_is_not_even_encoded() -> None:
+    def encode(results: list[object]) -> bytes:
+        raise AssertionError("encoded")
+
+    sessions = Sessions(SessionLimits(batch_results_bytes_max=1 << 20), encode=encode)
+    value = bytes(1 << 16)
+    many: list[object] = [[value] * 1_000_000]
+    assert sessions.execute(batch((ONE, 1, 1)), lambda commands, timestamp_ms: many) is many
+    assert sessions.fate(request_at(ONE, 1)) is Fate.DROPPED
+
+
+def test_what_is_dropped_is_no_longer_counted_whoever_else_was_in_its_batch() -> None:
+    sessions = Sessions()
+    empty = sessions.held_bytes
+    sessions.execute(batch((ONE, 1, 1000), (TWO, 1, 1)), give([1000] * 1001))
+    full = sessions.held_bytes
+    assert full - empty > 1001 * 1000
+    sessions.execute(batch((ONE, 1001, 1, 1000)), give((0,)))
+    assert full - sessions.held_bytes > 999 * 1000
+    sessions.expire(BEGAN_MS + SessionLimits().idle_ms_max + 1)
+    assert sessions.held_bytes == empty
+
+
+def test_a_session_with_half_of_its_bytes_kept_is_full_until_it_acknowledges() -> None:
+    sessions = Sessions(SessionLimits(session_results_bytes_max=2000))
+    sessions.execute(batch((ONE, 1, 2)), give((600, 600)))
+    assert sessions.is_full(session_of(ONE), 0, 1000)
+    assert not sessions.is_full(session_of(ONE), 3, 1000)
 
 
 def test_a_snapshot_brings_everything_back() -> None:
@@ -256,6 +303,40 @@ def histories(draw: st.DrawFn) -> list[Batch]:
 def fixed(commands: Sequence[bytes], timestamp_ms: int) -> list[object]:
     """Each command always gives the same, so that its result does not tell of the order."""
     return [b"<" + command for command in commands]
+
+
+limits_that_are_reached = st.builds(
+    SessionLimits,
+    session_results_bytes_max=st.integers(1, 6 * ONE_RESULT),
+    batch_results_bytes_max=st.integers(1, 10),
+    results_bytes_max=st.integers(1, 10 * ONE_RESULT),
+)
+
+
+@given(histories(), limits_that_are_reached, st.randoms(use_true_random=False))
+def test_replicas_keep_the_same_results_in_whatever_order_batches_came_that_commute(
+    history: list[Batch], limits: SessionLimits, random: object
+) -> None:
+    order = list(range(len(history)))
+    for _ in range(20):
+        place = random.randrange(len(order))  # type: ignore[attr-defined]
+        if place and not sessions_conflict(history[order[place - 1]], history[order[place]]):
+            order[place - 1], order[place] = order[place], order[place - 1]
+    one, other, restored = Sessions(limits), Sessions(limits), Sessions(limits)
+    for number, each in enumerate(history):
+        one.execute(each, fixed)
+        if number == len(history) // 2:
+            restored.restore(one.snapshot())
+        elif number > len(history) // 2:
+            restored.execute(each, fixed)
+    for place in order:
+        other.execute(history[place], fixed)
+    for barrier_ms in (BEGAN_MS, BEGAN_MS + limits.idle_ms_max + 1):
+        assert one.snapshot() == other.snapshot() == restored.snapshot()
+        assert one.held_bytes == other.held_bytes == restored.held_bytes
+        for sessions in (one, other, restored):
+            sessions.expire(barrier_ms)
+    assert one.held_bytes == 0
 
 
 @given(histories(), st.randoms(use_true_random=False))

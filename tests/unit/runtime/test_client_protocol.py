@@ -88,7 +88,7 @@ def test_results_come_back_as_they_were(answers: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "greeting", [ClientHello("g"), Welcome("g", "r1", 0, ("r1", "r2"), True, bytes(16)), Farewell("why")]
+    "greeting", [ClientHello("g"), Welcome("g", "r1", 0, ("r1", "r2"), True, bytes(16), 8), Farewell("why")]
 )
 def test_greetings_arrive_as_they_were(greeting: ClientHello | Welcome | Farewell) -> None:
     (payload,) = payloads(encode_message(greeting))

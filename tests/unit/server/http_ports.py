@@ -66,7 +66,7 @@ def parse(data: bytes) -> Answer:
 
 async def get(port: int, path: str, method: str = "GET") -> Answer:
     """One ordinary request."""
-    return await send(port, f"{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    return await send(port, f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
 
 @asynccontextmanager
@@ -75,9 +75,10 @@ async def serving(
     limits: HttpLimits | None = None,
     trace: Callable[[RequestId], RequestTrace] = nothing_known,
     maintenance: Maintenance | None = None,
+    hosts: tuple[str, ...] = (),
 ) -> AsyncIterator[HttpServer]:
     """A port that reports what `observe` gives."""
-    server = HttpServer(Subject(IDENTITY, NAMES, observe, trace, maintenance), limits=limits)
+    server = HttpServer(Subject(IDENTITY, NAMES, observe, trace, maintenance, hosts), limits=limits)
     await server.start(Address("127.0.0.1", 0))
     try:
         yield server

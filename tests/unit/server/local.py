@@ -15,6 +15,7 @@ from pydsm.runtime.node import unix_ms
 from pydsm.server.limits import RespLimits
 from pydsm.server.native import Host
 from pydsm.server.resp import RespServer
+from pydsm.server.shared import Shared
 from pydsm.storage.identity import Identity
 
 INFO = {"Stats": {"name": "alone", "executed": "7"}, "Keyspace": {"db0": "keys=3,expires=1,avg_ttl=0"}}
@@ -75,10 +76,10 @@ def _answer_at(reply: ReplyMany, place: int, answer: Answer) -> None:
 
 @asynccontextmanager
 async def serving(
-    agreement: LocalAgreement | None = None, limits: RespLimits | None = None
+    agreement: LocalAgreement | None = None, limits: RespLimits | None = None, shared: Shared | None = None
 ) -> AsyncIterator[RespServer]:
     """A started server on a free port; everything closed at the end."""
-    server = RespServer((agreement or LocalAgreement()).submit_many, lambda: INFO, limits)
+    server = RespServer((agreement or LocalAgreement()).submit_many, lambda: INFO, limits, shared)
     await server.start("127.0.0.1", 0)
     try:
         yield server

@@ -6,7 +6,11 @@ import socket
 import pytest
 
 from pydsm.runtime.batching import Aborted, Overloaded
+from pydsm.server.descriptors import ClientCount
 from pydsm.server.limits import RespLimits
+from pydsm.server.memory import ClientMemory, MemoryLimits
+from pydsm.server.shared import Shared
+from pydsm.server.transactions import ABORTED
 from tests.unit.server.local import LocalAgreement, array, connected, serving
 from tests.waiting import eventually
 
@@ -64,17 +68,82 @@ async def test_protocol_error_is_told_after_everything_due_and_ends_the_connecti
 @pytest.mark.parametrize(
     ("data", "text"),
     [
-        (b"*1\r\n$11\r\n", b"invalid bulk length"),
-        (b"*4\r\n", b"invalid multibulk length"),
-        (b"P" * 51, b"too big inline request"),
-        (b"*3\r\n$9\r\n123456789\r\n$9\r\n123456789\r\n", b"a command has more than 25 bytes"),
+        (array(b"12345678901"), b"the command has an argument of 11 bytes, over the limit of 10 (proto-max-bulk-len)"),
+        (array(b"1", b"2", b"3", b"4"), b"the command has 4 words, over the limit of 3"),
+        (
+            array(b"123456789", b"123456789"),
+            b"the command has over 25 bytes, which is the limit (client-query-buffer-limit)",
+        ),
     ],
 )
-async def test_each_limit_is_told_and_ends_the_connection(data: bytes, text: bytes) -> None:
+async def test_a_command_over_a_limit_is_told_it_and_the_connection_goes_on(data: bytes, text: bytes) -> None:
     limits = RespLimits(bulk_bytes_max=10, arguments_max=3, query_buffer_bytes_max=25, line_bytes_max=50)
     async with serving(limits=limits) as server, connected(server) as client:
-        client.send(data)
-        assert await client.rest() == b"-ERR Protocol error: " + text + b"\r\n"
+        client.send(b"PING\r\n" + data + b"PING\r\n")
+        await client.receive(b"+PONG\r\n-ERR " + text + b"\r\n+PONG\r\n")
+        client.send(b"MULTI\r\n" + data + b"EXEC\r\n")
+        await client.receive(b"+OK\r\n-ERR " + text + b"\r\n-%b\r\n" % ABORTED.encode())
+
+
+async def test_a_line_that_is_too_long_is_told_the_limit_even_by_whoever_sends_on() -> None:
+    async with serving(limits=RespLimits(line_bytes_max=50)) as server, connected(server) as client:
+        client.send(b"P" * 51)
+        said = await client.reader.readline()
+        client.send(b"P" * 10_000_000)
+        await client.writer.drain()
+        assert said == b"-ERR Protocol error: too big inline request: a line has over 50 bytes\r\n"
+        assert await client.rest() == b""
+
+
+async def test_keys_beyond_the_limit_are_not_watched() -> None:
+    limits = RespLimits(transaction_commands_max=3)
+    async with serving(limits=limits) as server, connected(server) as client:
+        await client.ask(b"WATCH a b", b"+OK\r\n")
+        client.send(b"WATCH b c d\r\n")
+        assert b"more than 3 keys" in await client.reader.readline()
+        await client.ask(b"WATCH b c", b"+OK\r\n")
+
+
+async def test_a_command_without_an_answer_is_answered_after_a_time_and_later_ones_in_their_order() -> None:
+    agreement, shared = LocalAgreement(), Shared(reason="it sees 1 of 3 replicas")
+    agreement.holding = True
+    limits = RespLimits(answer_seconds_max=0.05)
+    async with serving(agreement, limits, shared) as server, connected(server) as client:
+        client.send(b"INCR a\r\nWATCH b\r\nPING\r\n")
+        for _ in range(2):
+            said = await client.reader.readline()
+            assert said.startswith(
+                b"-CLUSTERDOWN no answer within 0.05 s (it sees 1 of 3 replicas): whether the command"
+            )
+        await client.receive(b"+PONG\r\n")
+        agreement.holding = False
+        agreement.release()
+        await client.ask(b"GET a", b"$1\r\n1\r\n")
+
+
+async def test_commands_are_refused_at_once_while_nothing_can_be_agreed_on() -> None:
+    agreement, shared = LocalAgreement(), Shared(refusal="it sees 1 of 3 replicas")
+    async with serving(agreement, shared=shared) as server, connected(server) as client:
+        for command in (b"INCR a\r\n", b"WATCH a\r\n"):
+            client.send(command)
+            said = await client.reader.readline()
+            assert said == b"-CLUSTERDOWN it sees 1 of 3 replicas; the command was not executed\r\n"
+        await client.ask(b"PING", b"+PONG\r\n")
+        assert not agreement.waiting
+        shared.refusal = None
+        await client.ask(b"INCR a", b":1\r\n")
+
+
+async def test_ports_share_the_number_of_clients_and_config_tells_it() -> None:
+    shared = Shared(clients=ClientCount(2))
+    async with serving(shared=shared) as one, serving(shared=shared) as other:
+        async with connected(one) as first, connected(other) as second:
+            await first.ask(b"PING", b"+PONG\r\n")
+            await second.ask(b"CONFIG GET maxclients", b"*2\r\n$10\r\nmaxclients\r\n$1\r\n2\r\n")
+            async with connected(other) as third:
+                third.send(b"PING\r\n")
+                assert await third.rest() == b"-ERR max number of clients reached\r\n"
+        await eventually(lambda: shared.clients.now == 0, "they are gone")
 
 
 async def test_client_with_too_many_unanswered_commands_is_not_read_from() -> None:
@@ -119,15 +188,16 @@ async def test_client_that_does_not_read_is_not_written_to_without_bound_nor_rea
 
 
 async def test_client_that_takes_nothing_for_too_long_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
-    limits = RespLimits(write_buffer_bytes_max=1000, unread_seconds_max=0.02)
-    async with serving(limits=limits) as server, connected(server) as other:
+    limits = RespLimits(write_buffer_bytes_max=1000)
+    shared = Shared(memory=ClientMemory(MemoryLimits(unread_seconds_max=0.02)))
+    async with serving(limits=limits, shared=shared) as server, connected(server) as other:
         other.send(array(b"SET", b"a", b"x" * 8_000_000))
         await other.receive(b"+OK\r\n")
         with socket.create_connection(("127.0.0.1", server.port)) as lazy:
             lazy.sendall(array(b"GET", b"a") * 4)
             await eventually(lambda: len(server.sessions()) == 2, "it is served")
             await eventually(lambda: len(server.sessions()) == 1, "it is disconnected")
-    assert "bytes of answers in 0.02 s; disconnected" in caplog.text
+    assert "bytes of answers within 0.02 s" in caplog.text
 
 
 @pytest.mark.parametrize("head", [b"POST / HTTP/1.1\r\n", b"FOO / HTTP/1.1\r\nHost: 127.0.0.1\r\n"])

@@ -138,11 +138,11 @@ async def test_method_that_would_change_something_is_refused(method: str) -> Non
 @pytest.mark.parametrize(
     ("request_bytes", "status"),
     [
-        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: test\r\n\r\n", 400),
-        (b"GET /ready HTTP/1.1\r\nHost: test\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 400),
-        (b"GET /ready HTTP/1.1\r\nHost: test\r\n" + b"X-Many: 1\r\n" * 100 + b"\r\n", 400),
-        (b"GET /ready HTTP/1.1\r\nHost: test\r\nContent-Length: 5000\r\n\r\n" + b"a" * 5000, 413),
-        (b"GET /ready HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n" + b"a" * 2048, 413),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 400),
+        (b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: " + b"a" * 9000 + b"\r\n\r\n", 400),
+        (b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"X-Many: 1\r\n" * 100 + b"\r\n", 400),
+        (b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n" + b"a" * 5000, 413),
+        (b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n" + b"a" * 2048, 413),
         (b"*1\r\n$4\r\nPING\r\n", 400),
         (b"\x00\xff\xfe\r\n\r\n", 400),
     ],
@@ -183,7 +183,7 @@ async def test_stopping_waits_for_nobody() -> None:
     async with serving() as server:
         _, idle = await asyncio.open_connection("127.0.0.1", server.port)
         reader, halfway = await asyncio.open_connection("127.0.0.1", server.port)
-        halfway.write(b"GET /ready HTTP/1.1\r\nHost: test\r\nContent-Length: 500\r\n\r\nhalf")
+        halfway.write(b"GET /ready HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\nhalf")
         await halfway.drain()
         assert (await get(server.port, "/health")).status == 200
         async with asyncio.timeout(5):
@@ -233,3 +233,73 @@ async def test_a_request_that_is_none_or_not_known_is_refused_with_a_reason() ->
         answer = await get(server.port, "/trace/0193a5c0-1b2c-7001-8000-00070000002a")
         assert answer.status == 404
         assert "is not known at r1: none of the 7 instances of the last 3 s has it" in answer.body
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8080", 200),
+        ("[::1]:8080", 200),
+        ("LOCALHOST.", 200),
+        ("r1.internal:8080", 200),
+        ("evil.example", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example:8080", 421),
+        ("", 421),
+    ],
+)
+async def test_a_name_that_is_not_this_ports_reads_nothing(host: str, status: int) -> None:
+    async with serving(hosts=("r1.internal",)) as server:
+        for path in ("/status", "/metrics", "/ready", "/nothing"):
+            answer = await send(server.port, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+            assert answer.status == (404 if status == 200 and path == "/nothing" else status)
+            if answer.status == 421:
+                assert "--http-hosts" in answer.body
+        assert (await send(server.port, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())).status == 200
+
+
+async def test_two_names_are_refused_none_is_not_and_any_may_be_allowed() -> None:
+    async with serving() as server:
+        two = b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n"
+        assert (await send(server.port, two)).status in {400, 421}
+        assert (await send(server.port, b"GET /status HTTP/1.0\r\n\r\n")).status == 200
+    async with serving(hosts=("*",)) as server:
+        assert (await send(server.port, b"GET /status HTTP/1.1\r\nHost: any.example\r\n\r\n")).status == 200
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST /status HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 50\r\n\r\nabc",
+        b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nab",
+        b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\n12345",
+        b"GET /status HTTP/1.1\r\nHos",
+        b"\x16\x03\x01\x00\xff",
+    ],
+)
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_request_that_is_cut_short_leaves_nothing_in_the_log(
+    data: bytes, reset: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(data)
+        await eventually(lambda: len(server._deadlines) == 1, "it is there")
+        if reset:
+            writer.transport.abort()
+        else:
+            writer.write_eof()
+            await reader.read()
+            writer.close()
+        await eventually(lambda: not server._runner.server.connections, "it is gone")  # type: ignore[union-attr]
+        assert (await get(server.port, "/status")).status == 200
+    assert caplog.text == ""
+
+
+async def test_a_body_that_is_too_long_is_told_the_limit_though_it_is_sent_on() -> None:
+    async with serving() as server:
+        head = b"POST /pause HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3000000\r\n\r\n"
+        answer = await send(server.port, head + b"a" * 3_000_000)
+        assert answer.status == 413
+        assert "1024 bytes" in answer.body

@@ -56,10 +56,20 @@ async def test_nothing_is_done_for_who_only_asks(path: str) -> None:
     assert made.asked == []
 
 
-async def test_nothing_is_done_for_a_web_page() -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Origin: http://test",
+        b"Origin: null",
+        b"Sec-Fetch-Site: cross-site",
+        b"Sec-Fetch-Site: same-origin",
+        b"Referer: http://test/",
+    ],
+)
+async def test_nothing_is_done_for_a_web_page(header: bytes) -> None:
     made = Pretended()
     async with serving(maintenance=made) as server:
-        request = b"POST /pause HTTP/1.1\r\nHost: test\r\nOrigin: http://test\r\n\r\n"
+        request = b"POST /pause HTTP/1.1\r\nHost: 127.0.0.1\r\n" + header + b"\r\n\r\n"
         answer = await send(server.port, request)
         assert (answer.status, answer.body.startswith("web pages may change nothing")) == (403, True)
     assert made.asked == []

@@ -26,10 +26,12 @@ from pydsm.runtime.client_protocol import (
     decode_from_replica,
     encode_message,
 )
+from pydsm.server.memory import ClientMemory, MemoryLimits
 from pydsm.server.native import Host, NativeLimits, NativeServer
+from pydsm.server.shared import Shared
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
-from pydsm.transport.frames import FrameReader
+from pydsm.transport.frames import FrameReader, encode_frame
 from tests.unit.server.local import LocalAgreement
 from tests.waiting import eventually
 
@@ -37,7 +39,7 @@ GRANT = request_id(5000, ReplicaId(1), 7, 0)
 HOST = Host(
     Identity("shop", "r2", ReplicaId(1), 3), ("r1", "r2", "r3"), lambda: True, lambda: Grant(GRANT), lambda: 6000
 )
-WELCOME = Welcome("shop", "r2", 1, ("r1", "r2", "r3"), True, GRANT)
+WELCOME = Welcome("shop", "r2", 1, ("r1", "r2", "r3"), True, GRANT, 8 << 20)
 
 
 def request(first: int, commands: list[bytes], name: RequestId | None = None) -> Request:
@@ -47,8 +49,10 @@ def request(first: int, commands: list[bytes], name: RequestId | None = None) ->
 
 
 @asynccontextmanager
-async def serving(agreement: LocalAgreement, limits: NativeLimits | None = None) -> AsyncIterator[NativeServer]:
-    server = NativeServer(agreement.submit_requests, HOST, limits)
+async def serving(
+    agreement: LocalAgreement, limits: NativeLimits | None = None, shared: Shared | None = None
+) -> AsyncIterator[NativeServer]:
+    server = NativeServer(agreement.submit_requests, HOST, limits, shared)
     await server.start(Address("127.0.0.1", 0))
     try:
         yield server
@@ -156,7 +160,7 @@ async def test_a_refusal_is_told_as_such() -> None:
     ("said", "reason"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "it does not speak this protocol"),
-        (CLIENT_PREAMBLE[:-1] + b"\x09", "it speaks version 9 of the protocol, we speak 2"),
+        (CLIENT_PREAMBLE[:-1] + b"\x09", "it speaks version 9 of the protocol, we speak 3"),
         (CLIENT_PREAMBLE + b"\xff" * 8, "a frame claims"),
         (CLIENT_PREAMBLE + encode_message(ClientHello("other")), "it means group 'other', this is 'shop'"),
         (CLIENT_PREAMBLE + encode_message(request(0, [])), "greets once, before its first command"),
@@ -247,3 +251,37 @@ async def test_a_taken_port_is_named() -> None:
             WorldFault, match=r"cannot listen for clients on 127\.0\.0\.1:.*free the port or use another"
         ):
             await NativeServer(LocalAgreement().submit_requests, HOST).start(Address("127.0.0.1", server.port))
+
+
+async def test_a_client_over_a_limit_hears_why_though_it_goes_on_sending() -> None:
+    async with serving(LocalAgreement(), NativeLimits(frame_bytes_max=1000)) as server, connected(server) as peer:
+        peer.writer.write(encode_frame(bytes(5_000_000)) + bytes(5_000_000))
+        message = await peer.hear()
+        assert isinstance(message, Farewell)
+        assert "the limit is 1000" in message.reason
+        assert await peer.ends()
+
+
+async def test_too_many_commands_in_a_frame_end_the_connection_with_the_limit() -> None:
+    async with serving(LocalAgreement(), NativeLimits(frame_commands_max=3)) as server, connected(server) as peer:
+        peer.say(request(0, [command("GET a")] * 4))
+        message = await peer.hear()
+        assert isinstance(message, Farewell)
+        assert "4 commands in one frame are over the limit of 3" in message.reason
+
+
+async def test_commands_are_refused_as_not_executed_while_nothing_can_be_agreed_on() -> None:
+    agreement, shared = LocalAgreement(), Shared(refusal="it sees 1 of 3 replicas")
+    async with serving(agreement, shared=shared) as server, connected(server) as peer:
+        peer.say(request(0, [command("GET a")] * 2))
+        assert await peer.hear() == Answers([0, 1], [Overloaded("it sees 1 of 3 replicas")] * 2)
+        assert not agreement.runs
+
+
+async def test_what_clients_hold_is_counted_with_that_of_other_ports() -> None:
+    shared = Shared(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=1_000_000)))
+    async with serving(LocalAgreement(), shared=shared) as server, connected(server) as peer:
+        peer.writer.write(encode_frame(bytes(5_000_000))[:2_000_000])
+        await eventually(lambda: shared.memory.closed == 1, "it is disconnected")
+        await eventually(lambda: shared.clients.now == 0, "it is gone")
+        assert shared.memory.held_bytes == 0

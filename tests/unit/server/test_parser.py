@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydsm.server.limits import RespLimits
-from pydsm.server.parser import ProtocolError, RequestParser, split_line
+from pydsm.server.parser import CommandTooLarge, ProtocolError, RequestParser, split_line
 from tests.unit.server.local import array
 
 SMALL = RespLimits(bulk_bytes_max=100, arguments_max=10, query_buffer_bytes_max=400, line_bytes_max=50)
@@ -120,19 +120,18 @@ def test_line_with_open_quotes_is_refused(line: bytes) -> None:
     ("stream", "text"),
     [
         (b"*x\r\n", "invalid multibulk length"),
-        (b"*11\r\n", "invalid multibulk length"),
         (b"*1 \r\n", "invalid multibulk length"),
         (b"*9999999999999999999999\r\n", "invalid multibulk length"),
         (b"*1\r\nxx\r\n", "expected '$', got 'x'"),
         (b"*1\r\n\r\n", "expected '$', got ' '"),
         (b"*1\r\n$-1\r\n", "invalid bulk length"),
-        (b"*1\r\n$101\r\n", "invalid bulk length"),
+        (b"*1\r\n$536870913\r\n", "invalid bulk length"),
+        (b"*2147483648\r\n", "invalid multibulk length"),
         (b"*1\r\n$" + b"9" * 40 + b"\r\n", "invalid bulk length"),
         (b"*1\r\n$" + b"1" * 50, "too big bulk count string"),
         (b"*" + b"1" * 50, "too big mbulk count string"),
-        (b"P" * 51, "too big inline request"),
-        (b"P" * 51 + b"\r\n", "too big inline request"),
-        (b"*5\r\n" + b"$90\r\n%b\r\n" % (b"x" * 90) * 5, "a command has more than 400 bytes"),
+        (b"P" * 51, "too big inline request: a line has over 50 bytes"),
+        (b"P" * 51 + b"\r\n", "too big inline request: a line has over 50 bytes"),
     ],
 )
 def test_what_breaks_the_protocol_is_told_in_the_words_of_redis(stream: bytes, text: str) -> None:
@@ -155,8 +154,41 @@ def test_everything_up_to_the_limits_is_taken() -> None:
     assert parse(b"P" * 48 + b"\r\n") == [[b"P" * 48]]
 
 
-def test_command_too_long_is_refused_before_its_bytes_are_awaited() -> None:
+TOO_LARGE = [
+    (array(b"x" * 101), "an argument of 101 bytes, over the limit of 100"),
+    (array(*[b"x"] * 11), "11 words, over the limit of 10"),
+    (array(*[b"x" * 90] * 5), "over 400 bytes, which is the limit"),
+    (array(b"x" * 101, b"y" * 300, b"*1"), "an argument of 101 bytes, over the limit of 100"),
+]
+
+
+@pytest.mark.parametrize(("command", "text"), TOO_LARGE)
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_command_that_is_too_large_is_passed_over_and_told(command: bytes, text: str, size: int) -> None:
+    parser = RequestParser(SMALL)
+    stream = array(b"PING") + command + array(b"GET", b"a") + b"PING\r\n"
+    found: list[object] = []
+    for start in range(0, len(stream), size):
+        parser.feed(stream[start : start + size])
+        try:
+            while taken := parser.take(10):
+                found += [list(words) for words in taken]
+        except CommandTooLarge as error:
+            found += [str(error), *map(list, parser.take(10))]
+        assert parser.held_bytes <= 500
+    assert found[0] == [b"PING"]
+    assert text in str(found[1])
+    assert found[2:] == [[b"GET", b"a"], [b"PING"]]
+    assert parser.held_bytes == 0
+
+
+def test_nothing_is_kept_of_a_command_that_is_too_large_while_it_comes() -> None:
     parser = RequestParser(SMALL)
     parser.feed(b"*5\r\n" + b"$90\r\n%b\r\n" % (b"x" * 90) * 4 + b"$90\r\n")
-    with pytest.raises(ProtocolError, match="more than 400 bytes"):
+    assert parser.take(1) == []
+    assert parser.held_bytes == 0
+    parser.feed(b"y" * 91)
+    assert parser.take(1) == []
+    parser.feed(b"\n")
+    with pytest.raises(CommandTooLarge):
         parser.take(1)

@@ -41,7 +41,7 @@ def test_reply_over_the_limit_is_an_error_before_it_is_made() -> None:
     value = b"x" * 40
     assert encode_reply([value], 2, LIMITS).startswith(b"*1")
     said = encode_reply([value] * 3, 2, LIMITS)
-    assert said == b"-ERR the reply has 168 bytes, over the limit of 100; ask for less at once\r\n"
+    assert said == b"-ERR the reply has at least 168 bytes, over the limit of 100; ask for less at once\r\n"
 
 
 def test_result_of_another_machine_without_a_form_here_is_told() -> None:

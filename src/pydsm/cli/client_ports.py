@@ -1,0 +1,151 @@
+"""The ports of one replica for clients and for those who watch it, opened with what they share."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.runtime.batching import BatchLimits
+from pydsm.runtime.node import Node, unix_ms
+from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.server.availability import POLL_SECONDS, AnswerLimits, Availability
+from pydsm.server.descriptors import ClientCount, reserve, room_for_clients, tell_of_exhaustion
+from pydsm.server.limits import RespLimits
+from pydsm.server.memory import ClientMemory, MemoryLimits
+from pydsm.server.native import Host, NativeLimits, NativeServer
+from pydsm.server.resp import RespServer
+from pydsm.server.shared import Shared
+from pydsm.storage.identity import Identity
+from pydsm.transport.address import Address
+
+_HTTP_CONNECTIONS = 64
+_CLIENT_MEMORY_BYTES_MIN = 32 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PortLimits:
+    """What all clients together may take. Raises CallerFault for what cannot work."""
+
+    clients_max: int = 10_000
+    client_memory_bytes: int = 1 << 30
+    answer_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.clients_max < 1:
+            raise CallerFault(f"--max-clients must be at least 1, got {self.clients_max}")
+        if self.client_memory_bytes < _CLIENT_MEMORY_BYTES_MIN:
+            raise CallerFault(
+                f"--client-memory-bytes must be at least {_CLIENT_MEMORY_BYTES_MIN}, so that the largest command fits, "
+                f"got {self.client_memory_bytes}"
+            )
+        if not 0.1 <= self.answer_seconds <= 3600:
+            raise CallerFault(f"--answer-seconds must be from 0.1 to 3600, got {self.answer_seconds:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class PortSettings:
+    """Where to listen, and how much to allow."""
+
+    identity: Identity
+    names: tuple[str, ...]
+    redis: Address | None
+    clients: Address | None
+    http: Address | None
+    http_hosts: tuple[str, ...]
+    ready_limits: ReadyLimits
+    limits: PortLimits
+    batch_limits: BatchLimits
+
+
+class ClientPorts:
+    """`open` them once the replica takes part; `close` them when it stops."""
+
+    def __init__(self, settings: PortSettings, node: Node, info: Callable[[], dict[str, dict[str, str]]]) -> None:
+        self._settings = settings
+        self._node = node
+        limits = settings.limits
+        # the first thing that is done, since what is opened later needs its descriptors
+        fitting = room_for_clients(limits.clients_max, reserve(settings.identity.replicas, _HTTP_CONNECTIONS))
+        self._shared = Shared(
+            ClientCount(fitting), ClientMemory(MemoryLimits(client_memory_bytes_max=limits.client_memory_bytes))
+        )
+        resp_limits = RespLimits(connections_max=fitting, answer_seconds_max=limits.answer_seconds)
+        self._redis = RespServer(node.submit_many, info, resp_limits, self._shared)
+        self._looking: asyncio.TimerHandle | None = None
+        self._watched = contextlib.AsyncExitStack()
+
+    async def open(self) -> None:
+        """Listen. Raises WorldFault when an address cannot be had."""
+        settings = self._settings
+        asyncio.get_running_loop().set_exception_handler(_tell)
+        if settings.redis is not None:
+            await self._open_redis(settings.redis)
+        if settings.clients is not None:
+            await self._open_native(settings.clients)
+        if settings.http is not None:
+            await self._open_http(settings.http)
+
+    def watch(self, ready: Callable[[], None]) -> None:
+        """Keep clients told whether the replica can serve them; `ready` is called when it can for the first time."""
+        limits = AnswerLimits(self._settings.limits.answer_seconds)
+        self._look(Availability(self._node.observe, self._settings.ready_limits, limits, ready))
+
+    async def close_redis(self) -> None:
+        """Send what is answered to Redis clients, and close their port."""
+        if self._looking is not None:
+            self._looking.cancel()
+        await self._redis.stop()
+
+    async def close(self) -> None:
+        """Close everything."""
+        await self.close_redis()
+        self._shared.memory.stop()
+        await self._watched.aclose()
+
+    def _look(self, availability: Availability) -> None:
+        loop = asyncio.get_running_loop()
+        availability.look(loop.time())
+        self._shared.reason, self._shared.refusal = availability.reason, availability.refusal
+        self._looking = loop.call_later(POLL_SECONDS, self._look, availability)
+
+    async def _open_redis(self, address: Address) -> None:
+        try:
+            await self._redis.start(address.host, address.port)
+        except OSError as error:
+            raise WorldFault(
+                f"cannot listen for Redis clients on {address}: {error.strerror or error}; free the port or use another"
+            ) from error
+
+    async def _open_native(self, address: Address) -> None:
+        settings, node = self._settings, self._node
+        host = Host(
+            settings.identity,
+            settings.names,
+            lambda: why_not_ready(node.observe(), settings.ready_limits) is None,
+            node.grant,
+            unix_ms,
+        )
+        limits = NativeLimits(
+            connections_max=self._shared.clients.most, command_bytes_max=settings.batch_limits.command_bytes_max
+        )
+        server = NativeServer(node.submit_requests, host, limits, self._shared)
+        await server.start(address)
+        self._watched.push_async_callback(server.stop)
+
+    async def _open_http(self, address: Address) -> None:
+        """Imported only here: a replica without the port starts faster."""
+        from pydsm.server.http import HttpLimits, HttpServer, Subject
+
+        settings, node = self._settings, self._node
+        hosts = (address.host, socket.gethostname(), *settings.http_hosts)
+        subject = Subject(settings.identity, settings.names, node.observe, node.trace, node.maintenance, hosts)
+        server = HttpServer(subject, settings.ready_limits, HttpLimits(connections_max=_HTTP_CONNECTIONS))
+        await server.start(address)
+        self._watched.push_async_callback(server.stop)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    if not tell_of_exhaustion(context):
+        loop.default_exception_handler(context)

@@ -1,0 +1,85 @@
+"""Where the `pydsm` command begins: its streams and signals, before the rest is imported.
+
+Guards that no signal and no missing stream at any moment of the start ends in a traceback, and that no file which is
+opened later gets the number of a standard stream: what is logged would be written into it.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+_STREAMS_BROKEN = frozenset((errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG))
+FAILURE = 1
+
+
+def main() -> None:
+    """The entry point of the `pydsm` command."""
+    open_standard_streams()
+    stop_at_once_when_told()
+    from pydsm.cli.main import run  # takes a while, in which somebody may have changed their mind
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, _stop_at_once)
+    sys.exit(finished(status))
+
+
+def open_standard_streams() -> None:
+    """Have descriptors 0, 1 and 2, whatever this process was started with."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+    # without their descriptors, the interpreter has made none of these
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        nowhere = Path(os.devnull).open("r+", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the process
+        sys.stdin, sys.stdout, sys.stderr = sys.stdin or nowhere, sys.stdout or nowhere, sys.stderr or nowhere
+
+
+def stop_at_once_when_told() -> None:
+    """For as long as there is nothing to be put in order: SIGINT and SIGTERM end the process with one line."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop_at_once)
+
+
+def _stop_at_once(number: int, frame: FrameType | None) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"pydsm: stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(128 + number)
+
+
+def is_of_a_stream(error: OSError) -> bool:
+    """Whether an error says that a standard stream takes nothing: its disk is full, or its reader is gone."""
+    return error.filename is None and error.errno in _STREAMS_BROKEN
+
+
+def finished(status: int) -> int:
+    """Write out what is still in the streams; the status, or that of a failure where its output is lost."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            give_up(stream)
+            if stream is sys.stdout and not status:
+                with contextlib.suppress(OSError):
+                    print(f"pydsm: cannot write to standard output: {error.strerror}", file=sys.stderr)
+                status = FAILURE
+    return status
+
+
+def give_up(stream: TextIO) -> None:
+    """Let what is written to a stream go nowhere: it takes nothing."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        stream.flush()

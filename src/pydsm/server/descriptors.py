@@ -1,0 +1,124 @@
+"""How many clients there may be, by the descriptors that this process may open.
+
+Guards that peers, storage, snapshots and the HTTP port have theirs whatever clients do: each connection takes one, and
+a process that has none left can accept nobody, not even the replicas that it needs for a majority.
+"""
+
+import errno
+import logging
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydsm.core.faults import WorldFault
+from pydsm.server.occasionally import Occasionally
+
+log = logging.getLogger("pydsm.serve")
+
+_BASE = 96
+"""Standard streams, the loop, storage, snapshots, log, listeners, and libraries that open files for a moment."""
+_PER_REPLICA = 8
+"""Connections to and from each, with attempts that overlap."""
+_STRANGERS = 64
+"""Connections at the port for replicas that have not said yet who they are."""
+_TURNED_AWAY = 64
+"""Connections that are accepted in one turn of the loop only to be told that there are too many."""
+CLIENTS_MIN = 8
+"""With fewer than this, a replica does not start."""
+
+_NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What the operating system lets this process open: now, and if it asks."""
+
+    soft: int
+    hard: int
+
+
+def reserve(replicas: int, http_connections: int) -> int:
+    """Descriptors that are not for clients."""
+    return _BASE + _PER_REPLICA * replicas + _STRANGERS + _TURNED_AWAY + http_connections
+
+
+def clients_that_fit(asked: int, reserved: int, descriptors: Descriptors) -> tuple[int, int]:
+    """How many clients there may be at a time, and the soft limit that they need.
+
+    Raises WorldFault when there is no room for any.
+    """
+    wanted = asked + reserved
+    soft = max(descriptors.soft, min(wanted, descriptors.hard))
+    fitting = min(asked, soft - reserved)
+    if fitting < min(asked, CLIENTS_MIN):
+        raise WorldFault(
+            f"this process may open {soft} descriptors, of which {reserved} are for replicas, files and HTTP: none is "
+            f"left for clients; raise the limit (ulimit -n, LimitNOFILE) to {wanted}"
+        )
+    return fitting, soft
+
+
+def room_for_clients(asked: int, reserved: int) -> int:
+    """Raise the limit of this process as far as needed and possible; how many clients there may be then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    most = asked + reserved
+    now = Descriptors(most if soft == unlimited else soft, most if hard == unlimited else hard)
+    if now.hard > now.soft and most > now.soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, now.hard), hard))
+        except (OSError, ValueError) as error:
+            log.warning("cannot raise the limit of %d open descriptors: %s", now.soft, error)
+            now = replace(now, hard=now.soft)
+    fitting, soft = clients_that_fit(asked, reserved, now)
+    if fitting < asked:
+        log.warning(
+            "at most %d clients at a time, not %d: this process may open %d descriptors, of which %d are for replicas, "
+            "files and HTTP; raise the limit (ulimit -n, LimitNOFILE) to %d for all of them",
+            fitting,
+            asked,
+            soft,
+            reserved,
+            asked + reserved,
+        )
+    return fitting
+
+
+class ClientCount:
+    """Clients of all ports together, of which there may be so many."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.now = 0
+        self._refused = Occasionally(log)
+
+    def enter(self) -> bool:
+        """One more; False when there is no room."""
+        if self.now >= self.most:
+            self._refused.warn("a client was turned away: %d are connected, as many as may be", self.now)
+            return False
+        self.now += 1
+        return True
+
+    def leave(self) -> None:
+        """One less."""
+        self.now -= 1
+
+
+_exhausted = Occasionally(log)
+
+
+def tell_of_exhaustion(context: Mapping[str, Any]) -> bool:
+    """Whether what a loop reports is that there are no descriptors left; then one line says so, from time to time."""
+    error = context.get("exception")
+    if not (isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS):
+        return False
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _exhausted.warn(
+        "no descriptor is left to accept a connection (%s): this process may open %d; raise the limit (ulimit -n, "
+        "LimitNOFILE) or allow fewer clients",
+        error.strerror,
+        soft,
+    )
+    return True

@@ -1,0 +1,176 @@
+"""What all clients' connections hold in memory together: half-sent commands, and answers that nobody has read.
+
+Decides who is disconnected when that is more than may be: the one that holds most. And, at any time, who has left a
+command half-sent or answers unread for too long. Guards that clients cannot exhaust the memory of a replica, however
+many they are; each connection's own limits stay what they are, and stop it from being read from.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydsm.server.occasionally import Occasionally
+
+log = logging.getLogger("pydsm.serve")
+
+_SWEEPS_PER_TIME = 8
+_SWEEP_SECONDS_MAX = 1.0
+_BYTES_PER_SECOND_MIN = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimits:
+    """For all ports together."""
+
+    client_memory_bytes_max: int = 1 << 30
+    """Bytes of half-sent commands and unread answers of all connections; beyond these, whoever holds most is
+    disconnected."""
+    half_sent_seconds_max: float = 60.0
+    """For which a command may be incomplete, and a second more for each 16 KiB of it that have come; then its
+    connection is closed."""
+    unread_seconds_max: float = 60.0
+    """For which answers may wait without any of them being taken; then their connection is closed."""
+
+
+class Holder(Protocol):
+    """A connection."""
+
+    def half_sent_bytes(self) -> int:
+        """Of a command that is not complete."""
+        ...
+
+    def commands_read(self) -> int:
+        """How many complete commands, or frames of them, have come."""
+        ...
+
+    def unread_bytes(self) -> int:
+        """Of answers that the client has not taken."""
+        ...
+
+    def taken_bytes(self) -> int:
+        """Of all answers that it has taken."""
+        ...
+
+    def other_bytes(self) -> int:
+        """Of what else it keeps for later, a transaction for example."""
+        ...
+
+    def who(self) -> str:
+        """Who it is, for the log."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one connection held when it was last asked, and since when it holds such things."""
+
+    bytes: int = 0
+    half_sent: int = 0
+    commands_read: int = -1
+    half_sent_since: float = 0.0
+    unread: int = 0
+    taken: int = -1
+    unread_since: float = 0.0
+
+
+class ClientMemory:
+    """One for all ports of a replica. Connections `note` themselves whenever they may hold more."""
+
+    def __init__(self, limits: MemoryLimits | None = None) -> None:
+        self.limits = limits or MemoryLimits()
+        self.held_bytes = 0
+        """As far as it is known: what clients have taken since they were asked is still in it."""
+        self.closed = 0
+        """Connections that were closed for what they held, since the start."""
+        self._held: dict[Holder, _Held] = {}
+        self._largest = Occasionally(log)
+        self._slow = Occasionally(log)
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    @property
+    def _sweep_seconds(self) -> float:
+        shortest = min(self.limits.half_sent_seconds_max, self.limits.unread_seconds_max)
+        return min(_SWEEP_SECONDS_MAX, shortest / _SWEEPS_PER_TIME)
+
+    def note(self, one: Holder) -> None:
+        """A connection may hold more than before, or again nothing."""
+        held = self._held.get(one)
+        if held is None:
+            held = self._held[one] = _Held()
+            if self._sweeping is None:
+                self._sweeping = asyncio.get_running_loop().call_later(self._sweep_seconds, self._sweep)
+        self._ask(one, held)
+        if self.held_bytes > self.limits.client_memory_bytes_max:
+            self._make_room()
+
+    def forget(self, one: Holder) -> None:
+        """A connection is gone."""
+        held = self._held.pop(one, None)
+        if held is not None:
+            self.held_bytes -= held.bytes
+
+    def stop(self) -> None:
+        """Look at nobody any more."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+
+    def _ask(self, one: Holder, held: _Held) -> None:
+        held.half_sent, held.unread = one.half_sent_bytes(), one.unread_bytes()
+        size = held.half_sent + held.unread + one.other_bytes()
+        self.held_bytes += size - held.bytes
+        held.bytes = size
+
+    def _make_room(self) -> None:
+        """Disconnect whoever holds most, until the others are within the limit."""
+        for one, held in self._held.items():
+            self._ask(one, held)
+        while self.held_bytes > self.limits.client_memory_bytes_max:
+            one, held = max(self._held.items(), key=lambda item: item[1].bytes)
+            self._largest.warn(
+                "%s was disconnected: it held %d bytes, most of the %d that clients hold in half-sent commands and "
+                "unread answers, over the limit of %d",
+                one.who(),
+                held.bytes,
+                self.held_bytes,
+                self.limits.client_memory_bytes_max,
+            )
+            self._close(one)
+
+    def _close(self, one: Holder) -> None:
+        self.forget(one)
+        self.closed += 1
+        one.abort()
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.look(loop.time())
+        self._sweeping = loop.call_later(self._sweep_seconds, self._sweep) if self._held else None
+
+    def look(self, now: float) -> None:
+        """Disconnect whoever has been too slow; forget whoever holds nothing any more."""
+        for one, held in list(self._held.items()):
+            self._ask(one, held)
+            if not held.half_sent or held.commands_read != one.commands_read():
+                held.commands_read, held.half_sent_since = one.commands_read(), now
+            if not held.unread or held.taken != one.taken_bytes():
+                held.taken, held.unread_since = one.taken_bytes(), now
+            late = self._why_late(held, now)
+            if late is not None:
+                self._slow.warn("%s was disconnected: %s", one.who(), late)
+                self._close(one)
+            elif not held.bytes:
+                self.forget(one)
+
+    def _why_late(self, held: _Held, now: float) -> str | None:
+        limits = self.limits
+        allowed = limits.half_sent_seconds_max + held.half_sent / _BYTES_PER_SECOND_MIN
+        if now - held.half_sent_since > allowed:
+            return f"{held.half_sent} bytes of a command came, and not the rest within {allowed:.0f} s"
+        if now - held.unread_since > limits.unread_seconds_max:
+            return f"it took none of {held.unread} bytes of answers within {limits.unread_seconds_max:g} s"
+        return None

@@ -1,0 +1,60 @@
+"""How many clients fit beside what a replica needs."""
+
+import errno
+import logging
+
+import pytest
+
+from pydsm.core.faults import WorldFault
+from pydsm.server.descriptors import ClientCount, Descriptors, clients_that_fit, reserve, tell_of_exhaustion
+from pydsm.server.occasionally import Occasionally
+
+
+def test_all_clients_fit_when_the_limit_can_be_raised() -> None:
+    assert clients_that_fit(1000, 300, Descriptors(256, 4096)) == (1000, 1300)
+    assert clients_that_fit(1000, 300, Descriptors(2000, 4096)) == (1000, 2000)
+
+
+def test_as_many_clients_as_fit_are_let_in_when_it_cannot() -> None:
+    assert clients_that_fit(10_000, 300, Descriptors(256, 1024)) == (724, 1024)
+
+
+def test_a_replica_without_room_for_clients_does_not_start() -> None:
+    with pytest.raises(WorldFault, match=r"300 are for replicas.*ulimit -n.* to 10300"):
+        clients_that_fit(10_000, 300, Descriptors(256, 305))
+    assert clients_that_fit(2, 300, Descriptors(256, 302)) == (2, 302)
+
+
+def test_the_reserve_grows_with_the_group() -> None:
+    assert reserve(7, 64) - reserve(3, 64) == 32
+    assert reserve(3, 64) > 64 + 64
+
+
+def test_clients_are_counted_and_turned_away_with_a_line_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    clients = ClientCount(1)
+    assert clients.enter()
+    assert not clients.enter()
+    assert not clients.enter()
+    assert caplog.text.count("turned away") == 1
+    clients.leave()
+    assert clients.enter()
+
+
+def test_a_line_comes_now_and_then_and_says_how_often_it_was_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    line = Occasionally(logging.getLogger("pydsm.test"), 10.0, lambda: now[0])
+    for _ in range(3):
+        line.warn("it is %s", "full")
+    now[0] = 10.0
+    line.warn("it is %s", "full")
+    assert [record.getMessage() for record in caplog.records] == [
+        "it is full",
+        "it is full (and 2 more like it before)",
+    ]
+
+
+def test_exhaustion_is_told_and_other_errors_are_not(caplog: pytest.LogCaptureFixture) -> None:
+    assert tell_of_exhaustion({"exception": OSError(errno.EMFILE, "Too many open files")})
+    assert "no descriptor is left" in caplog.text
+    assert not tell_of_exhaustion({"exception": OSError(errno.EPIPE, "")})
+    assert not tell_of_exhaustion({"message": "nothing"})
