@@ -80,7 +80,7 @@ def show(report: StatusReport, console: Console) -> None:
 def _headline(report: StatusReport) -> Text:
     return Text(
         f"{report.name}: replica {report.replica} of {len(report.members)} in group {report.group}, "
-        f"incarnation {report.incarnation}, PyDSM {report.version}"
+        f"data {report.incarnation}, PyDSM {report.version}"
     )
 
 

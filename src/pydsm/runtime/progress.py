@@ -15,6 +15,7 @@ from functools import partial
 
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.faults import BrokenInvariant, WorldFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.sessions import Apply
 from pydsm.machines.base import OwnState, Result, StateMachine
@@ -51,9 +52,9 @@ class Progress:
             self._own.commit(_OWNER, self._owner, ())
         elif owner != self._owner:
             raise WorldFault(
-                f"the machine's own state belongs to a replica with incarnation {owner.decode(errors='replace')}, and "
-                f"this one has {self._owner.decode()}: give the replica its data directory back, or remove the "
-                "machine's state, which is then made again"
+                f"the machine's own state belongs to a replica with incarnation {_shown(owner)}, and this one has "
+                f"{_shown(self._owner)}: give the replica its data directory back, or remove the machine's state, "
+                "which is then made again"
             )
         self._kept = dict.fromkeys(_instance(name) for name in self._own.notes() if name != _OWNER)
         self._ahead = set(self._kept)
@@ -150,3 +151,11 @@ def _instance(name: str) -> InstanceId:
             f"the machine has a note {name!r} that PyDSM never gave it: remove the machine's state, which is then made "
             "again"
         ) from None
+
+
+def _shown(owner: bytes) -> str:
+    """The fingerprint of what the note holds."""
+    try:
+        return f"{fingerprint(int(owner, 16)):016x}"
+    except (ValueError, OverflowError):
+        return "that cannot be read"

@@ -7,7 +7,6 @@ import random
 from abc import ABC, abstractmethod
 from typing import NoReturn
 
-from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
 from pydsm.transport.limits import TransportLimits
 
@@ -15,10 +14,10 @@ log = logging.getLogger("pydsm.transport")
 
 
 class Redialler(ABC):
-    """Keeps a connection to one peer up. Subclasses make one."""
+    """Keeps a connection to one peer up. Subclasses make one. `name` is what people call the peer."""
 
-    def __init__(self, peer: ReplicaId, address: Address, limits: TransportLimits) -> None:
-        self.peer = peer
+    def __init__(self, name: str, address: Address, limits: TransportLimits) -> None:
+        self.name = name
         self.address = address
         self._limits = limits
         self._last_complaint = ""
@@ -41,7 +40,7 @@ class Redialler(ABC):
             if complaint is None:
                 backoff = self._limits.backoff_seconds_min
             elif complaint != self._last_complaint:
-                log.warning("no connection to replica %d at %s: %s; trying again", self.peer, self.address, complaint)
+                log.warning("no connection to %s at %s: %s; trying again", self.name, self.address, complaint)
             self._last_complaint = complaint or ""
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff * random.uniform(0.5, 1.5)):
