@@ -100,15 +100,16 @@ class Doorkeeper:
     def judge(self, hello: Hello) -> ReplicaId:
         """The peer that this greeting is from. Raises PeerFault with the reason when it may not talk to us."""
         self.judge_group(hello)
-        me = self.me
+        me, them = self.me, printable(hello.name, 64)
         if hello.nonce in self.own_nonces:
             raise PeerFault(f"this is {me.name} itself: correct the address that leads here in its --peers")
         peer = ReplicaId(hello.replica)
         if peer == me.replica and hello.epoch == me.epoch:
             raise PeerFault(f"two replicas were started as {me.name}: give each its own --name")
         if peer not in self.peers:
-            them = printable(hello.name, 64)
             raise PeerFault(f"replica {peer} ({them}) is none of the peers of {me.name}: check --peers on both")
+        if hello.epoch == me.epoch and hello.name != me.name_of(peer):
+            raise PeerFault(f"it calls itself {them}, and member {peer} is {me.name_of(peer)}: it is no PyDSM")
         return peer
 
     def _both_lists(self, hello: Hello, them: str) -> str:

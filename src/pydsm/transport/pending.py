@@ -33,7 +33,8 @@ class PendingConnections(Generic[Connection]):
         self._limits = limits
         self._hosts: dict[str, dict[Connection, None]] = {}
         self._host_of: dict[Connection, str] = {}
-        self._members: dict[ReplicaId, frozenset[str]] = {}
+        self._resolved: dict[ReplicaId, frozenset[str]] = {}
+        self._seen: dict[ReplicaId, str] = {}
 
     def __len__(self) -> int:
         return len(self._host_of)
@@ -44,7 +45,11 @@ class PendingConnections(Generic[Connection]):
 
     def member_is_at(self, member: ReplicaId, hosts: Iterable[str]) -> None:
         """The address of this member leads to these hosts now."""
-        self._members[member] = frozenset(map(comparable_host, hosts))
+        self._resolved[member] = frozenset(map(comparable_host, hosts))
+
+    def member_came_from(self, member: ReplicaId, host: str) -> None:
+        """This member has greeted from this host, which need not be where it listens."""
+        self._seen[member] = comparable_host(host)
 
     def add(self, connection: Connection, host: str) -> Connection | None:
         """One more; gives the one that must be closed for it, which is no longer counted."""
@@ -70,7 +75,8 @@ class PendingConnections(Generic[Connection]):
                 del self._hosts[host]
 
     def _members_at(self, host: str) -> int:
-        return sum(host in hosts for hosts in self._members.values())
+        members = self._resolved.keys() | self._seen.keys()
+        return sum(host == self._seen.get(one) or host in self._resolved.get(one, ()) for one in members)
 
     def _drop_oldest(self, host: str) -> Connection:
         oldest = next(iter(self._hosts[host]))

@@ -145,6 +145,7 @@ class TcpTransport:
     def met(self, incoming: Incoming, peer: ReplicaId) -> None:
         """See `tcp_connections.Owner`."""
         self.pending.remove(incoming)
+        self.pending.member_came_from(peer, incoming.host)
         self._links[peer].dial_now()
         earlier = self._incoming.get(peer)
         self._incoming[peer] = incoming

@@ -116,7 +116,8 @@ class Incoming(Connection):
     """A connection that a peer, or a stranger, has dialled."""
 
     _name = "an unknown address"
-    _host = ""
+    host = ""
+    """Where it comes from."""
     _patience: asyncio.TimerHandle | None = None
     _securing: asyncio.Task[None] | None = None
 
@@ -136,8 +137,8 @@ class Incoming(Connection):
             return
         super().connection_made(transport)
         assert self.transport is not None
-        self._host, self._name = _where_from(transport)
-        self.owner.arrived(self, self._host)
+        self.host, self._name = _where_from(transport)
+        self.owner.arrived(self, self.host)
         loop = asyncio.get_running_loop()
         self._patience = loop.call_later(self.owner.limits.greeting_seconds_max, self._give_up)
         if self.owner.tls is not None:
@@ -202,7 +203,7 @@ class Incoming(Connection):
     def _say_refused(self, fault: PeerFault) -> None:
         who = "a connection" if self.peer is None else self.owner.doorkeeper.me.name_of(self.peer)
         reason = printable(str(fault), REASON_CHARACTERS_MAX)
-        self.owner.complaints.warning((self._host, reason), "refused %s from %s: %s", who, self._name, reason)
+        self.owner.complaints.warning((self.host, reason), "refused %s from %s: %s", who, self._name, reason)
         self.owner.traffic.refused += 1
 
     def close(self) -> None:

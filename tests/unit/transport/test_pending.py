@@ -51,6 +51,16 @@ def test_address_that_several_members_share_has_as_many_times_the_places() -> No
     assert pending.add(7, "127.0.0.1") == 1
 
 
+def test_address_that_a_member_came_from_counts_as_its_own() -> None:
+    pending: PendingConnections[int] = PendingConnections(LIMITS)
+    pending.member_is_at(ReplicaId(1), ["10.0.0.2"])
+    pending.member_came_from(ReplicaId(1), "10.0.0.3")
+    pending.add(-1, "10.0.0.3")
+    for number in range(100):
+        assert pending.add(number, f"10.1.{number}.1") != -1
+    assert [pending.add(number, "10.0.0.3") for number in (200, 201, 202)] == [None, None, -1]
+
+
 def test_removing_twice_is_allowed() -> None:
     pending: PendingConnections[int] = PendingConnections(LIMITS)
     pending.add(1, "a")

@@ -58,6 +58,10 @@ async def answer_to(port: int, data: bytes) -> bytes:
         (hello("test", 1, 5), "r2 and r1 were given different members"),
         (hello("test", 0, 3), "two replicas were started as r1: give each its own --name"),
         (PREAMBLE + encode_greeting(replace(hello_of(who(1)), replica=3)), "replica 3 (r2) is none of the peers of r1"),
+        (
+            PREAMBLE + encode_greeting(replace(hello_of(who(1)), name="x\ny")),
+            "it calls itself x\\x0ay, and member 1 is r2",
+        ),
         (PREAMBLE + encode_greeting(Claim(7)), "it does not begin with a Hello"),
         (hello("test", 1, 3) + encode_messages([b"\xff"]), "the greeting does not parse"),
         (hello("test", 1, 3) + encode_greeting(hello_of(who(1))), "it greets twice"),
