@@ -202,6 +202,7 @@ def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
     options = read_options(written(tmp_path, example), serve)
     assert options["peers"] == "r1=10.0.0.1:7000,r2=10.0.0.2:7000,r3=10.0.0.3:7000"
     assert options["tls_ca"] == str(tmp_path / "certificates/ca.pem")
+    assert options["secret_file"] == str(tmp_path / "group.secret")
     assert (options["data"], options["ready_lag"]) == ("/var/lib/pydsm", 500)
 
 
