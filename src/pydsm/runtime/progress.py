@@ -18,13 +18,14 @@ from pydsm.core.faults import BrokenInvariant, WorldFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.sessions import Apply
+from pydsm.logs import printable
 from pydsm.machines.base import OwnState, Result, StateMachine
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.storage.snapshots import SnapshotFile
 
 _OWNER = "replica"
-"""The note that says whose state it is: the incarnation of the replica."""
+"""The note that says whose state it is: the fingerprint of the replica's incarnation."""
 
 _FORGOTTEN_PER_COMMIT = 8
 """Old notes that go with one new one: more than one, so that they never pile up, and few, so that none takes long."""
@@ -36,7 +37,7 @@ class Progress:
     def __init__(self, machine: StateMachine, own: OwnState, incarnation: int) -> None:
         self._machine = machine
         self._own = own
-        self._owner = f"{incarnation:016x}".encode()
+        self._owner = f"{fingerprint(incarnation):016x}".encode()
         self._kept: dict[InstanceId, None] = {}
         """Instances with a note that is still needed."""
         self._ahead: set[InstanceId] = set()
@@ -51,9 +52,10 @@ class Progress:
         if owner is None:
             self._own.commit(_OWNER, self._owner, ())
         elif owner != self._owner:
+            theirs = printable(owner.decode(errors="replace"))
             raise WorldFault(
-                f"the machine's own state belongs to a replica with incarnation {_shown(owner)}, and this one has "
-                f"{_shown(self._owner)}: give the replica its data directory back, or remove the machine's state, "
+                f"the machine's own state belongs to a replica whose data have the fingerprint {theirs}, and those here "
+                f"have {self._owner.decode()}: give the replica its data directory back, or remove the machine's state, "
                 "which is then made again"
             )
         self._kept = dict.fromkeys(_instance(name) for name in self._own.notes() if name != _OWNER)
@@ -151,11 +153,3 @@ def _instance(name: str) -> InstanceId:
             f"the machine has a note {name!r} that PyDSM never gave it: remove the machine's state, which is then made "
             "again"
         ) from None
-
-
-def _shown(owner: bytes) -> str:
-    """The fingerprint of what the note holds."""
-    try:
-        return f"{fingerprint(int(owner, 16)):016x}"
-    except (ValueError, OverflowError):
-        return "that cannot be read"

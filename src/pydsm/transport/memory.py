@@ -13,9 +13,10 @@ from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
+from pydsm.logs import printable
 from pydsm.transport.base import Admit, Receive, Self, Traffic
 from pydsm.transport.frames import FrameReader
-from pydsm.transport.handshake import Doorkeeper, IncomingHandshake, OutgoingHandshake
+from pydsm.transport.handshake import REASON_CHARACTERS_MAX, Doorkeeper, IncomingHandshake, OutgoingHandshake
 
 log = logging.getLogger("pydsm.transport")
 
@@ -101,8 +102,9 @@ class MemoryTransport:
         except PeerFault as fault:
             refuser.traffic.refused += 1
             refused.traffic.refused += 1
-            log.warning("%s refused a connection of %s: %s", refuser.me.name, refused.me.name, fault)
-            log.warning("no connection from %s to %s: it refuses us: %s", refused.me.name, refuser.me.name, fault)
+            reason = printable(str(fault), REASON_CHARACTERS_MAX)
+            log.warning("%s refused a connection of %s: %s", refuser.me.name, refused.me.name, reason)
+            log.warning("no connection from %s to %s: it refuses us: %s", refused.me.name, refuser.me.name, reason)
         finally:
             outgoing.end()
 
@@ -125,4 +127,5 @@ class MemoryTransport:
             self._receive(sender, decode_message(data, self.me.replicas, self._known))
         except PeerFault as fault:
             self.traffic.refused += 1
-            log.warning("refused %s: %s", self.me.name_of(sender), fault)
+            reason = printable(str(fault), REASON_CHARACTERS_MAX)
+            log.warning("refused %s: %s", self.me.name_of(sender), reason)

@@ -7,10 +7,13 @@ import random
 from abc import ABC, abstractmethod
 from typing import NoReturn
 
+from pydsm.logs import printable
 from pydsm.transport.address import Address
 from pydsm.transport.limits import TransportLimits
 
 log = logging.getLogger("pydsm.transport")
+
+_COMPLAINT_CHARACTERS_MAX = 2100
 
 
 class Redialler(ABC):
@@ -37,6 +40,7 @@ class Redialler(ABC):
         while True:
             self._peer_is_back.clear()
             complaint = await self.one_connection()
+            complaint = None if complaint is None else printable(complaint, _COMPLAINT_CHARACTERS_MAX)
             if complaint is None:
                 backoff = self._limits.backoff_seconds_min
             elif complaint != self._last_complaint:

@@ -249,10 +249,19 @@ class _Link(Redialler):
         if tls is not None:
             options = {"ssl": tls.client, "ssl_handshake_timeout": 2 * seconds, "ssl_shutdown_timeout": seconds}
         loop = asyncio.get_running_loop()
-        host, port = self.address
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        self._owner.pending.member_is_at(self._peer, [str(numbers[0]) for *_, numbers in found])
-        await loop.create_connection(lambda: connection, host, port, **options)
+        found = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
+        hosts = [str(numbers[0]) for *_, numbers in found]
+        self._owner.pending.member_is_at(self._peer, hosts)
+        for host in hosts:
+            try:
+                await loop.create_connection(lambda: connection, host, self.address.port, **options)
+            except ssl.SSLError:
+                raise
+            except OSError:
+                if host == hosts[-1]:
+                    raise
+            else:
+                return
 
 
 def _what_went_wrong(connection: Outgoing) -> str:

@@ -23,7 +23,7 @@ from tests.certificates import authority
 from tests.ports import free_ports
 from tests.waiting import eventually
 
-QUICK = TransportLimits(greeting_seconds_max=0.3, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
+QUICK = TransportLimits(greeting_seconds_max=0.5, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 
 
 def admit_all(peer: ReplicaId, incarnation: int) -> str | None:

@@ -166,6 +166,17 @@ async def test_strangers_that_begin_to_greet_and_fall_silent_keep_no_replica_out
             await eventually(lambda: second.transport.connected == (0,), "they are connected")
 
 
+async def test_silent_connections_never_keep_a_replica_out() -> None:
+    network = Network("zeromq", 2)
+    first, second = network.end(who(0, 2)), network.end(who(1, 2))
+    async with started(first):
+        silent = [await asyncio.open_connection("127.0.0.1", network.ports[0]) for _ in range(100)]
+        async with started(second):
+            await eventually(lambda: second.transport.connected == (0,), "they are connected")
+        for _, writer in silent:
+            writer.transport.abort()
+
+
 async def test_peer_that_does_not_read_costs_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
     async with group("zeromq", 2, TransportLimits(peer_queue_bytes_max=8 * MIB)) as ends:
         deaf = ends[1].transport._running[0]  # type: ignore[attr-defined]
