@@ -54,9 +54,9 @@ class Progress:
         elif owner != self._owner:
             theirs = printable(owner.decode(errors="replace"))
             raise WorldFault(
-                f"the machine's own state belongs to a replica whose data have the fingerprint {theirs}, and those here "
-                f"have {self._owner.decode()}: give the replica its data directory back, or remove the machine's state, "
-                "which is then made again"
+                f"the machine's own state belongs to a replica whose data have the fingerprint {theirs}, and those "
+                f"here have {self._owner.decode()}: give the replica its data directory back, or remove the machine's "
+                "state, which is then made again"
             )
         self._kept = dict.fromkeys(_instance(name) for name in self._own.notes() if name != _OWNER)
         self._ahead = set(self._kept)

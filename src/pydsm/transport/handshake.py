@@ -25,7 +25,7 @@ import msgspec
 from pydsm.core.faults import PeerFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import Epoch, ReplicaId
-from pydsm.logs import printable
+from pydsm.logs import LogLimiter, printable
 from pydsm.transport.base import Admit, Self
 from pydsm.transport.frames import (
     NONCE_BYTES,
@@ -65,6 +65,7 @@ class Doorkeeper:
         self.own_nonces: set[bytes] = set()
         """Of connections that this replica is dialling: who greets with one of them is this replica itself."""
         self._admit = admit
+        self._complaints = LogLimiter(log)
         self._digest = digest(me.listed)
         self._members = to_send(me.listed)
 
@@ -134,6 +135,14 @@ class Doorkeeper:
         """Our own proof; empty without a secret."""
         return b"" if self.me.secret is None else self.me.secret.proof(role, *said)
 
+    def note_fingerprint(self, peer: ReplicaId, mark: int) -> None:
+        """With which data a peer was let in. Before it has taken part, two replicas may claim to be it."""
+        before = self.fingerprints.get(peer, mark)
+        if before != mark:
+            text = "%s greets with other data (fingerprint %016x) than before (%016x): do two replicas have its name?"
+            self._complaints.warning(peer, text, self.me.name_of(peer), mark, before)
+        self.fingerprints[peer] = mark
+
     def note_epoch(self, peer: ReplicaId, epoch: Epoch) -> None:
         """What epoch a peer said that it is in."""
         if epoch not in (self.me.epoch, self.epochs.get(peer)):
@@ -183,7 +192,7 @@ class IncomingHandshake:
         mark = fingerprint(greeting.incarnation)
         keeper.admit(peer, mark)
         keeper.note_epoch(peer, self._epoch)
-        keeper.fingerprints[peer] = mark
+        keeper.note_fingerprint(peer, mark)
         self.peer = peer
         confirmation = Confirmation(fingerprint(keeper.me.incarnation))
         proof = keeper.prove(_CONFIRMATION, *self._said, payload, _unproven(confirmation))

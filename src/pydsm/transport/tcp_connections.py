@@ -85,8 +85,7 @@ class Connection(asyncio.Protocol, ABC):
         try:
             for payload in self._reader.payloads():
                 if self.peer is None:
-                    if self.greeted(payload):
-                        self._reader.allow_messages()
+                    self.greeted(payload)
                 else:
                     self.received(self.peer, payload)
                 if self.transport is None or self.transport.is_closing():
@@ -95,8 +94,8 @@ class Connection(asyncio.Protocol, ABC):
             self.refuse(fault)
 
     @abstractmethod
-    def greeted(self, payload: bytes) -> bool:
-        """A payload of the greeting; sets `peer` at its end, and says whether that was it."""
+    def greeted(self, payload: bytes) -> None:
+        """A payload of the greeting; sets `peer` at its end."""
 
     @abstractmethod
     def received(self, peer: ReplicaId, payload: bytes) -> None:
@@ -164,13 +163,16 @@ class Incoming(Connection):
             self._gone()
 
     def _give_up(self) -> None:
+        if self.transport is not None and self.transport.is_closing():
+            self.close()  # it was refused, and does not take the reason
+            return
         self.refuse(PeerFault("it did not say who it is in time"))
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
             self._patience.cancel()
 
-    def greeted(self, payload: bytes) -> bool:
+    def greeted(self, payload: bytes) -> None:
         """Greet; at the end, let the peer in or refuse it."""
         answer = self._handshake.answer(payload)
         assert self.transport is not None
@@ -178,8 +180,8 @@ class Incoming(Connection):
         self.peer = self._handshake.peer
         if self.peer is not None:
             self._stop_waiting()
+            self._reader.allow_messages()
             self.owner.met(self, self.peer)
-        return self.peer is not None
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
         """Messages."""
@@ -250,7 +252,7 @@ class Outgoing(Connection):
         self.transport.write(self._handshake.hello())
         self._greets = True
 
-    def greeted(self, payload: bytes) -> bool:
+    def greeted(self, payload: bytes) -> None:
         """Ready to send at the end, if it is the peer that was dialled."""
         answer = self._handshake.answer(payload)
         self.peer = self._handshake.peer
@@ -258,7 +260,6 @@ class Outgoing(Connection):
             self.ready.set()
         elif self.transport is not None:
             self.transport.write(answer)
-        return self.peer is not None
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
         """After its greeting a peer has nothing to say but why it refuses us."""

@@ -80,6 +80,16 @@ def test_both_know_each_other_at_the_end() -> None:
     assert pair.dialled.fingerprints == {1: fingerprint(7)}
 
 
+def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    dialled = keeper(who(0))
+    for incarnation in (7, 7, 8):
+        incoming = IncomingHandshake(dialled)
+        incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1)).hello())))
+        incoming.answer(greeting_payload(Claim(incarnation)))
+    said = f"r2 greets with other data (fingerprint {fingerprint(8):016x}) than before ({fingerprint(7):016x})"
+    assert [message.startswith(said) for message in caplog.messages] == [True]
+
+
 def test_secret_is_not_in_what_is_said() -> None:
     pair = Pair()
     pair.run()
