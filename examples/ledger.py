@@ -38,6 +38,7 @@ from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self
+from pydsm.transport.members import Member
 from pydsm.transport.tcp import TcpTransport
 
 TABLES = """
@@ -170,11 +171,12 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
 
     def transport(incarnation: int, admit: Admit) -> TcpTransport:
         peers = {ReplicaId(one): addresses[one] for one in range(members) if one != number}
-        return TcpTransport(Self("ledger", me, members, incarnation), addresses[number], peers, admit)
+        listed = tuple(Member(name, str(at)) for name, at in zip(names, addresses, strict=False))
+        return TcpTransport(Self("ledger", me, members, incarnation, members=listed), addresses[number], peers, admit)
 
     config = Config(me, members, checkpoint_instances_max=50)  # often, so that this small run has some
     machine, store = Ledger(data / "ledger.sqlite"), SqliteStore(data, identity)
-    node = Node(config, Parts(machine, store, transport, snapshots=SnapshotFiles(data, identity)))
+    node = Node(config, Parts(machine, store, transport, snapshots=SnapshotFiles(data, identity), names=names))
     await node.start()
     server = NativeServer(node.submit_requests, Host(identity, names, lambda: True, node.grant, unix_ms))
     await server.start(addresses[members + number])

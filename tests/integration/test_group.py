@@ -133,7 +133,7 @@ async def test_replica_whose_disk_is_full_stops_and_says_so_and_comes_back_when_
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, FILE_BYTES_MAX))
         async with asyncio.timeout(30):
             assert await process.wait() == 1
-        assert "replica 2 stops: cannot write to" in group.members[2].log.read_text()
+        assert "r3 stops: cannot write to" in group.members[2].log.read_text()
         await clients.more_answers(500, through=(0, 1))
         await group.start(2)
         await clients.check()

@@ -21,14 +21,17 @@ from tests.integration.test_group import connections, send_garbage
 class EncryptedGroup(LocalGroup):
     """Every replica with a certificate of its own."""
 
-    def __init__(self, directory: Path, files: list[TlsFiles]) -> None:
+    def __init__(self, directory: Path, files: list[TlsFiles], secret: Path | None = None) -> None:
         super().__init__(len(files), directory)
         self._files = files
+        self._secret = secret
 
     def command(self, replica: int) -> list[str]:
         """See `LocalGroup`."""
         files = self._files[replica]
         options = ["--tls-cert", files.cert, "--tls-key", files.key, "--tls-ca", files.ca]
+        if self._secret is not None:
+            options += ["--secret-file", self._secret]
         return [*super().command(replica), *map(str, options)]
 
 
@@ -66,11 +69,11 @@ async def test_garbage_at_the_port_of_replicas_does_no_harm(kind: str, tmp_path:
 
 
 @pytest.mark.openssl
-async def test_certificates_made_as_the_guide_says_let_a_group_form(tmp_path: Path) -> None:
-    commands = blocks(ROOT / "docs/howto/encrypt.md", "sh")[0]
-    making = await asyncio.create_subprocess_exec("sh", "-ec", commands, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    assert await making.wait() == 0
+async def test_secret_and_certificates_made_as_the_guide_says_let_a_group_form(tmp_path: Path) -> None:
+    for commands in [block for block in blocks(ROOT / "docs/howto/encrypt.md", "sh") if "openssl" in block]:
+        making = await asyncio.create_subprocess_exec("sh", "-ec", commands, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        assert await making.wait() == 0
     files = [TlsFiles(tmp_path / f"r{n}.pem", tmp_path / f"r{n}.key", tmp_path / "ca.pem") for n in (1, 2, 3)]
-    async with EncryptedGroup(tmp_path / "group", files) as group:
+    async with EncryptedGroup(tmp_path / "group", files, tmp_path / "group.secret") as group:
         assert await ask(group.redis[0], encode_command(b"INCR", b"visits")) == [1]
         assert await ask(group.redis[2], encode_command(b"INCR", b"visits")) == [2]

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.faults import CallerFault
 from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.node import Node, unix_ms
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
@@ -18,7 +18,7 @@ from pydsm.server.native import Host, NativeLimits, NativeServer
 from pydsm.server.resp import RespServer
 from pydsm.server.shared import Shared
 from pydsm.storage.identity import Identity
-from pydsm.transport.address import Address
+from pydsm.transport.address import Address, cannot_listen
 
 _HTTP_CONNECTIONS = 64
 _CLIENT_MEMORY_BYTES_MIN = 32 << 20
@@ -114,9 +114,7 @@ class ClientPorts:
         try:
             await self._redis.start(address.host, address.port)
         except OSError as error:
-            raise WorldFault(
-                f"cannot listen for Redis clients on {address}: {error.strerror or error}; free the port or use another"
-            ) from error
+            raise cannot_listen("Redis clients", address, error) from error
 
     async def _open_native(self, address: Address) -> None:
         settings, node = self._settings, self._node

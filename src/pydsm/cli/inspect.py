@@ -116,7 +116,7 @@ def show(findings: Findings, console: Console) -> None:
     console.print(
         Text(
             f"{identity.name}: replica {identity.replica} of {identity.replicas} in group {identity.group}, "
-            f"incarnation {findings.incarnation}, format {findings.format}"
+            f"data {findings.incarnation}, format {findings.format}"
         )
     )
     met = ", ".join(f"{peer} ({incarnation})" for peer, incarnation in findings.peers.items())

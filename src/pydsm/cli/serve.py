@@ -32,6 +32,7 @@ from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address
+from pydsm.transport.secret import read_secret
 
 log = logging.getLogger("pydsm.serve")
 
@@ -129,6 +130,10 @@ def serve(
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(help="The key of that certificate.")] = None,
     tls_ca: Annotated[Path | None, typer.Option(help="The authority that signed every replica's certificate.")] = None,
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a secret of 16 bytes or more, the same everywhere; who lacks it is refused."),
+    ] = None,
     group: Annotated[str, typer.Option(help="Name of the group, the same everywhere.")] = "pydsm",
     thrifty: Annotated[
         bool, typer.Option("--thrifty/--no-thrifty", help="Ask only as many replicas as needed.")
@@ -188,13 +193,15 @@ def serve(
         if text
     }
     check_distinct({"--listen" if listen else "--peers": here, **ports})
+    _log_to_stderr(name)
+    secret = None if secret_file is None else read_secret(secret_file)
     files = tls_files(transport, tls_cert, tls_key, tls_ca)
     tls = None if files is None else load_peer_tls(files, tuple(members), others)
     batch_limits = BatchLimits(batch_commands_max=batch_commands_max)
     settings = Settings(
         identity=identity,
         listen=here,
-        transport=transport_maker(transport, identity, here, others, tls),
+        transport=transport_maker(transport, identity, here, members, tls, secret),
         ports=PortSettings(
             identity,
             tuple(members),
@@ -213,7 +220,6 @@ def serve(
         batch_limits=batch_limits,
         until_stdin_closes=until_stdin_closes,
     )
-    _log_to_stderr(name)
     return run(_serve(settings))
 
 
@@ -294,7 +300,14 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
         checkpoint_ticks=limits.seconds * 1000,
     )
     snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
-    parts = Parts(machine, store, settings.transport, limits=settings.batch_limits, snapshots=snapshots)
+    parts = Parts(
+        machine,
+        store,
+        settings.transport,
+        limits=settings.batch_limits,
+        snapshots=snapshots,
+        names=settings.ports.names,
+    )
     return Node(config, parts)
 
 

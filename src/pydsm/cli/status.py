@@ -82,7 +82,7 @@ def _headline(report: StatusReport) -> Text:
     return Text(
         f"{printable(report.name)}: replica {report.replica} of {len(report.members)} in group "
         f"{printable(report.group)}, "
-        f"incarnation {report.incarnation}, PyDSM {report.version}"
+        f"data {report.incarnation}, PyDSM {report.version}"
     )
 
 

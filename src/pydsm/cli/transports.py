@@ -10,6 +10,8 @@ from pydsm.runtime.parts import MakeTransport
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self, Transport
+from pydsm.transport.members import Member
+from pydsm.transport.secret import GroupSecret
 from pydsm.transport.tcp import TcpTransport
 from pydsm.transport.tls import Tls, TlsFiles, load_tls
 
@@ -36,15 +38,18 @@ def transport_maker(
     kind: TransportKind,
     identity: Identity,
     listen: Address,
-    peers: Mapping[ReplicaId, Address],
+    members: Mapping[str, Address],
     tls: Tls | None,
+    secret: GroupSecret | None,
 ) -> MakeTransport:
-    """What makes this replica's transport. Raises CallerFault when a package for it is missing."""
+    """What makes this replica's transport to the other members. Raises CallerFault when a package for it is missing."""
+    peers = {ReplicaId(number): at for number, at in enumerate(members.values()) if number != identity.replica}
+    listed = tuple(Member(name, str(address)) for name, address in members.items())
     if kind is TransportKind.ZEROMQ:
         _need_pyzmq()
 
     def make(incarnation: int, admit: Admit) -> Transport:
-        me = Self(identity.group, identity.replica, identity.replicas, incarnation)
+        me = Self(identity.group, identity.replica, identity.replicas, incarnation, members=listed, secret=secret)
         if kind is TransportKind.ZEROMQ:
             from pydsm.transport.zeromq import ZeroMqTransport
 

@@ -17,11 +17,13 @@ from dataclasses import replace
 from pydsm.core.config import Config
 from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
 from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.grants import Grant, Grants
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import Sessions
+from pydsm.logs import printable
 from pydsm.machines.base import Snapshots, Upkeep
 from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.admission import wants_checkpoint, why_not_take
@@ -32,7 +34,7 @@ from pydsm.runtime.lifecycle import Agreed, Gate, Phase
 from pydsm.runtime.maintenance import Hands, Maintenance
 from pydsm.runtime.observation import Observation, as_info
 from pydsm.runtime.parts import Parts
-from pydsm.runtime.peers import PeerBook
+from pydsm.runtime.peers import PeerBook, takes_part
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.progress import Progress, progress_of, restore_newest
 from pydsm.runtime.replicated import ReplicatedState
@@ -47,6 +49,7 @@ from pydsm.storage.snapshots import SnapshotFile
 log = logging.getLogger("pydsm.node")
 
 _TICK_SECONDS = 0.005
+_MESSAGE_CHARACTERS_MAX = 4000
 
 
 class Node:
@@ -58,6 +61,8 @@ class Node:
         self._apply = GuardedApply(parts.machine, self._note_raised)
         self._store = parts.store
         self._make_transport = parts.transport
+        self._names = parts.names
+        self._name_of = parts.name_of
         self._files = parts.snapshots
         self._taker: SnapshotTaker | None = None
         self._progress: Progress | None = None
@@ -90,8 +95,8 @@ class Node:
         """Set when the replica had to stop by itself; it never works again. `BeginAgain`: a new one would, at once."""
         disk = InlineDisk if isinstance(self._store, MemoryStore) else ThreadedDisk
         self._disk = disk(self._store, self._fail)
-        peers = PeerBook(self._store.peers(), self._remember_peer)
-        self._transport = self._make_transport(self._store.incarnation, peers.admit)
+        self._peers = PeerBook(self._store.peers(), self._remember_peer, self._name_of)
+        self._transport = self._make_transport(self._store.incarnation, self._peers.admit)
         self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
         self._started = self._running = True
         self._transfers = SnapshotTransfers(
@@ -103,6 +108,7 @@ class Node:
                 may_replace=lambda: self._gate.phase is Phase.RUNNING,
                 replace=self._replace,
                 begin_again=self._begin_again,
+                name_of=self._name_of,
             )
         )
         self._epoch = self._loop.time()
@@ -213,7 +219,7 @@ class Node:
         return Observation(
             replica=self._config.replica,
             replicas=self._config.replicas,
-            incarnation=self._store.incarnation,
+            fingerprint=fingerprint(self._store.incarnation),
             stopping=not self._started,
             failure=" ".join(str(self.failure.result()).split()) if self.failure.done() else None,
             connected=self._transport.connected,
@@ -236,6 +242,7 @@ class Node:
             commands_raised=self._apply.raised,
             held=self._gate.held,
             held_bytes=self._gate.held_bytes,
+            names=self._names,
         )
 
     # Events, from outside to the core
@@ -247,14 +254,17 @@ class Node:
             self._core.receive(sender, message)
         except FarAhead as fault:
             if not self._far_behind:
-                log.warning("from replica %d: %s", sender, fault)
+                log.warning("from %s: %s", self._name_of(sender), fault)
             self._far_behind = True
         except PeerFault:
             raise
         except Exception as error:
-            log.critical("the message that did it, from replica %d: %r", sender, message)
+            said = printable(repr(message), _MESSAGE_CHARACTERS_MAX)
+            log.critical("the message that did it, from %s: %s", self._name_of(sender), said)
             self._fail(error)
         else:
+            if not self._peers.knows(sender) and takes_part(message):
+                self._peers.took_part(sender, self._transport.fingerprints[sender])
             if isinstance(message, Frontier):
                 self._told_at_seconds[sender] = self._loop.time()
             self._wake()
@@ -361,7 +371,7 @@ class Node:
             self._files.condemn(text)
         except Exception as error:  # whatever a machine's keys_in raises: the replica must stop all the same
             text = f"{diverged}; what differs could not be written down: {error}"
-        log.critical("replica %d has diverged: %s", self._config.replica, text)
+        log.critical("%s has diverged: %s", self._name_of(self._config.replica), text)
 
     def transfer(self, transfer: Transfer) -> None:
         """See `perform.Application`."""
@@ -393,8 +403,9 @@ class Node:
         self._batcher.aborted(abort.id)
         self.maintenance.aborted(abort.id)
 
-    def _remember_peer(self, peer: ReplicaId, incarnation: int) -> None:
-        self._disk.run(lambda: self._store.remember_peer(peer, incarnation), _nothing)
+    def _remember_peer(self, peer: ReplicaId, mark: int) -> None:
+        log.info("%s takes part with the data of fingerprint %016x", self._name_of(peer), mark)
+        self._disk.run(lambda: self._store.remember_peer(peer, mark), _nothing)
 
     def _fail(self, error: Exception) -> None:
         """From here on nothing leaves this replica but the news."""
@@ -410,11 +421,11 @@ class Node:
         if isinstance(error, Diverged):
             self._condemn(error)
         if isinstance(error, PyDSMError) and not isinstance(error, BrokenInvariant):
-            log.critical("replica %d stops: %s", self._config.replica, error)
+            log.critical("%s stops: %s", self._name_of(self._config.replica), error)
         else:
             log.critical(
-                "replica %d stops to protect the data; frontier %s, known %s, %s",
-                self._config.replica,
+                "%s stops to protect the data; frontier %s, known %s, %s",
+                self._name_of(self._config.replica),
                 self._core.frontier,
                 self._core.known,
                 self._core.counters,

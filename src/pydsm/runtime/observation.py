@@ -21,7 +21,8 @@ class Observation:
 
     replica: ReplicaId
     replicas: int
-    incarnation: int
+    fingerprint: int
+    """Of the incarnation of the replica's data, which itself nobody is shown."""
     stopping: bool
     """It was told to stop and takes no commands any more."""
     failure: str | None
@@ -64,6 +65,12 @@ class Observation:
 
     pieces: PieceCounters = field(default_factory=PieceCounters)
     """Of snapshots that travel."""
+    names: tuple[str, ...] = ()
+    """Of all members, in order."""
+
+    def name_of(self, replica: ReplicaId) -> str:
+        """How people call a member."""
+        return self.names[replica] if replica < len(self.names) else f"replica {replica}"
 
     @property
     def lag(self) -> Deps:
@@ -115,7 +122,7 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
     leader, lag = max(enumerate(seen.lag), key=lambda item: item[1])
     if lag > limits.lag_instances_max:
         return (
-            f"it is catching up: {lag} instances of replica {leader} are not executed here yet, "
+            f"it is catching up: {lag} instances of {seen.name_of(ReplicaId(leader))} are not executed here yet, "
             f"{limits.lag_instances_max} may be"
         )
     return None

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pydsm.core.conflicts import Relation
+from pydsm.core.ids import ReplicaId
+from pydsm.logs import printable
 from pydsm.machines.base import StateMachine
 from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.lifecycle import HoldLimits
@@ -32,3 +34,9 @@ class Parts:
     snapshots: SnapshotFiles | None = None
     """Where snapshots are kept; None for a store that dies with its process."""
     hold: HoldLimits | None = None
+    names: tuple[str, ...] = ()
+    """Of all members, in order, for people; without them, replicas are called by their numbers."""
+
+    def name_of(self, replica: ReplicaId) -> str:
+        """How people call a member, safe to print."""
+        return printable(self.names[replica], 64) if replica < len(self.names) else f"replica {replica}"

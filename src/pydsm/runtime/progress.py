@@ -15,15 +15,17 @@ from functools import partial
 
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.faults import BrokenInvariant, WorldFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.sessions import Apply
+from pydsm.logs import printable
 from pydsm.machines.base import OwnState, Result, StateMachine
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.storage.snapshots import SnapshotFile
 
 _OWNER = "replica"
-"""The note that says whose state it is: the incarnation of the replica."""
+"""The note that says whose state it is: the fingerprint of the replica's incarnation."""
 
 _FORGOTTEN_PER_COMMIT = 8
 """Old notes that go with one new one: more than one, so that they never pile up, and few, so that none takes long."""
@@ -35,7 +37,7 @@ class Progress:
     def __init__(self, apply: Apply, own: OwnState, incarnation: int) -> None:
         self._apply = apply
         self._own = own
-        self._owner = f"{incarnation:016x}".encode()
+        self._owner = f"{fingerprint(incarnation):016x}".encode()
         self._kept: dict[InstanceId, None] = {}
         """Instances with a note that is still needed."""
         self._ahead: set[InstanceId] = set()
@@ -50,10 +52,11 @@ class Progress:
         if owner is None:
             self._own.commit(_OWNER, self._owner, ())
         elif owner != self._owner:
+            theirs = printable(owner.decode(errors="replace"))
             raise WorldFault(
-                f"the machine's own state belongs to a replica with incarnation {owner.decode(errors='replace')}, and "
-                f"this one has {self._owner.decode()}: give the replica its data directory back, or remove the "
-                "machine's state, which is then made again"
+                f"the machine's own state belongs to a replica whose data have the fingerprint {theirs}, and those "
+                f"here have {self._owner.decode()}: give the replica its data directory back, or remove the machine's "
+                "state, which is then made again"
             )
         self._kept = dict.fromkeys(_instance(name) for name in self._own.notes() if name != _OWNER)
         self._ahead = set(self._kept)

@@ -49,6 +49,8 @@ class TransferParts:
     replace: Callable[[PurgeRecord], Awaitable[None]]
     """Nothing is written by this replica any more but this record. Done when it is durable."""
     begin_again: Callable[[BeginAgain], None]
+    name_of: Callable[[ReplicaId], str] = "replica {}".format
+    """How people call a member."""
 
 
 class SnapshotTransfers:
@@ -93,7 +95,7 @@ class SnapshotTransfers:
         try:
             found = await asyncio.to_thread(files.read, wanted.number, wanted.offset, PIECE_BYTES_MAX)
         except OSError as error:
-            log.error("snapshot %d cannot be read for replica %d: %s", wanted.number, wanted.to, error)
+            log.error("snapshot %d cannot be read for %s: %s", wanted.number, parts.name_of(wanted.to), error)
             return
         finally:
             del self._serving[wanted.to]

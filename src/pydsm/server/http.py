@@ -14,7 +14,6 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from pydsm.core.faults import WorldFault
 from pydsm.core.ids import RequestId, first_replica_of
 from pydsm.core.sessions import Fate
 from pydsm.runtime.maintenance import Maintenance
@@ -25,7 +24,7 @@ from pydsm.server.maintenance import VERBS, MaintenanceDoor
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.storage.identity import Identity
-from pydsm.transport.address import Address
+from pydsm.transport.address import Address, cannot_listen
 
 _REQUEST_ID_UUID_VERSION = 7
 
@@ -127,9 +126,7 @@ class HttpServer:
             self._server = await loop.create_server(self._accept, address.host, address.port)
         except OSError as error:
             await self.stop()
-            raise WorldFault(
-                f"cannot listen for HTTP on {address}: {error.strerror or error}; free the port or use another"
-            ) from error
+            raise cannot_listen("HTTP", address, error) from error
 
     async def stop(self) -> None:
         """Listen no more and disconnect everyone. Twice is no more than once."""

@@ -102,7 +102,7 @@ class _ReplicaCollector(Collector):
                 "name": identity.name,
                 "replica": str(identity.replica),
                 "replicas": str(identity.replicas),
-                "incarnation": f"{seen.incarnation:016x}",
+                "incarnation": f"{seen.fingerprint:016x}",
                 "version": __version__,
             },
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.core.faults import PeerFault
 from pydsm.core.grants import Grant
 from pydsm.core.ids import session_of, timestamp_of
 from pydsm.core.messages import Run
@@ -34,7 +34,7 @@ from pydsm.server.occasionally import Occasionally
 from pydsm.server.shared import Shared
 from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.storage.identity import Identity
-from pydsm.transport.address import Address
+from pydsm.transport.address import Address, cannot_listen
 from pydsm.transport.frames import FrameReader
 
 log = logging.getLogger("pydsm.native")
@@ -112,9 +112,7 @@ class NativeServer:
         try:
             self._server = await loop.create_server(lambda: NativeConnection(self), address.host, address.port)
         except OSError as error:
-            raise WorldFault(
-                f"cannot listen for clients on {address}: {error.strerror or error}; free the port or use another"
-            ) from error
+            raise cannot_listen("clients", address, error) from error
 
     async def stop(self) -> None:
         """Listen no more, send what is answered, and disconnect everyone. Twice is no more than once."""

@@ -38,7 +38,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     replica: int
     incarnation: str
-    """16 hexadecimal digits, drawn when the replica's data were made."""
+    """16 hexadecimal digits: a digest of the number that was drawn when the replica's data were made."""
     healthy: bool
     ready: bool
     not_ready_because: str | None
@@ -71,7 +71,7 @@ def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, l
         group=identity.group,
         name=identity.name,
         replica=identity.replica,
-        incarnation=f"{seen.incarnation:016x}",
+        incarnation=f"{seen.fingerprint:016x}",
         healthy=seen.failure is None,
         ready=reason is None,
         not_ready_because=reason,

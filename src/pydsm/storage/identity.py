@@ -33,9 +33,9 @@ class ReplicaStore(Store, Protocol):
         ...
 
     def peers(self) -> dict[ReplicaId, int]:
-        """Incarnation of every peer met so far, in every life of this store."""
+        """Of every peer that took part so far, in every life of this store, the fingerprint of its incarnation."""
         ...
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
+        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
         ...

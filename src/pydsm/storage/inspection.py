@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import WorldFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Nop
 from pydsm.core.status import Status
@@ -64,8 +65,9 @@ class Findings:
     identity: Identity
     format: int
     incarnation: str
+    """Its fingerprint."""
     peers: dict[int, str]
-    """Incarnation of every peer that was met."""
+    """Of every peer that took part, the fingerprint of its incarnation."""
     reservation: int = 0
     """Own indexes up to here may have been used."""
     executed: tuple[int, ...] = ()
@@ -92,7 +94,7 @@ class DataDirectory:
         findings = Findings(
             identity=self._identity,
             format=FORMAT_VERSION,
-            incarnation=self._meta.get("incarnation", "missing"),
+            incarnation=_fingerprint(self._meta.get("incarnation")),
             peers=dict(self._rows("SELECT replica, incarnation FROM peers ORDER BY replica")),
             leaders=[LeaderCounts() for _ in range(self._identity.replicas)],
         )
@@ -234,3 +236,13 @@ def _connect(path: Path, *, changing: bool) -> sqlite3.Connection:
     """A read-only connection; to a file that nothing can change, one that creates no files beside it either."""
     mode = "mode=ro" if changing else "immutable=1"
     return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=0, isolation_level=None)
+
+
+def _fingerprint(incarnation: str | None) -> str:
+    """What may be shown of it: the number itself is all that a stranger needs to pose as this replica."""
+    if incarnation is None:
+        return "missing"
+    try:
+        return f"{fingerprint(int(incarnation, 16)):016x}"
+    except (ValueError, OverflowError):
+        return "damaged"

@@ -57,7 +57,7 @@ class MemoryStore:
         return dict(self._peers)
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep a peer's incarnation, for `peers`."""
+        """Keep the fingerprint of a peer's incarnation, for `peers`."""
         self._must_be_open()
         self._peers[replica] = incarnation
 

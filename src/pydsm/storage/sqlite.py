@@ -19,7 +19,7 @@ from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.storage.identity import Identity
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Layout of the file. A higher one was written by a newer PyDSM and is refused."""
 
 DATABASE_NAME = "replica.sqlite"
@@ -157,7 +157,7 @@ class SqliteStore:
         return {ReplicaId(replica): int(incarnation, 16) for replica, incarnation in rows}
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
+        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
         try:
             self._open_database().execute(
                 "INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}")

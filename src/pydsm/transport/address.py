@@ -1,10 +1,11 @@
 """HOST:PORT as people write it."""
 
+import errno
 import os
 import socket
 from typing import NamedTuple
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.faults import CallerFault, WorldFault
 
 _HOST_CHARACTERS_MAX = 255
 _PORT_DIGITS_MAX = 5
@@ -42,11 +43,24 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def reason_of(error: OSError) -> str:
-    """Why an address could not be reached or used, in the system's words.
+def words_of(error: Exception) -> str:
+    """What the system, or ZeroMQ, says went wrong. Names that cannot be resolved have numbers of their own, below 1."""
+    number: int | None = getattr(error, "errno", None)
+    said: str | None = getattr(error, "strerror", None)
+    return os.strerror(number) if number and number > 0 else said or str(error)
 
-    Errors about names of hosts have numbers of their own, which `os.strerror` does not know.
-    """
-    if isinstance(error, socket.gaierror) or not error.errno or error.errno < 0:
-        return error.strerror or str(error) or type(error).__name__
-    return os.strerror(error.errno)
+
+def cannot_listen(whom: str, address: Address, error: OSError) -> WorldFault:
+    """What to raise when an address cannot be listened on; `whom` says for whom it would be."""
+    if isinstance(error, socket.gaierror):
+        remedy = "give a name or an address of this computer"
+    else:
+        remedy = _REMEDIES.get(error.errno or 0, "free the port or use another")
+    return WorldFault(f"cannot listen for {whom} on {address}: {words_of(error)}; {remedy}")
+
+
+_REMEDIES = {
+    errno.EACCES: "ports below 1024 need more rights: use another",
+    errno.EADDRNOTAVAIL: "this computer does not have that address: give one that it has, or 0.0.0.0 for all",
+    errno.EMFILE: "this process may open too few files: raise its limit (ulimit -n)",
+}

@@ -7,7 +7,6 @@ import logging
 from collections import deque
 from dataclasses import dataclass, field
 
-from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FRAME_BYTES_MAX, encode_messages, message_bytes
 from pydsm.transport.limits import TransportLimits
@@ -17,9 +16,9 @@ log = logging.getLogger("pydsm.transport")
 
 @dataclass(slots=True)
 class Backlog:
-    """Encoded messages for one peer that have not been given to a connection."""
+    """Encoded messages for one peer that have not been given to a connection. `name` is what people call the peer."""
 
-    peer: ReplicaId
+    name: str
     address: Address
     limits: TransportLimits
     _queue: deque[bytes] = field(default_factory=deque)
@@ -53,7 +52,7 @@ class Backlog:
             self._overflowing = self._overflowing and 2 * waiting > self.limits.peer_queue_bytes_max
             return 0
         if not self._overflowing:
-            log.warning("replica %d at %s is too slow: %d bytes wait for it", self.peer, self.address, waiting)
+            log.warning("%s at %s is too slow: %d bytes wait for it", self.name, self.address, waiting)
         self._overflowing = True
         return 1
 

@@ -5,17 +5,19 @@ the core repeats whatever matters.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
+from pydsm.transport.members import Member, name_of, unnamed
+from pydsm.transport.secret import GroupSecret
 
 Receive = Callable[[ReplicaId, Message], None]
 """Takes a message of a peer, on the loop. Raises PeerFault to have that peer's connection closed."""
 
 Admit = Callable[[ReplicaId, int], str | None]
-"""Given a peer and its incarnation: None to talk to it, or the reason not to."""
+"""Given a peer and the fingerprint of its incarnation: None to talk to it, or the reason not to."""
 
 
 _FIRST_EPOCH = Epoch(0)
@@ -23,13 +25,33 @@ _FIRST_EPOCH = Epoch(0)
 
 @dataclass(frozen=True, slots=True)
 class Self:
-    """What a replica says of itself when it meets a peer."""
+    """What a replica says of itself when it meets a peer, and what it must know to believe the peer.
+
+    `members` are all of the group, in order; without them, replicas are called by their numbers. With a `secret`, only
+    peers that prove to know it are let in.
+    """
 
     group: str
     replica: ReplicaId
     replicas: int
-    incarnation: int
+    incarnation: int = field(repr=False)
     epoch: Epoch = _FIRST_EPOCH
+    members: tuple[Member, ...] = ()
+    secret: GroupSecret | None = field(default=None, repr=False)
+
+    @property
+    def listed(self) -> tuple[Member, ...]:
+        """All members."""
+        return self.members or unnamed(self.replicas)
+
+    def name_of(self, replica: ReplicaId) -> str:
+        """How people call a member, this replica itself too."""
+        return name_of(self.listed, replica)
+
+    @property
+    def name(self) -> str:
+        """How people call this replica."""
+        return self.name_of(self.replica)
 
 
 @dataclass(slots=True)
@@ -55,6 +77,11 @@ class Transport(Protocol):
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
         """The configuration that each peer was in when it last greeted us, of those that did in this life."""
+        ...
+
+    @property
+    def fingerprints(self) -> Mapping[ReplicaId, int]:
+        """Of each peer, the fingerprint of the incarnation whose messages are delivered, or were last."""
         ...
 
     @property

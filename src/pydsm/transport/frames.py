@@ -1,7 +1,8 @@
 """The wire format between replicas, without any I/O: preamble, frames, greeting.
 
-A connection is used in one direction. Each side begins with `PREAMBLE` and one frame that holds a greeting; then the
-side that dialled sends frames of messages, and the other one at most a Refusal.
+A connection is used in one direction. Each side begins with `PREAMBLE` and a frame that holds its Hello; then the
+side that dialled sends a Claim, the other one a Confirmation. From then on the side that dialled sends frames of
+messages, and the other one at most a Refusal. Either side may send a Refusal instead of what is due, and then closes.
 A frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a sequence of length
 (4 bytes) and encoded message. All numbers are big-endian.
 
@@ -18,8 +19,10 @@ import msgspec
 
 from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
+from pydsm.logs import printable
+from pydsm.transport.members import Member
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Changes when frames or greetings do; messages have a version of their own in `core.codec`."""
 
 _VERSION_BYTES = 2
@@ -30,7 +33,7 @@ PREAMBLE = b"PyDSM\0" + PROTOCOL_VERSION.to_bytes(_VERSION_BYTES, "big")
 FRAME_BYTES_MAX = 64 << 20
 """A longer frame is refused."""
 
-GREETING_BYTES_MAX = 4096
+GREETING_BYTES_MAX = 16 << 10
 """A greeting in a longer frame is refused."""
 
 _HEADER = struct.Struct(">II")
@@ -39,14 +42,28 @@ _ZEROMQ = b"\xff\0\0\0"
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03")  # a handshake, or an alert
 
 
+NONCE_BYTES = 32
+"""Random bytes in each Hello."""
+
+_Number = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack has none of more than 64 bits
+
+
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Who is speaking."""
+    """Who speaks, to which group it belongs, and whether it will prove that. Holds nothing secret."""
 
     group: str
-    replica: int
-    replicas: int
-    incarnation: int
+    replica: Annotated[int, msgspec.Meta(ge=0)]
+    name: str
+    replicas: Annotated[int, msgspec.Meta(ge=1)]
+    members_digest: bytes
+    """Of the number of members and their names in order; see `members`."""
+    members: tuple[Member, ...]
+    """What the digest is of, with addresses, for people; the first of them if they are too many to send."""
     epoch: Annotated[int, msgspec.Meta(ge=0)]
+    nonce: Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
+    """Drawn for this connection."""
+    proves: bool
+    """Whether this replica was given a group secret."""
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -55,14 +72,34 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
     reason: str
 
 
-Greeting = Hello | Refusal
+class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """From the side that dialled: which data it has, and the proof of the group secret."""
+
+    incarnation: _Number
+    proof: bytes = b""
+    """Empty without a secret; else over everything else that was said on this connection."""
+
+
+class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4):
+    """From the side that was dialled: the same. The incarnation itself is not told to whoever dials."""
+
+    fingerprint: _Number
+    proof: bytes = b""
+
+
+Greeting = Hello | Refusal | Claim | Confirmation
 
 _greetings: msgspec.msgpack.Decoder[Greeting] = msgspec.msgpack.Decoder(Greeting)
 
 
 def encode_greeting(greeting: Greeting) -> bytes:
     """The greeting's frame; the first one in a direction goes after the preamble."""
-    return _frame([msgspec.msgpack.encode(greeting)])
+    return encode_frame(greeting_payload(greeting))
+
+
+def greeting_payload(greeting: Greeting) -> bytes:
+    """What is in the greeting's frame, and what proofs are made over."""
+    return msgspec.msgpack.encode(greeting)
 
 
 def decode_greeting(payload: bytes) -> Greeting:
@@ -70,7 +107,7 @@ def decode_greeting(payload: bytes) -> Greeting:
     try:
         return _greetings.decode(payload)
     except DOES_NOT_PARSE as error:
-        raise PeerFault(f"the greeting does not parse: {error}") from error
+        raise PeerFault(f"the greeting does not parse: {printable(str(error))}") from error
 
 
 def encode_messages(messages: Iterable[bytes]) -> bytes:
@@ -96,19 +133,21 @@ def decode_messages(payload: bytes) -> Iterator[memoryview]:
         yield view[body:start]
 
 
-def open_greeting(data: bytes) -> Greeting:
-    """The greeting in a preamble and frame that came in one piece. Raises PeerFault for anything else."""
+def open_greeting(data: bytes) -> bytes:
+    """The payload of a first greeting: preamble and frame in one piece. Raises PeerFault for anything else."""
     if len(data) > len(PREAMBLE) + _HEADER.size + GREETING_BYTES_MAX:
         raise PeerFault(f"its greeting has {len(data)} bytes, the limit is {GREETING_BYTES_MAX}")
     reader = FrameReader()
     reader.feed(data)
     for payload in reader.payloads():
-        return decode_greeting(payload)
+        return payload
     raise PeerFault("its greeting is cut short")
 
 
-def open_frame(data: bytes) -> bytes:
+def open_frame(data: bytes, bytes_max: int = FRAME_BYTES_MAX) -> bytes:
     """The payload of a frame that came in one piece. Raises PeerFault for anything else."""
+    if len(data) - _HEADER.size > bytes_max:
+        raise PeerFault(f"a frame of {len(data) - _HEADER.size} bytes, the limit is {bytes_max}")
     if len(data) < _HEADER.size:
         raise PeerFault("a frame is cut short")
     length, checksum = _HEADER.unpack_from(data)

@@ -1,22 +1,55 @@
 """What replicas say of themselves when they meet, and who is let in: the same rules on every transport.
 
-Guards that only members of this group are listened to, each in the incarnation that the group knows. A peer in another
-epoch is let in: its messages are how a replica learns that it has missed a change of members, so refusing it would
-cut off the one that is behind (PROTOCOL 8). Its epoch is kept for whoever wants to know. Groups of different epochs
-may differ in size; of one epoch, they may not.
+Guards that only members of this group are listened to: those that were given the same members as this replica, know the
+group's secret where there is one, and have the data that the group knows. A peer in another epoch is let in: its
+messages are how a replica learns that it has missed a change of members, so refusing it would cut off the one that is
+behind (PROTOCOL 8). Its epoch is kept for whoever wants to know. Groups of different epochs may differ in their
+members; of one epoch, they may not.
+
+    the side that dialled                     the side that was dialled
+    Hello: members, 32 random bytes    ->
+                                       <-     Hello: members, 32 random bytes
+    Claim: incarnation, proof          ->
+                                       <-     Confirmation: fingerprint, proof
+
+The side that dialled proves first, so that a stranger learns nothing from dialling but the names and addresses of the
+members. Knows bytes, and nothing of connections.
 """
 
 import logging
-from collections.abc import Collection
+import secrets
+from collections.abc import Callable, Collection
+
+import msgspec
 
 from pydsm.core.faults import PeerFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import Epoch, ReplicaId
+from pydsm.logs import LogLimiter, printable
 from pydsm.transport.base import Admit, Self
-from pydsm.transport.frames import PREAMBLE, Greeting, Hello, Refusal, encode_greeting
+from pydsm.transport.frames import (
+    NONCE_BYTES,
+    PREAMBLE,
+    Claim,
+    Confirmation,
+    Greeting,
+    Hello,
+    Refusal,
+    decode_greeting,
+    encode_greeting,
+    greeting_payload,
+)
+from pydsm.transport.members import digest, shown, to_send
 
 log = logging.getLogger("pydsm.transport")
 
-_REASON_CHARACTERS_MAX = 1000
+REASON_CHARACTERS_MAX = 2000
+_CLAIM, _CONFIRMATION = b"dialled", b"was dialled"
+_GIVE_THE_SAME = "give --peers the same names in the same order everywhere"
+
+
+class RefusedByPeer(PeerFault):
+    """The other end has said why it closes the connection; there is nothing to answer."""
 
 
 class Doorkeeper:
@@ -25,39 +58,220 @@ class Doorkeeper:
     def __init__(self, me: Self, peers: Collection[ReplicaId], admit: Admit) -> None:
         self.epochs: dict[ReplicaId, Epoch] = {}
         """See `transport.base.Transport`."""
-        self._me = me
-        self._peers = frozenset(peers)
+        self.fingerprints: dict[ReplicaId, int] = {}
+        """See `transport.base.Transport`."""
+        self.me = me
+        self.peers = frozenset(peers)
+        self.own_nonces: set[bytes] = set()
+        """Of connections that this replica is dialling: who greets with one of them is this replica itself."""
         self._admit = admit
+        self._complaints = LogLimiter(log)
+        self._digest = digest(me.listed)
+        self._members = to_send(me.listed)
 
-    def hello(self) -> bytes:
+    def hello(self) -> Hello:
         """The first thing to say on a connection."""
-        me = self._me
-        return PREAMBLE + encode_greeting(Hello(me.group, me.replica, me.replicas, me.incarnation, me.epoch))
+        me = self.me
+        return Hello(
+            group=me.group,
+            replica=me.replica,
+            name=me.name,
+            replicas=me.replicas,
+            members_digest=self._digest,
+            members=self._members,
+            epoch=me.epoch,
+            nonce=secrets.token_bytes(NONCE_BYTES),
+            proves=me.secret is not None,
+        )
 
-    def judge(self, greeting: Greeting) -> ReplicaId:
+    def judge_group(self, hello: Hello) -> None:
+        """Raises PeerFault unless whoever greets was started for the same group with the same members."""
+        me = self.me
+        them = printable(hello.name, 64)
+        if hello.group != me.group:
+            raise PeerFault(
+                f"{them} is of group {printable(hello.group)!r}, {me.name} of {me.group!r}: check --group on both"
+            )
+        if hello.proves != (me.secret is not None):
+            has, lacks = (them, me.name) if hello.proves else (me.name, them)
+            raise PeerFault(f"{has} was given a group secret and {lacks} was not: give --secret-file to all or to none")
+        if hello.epoch == me.epoch and (hello.members_digest != self._digest or hello.replicas != me.replicas):
+            raise PeerFault(f"{them} and {me.name} were given different members: {self._both_lists(hello, them)}")
+
+    def judge(self, hello: Hello) -> ReplicaId:
         """The peer that this greeting is from. Raises PeerFault with the reason when it may not talk to us."""
-        if isinstance(greeting, Refusal):
-            raise PeerFault(f"it refuses us: {greeting.reason}")
-        me = self._me
-        if greeting.group != me.group:
-            raise PeerFault(f"it is of group {greeting.group!r}, we are of {me.group!r}: check --group on both")
-        if greeting.epoch == me.epoch and greeting.replicas != me.replicas:
-            raise PeerFault(f"it is of a group of {greeting.replicas}, ours has {me.replicas}: check --peers on both")
-        peer = ReplicaId(greeting.replica)
-        if peer not in self._peers:
-            raise PeerFault(f"it calls itself replica {peer}, which is none of our peers: check --peers on both")
-        reason = self._admit(peer, greeting.incarnation)
-        if reason is not None:
-            raise PeerFault(reason)
-        self._note_epoch(peer, Epoch(greeting.epoch))
+        self.judge_group(hello)
+        me, them = self.me, printable(hello.name, 64)
+        if hello.nonce in self.own_nonces:
+            raise PeerFault(f"this is {me.name} itself: correct the address that leads here in its --peers")
+        peer = ReplicaId(hello.replica)
+        if peer == me.replica and hello.epoch == me.epoch:
+            raise PeerFault(f"two replicas were started as {me.name}: give each its own --name")
+        if peer not in self.peers:
+            raise PeerFault(f"replica {peer} ({them}) is none of the peers of {me.name}: check --peers on both")
+        if hello.epoch == me.epoch and hello.name != me.name_of(peer):
+            raise PeerFault(f"it calls itself {them}, and member {peer} is {me.name_of(peer)}: it is no PyDSM")
         return peer
 
-    def _note_epoch(self, peer: ReplicaId, epoch: Epoch) -> None:
-        if epoch not in (self._me.epoch, self.epochs.get(peer)):
-            log.warning("replica %d is in epoch %d, we are in %d", peer, epoch, self._me.epoch)
+    def _both_lists(self, hello: Hello, them: str) -> str:
+        me = self.me
+        theirs, ours = shown(hello.members, hello.replicas), shown(self._members, me.replicas)
+        return f"{them} has {theirs}; {me.name} has {ours}; {_GIVE_THE_SAME}"
+
+    def admit(self, peer: ReplicaId, mark: int) -> None:
+        """Raises PeerFault when the peer has other data than this replica knows of it."""
+        reason = self._admit(peer, mark)
+        if reason is not None:
+            raise PeerFault(reason)
+
+    def check_proof(self, peer: ReplicaId, proof: bytes, role: bytes, *said: bytes) -> None:
+        """Raises PeerFault unless the peer knows the secret, where there is one."""
+        secret = self.me.secret
+        if secret is not None and not secret.accepts(proof, role, *said):
+            them, us = self.me.name_of(peer), self.me.name
+            raise PeerFault(f"{them} and {us} have different group secrets: give the same --secret-file to all")
+
+    def prove(self, role: bytes, *said: bytes) -> bytes:
+        """Our own proof; empty without a secret."""
+        return b"" if self.me.secret is None else self.me.secret.proof(role, *said)
+
+    def note_fingerprint(self, peer: ReplicaId, mark: int) -> None:
+        """With which data a peer was let in. Before it has taken part, two replicas may claim to be it."""
+        before = self.fingerprints.get(peer, mark)
+        if before != mark:
+            text = "%s greets with other data (fingerprint %016x) than before (%016x): do two replicas have its name?"
+            self._complaints.warning(peer, text, self.me.name_of(peer), mark, before)
+        self.fingerprints[peer] = mark
+
+    def note_epoch(self, peer: ReplicaId, epoch: Epoch) -> None:
+        """What epoch a peer said that it is in."""
+        if epoch not in (self.me.epoch, self.epochs.get(peer)):
+            log.warning("%s is in epoch %d, we are in %d", self.me.name_of(peer), epoch, self.me.epoch)
         self.epochs[peer] = epoch
+
+
+def _decode(payload: bytes) -> Greeting:
+    greeting = decode_greeting(payload)
+    if isinstance(greeting, Refusal):
+        raise RefusedByPeer(f"it refuses us: {printable(greeting.reason, REASON_CHARACTERS_MAX)}")
+    return greeting
+
+
+def _unproven(said: Claim | Confirmation) -> bytes:
+    """Everything in it that a proof is made over: all but the proof."""
+    return greeting_payload(msgspec.structs.replace(said, proof=b""))
+
+
+Vouched = Callable[[ReplicaId], str | None]
+"""Why the other end of this connection cannot be this peer, or None when it may be: what a certificate says."""
+
+
+class IncomingHandshake:
+    """The side that was dialled. Give it each payload; it gives what to answer."""
+
+    def __init__(self, keeper: Doorkeeper, vouched: Vouched = lambda peer: None) -> None:
+        self.peer: ReplicaId | None = None
+        """Who dialled; None until it is let in."""
+        self._keeper = keeper
+        self._vouched = vouched
+        self._claimed: ReplicaId | None = None
+        self._epoch = Epoch(0)
+        self._said: tuple[bytes, ...] = ()
+
+    def answer(self, payload: bytes) -> bytes:
+        """What to send. Raises PeerFault with the reason to refuse whoever dialled."""
+        keeper, greeting = self._keeper, _decode(payload)
+        if self._claimed is None:
+            if not isinstance(greeting, Hello):
+                raise PeerFault("it does not begin with a Hello")
+            return self._greet(greeting, payload)
+        if not isinstance(greeting, Claim) or self.peer is not None:
+            raise PeerFault("it greets twice")
+        peer = self._claimed
+        keeper.check_proof(peer, greeting.proof, _CLAIM, *self._said, _unproven(greeting))
+        mark = fingerprint(greeting.incarnation)
+        keeper.admit(peer, mark)
+        keeper.note_epoch(peer, self._epoch)
+        keeper.note_fingerprint(peer, mark)
+        self.peer = peer
+        confirmation = Confirmation(fingerprint(keeper.me.incarnation))
+        proof = keeper.prove(_CONFIRMATION, *self._said, payload, _unproven(confirmation))
+        return encode_greeting(msgspec.structs.replace(confirmation, proof=proof))
+
+    def _greet(self, hello: Hello, payload: bytes) -> bytes:
+        peer = ReplicaId(hello.replica)
+        if peer in self._keeper.peers:
+            reason = self._vouched(peer)  # before anything else is said: an impostor learns nothing
+            if reason is not None:
+                raise PeerFault(reason)
+        self._claimed = self._keeper.judge(hello)
+        self._epoch = Epoch(hello.epoch)
+        own = self._keeper.hello()
+        self._said = (payload, greeting_payload(own))
+        return PREAMBLE + encode_greeting(own)
+
+    def refusal(self, fault: PeerFault) -> bytes:
+        """The last thing to say, whatever was said before."""
+        said = refusal(fault)
+        return said if self._said else PREAMBLE + said
+
+
+class OutgoingHandshake:
+    """The side that dialled `expected` at `address`. Send `hello`; give it each payload; it gives what to answer."""
+
+    def __init__(self, keeper: Doorkeeper, expected: ReplicaId, address: object) -> None:
+        self.peer: ReplicaId | None = None
+        """Who answered; None until it is the one that was dialled, and lets us in."""
+        self._keeper = keeper
+        self._expected = expected
+        self._address = address
+        self._hello = keeper.hello()
+        self._said: tuple[bytes, ...] = ()
+        self._epoch = Epoch(0)
+        keeper.own_nonces.add(self._hello.nonce)
+
+    def hello(self) -> bytes:
+        """The first thing to send."""
+        return PREAMBLE + encode_greeting(self._hello)
+
+    def answer(self, payload: bytes) -> bytes:
+        """What to send, possibly nothing. Raises PeerFault with the reason to close the connection."""
+        greeting, keeper, expected = _decode(payload), self._keeper, self._expected
+        if self.peer is not None:
+            raise PeerFault("it greets twice")
+        if not self._said:
+            if not isinstance(greeting, Hello):
+                raise PeerFault("it does not begin with a Hello")
+            return self._claim(greeting, payload)
+        if not isinstance(greeting, Confirmation):
+            raise PeerFault("it greets twice")
+        keeper.check_proof(expected, greeting.proof, _CONFIRMATION, *self._said, _unproven(greeting))
+        keeper.admit(expected, greeting.fingerprint)
+        keeper.note_epoch(expected, self._epoch)
+        self.peer = expected
+        return b""
+
+    def _claim(self, hello: Hello, payload: bytes) -> bytes:
+        keeper, me = self._keeper, self._keeper.me
+        keeper.judge_group(hello)
+        if hello.replica != self._expected:
+            expected, other = me.name_of(self._expected), me.name_of(ReplicaId(hello.replica))
+            raise PeerFault(
+                f"{other} answers at {self._address}, where {expected} should be: correct the address of "
+                f"{expected} in --peers of {me.name}, or what listens there"
+            )
+        self._epoch = Epoch(hello.epoch)
+        hellos = (greeting_payload(self._hello), payload)
+        claim = Claim(me.incarnation)
+        claim = msgspec.structs.replace(claim, proof=keeper.prove(_CLAIM, *hellos, _unproven(claim)))
+        self._said = (*hellos, greeting_payload(claim))
+        return encode_greeting(claim)
+
+    def end(self) -> None:
+        """The connection is over, or greeted."""
+        self._keeper.own_nonces.discard(self._hello.nonce)
 
 
 def refusal(fault: PeerFault) -> bytes:
     """The last thing to say on a connection, without the preamble."""
-    return encode_greeting(Refusal(str(fault)[:_REASON_CHARACTERS_MAX]))
+    return encode_greeting(Refusal(printable(str(fault), REASON_CHARACTERS_MAX)))

@@ -26,4 +26,6 @@ class TransportLimits:
     backoff_seconds_max: float = 2.0
     """The wait doubles up to this."""
     strangers_max: int = 64
-    """Incoming connections that have not greeted yet; a further one is closed at once."""
+    """Incoming connections that have not greeted yet, from addresses of which no member is known; see `pending`."""
+    strangers_per_address_max: int = 16
+    """Of those, from one address. As many again for each member, from the address of that member, are kept free."""

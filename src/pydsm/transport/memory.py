@@ -13,9 +13,10 @@ from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
+from pydsm.logs import printable
 from pydsm.transport.base import Admit, Receive, Self, Traffic
-from pydsm.transport.frames import open_greeting
-from pydsm.transport.handshake import Doorkeeper
+from pydsm.transport.frames import FrameReader
+from pydsm.transport.handshake import REASON_CHARACTERS_MAX, Doorkeeper, IncomingHandshake, OutgoingHandshake
 
 log = logging.getLogger("pydsm.transport")
 
@@ -35,7 +36,7 @@ class MemoryTransport:
         self.me = me
         self._hub = hub
         others = [ReplicaId(other) for other in range(me.replicas) if other != me.replica]
-        self._doorkeeper = Doorkeeper(me, others, admit)
+        self.doorkeeper = Doorkeeper(me, others, admit)
         self._greeted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
         self._known = KnownBatches()
@@ -48,16 +49,21 @@ class MemoryTransport:
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
         """See `transport.base.Transport`."""
-        return self._doorkeeper.epochs
+        return self.doorkeeper.epochs
+
+    @property
+    def fingerprints(self) -> Mapping[ReplicaId, int]:
+        """See `transport.base.Transport`."""
+        return self.doorkeeper.fingerprints
 
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
         if self.me.replica in self._hub.present:
-            raise WorldFault(f"replica {self.me.replica} is here already: stop the other one first")
+            raise WorldFault(f"{self.me.name} is here already: stop the other one first")
         self._receive = receive
         for other in self._hub.present.values():
-            other.greeted_by(self)
-            self.greeted_by(other)
+            other.dialled_by(self)
+            self.dialled_by(other)
         self._hub.present[self.me.replica] = self
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
@@ -77,14 +83,30 @@ class MemoryTransport:
             del self._hub.present[self.me.replica]
         self._receive = None
 
-    def greeted_by(self, other: "MemoryTransport") -> None:
-        """Let another one in, or refuse it and log why."""
+    def dialled_by(self, other: "MemoryTransport") -> None:
+        """Let another one in; or one of both refuses the other, and both log why."""
+        outgoing = OutgoingHandshake(other.doorkeeper, self.me.replica, "this hub")
+        incoming = IncomingHandshake(self.doorkeeper)
+        ours, theirs = FrameReader(), FrameReader()
+        refuser, refused = self, other
+        ours.feed(outgoing.hello())
         try:
-            self._doorkeeper.judge(open_greeting(other._doorkeeper.hello()))
+            while outgoing.peer is None:
+                for payload in ours.payloads():
+                    refuser, refused = self, other
+                    theirs.feed(incoming.answer(payload))
+                for payload in theirs.payloads():
+                    refuser, refused = other, self
+                    ours.feed(outgoing.answer(payload))
             self._greeted.add(other)
         except PeerFault as fault:
-            self.traffic.refused += 1
-            log.warning("refused a connection from replica %d: %s", other.me.replica, fault)
+            refuser.traffic.refused += 1
+            refused.traffic.refused += 1
+            reason = printable(str(fault), REASON_CHARACTERS_MAX)
+            log.warning("%s refused a connection of %s: %s", refuser.me.name, refused.me.name, reason)
+            log.warning("no connection from %s to %s: it refuses us: %s", refused.me.name, refuser.me.name, reason)
+        finally:
+            outgoing.end()
 
     def _talks_to(self, peer: ReplicaId) -> bool:
         other = self._hub.present.get(peer)
@@ -105,4 +127,5 @@ class MemoryTransport:
             self._receive(sender, decode_message(data, self.me.replicas, self._known))
         except PeerFault as fault:
             self.traffic.refused += 1
-            log.warning("refused replica %d: %s", sender, fault)
+            reason = printable(str(fault), REASON_CHARACTERS_MAX)
+            log.warning("refused %s: %s", self.me.name_of(sender), reason)

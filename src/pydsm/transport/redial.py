@@ -7,18 +7,20 @@ import random
 from abc import ABC, abstractmethod
 from typing import NoReturn
 
-from pydsm.core.ids import ReplicaId
+from pydsm.logs import printable
 from pydsm.transport.address import Address
 from pydsm.transport.limits import TransportLimits
 
 log = logging.getLogger("pydsm.transport")
 
+_COMPLAINT_CHARACTERS_MAX = 2100
+
 
 class Redialler(ABC):
-    """Keeps a connection to one peer up. Subclasses make one."""
+    """Keeps a connection to one peer up. Subclasses make one. `name` is what people call the peer."""
 
-    def __init__(self, peer: ReplicaId, address: Address, limits: TransportLimits) -> None:
-        self.peer = peer
+    def __init__(self, name: str, address: Address, limits: TransportLimits) -> None:
+        self.name = name
         self.address = address
         self._limits = limits
         self._last_complaint = ""
@@ -38,10 +40,11 @@ class Redialler(ABC):
         while True:
             self._peer_is_back.clear()
             complaint = await self.one_connection()
+            complaint = None if complaint is None else printable(complaint, _COMPLAINT_CHARACTERS_MAX)
             if complaint is None:
                 backoff = self._limits.backoff_seconds_min
             elif complaint != self._last_complaint:
-                log.warning("no connection to replica %d at %s: %s; trying again", self.peer, self.address, complaint)
+                log.warning("no connection to %s at %s: %s; trying again", self.name, self.address, complaint)
             self._last_complaint = complaint or ""
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff * random.uniform(0.5, 1.5)):

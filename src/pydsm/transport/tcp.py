@@ -8,24 +8,26 @@ and the reason logged.
 
 import asyncio
 import logging
-import os
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
 from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
-from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
-from pydsm.transport.address import Address
+from pydsm.logs import LogLimiter, printable
+from pydsm.transport.address import Address, cannot_listen, words_of
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.base import Admit, Receive, Self, Traffic
-from pydsm.transport.frames import Greeting, Hello, decode_messages
-from pydsm.transport.handshake import Doorkeeper
+from pydsm.transport.frames import decode_messages
+from pydsm.transport.handshake import REASON_CHARACTERS_MAX, Doorkeeper
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.patience import Patience, can_wait
+from pydsm.transport.pending import PendingConnections
 from pydsm.transport.redial import Redialler
+from pydsm.transport.secret import warn_if_anybody_may_join
 from pydsm.transport.tcp_connections import Incoming, Outgoing
 from pydsm.transport.tls import Tls, explain
 
@@ -53,9 +55,10 @@ class TcpTransport:
         self.tls = tls
         self._me = me
         self._listen = listen
-        self._doorkeeper = Doorkeeper(me, peers, admit)
+        self.doorkeeper = Doorkeeper(me, peers, admit)
+        self.complaints = LogLimiter(log)
+        self.pending: PendingConnections[Incoming] = PendingConnections(self.limits)
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
-        self._strangers: set[Incoming] = set()
         self._incoming: dict[ReplicaId, Incoming] = {}
         self._server: asyncio.Server | None = None
         self._receive: Receive | None = None
@@ -72,7 +75,12 @@ class TcpTransport:
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
         """See `transport.base.Transport`."""
-        return self._doorkeeper.epochs
+        return self.doorkeeper.epochs
+
+    @property
+    def fingerprints(self) -> Mapping[ReplicaId, int]:
+        """See `transport.base.Transport`."""
+        return self.doorkeeper.fingerprints
 
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
@@ -81,9 +89,9 @@ class TcpTransport:
         try:
             self._server = await loop.create_server(lambda: Incoming(self), self._listen.host, self._listen.port)
         except OSError as error:
-            raise WorldFault(
-                f"cannot listen for replicas on {self._listen}: {error.strerror or error}; free the port or use another"
-            ) from error
+            raise cannot_listen("replicas", self._listen, error) from error
+        hosts = [one.getsockname()[0] for one in self._server.sockets]
+        warn_if_anybody_may_join(hosts, self._me.secret, encrypted=self.tls is not None)
         self._dialling = [loop.create_task(link.keep_up()) for link in self._links.values()]
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
@@ -113,7 +121,7 @@ class TcpTransport:
         self._dialling = []
         for link in self._links.values():
             link.close()
-        for incoming in [*self._strangers, *self._incoming.values()]:
+        for incoming in [*self.pending.all(), *self._incoming.values()]:
             incoming.close()
 
     def _flush(self) -> None:
@@ -125,37 +133,25 @@ class TcpTransport:
         for link in self._links.values():
             link.flush()
 
-    def hello(self) -> bytes:
+    def arrived(self, incoming: Incoming, host: str) -> None:
         """See `tcp_connections.Owner`."""
-        return self._doorkeeper.hello()
+        oldest = self.pending.add(incoming, host)
+        if oldest is not None:
+            oldest.make_room()
 
-    def judge(self, greeting: Greeting, certificate: Mapping[str, Any] | None) -> ReplicaId:
-        """See `tcp_connections.Owner`. A certificate is looked at first: an impostor leaves no trace in `admit`."""
-        if self.tls is not None and isinstance(greeting, Hello) and greeting.replica in self._links:
-            reason = self.tls.why_not(ReplicaId(greeting.replica), certificate)
-            if reason is not None:
-                raise PeerFault(reason)
-        return self._doorkeeper.judge(greeting)
-
-    def arrived(self, incoming: "Incoming") -> bool:
+    def met(self, incoming: Incoming, peer: ReplicaId) -> None:
         """See `tcp_connections.Owner`."""
-        if len(self._strangers) >= self.limits.strangers_max:
-            return False
-        self._strangers.add(incoming)
-        return True
-
-    def met(self, incoming: "Incoming", peer: ReplicaId) -> None:
-        """See `tcp_connections.Owner`."""
-        self._strangers.discard(incoming)
+        self.pending.remove(incoming)
+        self.pending.member_came_from(peer, incoming.host)
         self._links[peer].dial_now()
         earlier = self._incoming.get(peer)
         self._incoming[peer] = incoming
         if earlier is not None:
             earlier.close()
 
-    def left(self, incoming: "Incoming") -> None:
+    def left(self, incoming: Incoming) -> None:
         """See `tcp_connections.Owner`."""
-        self._strangers.discard(incoming)
+        self.pending.remove(incoming)
         if incoming.peer is not None and self._incoming.get(incoming.peer) is incoming:
             del self._incoming[incoming.peer]
 
@@ -173,10 +169,11 @@ class _Link(Redialler):
     """What we send to one peer: what waits for it, and the connection that is kept up."""
 
     def __init__(self, owner: TcpTransport, peer: ReplicaId, address: Address) -> None:
-        super().__init__(peer, address, owner.limits)
+        super().__init__(owner.doorkeeper.me.name_of(peer), address, owner.limits)
+        self._peer = peer
         self._owner = owner
         self._connection: Outgoing | None = None
-        self._backlog = Backlog(peer, address, owner.limits)
+        self._backlog = Backlog(self.name, address, owner.limits)
 
     @property
     def is_up(self) -> bool:
@@ -220,25 +217,25 @@ class _Link(Redialler):
 
     async def one_connection(self) -> str | None:
         """See `Redialler`."""
-        connection = Outgoing(self._owner, self.peer)
+        connection = Outgoing(self._owner, self._peer, self.address)
         try:
             async with asyncio.timeout(self._limits.greeting_seconds_max):
                 await self._dial(connection)
                 await connection.ready.wait()
-            if connection.transport is None:
+            if connection.transport is None or connection.fault is not None:
                 return _what_went_wrong(connection)
             self._connection = connection
-            log.info("connected to replica %d at %s", self.peer, self.address)
+            log.info("connected to %s at %s", self.name, self.address)
             self.flush()
             await connection.ended.wait()
-            log.info("lost the connection to replica %d at %s", self.peer, self.address)
-            return str(connection.fault) if connection.fault else None
+            log.info("lost the connection to %s at %s", self.name, self.address)
+            return None if connection.fault is None else _what_went_wrong(connection)
         except TimeoutError:
             return "it does not answer"
         except ssl.SSLError as error:
             return explain(error)
         except OSError as error:
-            return os.strerror(error.errno) if error.errno else str(error)
+            return words_of(error)
         finally:
             self._connection = None
             connection.close()
@@ -249,12 +246,24 @@ class _Link(Redialler):
         if tls is not None:
             options = {"ssl": tls.client, "ssl_handshake_timeout": 2 * seconds, "ssl_shutdown_timeout": seconds}
         loop = asyncio.get_running_loop()
-        await loop.create_connection(lambda: connection, self.address.host, self.address.port, **options)
+        found = await loop.getaddrinfo(self.address.host, self.address.port, type=socket.SOCK_STREAM)
+        hosts = [str(numbers[0]) for *_, numbers in found]
+        self._owner.pending.member_is_at(self._peer, hosts)
+        for host in hosts:
+            try:
+                await loop.create_connection(lambda: connection, host, self.address.port, **options)
+            except ssl.SSLError:
+                raise
+            except OSError:
+                if host == hosts[-1]:
+                    raise
+            else:
+                return
 
 
 def _what_went_wrong(connection: Outgoing) -> str:
     if connection.fault is not None:
-        return str(connection.fault)
+        return printable(str(connection.fault), REASON_CHARACTERS_MAX)
     if isinstance(connection.error, ssl.SSLError):
         return explain(connection.error)
     return "it closed the connection before it said who it is"

@@ -15,9 +15,18 @@ from typing import Any, Protocol, cast
 
 from pydsm.core.faults import PeerFault
 from pydsm.core.ids import ReplicaId
+from pydsm.logs import LogLimiter, printable
+from pydsm.transport.address import Address
 from pydsm.transport.base import Traffic
-from pydsm.transport.frames import PREAMBLE, FrameReader, Greeting, Refusal, decode_greeting
-from pydsm.transport.handshake import refusal
+from pydsm.transport.frames import FrameReader
+from pydsm.transport.handshake import (
+    REASON_CHARACTERS_MAX,
+    Doorkeeper,
+    IncomingHandshake,
+    OutgoingHandshake,
+    RefusedByPeer,
+    refusal,
+)
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.tls import Tls, explain
 
@@ -30,17 +39,12 @@ class Owner(Protocol):
     limits: TransportLimits
     traffic: Traffic
     tls: Tls | None
+    doorkeeper: Doorkeeper
+    complaints: LogLimiter
+    """For lines that a stranger can cause."""
 
-    def hello(self) -> bytes:
-        """What we say first."""
-        ...
-
-    def judge(self, greeting: Greeting, certificate: Mapping[str, Any] | None) -> ReplicaId:
-        """The peer that this greeting is from. Raises PeerFault with the reason when it may not talk to us."""
-        ...
-
-    def arrived(self, incoming: "Incoming") -> bool:
-        """Whether there is room for one more stranger."""
+    def arrived(self, incoming: "Incoming", host: str) -> None:
+        """A stranger has come from this host; another one may have to go for it."""
         ...
 
     def met(self, incoming: "Incoming", peer: ReplicaId) -> None:
@@ -82,7 +86,6 @@ class Connection(asyncio.Protocol, ABC):
             for payload in self._reader.payloads():
                 if self.peer is None:
                     self.greeted(payload)
-                    self._reader.allow_messages()
                 else:
                     self.received(self.peer, payload)
                 if self.transport is None or self.transport.is_closing():
@@ -92,7 +95,7 @@ class Connection(asyncio.Protocol, ABC):
 
     @abstractmethod
     def greeted(self, payload: bytes) -> None:
-        """The first payload."""
+        """A payload of the greeting; sets `peer` at its end."""
 
     @abstractmethod
     def received(self, peer: ReplicaId, payload: bytes) -> None:
@@ -112,9 +115,18 @@ class Incoming(Connection):
     """A connection that a peer, or a stranger, has dialled."""
 
     _name = "an unknown address"
-    _greeted = False
+    host = ""
+    """Where it comes from."""
     _patience: asyncio.TimerHandle | None = None
     _securing: asyncio.Task[None] | None = None
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__(owner)
+        self._handshake = IncomingHandshake(owner.doorkeeper, self._vouched)
+
+    def _vouched(self, peer: ReplicaId) -> str | None:
+        tls = self.owner.tls
+        return None if tls is None else tls.why_not(peer, self.certificate)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a greeting, but not for long. With TLS, begin again on a connection that has it."""
@@ -124,12 +136,8 @@ class Incoming(Connection):
             return
         super().connection_made(transport)
         assert self.transport is not None
-        self._name = str(transport.get_extra_info("peername"))
-        if not self.owner.arrived(self):
-            log.warning("refused a connection from %s: too many connections have not said who they are", self._name)
-            self.owner.traffic.refused += 1
-            self.close()
-            return
+        self.host, self._name = _where_from(transport)
+        self.owner.arrived(self, self.host)
         loop = asyncio.get_running_loop()
         self._patience = loop.call_later(self.owner.limits.greeting_seconds_max, self._give_up)
         if self.owner.tls is not None:
@@ -155,6 +163,9 @@ class Incoming(Connection):
             self._gone()
 
     def _give_up(self) -> None:
+        if self.transport is not None and self.transport.is_closing():
+            self.close()  # it was refused, and does not take the reason
+            return
         self.refuse(PeerFault("it did not say who it is in time"))
 
     def _stop_waiting(self) -> None:
@@ -162,13 +173,15 @@ class Incoming(Connection):
             self._patience.cancel()
 
     def greeted(self, payload: bytes) -> None:
-        """Let the peer in and greet it, or refuse it."""
-        self.peer = self.owner.judge(decode_greeting(payload), self.certificate)
-        self._stop_waiting()
-        self.owner.met(self, self.peer)
+        """Greet; at the end, let the peer in or refuse it."""
+        answer = self._handshake.answer(payload)
         assert self.transport is not None
-        self.transport.write(self.owner.hello())
-        self._greeted = True
+        self.transport.write(answer)
+        self.peer = self._handshake.peer
+        if self.peer is not None:
+            self._stop_waiting()
+            self._reader.allow_messages()
+            self.owner.met(self, self.peer)
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
         """Messages."""
@@ -180,13 +193,19 @@ class Incoming(Connection):
         if self._securing is not None:
             self.close()
         elif self.transport is not None:
-            said = refusal(fault)
-            self.transport.write(said if self._greeted else PREAMBLE + said)
+            if not isinstance(fault, RefusedByPeer):
+                self.transport.write(self._handshake.refusal(fault))
             self.transport.close()
 
+    def make_room(self) -> None:
+        """Close, because too many have not said who they are."""
+        self._say_refused(PeerFault("too many connections have not said who they are, this one longest"))
+        self.close()
+
     def _say_refused(self, fault: PeerFault) -> None:
-        who = f"replica {self.peer}" if self.peer is not None else "a connection"
-        log.warning("refused %s from %s: %s", who, self._name, fault)
+        who = "a connection" if self.peer is None else self.owner.doorkeeper.me.name_of(self.peer)
+        reason = printable(str(fault), REASON_CHARACTERS_MAX)
+        self.owner.complaints.warning((self.host, reason), "refused %s from %s: %s", who, self._name, reason)
         self.owner.traffic.refused += 1
 
     def close(self) -> None:
@@ -210,14 +229,16 @@ class Incoming(Connection):
 class Outgoing(Connection):
     """The connection that we dialled to one peer. It only ever answers with a greeting."""
 
-    def __init__(self, owner: Owner, expected: ReplicaId) -> None:
+    def __init__(self, owner: Owner, expected: ReplicaId, address: Address) -> None:
         super().__init__(owner)
         self._expected = expected
+        self._handshake = OutgoingHandshake(owner.doorkeeper, expected, address)
         self.fault: PeerFault | None = None
         self.error: Exception | None = None
         """Why the connection was lost, where the system says."""
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
+        self._greets = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet first, if this may be the peer."""
@@ -228,27 +249,38 @@ class Outgoing(Connection):
             if reason is not None:
                 self.refuse(PeerFault(reason))
                 return
-        self.transport.write(self.owner.hello())
+        self.transport.write(self._handshake.hello())
+        self._greets = True
 
     def greeted(self, payload: bytes) -> None:
-        """Ready to send, if it is the peer that was dialled."""
-        peer = self.owner.judge(decode_greeting(payload), self.certificate)
-        if peer != self._expected:
-            raise PeerFault(f"replica {peer} answers there: check --peers")
-        self.peer = peer
-        self.ready.set()
+        """Ready to send at the end, if it is the peer that was dialled."""
+        answer = self._handshake.answer(payload)
+        self.peer = self._handshake.peer
+        if self.peer is not None:
+            self.ready.set()
+        elif self.transport is not None:
+            self.transport.write(answer)
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
         """After its greeting a peer has nothing to say but why it refuses us."""
-        greeting = decode_greeting(payload)
-        reason = greeting.reason if isinstance(greeting, Refusal) else "it greets twice"
-        raise PeerFault(f"it refuses us: {reason}")
+        self._handshake.answer(payload)
 
     def refuse(self, fault: PeerFault) -> None:
-        """Keep the reason for whoever dialled, and close."""
+        """Keep the reason for whoever dialled, tell it to the other end, and close."""
         self.fault = fault
         self.owner.traffic.refused += 1
-        self.close()
+        if self.transport is not None:
+            if self._greets and not isinstance(fault, RefusedByPeer):
+                self.transport.write(refusal(fault))
+            self.transport.close()
+        self.ready.set()
+        self.ended.set()
+
+    def close(self) -> None:
+        """See `Connection`. What was refused closes by itself, when the reason has left."""
+        self._handshake.end()
+        if self.fault is None:
+            super().close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Tell whoever dialled."""
@@ -256,6 +288,14 @@ class Outgoing(Connection):
         self.error = error
         self.ready.set()
         self.ended.set()
+
+
+def _where_from(transport: asyncio.BaseTransport) -> tuple[str, str]:
+    """The host at the other end, and its address as people write it."""
+    name = transport.get_extra_info("peername")
+    if not isinstance(name, tuple) or len(name) < 2:
+        return "", "an unknown address"
+    return str(name[0]), str(Address(str(name[0]), int(name[1])))
 
 
 def _take_socket(transport: asyncio.Transport) -> socket.socket:

@@ -14,8 +14,10 @@ from typing import Any
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
+from pydsm.logs import printable
 
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_EOF")
+_NAMES_CHARACTERS_MAX = 300
 _OVER, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID
 
 
@@ -35,7 +37,7 @@ class Tls:
     server: ssl.SSLContext
     client: ssl.SSLContext
     names: Mapping[ReplicaId, tuple[str, ...]]
-    """Per peer, the names of which its certificate must hold one."""
+    """Per peer, the names of which its certificate must hold one; the first is what people call it."""
 
     def why_not(self, peer: ReplicaId, certificate: Mapping[str, Any] | None) -> str | None:
         """None when the verified certificate (as `ssl` gives it) is this peer's, else the reason."""
@@ -43,9 +45,10 @@ class Tls:
         wanted = self.names[peer]
         if {_comparable(name) for name in held} & {_comparable(name) for name in wanted}:
             return None
+        names = printable(", ".join(map(str, held)), _NAMES_CHARACTERS_MAX) or "nobody"
         return (
-            f"its certificate names {', '.join(held) or 'nobody'}, and must name {' or '.join(wanted)} to be of "
-            f"replica {peer}: make one with that as subjectAltName"
+            f"its certificate names {names}, and must name {' or '.join(wanted)} to be of {wanted[0]}: make one with "
+            "that as subjectAltName"
         )
 
 

@@ -12,7 +12,6 @@ in which no stranger wants to fill the memory. Needs the extra `zmq`.
 import asyncio
 import itertools
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Mapping
@@ -28,14 +27,30 @@ from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
-from pydsm.transport.address import Address
+from pydsm.logs import LogLimiter, printable
+from pydsm.transport.address import Address, words_of
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.base import Admit, Receive, Self, Traffic
-from pydsm.transport.frames import FRAME_BYTES_MAX, PREAMBLE, decode_messages, open_frame, open_greeting
-from pydsm.transport.handshake import Doorkeeper, refusal
+from pydsm.transport.frames import (
+    FRAME_BYTES_MAX,
+    GREETING_BYTES_MAX,
+    PREAMBLE,
+    decode_messages,
+    open_frame,
+    open_greeting,
+)
+from pydsm.transport.handshake import (
+    REASON_CHARACTERS_MAX,
+    Doorkeeper,
+    IncomingHandshake,
+    OutgoingHandshake,
+    RefusedByPeer,
+    refusal,
+)
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.patience import Patience, can_wait
 from pydsm.transport.redial import Redialler
+from pydsm.transport.secret import warn_if_anybody_may_join
 
 log = logging.getLogger("pydsm.transport")
 
@@ -43,6 +58,7 @@ _FRAMES_IN_FLIGHT_MAX = 8
 _FRAMES_IN_A_ROW_MAX = 16  # receiving what is there already does not let anything else run
 _OVERHEAD_BYTES = 64
 _REFUSED_ROUTES_MAX = 1024
+_LAST_WORD_LINGER_MS = 500
 _HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
@@ -69,6 +85,8 @@ class ZeroMqTransport:
         self._context: zmq.asyncio.Context | None = None
         self._router: zmq.asyncio.Socket | None = None
         self._routes: dict[bytes, ReplicaId] = {}
+        self._greeting: dict[bytes, IncomingHandshake] = {}
+        self._complaints = LogLimiter(log)
         self._refused: deque[bytes] = deque(maxlen=_REFUSED_ROUTES_MAX)
         self._receive: Receive | None = None
         self._known = KnownBatches()
@@ -85,6 +103,11 @@ class ZeroMqTransport:
         """See `transport.base.Transport`."""
         return self.doorkeeper.epochs
 
+    @property
+    def fingerprints(self) -> Mapping[ReplicaId, int]:
+        """See `transport.base.Transport`."""
+        return self.doorkeeper.fingerprints
+
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
         self._receive = receive
@@ -92,14 +115,17 @@ class ZeroMqTransport:
         self._router = router = self.new_socket(zmq.ROUTER)
         watched = router.get_monitor_socket(_HANDSHAKE_FAILED | zmq.EVENT_DISCONNECTED)
         try:
-            router.bind(await _endpoint(router, self._listen))
+            endpoint = await _endpoint(router, self._listen)
+            router.bind(endpoint)
         except (OSError, zmq.ZMQError) as error:
             watched.close(0)
             context.destroy(linger=0)
             self._context = None
             raise WorldFault(
-                f"cannot listen for replicas on {self._listen}: {_words(error)}; free the port or use another"
+                f"cannot listen for replicas on {self._listen}: {words_of(error)}; free the port or use another"
             ) from error
+        host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+        warn_if_anybody_may_join([host], self._me.secret, encrypted=False)
         loop = asyncio.get_running_loop()
         self._running = [loop.create_task(self._listen_to(router)), loop.create_task(self._watch(watched))]
         self._running += [loop.create_task(link.keep_up()) for link in self._links.values()]
@@ -167,16 +193,27 @@ class ZeroMqTransport:
         if len(parts) != 1:
             raise PeerFault(f"it sent a message of {len(parts)} parts, ours have one")
         if peer is None:
-            self._meet(router, route, parts[0])
+            self._greet(router, route, parts[0])
         else:
             self._deliver(peer, open_frame(parts[0]))
 
-    def _meet(self, router: zmq.asyncio.Socket, route: bytes, data: bytes) -> None:
-        peer = self.doorkeeper.judge(open_greeting(data))
-        self._routes = {known: other for known, other in self._routes.items() if other != peer}
-        self._routes[route] = peer
-        _say(router, route, self.doorkeeper.hello())
-        self._links[peer].dial_now()
+    def _greet(self, router: zmq.asyncio.Socket, route: bytes, data: bytes) -> None:
+        """Go on with the greeting on this connection; at its end, let the peer in."""
+        handshake = self._greeting.get(route)
+        if handshake is None:
+            payload = open_greeting(data)
+            if len(self._greeting) >= self.limits.strangers_max:
+                del self._greeting[next(iter(self._greeting))]  # the oldest: a peer needs a round trip and is gone
+            handshake = self._greeting[route] = IncomingHandshake(self.doorkeeper)
+        else:
+            payload = open_frame(data, GREETING_BYTES_MAX)
+        _say(router, route, handshake.answer(payload))
+        peer = handshake.peer
+        if peer is not None:
+            del self._greeting[route]
+            self._routes = {known: other for known, other in self._routes.items() if other != peer}
+            self._routes[route] = peer
+            self._links[peer].dial_now()
 
     def _deliver(self, peer: ReplicaId, payload: bytes) -> None:
         assert self._receive is not None
@@ -188,11 +225,16 @@ class ZeroMqTransport:
 
     def _refuse(self, router: zmq.asyncio.Socket, route: bytes, fault: PeerFault) -> None:
         """Say why, in the log and to the other end, and hear nothing more of what comes on this connection."""
-        peer = self._routes.pop(route, None)
-        log.warning("refused %s over ZeroMQ: %s", "a connection" if peer is None else f"replica {peer}", fault)
+        peer, handshake = self._routes.pop(route, None), self._greeting.pop(route, None)
+        who = "a connection" if peer is None else self._me.name_of(peer)
+        reason = printable(str(fault), REASON_CHARACTERS_MAX)
+        self._complaints.warning(reason, "refused %s over ZeroMQ: %s", who, reason)
         self.traffic.refused += 1
         self._refused.append(route)
-        _say(router, route, PREAMBLE + refusal(fault))
+        if isinstance(fault, RefusedByPeer):
+            return
+        said = handshake or IncomingHandshake(self.doorkeeper)
+        _say(router, route, refusal(fault) if peer is not None else said.refusal(fault))
 
     async def _watch(self, watched: zmq.asyncio.Socket) -> None:
         """Say what ZeroMQ refuses without showing it to us.
@@ -203,10 +245,12 @@ class ZeroMqTransport:
             while True:
                 happened = await recv_monitor_message(watched)
                 if happened["event"] == zmq.EVENT_DISCONNECTED:
-                    log.info("a connection to %s has ended", self._listen)
+                    self._complaints.info("ended", "a connection to %s has ended", self._listen)
                     continue
                 self.traffic.refused += 1
-                log.warning("refused a connection to %s: it does not speak ZeroMQ's protocol", self._listen)
+                self._complaints.warning(
+                    "garbage", "refused a connection to %s: it does not speak ZeroMQ's protocol", self._listen
+                )
         finally:
             watched.close(0)
 
@@ -215,9 +259,10 @@ class _Link(Redialler):
     """What we send to one peer: what waits for it, and the DEALER that takes it there."""
 
     def __init__(self, owner: ZeroMqTransport, peer: ReplicaId, address: Address) -> None:
-        super().__init__(peer, address, owner.limits)
+        super().__init__(owner.doorkeeper.me.name_of(peer), address, owner.limits)
+        self._peer = peer
         self._owner = owner
-        self._backlog = Backlog(peer, address, owner.limits)
+        self._backlog = Backlog(self.name, address, owner.limits)
         self._leaving_bytes = 0
         self._something_waits = asyncio.Event()
         self.is_up = False
@@ -243,47 +288,67 @@ class _Link(Redialler):
         """See `Redialler`."""
         dealer = self._owner.new_socket(zmq.DEALER)
         watched = dealer.get_monitor_socket(_ENDED)
+        ended: asyncio.Future[Any] = asyncio.ensure_future(recv_monitor_message(watched))
+        handshake = OutgoingHandshake(self._owner.doorkeeper, self._peer, self.address)
+        linger_ms = 0
         try:
             async with asyncio.timeout(self._limits.greeting_seconds_max):
                 dealer.connect(await _endpoint(dealer, self.address))
-                await dealer.send(self._owner.doorkeeper.hello())
-                answer = await _unless_it_ends(dealer, watched)
-            if answer is None:
-                return "it closed the connection before it said who it is, or nobody listens there"
-            peer = self._owner.doorkeeper.judge(open_greeting(answer))
-            if peer != self.peer:
-                raise PeerFault(f"replica {peer} answers there: check --peers")
-            await self._carry(dealer, watched)
+                await dealer.send(handshake.hello())
+                if not await self._greet(dealer, ended, handshake):
+                    return "it closed the connection before it said who it is, or nobody listens there"
+            await self._carry(dealer, ended, handshake)
         except TimeoutError:
             return "it does not answer"
         except PeerFault as fault:
             self._owner.traffic.refused += 1
-            return str(fault)
+            if not isinstance(fault, RefusedByPeer):
+                linger_ms = _LAST_WORD_LINGER_MS
+                with suppress(zmq.ZMQError):
+                    await dealer.send(refusal(fault), zmq.NOBLOCK)
+            return printable(str(fault), REASON_CHARACTERS_MAX)
         except (OSError, zmq.ZMQError) as error:
-            return _words(error)
+            return words_of(error)
         else:
             return None
         finally:
+            handshake.end()
+            ended.cancel()
+            await asyncio.gather(ended, return_exceptions=True)
             dealer.disable_monitor()
             watched.close(0)
-            dealer.close(0)
+            dealer.close(linger_ms)
 
-    async def _carry(self, dealer: zmq.asyncio.Socket, watched: zmq.asyncio.Socket) -> None:
+    async def _greet(
+        self, dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]", handshake: OutgoingHandshake
+    ) -> bool:
+        """Whether the greeting came to its end. Raises PeerFault when one of both refuses the other."""
+        answer = await _unless_it_ends(dealer, ended)
+        while answer is not None:
+            say = handshake.answer(_greeting_in(answer))
+            if handshake.peer is not None:
+                return True
+            await dealer.send(say)
+            answer = await _unless_it_ends(dealer, ended)
+        return False
+
+    async def _carry(
+        self, dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]", handshake: OutgoingHandshake
+    ) -> None:
         """Send what waits until the connection ends. Raises PeerFault when the peer refuses us."""
-        log.info("connected to replica %d at %s", self.peer, self.address)
+        log.info("connected to %s at %s", self.name, self.address)
         self.is_up = True
         sending = asyncio.create_task(self._send_what_waits(dealer))
         try:
-            last_word = await _unless_it_ends(dealer, watched)
+            last_word = await _unless_it_ends(dealer, ended)
         finally:
             self.is_up = False
             self._leaving_bytes = 0
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
-        log.info("lost the connection to replica %d at %s", self.peer, self.address)
+        log.info("lost the connection to %s at %s", self.name, self.address)
         if last_word is not None:
-            self._owner.doorkeeper.judge(open_greeting(last_word))
-            raise PeerFault("it greets twice")
+            handshake.answer(_greeting_in(last_word))
 
     async def _send_what_waits(self, dealer: zmq.asyncio.Socket) -> None:
         while True:
@@ -298,10 +363,9 @@ class _Link(Redialler):
             await self._something_waits.wait()
 
 
-async def _unless_it_ends(dealer: zmq.asyncio.Socket, watched: zmq.asyncio.Socket) -> bytes | None:
+async def _unless_it_ends(dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]") -> bytes | None:
     """The next message on this connection, or None when it has ended without one."""
     said: asyncio.Future[Any] = asyncio.ensure_future(dealer.recv())
-    ended: asyncio.Future[Any] = asyncio.ensure_future(recv_monitor_message(watched))
     try:
         await asyncio.wait((said, ended), return_when=asyncio.FIRST_COMPLETED)
         if not said.done():
@@ -309,9 +373,13 @@ async def _unless_it_ends(dealer: zmq.asyncio.Socket, watched: zmq.asyncio.Socke
                 return bytes(await dealer.recv(zmq.NOBLOCK))
         return bytes(said.result()) if said.done() else None
     finally:
-        for future in (said, ended):
-            future.cancel()
-        await asyncio.gather(said, ended, return_exceptions=True)
+        said.cancel()
+        await asyncio.gather(said, return_exceptions=True)
+
+
+def _greeting_in(data: bytes) -> bytes:
+    """The payload of a greeting, the first on a connection or a later one."""
+    return open_frame(data, GREETING_BYTES_MAX) if not data.startswith(PREAMBLE[:6]) else open_greeting(data)
 
 
 async def _endpoint(made: zmq.asyncio.Socket, address: Address) -> str:
@@ -327,7 +395,3 @@ def _say(router: zmq.asyncio.Socket, route: bytes, data: bytes) -> None:
     """Answer on one connection; one that is gone, or does not read, is not waited for."""
     said = asyncio.ensure_future(router.send_multipart([route, data], zmq.NOBLOCK))
     said.add_done_callback(asyncio.Future.exception)
-
-
-def _words(error: OSError | zmq.ZMQError) -> str:
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)

@@ -11,6 +11,8 @@ from pydsm.cli.main import run
 from pydsm.cli.serve import Settings, serve
 from pydsm.core.faults import CallerFault
 from pydsm.transport.address import Address
+from pydsm.transport.secret import GroupSecret
+from pydsm.transport.tcp import TcpTransport
 from tests.certificates import authority
 from tests.documents import ROOT, blocks
 
@@ -93,6 +95,56 @@ def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[Settin
     assert len(served) == 1
 
 
+def secret_of(settings: Settings) -> GroupSecret | None:
+    """What a transport of this replica would be made with."""
+    made = settings.transport(7, lambda peer, mark: None)
+    assert isinstance(made, TcpTransport)
+    assert [str(member) for member in made.doorkeeper.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]
+    return made.doorkeeper.me.secret
+
+
+def test_secret_comes_from_a_file_that_the_file_the_environment_or_the_command_line_names(
+    tmp_path: Path, served: list[Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {name: name.encode() * 16 for name in ("a", "b", "c")}
+    for name, value in values.items():
+        (tmp_path / name).write_bytes(value)
+        (tmp_path / name).chmod(0o600)
+    config = ["serve", "--config", str(written(tmp_path, 'secret-file = "a"\n' + MINIMAL))]
+    assert run(config) == 0
+    monkeypatch.setenv("PYDSM_SECRET_FILE", str(tmp_path / "b"))
+    assert run(config) == 0
+    assert run([*config, "--secret-file", str(tmp_path / "c")]) == 0
+    for settings, value in zip(served, values.values(), strict=True):
+        secret = secret_of(settings)
+        assert secret is not None
+        assert secret.accepts(GroupSecret(value).proof(b"role"), b"role")
+
+
+def test_without_a_secret_file_there_is_no_secret(tmp_path: Path, served: list[Settings]) -> None:
+    assert run(["serve", "--config", str(written(tmp_path, MINIMAL))]) == 0
+    assert secret_of(served[0]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "mode", "said"),
+    [
+        (b"short", 0o600, "holds a group secret of 5 bytes: it must have 16 to 4096"),
+        (b"x" * 16, 0o644, "may be read or changed by everybody on this computer (mode 0644): chmod 600"),
+    ],
+)
+def test_secret_that_is_none_is_one_line(
+    value: bytes, mode: int, said: str, tmp_path: Path, served: list[Settings], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "secret").write_bytes(value)
+    (tmp_path / "secret").chmod(mode)
+    assert run(["serve", "--config", str(written(tmp_path, 'secret-file = "secret"\n' + MINIMAL))]) == 2
+    error = capsys.readouterr().err
+    assert f"pydsm: --secret-file {tmp_path / 'secret'} {said}" in error
+    assert error.count("\n") == 1
+    assert served == []
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -161,6 +213,7 @@ def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
     options = read_options(written(tmp_path, example), serve)
     assert options["peers"] == "r1=10.0.0.1:7000,r2=10.0.0.2:7000,r3=10.0.0.3:7000"
     assert options["tls_ca"] == str(tmp_path / "certificates/ca.pem")
+    assert options["secret_file"] == str(tmp_path / "group.secret")
     assert (options["data"], options["ready_lag"]) == ("/var/lib/pydsm", 500)
 
 

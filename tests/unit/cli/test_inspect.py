@@ -15,7 +15,7 @@ from pydsm.core.ids import InstanceId, ReplicaId, request_id
 from pydsm.core.messages import NOP, Batch, Footprint, Run
 from pydsm.core.status import Status
 from pydsm.machines.kv import encode
-from pydsm.storage.sqlite import DATABASE_NAME, LOCK_NAME, SqliteStore
+from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, LOCK_NAME, SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
 
 LEADER = ReplicaId(2)
@@ -82,7 +82,7 @@ def found(directory: Path, capsys: pytest.CaptureFixture[str], status: int = 0) 
 def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(directory)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.startswith("r1: replica 0 of 3 in group test, incarnation")
+    assert said.startswith("r1: replica 0 of 3 in group test, data ")
     assert "peers met: 1 (0000000000000abc)" in said
     assert "own indexes reserved up to 32" in said
     assert "│ committed │ 2 │ 0 │ 1 │" in said
@@ -93,7 +93,8 @@ def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture
 
 def test_json_has_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = found(directory, capsys)
-    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 2, 32)
+    assert (said["name"], said["replicas"], said["reservation"]) == ("r1", 3, 32)
+    assert said["format"] == FORMAT_VERSION
     assert said["leaders"] == [
         {**dict.fromkeys(COUNTED, 0), "leader": 0, "highest": 2, "records": 2, "committed": 2},
         {**dict.fromkeys(COUNTED, 0), "leader": 1},
@@ -200,7 +201,7 @@ def test_all_damage_is_found_and_much_of_it_is_cut_short(directory: Path, capsys
         ("DROP TABLE instances", "is damaged: no such table: instances; keep it as evidence"),
         ("DROP TABLE meta", "is damaged: no such table: meta"),
         ("DELETE FROM meta WHERE name = 'group'", "the meta table in"),
-        ("UPDATE meta SET value = '3' WHERE name = 'format'", "has format 3, this PyDSM reads format 2"),
+        ("UPDATE meta SET value = '99' WHERE name = 'format'", "has format 99, this PyDSM reads format"),
         ("UPDATE meta SET value = 'x' WHERE name = 'replica id'", "the meta table in"),
     ],
 )

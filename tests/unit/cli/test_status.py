@@ -75,7 +75,7 @@ def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixt
     with replica() as address:
         assert run(["status", address]) == 0
     said = said_by(capsys)
-    assert said.startswith("r1: replica 0 of 3 in group test, incarnation 0000000000000abc, PyDSM")
+    assert said.startswith("r1: replica 0 of 3 in group test, data 0000000000000abc, PyDSM")
     assert " ready " in said
     assert "│ r1 │ itself │ │ 10 │ 10 │ 0 │" in said
     assert "│ r2 │ connected │ 0.1 s ago │ 20 │ 21 │ 1 │" in said

@@ -10,8 +10,9 @@ import pytest
 from pydsm.core.config import Config
 from pydsm.core.effects import Record
 from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import InstanceId, ReplicaId, request_at, session_of
-from pydsm.core.messages import NOP, Batch, Commit, Footprint, PreAccept, Run
+from pydsm.core.messages import NOP, Batch, Commit, Footprint, Frontier, PreAccept, Run
 from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.runtime import admission
 from pydsm.runtime import node as node_module
@@ -442,3 +443,46 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
         assert [type(answer) for answer in answers[2:]] == [Overloaded, Overloaded]
         submit(Run(request_at(grant.id, 4), 1, 3))
         await eventually(lambda: answers[4:] == [3], "what acknowledges enough is taken")
+
+
+def impostor(nodes: Group, replica: int, incarnation: int) -> MemoryTransport:
+    """Somebody who greets as this replica, and whom every replica lets in."""
+    return MemoryTransport(
+        Self("test", ReplicaId(replica), nodes.replicas, incarnation), nodes.hub, lambda peer, mark: None
+    )
+
+
+async def test_replica_that_greeted_by_mistake_and_took_no_part_does_not_lock_out_the_true_one() -> None:
+    nodes = Group(3)
+    stores = [MemoryStore() for _ in range(3)]
+    for replica in (0, 1):
+        await nodes.start(replica, stores[replica])
+    wrong = impostor(nodes, 2, 666)
+    await wrong.start(lambda sender, message: None)
+    wrong.send((ReplicaId(0), ReplicaId(1)), Frontier((0, 0, 0), (0, 0, 0)))
+    await eventually(lambda: all(2 in node.observe().told_seconds_ago for node in nodes.nodes.values()), "it is heard")
+    await wrong.stop()
+    await nodes.start(2, stores[2])
+    assert await nodes.ask(2, "a one") == 1
+    known = fingerprint(stores[2].incarnation)
+    await eventually(lambda: stores[0].peers().get(ReplicaId(2)) == known, "the true one is remembered")
+    for node in nodes.nodes.values():
+        await node.stop(drain_seconds_max=0)
+
+
+async def test_replica_that_took_part_is_remembered_and_another_one_in_its_place_is_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stores = [MemoryStore() for _ in range(3)]
+    async with group(3, *stores) as nodes:
+        assert stores[0].peers() == {}
+        assert await nodes.ask(2, "a one") == 1
+        await eventually(lambda: all(len(store.peers()) == 2 for store in stores), "all are remembered")
+        assert stores[0].peers() == {peer: fingerprint(stores[peer].incarnation) for peer in (1, 2)}
+        await nodes.nodes[2].stop()
+        wrong = impostor(nodes, 2, 666)
+        await wrong.start(lambda sender, message: None)
+        assert wrong.connected == ()
+        assert "replica 2 came back without its data" in caplog.text
+        assert f"{stores[2].incarnation:x}" not in caplog.text
+        await wrong.stop()

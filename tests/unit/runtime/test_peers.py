@@ -1,22 +1,62 @@
-"""Which incarnations are admitted."""
+"""Which data of a peer are admitted, and from when on there is no way back."""
 
-from pydsm.core.ids import ReplicaId
-from pydsm.runtime.peers import PeerBook
+import pytest
+
+from pydsm.core import messages as m
+from pydsm.core.ballots import Ballot
+from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.runtime.peers import PeerBook, takes_part
 
 PEER = ReplicaId(2)
+ID = InstanceId(PEER, 1)
+BALLOT = Ballot(1, PEER)
 
 
-def test_first_meeting_is_remembered_once() -> None:
+def ignore(peer: ReplicaId, fingerprint: int) -> None:
+    """Nothing is kept."""
+
+
+def test_greeting_alone_binds_nobody() -> None:
+    book = PeerBook({}, ignore)
+    assert book.admit(PEER, 5) is None
+    assert book.admit(PEER, 6) is None
+    assert not book.knows(PEER)
+
+
+def test_peer_that_took_part_is_remembered_once() -> None:
     remembered: list[tuple[int, int]] = []
-    book = PeerBook({}, lambda peer, incarnation: remembered.append((peer, incarnation)))
-    assert book.admit(PEER, 5) is None
-    assert book.admit(PEER, 5) is None
+    book = PeerBook({}, lambda peer, fingerprint: remembered.append((peer, fingerprint)))
+    book.took_part(PEER, 5)
+    book.took_part(PEER, 5)
     assert remembered == [(2, 5)]
+    assert book.knows(PEER)
+    assert book.admit(PEER, 5) is None
+    assert book.admit(PEER, 6) is not None
 
 
-def test_peer_that_lost_its_data_is_told_so() -> None:
-    book = PeerBook({PEER: 5}, lambda peer, incarnation: None)
+def test_peer_that_lost_its_data_is_told_so_by_name() -> None:
+    book = PeerBook({PEER: 5}, ignore, ("r1", "r2", "r3").__getitem__)
     reason = book.admit(PEER, 6)
     assert reason is not None
-    assert "came back without its data" in reason
+    assert reason.startswith("r3 came back without its data: the fingerprint of its data is 0000000000000006")
     assert book.admit(PEER, 5) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "takes"),
+    [
+        (m.Inquire((ID,)), False),
+        (m.FetchSnapshot(1, 0), False),
+        (m.Frontier((0, 0, 0), (0, 0, 9)), False),
+        (m.Frontier((0, 0, 1), (0, 0, 9)), True),
+        (m.PreAcceptOk(ID, (0, 0, 0)), True),
+        (m.AcceptOk(ID, BALLOT), True),
+        (m.Prepare(ID, BALLOT), True),
+        (m.Refuse(ID, BALLOT, BALLOT), True),
+        (m.ValidateOk(ID, BALLOT, ()), True),
+        (m.Commit(ID, m.NOP, (0, 0, 0)), True),
+        (m.Purged(1, (1, 1, 1)), True),
+    ],
+)
+def test_message_on_which_a_receiver_relies_takes_part(message: m.Message, takes: bool) -> None:
+    assert takes_part(message) is takes

@@ -154,7 +154,7 @@ async def test_notes_that_are_not_needed_when_a_life_begins_are_forgotten_too() 
 async def test_state_of_another_replica_is_refused() -> None:
     machine = Noted()
     life(machine)
-    with pytest.raises(WorldFault, match="belongs to a replica with incarnation 0000000000000abc"):
+    with pytest.raises(WorldFault, match="whose data have the fingerprint 394d9859b5940604"):
         life(machine, 0xDEF)
 
 
@@ -316,7 +316,7 @@ async def test_ledger_of_another_replica_keeps_the_replica_from_starting(tmp_pat
     async with one.life() as (node, _):
         await ask(node, "deposit", "A", 100)
     shutil.copy(one.path, other.path)
-    with pytest.raises(WorldFault, match="the machine's own state belongs to a replica with incarnation"):
+    with pytest.raises(WorldFault, match="the machine's own state belongs to a replica whose data"):
         async with other.life():
             pass
     assert one.balances() == {"A": 100}

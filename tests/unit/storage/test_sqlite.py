@@ -10,7 +10,7 @@ from pydsm.core.effects import PurgeRecord, ReservationRecord
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.storage.identity import Identity
-from pydsm.storage.sqlite import DATABASE_NAME, SqliteStore
+from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
 
 
@@ -80,8 +80,8 @@ def test_directory_of_another_replica_is_refused(tmp_path: Path, other: Identity
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
-    alter(tmp_path, "UPDATE meta SET value = '3' WHERE name = 'format'")
-    with pytest.raises(WorldFault, match="has format 3, this PyDSM reads format 2"):
+    alter(tmp_path, "UPDATE meta SET value = '99' WHERE name = 'format'")
+    with pytest.raises(WorldFault, match=f"has format 99, this PyDSM reads format {FORMAT_VERSION}"):
         SqliteStore(tmp_path, IDENTITY)
 
 

@@ -1,5 +1,7 @@
 """Small groups of transports for tests, of either kind, each end with what it received."""
 
+import asyncio
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,9 +10,12 @@ from pydsm.core.ids import Epoch, InstanceId, ReplicaId
 from pydsm.core.messages import Batch, Footprint, Inquire, Message, PreAccept
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self, Transport
-from pydsm.transport.frames import PREAMBLE, Hello, encode_greeting
+from pydsm.transport.frames import PREAMBLE, Claim, Hello, encode_greeting
+from pydsm.transport.handshake import Doorkeeper
 from pydsm.transport.limits import TransportLimits
+from pydsm.transport.members import Member
 from pydsm.transport.memory import MemoryHub, MemoryTransport
+from pydsm.transport.secret import GroupSecret
 from pydsm.transport.tcp import TcpTransport
 from pydsm.transport.tls import TlsFiles, load_tls
 from pydsm.transport.zeromq import ZeroMqTransport
@@ -18,7 +23,7 @@ from tests.certificates import authority
 from tests.ports import free_ports
 from tests.waiting import eventually
 
-QUICK = TransportLimits(greeting_seconds_max=0.3, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
+QUICK = TransportLimits(greeting_seconds_max=0.5, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 
 
 def admit_all(peer: ReplicaId, incarnation: int) -> str | None:
@@ -36,9 +41,29 @@ def large(index: int, size: int) -> Message:
     return PreAccept(InstanceId(ReplicaId(0), index), Batch((), (), Footprint(writes=(bytes(size),))), (0, 0, 0))
 
 
-def hello(group: str, replica: int, replicas: int, incarnation: int) -> bytes:
+def hello_of(me: Self) -> Hello:
+    """What this replica says first."""
+    return Doorkeeper(me, (), admit_all).hello()
+
+
+def hello(group: str, replica: int, replicas: int) -> bytes:
     """How a connection begins."""
-    return PREAMBLE + encode_greeting(Hello(group, replica, replicas, incarnation, 0))
+    return PREAMBLE + encode_greeting(hello_of(who(replica, replicas, group=group)))
+
+
+async def say(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, me: Self) -> bytes:
+    """Greet as this replica, up to the end, without a secret; gives the Confirmation, or the Refusal."""
+    writer.write(PREAMBLE + encode_greeting(hello_of(me)))
+    assert await reader.readexactly(len(PREAMBLE)) == PREAMBLE
+    await read_frame(reader)
+    writer.write(encode_greeting(Claim(me.incarnation)))
+    return await read_frame(reader)
+
+
+async def read_frame(reader: asyncio.StreamReader) -> bytes:
+    """The payload of the next frame."""
+    length, _ = struct.unpack(">II", await reader.readexactly(8))
+    return await reader.readexactly(length)
 
 
 @dataclass
@@ -74,9 +99,19 @@ def tcp_end(
     return End(TcpTransport(me, Address("127.0.0.1", ports[me.replica]), peers, admit, limits, tls))
 
 
-def who(replica: int, replicas: int = 3, incarnation: int = 7, group: str = "test", epoch: int = 0) -> Self:
-    """A member of a test group."""
-    return Self(group, ReplicaId(replica), replicas, incarnation, Epoch(epoch))
+def who(
+    replica: int,
+    replicas: int = 3,
+    incarnation: int = 7,
+    group: str = "test",
+    epoch: int = 0,
+    names: Sequence[str] = (),
+    secret: bytes | None = None,
+) -> Self:
+    """A member of a test group: r1, r2, ... unless it is given other names."""
+    members = tuple(Member(name, f"{name}.example:7000") for name in names or [f"r{n + 1}" for n in range(replicas)])
+    known = None if secret is None else GroupSecret(secret)
+    return Self(group, ReplicaId(replica), replicas, incarnation, Epoch(epoch), members, known)
 
 
 class Network:
@@ -116,10 +151,12 @@ async def started(*ends: End) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def group(kind: str, replicas: int = 3, limits: TransportLimits = QUICK) -> AsyncIterator[list[End]]:
+async def group(
+    kind: str, replicas: int = 3, limits: TransportLimits = QUICK, secret: bytes | None = None
+) -> AsyncIterator[list[End]]:
     """All ends, started and connected to each other; stopped at the end."""
     network = Network(kind, replicas)
-    ends = [network.end(who(replica, replicas), limits=limits) for replica in range(replicas)]
+    ends = [network.end(who(replica, replicas, secret=secret), limits=limits) for replica in range(replicas)]
     async with started(*ends):
         await eventually(lambda: all(len(end.transport.connected) == replicas - 1 for end in ends), "all are connected")
         yield ends

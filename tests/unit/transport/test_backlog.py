@@ -4,14 +4,13 @@ import logging
 
 import pytest
 
-from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.limits import TransportLimits
 
 
 def backlog() -> Backlog:
-    return Backlog(ReplicaId(1), Address("h", 1), TransportLimits(peer_queue_bytes_max=10_000))
+    return Backlog("r2", Address("h", 1), TransportLimits(peer_queue_bytes_max=10_000))
 
 
 def test_a_peer_that_hovers_at_the_limit_is_called_slow_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,16 +1,20 @@
 """What every transport promises: one suite for all of them."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
 from pydsm.core.faults import PeerFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
 from pydsm.transport.base import Self
+from pydsm.transport.members import Member
 from tests.unit.transport.groups import Network, group, large, small, started, who
 from tests.waiting import eventually
 
+SECRET = b"a secret of this group, long enough"
 pytestmark = [pytest.mark.asyncio, pytest.mark.parametrize("kind", ["memory", "tcp", "tls", "zeromq"])]
 
 
@@ -119,29 +123,104 @@ async def test_peer_that_restarts_is_met_again(kind: str) -> None:
             await eventually(lambda: first.transport.connected == (), "the loss is noticed")
 
 
+GIVE = "give --peers the same names in the same order everywhere"
+OURS = "r1 has r1=r1.example:7000, r2=r2.example:7000"
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
-        (who(1, 2, group="other"), "it is of group 'other', we are of 'test': check --group on both"),
-        (who(1, 5), "it is of a group of 5, ours has 2: check --peers on both"),
+        (who(1, 2, group="other"), "r2 is of group 'other', r1 of 'test': check --group on both"),
         (who(1, 2, incarnation=8), "replica 1 has lost its data"),
+        (
+            who(1, 3),
+            "r2 and r1 were given different members: r2 has r1=r1.example:7000, r2=r2.example:7000, "
+            f"r3=r3.example:7000; {OURS}; {GIVE}",
+        ),
+        (who(1, 2, names=("r2", "r1")), f"r1 has r2=r2.example:7000, r1=r1.example:7000; {OURS}; {GIVE}"),
+        (who(1, 2, names=("r1", "two")), f"two has r1=r1.example:7000, two=two.example:7000; {OURS}; {GIVE}"),
+        (
+            who(1, 2, names=("r1", "\x1b[2J\nr9 INFO ready")),
+            f"has r1=r1.example:7000, \\x1b[2J\\x0ar9 INFO ready=\\x1b[2J\\x0ar9 INFO ready.example:7000; {OURS}",
+        ),
+        (who(1, 2, secret=SECRET), "r2 was given a group secret and r1 was not: give --secret-file to all or to none"),
     ],
 )
 async def test_replica_that_does_not_belong_is_refused_with_a_reason_and_carries_nothing(
     kind: str, other: Self, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def known_incarnation(peer: ReplicaId, incarnation: int) -> str | None:
-        return None if incarnation == 7 else f"replica {peer} has lost its data"
+    known = fingerprint(7)
+
+    def known_incarnation(peer: ReplicaId, mark: int) -> str | None:
+        return None if mark == known else f"replica {peer} has lost its data"
 
     network = Network(kind, 2)
     ours, theirs = network.end(who(0, 2), known_incarnation), network.end(other)
     async with started(ours, theirs):
         await eventually(lambda: reason in caplog.text, "the reason is logged")
+        await eventually(lambda: "it refuses us: " in caplog.text, "the other one says who refused it")
         ours.transport.send((ReplicaId(1),), small(1))
         theirs.transport.send((ReplicaId(0),), small(1))
         await eventually(lambda: ours.transport.traffic.refused > 0, "it is counted")
         assert ours.transport.connected == theirs.transport.connected == ()
         assert ours.received == theirs.received == []
+        assert ours.transport.fingerprints == {}
+    assert "\x1b" not in caplog.text
+    assert all("\n" not in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "reason"),
+    [
+        (SECRET, SECRET[::-1], "r2 and r1 have different group secrets: give the same --secret-file to all"),
+        (SECRET, None, "r1 was given a group secret and r2 was not: give --secret-file to all or to none"),
+    ],
+)
+async def test_peer_that_does_not_prove_the_group_secret_is_refused_on_both_sides_and_counted(
+    kind: str, ours: bytes, theirs: bytes | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network(kind, 2)
+    first, second = network.end(who(0, 2, secret=ours)), network.end(who(1, 2, secret=theirs))
+    async with started(first, second):
+        await eventually(lambda: reason in caplog.text, "the one that refuses says why")
+        await eventually(lambda: f"it refuses us: {reason}" in caplog.text, "the other one says why as well")
+        await eventually(lambda: bool(first.transport.traffic.refused), "it is counted")
+        await eventually(lambda: bool(second.transport.traffic.refused), "it is counted at both")
+        second.transport.send((ReplicaId(0),), small(1))
+        assert first.transport.connected == second.transport.connected == ()
+        assert first.received == []
+    assert ours.decode() not in caplog.text
+
+
+async def test_group_that_knows_its_secret_talks(kind: str) -> None:
+    async with group(kind, secret=SECRET) as ends:
+        ends[1].transport.send((ReplicaId(0), ReplicaId(2)), small(1))
+        await eventually(lambda: bool(ends[0].received and ends[2].received), "it arrives at both")
+        assert ends[0].received == ends[2].received == [(1, small(1))]
+
+
+async def test_members_may_reach_each_other_by_different_addresses(kind: str) -> None:
+    network = Network(kind, 2)
+    there = replace(who(1, 2), members=(Member("r1", "10.0.0.1:7000"), Member("r2", "0.0.0.0:1")))
+    first, second = network.end(who(0, 2)), network.end(there)
+    async with started(first, second):
+        await eventually(lambda: first.transport.connected == (1,), "they are connected")
+        await eventually(lambda: second.transport.connected == (0,), "both ways")
+
+
+async def test_fingerprint_of_each_peers_data_is_known_and_the_incarnation_is_not(kind: str) -> None:
+    admitted: list[int] = []
+
+    def admit(peer: ReplicaId, mark: int) -> str | None:
+        admitted.append(mark)
+        return None
+
+    network = Network(kind, 2)
+    first, second = network.end(who(0, 2, 5), admit), network.end(who(1, 2, 1 << 63), admit)
+    async with started(first, second):
+        await eventually(lambda: first.transport.fingerprints == {1: fingerprint(1 << 63)}, "the one that dials")
+        await eventually(lambda: second.transport.fingerprints == {0: fingerprint(5)}, "and the other")
+    assert set(admitted) == {fingerprint(5), fingerprint(1 << 63)}
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -156,4 +235,4 @@ async def test_peer_in_another_epoch_is_let_in_and_its_epoch_is_known(
         await eventually(lambda: bool(behind.received), "its messages arrive")
         assert behind.transport.epochs == {1: 4}
         assert ahead.transport.epochs == {0: 1}
-        assert caplog.text.count("replica 1 is in epoch 4, we are in 1") == 1
+        assert caplog.text.count("r2 is in epoch 4, we are in 1") == 1

@@ -1,22 +1,29 @@
 """The wire format: what a reader makes of good and of bad bytes."""
 
 import pytest
+from msgspec.structs import replace
 
 from pydsm.core.faults import PeerFault
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
     GREETING_BYTES_MAX,
+    NONCE_BYTES,
     PREAMBLE,
+    Claim,
+    Confirmation,
     FrameReader,
+    Greeting,
     Hello,
     Refusal,
     decode_greeting,
     decode_messages,
     encode_greeting,
     encode_messages,
+    greeting_payload,
 )
+from pydsm.transport.members import Member
 
-HELLO = Hello("group", 1, 3, 42, 0)
+HELLO = Hello("group", 1, "r2", 2, b"digest", (Member("r1", "h:1"), Member("r2")), 0, bytes(NONCE_BYTES), False)
 
 
 def greeted_reader() -> FrameReader:
@@ -43,10 +50,23 @@ def test_several_frames_in_one_piece_all_come_out() -> None:
     assert len(list(reader.payloads())) == 3
 
 
-def test_refusal_is_a_greeting() -> None:
+@pytest.mark.parametrize("said", [Refusal("why"), Claim((1 << 64) - 1, b"proof"), Confirmation(0)])
+def test_other_greetings_come_out_as_they_went_in(said: Greeting) -> None:
     reader = FrameReader()
-    reader.feed(PREAMBLE + encode_greeting(Refusal("why")))
-    assert [decode_greeting(payload) for payload in reader.payloads()] == [Refusal("why")]
+    reader.feed(PREAMBLE + encode_greeting(said))
+    assert [decode_greeting(payload) for payload in reader.payloads()] == [said]
+
+
+@pytest.mark.parametrize("nonce", [b"", bytes(NONCE_BYTES - 1), bytes(NONCE_BYTES + 1)])
+def test_greeting_with_too_few_random_bytes_is_a_fault(nonce: bytes) -> None:
+    with pytest.raises(PeerFault, match="does not parse"):
+        decode_greeting(greeting_payload(replace(HELLO, nonce=nonce)))
+
+
+def test_fault_of_a_greeting_holds_no_control_characters() -> None:
+    with pytest.raises(PeerFault) as caught:
+        decode_greeting(b"\x9f\xd9\x04\x1b[2J" * 3)
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(
@@ -54,9 +74,9 @@ def test_refusal_is_a_greeting() -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", "does not speak this protocol"),
         (b"\0", "does not speak this protocol"),
-        (PREAMBLE[:-1] + b"\xff", "speaks version 255 of the protocol, we speak 2"),
-        (PREAMBLE + (GREETING_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4), "claims 4097 bytes"),
-        (b"PyDSM\0\0\1", "speaks version 1 of the protocol, we speak 2: run the same release"),
+        (PREAMBLE[:-1] + b"\xff", "speaks version 255 of the protocol, we speak 3"),
+        (PREAMBLE + (GREETING_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4), "claims 16385 bytes"),
+        (b"PyDSM\0\0\1", "speaks version 1 of the protocol, we speak 3: run the same release"),
         (b"\x16\x03\x01\x02\x00", "it speaks TLS and we do not"),
         (b"\xff\0\0\0\0\0\0\0\1\x7f", "it speaks ZeroMQ and we do not"),
         (PREAMBLE + bytes(8), "claims 0 bytes"),

@@ -2,18 +2,34 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from pydsm.core.faults import WorldFault
+from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
-from pydsm.transport.frames import PREAMBLE, encode_messages
+from pydsm.transport.frames import PREAMBLE, Claim, encode_greeting, encode_messages
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.tcp import TcpTransport
 from tests.ports import free_ports
-from tests.unit.transport.groups import admit_all, group, hello, large, small, tcp_end, who
+from tests.unit.transport.groups import (
+    QUICK,
+    Network,
+    admit_all,
+    group,
+    hello,
+    hello_of,
+    large,
+    say,
+    small,
+    started,
+    tcp_end,
+    who,
+)
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -39,10 +55,17 @@ async def answer_to(port: int, data: bytes) -> bytes:
     [
         (b"GET / HTTP/1.1\r\n\r\n", "does not speak this protocol"),
         (PREAMBLE + b"\xff\xff\xff\xff" + bytes(4), "claims 4294967295 bytes"),
-        (hello("other", 1, 3, 0), "of group 'other', we are of 'test'"),
-        (hello("test", 1, 5, 0), "a group of 5, ours has 3"),
-        (hello("test", 0, 3, 0), "none of our peers"),
-        (hello("test", 3, 3, 0), "none of our peers"),
+        (hello("other", 1, 3), "r2 is of group 'other', r1 of 'test'"),
+        (hello("test", 1, 5), "r2 and r1 were given different members"),
+        (hello("test", 0, 3), "two replicas were started as r1: give each its own --name"),
+        (PREAMBLE + encode_greeting(replace(hello_of(who(1)), replica=3)), "replica 3 (r2) is none of the peers of r1"),
+        (
+            PREAMBLE + encode_greeting(replace(hello_of(who(1)), name="x\ny")),
+            "it calls itself x\\x0ay, and member 1 is r2",
+        ),
+        (PREAMBLE + encode_greeting(Claim(7)), "it does not begin with a Hello"),
+        (hello("test", 1, 3) + encode_messages([b"\xff"]), "the greeting does not parse"),
+        (hello("test", 1, 3) + encode_greeting(hello_of(who(1))), "it greets twice"),
         (b"", "did not say who it is in time"),
     ],
 )
@@ -61,25 +84,43 @@ async def test_frame_that_breaks_the_format_after_a_good_greeting_closes_the_con
     ports = free_ports(3)
     end = tcp_end(who(0), ports)
     await end.transport.start(end.receive)
-    answer = await answer_to(ports[0], hello("test", 1, 3, 7) + encode_messages([b"\xff"]))
+    answer = await answer_to(ports[0], hello("test", 1, 3) + encode_greeting(Claim(7)) + encode_messages([b"\xff"]))
     assert b"format version 255" in answer
     assert end.received == []
     await end.transport.stop()
 
 
-async def test_too_many_silent_strangers_are_turned_away() -> None:
-    ports = free_ports(3)
-    end = tcp_end(who(0), ports, limits=TransportLimits(strangers_max=1, greeting_seconds_max=30))
-    await end.transport.start(end.receive)
-    _, silent = await asyncio.open_connection("127.0.0.1", ports[0])
-    assert await answer_to(ports[0], b"") == b""
-    silent.close()
-    await end.transport.stop()
+@pytest.mark.parametrize(
+    ("kind", "said"), [("tcp", b""), ("tcp", hello("test", 1, 2)), ("tls", b""), ("tls", b"\x16\x03\x01")]
+)
+async def test_silent_connections_never_keep_a_replica_out(
+    kind: str, said: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network(kind, 2)
+    patient = TransportLimits(greeting_seconds_max=60, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
+    first, second = network.end(who(0, 2), limits=patient), network.end(who(1, 2), limits=patient)
+    async with started(first):
+        silent = [await asyncio.open_connection("127.0.0.1", network.ports[0]) for _ in range(64)]
+        for _, writer in silent:
+            writer.write(said)
+        pending = first.transport.pending  # type: ignore[attr-defined]
+        await eventually(lambda: len(pending) == patient.strangers_per_address_max, "only so many are kept")
+        with suppress(ConnectionResetError):
+            async with asyncio.timeout(5):
+                await silent[0][0].read()  # ends because the oldest was closed
+        async with started(second):
+            await eventually(lambda: first.transport.connected == (1,), "they are connected")
+            await eventually(lambda: second.transport.connected == (0,), "both ways")
+        for _, writer in silent:
+            writer.transport.abort()
+    closed = [line for line in caplog.messages if "too many connections have not said who they are" in line]
+    assert len(closed) == 3, "a flood is three lines in the log"
+    assert first.transport.traffic.refused >= 48
 
 
 async def test_peer_with_a_wrong_incarnation_is_refused_on_both_sides(caplog: pytest.LogCaptureFixture) -> None:
-    def lost_its_data(peer: ReplicaId, incarnation: int) -> str | None:
-        return f"replica {peer} has lost its data" if incarnation == 8 else None
+    def lost_its_data(peer: ReplicaId, mark: int) -> str | None:
+        return f"replica {peer} has lost its data" if mark == fingerprint(8) else None
 
     ports = free_ports(2)
     ends = [
@@ -100,9 +141,48 @@ async def test_replica_behind_a_peers_address_must_be_that_peer(caplog: pytest.L
     other = tcp_end(who(2), ports)
     for end in (dialler, other):
         await end.transport.start(end.receive)
-    await eventually(lambda: "replica 2 answers there: check --peers" in caplog.text, "the mistake is named")
+    said = (
+        f"no connection to r2 at 127.0.0.1:{ports[2]}: r3 answers at 127.0.0.1:{ports[2]}, where r2 should be: "
+        "correct the address of r2 in --peers of r1"
+    )
+    await eventually(lambda: said in caplog.text, "the mistake is named")
+    await eventually(lambda: "it refuses us: r3 answers at" in caplog.text, "at the other end as well")
     for end in (dialler, other):
         await end.transport.stop()
+
+
+async def test_address_of_a_peer_that_leads_to_the_replica_itself_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    ports = free_ports(2)
+    end = tcp_end(who(0, 2), [ports[0], ports[0]])
+    async with started(end):
+        said = f"no connection to r2 at 127.0.0.1:{ports[0]}: it refuses us: this is r1 itself: correct the address"
+        await eventually(lambda: said in caplog.text, "the mistake is named")
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0", "::"])
+@pytest.mark.parametrize(("secret", "warns"), [(None, True), (b"sixteen bytes or more", False)])
+async def test_port_that_others_can_reach_without_a_proof_is_warned_about(
+    listen: str, secret: bytes | None, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_ports(1)[0]
+    end = TcpTransport(who(0, 2, secret=secret), Address(listen, port), {}, admit_all)
+    await end.start(lambda sender, message: None)
+    await end.stop()
+    assert (f"anybody who can reach the port for replicas on {listen} can take part" in caplog.text) is warns
+
+
+async def test_port_on_the_loopback_address_needs_no_proof(caplog: pytest.LogCaptureFixture) -> None:
+    async with group("tcp", 2):
+        assert "anybody who can reach" not in caplog.text
+
+
+async def test_host_that_cannot_be_resolved_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
+    here = Address("127.0.0.1", free_ports(1)[0])
+    end = TcpTransport(who(0, 2), here, {ReplicaId(1): Address("no-such-host.invalid", 7000)}, admit_all, QUICK)
+    await end.start(lambda sender, message: None)
+    await eventually(lambda: "no connection to r2 at no-such-host.invalid:7000" in caplog.text, "it is said")
+    assert "Unknown error" not in caplog.text
+    await end.stop()
 
 
 async def test_restarted_peer_is_reached_again() -> None:
@@ -148,12 +228,10 @@ async def test_second_connection_of_a_peer_replaces_the_first() -> None:
     ports = free_ports(3)
     end = tcp_end(who(0), ports)
     await end.transport.start(end.receive)
-    greeting = hello("test", 1, 3, 7)
     first_reader, first = await asyncio.open_connection("127.0.0.1", ports[0])
-    first.write(greeting)
-    await first_reader.readexactly(len(hello("test", 0, 3, 7)))
-    _, second = await asyncio.open_connection("127.0.0.1", ports[0])
-    second.write(greeting)
+    await say(first, first_reader, who(1))
+    second_reader, second = await asyncio.open_connection("127.0.0.1", ports[0])
+    await say(second, second_reader, who(1))
     assert await asyncio.wait_for(first_reader.read(), 5) == b""
     for writer in (first, second):
         writer.close()

@@ -3,20 +3,42 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import uvloop
 import zmq
 import zmq.asyncio
+from msgspec.structs import replace
 
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
-from pydsm.transport.frames import FRAME_BYTES_MAX, PREAMBLE, encode_messages
+from pydsm.transport.frames import (
+    FRAME_BYTES_MAX,
+    PREAMBLE,
+    Claim,
+    Confirmation,
+    decode_greeting,
+    encode_greeting,
+    encode_messages,
+    open_frame,
+)
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.zeromq import ZeroMqTransport
-from tests.unit.transport.groups import QUICK, End, Network, admit_all, group, hello, large, small, started, who
+from tests.unit.transport.groups import (
+    QUICK,
+    End,
+    Network,
+    admit_all,
+    group,
+    hello,
+    hello_of,
+    large,
+    small,
+    started,
+    who,
+)
 from tests.waiting import eventually
 
 MIB = 1 << 20
@@ -49,12 +71,12 @@ async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
         ([b"hello?"], "does not speak this protocol"),
         ([b""], "its greeting is cut short"),
         ([PREAMBLE], "its greeting is cut short"),
-        ([hello("test", 1, 3, 7)[:-1]], "its greeting is cut short"),
-        ([bytes(5000)], "its greeting has 5000 bytes, the limit is 4096"),
-        ([b"PyDSM\0\0\1" + hello("test", 1, 3, 7)[8:]], "it speaks version 1 of the protocol, we speak 2"),
-        ([hello("other", 1, 3, 7)], "it is of group 'other', we are of 'test'"),
-        ([hello("test", 0, 3, 7)], "none of our peers"),
-        ([hello("test", 1, 3, 7), b"more"], "it sent a message of 2 parts, ours have one"),
+        ([hello("test", 1, 3)[:-1]], "its greeting is cut short"),
+        ([bytes(20_000)], "its greeting has 20000 bytes, the limit is 16384"),
+        ([b"PyDSM\0\0\1" + hello("test", 1, 3)[8:]], "it speaks version 1 of the protocol, we speak 3"),
+        ([hello("other", 1, 3)], "r2 is of group 'other', r1 of 'test'"),
+        ([hello("test", 0, 3)], "two replicas were started as r1"),
+        ([hello("test", 1, 3), b"more"], "it sent a message of 2 parts, ours have one"),
     ],
 )
 async def test_stranger_is_told_why_it_is_refused(
@@ -81,11 +103,13 @@ async def test_peer_that_breaks_the_format_is_refused_and_not_heard_again(
     sent: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with lonely_end() as (end, port), stranger(port) as dealer:
-        await dealer.send(hello("test", 1, 3, 7))
+        await dealer.send(hello("test", 1, 3))
         assert (await asyncio.wait_for(dealer.recv(), 5)).startswith(PREAMBLE)
+        await dealer.send(encode_greeting(Claim(7)))
+        assert isinstance(decode_greeting(open_frame(await asyncio.wait_for(dealer.recv(), 5))), Confirmation)
         await dealer.send(sent)
         assert reason.encode() in await asyncio.wait_for(dealer.recv(), 5)
-        assert f"refused replica 1 over ZeroMQ: {reason}" in caplog.text
+        assert f"refused r2 over ZeroMQ: {reason}" in caplog.text
         for _ in range(100):
             await dealer.send(sent)
         async with stranger(port) as another:
@@ -104,15 +128,19 @@ async def test_message_beyond_the_limit_ends_the_connection_before_it_is_kept() 
         lost.close(0)
 
 
-@pytest.mark.parametrize("sent", [b"\xff" * 200, b"\xff", hello("test", 1, 3, 7) * 5])
+GREETING_OVER_TCP = PREAMBLE + encode_greeting(replace(hello_of(who(1)), nonce=bytes(32)))
+
+
+@pytest.mark.parametrize("sent", [b"\xff" * 200, b"\xff", GREETING_OVER_TCP * 5])
 async def test_what_is_not_zeromq_is_cut_off_logged_and_counted(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with lonely_end() as (end, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
         await writer.drain()
         writer.close()
-        await eventually(lambda: end.transport.traffic.refused == 1, "it is counted")
-        assert "it does not speak ZeroMQ's protocol" in caplog.text
+        await eventually(lambda: end.transport.traffic.refused >= 1, "it is counted")
+        assert "refused a connection" in caplog.text
+        assert end.received == []
 
 
 async def test_garbage_that_zeromq_takes_for_an_old_dialect_is_cut_off_and_does_no_harm(
@@ -125,7 +153,7 @@ async def test_garbage_that_zeromq_takes_for_an_old_dialect_is_cut_off_and_does_
         await eventually(lambda: f"a connection to 127.0.0.1:{port} has ended" in caplog.text, "it is cut off")
         writer.transport.abort()
         async with stranger(port) as dealer:
-            await dealer.send(hello("test", 1, 3, 7))
+            await dealer.send(hello("test", 1, 3))
             assert (await asyncio.wait_for(dealer.recv(), 5)).startswith(PREAMBLE)
         assert end.received == []
 
@@ -136,8 +164,34 @@ async def test_replica_behind_a_peers_address_must_be_that_peer(caplog: pytest.L
     here, _, there = (Address("127.0.0.1", port) for port in network.ports)
     dialler = End(ZeroMqTransport(who(0), here, {ReplicaId(1): there}, admit_all, QUICK))
     async with started(other, dialler):
-        await eventually(lambda: "none of our peers" in caplog.text, "the mistake is named")
+        said = f"r3 answers at {there}, where r2 should be: correct the address of r2 in --peers of r1"
+        await eventually(lambda: f"no connection to r2 at {there}: {said}" in caplog.text, "the mistake is named")
+        await eventually(lambda: f"it refuses us: {said}" in caplog.text, "at the other end as well")
         assert dialler.transport.connected == ()
+
+
+async def test_strangers_that_begin_to_greet_and_fall_silent_keep_no_replica_out_and_cost_bounded_memory() -> None:
+    network = Network("zeromq", 2)
+    first, second = network.end(who(0, 2)), network.end(who(1, 2))
+    async with started(first), AsyncExitStack() as strangers:
+        for _ in range(70):
+            dealer = await strangers.enter_async_context(stranger(network.ports[0]))
+            await dealer.send(hello("test", 1, 2))
+            await asyncio.wait_for(dealer.recv(), 5)
+        assert len(first.transport._greeting) == QUICK.strangers_max  # type: ignore[attr-defined]
+        async with started(second):
+            await eventually(lambda: second.transport.connected == (0,), "they are connected")
+
+
+async def test_silent_connections_never_keep_a_replica_out() -> None:
+    network = Network("zeromq", 2)
+    first, second = network.end(who(0, 2)), network.end(who(1, 2))
+    async with started(first):
+        silent = [await asyncio.open_connection("127.0.0.1", network.ports[0]) for _ in range(100)]
+        async with started(second):
+            await eventually(lambda: second.transport.connected == (0,), "they are connected")
+        for _, writer in silent:
+            writer.transport.abort()
 
 
 async def test_peer_that_does_not_read_costs_bounded_memory(caplog: pytest.LogCaptureFixture) -> None:
@@ -189,7 +243,7 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
 
         server = await asyncio.start_server(count, "127.0.0.1", network.ports[1])
         await eventually(lambda: attempts >= 4, "it is dialled again and again")
-        assert caplog.text.count("no connection to replica 1") == 1
+        assert caplog.text.count("no connection to r2") == 1
         server.close()
 
 

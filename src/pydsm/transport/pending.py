@@ -1,0 +1,84 @@
+"""Incoming connections that have not finished their greeting: how many there may be, and which one has to go.
+
+Guards that nobody keeps a member out by opening connections and saying nothing. One more connection never is the one
+that is refused: the oldest silent one is closed for it, of the same address if that has its share, else of the address
+that has most. A member greets within a round trip, so it is hardly ever the oldest. The addresses of members have
+places of their own, which connections from elsewhere cannot take.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from pydsm.core.ids import ReplicaId
+from pydsm.transport.limits import TransportLimits
+
+Connection = TypeVar("Connection")
+
+
+def comparable_host(host: str) -> str:
+    """One form for every way in which the system writes an IP address; what is none stays as it is."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+class PendingConnections(Generic[Connection]):
+    """Connections by the address that they come from, oldest first."""
+
+    def __init__(self, limits: TransportLimits) -> None:
+        self._limits = limits
+        self._hosts: dict[str, dict[Connection, None]] = {}
+        self._host_of: dict[Connection, str] = {}
+        self._resolved: dict[ReplicaId, frozenset[str]] = {}
+        self._seen: dict[ReplicaId, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._host_of)
+
+    def all(self) -> list[Connection]:
+        """Oldest first."""
+        return list(self._host_of)
+
+    def member_is_at(self, member: ReplicaId, hosts: Iterable[str]) -> None:
+        """The address of this member leads to these hosts now."""
+        self._resolved[member] = frozenset(map(comparable_host, hosts))
+
+    def member_came_from(self, member: ReplicaId, host: str) -> None:
+        """This member has greeted from this host, which need not be where it listens."""
+        self._seen[member] = comparable_host(host)
+
+    def add(self, connection: Connection, host: str) -> Connection | None:
+        """One more; gives the one that must be closed for it, which is no longer counted."""
+        host = comparable_host(host)
+        members = self._members_at(host)
+        mine = self._hosts.setdefault(host, {})
+        mine[connection] = None
+        self._host_of[connection] = host
+        if len(mine) > self._limits.strangers_per_address_max * max(1, members):
+            return self._drop_oldest(host)
+        if not members:
+            strangers = {name: len(theirs) for name, theirs in self._hosts.items() if not self._members_at(name)}
+            if sum(strangers.values()) > self._limits.strangers_max:
+                return self._drop_oldest(max(strangers, key=lambda name: strangers[name]))
+        return None
+
+    def remove(self, connection: Connection) -> None:
+        """It has greeted, or is gone. Removing one that is not here is allowed."""
+        host = self._host_of.pop(connection, None)
+        if host is not None:
+            del self._hosts[host][connection]
+            if not self._hosts[host]:
+                del self._hosts[host]
+
+    def _members_at(self, host: str) -> int:
+        members = self._resolved.keys() | self._seen.keys()
+        return sum(host == self._seen.get(one) or host in self._resolved.get(one, ()) for one in members)
+
+    def _drop_oldest(self, host: str) -> Connection:
+        oldest = next(iter(self._hosts[host]))
+        self.remove(oldest)
+        return oldest

@@ -1,0 +1,87 @@
+"""The secret that all replicas of a group share, and the proof of knowing it, which gives nothing of it away.
+
+Each side of a connection proves that it knows the secret by an HMAC-SHA256 over its role (the one that dialled, or the
+one that was dialled) and over both greetings, each of which holds 32 bytes that its side drew for this connection. So
+a proof of one connection is worth nothing on another one, nor in the other direction of the same one, and not between
+other replicas. It keeps strangers out; it does not encrypt, and does not protect a connection from somebody who can
+change its bytes on the way: TLS does.
+"""
+
+import hmac
+import ipaddress
+import logging
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydsm.core.faults import CallerFault
+
+log = logging.getLogger("pydsm.transport")
+
+SECRET_BYTES_MIN = 16
+SECRET_BYTES_MAX = 4096
+
+_LABEL = b"PyDSM group secret 1\0"
+
+
+class GroupSecret:
+    """Makes and checks proofs. Neither `repr` nor `str` shows the secret."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        """Raises CallerFault for a value that is too short to be a secret, or too long to be meant as one."""
+        if not SECRET_BYTES_MIN <= len(value) <= SECRET_BYTES_MAX:
+            raise CallerFault(
+                f"a group secret of {len(value)} bytes: it must have {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX}; "
+                "make one with: openssl rand -hex 32"
+            )
+        self._value = value
+
+    def proof(self, role: bytes, *said: bytes) -> bytes:
+        """That this side knows the secret, in this role, on the connection on which this was said."""
+        parts = [_LABEL, *(len(part).to_bytes(4, "big") + part for part in (role, *said))]
+        return hmac.digest(self._value, b"".join(parts), "sha256")
+
+    def accepts(self, proof: bytes, role: bytes, *said: bytes) -> bool:
+        """Whether this is the proof; takes the same time wherever it differs."""
+        return hmac.compare_digest(proof, self.proof(role, *said))
+
+
+def read_secret(path: Path) -> GroupSecret:
+    """The secret in a file, without white space around it.
+
+    Raises CallerFault for a file that cannot be read, that everybody on this computer may read or change, or that
+    holds too little.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read(SECRET_BYTES_MAX + 256)
+    except OSError as error:
+        raise CallerFault(
+            f"cannot read --secret-file {path}: {error.strerror or error}; give a file that this process may read"
+        ) from error
+    if mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise CallerFault(
+            f"--secret-file {path} may be read or changed by everybody on this computer (mode {mode:04o}): "
+            f"chmod 600 {path}, and make a new secret if others could have read it"
+        )
+    if mode & (stat.S_IRGRP | stat.S_IWGRP):
+        log.warning("--secret-file %s may be read or changed by its group (mode %04o): chmod 600 it", path, mode)
+    try:
+        return GroupSecret(text.strip())
+    except CallerFault as fault:
+        raise CallerFault(f"--secret-file {path} holds {fault}") from fault
+
+
+def warn_if_anybody_may_join(hosts: Iterable[str], secret: GroupSecret | None, *, encrypted: bool) -> None:
+    """Say so when a port for replicas is reachable from other computers and nothing checks who dials it."""
+    beyond = sorted(host for host in set(hosts) if not ipaddress.ip_address(host.partition("%")[0]).is_loopback)
+    if beyond and secret is None and not encrypted:
+        log.warning(
+            "anybody who can reach the port for replicas on %s can take part in this group and break it: give all "
+            "replicas the same --secret-file, or TLS (--tls-cert, --tls-key, --tls-ca)",
+            ", ".join(beyond),
+        )

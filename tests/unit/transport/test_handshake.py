@@ -1,0 +1,205 @@
+"""Who is let in: proofs that cannot be reused, and what a stranger learns."""
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from pydsm.core.faults import PeerFault
+from pydsm.core.fingerprint import fingerprint
+from pydsm.core.ids import ReplicaId
+from pydsm.transport.base import Self
+from pydsm.transport.frames import (
+    PREAMBLE,
+    Claim,
+    Confirmation,
+    Greeting,
+    Hello,
+    Refusal,
+    decode_greeting,
+    encode_greeting,
+    greeting_payload,
+    open_frame,
+    open_greeting,
+)
+from pydsm.transport.handshake import Doorkeeper, IncomingHandshake, OutgoingHandshake
+from pydsm.transport.members import Member
+from tests.unit.transport.groups import admit_all, who
+
+SECRET = b"a secret of this group, long enough"
+INCARNATION = 0xFEDC_BA98_7654_3210
+
+
+def keeper(me: Self) -> Doorkeeper:
+    """A replica that admits every member."""
+    return Doorkeeper(me, [ReplicaId(peer) for peer in range(me.replicas) if peer != me.replica], admit_all)
+
+
+def first(data: bytes) -> bytes:
+    """The payload of what comes first in a direction."""
+    return open_greeting(data)
+
+
+Change = Callable[[Greeting], Greeting]
+
+
+def unchanged(greeting: Greeting) -> Greeting:
+    """Nothing is done to what is said."""
+    return greeting
+
+
+class Pair:
+    """r2 dials r1; somebody between them may change what they say."""
+
+    def __init__(self, dialler: Self | None = None, dialled: Self | None = None, change: Change = unchanged) -> None:
+        self.dialler = keeper(dialler or who(1, secret=SECRET))
+        self.dialled = keeper(dialled or who(0, secret=SECRET))
+        self.outgoing = OutgoingHandshake(self.dialler, ReplicaId(0), "10.0.0.1:7000")
+        self.incoming = IncomingHandshake(self.dialled)
+        self.said: list[bytes] = []
+        self._change = change
+
+    def pass_on(self, payload: bytes) -> bytes:
+        """What arrives of it."""
+        arrives = greeting_payload(self._change(decode_greeting(payload)))
+        self.said.append(arrives)
+        return arrives
+
+    def run(self) -> None:
+        """To the end; raises what one of both refuses the other for."""
+        hello = first(self.incoming.answer(self.pass_on(first(self.outgoing.hello()))))
+        claim = open_frame(self.outgoing.answer(self.pass_on(hello)))
+        confirmation = open_frame(self.incoming.answer(self.pass_on(claim)))
+        assert self.outgoing.answer(self.pass_on(confirmation)) == b""
+
+
+def test_both_know_each_other_at_the_end() -> None:
+    pair = Pair()
+    pair.run()
+    assert (pair.incoming.peer, pair.outgoing.peer) == (1, 0)
+    assert pair.dialled.fingerprints == {1: fingerprint(7)}
+
+
+def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    dialled = keeper(who(0))
+    for incarnation in (7, 7, 8):
+        incoming = IncomingHandshake(dialled)
+        incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1)).hello())))
+        incoming.answer(greeting_payload(Claim(incarnation)))
+    said = f"r2 greets with other data (fingerprint {fingerprint(8):016x}) than before ({fingerprint(7):016x})"
+    assert [message.startswith(said) for message in caplog.messages] == [True]
+
+
+def test_secret_is_not_in_what_is_said() -> None:
+    pair = Pair()
+    pair.run()
+    assert len(pair.said) == 4
+    assert all(SECRET not in said for said in pair.said)
+
+
+def only(kind: type, **changes: object) -> Change:
+    """Changes fields of one kind of greeting."""
+    return lambda greeting: replace(greeting, **changes) if isinstance(greeting, kind) else greeting
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        only(Claim, proof=b""),
+        only(Claim, proof=bytes(32)),
+        only(Claim, incarnation=8),
+        only(Confirmation, proof=b""),
+        only(Confirmation, fingerprint=8),
+        only(Hello, nonce=bytes(32)),
+        only(Hello, epoch=3),
+        only(Hello, members=(Member("r9"),)),
+    ],
+)
+def test_whoever_changes_anything_that_is_said_breaks_the_proof(change: Change) -> None:
+    with pytest.raises(PeerFault, match="have different group secrets: give the same --secret-file to all"):
+        Pair(change=change).run()
+
+
+def test_proof_of_an_earlier_connection_is_worth_nothing() -> None:
+    earlier = Pair()
+    earlier.run()
+    hello, _, claim, _ = earlier.said
+    again = IncomingHandshake(earlier.dialled)
+    again.answer(hello)
+    with pytest.raises(PeerFault, match="have different group secrets"):
+        again.answer(claim)
+    assert again.peer is None
+
+
+def test_proof_is_worth_nothing_in_the_other_direction() -> None:
+    """A stranger without the secret dials r1 as r2, and has r1 itself make the proof on a connection that r1 dials."""
+    r1 = keeper(who(0, secret=SECRET))
+    dialled = IncomingHandshake(r1)
+    outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")
+    own = decode_greeting(first(outgoing.hello()))
+    assert isinstance(own, Hello)
+    as_r2 = replace(own, replica=1, name="r2")
+    answer = decode_greeting(first(dialled.answer(greeting_payload(replace(as_r2, nonce=bytes(32))))))
+    assert isinstance(answer, Hello)
+    reflected = open_frame(outgoing.answer(greeting_payload(replace(as_r2, nonce=answer.nonce))))
+    with pytest.raises(PeerFault, match="have different group secrets"):
+        dialled.answer(reflected)
+
+
+def test_proof_of_the_side_that_dialled_does_not_serve_the_side_that_was_dialled() -> None:
+    pair = Pair()
+    hello = first(pair.incoming.answer(first(pair.outgoing.hello())))
+    claim = decode_greeting(open_frame(pair.outgoing.answer(hello)))
+    assert isinstance(claim, Claim)
+    with pytest.raises(PeerFault, match="have different group secrets"):
+        pair.outgoing.answer(greeting_payload(Confirmation(fingerprint(7), claim.proof)))
+
+
+def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> None:
+    dialled = keeper(who(0, incarnation=INCARNATION))
+    incoming = IncomingHandshake(dialled)
+    said = incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1)).hello())))
+    said += incoming.answer(greeting_payload(Claim(7)))
+    assert incoming.peer == 1
+    assert INCARNATION.to_bytes(8, "big") not in said
+    assert fingerprint(INCARNATION).to_bytes(8, "big") in said
+    assert str(INCARNATION) not in repr(dialled.me)
+    assert f"{INCARNATION:x}" not in repr(dialled.me)
+
+
+def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprint() -> None:
+    incoming = IncomingHandshake(keeper(who(0, incarnation=INCARNATION, secret=SECRET)))
+    said = incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1, secret=bytes(16))).hello())))
+    with pytest.raises(PeerFault) as caught:
+        incoming.answer(greeting_payload(Claim(7, bytes(32))))
+    said += incoming.refusal(caught.value)
+    assert fingerprint(INCARNATION).to_bytes(8, "big") not in said
+
+
+@pytest.mark.parametrize(
+    "said",
+    [Claim(1), Confirmation(1)],
+)
+def test_greetings_have_an_order(said: Greeting) -> None:
+    pair = Pair()
+    for side in (pair.incoming, pair.outgoing):
+        with pytest.raises(PeerFault, match="it does not begin with a Hello"):
+            side.answer(greeting_payload(said))
+
+
+def test_reason_of_a_refusal_is_shown_without_control_characters_and_is_bounded() -> None:
+    pair = Pair()
+    with pytest.raises(PeerFault) as caught:
+        pair.outgoing.answer(greeting_payload(Refusal("\x1b[2J\n" + "x" * 10_000)))
+    assert str(caught.value).startswith("it refuses us: \\x1b[2J\\x0axxx")
+    assert len(str(caught.value)) < 2100
+
+
+def test_replica_that_dials_itself_is_told_so_and_one_with_the_same_name_otherwise() -> None:
+    r1 = keeper(who(0))
+    outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")
+    with pytest.raises(PeerFault, match="this is r1 itself"):
+        IncomingHandshake(r1).answer(first(outgoing.hello()))
+    outgoing.end()
+    with pytest.raises(PeerFault, match="two replicas were started as r1"):
+        IncomingHandshake(r1).answer(first(outgoing.hello()))
