@@ -19,6 +19,17 @@ class RequestExpired:
     reason: str = "its result was acknowledged, or given up, and is dropped"
 
 
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The result of requests that were not executed because the one that must be first is not: nothing was recorded.
+
+    Not an answer for clients: whoever has proposed them proposes them again.
+    """
+
+
+POSTPONED = Postponed()
+
+
 @dataclass(slots=True)
 class SessionWindow:
     """One session. Executed sequences are disjoint ranges in ascending order; most often there is one."""
@@ -64,6 +75,11 @@ class SessionWindow:
         merged = min([start, *starts[low:high]]), max([end, *ends[low:high]])
         starts[low:high], ends[low:high] = [merged[0]], [merged[1]]
         return fresh
+
+    def has(self, sequence: int) -> bool:
+        """Whether this one is executed, or never will be."""
+        place = bisect_right(self.starts, sequence) - 1
+        return place >= 0 and sequence < self.ends[place]
 
     def keep(self, first: int, results: Sequence[Result]) -> None:
         """Store what was given for sequences from `first` on, unless nobody will ask for it."""

@@ -28,7 +28,7 @@ from pydsm.machines.kv import NoList
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.frames import encode_frame
 
-CLIENT_PROTOCOL_VERSION = 2
+CLIENT_PROTOCOL_VERSION = 3
 
 CLIENT_PREAMBLE = b"PyDSMc\0" + CLIENT_PROTOCOL_VERSION.to_bytes(2, "big")
 """The first bytes on a client's connection, in both directions."""
