@@ -156,7 +156,7 @@ async def test_a_refusal_is_told_as_such() -> None:
     ("said", "reason"),
     [
         (b"GET / HTTP/1.1\r\n\r\n", "it does not speak this protocol"),
-        (CLIENT_PREAMBLE[:-1] + b"\x09", "it speaks version 9 of the protocol, we speak 2"),
+        (CLIENT_PREAMBLE[:-1] + b"\x09", "it speaks version 9 of the protocol, we speak 3"),
         (CLIENT_PREAMBLE + b"\xff" * 8, "a frame claims"),
         (CLIENT_PREAMBLE + encode_message(ClientHello("other")), "it means group 'other', this is 'shop'"),
         (CLIENT_PREAMBLE + encode_message(request(0, [])), "greets once, before its first command"),
