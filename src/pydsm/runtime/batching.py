@@ -192,9 +192,13 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Commands whose answer is still due."""
-        gathered = self._queue.commands + self._queue.held_commands
-        gathered += sum(len(proposal.batch.commands) for proposal in self._again)
-        return gathered + sum(len(proposal.batch.commands) for proposal in self._in_flight.values())
+        return self.queued + sum(len(proposal.batch.commands) for proposal in self._in_flight.values())
+
+    @property
+    def queued(self) -> int:
+        """Commands that are in no instance at this moment."""
+        again = sum(len(proposal.batch.commands) for proposal in self._again)
+        return self._queue.commands + self._queue.held_commands + again
 
     def submit(self, command: bytes, reply: Reply) -> None:
         """See `Submit`."""
@@ -269,15 +273,22 @@ class Batcher:
 
     def flush(self) -> None:
         """Propose what may leave now."""
-        while self._may_propose():
+        while self.propose_next():
+            pass
+
+    def propose_next(self) -> bool:
+        """Propose one batch, if one may leave now."""
+        while self.may_propose:
             proposal = self._again.popleft() if self._again else self._gather()
             if proposal is None:
                 continue
             id = self._propose(proposal.batch)
             if id is None:
                 self._again.appendleft(proposal)
-                return
+                return False
             self._in_flight[id] = proposal
+            return True
+        return False
 
     def executed(self, id: InstanceId, results: Sequence[Result]) -> None:
         """Answer the commands of an instance. One that was not proposed here in this life is nobody's."""
@@ -326,7 +337,9 @@ class Batcher:
         if self._queue.commands or self._again:
             self._wake()
 
-    def _may_propose(self) -> bool:
+    @property
+    def may_propose(self) -> bool:
+        """Whether a batch may leave now."""
         in_flight, queue, limits = len(self._in_flight), self._queue, self._limits
         if not self._has_room():
             return False

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from pydsm.core.checkpoint import Position
 from pydsm.core.ids import InstanceId, RequestId, SessionId, sequence_of, session_of
-from pydsm.core.messages import Batch
+from pydsm.core.messages import Batch, Run
 from pydsm.sim import ordering
 
 
@@ -43,10 +43,16 @@ class LifeWatch:
 
     def pass_barrier(self) -> None:
         """From here on what was not executed and is acknowledged never will be."""
-        self._given_up = dict(self._acknowledged)
+        for session, sequence in self._acknowledged.items():
+            self._given_up[session] = max(sequence, self._given_up.get(session, 0))
+
+    def pass_ordered(self, run: Run) -> None:
+        """A run was executed behind something else: earlier requests of its session that were not never will be."""
+        session = session_of(run.first)
+        self._given_up[session] = max(sequence_of(run.first), self._given_up.get(session, 0))
 
     def has_given_up(self, request: RequestId) -> bool:
-        """Whether the request was acknowledged before the last barrier."""
+        """Whether the request was acknowledged before the last barrier, or passed by a later one in order."""
         return sequence_of(request) < self._given_up.get(session_of(request), 0)
 
     @property
