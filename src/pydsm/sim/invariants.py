@@ -259,7 +259,7 @@ class Invariants:
         life.executed.add(id)
         life.order.execute(id)
         self.answers.check(life, execution, results, applied)
-        life.acknowledge(batch)
+        life.acknowledge(batch, results)
         first = self.results.get(id)
         if first is None:
             self.results[id] = results

@@ -5,12 +5,14 @@ is in one checkpoint is in all later ones (positions only grow, which is checked
 has executed it for good.
 """
 
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Sequence
 from weakref import WeakSet
 
 from pydsm.core.checkpoint import Position
 from pydsm.core.ids import InstanceId, RequestId, SessionId, sequence_of, session_of
 from pydsm.core.messages import Batch, Run
+from pydsm.core.session_window import POSTPONED
+from pydsm.machines.base import Result
 from pydsm.sim import ordering
 
 
@@ -33,9 +35,16 @@ class LifeWatch:
         self._acknowledged: dict[SessionId, int] = {}
         self._given_up: dict[SessionId, int] = {}
 
-    def acknowledge(self, batch: Batch) -> None:
-        """A batch was executed, and its clients want nothing any more of what came before."""
+    def acknowledge(self, batch: Batch, results: Sequence[Result]) -> None:
+        """A batch was executed, and its clients want nothing any more of what came before.
+
+        Of what is left out because of its order, nothing is recorded.
+        """
+        place = 0
         for run in batch.runs:
+            first, place = results[place], place + run.count
+            if first == POSTPONED:
+                continue
             session = session_of(run.first)
             self._acknowledged[session] = max(run.acknowledged, self._acknowledged.get(session, 0))
         if batch.footprint.barrier:
