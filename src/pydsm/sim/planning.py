@@ -141,6 +141,9 @@ def make_pipelines(
         connections=seed % 3 == 0,
         proposals_max=random.choice([1, 2, 5]),
         pipeline_instances_max=random.choice([4, 16, 64]),
+        checkpoint_instances=random.choice([4, 15, 60, NEVER]),
+        window_bytes_max=random.choice([NEVER, NEVER, 3000]),
+        fetch_ticks=random.choice([30, 100, 500]),
         retrying=seed % 3 == 1,
         doubling=seed % 6 == 4,
     )
