@@ -70,6 +70,17 @@ def test_members_that_were_away_for_long_come_back_with_the_snapshot_of_a_peer(r
     assert totals.linearizability_undecided == 0
 
 
+@pytest.mark.parametrize(("replicas", "first"), [(3, 0), (3, 12), (5, 0)])
+def test_what_clients_send_in_a_row_takes_effect_in_that_order(replicas: int, first: int) -> None:
+    totals = Counts()
+    for run in Search(replicas=replicas, steps=STEPS, pipelines_only=True).runs(range(first, first + 12)):
+        assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"
+        totals.add(run.counts)
+    assert min(totals.postponed, totals.sent_again, totals.crashes, totals.checkpoints, totals.calls_done) > 0
+    assert totals.replicas["nops"] > 0
+    assert totals.linearizability_undecided == 0
+
+
 def test_a_world_without_faults_recovers_nothing_and_loses_nothing() -> None:
     totals = Counts()
     for run in Search(replicas=3, steps=STEPS, kinds=()).runs(range(6)):

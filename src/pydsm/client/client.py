@@ -57,6 +57,11 @@ class Client:
         self._open_commands = 0
         self._bytes = 0
         self._waiting: deque[Call] = deque()
+        """What has not been given to a link, in the order in which it came."""
+        self._before: dict[Call, None] = {}
+        """What other sessions have under way: it must be settled before anything new is sent in the present one."""
+        self._refused_calls: list[Call] = []
+        """What was certainly not executed, and is sent again after a moment."""
         self._room: deque[asyncio.Future[None]] = deque()
         self._move = asyncio.Event()
         self._linked = asyncio.Event()
@@ -199,7 +204,7 @@ class Client:
             self._calls.pop(call, None)
             return
         link = self._link
-        if link is None or not link.is_open:
+        if link is None or not link.is_open or (self._before and call.origin is None and call not in self._before):
             self._waiting.append(call)
         elif call.longest_bytes > link.command_bytes_max:
             self._send_short(call, link.command_bytes_max)
@@ -247,6 +252,10 @@ class Client:
         call.settle(places, outcomes_)
         if not call.left:
             del self._calls[call]
+            if self._before:
+                self._before.pop(call, None)
+                if not self._before:
+                    self._send_waiting()
             self._open_commands -= 0 if call.origin is not None else len(call.commands)
             self._bytes -= call.size_bytes
             if self._room:
@@ -337,6 +346,7 @@ class Client:
         """The group has forgotten the session, and surely has not executed these: they get other ids."""
         if self._link is not None and call.session is not None:
             self._link.begin_session(call.session)
+        self._hold_new_calls()
         call.forget_name()
         call.sent = False
         self._send_again(call)
@@ -363,12 +373,18 @@ class Client:
         kind = outcomes.Aborted if isinstance(answer, Aborted) else outcomes.Overloaded
         call.refusal, call.sent = kind(answer.reason), False
         call.attempts += 1
-        if isinstance(answer, Overloaded) and not call.uncertain:
-            call.forget_name()  # it is in no instance: under another id it is no retry, and waits for nothing
         if isinstance(answer, Overloaded) and self._link is not None:
             self._leave(self._link, answer.reason)
-        wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
-        self._loop.call_later(wait * random.uniform(0.5, 1.0), self._send_again, call)
+        self._refused_calls.append(call)
+        if len(self._refused_calls) == 1:
+            wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
+            self._loop.call_later(wait * random.uniform(0.5, 1.0), self._send_refused)
+
+    def _send_refused(self) -> None:
+        """Under their ids and in their order: what was sent behind them is not executed before them."""
+        calls, self._refused_calls = self._refused_calls, []
+        for call in sorted(calls, key=lambda call: call.name or b""):
+            self._send_again(call)
 
     def _send_again(self, call: Call) -> None:
         if call in self._calls:
@@ -386,10 +402,11 @@ class Client:
             if call in self._calls and not call.passed_on:
                 call.passed_on = True
                 self._send_rest(call)
-        for call in unsent:
+        for call in reversed(unsent):
             assert isinstance(call, Call), "links give back what they were given"
             call.sent = False
-            self._send_again(call)
+            self._waiting.appendleft(call)  # it came before whatever waits already
+        self._send_waiting()
 
     # Which replica
 
@@ -424,6 +441,16 @@ class Client:
             before.retire()
         self._finder.content_with(link.address)
         self._linked.set()
+        if link is not before:
+            self._hold_new_calls()
+        self._send_waiting()
+
+    def _hold_new_calls(self) -> None:
+        """Another session begins: what is under way comes first, and what comes now is sent when that is settled."""
+        waiting = set(self._waiting)
+        self._before = {call: None for call in self._calls if call.origin is None and call not in waiting}
+
+    def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
             if call in self._calls:

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from pydsm.client.session import ClientSession
 from pydsm.core.faults import PeerFault
-from pydsm.core.ids import RequestId, request_at
+from pydsm.core.ids import RequestId, request_at, sequence_of
 from pydsm.core.messages import Run
 from pydsm.machines.base import Result
 from pydsm.runtime.batching import Answer
@@ -211,11 +211,17 @@ class Link(asyncio.Protocol):
             first = call.first
             self._owner.answered(call, [number - first for number in numbers[start:end]], answers[start:end])
             start = end
+        if self._unsent:
+            self._flush()
         self._close_when_done()
 
     def _flush(self) -> None:
         while self._unsent and self._transport is not None and not self._write_paused:
             calls = self._unsent[: self._fitting()]
+            if self._session is not None and any(call.name is None for call in calls):
+                calls = self._in_present_session(calls, self._session)
+                if not calls:
+                    return
             del self._unsent[: len(calls)]
             request = Request(self._next, [], self._runs(calls))
             for call in calls:
@@ -235,9 +241,25 @@ class Link(asyncio.Protocol):
             if name == follows:
                 runs[-1] = Run(runs[-1].first, runs[-1].count + count, runs[-1].acknowledged)
             else:
-                runs.append(Run(name, count, session.acknowledged()))
+                sequence = sequence_of(name)
+                runs.append(Run(name, count, session.acknowledged(), sequence - 1))
             follows = request_at(name, count)
         return runs
+
+    def _in_present_session(self, calls: list[Sent], session: ClientSession) -> list[Sent]:
+        """Those of the first unsent that may leave now.
+
+        What has no name yet goes on in another session when this one is over, and so it has to wait until everything
+        of this one has its outcome: only inside a session is there an order. Named ones must not wait for it.
+        """
+        for place, call in enumerate(calls):
+            if call.name is None and session.is_over(len(call.commands)):
+                named = [one for one in self._unsent[place:] if one.name is not None]
+                if session.is_open and not calls[:place] and named:
+                    self._unsent[:] = named + [one for one in self._unsent if one.name is None]
+                    return named[: len(calls)]
+                return calls[:place] if session.is_open or place else calls
+        return calls
 
     def _name(self, call: Sent) -> RequestId:
         if call.name is not None:

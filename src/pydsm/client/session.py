@@ -58,6 +58,12 @@ class ClientSession:
             self._open.popleft()
         return sequence_of(self._open[0][0] if self._open else self._next)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a request of it has no outcome."""
+        self.acknowledged()
+        return bool(self._open)
+
     def is_over(self, count: int) -> bool:
         """Whether another session should begin before so many commands are sent."""
         return self._elapsed_ms() - self._began_ms >= RENEWAL_MS or sequence_of(self._next) + count >= SEQUENCES

@@ -53,12 +53,14 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Requests of one session with consecutive sequences: the id of the first, and how many they are.
 
     The client has the answers to all its requests of this session whose sequence is below `acknowledged`, or wants
-    them no more.
+    them no more. Unless `after` is 0, the requests are executed only once the one with that sequence is executed, or
+    its answer is wanted no more (PROTOCOL 7, "Program order"); the batch then names the session in `retried`.
     """
 
     first: RequestId
     count: Annotated[int, msgspec.Meta(ge=1)]
     acknowledged: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCES)] = 0
+    after: Annotated[int, msgspec.Meta(ge=0, lt=SEQUENCES)] = 0
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
@@ -73,7 +75,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
     footprint: Footprint
     timestamp_ms: int = 0
     retried: tuple[SessionId, ...] = ()
-    """Sessions of which this batch may have requests that are in another instance as well (see `sessions`)."""
+    """Sessions of which this batch may have requests that are in another instance as well, or requests that must be
+    executed after those of another instance (see `sessions`)."""
 
     @property
     def name(self) -> RequestId | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from pydsm.core.stretches import Codec, Result, Stretch, joined
 
-__all__ = ["RequestExpired", "Result", "SessionWindow"]
+__all__ = ["POSTPONED", "RequestExpired", "Result", "SessionWindow"]
 
 SESSION_BYTES = 512
 """Counted for each session besides its results."""
@@ -23,6 +23,17 @@ class RequestExpired:
     """A request that came again after its result was dropped: not executed now, executed before or given up."""
 
     reason: str = "its result was acknowledged, or given up, and is dropped"
+
+
+@dataclass(frozen=True, slots=True)
+class Postponed:
+    """The result of requests that were not executed because the one that must be first is not: nothing was recorded.
+
+    Not an answer for clients: whoever has proposed them proposes them again.
+    """
+
+
+POSTPONED = Postponed()
 
 
 @dataclass(slots=True)
@@ -81,6 +92,11 @@ class SessionWindow:
         merged = min([start, *starts[low:high]]), max([end, *ends[low:high]])
         starts[low:high], ends[low:high] = [merged[0]], [merged[1]]
         return fresh
+
+    def has(self, sequence: int) -> bool:
+        """Whether this one is executed, or never will be."""
+        place = bisect_right(self.starts, sequence) - 1
+        return place >= 0 and sequence < self.ends[place]
 
     def keep(self, first: int, results: Sequence[Result], codec: Codec, bytes_max: int) -> None:
         """Store what was given for sequences from `first` on, unless nobody will ask for it.

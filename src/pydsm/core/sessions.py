@@ -15,11 +15,18 @@ Replicas execute batches that commute in different orders, so a decision may dep
   and acknowledged may one replica still have the first result and another not.
 - Sessions expire by the timestamps of barriers, which are ordered with everything (`expire`).
 
+Guards program order as well. A run with `after` stands in an instance that names its session in `Batch.retried`, so
+every replica finds the same executed before it:
+
+- As long as the request `after` is neither executed nor given up by the client, the run is left out and nothing of it
+  is recorded, as if it had not been there. Its commands are answered `POSTPONED`.
+- When the run is executed, requests of the session with lower sequences that are not executed by then never will be:
+  the client has given them up, and a late one must not take effect behind what was sent after it.
+
 A batch costs time for its runs, not for its requests, as long as nothing in it comes twice.
 """
 
 import hashlib
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -37,7 +44,7 @@ from pydsm.core.ids import (
     timestamp_of,
 )
 from pydsm.core.messages import Batch, Run
-from pydsm.core.session_window import RANGE_BYTES, SESSION_BYTES, Result, SessionWindow
+from pydsm.core.session_window import POSTPONED, RANGE_BYTES, SESSION_BYTES, Result, SessionWindow
 from pydsm.core.stretches import Codec, Decode, Encode, Stretch, weight
 
 Apply = Callable[[Sequence[bytes], int], list[Result]]
@@ -87,13 +94,17 @@ class Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What becomes of one run. `window` is None where nothing is kept; then all of it is executed, or none."""
+    """What becomes of one run. `window` is None where nothing is kept; then all of it is executed, or none.
+
+    `instead` is the answer where none of it is.
+    """
 
     window: SessionWindow | None
     first: int
     count: int
     fresh: list[tuple[int, int]]
     """Ranges of sequences that are executed now."""
+    instead: Result = None
 
     @property
     def whole(self) -> bool:
@@ -168,10 +179,14 @@ class Sessions:
             return Fate.UNKEPT
         if window is None:
             return Fate.FORGOTTEN if timestamp_of(id) < self._horizon_ms else Fate.NEW
-        place = bisect_right(window.starts, sequence) - 1
-        if place < 0 or sequence >= window.ends[place]:
+        if not window.has(sequence):
             return Fate.OPEN
         return Fate.KEPT if window.has_result(sequence) else Fate.DROPPED
+
+    def has_settled(self, session: SessionId, sequence: int) -> bool:
+        """Whether a request is executed here, or is certain never to be."""
+        window = self._windows.get(session)
+        return window is not None and window.has(sequence)
 
     def ranges(self, session: SessionId) -> int:
         """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""
@@ -233,14 +248,20 @@ class Sessions:
         if window is None:
             began_ms = timestamp_of(session)
             if began_ms < self._horizon_ms:
-                return _Share(None, first, count, [])
+                return _Share(None, first, count, [], SessionExpired())
+            if run.after >= max(1, run.acknowledged):
+                return _Share(None, first, count, [], POSTPONED)
             window = self._windows[session] = SessionWindow(began_ms, generation=self._generation)
             self._note_use(session, began_ms)
             self._held_bytes += SESSION_BYTES
+        elif run.after >= max(1, run.acknowledged, window.acknowledged) and not window.has(run.after):
+            return _Share(None, first, count, [], POSTPONED)
         elif window.generation != self._generation:
             window = self._own(session)
-        window.last_ms = max(window.last_ms, now_ms)
         ranges = len(window.starts)
+        if run.after:
+            window.claim(0, first)
+        window.last_ms = max(window.last_ms, now_ms)
         fresh = window.claim(first, first + count)
         self._held_bytes += RANGE_BYTES * (len(window.starts) - ranges)
         if window.has_gaps:
@@ -268,7 +289,7 @@ class Sessions:
         results: list[Result] = []
         for share in shares:
             if share.window is None and not share.fresh:
-                results += [SessionExpired()] * share.count
+                results += [share.instead] * share.count
             elif share.window is not None:
                 results += [share.window.result(share.first + place, self._codec) for place in range(share.count)]
             else:

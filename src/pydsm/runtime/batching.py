@@ -2,19 +2,16 @@
 
 Decides when a batch leaves: an idle replica proposes at once, a busy one lets commands gather while its instances
 are in flight, so batches grow with the load and no clock is waited for. Guards that every command is answered once:
-with its result, or with a value that says that it was definitely not executed. Leaves agreement to the core and
-meaning to the machine.
+with its result, or with a value that says that it was definitely not executed. Guards program order together with
+`command_queue`: what was not executed is proposed again ahead of what the same connection has sent since. Leaves
+agreement to the core and meaning to the machine.
 """
 
-import logging
 import secrets
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
@@ -24,16 +21,17 @@ from pydsm.core.ids import (
     UNKEPT_SESSIONS,
     InstanceId,
     ReplicaId,
-    request_at,
+    SessionId,
+    is_kept,
     request_id,
     sequence_of,
     session_of,
 )
 from pydsm.core.messages import Batch, Run
+from pydsm.core.session_window import POSTPONED
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 from pydsm.machines.failures import guarded_footprint
-
-log = logging.getLogger("pydsm.batching")
+from pydsm.runtime.command_queue import CommandQueue, Part, Sequencing, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +64,12 @@ logged."""
 class SubmitMany(Protocol):
     """How servers hand over commands that came together, which costs less for each than one by one."""
 
-    def __call__(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
-        """As `Submit`, for several commands. They may be executed in several batches."""
+    def __call__(self, commands: Sequence[bytes], reply: ReplyMany, stream: Stream | None = None) -> None:
+        """As `Submit`, for several commands. They may be executed in several batches.
+
+        Those of one stream are executed in the order in which they are submitted, in whatever calls. When one of them
+        is answered `Aborted`, so are all later ones that wait.
+        """
         ...
 
 
@@ -75,7 +77,10 @@ class SubmitRequests(Protocol):
     """How the requests of a session are handed over, whose results are kept so that they may come again."""
 
     def __call__(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
-        """As `SubmitMany`, under these ids. `again` unless this is surely the first time (`sessions.Grant`)."""
+        """As `SubmitMany`, under these ids. `again` unless this is surely the first time (`sessions.Grant`).
+
+        They are executed in the order of the run, and none before the request that `run.after` names is executed.
+        """
         ...
 
 
@@ -86,7 +91,7 @@ class Submit(Protocol):
         """Take one command; cheap, so pipelined commands are submitted one after another.
 
         `reply` is called exactly once, on the loop, perhaps before this returns; never if the replica stops before
-        the outcome is known. Commands submitted in one turn keep their order while none of them is aborted.
+        the outcome is known. In no order with other commands: see `SubmitMany` for that.
         """
         ...
 
@@ -110,45 +115,43 @@ class BatchLimits:
     queue_bytes_max: int = 64 << 20
     """Bytes of commands waiting for a batch; more are answered `Overloaded`."""
     attempts_max: int = 5
-    """Instances tried for a batch whose instances are decided nop, before its commands are answered `Aborted`."""
-
-
-class _Part(NamedTuple):
-    """So many commands in a row, of those that were submitted together, from `offset` on; and who waits for them."""
-
-    reply: ReplyMany
-    offset: int
-    commands: int
-    run: Run | None
-    """The ids of all that were submitted together; None for commands that came without."""
-    again: bool
-
-    def named(self) -> Run:
-        """The ids of these commands alone."""
-        run = self.run
-        assert run is not None, "commands without ids"
-        if run.count == self.commands:
-            return run
-        return Run(request_at(run.first, self.offset), self.commands, run.acknowledged)
+    """Instances tried for commands whose instances are decided nop, or executed without what has to come before the
+    commands, until they are answered `Aborted`."""
 
 
 @dataclass(slots=True)
 class _Proposal:
     """Commands that travel together, who waits for them, and how many instances were tried in vain."""
 
-    parts: list[_Part]
+    parts: list[Part]
     batch: Batch
     attempts: int = 0
+    streams: dict[Stream, None] = field(default_factory=dict)
+    """The connections that wait for it with what they have sent since."""
+
+    @property
+    def may_be_postponed(self) -> bool:
+        """Whether some of it is executed only after something else."""
+        return any(run.after for run in self.batch.runs)
 
     def answer(self, answers: Sequence[Answer]) -> None:
         """One answer for each command."""
         start = 0
         for part in self.parts:
-            try:
-                part.reply(part.offset, answers[start : start + part.commands])
-            except Exception:  # a caller's mistake, which must not end the replica, nor leave others unanswered
-                log.exception("a callback raised when it was given its command's answer")
-            start += part.commands
+            part.deliver(answers[start : start + len(part.commands)])
+            start += len(part.commands)
+
+    def answer_executed(self, results: Sequence[Result]) -> list[Part]:
+        """The same, but for what was left out because something else must be executed before: gives that."""
+        postponed: list[Part] = []
+        start = 0
+        for part in self.parts:
+            if results[start] is POSTPONED:
+                postponed.append(part)
+            else:
+                part.deliver(results[start : start + len(part.commands)])
+            start += len(part.commands)
+        return postponed
 
 
 class Batcher:
@@ -156,7 +159,8 @@ class Batcher:
 
     `propose` gives the instance, or None when the core's pipeline is full. `wake` is called when `flush` has
     something to do; it should come within the same turn of the loop, once for everything submitted in that turn.
-    `now_ms` is the wall clock, Unix time in milliseconds.
+    `now_ms` is the wall clock, Unix time in milliseconds; `has_settled` see `Sequencing`. While `has_room` says no,
+    nothing leaves and batches grow. `session` numbers the ids of commands that come without.
     """
 
     def __init__(
@@ -167,6 +171,10 @@ class Batcher:
         wake: Callable[[], None],
         now_ms: Callable[[], int],
         limits: BatchLimits | None = None,
+        *,
+        has_settled: Callable[[SessionId, int], bool] = lambda session, sequence: False,
+        has_room: Callable[[], bool] = lambda: True,
+        session: int | None = None,
     ) -> None:
         self._replica = replica
         self._machine = machine
@@ -174,11 +182,11 @@ class Batcher:
         self._wake = wake
         self._now_ms = now_ms
         self._limits = limits or BatchLimits()
-        self._session = _any_session()
+        self._has_room = has_room
+        self._session = _any_session() if session is None else session
         self._sequence = 0
-        self._commands: list[bytes] = []
-        self._parts: deque[_Part] = deque()
-        self._queued_bytes = 0
+        self._queue = CommandQueue()
+        self._sequencing = Sequencing(has_settled)
         self._again: deque[_Proposal] = deque()
         self._in_flight: dict[InstanceId, _Proposal] = {}
         self._refusing: Overloaded | None = None
@@ -186,51 +194,76 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Commands whose answer is still due."""
-        gathered = len(self._commands) + sum(len(proposal.batch.commands) for proposal in self._again)
-        return gathered + sum(len(proposal.batch.commands) for proposal in self._in_flight.values())
+        return self.queued + sum(len(proposal.batch.commands) for proposal in self._in_flight.values())
+
+    @property
+    def queued(self) -> int:
+        """Commands that are in no instance at this moment."""
+        again = sum(len(proposal.batch.commands) for proposal in self._again)
+        return self._queue.commands + self._queue.held_commands + again
 
     def submit(self, command: bytes, reply: Reply) -> None:
         """See `Submit`."""
         self.submit_many((command,), lambda offset, answers: reply(answers[0]))
 
-    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany, stream: Stream | None = None) -> None:
         """See `SubmitMany`."""
-        self._take(commands, reply, None, again=False)
+        self._take(Part(reply, 0, commands, sum(map(len, commands)), None, again=False, stream=stream))
 
-    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+    def submit_requests(
+        self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool, stream: Stream | None = None
+    ) -> None:
         """See `SubmitRequests`."""
-        self._take(commands, reply, run, again=again)
+        self._take(Part(reply, 0, commands, sum(map(len, commands)), run, again=again, stream=stream))
 
-    def _take(self, commands: Sequence[bytes], reply: ReplyMany, run: Run | None, *, again: bool) -> None:
-        limits = self._limits
-        size = sum(map(len, commands))
+    def _take(self, part: Part) -> bool:
+        """Let commands wait for a batch; False when the last of them is refused."""
+        limits, queue, commands = self._limits, self._queue, part.commands
         if not commands:
-            return
+            return True
         if self._refusing is not None:
-            reply(0, [self._refusing] * len(commands))
-        elif size > limits.command_bytes_max and max(map(len, commands)) > limits.command_bytes_max:
-            self._take_one_by_one(commands, reply, run, again=again)
-        elif len(self._commands) >= limits.queue_commands_max or self._queued_bytes + size > limits.queue_bytes_max:
-            text = f"{len(self._commands)} commands are waiting already; send fewer at a time, or elsewhere"
-            reply(0, [Overloaded(text)] * len(commands))
-        else:
-            idle = not self._commands
-            self._commands += commands
-            self._parts.append(_Part(reply, 0, len(commands), run, again))
-            self._queued_bytes += size
-            if idle:
-                self._wake()
+            return self._refuse(part, self._refusing)
+        if part.size_bytes > limits.command_bytes_max and max(map(len, commands)) > limits.command_bytes_max:
+            return self._take_one_by_one(part)
+        waiting = queue.commands + queue.held_commands
+        waiting_bytes = queue.size_bytes + queue.held_bytes
+        if waiting >= limits.queue_commands_max or waiting_bytes + part.size_bytes > limits.queue_bytes_max:
+            text = f"{waiting} commands are waiting already; send fewer at a time, or elsewhere"
+            return self._refuse(part, Overloaded(text))
+        idle = not queue.commands
+        queue.add(part)
+        if idle and queue.commands:
+            self._wake()
+        return True
 
-    def _take_one_by_one(self, commands: Sequence[bytes], reply: ReplyMany, run: Run | None, *, again: bool) -> None:
-        """One of them is too long: it fails, and does not take the others down with it."""
+    @staticmethod
+    def _refuse(part: Part, refusal: Overloaded) -> bool:
+        part.deliver([refusal] * len(part.commands))
+        return False
+
+    def _take_one_by_one(self, part: Part) -> bool:
+        """One of them is too long: it fails, and does not take the others down with it.
+
+        Behind one that is refused because there is no room, all are: what is later must not be executed without it.
+        """
         limit = self._limits.command_bytes_max
-        for place, command in enumerate(commands):
+        for place, command in enumerate(part.commands):
             if len(command) > limit:
                 text = f"the command has {len(command)} bytes, over the limit of {limit}"
-                reply(place, [CommandFailed(text)])
-            else:
-                one = None if run is None else Run(request_at(run.first, place), 1, run.acknowledged)
-                self._take((command,), partial(_at, reply, place), one, again=again)
+                self._fail(part.slice(place, place + 1), text)
+            elif not self._take(part.slice(place, place + 1)):
+                if place + 1 < len(part.commands):
+                    rest = part.slice(place + 1, len(part.commands))
+                    text = "an earlier command that came with this one was refused; send both again, in order"
+                    self._refuse(rest, Overloaded(text))
+                return False
+        return True
+
+    def _fail(self, single: Part, text: str) -> None:
+        """Answer one command that is not proposed."""
+        if single.run is not None:
+            self._sequencing.unproposed(single.run, single.offset)
+        single.deliver([CommandFailed(text)])
 
     def refuse(self, reason: str) -> None:
         """Take nothing more; what was taken is still proposed and answered."""
@@ -242,15 +275,22 @@ class Batcher:
 
     def flush(self) -> None:
         """Propose what may leave now."""
-        while self._may_propose():
+        while self.propose_next():
+            pass
+
+    def propose_next(self) -> bool:
+        """Propose one batch, if one may leave now."""
+        while self.may_propose:
             proposal = self._again.popleft() if self._again else self._gather()
             if proposal is None:
                 continue
             id = self._propose(proposal.batch)
             if id is None:
                 self._again.appendleft(proposal)
-                return
+                return False
             self._in_flight[id] = proposal
+            return True
+        return False
 
     def executed(self, id: InstanceId, results: Sequence[Result]) -> None:
         """Answer the commands of an instance. One that was not proposed here in this life is nobody's."""
@@ -259,8 +299,23 @@ class Batcher:
             return
         if len(results) != len(proposal.batch.commands):
             raise BrokenInvariant(f"a machine gave {len(results)} results for {len(proposal.batch.commands)} commands")
-        proposal.answer(results)
+        if proposal.may_be_postponed:
+            self._postponed(proposal.answer_executed(results), proposal.attempts + 1)
+        else:
+            proposal.answer(results)
+        self._queue.release(proposal.streams)
         self._wake_if_more()
+
+    def _postponed(self, parts: list[Part], attempts: int) -> None:
+        """What has to come before these is not executed yet: propose them again behind it, or give up and say so."""
+        if not parts:
+            return
+        if attempts < self._limits.attempts_max:
+            self._again.append(self._proposal(parts, attempts))
+            return
+        text = "not executed: an earlier request of the session is not, in spite of several attempts; submit both again"
+        for part in parts:
+            part.deliver([Aborted(text)] * len(part.commands))
 
     def aborted(self, id: InstanceId) -> None:
         """The instance was decided nop: try its commands again in a new one, or give up and say so."""
@@ -273,48 +328,66 @@ class Batcher:
             self._again.append(proposal)
         else:
             answer = Aborted(f"not executed: {proposal.attempts} instances in a row were decided nop; submit it again")
+            behind = self._queue.drop(proposal.streams) if proposal.streams else []
             proposal.answer([answer] * len(proposal.batch.commands))
+            answer = Aborted("not executed: an earlier command of the connection was not; submit both again, in order")
+            for part in behind:
+                part.deliver([answer] * len(part.commands))
         self._wake_if_more()
 
     def _wake_if_more(self) -> None:
-        if self._commands or self._again:
+        if self._queue.commands or self._again:
             self._wake()
 
-    def _may_propose(self) -> bool:
-        in_flight = len(self._in_flight)
-        if in_flight < self._limits.partial_instances_max:
-            return bool(self._commands or self._again)
-        full = (
-            len(self._commands) >= self._limits.batch_commands_max or self._queued_bytes >= self._limits.batch_bytes_max
-        )
-        return full and in_flight < self._limits.instances_max
+    @property
+    def may_propose(self) -> bool:
+        """Whether a batch may leave now."""
+        in_flight, queue, limits = len(self._in_flight), self._queue, self._limits
+        if not self._has_room():
+            return False
+        if in_flight < limits.partial_instances_max:
+            return bool(queue.commands or self._again)
+        full = queue.commands >= limits.batch_commands_max or queue.size_bytes >= limits.batch_bytes_max
+        return full and in_flight < limits.instances_max
 
     def _gather(self) -> _Proposal | None:
         """The oldest waiting commands, as many as one batch takes; None when none of them parses."""
-        count = self._batch_size()
-        commands = tuple(self._commands[:count])
-        del self._commands[:count]
-        parts = self._take_parts(len(commands))
-        self._queued_bytes -= sum(map(len, commands))
+        parts = self._queue.take(self._limits.batch_commands_max, self._limits.batch_bytes_max)
+        if not parts:
+            return None
         try:
-            footprint = guarded_footprint(self._machine, commands)
+            return self._proposal(parts)
         except CallerFault:
-            commands, parts = self._well_formed(commands, parts)
-            if not commands:
-                return None
-            footprint = guarded_footprint(self._machine, commands)
-        now = self._now_ms()
-        runs = tuple(self._runs(parts, now))
-        retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
-        return _Proposal(parts, Batch(runs, commands, footprint, now, tuple(retried)))
+            formed = self._well_formed(parts)
+            left = {part.stream: None for part in formed}
+            self._queue.release([part.stream for part in parts if part.stream is not None and part.stream not in left])
+            return self._proposal(formed) if formed else None
 
-    def _runs(self, parts: Sequence[_Part], now_ms: int) -> list[Run]:
-        """Their ids, in as few runs as possible; commands that came without get them now, those in a row together."""
+    def _proposal(self, parts: list[Part], attempts: int = 0) -> _Proposal:
+        """These in a batch. Raises CallerFault when the machine cannot parse one of them."""
+        commands: list[bytes] = []
+        for part in parts:
+            commands += part.commands
+        footprint = guarded_footprint(self._machine, commands)
+        now = self._now_ms()
+        runs, ordered = self._runs(parts, now)
+        retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
+        retried.update(ordered)
+        batch = Batch(tuple(runs), tuple(commands), footprint, now, tuple(retried))
+        return _Proposal(parts, batch, attempts, {part.stream: None for part in parts if part.stream is not None})
+
+    def _runs(self, parts: Sequence[Part], now_ms: int) -> tuple[list[Run], dict[SessionId, None]]:
+        """Their ids, in as few runs as possible; commands that came without get them now, those in a row together.
+
+        Gives as well the sessions of runs that must be executed after something else.
+        """
         runs: list[Run] = []
+        ordered: dict[SessionId, None] = {}
+        together: dict[SessionId, tuple[int, int]] = {}
         nameless = 0
         for part in parts:
             if part.run is None:
-                nameless += part.commands
+                nameless += len(part.commands)
                 continue
             if nameless:
                 runs.append(self._run(nameless, now_ms))
@@ -322,11 +395,17 @@ class Batcher:
             run = part.named()
             if runs and _follows(runs[-1], run):
                 last = runs.pop()
-                run = Run(last.first, last.count + run.count, max(last.acknowledged, run.acknowledged))
+                run = Run(last.first, last.count + run.count, max(last.acknowledged, run.acknowledged), last.after)
+            elif is_kept(run.first):
+                run = self._sequencing.resolved(run, together)
+            session = session_of(run.first)
+            together[session] = run.after, sequence_of(run.first) + run.count
+            if run.after:
+                ordered[session] = None
             runs.append(run)
         if nameless:
             runs.append(self._run(nameless, now_ms))
-        return runs
+        return runs, ordered
 
     def _run(self, count: int, now_ms: int) -> Run:
         """Ids for so many commands that came without."""
@@ -336,42 +415,19 @@ class Batcher:
         self._sequence += count
         return run
 
-    def _take_parts(self, commands: int) -> list[_Part]:
-        """Who waits for so many of the oldest commands; the last of them may wait for more."""
-        taken: list[_Part] = []
-        while commands:
-            part = self._parts.popleft()
-            if part.commands > commands:
-                rest = part._replace(offset=part.offset + commands, commands=part.commands - commands)
-                self._parts.appendleft(rest)
-                part = part._replace(commands=commands)
-            taken.append(part)
-            commands -= part.commands
-        return taken
-
-    def _batch_size(self) -> int:
-        commands, limits = self._commands, self._limits
-        if self._queued_bytes <= limits.batch_bytes_max:
-            return limits.batch_commands_max
-        ends = list(accumulate(map(len, commands[: limits.batch_commands_max])))
-        return max(1, bisect_right(ends, limits.batch_bytes_max))
-
-    def _well_formed(self, commands: Sequence[bytes], parts: Sequence[_Part]) -> tuple[tuple[bytes, ...], list[_Part]]:
+    def _well_formed(self, parts: Sequence[Part]) -> list[Part]:
         """Answer the commands that the machine cannot parse; they must not take the others down with them."""
-        kept: list[tuple[bytes, _Part]] = []
-        singles = (
-            part._replace(offset=place, commands=1)
-            for part in parts
-            for place in range(part.offset, part.offset + part.commands)
-        )
-        for command, single in zip(commands, singles, strict=True):
-            try:
-                guarded_footprint(self._machine, (command,))
-            except CallerFault as fault:
-                single.reply(single.offset, [CommandFailed(str(fault))])
-            else:
-                kept.append((command, single))
-        return tuple(command for command, _ in kept), [part for _, part in kept]
+        kept: list[Part] = []
+        for part in parts:
+            for place, command in enumerate(part.commands):
+                single = part.slice(place, place + 1)
+                try:
+                    guarded_footprint(self._machine, (command,))
+                except CallerFault as fault:
+                    self._fail(single, str(fault))
+                else:
+                    kept.append(single)
+        return kept
 
 
 def _any_session() -> int:
@@ -383,8 +439,3 @@ def _follows(before: Run, run: Run) -> bool:
     """Whether both are one run."""
     same = session_of(before.first) == session_of(run.first)
     return same and sequence_of(before.first) + before.count == sequence_of(run.first)
-
-
-def _at(reply: ReplyMany, place: int, offset: int, answers: Sequence[Answer]) -> None:
-    """Pass on the answer to the only command that was submitted, as that of the one at `place`."""
-    reply(place, answers)

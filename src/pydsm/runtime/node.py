@@ -28,6 +28,7 @@ from pydsm.machines.base import Snapshots, Upkeep
 from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.admission import wants_checkpoint, why_not_take
 from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
+from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.evidence import tell
 from pydsm.runtime.lifecycle import Agreed, Gate, Phase
@@ -67,8 +68,17 @@ class Node:
         self._taker: SnapshotTaker | None = None
         self._progress: Progress | None = None
         self._core = Replica(config, parts.relation)
-        self._batcher = Batcher(config.replica, parts.machine, self._propose, self._wake, unix_ms, parts.limits)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
+        self._batcher = Batcher(
+            config.replica,
+            parts.machine,
+            self._propose,
+            self._wake,
+            unix_ms,
+            parts.limits,
+            has_settled=self._sessions.has_settled,
+            has_room=lambda: self._core.in_flight < config.pipeline_instances_max,
+        )
         self._traces = Traces()
         self._core.watch(self._traces)
         self._gate = Gate(parts.machine, self._perform, parts.hold)
@@ -182,9 +192,9 @@ class Node:
         """See `batching.Submit`."""
         self._batcher.submit(command, reply)
 
-    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany, stream: Stream | None = None) -> None:
         """See `batching.SubmitMany`."""
-        self._batcher.submit_many(commands, reply)
+        self._batcher.submit_many(commands, reply, stream)
 
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
         """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""

@@ -2,7 +2,8 @@
 
 Decides what is answered here and what is submitted for agreement. Guards that each command gets one reply in its
 place, whenever its result comes, and that a client which asks faster than it is answered, or does not read, is not
-read from until that changes.
+read from until that changes. Guards that commands take effect in the order in which they were sent, and that none is
+executed of those that came behind a refused one before that was told.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ from typing import Protocol, cast
 
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, encode, wrong_number
-from pydsm.runtime.batching import Answer, SubmitMany
+from pydsm.runtime.batching import Aborted, Answer, Overloaded, SubmitMany
+from pydsm.runtime.command_queue import Stream
 from pydsm.server.client_connection import ClientConnection
 from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_command
 from pydsm.server.memory import ClientMemory
@@ -81,6 +83,9 @@ class Connection(ClientConnection):
         self._gathering: list[bytes] = []
         self._gathering_slots: list[Slot] = []
         """Commands of this turn that are to be submitted together, and their places."""
+        self._stream = Stream()
+        self._refusal: Aborted | Overloaded | None = None
+        """Why a command was not executed, until all that came behind it is answered in the same way."""
         self._loop = asyncio.get_running_loop()
         self._admitted = False
         self._flush_is_due = False
@@ -287,23 +292,26 @@ class Connection(ClientConnection):
         """Submit a command, with the others of this turn."""
         slot = Slot(self.session.protocol, UNANSWERED, self.session.last_seconds, finish)
         self._slots.append(slot)
-        refusal = self._port.refusal
-        if refusal is not None:
-            slot.settle(CommandFailed(f"CLUSTERDOWN {refusal}; the command was not executed"))
-            return
-        self._gathering.append(command)
-        self._gathering_slots.append(slot)
+        if self._refusal is not None:
+            slot.settle(self._refusal)
+        elif self._port.refusal is not None:
+            slot.settle(CommandFailed(f"CLUSTERDOWN {self._port.refusal}; the command was not executed"))
+        else:
+            self._gathering.append(command)
+            self._gathering_slots.append(slot)
 
     def _submit_gathered(self) -> None:
         if self._gathering:
             commands, slots = self._gathering, self._gathering_slots
             self._gathering, self._gathering_slots = [], []
-            self._submit_many(commands, partial(self._settle, slots))
+            self._submit_many(commands, partial(self._settle, slots), self._stream)
 
     def _settle(self, slots: list[Slot], offset: int, answers: Sequence[Answer]) -> None:
         """Take answers; they leave at the end of this turn of the loop, with all others that came in it."""
         for slot, answer in zip(slots[offset : offset + len(answers)], answers, strict=True):
             slot.settle(answer)
+        if isinstance(answers[-1], Aborted | Overloaded):  # answers that come together are refusals all, or none is
+            self._refusal = answers[-1]
         self.flush_soon()
 
     # Transactions
@@ -398,7 +406,8 @@ class Connection(ClientConnection):
         """Let the group forget what this client watched; nobody waits for it."""
         command = self.session.transaction.unwatching()
         if command is not None:
-            self._submit_many((command,), _ignore)
+            self._submit_gathered()
+            self._submit_many((command,), _ignore, self._stream)
 
     def _answer(self, answer: Answer) -> None:
         self._slots.append(Slot(self.session.protocol, answer))
@@ -415,6 +424,8 @@ class Connection(ClientConnection):
                 replies.append(reply)
                 size += len(reply)
             self._write(b"".join(replies))
+        if not slots:
+            self._refusal = None
 
     def _settle_transport(self) -> None:
         """Read or not, close or not, as things now stand."""

@@ -15,9 +15,9 @@ from typing import cast
 
 from pydsm.core.faults import PeerFault
 from pydsm.core.grants import Grant
-from pydsm.core.ids import session_of, timestamp_of
+from pydsm.core.ids import SessionId, sequence_of, session_of, timestamp_of
 from pydsm.core.messages import Run
-from pydsm.runtime.batching import Answer, Overloaded, SubmitRequests
+from pydsm.runtime.batching import Aborted, Answer, Overloaded, ReplyMany, SubmitRequests
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
     ClientHello,
@@ -138,6 +138,40 @@ class NativeServer:
             self.shared.clients.leave()
 
 
+class RefusedRequests:
+    """Per session of a connection the first request that was refused and has not come again.
+
+    What was sent behind it in order would be agreed on, and left out at its execution, until it does: so that is
+    refused at once (PROTOCOL 7, "Program order").
+    """
+
+    def __init__(self) -> None:
+        self._sequences: dict[SessionId, int] = {}
+
+    def refused(self, run: Run, offset: int) -> None:
+        """The requests of a run from `offset` on were not executed."""
+        sequence, session = sequence_of(run.first) + offset, session_of(run.first)
+        self._sequences[session] = min(sequence, self._sequences.get(session, sequence))
+        if len(self._sequences) > _REFUSED_SESSIONS_MAX:
+            del self._sequences[next(iter(self._sequences))]
+
+    def is_ahead(self, run: Run) -> bool:
+        """Whether the run is to come behind a refused request that must come again first."""
+        if not self._sequences:
+            return False
+        session, first = session_of(run.first), sequence_of(run.first)
+        sequence = self._sequences.get(session)
+        if sequence is None or not run.after or first + run.count <= sequence:
+            return False
+        if first <= sequence or run.acknowledged > sequence:
+            del self._sequences[session]
+            return False
+        return True
+
+
+_REFUSED_SESSIONS_MAX = 16
+
+
 class NativeConnection(ClientConnection):
     """One client. See the module."""
 
@@ -153,6 +187,7 @@ class NativeConnection(ClientConnection):
         self._grant = server.host.grant()
         self._session = session_of(self._grant.id)
         """Of the last run, whose time is known to be right."""
+        self._refused = RefusedRequests()
         self._next = 0
         self._unanswered = 0
         self._numbers: list[int] = []
@@ -290,14 +325,20 @@ class NativeConnection(ClientConnection):
         start = 0
         for run in request.runs:
             commands = request.commands[start : start + run.count] if len(request.runs) > 1 else request.commands
-            again = not self._grant.takes(run.first, run.count)
-            refusal = self._server.shared.refusal
-            if refusal is not None:
-                self._answered(request.first + start, 0, [Overloaded(refusal)] * run.count)
-                start += run.count
-                continue
-            self._submit(run, commands, partial(self._answered, request.first + start), again=again)
+            reply = partial(self._answered, request.first + start)
             start += run.count
+            if self._refused.is_ahead(run):
+                reply(0, [Aborted("not executed: an earlier request of the session was refused")] * run.count)
+            elif (refusal := self._server.shared.refusal) is not None:
+                self._told(run, reply, 0, [Overloaded(refusal)] * run.count)
+            else:
+                again = not self._grant.takes(run.first, run.count)
+                self._submit(run, commands, partial(self._told, run, reply), again=again)
+
+    def _told(self, run: Run, reply: ReplyMany, offset: int, answers: Sequence[Answer]) -> None:
+        if isinstance(answers[0], Aborted | Overloaded):  # all of those that come together are, or none
+            self._refused.refused(run, offset)
+        reply(offset, answers)
 
     def _check_time(self, run: Run) -> None:
         session = session_of(run.first)

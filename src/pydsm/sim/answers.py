@@ -1,10 +1,13 @@
-"""First results: each request is executed once in a life, and one that comes again is answered as it was first."""
+"""First results: each request is executed once in a life, and one that comes again is answered as it was first.
+
+And program order: where clients send several requests in a row, the first executions anywhere have their order.
+"""
 
 from collections.abc import Callable, Collection, Sequence
 
 from pydsm.core.effects import Execute
-from pydsm.core.ids import InstanceId, RequestId, SessionId, session_of
-from pydsm.core.session_window import RequestExpired
+from pydsm.core.ids import InstanceId, RequestId, SessionId, request_at, sequence_of, session_of
+from pydsm.core.session_window import Postponed, RequestExpired
 from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import Result
 from pydsm.sim.lives import LifeWatch
@@ -14,7 +17,11 @@ from pydsm.sim.violation import Violation
 class Answers:
     """What each request was answered with, anywhere, in the order of first executions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_order: bool = False) -> None:
+        """`in_order`: requests of one session or connection must take effect in the order of their sequences."""
+        self._in_order = in_order
+        self._last: dict[SessionId, int] = {}
+        """Per session the highest sequence that was executed anywhere."""
         self.first: dict[RequestId, Result] = {}
         self._executed_by: dict[RequestId, InstanceId] = {}
 
@@ -22,9 +29,12 @@ class Answers:
         """A life has executed a batch; `applied` are the commands that its machine was given."""
         id, batch = execution.id, execution.batch
         new: list[bytes] = []
+        runs = {run.first: run for run in batch.runs if run.after}
         for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
-            if isinstance(result, SessionExpired):
+            if isinstance(result, SessionExpired | Postponed):
                 continue
+            if request in runs:
+                life.pass_ordered(runs[request])
             expired = isinstance(result, RequestExpired)
             if request not in life.requests and life.has_given_up(request):
                 if expired:
@@ -38,10 +48,21 @@ class Answers:
                 raise Violation("first result", what, (id, self._executed_by[request]))
             if not expired:
                 self._executed_by.setdefault(request, id)
+                if self._in_order and request not in self.first:
+                    self._check_order(life, id, request)
                 self.first.setdefault(request, result)
         if new != list(applied):
             what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
             raise Violation("executed twice", what, (id,))
+
+    def _check_order(self, life: LifeWatch, id: InstanceId, request: RequestId) -> None:
+        """A request is executed for the first time anywhere: no later one of its session may have been."""
+        session, sequence = session_of(request), sequence_of(request)
+        last = self._last.get(session, 0)
+        if sequence < last:
+            what = f"{life.name} executes request {sequence} of a session in {id}, and {last} was executed before"
+            raise Violation("program order", what, (id, self._executed_by[request_at(request, last - sequence)]))
+        self._last[session] = sequence
 
     def forget(
         self, lives: Collection[LifeWatch], wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]

@@ -3,7 +3,8 @@
 A client whose replica is down goes to the next one. Some clients wait for so long and no longer: one that gives up does
 not know whether its command was or will be executed, and goes on with its next operation, perhaps at another replica;
 an abort is a definite no to it: the same request is sent again a few times, and then counts as failed. Other clients
-never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica.
+never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica. Those that
+have several operations under way stand in `pipelines`.
 """
 
 from collections import deque
@@ -14,9 +15,10 @@ from pydsm.core.session_window import RequestExpired
 from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import Result
 from pydsm.sim.context import Context
-from pydsm.sim.history import Call, History, Outcome
+from pydsm.sim.history import Call, History, Outcome, begin_moment, end_moment
 from pydsm.sim.host import Host
 from pydsm.sim.life import Submission
+from pydsm.sim.pipelines import PipeliningClient
 from pydsm.sim.plan import Operation
 from pydsm.sim.violation import Violation
 from pydsm.sim.workload import Workload
@@ -35,15 +37,19 @@ class Request(Submission):
         "_replica",
         "_sent",
         "acknowledged",
+        "after",
         "attempts_left",
         "call",
         "command",
+        "in_row",
         "request_id",
     )
 
-    def __init__(self, client: "Client", operation: Operation, id: RequestId, call: Call | None, hosts: int) -> None:
+    def __init__(self, client: "AnyClient", operation: Operation, id: RequestId, call: Call | None, hosts: int) -> None:
         self.request_id = id
         self.acknowledged = sequence_of(id)
+        self.after = 0
+        self.in_row = False
         self.command = operation.command
         self.call = call
         self._client = client
@@ -55,15 +61,21 @@ class Request(Submission):
     def send(self) -> None:
         """To the replica that is its turn."""
         self._sent += 1
+        self.acknowledged = self._client.acknowledged(self)
         self._client.clients.carry(self, self._replica)
 
     @property
+    def is_open(self) -> bool:
+        """Whether its client waits for it."""
+        return self._client.waits_for(self)
+
+    @property
     def _never_gives_up(self) -> bool:
-        return self._client.clients.context.settings.retrying
+        return self._client.clients.context.settings.retrying and not self.in_row
 
     def try_elsewhere(self) -> None:
         """Send it once more, through the next replica, unless it has ended."""
-        if self._client.current is self:
+        if self._client.waits_for(self):
             self._replica = (self._replica + 1) % len(self._client.clients.hosts)
             self._client.clients.context.counts.sent_again += 1
             self.send()
@@ -76,7 +88,7 @@ class Request(Submission):
         """The client has its answer, or learns that nobody can tell it any more."""
         if isinstance(result, SessionExpired):
             self._session_expired()
-        elif isinstance(result, RequestExpired) and self._client.current is self:
+        elif isinstance(result, RequestExpired) and self._client.waits_for(self):
             what = f"{self._client.name} waits for a result that it has not acknowledged, and that is dropped"
             raise Violation("first result", what)
         else:
@@ -85,13 +97,14 @@ class Request(Submission):
     def _session_expired(self) -> None:
         """What was sent but once is definitely not executed, and goes on in a new session."""
         client = self._client
-        if client.current is not self:
+        if not client.waits_for(self):
             return
-        if self._sent > 1:
+        if isinstance(client, PipeliningClient):
+            client.session_expired(self)
+        elif self._sent > 1:
             client.ended(self, Outcome.UNKNOWN)
         else:
             self.request_id = client.renewed_id(ReplicaId(self._replica))
-            self.acknowledged = sequence_of(self.request_id)
             self._sent = 0
             self.send()
 
@@ -100,8 +113,8 @@ class Request(Submission):
         if self._never_gives_up:
             self._later_elsewhere()
             return
-        self.attempts_left -= 1
-        if self._client.current is not self:
+        self.attempts_left -= 1 if not self.in_row else self.attempts_left
+        if not self._client.waits_for(self):
             return
         if self.attempts_left > 0:
             self.send()
@@ -113,8 +126,8 @@ class Request(Submission):
         if self._never_gives_up:
             self._later_elsewhere()
             return
-        self._hosts_left -= 1
-        if self._client.current is not self:
+        self._hosts_left -= 1 if not self.in_row else self._hosts_left
+        if not self._client.waits_for(self):
             return
         if self._hosts_left > 0:
             self._replica = (self._replica + 1) % len(self._client.clients.hosts)
@@ -124,7 +137,7 @@ class Request(Submission):
             self._client.ended(self, Outcome.FAILED)
 
     def _try_next(self) -> None:
-        if self._client.current is self:
+        if self._client.waits_for(self):
             self.send()
 
     def broken(self) -> None:
@@ -146,6 +159,19 @@ class Client:
         self._last_ids: dict[str, RequestId] = {}
         """By the life that granted the session."""
 
+    @property
+    def busy(self) -> bool:
+        """Whether it waits for an answer."""
+        return self.current is not None
+
+    def waits_for(self, request: Request) -> bool:
+        """Whether this one has not ended for it."""
+        return self.current is request
+
+    def acknowledged(self, request: Request) -> int:
+        """Below which sequence it wants no answers any more."""
+        return sequence_of(request.request_id)
+
     def operate(self, operation: Operation) -> None:
         """Begin this operation, now or when the one before has ended."""
         self._later.append(operation)
@@ -155,21 +181,9 @@ class Client:
         if self.current is not None or not self._later:
             return
         operation = self._later.popleft()
-        clients = self.clients
-        context = clients.context
+        context = self.clients.context
         id = self._next_id(ReplicaId(operation.replica))
-        ask = clients.workload.ask(operation.command)
-        call = None
-        if ask is not None:
-            call = clients.history.begin(context.schedule.steps, self.number, ask.key, ask.action, ask.argument)
-        context.counts.calls += 1
-        request = self.current = Request(self, operation, id, call, _ROUNDS_MAX * len(clients.hosts))
-        clients.requests.append(request)
-        request.attempts_left = context.settings.attempts_max
-        if context.tracing:
-            context.say(
-                self.name, f"asks r{operation.replica} to {operation.command.decode('ascii', 'backslashreplace')}"
-            )
+        request = self.current = self.clients.request(self, operation, id)
         request.send()
         if context.settings.retrying and context.settings.doubling:
             request.try_elsewhere()
@@ -214,11 +228,61 @@ class Client:
         if self.current is not request:
             return
         self.current = None
-        clients = self.clients
-        now, history, call = clients.context.schedule.steps, clients.history, request.call
-        seen = clients.workload.seen(result)
-        clients.context.say(self.name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
-        counts = clients.context.counts
+        self.clients.note(self.name, request, outcome, result)
+        self._next()
+
+    def retire(self) -> None:
+        """Begin nothing more of what was planned."""
+        self._later.clear()
+
+
+AnyClient = Client | PipeliningClient
+
+
+class Clients:
+    """All clients, and their history. `patient` ones wait for ever: after the heal they must be answered."""
+
+    def __init__(self, context: Context, workload: Workload, hosts: Sequence[Host]) -> None:
+        self.context = context
+        self.workload = workload
+        self.hosts = hosts
+        self.history = History()
+        self.requests: list[Request] = []
+        self.patient = False
+        self._clients: dict[int, AnyClient] = {}
+        self._sessions = 0
+
+    def operate(self, operation: Operation) -> None:
+        """The plan says so."""
+        client = self._clients.get(operation.client)
+        if client is None:
+            kind = PipeliningClient if self.context.settings.pipelined else Client
+            client = self._clients[operation.client] = kind(operation.client, self)
+        client.operate(operation)
+
+    def request(self, client: "AnyClient", operation: Operation, id: RequestId) -> Request:
+        """One that begins now."""
+        context, ask = self.context, self.workload.ask(operation.command)
+        call = None
+        if ask is not None:
+            now = begin_moment(context.schedule.steps)
+            call = self.history.begin(now, client.number, ask.key, ask.action, ask.argument)
+            call.other_keys = ask.other_keys
+        context.counts.calls += 1
+        request = Request(client, operation, id, call, _ROUNDS_MAX * len(self.hosts))
+        self.requests.append(request)
+        request.attempts_left = context.settings.attempts_max
+        if context.tracing:
+            command = operation.command.decode("ascii", "backslashreplace")
+            context.say(client.name, f"asks r{operation.replica} to {command}")
+        return request
+
+    def note(self, name: str, request: Request, outcome: Outcome, result: Result) -> None:
+        """A request has ended for its client."""
+        now, history, call = end_moment(self.context.schedule.steps), self.history, request.call
+        seen = self.workload.seen(result)
+        self.context.say(name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
+        counts = self.context.counts
         match outcome:
             case Outcome.DONE:
                 counts.calls_done += 1
@@ -232,32 +296,6 @@ class Client:
                 counts.calls_unknown += 1
                 if call is not None:
                     history.unknown(call, now)
-        self._next()
-
-    def retire(self) -> None:
-        """Begin nothing more of what was planned."""
-        self._later.clear()
-
-
-class Clients:
-    """All clients, and their history. `patient` ones wait for ever: after the heal they must be answered."""
-
-    def __init__(self, context: Context, workload: Workload, hosts: Sequence[Host]) -> None:
-        self.context = context
-        self.workload = workload
-        self.hosts = hosts
-        self.history = History()
-        self.requests: list[Request] = []
-        self.patient = False
-        self._clients: dict[int, Client] = {}
-        self._sessions = 0
-
-    def operate(self, operation: Operation) -> None:
-        """The plan says so."""
-        client = self._clients.get(operation.client)
-        if client is None:
-            client = self._clients[operation.client] = Client(operation.client, self)
-        client.operate(operation)
 
     def new_session(self, replica: ReplicaId) -> RequestId:
         """Of which there was none before, beginning now."""
@@ -274,6 +312,6 @@ class Clients:
         for client in self._clients.values():
             client.retire()
 
-    def waiting(self) -> list[Client]:
+    def waiting(self) -> list["AnyClient"]:
         """Clients in the middle of an operation."""
-        return [client for client in self._clients.values() if client.current is not None]
+        return [client for client in self._clients.values() if client.busy]

@@ -55,6 +55,8 @@ class Counts(msgspec.Struct):
     """Requests that clients sent once more under the same id."""
     found_executed: int = 0
     """Requests that were not executed by an instance because they had been before; each replica counts."""
+    postponed: int = 0
+    """Requests that an instance left out because the one before was not executed; each replica counts."""
     sessions_expired: int = 0
     """Requests that were refused because their session was forgotten; each replica counts."""
     raised: int = 0

@@ -15,7 +15,7 @@ from statistics import median
 
 from pydsm.core.ids import Deps, SessionId, session_of, timestamp_of
 from pydsm.sim import plan as p
-from pydsm.sim.history import Call, Outcome
+from pydsm.sim.history import Call, Outcome, end_moment
 from pydsm.sim.latencies import latencies
 from pydsm.sim.settings import Settings
 from pydsm.sim.sizes import QUANTITIES, sizes
@@ -214,7 +214,7 @@ class Day(World):
             checked.update(map(id, calls[:count]))
         history, clients = self.clients.history, self.clients
         history.calls = [one for one in history.calls if id(one) not in checked and one.outcome is not Outcome.FAILED]
-        current = {id(client.current) for client in clients.waiting()}
+        current = {id(request) for request in clients.requests if request.is_open}
         left = set(map(id, history.calls))
         clients.requests = [one for one in clients.requests if id(one) in current or id(one.call) in left]
 
@@ -233,7 +233,7 @@ class Day(World):
             call.rank = ranks[request.request_id]
             first = self._asks.seen(answers[request.request_id])
             if call.outcome is Outcome.UNKNOWN:
-                call.outcome, call.ended, call.result = Outcome.DONE, self._schedule.steps, first
+                call.outcome, call.ended, call.result = Outcome.DONE, end_moment(self._schedule.steps + 1), first
             elif call.outcome is Outcome.DONE and call.result != first:
                 raise Violation("first result", f"{call} was told another result than its first, {first!r}")
 

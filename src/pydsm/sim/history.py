@@ -1,11 +1,23 @@
 """What clients saw: calls with the moments of their beginning and end, and outcomes that may be unknown.
 
 A history is filled by whoever drives clients, in the simulator or against real processes, and checked by
-`linearizability`. Moments are integers of any monotonic scale; only their order counts.
+`linearizability`. Moments are integers of any monotonic scale; only their order counts. Two calls of which the one ends
+at the moment at which the other begins count as concurrent: so beginnings and ends should have different moments, such
+as odd and even ones.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
+
+
+def begin_moment(step: int) -> int:
+    """An odd moment in a step, behind whatever ends in it: what ends in a step comes before what begins in it."""
+    return 2 * step + 1
+
+
+def end_moment(step: int) -> int:
+    """An even moment in a step."""
+    return 2 * step
 
 
 class Outcome(Enum):
@@ -19,10 +31,11 @@ class Outcome(Enum):
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One operation of one client on one key.
+    """One operation of one client, on one key or on some together.
 
     `action` and `argument` mean something to the model only. `result` is what the client was told. `rank` is a guess
-    of the place at which the call took effect, if somebody has one: smaller is earlier.
+    of the place at which the call took effect, if somebody has one: smaller is earlier. Calls with the same `program`
+    were sent in a row, without waiting for answers, and take effect in the order of their beginnings.
     """
 
     client: int
@@ -34,11 +47,21 @@ class Call:
     result: object = None
     ended: int | None = None
     rank: int = 0
+    other_keys: tuple[str, ...] = ()
+    """What it touches besides `key`, at the same moment."""
+    program: object = None
+    number: int = 0
+    """Its place in the history."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """All keys that it touches."""
+        return (self.key, *self.other_keys)
 
     def __str__(self) -> str:
         end = "..." if self.ended is None else str(self.ended)
         said = f" -> {self.result!r}" if self.outcome is Outcome.DONE else f" ({self.outcome.value})"
-        return f"[{self.began} {end}] client {self.client}: {self.action} {self.key} {self.argument!r}{said}"
+        return f"[{self.began} {end}] client {self.client}: {self.action} {' '.join(self.keys)} {self.argument!r}{said}"
 
 
 @dataclass(slots=True)
@@ -49,7 +72,7 @@ class History:
 
     def begin(self, now: int, client: int, key: str, action: str, argument: object = None) -> Call:
         """A client sends an operation."""
-        call = Call(client, key, action, argument, now)
+        call = Call(client, key, action, argument, now, number=len(self.calls))
         self.calls.append(call)
         return call
 

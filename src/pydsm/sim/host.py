@@ -12,7 +12,7 @@ from pydsm.core.ids import ReplicaId, Tick
 from pydsm.core.messages import Message
 from pydsm.sim import describe
 from pydsm.sim.disk import Disk
-from pydsm.sim.life import Died, Life, Parts, Queued, Submission
+from pydsm.sim.life import Died, Life, Parts, Submission
 from pydsm.sim.settings import TICK_US
 
 
@@ -56,7 +56,7 @@ class Host:
         self._context.counts.add_replica(life.core.counters)
         for _, given in self._backlog:
             if isinstance(given[0], Submission):
-                life.queue.append(Queued(given[0], again=True))
+                life.note(given[0])
         self._backlog.clear()
         self._doom = 0
         self.disk.crash()
@@ -141,7 +141,7 @@ class Host:
         elif self._pauses:
             self._backlog.append((self.submit, (submission,)))
         else:
-            life.queue.append(Queued(submission, again=not life.is_first(submission.request_id)))
+            life.take(submission)
             gather_us = self._context.settings.gather_us
             if not gather_us:
                 self._run(life.flush)
@@ -215,7 +215,7 @@ class Host:
         try:
             act(*given)
             life = self.life
-            if life is not None and life.queue and not life.gathering and life.has_room:
+            if life is not None and not life.gathering and life.batcher.may_propose:
                 life.flush()
         except Died:
             self._context.counts.crashes_inside += 1

@@ -6,8 +6,8 @@ every abort passes through here, and each is compared with what was seen before.
 - agreement: one value per instance over all replicas and lives; one value per instance and ballot, in what is asked
   for and in what is accepted;
 - visibility and order (`ordering`); no instance and no request executed twice in a life, and a request that comes again
-  answered with its first result; nothing decided or executed that was not submitted; an aborted instance is a nop;
-  equal results everywhere;
+  answered with its first result; requests that a client sends in a row executed in their order; nothing
+  decided or executed that was not submitted; an aborted instance is a nop; equal results everywhere;
 - promises, votes and quorums (`votes`): none goes back, across restarts too; a decision has its votes in one ballot, or
   a fast quorum, its leader in it, of equal vectors; what a message reports is on its sender's disk;
 - durable before visible: what is shown as decided cannot be lost; no index is used twice;
@@ -44,7 +44,13 @@ class Invariants:
     """Watches one run. Every method raises Violation when something is wrong."""
 
     def __init__(
-        self, replicas: int, relation: Relation, disks: Sequence[Disk], *, forgets_early: bool = False
+        self,
+        replicas: int,
+        relation: Relation,
+        disks: Sequence[Disk],
+        *,
+        forgets_early: bool = False,
+        in_order: bool = False,
     ) -> None:
         self._disks = disks
         self._forgets_early = forgets_early
@@ -64,7 +70,7 @@ class Invariants:
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
         self.results: dict[InstanceId, list[Result]] = {}
-        self.answers = Answers()
+        self.answers = Answers(in_order=in_order)
         self.forgotten: Deps = (0,) * replicas
         """What is up to here left all disks long ago, and is not remembered here either."""
         self._lives: WeakSet[LifeWatch] = WeakSet()
@@ -253,7 +259,7 @@ class Invariants:
         life.executed.add(id)
         life.order.execute(id)
         self.answers.check(life, execution, results, applied)
-        life.acknowledge(batch)
+        life.acknowledge(batch, results)
         first = self.results.get(id)
         if first is None:
             self.results[id] = results

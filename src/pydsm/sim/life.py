@@ -5,9 +5,9 @@ After its end a life is never called again. When it begins and ends is decided b
 """
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from functools import partial
+from typing import Protocol
 
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull
@@ -16,9 +16,12 @@ from pydsm.core.grants import Grant
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, session_of
 from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.core.replica import Replica
+from pydsm.core.session_window import POSTPONED
 from pydsm.core.sessions import SessionExpired, Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
 from pydsm.machines.failures import GuardedApply
+from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits
+from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
@@ -29,6 +32,7 @@ from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.network import Network
+from pydsm.sim.settings import NEVER
 from pydsm.sim.transfers import Transfers
 
 
@@ -41,6 +45,10 @@ class Submission:
     command: bytes
     acknowledged: int
     """The client has the answers to all requests of this session below."""
+    after: int
+    """Which earlier request of the session must be executed first; 0 for none."""
+    in_row: bool
+    """Whether it comes over a connection without ids, and takes effect in the order in which that sends."""
 
     def answered(self, result: Result) -> None:
         """It was executed."""
@@ -53,13 +61,6 @@ class Submission:
 
     def broken(self) -> None:
         """The replica died; nobody can tell."""
-
-
-class Queued(NamedTuple):
-    """A command that waits to be proposed. `again`: it may be in another instance already."""
-
-    submission: Submission
-    again: bool
 
 
 class Died(Exception):
@@ -133,8 +134,26 @@ class Life:
         self.sessions = Sessions(self._context.settings.session_limits, encode_results, decode_results)
         self.grants: dict[SessionId, Grant] = {}
         """Of clients that began a session at this life."""
-        self.queue: deque[Queued] = deque()
-        self.proposals: dict[InstanceId, list[Submission]] = {}
+        settings = self._context.settings
+        self.batcher = Batcher(
+            self.replica,
+            self.machine,
+            self._propose,
+            _nothing,
+            lambda: self._context.schedule.now // 1000,
+            BatchLimits(
+                batch_commands_max=settings.batch_requests_max,
+                partial_instances_max=NEVER,
+                attempts_max=settings.proposals_max,
+            ),
+            has_settled=self._has_settled,
+            has_room=lambda: self.has_room,
+            session=0,
+        )
+        self._streams: dict[SessionId, Stream] = {}
+        self._open: dict[int, Submission] = {}
+        """Of clients that wait, in the order in which they came."""
+        self._taken = 0
         self.clock_us = 0
         self.gathering = False
         self._taking = False
@@ -186,15 +205,14 @@ class Life:
         counts = self._context.counts
         counts.sessions_expired += sum(isinstance(result, SessionExpired) for result in results)
         counts.found_executed += len(results) - len(applied)
+        counts.postponed += sum(result is POSTPONED for result in results)
         if batch.footprint.barrier:
             self.sessions.expire(batch.timestamp_ms)
         if self._context.tracing:
             self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
         self._watch.executed(self.replica, self.watched, execution, results, applied)
-        waiting = self.proposals.pop(execution.id, None)
-        if waiting is not None:
-            for submission, result in zip(waiting, results, strict=True):
-                self._later(submission.answered, result)
+        if execution.id.leader == self.replica:
+            self.batcher.executed(execution.id, results)
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         """Begin to take a snapshot, unless one is being taken."""
@@ -261,8 +279,7 @@ class Life:
         if self._context.tracing:
             self._context.say(self.name, f"aborts {abort.id}")
         self._watch.aborted(self.replica, abort)
-        for submission in self.proposals.pop(abort.id, ()):
-            self._later(submission.aborted)
+        self.batcher.aborted(abort.id)
 
     def transfer(self, transfer: Transfer) -> None:
         """Snapshots that travel."""
@@ -288,33 +305,49 @@ class Life:
 
     # what the host calls
 
+    def take(self, submission: Submission) -> None:
+        """A client's request waits to be proposed."""
+        id = submission.request_id
+        ticket = self.note(submission)
+        run = Run(id, 1, submission.acknowledged, submission.after)
+        stream = self._streams.setdefault(session_of(id), Stream()) if submission.in_row else None
+        again = not submission.in_row and not self.is_first(id)
+        reply = partial(self._answered, ticket)
+        self.batcher.submit_requests(run, (submission.command,), reply, again=again, stream=stream)
+
+    def note(self, submission: Submission) -> int:
+        """A client waits here."""
+        self._taken += 1
+        self._open[self._taken] = submission
+        return self._taken
+
+    def _answered(self, ticket: int, offset: int, answers: Sequence[Answer]) -> None:
+        submission, answer = self._open.pop(ticket), answers[0]
+        if isinstance(answer, Aborted):
+            self._later(submission.aborted)
+        else:
+            self._later(submission.answered, answer)
+
     def flush(self) -> None:
         """Propose what waits, in batches, as far as the pipeline takes it."""
-        settings = self._context.settings
         self.gathering = False
-        while self.queue and self.has_room:
-            count = min(len(self.queue), settings.batch_requests_max)
-            taken = [self.queue.popleft() for _ in range(count)]
-            batch = self._batch(taken)
-            id = self.core.propose(batch)
-            if isinstance(id, PipelineFull):
-                self.queue.extendleft(reversed(taken))
-                break
-            self._watch.proposed(id, batch)
-            if self._context.tracing:
-                self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
-            self._context.counts.barriers += batch.footprint.barrier
-            self.proposals[id] = [one.submission for one in taken]
+        while self.batcher.propose_next():
             self.performer.pump()
-        if self.queue:
+        if self.batcher.queued:
             self._context.counts.pipeline_full += 1
 
-    def _batch(self, taken: Sequence[Queued]) -> Batch:
-        commands = tuple(one.submission.command for one in taken)
-        runs = tuple(Run(one.submission.request_id, 1, one.submission.acknowledged) for one in taken)
-        retried = dict.fromkeys([session_of(one.submission.request_id) for one in taken if one.again])
-        now_ms = self._context.schedule.now // 1000
-        return Batch(runs, commands, self.machine.footprint(commands), now_ms, tuple(retried))
+    def _has_settled(self, session: SessionId, sequence: int) -> bool:
+        return self.sessions.has_settled(session, sequence)
+
+    def _propose(self, batch: Batch) -> InstanceId | None:
+        id = self.core.propose(batch)
+        if isinstance(id, PipelineFull):
+            return None
+        self._watch.proposed(id, batch)
+        if self._context.tracing:
+            self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
+        self._context.counts.barriers += batch.footprint.barrier
+        return id
 
     def begin_session(self, id: RequestId) -> None:
         """A client connects; `id` names what it is granted."""
@@ -333,13 +366,14 @@ class Life:
     @property
     def idle(self) -> bool:
         """Whether no client waits for anything here, and everything that the core asked for was done."""
-        return not self.queue and not self.proposals and not self.performer.turns_waiting
+        return not self.batcher.waiting and not self.performer.turns_waiting
 
     def end(self) -> None:
         """Clients find their connections broken."""
-        for queued in self.queue:
-            self._later(queued.submission.broken)
-        for submissions in self.proposals.values():
-            for submission in submissions:
-                self._later(submission.broken)
+        for submission in self._open.values():
+            self._later(submission.broken)
         del self.watched  # the watchers keep what lives in use have not given up, and a life is in cycles of references
+
+
+def _nothing() -> None:
+    """The host flushes whenever something has changed."""

@@ -1,7 +1,13 @@
 """Could one copy of the data, doing one operation at a time, have given these answers?
 
 Wing and Gong's search with Lowe's memory of configurations that were seen before, one key at a time: a history is
-linearizable exactly when each of its keys is, because every call names one key. The search keeps its own stack.
+linearizable exactly when each of its keys is, as long as every call names one key. Keys that some call names together
+are searched together. The search keeps its own stack.
+
+Calls of one program (`Call.program`) must come in their order. That binds keys to each other as well: it is not enough
+that each key has an order of its own. So a history with programs is searched as a whole besides, where a good guess
+(`Call.rank`) makes it short; and two keys at a time where the whole takes too long, since whatever is right as a whole
+is right for every two keys.
 
 A call whose outcome is unknown may take effect at any time after it began, or never. Such calls are tried last and
 only where they change the state, so they cost little until an answer cannot be explained without them.
@@ -12,7 +18,9 @@ a step back, however many calls overlap. A wrong guess costs time and changes no
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from itertools import combinations
+from typing import Protocol, cast
 
 from pydsm.sim.history import Call, History, Outcome
 
@@ -29,6 +37,14 @@ class Model(Protocol):
 
     def step(self, state: Hashable, call: Call) -> tuple[object, Hashable]:
         """The result that this call gives in this state, and the state after it. Changes nothing."""
+        ...
+
+
+class JointModel(Model, Protocol):
+    """One that knows calls over several keys."""
+
+    def step_together(self, states: Sequence[Hashable], call: Call) -> tuple[object, Sequence[Hashable]]:
+        """As `step`, with the state of each of the call's keys."""
         ...
 
 
@@ -65,18 +81,98 @@ Verdict = Linearizable | NotLinearizable | Undecided
 
 
 def check(history: History, model: Model, configurations_max: int = CONFIGURATIONS_MAX) -> Verdict:
-    """Every key of a history. The first key that is not linearizable, else the first undecided one, is reported."""
+    """A whole history. The first keys that are not linearizable, else the first undecided ones, are reported."""
     looked_at = 0
     undecided: Undecided | None = None
-    for key, calls in history.by_key().items():
-        verdict = check_key(key, calls, model, configurations_max)
+    for keys, calls in _together(history):
+        check_these = partial(check_key, keys[0]) if len(keys) == 1 else partial(check_keys, keys)
+        verdict = check_these(calls, model, configurations_max)
         if isinstance(verdict, NotLinearizable):
             return verdict
         if isinstance(verdict, Undecided):
             undecided = undecided or verdict
         else:
             looked_at += verdict.configurations
-    return undecided or Linearizable(looked_at)
+    verdict = _check_programs(history, model, configurations_max)
+    if isinstance(verdict, Linearizable):
+        return undecided or Linearizable(looked_at + verdict.configurations)
+    return verdict
+
+
+def _together(history: History) -> list[tuple[list[str], list[Call]]]:
+    """Keys that calls name together, and their calls; most often each key by itself."""
+    group: dict[str, list[str]] = {}
+    for call in history.calls:
+        if call.outcome is Outcome.FAILED:
+            continue
+        keys = group.setdefault(call.key, [call.key])
+        for other in call.other_keys:
+            others = group.setdefault(other, [other])
+            if others is not keys:
+                keys += others
+                group.update(dict.fromkeys(others, keys))
+    groups = {id(keys): (keys, list[Call]()) for keys in group.values()}
+    for call in history.calls:
+        if call.outcome is not Outcome.FAILED:
+            groups[id(group[call.key])][1].append(call)
+    return list(groups.values())
+
+
+def _check_programs(history: History, model: Model, configurations_max: int) -> Verdict:
+    """The order of calls that were sent in a row, over all keys; else over each two of them."""
+    calls = [call for call in history.calls if call.outcome is not Outcome.FAILED]
+    if all(call.program is None for call in calls):
+        return Linearizable(0)
+    keys = sorted({key for call in calls for key in call.keys})
+    whole = check_keys(keys, calls, model, min(configurations_max, 4 * len(calls) + _DETOURS_MAX))
+    if not isinstance(whole, Undecided):
+        return whole
+    for two in combinations(keys, 2):
+        of_two = [call for call in calls if set(call.keys) <= set(two)]
+        if any(set(call.keys) & set(two) and not set(call.keys) <= set(two) for call in calls):
+            continue  # what others do to them is not told by these two alone
+        verdict = check_keys(two, of_two, model, configurations_max)
+        if isinstance(verdict, NotLinearizable):
+            return verdict
+    return whole
+
+
+_DETOURS_MAX = 20_000
+"""Configurations that a search of a whole history looks at besides those of a good guess."""
+
+
+def check_keys(
+    keys: Sequence[str], calls: Sequence[Call], model: Model, configurations_max: int = CONFIGURATIONS_MAX
+) -> Verdict:
+    """The calls of some keys together, and those of each program in their order."""
+    name = " ".join(keys)
+    return _Search(name, calls, _Joint(keys, model)).run(configurations_max)
+
+
+class _Joint:
+    """A model of several keys at once: its state has one entry for each."""
+
+    def __init__(self, keys: Sequence[str], model: Model) -> None:
+        self._keys = keys
+        self._places = {key: place for place, key in enumerate(keys)}
+        self._model = model
+
+    def initial(self, key: str) -> Hashable:
+        return tuple(self._model.initial(one) for one in self._keys)
+
+    def step(self, state: Hashable, call: Call) -> tuple[object, Hashable]:
+        assert isinstance(state, tuple)
+        after = list(state)
+        if call.other_keys:
+            model = cast(JointModel, self._model)
+            places = [self._places[key] for key in call.keys]
+            result, changed = model.step_together([state[place] for place in places], call)
+            for place, value in zip(places, changed, strict=True):
+                after[place] = value
+        else:
+            place = self._places[call.key]
+            result, after[place] = self._model.step(state[place], call)
+        return result, tuple(after)
 
 
 def check_key(key: str, calls: Sequence[Call], model: Model, configurations_max: int = CONFIGURATIONS_MAX) -> Verdict:
@@ -111,6 +207,7 @@ class _Search:
         self._ranks = [call.rank for call in self._calls]
         self._ordered = [False] * len(self._calls)
         self._mask = 0
+        self._before, self._behind = _neighbours(self._calls)
         self._seen: set[tuple[int, Hashable]] = set()
 
     def run(self, configurations_max: int) -> Verdict:
@@ -164,8 +261,15 @@ class _Search:
                 break
             if not self._ordered[position]:
                 found.append(position)
+        if self._before or self._behind:
+            found = [position for position in found if self._is_next_in_program(position)]
         found.sort(key=self._ranks.__getitem__)
         return found
+
+    def _is_next_in_program(self, position: int) -> bool:
+        """Whether what was answered before it is ordered, and nothing that was answered behind it."""
+        before, behind = self._before.get(position), self._behind.get(position)
+        return (before is None or self._ordered[before]) and (behind is None or not self._ordered[behind])
 
     def _advance(self, frame: _Frame) -> _Frame | None:
         """Order the next candidate that fits and leads somewhere new; None when there is none."""
@@ -185,3 +289,29 @@ class _Search:
             frame.chosen = position
             return self._frame(state, frame.first)
         return None
+
+
+def _neighbours(calls: Sequence[Call]) -> tuple[dict[int, int], dict[int, int]]:
+    """Of each call in a program: the nearest answered one before it, and for those of unknown outcome behind it.
+
+    Positions; beginnings of one program are in the order in which its calls were sent.
+    """
+    programs: dict[object, list[int]] = {}
+    for position, call in enumerate(calls):
+        if call.program is not None:
+            programs.setdefault(call.program, []).append(position)
+    before: dict[int, int] = {}
+    behind: dict[int, int] = {}
+    for positions in programs.values():
+        positions.sort(key=lambda position: calls[position].number)
+        last: int | None = None
+        unknown: list[int] = []
+        for position in positions:
+            if last is not None:
+                before[position] = last
+            if calls[position].outcome is Outcome.DONE:
+                behind.update(dict.fromkeys(unknown, position))
+                last, unknown = position, []
+            else:
+                unknown.append(position)
+    return before, behind

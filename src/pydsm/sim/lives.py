@@ -5,12 +5,14 @@ is in one checkpoint is in all later ones (positions only grow, which is checked
 has executed it for good.
 """
 
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Sequence
 from weakref import WeakSet
 
 from pydsm.core.checkpoint import Position
 from pydsm.core.ids import InstanceId, RequestId, SessionId, sequence_of, session_of
-from pydsm.core.messages import Batch
+from pydsm.core.messages import Batch, Run
+from pydsm.core.session_window import POSTPONED
+from pydsm.machines.base import Result
 from pydsm.sim import ordering
 
 
@@ -33,9 +35,16 @@ class LifeWatch:
         self._acknowledged: dict[SessionId, int] = {}
         self._given_up: dict[SessionId, int] = {}
 
-    def acknowledge(self, batch: Batch) -> None:
-        """A batch was executed, and its clients want nothing any more of what came before."""
+    def acknowledge(self, batch: Batch, results: Sequence[Result]) -> None:
+        """A batch was executed, and its clients want nothing any more of what came before.
+
+        Of what is left out because of its order, nothing is recorded.
+        """
+        place = 0
         for run in batch.runs:
+            first, place = results[place], place + run.count
+            if first == POSTPONED:
+                continue
             session = session_of(run.first)
             self._acknowledged[session] = max(run.acknowledged, self._acknowledged.get(session, 0))
         if batch.footprint.barrier:
@@ -43,10 +52,16 @@ class LifeWatch:
 
     def pass_barrier(self) -> None:
         """From here on what was not executed and is acknowledged never will be."""
-        self._given_up = dict(self._acknowledged)
+        for session, sequence in self._acknowledged.items():
+            self._given_up[session] = max(sequence, self._given_up.get(session, 0))
+
+    def pass_ordered(self, run: Run) -> None:
+        """A run was executed behind something else: earlier requests of its session that were not never will be."""
+        session = session_of(run.first)
+        self._given_up[session] = max(sequence_of(run.first), self._given_up.get(session, 0))
 
     def has_given_up(self, request: RequestId) -> bool:
-        """Whether the request was acknowledged before the last barrier."""
+        """Whether the request was acknowledged before the last barrier, or passed by a later one in order."""
         return sequence_of(request) < self._given_up.get(session_of(request), 0)
 
     @property

@@ -28,7 +28,7 @@ from pydsm.sim.plan import (
     Storm,
 )
 from pydsm.sim.settings import NEVER, TICK_US, Settings, draw_settings
-from pydsm.sim.workload import RegisterWorkload, Workload
+from pydsm.sim.workload import PipelineWorkload, RegisterWorkload, Workload
 
 LOSS, DUPLICATION = "loss", "duplication"
 KINDS = (
@@ -126,6 +126,32 @@ def make_laggards(
     return _Planner(random, settings, steps, kinds, workload(random)).laggards()
 
 
+def make_pipelines(
+    seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = PipelineWorkload
+) -> Plan:
+    """A fourth plan of a seed: clients that send several commands in a row, and rely on their order.
+
+    In sessions or over connections without ids. Duels make nops of what they send, and replicas propose that again by
+    themselves, or the clients do, through whatever replica.
+    """
+    random = Random(f"pipelines {seed} {replicas} {steps}")
+    settings = msgspec.structs.replace(
+        draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0),
+        pipelined=random.choice([2, 4, 16]),
+        connections=seed % 3 == 0,
+        proposals_max=random.choice([1, 2, 5]),
+        pipeline_instances_max=random.choice([4, 16, 64]),
+        checkpoint_instances=random.choice([4, 15, 60, NEVER]),
+        window_bytes_max=random.choice([NEVER, NEVER, 3000]),
+        fetch_ticks=random.choice([30, 100, 500]),
+        retrying=seed % 3 == 1,
+        doubling=seed % 6 == 4,
+    )
+    if settings.retrying:  # those that never give up would wait for results that are dropped
+        settings = msgspec.structs.replace(settings, session_results_bytes_max=16 << 20, results_bytes_max=128 << 20)
+    return _Planner(random, settings, steps, KINDS, workload(random)).pipelines()
+
+
 class _Planner:
     def __init__(
         self, random: Random, settings: Settings, steps: int, kinds: Sequence[str], workload: Workload
@@ -145,6 +171,7 @@ class _Planner:
         quiet_us = int(random.choice([0.3, 0.7, 1.5]) * self._recovery_us)
         self._horizon_us = max(self._operations_max * gap_us, (4 + sum(self._counts.values())) * quiet_us)
         self._clients = random.choice([2, 4, 8, 16])
+        self._in_bursts = False
         self._operations: list[Operation] = []
         self._faults: list[Fault] = []
 
@@ -198,6 +225,30 @@ class _Planner:
                 faults.append(self._absence(at_us, lasting_us, one, rest))
         return msgspec.structs.replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
 
+    def pipelines(self) -> Plan:
+        """A usual plan of bursts, each of one client, in which a few clients do everything, mostly at one replica."""
+        self._clients = self._random.choice([2, 3, 6])
+        self._in_bursts = True
+        plan = self.plan()
+        far = self._settings.farthest_us
+        faults = list(plan.faults)
+        for operation in self._random.sample(plan.operations, min(8, len(plan.operations))):
+            at_us, one = operation.at_us + self._random.randrange(1 + far), operation.replica
+            rest = self._some_replicas()
+            faults.append(Cut(at_us, self._long_while(), self._links_between([one], rest, both_ways=False)))
+        return msgspec.structs.replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
+
+    def _burst(self, at_us: int) -> None:
+        """A client sends many commands, about at once."""
+        client = self._random.randrange(self._clients)
+        replica = client % self._replicas if self._random.random() < 0.8 else self._any_replica()
+        gap_us = self._random.choice([0, 50, 1000, self._settings.farthest_us])
+        for place in range(self._random.randint(2, 10)):
+            if self._random.random() < 0.05:
+                replica = self._any_replica()
+            command = self._workload.command(self._random, hot=False)
+            self._operations.append(Operation(at_us + place * gap_us, client, replica, command))
+
     def _absence(self, at_us: int, lasting_us: int, one: int, rest: list[int]) -> Fault:
         match self._random.choice(["crash", "crash", "cut", "half", "pause"]):
             case "crash":
@@ -224,6 +275,9 @@ class _Planner:
         random = self._random
         while len(self._operations) < self._operations_max:
             at_us = random.randrange(self._horizon_us)
+            if self._in_bursts:
+                self._burst(at_us)
+                continue
             burst = random.choice([1, 1, 1, 2, 5])
             for _ in range(burst):
                 self._operate(at_us + random.randrange(1 + self._settings.farthest_us), hot=burst > 1)

@@ -3,9 +3,9 @@
 A command is `ACTION KEY [NUMBER]` in ASCII: `read` and `write` (gives what was there before), `add` and `top`, two
 kinds of commuting updates that answer nothing, `take`, which refuses to go below zero and so is a command that fails,
 `when`, a read that also tells the time of its execution, `break`, a write that raises when it is done, and `sum`, a
-barrier over everything. A key that begins with
-`pair` stands for two cells that are only read and written together, and reading them unequal shows as a result that no
-sequential run gives.
+barrier over everything. Two name two keys: `both` reads them, `move` takes a number from the one and adds it to the
+other, and both give what was there before. A key that begins with `pair` stands for two cells that are only read and
+written together, and reading them unequal shows as a result that no sequential run gives.
 """
 
 import hashlib
@@ -29,6 +29,10 @@ RAISED = "raised"
 
 class Broken(Exception):
     """What a `break` raises."""
+
+
+TWO = "two"
+"""Begins the result of a command over two keys."""
 
 
 def cells(key: bytes) -> tuple[bytes, ...]:
@@ -55,7 +59,8 @@ class RegistersWithoutUndo:
             column = _COLUMNS.get(action)
             if column is None or not rest:
                 raise CallerFault(f"no command {action!r}: use read, when, write, add, top, take or sum")
-            columns.setdefault(column, {}).update(dict.fromkeys(cells(rest[0])))
+            keys = rest[:2] if action in _OVER_TWO else rest[:1]
+            columns.setdefault(column, {}).update(dict.fromkeys([cell for key in keys for cell in cells(key)]))
         return Footprint(
             reads=tuple(columns.get(b"reads", ())),
             writes=tuple(columns.get(b"writes", ())),
@@ -72,9 +77,16 @@ class RegistersWithoutUndo:
             for command in commands
         ]
 
-    def _apply(self, action: bytes, key: bytes = b"", number: bytes = b"0") -> Result:
-        state, amount = self._cells, int(number)
+    def _apply(self, action: bytes, key: bytes = b"", number: bytes = b"0", amount_moved: bytes = b"0") -> Result:
+        state = self._cells
         self._applied += 1
+        if action in _OVER_TWO:
+            results: Result = [TWO, state.get(key, 0), state.get(number, 0)]
+            for cell, moved in ((key, -int(amount_moved)), (number, int(amount_moved))):
+                if moved:
+                    state[cell] = state.get(cell, 0) + moved
+            return results
+        amount = int(number)
         if action == b"sum":
             return self.digest().hex()
         names = cells(key)
@@ -120,12 +132,15 @@ def _chunks(cells: dict[bytes, int]) -> Iterator[bytes]:
 
 
 _decode = msgspec.msgpack.Decoder(list[tuple[bytes, int]]).decode
+_OVER_TWO = frozenset((b"both", b"move"))
 _COLUMNS = {
     b"read": b"reads",
     b"when": b"reads",
     b"write": b"writes",
     b"break": b"writes",
     b"take": b"writes",
+    b"both": b"reads",
+    b"move": b"writes",
     b"add": b"add",
     b"top": b"top",
 }
@@ -174,3 +189,11 @@ class KeyModel:
                 return None, max(state, amount)
             case _:
                 return (REFUSED, state) if amount > state else (state, state - amount)
+
+    def step_together(self, states: Sequence[Hashable], call: Call) -> tuple[object, Sequence[Hashable]]:
+        """What a call over two keys gives, and both values afterwards."""
+        assert isinstance(call.argument, int)
+        left, right = states
+        assert isinstance(left, int)
+        assert isinstance(right, int)
+        return (left, right), (left - call.argument, right + call.argument)

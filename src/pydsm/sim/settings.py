@@ -94,6 +94,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Clients never give up: they send their request again, under the same id and through another replica."""
     doubling: bool = False
     """Clients that never give up send each request through two replicas from the beginning."""
+    pipelined: int = 0
+    """How many requests a client has under way, in an order that the group must keep; 0 for one, without order."""
+    connections: bool = False
+    """Clients that pipeline do it over connections without ids, and not in sessions."""
+    proposals_max: int = 1
+    """Instances that a replica tries by itself for a request that is aborted, before it says so."""
     session_idle_ms_max: int = 3_600_000
     """How long a session may be idle before a barrier makes it forgotten."""
     session_results_bytes_max: int = 16 << 20
@@ -205,17 +211,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def _commands_conflict(left: bytes, right: bytes) -> bool:
     """Same key, and not both reads; a `sum` conflicts with everything."""
-    left_action, left_key = _action_and_key(left)
-    right_action, right_key = _action_and_key(right)
+    left_action, left_keys = _action_and_keys(left)
+    right_action, right_keys = _action_and_keys(right)
     if b"sum" in (left_action, right_action):
         return True
-    return left_key == right_key and not {left_action, right_action} <= {b"read", b"when"}
+    return not left_keys.isdisjoint(right_keys) and not {left_action, right_action} <= {b"read", b"when", b"both"}
 
 
 @lru_cache(maxsize=1 << 16)  # each command is compared with all that came before
-def _action_and_key(command: bytes) -> tuple[bytes, tuple[bytes, ...]]:
-    action, *key = command.split(b" ")[:2]
-    return action, tuple(key)
+def _action_and_keys(command: bytes) -> tuple[bytes, frozenset[bytes]]:
+    action, *words = command.split(b" ")
+    return action, frozenset(words[: 2 if action in (b"move", b"both") else 1])
 
 
 def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, horizon_us: int) -> Settings:

@@ -67,7 +67,7 @@ def sizes(hosts: Sequence[Host]) -> tuple[Counter[str], Counter[str]]:
         kept = containers(life.core, "core") + containers(life.performer._lazy, "performer.lazy")
         kept += containers(life.sessions, "sessions")  # grants are the clients' connections, and do not end here
         kept += Counter(
-            queue=len(life.queue), proposals=len(life.proposals)
+            queue=life.batcher.queued, proposals=life.batcher.waiting - life.batcher.queued
         )  # behind them are clients, not the replica
         quantities[INSTANCES] += len(life.core.instances)
         quantities[INDEX] += sum(size for name, size in kept.items() if _is_index(name))

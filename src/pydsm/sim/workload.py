@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pydsm.machines.base import CommandFailed, CommandRaised, Result, StateMachine
 from pydsm.sim.linearizability import Model
-from pydsm.sim.registers import PAIR, RAISED, KeyModel, Registers, RegistersWithoutUndo
+from pydsm.sim.registers import PAIR, RAISED, TWO, KeyModel, Registers, RegistersWithoutUndo
 
 _BROKEN_WRITES_1_OF = 8
 """One in so many writes raises."""
@@ -20,6 +20,7 @@ class Ask:
     key: str
     action: str
     argument: object
+    other_keys: tuple[str, ...] = ()
 
 
 class Workload(Protocol):
@@ -89,10 +90,29 @@ class RegisterWorkload:
     def seen(self, result: Result) -> object:
         """A refusal is its text, an exception the fact of it; the time of a read is left out."""
         if isinstance(result, list):
-            return result[0]
+            return tuple(result[1:]) if result[0] == TWO else result[0]
         if isinstance(result, CommandRaised):
             return RAISED
         return result.message if isinstance(result, CommandFailed) else result
+
+
+class PipelineWorkload(RegisterWorkload):
+    """A few keys, and commands over two of them: what is out of order shows."""
+
+    def __init__(self, random: Random) -> None:
+        super().__init__(random)
+        self._keys = self._keys[: random.choice([2, 3, 6])] if len(self._keys) > 1 else ["k0", "k1"]
+        self._pairs = []
+        self._two_share = random.choice([0.0, 0.1, 0.3])
+
+    def command(self, random: Random, hot: bool) -> bytes:
+        """One of the others, or one over two keys."""
+        if random.random() >= self._two_share:
+            return super().command(random, hot)
+        left, right = random.sample(self._keys, 2)
+        if random.random() < 0.5:
+            return f"both {left} {right}".encode()
+        return f"move {left} {right} {random.randrange(1, 1 << 40)}".encode()
 
 
 def parse(command: bytes) -> Ask | None:
@@ -100,5 +120,7 @@ def parse(command: bytes) -> Ask | None:
     words: Sequence[str] = command.decode().split(" ")
     if words[0] == "sum":
         return None
+    if words[0] in ("both", "move"):
+        return Ask(words[1], words[0], int(words[3]) if len(words) > 3 else 0, (words[2],))
     action = "read" if words[0] == "when" else words[0]
     return Ask(words[1], action, int(words[2]) if len(words) > 2 else None)

@@ -23,7 +23,7 @@ from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
 from pydsm.sim.disk import Disk
-from pydsm.sim.history import Outcome
+from pydsm.sim.history import Outcome, end_moment
 from pydsm.sim.host import Host
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.life import Life, Parts
@@ -79,7 +79,11 @@ class World:
         replicas = range(plan.settings.replicas)
         self._disks = [Disk(self._context, replica, self._written_by(replica)) for replica in replicas]
         self._watch = Invariants(
-            plan.settings.replicas, self._relation, self._disks, forgets_early=plan.settings.forgets_early
+            plan.settings.replicas,
+            self._relation,
+            self._disks,
+            forgets_early=plan.settings.forgets_early,
+            in_order=plan.settings.pipelined > 0,
         )
         self._network = Network(self._context, self._deliver, self._report_lost)
         parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
@@ -273,7 +277,7 @@ class World:
 
     def _waiting_requests(self) -> int:
         """How many requests wait to be proposed, at the replica where most do."""
-        return max(len(host.life.queue) for host in self.hosts if host.life is not None)
+        return max(host.life.batcher.queued for host in self.hosts if host.life is not None)
 
     def _unsettled(self, heal_us_max: int) -> Violation:
         """What is still open, for people."""
@@ -323,7 +327,7 @@ class World:
 
     def _tell_outcomes(self) -> None:
         """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""
-        answers, end = self._watch.answers.first, self._schedule.steps + 1
+        answers, end = self._watch.answers.first, end_moment(self._schedule.steps + 1)
         ranks = {id: rank for rank, id in enumerate(answers)}
         for request in self.clients.requests:
             call = request.call

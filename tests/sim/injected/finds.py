@@ -85,6 +85,7 @@ class Find:
     seed: int
     duels: bool = False
     laggards: bool = False
+    pipelines: bool = False
     story: str = ""
     steps: int = 4000
     replicas: int | None = None
@@ -93,12 +94,18 @@ class Find:
     @property
     def kind(self) -> str:
         """Of the world."""
-        return "duel" if self.duels else "laggard" if self.laggards else "seed"
+        return "duel" if self.duels else "laggard" if self.laggards else "pipeline" if self.pipelines else "seed"
 
     @property
     def search(self) -> Search:
         """What plays runs of this kind."""
-        return Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels, laggards_only=self.laggards)
+        return Search(
+            replicas=self.replicas,
+            steps=self.steps,
+            duels_only=self.duels,
+            laggards_only=self.laggards,
+            pipelines_only=self.pipelines,
+        )
 
     def play(self) -> str | None:
         """Play the run; the invariant that it breaks, if any."""

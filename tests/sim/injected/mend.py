@@ -21,7 +21,7 @@ from tests.sim.injected.registry import BUGS
 from tests.sim.injected.search import first_find
 
 _FILE = Path(finds.__file__)
-_KINDS: tuple[dict[str, Any], ...] = ({}, {"duels": True}, {"laggards": True})
+_KINDS: tuple[dict[str, Any], ...] = ({}, {"duels": True}, {"laggards": True}, {"pipelines": True})
 
 
 def holds(find: Find) -> bool:
@@ -37,7 +37,7 @@ def kinds_of(find: Find) -> Iterator[Find]:
     """Its own kind, then the others."""
     yield find
     for kind in _KINDS:
-        other = replace(find, **{"duels": False, "laggards": False, "replicas": None, **kind})
+        other = replace(find, **{"duels": False, "laggards": False, "pipelines": False, "replicas": None, **kind})
         if other.kind != find.kind:
             yield other
 
@@ -52,7 +52,7 @@ def mended(find: Find, seeds: int) -> Find | None:
 
 def write(find: Find) -> None:
     """Put it in the place of the run before."""
-    options = "".join(f", {name}=True" for name in ("duels", "laggards") if getattr(find, name))
+    options = "".join(f", {name}=True" for name in ("duels", "laggards", "pipelines") if getattr(find, name))
     options += f", replicas={find.replicas}" if find.replicas is not None else ""
     line = f'    Find("{find.bug}", "{find.invariant}", {find.seed}{options}),\n'
     text = _FILE.read_text(encoding="utf-8")

@@ -31,9 +31,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000, help="length of a run in events")
     parser.add_argument("--duels", action="store_true", help="only conflicts between two leaders at a time")
     parser.add_argument("--laggards", action="store_true", help="members that are away for long")
+    parser.add_argument("--pipelines", action="store_true", help="clients that send many commands in a row")
     options = parser.parse_args()
     search = Search(
-        replicas=options.replicas, steps=options.steps, duels_only=options.duels, laggards_only=options.laggards
+        replicas=options.replicas,
+        steps=options.steps,
+        duels_only=options.duels,
+        laggards_only=options.laggards,
+        pipelines_only=options.pipelines,
     )
     for bug in BUGS.values():
         if options.bug in (None, bug.name):

@@ -313,8 +313,8 @@ def test_requests_that_do_not_fit_into_one_batch_keep_their_ids_and_answers() ->
     bench.batcher.flush()
     assert [batch.runs for batch in bench.proposed] == [
         (Run(request_at(SESSION, 1), 2, 1),),
-        (Run(request_at(SESSION, 3), 2, 1),),
-        (Run(request_at(SESSION, 5), 1, 1),),
+        (Run(request_at(SESSION, 3), 2, 1, 2),),
+        (Run(request_at(SESSION, 5), 1, 1, 4),),
     ]
     for index, results in ((3, ["five"]), (1, ["one", "two"]), (2, ["three", "four"])):
         bench.execute(index, *results)

@@ -11,6 +11,7 @@ from pydsm.core.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import Answer, Reply, ReplyMany
+from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.node import unix_ms
 from pydsm.server.limits import RespLimits
 from pydsm.server.native import Host
@@ -46,7 +47,7 @@ class LocalAgreement:
             asyncio.get_running_loop().call_soon(self.release)
         self.waiting.append((command, reply))
 
-    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany) -> None:
+    def submit_many(self, commands: Sequence[bytes], reply: ReplyMany, stream: Stream | None = None) -> None:
         """A `SubmitMany` with an answer at a time."""
         for place, command in enumerate(commands):
             self(command, partial(_answer_at, reply, place))

@@ -1,0 +1,190 @@
+"""Commands that wait for a batch, in the order in which they may leave.
+
+Guards the order of each connection whose commands come without ids (PROTOCOL 7, "Program order"): while commands of it
+are in an instance that is not executed, or are about to be proposed again, its later commands are held here. So they
+wait for one instance at a time, whatever becomes of it, and nothing of theirs is ever proposed ahead of it.
+"""
+
+import logging
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+from pydsm.core.ids import RequestId, SessionId, is_kept, request_at, sequence_of, session_of
+from pydsm.core.messages import Run
+
+log = logging.getLogger("pydsm.batching")
+
+ReplyMany = Callable[[int, Sequence[Any]], None]
+"""See `batching.ReplyMany`."""
+
+_UNPROPOSED_MAX = 10_000
+
+
+class Stream:
+    """The commands of one connection, which take effect in the order in which they are submitted."""
+
+    __slots__ = ("held", "under_way")
+
+    def __init__(self) -> None:
+        self.under_way = False
+        """Whether commands of it have left the queue, and are neither executed nor given up."""
+        self.held: deque[Part] = deque()
+        """Those that wait until these are."""
+
+
+class Part(NamedTuple):
+    """Commands in a row, of those that were submitted together, from `offset` on; and who waits for them."""
+
+    reply: ReplyMany
+    offset: int
+    commands: Sequence[bytes]
+    size_bytes: int
+    run: Run | None
+    """The ids of all that were submitted together; None for commands that came without."""
+    again: bool
+    stream: Stream | None
+
+    def named(self) -> Run:
+        """The ids of these commands alone. What is divided stays in order."""
+        run = self.run
+        assert run is not None, "commands without ids"
+        if run.count == len(self.commands):
+            return run
+        after = sequence_of(run.first) + self.offset - 1 if self.offset and is_kept(run.first) else run.after
+        return Run(request_at(run.first, self.offset), len(self.commands), run.acknowledged, after)
+
+    def deliver(self, answers: Sequence[Any]) -> None:
+        """Give whoever waits the answers to these commands, one for each."""
+        try:
+            self.reply(self.offset, answers)
+        except Exception:  # a caller's mistake, which must not end the replica, nor leave others unanswered
+            log.exception("a callback raised when it was given its command's answer")
+
+    def slice(self, start: int, end: int) -> "Part":
+        """Some of them."""
+        commands = self.commands[start:end]
+        size = sum(map(len, commands))
+        return self._replace(offset=self.offset + start, commands=commands, size_bytes=size)
+
+
+class CommandQueue:
+    """The queue of one replica. Counts what may leave apart from what is held."""
+
+    def __init__(self) -> None:
+        self._parts: deque[Part] = deque()
+        self.commands = 0
+        self.size_bytes = 0
+        self.held_commands = 0
+        self.held_bytes = 0
+
+    def add(self, part: Part) -> None:
+        """At the end, or behind what its connection has under way."""
+        if part.stream is not None and part.stream.under_way:
+            self._hold(part, part.stream)
+        else:
+            self._parts.append(part)
+            self.commands += len(part.commands)
+            self.size_bytes += part.size_bytes
+
+    def _hold(self, part: Part, stream: Stream) -> None:
+        stream.held.append(part)
+        self.held_commands += len(part.commands)
+        self.held_bytes += part.size_bytes
+
+    def take(self, commands_max: int, bytes_max: int) -> list[Part]:
+        """The oldest that may leave, for one instance; at least one command if there is one."""
+        parts, taken = self._parts, list[Part]()
+        while commands_max and parts:
+            part = parts.popleft()
+            stream, count = part.stream, len(part.commands)
+            if stream is not None and stream.under_way:
+                self.commands -= count
+                self.size_bytes -= part.size_bytes
+                self._hold(part, stream)
+                continue
+            fitting = min(count, commands_max)
+            if part.size_bytes > bytes_max:
+                fitting = min(fitting, bisect_right(list(accumulate(map(len, part.commands))), bytes_max))
+                fitting = fitting or not taken
+            if fitting < count:
+                parts.appendleft(part.slice(fitting, count) if fitting else part)
+                if fitting:
+                    taken.append(part.slice(0, fitting))
+                break
+            taken.append(part)
+            commands_max -= count
+            bytes_max -= part.size_bytes
+        for part in taken:
+            self.commands -= len(part.commands)
+            self.size_bytes -= part.size_bytes
+            if part.stream is not None:
+                part.stream.under_way = True
+        return taken
+
+    def release(self, streams: Collection[Stream]) -> None:
+        """What these had under way is executed: what came meanwhile may leave."""
+        for stream in streams:
+            stream.under_way = False
+            if stream.held:
+                for part in self._take_held(stream):
+                    self.add(part)
+
+    def _take_held(self, stream: Stream) -> Sequence[Part]:
+        held, stream.held = stream.held, deque()
+        self.held_commands -= sum(len(part.commands) for part in held)
+        self.held_bytes -= sum(part.size_bytes for part in held)
+        return held
+
+    def drop(self, streams: Collection[Stream]) -> list[Part]:
+        """What these had under way is given up: everything else of them, which must not be executed without it."""
+        dropped: list[Part] = []
+        for stream in streams:
+            stream.under_way = False
+            dropped += self._take_held(stream)
+        kept = deque[Part]()
+        for part in self._parts:
+            if part.stream in streams:
+                self.commands -= len(part.commands)
+                self.size_bytes -= part.size_bytes
+                dropped.append(part)
+            else:
+                kept.append(part)
+        self._parts = kept
+        return dropped
+
+
+class Sequencing:
+    """After which earlier request of its session a run is to be executed: resolved when a batch is made.
+
+    `has_settled` tells whether a request of a session is executed here, or never will be. What is executed here needs
+    no order: it was decided before this batch is proposed, so whatever sees the one sees the other.
+    """
+
+    def __init__(self, has_settled: Callable[[SessionId, int], bool]) -> None:
+        self._has_settled = has_settled
+        self._unproposed: dict[RequestId, int] = {}
+
+    def unproposed(self, run: Run, place: int) -> None:
+        """One command is answered without being proposed; nothing has to wait for it."""
+        before = sequence_of(run.first) + place - 1 if place else run.after
+        if len(self._unproposed) >= _UNPROPOSED_MAX:
+            del self._unproposed[next(iter(self._unproposed))]
+        self._unproposed[request_at(run.first, place)] = before
+
+    def resolved(self, run: Run, together: dict[SessionId, tuple[int, int]]) -> Run:
+        """The run as it goes into a batch, in which `together` tells the last run of each session: after, and end."""
+        if not run.after:
+            return run
+        session, after = session_of(run.first), run.after
+        while self._unproposed:
+            before = self._unproposed.get(RequestId(session + after.to_bytes(4, "big")))
+            if before is None:
+                break
+            after = before
+        in_batch = together.get(session)
+        if not after or in_batch == (0, after + 1) or self._has_settled(session, after):
+            after = 0
+        return run if after == run.after else Run(run.first, run.count, run.acknowledged, after)

@@ -1,0 +1,121 @@
+"""Bugs of program order: what lets commands of one connection or session pass each other. What finds each: `finds`."""
+
+import pytest
+
+from pydsm.core import session_window, sessions
+from pydsm.core.effects import Execute
+from pydsm.core.ids import SEQUENCES, InstanceId, sequence_of, session_of
+from pydsm.core.messages import NOP, Batch, Run
+from pydsm.core.session_window import POSTPONED, Result
+from pydsm.core.sessions import Sessions
+from pydsm.runtime import batching, command_queue
+from pydsm.runtime.command_queue import Part
+from pydsm.sim import clients, life
+from tests.sim.injected.registry import bug
+
+
+def _without_after(run: Run) -> Run:
+    return Run(run.first, run.count, run.acknowledged)
+
+
+@bug("7, program order: runs name what must be executed before them")
+def no_order_in_sessions(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(command_queue.Sequencing, "resolved", lambda self, run, together: _without_after(run))
+
+
+@bug("7, program order: commands of a connection wait while an instance with some of it is not executed")
+def no_order_on_connections(patch: pytest.MonkeyPatch) -> None:
+    original = command_queue.CommandQueue.add
+
+    def add(self: command_queue.CommandQueue, part: Part) -> None:
+        original(self, part._replace(stream=None))
+
+    patch.setattr(command_queue.CommandQueue, "add", add)
+
+
+@bug("7, program order: whether what comes before is executed is asked of the session, not of the leader's instances")
+def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
+    """A run with the flag is executed unless the instance of its leader before this one is a nop."""
+    original, execute_batch = life.Life.execute, Sessions.execute
+    void = False
+
+    def execute(self: life.Life, execution: Execute) -> None:
+        nonlocal void
+        leader, index = execution.id
+        before = self._watch.decided.get(InstanceId(leader, index - 1))
+        void = before is not None and before[0] == NOP
+        original(self, execution)
+
+    def flagged(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+        after = SEQUENCES - 1 if void else 0
+        runs = [Run(run.first, run.count, run.acknowledged, after if run.after else 0) for run in batch.runs]
+        batch = Batch(tuple(runs), batch.commands, batch.footprint, batch.timestamp_ms, batch.retried)
+        return execute_batch(self, batch, apply)
+
+    patch.setattr(life.Life, "execute", execute)
+    patch.setattr(Sessions, "execute", flagged)
+
+
+@bug("7, program order: retries through any replica name the same")
+def after_dropped_on_a_retry(patch: pytest.MonkeyPatch) -> None:
+    original = clients.Request.try_elsewhere
+
+    def try_elsewhere(self: clients.Request) -> None:
+        self.after = 0
+        original(self)
+
+    patch.setattr(clients.Request, "try_elsewhere", try_elsewhere)
+
+
+@bug("7, program order: of a run that is left out nothing is recorded")
+def left_out_and_recorded(patch: pytest.MonkeyPatch) -> None:
+    original = Sessions.execute
+
+    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+        results = original(self, batch, apply)
+        place = 0
+        for run in batch.runs:
+            window = self._windows.get(session_of(run.first))
+            if results[place] is POSTPONED and window is not None:
+                first = sequence_of(run.first)
+                window.claim(first, first + run.count)
+            place += run.count
+        return results
+
+    patch.setattr(Sessions, "execute", execute)
+
+
+@bug("7, program order: an instance with an ordered run is ordered against all others of the session")
+def ordered_run_that_names_no_session(patch: pytest.MonkeyPatch) -> None:
+    original = life.Life._propose
+
+    def propose(self: life.Life, batch: Batch) -> InstanceId | None:
+        return original(self, Batch(batch.runs, batch.commands, batch.footprint, batch.timestamp_ms))
+
+    patch.setattr(life.Life, "_propose", propose)
+
+
+@bug("7, program order: what was not executed is proposed again ahead of what its connection has sent since")
+def proposed_again_behind_later_commands(patch: pytest.MonkeyPatch) -> None:
+    original = batching.Batcher.aborted
+
+    def aborted(self: batching.Batcher, id: InstanceId) -> None:
+        proposal = self._in_flight.get(id)
+        original(self, id)
+        if proposal is not None and self._again and self._again[-1] is proposal:
+            self._again.pop()
+            self._queue.release(proposal.streams)
+            for part in proposal.parts:
+                self._queue.add(part)
+
+    patch.setattr(batching.Batcher, "aborted", aborted)
+
+
+@bug("7, program order: what the client has given up is never executed behind what it sent later")
+def given_up_request_executed_late(patch: pytest.MonkeyPatch) -> None:
+    original = session_window.SessionWindow.claim
+
+    def claim(self: session_window.SessionWindow, start: int, end: int) -> list[tuple[int, int]]:
+        return original(self, start, end) if start else []
+
+    patch.setattr(session_window.SessionWindow, "claim", claim)
