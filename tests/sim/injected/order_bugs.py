@@ -4,7 +4,7 @@ import pytest
 
 from pydsm.core import session_window, sessions
 from pydsm.core.effects import Execute
-from pydsm.core.ids import SEQUENCES, InstanceId
+from pydsm.core.ids import SEQUENCES, InstanceId, sequence_of, session_of
 from pydsm.core.messages import NOP, Batch, Run
 from pydsm.core.session_window import POSTPONED, Result
 from pydsm.core.sessions import Sessions
@@ -75,9 +75,9 @@ def left_out_and_recorded(patch: pytest.MonkeyPatch) -> None:
         results = original(self, batch, apply)
         place = 0
         for run in batch.runs:
-            window = self._windows.get(sessions.session_of(run.first))
+            window = self._windows.get(session_of(run.first))
             if results[place] is POSTPONED and window is not None:
-                first = sessions.sequence_of(run.first)
+                first = sequence_of(run.first)
                 window.claim(first, first + run.count)
             place += run.count
         return results
