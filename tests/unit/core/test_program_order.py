@@ -1,4 +1,4 @@
-"""Runs that must be executed after an earlier request of their session: left out, without a trace, until they may be."""
+"""Runs that must be executed after an earlier request of their session: left out without a trace until they may be."""
 
 from collections.abc import Sequence
 
