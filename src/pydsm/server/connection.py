@@ -23,6 +23,7 @@ from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_c
 from pydsm.server.parser import ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
 from pydsm.server.session import Session
+from pydsm.server.slots import UNANSWERED, Slot
 from pydsm.server.transactions import ABORTED, ROWS, Gathered
 
 
@@ -60,29 +61,6 @@ def _ignore(offset: int, answers: Sequence[Answer]) -> None:
     pass
 
 
-class _Unanswered:
-    """What stands in a slot until the answer is known."""
-
-
-_UNANSWERED = _Unanswered()
-
-
-class _Slot:
-    """A command's place in the order of replies."""
-
-    __slots__ = ("answer", "finish", "protocol")
-
-    def __init__(self, protocol: int, answer: Answer, finish: Callable[[Answer], Answer] | None = None) -> None:
-        self.protocol = protocol
-        self.answer = answer
-        self.finish = finish
-        """Makes the client's answer of the machine's, where they differ."""
-
-    def settle(self, answer: Answer) -> None:
-        """Take the machine's answer."""
-        self.answer = answer if self.finish is None else self.finish(answer)
-
-
 class Connection(asyncio.Protocol):
     """See the module."""
 
@@ -93,9 +71,9 @@ class Connection(asyncio.Protocol):
         self._limits = port.limits
         self._submit_many = port.submit_many
         self._parser = RequestParser(port.limits)
-        self._slots: deque[_Slot] = deque()
+        self._slots: deque[Slot] = deque()
         self._gathering: list[bytes] = []
-        self._gathering_slots: list[_Slot] = []
+        self._gathering_slots: list[Slot] = []
         """Commands of this turn that are to be submitted together, and their places."""
         self._stream = Stream()
         self._refusal: Aborted | Overloaded | None = None
@@ -304,7 +282,7 @@ class Connection(asyncio.Protocol):
 
     def _agree_on(self, command: bytes, finish: Callable[[Answer], Answer] | None = None) -> None:
         """Submit a command, with the others of this turn."""
-        slot = _Slot(self.session.protocol, _UNANSWERED, finish)
+        slot = Slot(self.session.protocol, UNANSWERED, finish)
         self._slots.append(slot)
         if self._refusal is not None:
             slot.settle(self._refusal)
@@ -318,7 +296,7 @@ class Connection(asyncio.Protocol):
             self._gathering, self._gathering_slots = [], []
             self._submit_many(commands, partial(self._settle, slots), self._stream)
 
-    def _settle(self, slots: list[_Slot], offset: int, answers: Sequence[Answer]) -> None:
+    def _settle(self, slots: list[Slot], offset: int, answers: Sequence[Answer]) -> None:
         """Take answers; they leave at the end of this turn of the loop, with all others that came in it."""
         for slot, answer in zip(slots[offset : offset + len(answers)], answers, strict=True):
             slot.settle(answer)
@@ -418,15 +396,15 @@ class Connection(asyncio.Protocol):
             self._submit_many((command,), _ignore, self._stream)
 
     def _answer(self, answer: Answer) -> None:
-        self._slots.append(_Slot(self.session.protocol, answer))
+        self._slots.append(Slot(self.session.protocol, answer))
 
     def _write_answered(self) -> None:
         """Write the replies at the head of the order, a bounded number of bytes at a time."""
         slots, limits = self._slots, self._limits
-        while slots and slots[0].answer is not _UNANSWERED and not self._write_paused and self._transport is not None:
+        while slots and slots[0].answer is not UNANSWERED and not self._write_paused and self._transport is not None:
             replies: list[bytes] = []
             size = 0
-            while slots and slots[0].answer is not _UNANSWERED and size < _WRITE_BYTES_MAX:
+            while slots and slots[0].answer is not UNANSWERED and size < _WRITE_BYTES_MAX:
                 slot = slots.popleft()
                 reply = encode_reply(slot.answer, slot.protocol, limits)
                 replies.append(reply)

@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
+
 from pydsm.client import Client
+from pydsm.client import session as session_module
 from pydsm.core.ids import sequence_of, session_of
 from pydsm.runtime.batching import Aborted
 from tests.unit.client.test_client import QUICK, command, replicas
@@ -47,3 +50,22 @@ async def test_refused_requests_are_sent_again_under_their_ids_and_in_their_orde
         assert await asyncio.gather(*asked) == list(range(1, 21))
         assert len({sequence_of(run.first) for run, _ in one.agreement.runs}) <= 20
         assert await client.execute(command("LRANGE log 0 -1")) == [b"%d" % number for number in range(20)]
+
+
+async def test_a_session_that_is_over_is_left_when_everything_of_it_has_its_outcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with replicas(1) as (one,), Client([one.address], limits=QUICK) as client:
+        one.agreement.holding = True
+        first = asyncio.create_task(client.execute(command("SET data new")))
+        await eventually(lambda: len(one.agreement.waiting) == 1, "the first is under way")
+        monkeypatch.setattr(session_module, "RENEWAL_MS", 0)
+        second = asyncio.create_task(client.execute(command("SET ready yes")))
+        await eventually(lambda: client.in_flight == 2, "the second is handed over")
+        one.agreement.release()
+        assert await first == "OK"
+        await eventually(lambda: len(one.agreement.waiting) == 1, "the second is sent")
+        one.agreement.release()
+        assert await second == "OK"
+        old, new = [session_of(run.first) for run, _ in one.agreement.runs]
+        assert old < new
