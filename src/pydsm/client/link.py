@@ -233,7 +233,8 @@ class Link(asyncio.Protocol):
             name, session, count = self._name(call), call.session, len(call.commands)
             assert session is not None, "named by a session"
             if name == follows:
-                runs[-1] = Run(runs[-1].first, runs[-1].count + count, runs[-1].acknowledged)
+                last = runs[-1]
+                runs[-1] = Run(last.first, last.count + count, last.acknowledged, last.after)
             else:
                 sequence = sequence_of(name)
                 runs.append(Run(name, count, session.acknowledged(), sequence - 1))

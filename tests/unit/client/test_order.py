@@ -15,8 +15,9 @@ from tests.waiting import eventually
 async def test_each_run_names_the_request_before_it() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         await client.execute_many([command("INCR a")] * 3)
-        await client.execute(command("INCR a"))
-        assert [(sequence_of(run.first), run.after) for run, _ in one.agreement.runs] == [(1, 0), (4, 3)]
+        await asyncio.gather(*(client.execute(command("INCR a")) for _ in range(2)))
+        runs = [(sequence_of(run.first), run.count, run.after) for run, _ in one.agreement.runs]
+        assert runs == [(1, 3, 0), (4, 2, 3)]
 
 
 async def test_new_commands_wait_until_those_of_another_session_have_their_outcome() -> None:
