@@ -19,6 +19,7 @@ from pydsm.client.calls import OPEN, REFUSALS, Call, Outcome, about, divided, ro
 from pydsm.client.finder import Finder
 from pydsm.client.limits import ClientLimits
 from pydsm.client.link import Link, Sent
+from pydsm.client.order import EarlierCalls, RefusedCalls
 from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import request_at
@@ -58,10 +59,8 @@ class Client:
         self._bytes = 0
         self._waiting: deque[Call] = deque()
         """What has not been given to a link, in the order in which it came."""
-        self._before: dict[Call, None] = {}
-        """What other sessions have under way: it must be settled before anything new is sent in the present one."""
-        self._refused_calls: list[Call] = []
-        """What was certainly not executed, and is sent again after a moment."""
+        self._earlier = EarlierCalls()
+        self._refused_calls = RefusedCalls(self._send_again)
         self._room: deque[asyncio.Future[None]] = deque()
         self._move = asyncio.Event()
         self._linked = asyncio.Event()
@@ -204,7 +203,7 @@ class Client:
             self._calls.pop(call, None)
             return
         link = self._link
-        if link is None or not link.is_open or (self._before and call.origin is None and call not in self._before):
+        if link is None or not link.is_open or self._earlier.hold(call):
             self._waiting.append(call)
         elif call.longest_bytes > link.command_bytes_max:
             self._send_short(call, link.command_bytes_max)
@@ -252,10 +251,8 @@ class Client:
         call.settle(places, outcomes_)
         if not call.left:
             del self._calls[call]
-            if self._before:
-                self._before.pop(call, None)
-                if not self._before:
-                    self._send_waiting()
+            if self._earlier.was_last(call):
+                self._send_waiting()
             self._open_commands -= 0 if call.origin is not None else len(call.commands)
             self._bytes -= call.size_bytes
             if self._room:
@@ -346,7 +343,7 @@ class Client:
         """The group has forgotten the session, and surely has not executed these: they get other ids."""
         if self._link is not None and call.session is not None:
             self._link.begin_session(call.session)
-        self._hold_new_calls()
+        self._earlier.begin(self._calls, self._waiting)
         call.forget_name()
         call.sent = False
         self._send_again(call)
@@ -375,16 +372,8 @@ class Client:
         call.attempts += 1
         if isinstance(answer, Overloaded) and self._link is not None:
             self._leave(self._link, answer.reason)
-        self._refused_calls.append(call)
-        if len(self._refused_calls) == 1:
-            wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
-            self._loop.call_later(wait * random.uniform(0.5, 1.0), self._send_refused)
-
-    def _send_refused(self) -> None:
-        """Under their ids and in their order: what was sent behind them is not executed before them."""
-        calls, self._refused_calls = self._refused_calls, []
-        for call in sorted(calls, key=lambda call: call.name or b""):
-            self._send_again(call)
+        wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
+        self._refused_calls.add(call, wait * random.uniform(0.5, 1.0))
 
     def _send_again(self, call: Call) -> None:
         if call in self._calls:
@@ -442,13 +431,8 @@ class Client:
         self._finder.content_with(link.address)
         self._linked.set()
         if link is not before:
-            self._hold_new_calls()
+            self._earlier.begin(self._calls, self._waiting)
         self._send_waiting()
-
-    def _hold_new_calls(self) -> None:
-        """Another session begins: what is under way comes first, and what comes now is sent when that is settled."""
-        waiting = set(self._waiting)
-        self._before = {call: None for call in self._calls if call.origin is None and call not in waiting}
 
     def _send_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()

@@ -239,7 +239,8 @@ class Link(asyncio.Protocol):
             name, session, count = self._name(call), call.session, len(call.commands)
             assert session is not None, "named by a session"
             if name == follows:
-                runs[-1] = Run(runs[-1].first, runs[-1].count + count, runs[-1].acknowledged)
+                last = runs[-1]
+                runs[-1] = Run(last.first, last.count + count, last.acknowledged, last.after)
             else:
                 sequence = sequence_of(name)
                 runs.append(Run(name, count, session.acknowledged(), sequence - 1))
@@ -253,12 +254,15 @@ class Link(asyncio.Protocol):
         of this one has its outcome: only inside a session is there an order. Named ones must not wait for it.
         """
         for place, call in enumerate(calls):
-            if call.name is None and session.is_over(len(call.commands)):
-                named = [one for one in self._unsent[place:] if one.name is not None]
-                if session.is_open and not calls[:place] and named:
-                    self._unsent[:] = named + [one for one in self._unsent if one.name is None]
-                    return named[: len(calls)]
-                return calls[:place] if session.is_open or place else calls
+            if call.name is not None or not session.is_over(len(call.commands)):
+                continue
+            if place:
+                return calls[:place]
+            if not session.is_open:
+                return calls
+            named = [one for one in self._unsent if one.name is not None]
+            self._unsent[:] = [*named, *(one for one in self._unsent if one.name is None)]
+            return named[: len(calls)]
         return calls
 
     def _name(self, call: Sent) -> RequestId:

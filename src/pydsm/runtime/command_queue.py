@@ -97,7 +97,8 @@ class CommandQueue:
     def take(self, commands_max: int, bytes_max: int) -> list[Part]:
         """The oldest that may leave, for one instance; at least one command if there is one."""
         parts, taken = self._parts, list[Part]()
-        while commands_max and parts:
+        room, room_bytes = commands_max, bytes_max
+        while room and parts:
             part = parts.popleft()
             stream, count = part.stream, len(part.commands)
             if stream is not None and stream.under_way:
@@ -105,21 +106,22 @@ class CommandQueue:
                 self.size_bytes -= part.size_bytes
                 self._hold(part, stream)
                 continue
-            fitting = min(count, commands_max)
-            if part.size_bytes > bytes_max:
-                fitting = min(fitting, bisect_right(list(accumulate(map(len, part.commands))), bytes_max))
-                fitting = fitting or not taken
-            if fitting < count:
-                parts.appendleft(part.slice(fitting, count) if fitting else part)
-                if fitting:
-                    taken.append(part.slice(0, fitting))
-                break
+            if count > room or part.size_bytes > room_bytes:
+                fitting = min(count, room, bisect_right(list(accumulate(map(len, part.commands))), room_bytes))
+                fitting = fitting or int(not taken)
+                if fitting < count:
+                    parts.appendleft(part.slice(fitting, count) if fitting else part)
+                    if fitting:
+                        taken.append(part.slice(0, fitting))
+                        room -= fitting
+                        room_bytes -= taken[-1].size_bytes
+                    break
             taken.append(part)
-            commands_max -= count
-            bytes_max -= part.size_bytes
+            room -= count
+            room_bytes -= part.size_bytes
+        self.commands -= commands_max - room
+        self.size_bytes -= bytes_max - room_bytes
         for part in taken:
-            self.commands -= len(part.commands)
-            self.size_bytes -= part.size_bytes
             if part.stream is not None:
                 part.stream.under_way = True
         return taken

@@ -40,7 +40,7 @@ class Task:
 
 
 def search_for(task: Task, seed: int) -> Search:
-    """Every tenth seed or so is a long run; a quarter plays duels alone, a quarter laggards, an eighth pipelines."""
+    """Every tenth seed or so is a long run, every fourth plays duels alone, every fourth laggards, a few pipelines."""
     steps = task.steps * (_LONG_FACTOR if seed % _LONG_EVERY == 0 else 1)
     kind = seed % _KINDS
     pipelines = seed % _PIPELINES_EVERY == 2

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydsm.sim.history import Call, History, Outcome
+from pydsm.sim.history import Call, History, Outcome, begin_moment, end_moment
 from pydsm.sim.linearizability import Linearizable, NotLinearizable, Undecided, check, check_key
 from pydsm.sim.registers import KeyModel
 
@@ -150,3 +150,60 @@ def test_an_answer_after_giving_up_changes_nothing(outcome: Outcome) -> None:
     (history.failed if outcome is Outcome.FAILED else history.unknown)(one, 5)
     history.done(one, 6, 0)
     assert (one.outcome, one.ended) == (outcome, 5)
+
+
+def sent(history: History, program: object, action: str, key: str, argument: object, *result: object) -> None:
+    """A call between moments 0 and 99 that was answered, if a result is given."""
+    call = history.begin(0, 1, key, action, argument)
+    call.program = program
+    if result:
+        history.done(call, 99, result[0])
+
+
+def test_two_keys_written_in_a_row_are_never_seen_the_other_way_round() -> None:
+    history = History()
+    sent(history, "writer", "write", "data", 1, 0)
+    sent(history, "writer", "write", "ready", 1, 0)
+    sent(history, "reader", "read", "ready", None, 1)
+    sent(history, "reader", "read", "data", None, 0)
+    for call in history.calls:
+        call.program = None
+    assert isinstance(check(history, KeyModel()), Linearizable)
+    for call in history.calls:
+        call.program = "writer" if call.action == "write" else "reader"
+    assert isinstance(check(history, KeyModel()), NotLinearizable)
+
+
+def test_what_was_sent_in_a_row_on_one_key_ends_with_the_last() -> None:
+    history = History()
+    sent(history, "writer", "write", "x", 1, 2)
+    sent(history, "writer", "write", "x", 2, 0)
+    assert isinstance(check(history, KeyModel()), NotLinearizable)
+
+
+def test_a_call_of_unknown_outcome_takes_effect_before_later_ones_of_its_program_or_never() -> None:
+    history = History()
+    sent(history, "writer", "write", "x", 1)
+    sent(history, "writer", "write", "x", 2, 0)
+    sent(history, None, "read", "x", None, 2)
+    assert isinstance(check(history, KeyModel()), Linearizable)
+    late = history.begin(200, 2, "x", "read")
+    history.done(late, 201, 1)
+    assert isinstance(check(history, KeyModel()), NotLinearizable)
+
+
+def test_keys_that_one_call_names_are_checked_together() -> None:
+    history = History()
+    move = history.begin(1, 1, "a", "move", 5)
+    move.other_keys = ("b",)
+    history.done(move, 10, (0, 0))
+    for moment, key, value in ((2, "a", -5), (4, "b", 0)):
+        read = history.begin(moment, 2, key, "read")
+        history.done(read, moment + 1, value)
+    assert isinstance(check(history, KeyModel()), NotLinearizable)
+    history.calls[-1].result = 5
+    assert isinstance(check(history, KeyModel()), Linearizable)
+
+
+def test_calls_of_one_client_that_touch_in_a_step_are_one_behind_the_other() -> None:
+    assert end_moment(7) < begin_moment(7) < end_moment(8)
