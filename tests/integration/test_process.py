@@ -1,7 +1,6 @@
 """How `pydsm` behaves as a process: its streams, signals at any moment, and what it says about being ready."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.serve import Storage
 from pydsm.client.load import ask
 from pydsm.client.resp import ErrorReply, encode_command
-from tests.waiting import eventually
 
 CLOSED = "closed"
 FULL = "/dev/full"
@@ -235,7 +233,7 @@ class Limited(LocalGroup):
     """Replicas that may open only so many descriptors."""
 
     def __init__(self, replicas: int, directory: Path, descriptors: int) -> None:
-        super().__init__(replicas, directory, Storage.MEMORY)
+        super().__init__(replicas, directory)
         self._descriptors = descriptors
 
     def command(self, replica: int) -> list[str]:
@@ -250,17 +248,3 @@ async def test_a_replica_without_descriptors_for_clients_says_what_to_raise(tmp_
     _, said = await asyncio.to_thread(process.communicate, timeout=30)
     assert process.returncode == 1
     assert b"none is left for clients; raise the limit (ulimit -n, LimitNOFILE)" in said.splitlines()[-1]
-
-
-async def test_interrupting_a_verb_is_one_line(tmp_path: Path) -> None:
-    process = run([sys.executable, "-m", "pydsm", "simulate", "--seeds", "1000000"])
-    assert process.stdout is not None
-    os.set_blocking(process.stdout.fileno(), False)
-    await eventually(lambda: bool(process.stdout and process.stdout.read(1)) or process.poll() is not None, "it runs")
-    process.send_signal(signal.SIGINT)
-    _, said = await asyncio.to_thread(process.communicate, timeout=60)
-    assert process.returncode == 130
-    assert said.endswith(b"pydsm: interrupted\n")
-    assert b"Traceback" not in said
-
-
