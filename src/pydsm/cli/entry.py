@@ -9,12 +9,14 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
 _STREAMS_BROKEN = frozenset((errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EBADF, errno.EDQUOT, errno.EFBIG))
 FAILURE = 1
+Handler = Callable[[int, FrameType | None], object]
 
 
 def main() -> None:
@@ -23,9 +25,9 @@ def main() -> None:
     stop_at_once_when_told()
     from pydsm.cli.main import run  # takes a while, in which somebody may have changed their mind
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _on_interrupt(signal.default_int_handler)
     status = run(sys.argv[1:])
-    signal.signal(signal.SIGINT, _stop_at_once)
+    _on_interrupt(_stop_at_once)
     sys.exit(finished(status))
 
 
@@ -47,8 +49,14 @@ def open_standard_streams() -> None:
 
 def stop_at_once_when_told() -> None:
     """For as long as there is nothing to be put in order: SIGINT and SIGTERM end the process with one line."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop_at_once)
+    _on_interrupt(_stop_at_once)
+    signal.signal(signal.SIGTERM, _stop_at_once)
+
+
+def _on_interrupt(handler: Handler) -> None:
+    """Handle SIGINT, unless whoever started this process has it ignored, as shells do for what runs in background."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _stop_at_once(number: int, frame: FrameType | None) -> None:

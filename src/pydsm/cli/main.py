@@ -72,6 +72,8 @@ def run(arguments: Sequence[str]) -> int:
             raise
         give_up(sys.stdout)
         return _say(f"cannot write to standard output: {error.strerror}", FAILURE)
+    if outcome == INTERRUPTED:
+        return _say("interrupted", INTERRUPTED)  # typer makes this status of a KeyboardInterrupt by itself
     return outcome if isinstance(outcome, int) else 0
 
 

@@ -93,9 +93,9 @@ class ClientCount:
         self.now = 0
         self._refused = Occasionally(log)
 
-    def enter(self) -> bool:
-        """One more; False when there is no room."""
-        if self.now >= self.most:
+    def enter(self, port_is_full: bool = False) -> bool:
+        """One more; False when there is no room, or none at its port."""
+        if port_is_full or self.now >= self.most:
             self._refused.warn("a client was turned away: %d are connected, as many as may be", self.now)
             return False
         self.now += 1

@@ -127,7 +127,7 @@ class NativeServer:
         """None to let a client in, or why not."""
         if self._server is None:
             return "this replica is stopping; connect to another"
-        if len(self.crowd) >= self.limits.connections_max or not self.shared.clients.enter():
+        if not self.shared.clients.enter(len(self.crowd) >= self.limits.connections_max):
             return f"{len(self.crowd)} clients are connected already; connect to another replica"
         self.crowd.add(connection, None)
         return None

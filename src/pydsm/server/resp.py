@@ -81,7 +81,7 @@ class RespServer:
         """See `Port`."""
         if self._server is None:
             return CommandFailed("ERR this replica is stopping; connect to another")
-        if len(self._crowd) >= self.limits.connections_max or not self.shared.clients.enter():
+        if not self.shared.clients.enter(len(self._crowd) >= self.limits.connections_max):
             return CommandFailed("ERR max number of clients reached")
         peer, here = connection.addresses()
         now = self.now_seconds()

@@ -115,3 +115,14 @@ def test_members_keep_their_order() -> None:
 def test_members_are_distinct(peers: str, said: str) -> None:
     with pytest.raises(CallerFault, match=said):
         parse_members(peers)
+
+
+def test_an_interrupt_is_one_line_and_exit_status_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pydsm.cli.status.fetch", interrupted)
+    assert run(["status", "127.0.0.1:1"]) == 130
+    assert capsys.readouterr().err == "pydsm: interrupted\n"
