@@ -84,6 +84,13 @@ class Doorkeeper:
             proves=me.secret is not None,
         )
 
+    def decode(self, payload: bytes) -> Greeting:
+        """The greeting in a frame. Raises PeerFault for anything else, and for a Refusal, with its reason."""
+        greeting = decode_greeting(payload)
+        if isinstance(greeting, Refusal):
+            raise RefusedByPeer(f"it refuses us: {printable(greeting.reason, REASON_CHARACTERS_MAX)}")
+        return greeting
+
     def judge_group(self, hello: Hello) -> None:
         """Raises PeerFault unless whoever greets was started for the same group with the same members."""
         me = self.me
@@ -150,13 +157,6 @@ class Doorkeeper:
         self.epochs[peer] = epoch
 
 
-def _decode(payload: bytes) -> Greeting:
-    greeting = decode_greeting(payload)
-    if isinstance(greeting, Refusal):
-        raise RefusedByPeer(f"it refuses us: {printable(greeting.reason, REASON_CHARACTERS_MAX)}")
-    return greeting
-
-
 def _unproven(said: Claim | Confirmation) -> bytes:
     """Everything in it that a proof is made over: all but the proof."""
     return greeting_payload(msgspec.structs.replace(said, proof=b""))
@@ -180,7 +180,7 @@ class IncomingHandshake:
 
     def answer(self, payload: bytes) -> bytes:
         """What to send. Raises PeerFault with the reason to refuse whoever dialled."""
-        keeper, greeting = self._keeper, _decode(payload)
+        keeper, greeting = self._keeper, self._keeper.decode(payload)
         if self._claimed is None:
             if not isinstance(greeting, Hello):
                 raise PeerFault("it does not begin with a Hello")
@@ -236,7 +236,8 @@ class OutgoingHandshake:
 
     def answer(self, payload: bytes) -> bytes:
         """What to send, possibly nothing. Raises PeerFault with the reason to close the connection."""
-        greeting, keeper, expected = _decode(payload), self._keeper, self._expected
+        keeper, expected = self._keeper, self._expected
+        greeting = keeper.decode(payload)
         if self.peer is not None:
             raise PeerFault("it greets twice")
         if not self._said:
