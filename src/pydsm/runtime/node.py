@@ -18,11 +18,11 @@ from pydsm.core.config import Config
 from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
 from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
 from pydsm.core.grants import Grant, Grants
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, is_kept
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
-from pydsm.core.sessions import Sessions
-from pydsm.machines.base import Snapshots, Upkeep
+from pydsm.core.sessions import Apply, Sessions
+from pydsm.machines.base import SkipsReads, Snapshots, Upkeep
 from pydsm.runtime.admission import why_not_take
 from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
@@ -54,6 +54,7 @@ class Node:
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
         self._machine = parts.machine
+        self._apply_unread = self._machine.apply_unread if isinstance(self._machine, SkipsReads) else None
         self._store = parts.store
         self._make_transport = parts.transport
         self._files = parts.snapshots
@@ -320,7 +321,7 @@ class Node:
     def _perform(self, agreed: Agreed) -> None:
         """What the gate lets through reaches the state, and whoever waits for it."""
         if isinstance(agreed, Execute):
-            apply = self._machine.apply if self._progress is None else self._progress.apply(agreed.id)
+            apply = self._apply_for(agreed) if self._progress is None else self._progress.apply(agreed.id)
             results = self._sessions.execute(agreed.batch, apply)
             if agreed.id.leader == self._config.replica:
                 self._batcher.executed(agreed.id, results)
@@ -330,6 +331,13 @@ class Node:
         if self._taker is not None and there:
             self._taker.take(agreed.checkpoint)
         self.maintenance.checkpoint_reached(agreed.checkpoint)
+
+    def _apply_for(self, agreed: Execute) -> Apply:
+        """Without what only reads, where nobody waits for the results and no session keeps them."""
+        unread = self._apply_unread
+        if unread is None or self._batcher.awaits(agreed.id) or any(is_kept(run.first) for run in agreed.batch.runs):
+            return self._machine.apply
+        return unread
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
         self.maintenance.snapshot_taken(file)
