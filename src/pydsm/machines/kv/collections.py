@@ -12,7 +12,7 @@ from pydsm.machines.kv.keyspace import Keyspace
 
 _AT_ONCE_MAX = 128
 """A collection of so many elements is scanned in one step, as Redis does."""
-_CURSOR = re.compile(rb"[+-]?[0-9]{1,20}|")
+_CURSOR = re.compile(rb"(?:[+-](?=[0-9]))?0*[0-9]{0,20}")
 _CURSORS = 1 << 64
 _DRAWS_MAX = 1_000_000
 
@@ -42,9 +42,9 @@ def cursor_of(word: bytes) -> int:
     """Raises CommandFailed unless it is a number of 64 bits, as C reads it: perhaps with a sign, or nothing for 0."""
     text = word.partition(b"\0")[0]
     if _CURSOR.fullmatch(text):
-        cursor = int(text or b"0")
-        if abs(cursor) < _CURSORS:
-            return cursor % _CURSORS
+        cursor = int(text.lstrip(b"+-0") or b"0")
+        if cursor < _CURSORS:
+            return -cursor % _CURSORS if text.startswith(b"-") else cursor
     raise CommandFailed("ERR invalid cursor")
 
 
@@ -65,13 +65,17 @@ def scan_part(elements: Elements[V], cursor: bytes, options: Words) -> tuple[byt
     return b"%d" % start, [element for element in elements.keys_between(start, end) if matches(element)]
 
 
-def draws(space: Keyspace, elements: Elements[V], wanted: int) -> list[bytes]:
+def draws(space: Keyspace, elements: Elements[V], wanted: int, *, in_pairs: bool = False) -> list[bytes]:
     """Random elements: up to `wanted` different ones, or exactly -`wanted`, perhaps some more than once."""
-    if abs(wanted) > INT64_MAX // 2 or -wanted > _DRAWS_MAX:
+    if wanted < -INT64_MAX:
+        raise CommandFailed(f"ERR value is out of range, value must between {-INT64_MAX} and {INT64_MAX}")
+    if in_pairs and abs(wanted) > INT64_MAX // 2:
         raise CommandFailed("ERR value is out of range")
     size = len(elements)
     if not size or not wanted:
         return []
+    if -wanted > _DRAWS_MAX:
+        raise CommandFailed("ERR value is out of range")
     if wanted < 0:
         return [elements.key_at(space.draw(size)) for _ in range(-wanted)]
     if wanted >= size:

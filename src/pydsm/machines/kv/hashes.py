@@ -139,7 +139,7 @@ def _hrandfield(space: Keyspace, words: Words) -> Result:
     if len(words) == 2:
         return draws(space, hash_, 1)[0] if hash_ else None
     with_values = _with(words, b"WITHVALUES")
-    fields: Sequence[bytes] = draws(space, hash_, integer(words[2]))
+    fields: Sequence[bytes] = draws(space, hash_, integer(words[2]), in_pairs=with_values)
     return Pairs([field, hash_[field]] for field in fields) if with_values else list(fields)
 
 

@@ -327,7 +327,7 @@ def _zrandmember(space: Keyspace, words: Words) -> Result:
     wanted = integer(words[2])
     if len(words) == 4 and words[3].upper() != b"WITHSCORES":
         raise syntax_error()
-    found = draws(space, sorted_set.scores, wanted)
+    found = draws(space, sorted_set.scores, wanted, in_pairs=len(words) == 4)
     return pairs([(sorted_set.scores[member], member) for member in found], with_scores=len(words) == 4)
 
 

@@ -72,8 +72,15 @@ def test_a_scan_gives_what_stays_while_other_elements_come_and_go() -> None:
             [1, b"x", [b"x"] * 3, [b"x"], b"x", None, None],
         ),
         (
-            ("SPOP a -1", "SPOP a 1", "SRANDMEMBER a 5", f"SRANDMEMBER a -{2**62}"),
-            [OUT_OF_RANGE, [], [], "!ERR value is out of range"],
+            (
+                "SPOP a -1",
+                "SPOP a 1",
+                "SRANDMEMBER a 5",
+                f"SRANDMEMBER a -{2**62}",
+                "SADD a x",
+                "SRANDMEMBER a -1000001",
+            ),
+            [OUT_OF_RANGE, [], [], [], 1, "!ERR value is out of range"],
         ),
         (
             (
