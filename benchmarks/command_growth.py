@@ -1,7 +1,8 @@
 """What each command costs with 1,000 to 1,000,000 elements: `python -m benchmarks.command_growth [--write]`.
 
 Executes every command of the key-value machine on keys, strings and collections of growing size, fits how its cost
-grows, and puts beside it what Redis's documentation says. `--write` puts the table into docs/reference/command-growth.md.
+grows, and puts beside it what Redis's documentation says. `--write` puts the table
+into docs/reference/command-growth.md.
 Processor time of `KeyValue.apply` alone, without agreement, sockets and disk. Takes a few minutes.
 """
 
@@ -42,7 +43,7 @@ class Measured:
         """The power of N with which the cost grows from 10,000 elements on: least squares of logarithms."""
         points = [(log(size), log(seconds)) for size, seconds in zip(SIZES, self.seconds, strict=True)][1:]
         mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True))
-        return sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points)
+        return float(sum((x - mean_x) * (y - mean_y) for x, y in points) / sum((x - mean_x) ** 2 for x, _ in points))
 
     @property
     def grows(self) -> bool:

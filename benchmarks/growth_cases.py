@@ -102,7 +102,7 @@ CASES: tuple[Case, ...] = (
     *(Case(f"{name}", "keys", LINEAR) for name in ("FLUSHALL", "FLUSHDB")),
     # A string of N bytes
     *_cases("string", CONSTANT, "STRLEN s", "GETBIT s {N}", "SETBIT s {N} 1", "APPEND s x", "SETRANGE s {M} xyz",
-            "GETRANGE s {M} {L}0", "OBJECT ENCODING s", "MEMORY USAGE s"),
+            "GETRANGE s 10 19", "OBJECT ENCODING s", "MEMORY USAGE s"),
     *_cases("string", LINEAR, "GET s", "SUBSTR s 0 -1", "BITCOUNT s", "COPY s s2 REPLACE"),
     Case("RENAME s s3", "string", CONSTANT, ("RENAMENX s3 s",)),
     # A hash of N fields
