@@ -114,6 +114,8 @@ def _common(space: Keyspace, keys: Sequence[bytes]) -> Iterator[bytes]:
     """What all sets have; costs the size of the smallest one for each of them."""
     sets = sorted((_members(space, key) for key in keys), key=len)
     others = [other.lookup for other in sets[1:]]
+    if not others:
+        return iter(sets[0])
     return (member for member in sets[0] if all(member in other for other in others))
 
 
@@ -130,8 +132,15 @@ def _union(space: Keyspace, keys: Sequence[bytes]) -> Set:
 
 def _diff(space: Keyspace, keys: Sequence[bytes]) -> Set:
     first, *others = [_members(space, key) for key in keys]
-    lookups = [other.lookup for other in others]
-    return Set.of(member for member in first if not any(member in other for other in lookups))
+    found = dict.fromkeys(first)
+    for other in others:
+        lookup = other.lookup
+        if len(other) < len(found):
+            for member in lookup:
+                found.pop(member, None)
+        else:
+            found = dict.fromkeys(member for member in found if member not in lookup)
+    return Set(found.items())
 
 
 def _giving(combine: Combine) -> Callable[[Keyspace, Words], Result]:

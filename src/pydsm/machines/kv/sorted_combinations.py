@@ -128,11 +128,15 @@ def _common(sources: Sequence[_Source]) -> Iterator[tuple[bytes, float]]:
     """The members of the first one that all others have; costs the size of the first one for each other."""
     first, *others = sources
     lookups = [other.lookup for other in others]
+    if not others:
+        return first.items()
     return (item for item in first.items() if all(item[0] in other for other in lookups))
 
 
 def _inter(asked: _Asked) -> dict[bytes, float]:
     sources = asked.smallest_first
+    if len(sources) == 1:
+        return dict(sources[0].items())
     found: dict[bytes, float] = {}
     for member, score in _common(sources):
         found[member] = reduce(asked.aggregate, (other.score(member) for other in sources[1:]), score)
@@ -141,8 +145,15 @@ def _inter(asked: _Asked) -> dict[bytes, float]:
 
 def _diff(asked: _Asked) -> dict[bytes, float]:
     first, *others = asked.sources
-    lookups = [other.lookup for other in others]
-    return {member: score for member, score in first.items() if not any(member in other for other in lookups)}
+    found = dict(first.items())
+    for other in others:
+        if len(other) < len(found):
+            for member in other.lookup:
+                found.pop(member, None)
+        else:
+            lookup = other.lookup
+            found = {member: score for member, score in found.items() if member not in lookup}
+    return found
 
 
 _Combine = Callable[[_Asked], dict[bytes, float]]
