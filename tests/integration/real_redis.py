@@ -27,6 +27,12 @@ class Redis:
         async with asyncio.timeout(20):
             return await self._reply()
 
+    async def ask_line(self, line: bytes) -> bytes:
+        """One inline command, without its line end; one reply."""
+        self._writer.write(line + b"\r\n")
+        async with asyncio.timeout(20):
+            return await self._reply()
+
     async def _reply(self) -> bytes:
         line = await self._reader.readline()
         kind, number = line[:1], line[1:-2]
@@ -40,8 +46,8 @@ class Redis:
 
 
 @asynccontextmanager
-async def real_redis(directory: Path) -> AsyncIterator[Redis]:
-    """A server that keeps nothing, on a free port."""
+async def real_redis(directory: Path, *options: str) -> AsyncIterator[Redis]:
+    """A server that keeps nothing, on a free port, with further options of its command line."""
     program = shutil.which("redis-server")
     if program is None:
         checker = shutil.which("redis-check-rdb")
@@ -49,7 +55,7 @@ async def real_redis(directory: Path) -> AsyncIterator[Redis]:
         program = str(directory / "redis-server")
         os.symlink(checker, program)
     (port,) = free_ports(1)
-    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory), *options]
     process = await asyncio.create_subprocess_exec(program, *arguments, stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None

@@ -1,6 +1,7 @@
 """Redis's own programs against a group of three: redis-cli in most commands, redis-benchmark in its default list."""
 
 import asyncio
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,25 @@ async def test_an_expired_key_that_nobody_touches_is_removed_by_the_group(tmp_pa
                 while (await client.info("keyspace"))["db0"]["keys"] != 1:  # keys() would hide it at once
                     pass
             assert await client.keys() == [b"long"]
+
+
+async def test_redis_cli_finds_the_keys_that_need_most_memory(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path, Storage.MEMORY) as group:
+        port = str(group.redis[0].port)
+        await call("redis-cli", "-p", port, "MSET", "small", "1", "large", "x" * 5000)
+        await call("redis-cli", "-p", port, "RPUSH", "list", *["element"] * 100)
+        output = await call("redis-cli", "-p", port, "--memkeys")
+        assert re.search(r'Biggest string found .*"large".* has 5\d\d\d bytes', output), output
+        assert re.search(r'Biggest\s+list found .*"list".* has [1-9]\d{3} bytes', output), output
+
+
+async def test_every_replica_has_the_limit_on_values_that_one_was_given(tmp_path: Path) -> None:
+    async with LocalGroup(3, tmp_path, Storage.MEMORY, "--value-bytes-max", "2000000") as group:
+        client = redis.asyncio.Redis(host="127.0.0.1", port=group.redis[2].port)
+        async with client:
+            async with asyncio.timeout(60):
+                while (await client.info("memory"))["value_bytes_max"] != 2_000_000:
+                    pass
+            assert await client.setbit("k", 8 * 2_000_000 - 1, 1) == 0
+            with pytest.raises(redis.ResponseError, match="bit offset is not an integer or out of range"):
+                await client.setbit("k", 8 * 2_000_000, 1)

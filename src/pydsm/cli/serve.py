@@ -22,6 +22,7 @@ from pydsm.core.config import WINDOW_BYTES_MAX, Config
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
+from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST
 from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits
@@ -70,6 +71,7 @@ class Settings:
     thrifty: bool
     window_bytes: int
     batch_limits: BatchLimits
+    value_bytes_max: int | None
     until_stdin_closes: bool
 
 
@@ -160,6 +162,12 @@ def serve(
         int,
         typer.Option(help="Seconds from one checkpoint to the next while anything is executed, at most about."),
     ] = CheckpointLimits().seconds,
+    value_bytes_max: Annotated[
+        int | None,
+        typer.Option(
+            help="Bytes that a value may grow to, the same everywhere (default: what the group has, 8388608 at first)."
+        ),
+    ] = None,
     until_stdin_closes: Annotated[
         bool, typer.Option("--until-stdin-closes", help="Stop when the parent process is gone.", hidden=True)
     ] = False,
@@ -185,6 +193,10 @@ def serve(
         raise CallerFault(f"--name {name!r} is not in --peers, which names {', '.join(members)}")
     replica = ReplicaId(list(members).index(name))
     identity = Identity(group, name, replica, len(members))
+    if value_bytes_max is not None and not VALUE_BYTES_LEAST <= value_bytes_max <= VALUE_BYTES_MOST:
+        raise CallerFault(
+            f"--value-bytes-max must be between {VALUE_BYTES_LEAST} and {VALUE_BYTES_MOST}, not {value_bytes_max}"
+        )
     here = address_of("--listen", listen) if listen else members[name]
     others = {ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica}
     ports = {
@@ -218,6 +230,7 @@ def serve(
         thrifty=thrifty,
         window_bytes=window_bytes,
         batch_limits=batch_limits,
+        value_bytes_max=value_bytes_max,
         until_stdin_closes=until_stdin_closes,
     )
     return run(_serve(settings))
@@ -254,7 +267,7 @@ async def _serve(settings: Settings) -> int:
 
 async def _one_life(settings: Settings, stop: asyncio.Future[None]) -> Exception | None:
     """Serve until somebody wants it to stop, or it has to stop by itself: then why."""
-    machine = KeyValue()
+    machine = KeyValue(settings.value_bytes_max)
     node = make_node(settings, machine)
     ports = ClientPorts(settings.ports, node, lambda: _sections(settings.identity.name, node, machine))
     try:
@@ -315,7 +328,8 @@ def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, s
     """What INFO tells besides what the port knows itself."""
     keys, expiries = machine.counts()
     counted = {"db0": f"keys={keys},expires={expiries},avg_ttl=0"} if keys else {}
-    return {"Stats": {"name": name, **node.info()}, "Keyspace": counted}
+    memory = {"value_bytes_max": str(machine.value_bytes_max)}
+    return {"Stats": {"name": name, **node.info()}, "Memory": memory, "Keyspace": counted}
 
 
 def _stop_request(settings: Settings) -> asyncio.Future[None]:

@@ -95,6 +95,19 @@ class Undo(Protocol):
 
 
 @runtime_checkable
+class SkipsReads(Protocol):
+    """What a machine has besides if it can leave out commands that only read, where nobody looks at their results."""
+
+    def apply_unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        """Change the state exactly as `apply` does; as many results, which mean nothing.
+
+        Called instead of `apply` at replicas where nobody waits for the results and no session keeps them: everywhere
+        but where the client is connected, and at a restart.
+        """
+        ...
+
+
+@runtime_checkable
 class HandlesFailures(Protocol):
     """What a machine has besides if `apply` answers every failure by itself and raises nothing for a command.
 

@@ -18,6 +18,7 @@ from pydsm.machines.base import (
     LocalFaults,
     OwnState,
     Result,
+    SkipsReads,
     StateMachine,
     Undo,
 )
@@ -25,6 +26,8 @@ from pydsm.machines.base import (
 _TEXT_CHARACTERS_MAX = 500
 _NOT_UNDONE = "; what it had changed before that stays, because this state machine cannot undo"
 _PERHAPS_IN_PART = "; commands of its batch may be executed in part, because this state machine cannot undo"
+
+_Apply = Callable[[Sequence[bytes], int], list[Result]]
 
 OnRaised = Callable[[BaseException], None]
 """Gets what a command raised, for the log."""
@@ -47,6 +50,9 @@ class GuardedApply:
         self._on_raised = on_raised
         self._undo = machine if isinstance(machine, Undo) else None
         self._handles_failures = isinstance(machine, HandlesFailures) and machine.handles_failures
+        self._apply_unread = (
+            machine.apply_unread if self._handles_failures and isinstance(machine, SkipsReads) else None
+        )
         self._local_faults = _local_faults(machine)
         self.raised = 0
         """Commands that raised since the replica was started."""
@@ -54,12 +60,7 @@ class GuardedApply:
     def __call__(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         """See `StateMachine.apply`."""
         if self._handles_failures:
-            try:
-                return self._apply(commands, timestamp_ms)
-            except self._local_faults:
-                raise
-            except BaseException as error:
-                return [self._failed(error, _PERHAPS_IN_PART)] * len(commands)
+            return self._whole(self._machine.apply, commands, timestamp_ms)
         if self._undo is not None and len(commands) > 1:
             self._undo.savepoint()
             try:
@@ -70,14 +71,22 @@ class GuardedApply:
                 self._undo.rollback()
         return [self._apply_one(command, timestamp_ms) for command in commands]
 
+    def unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        """The same where nobody looks at the results: without what only reads, if the machine can leave that out."""
+        if self._apply_unread is None:
+            return self(commands, timestamp_ms)
+        return self._whole(self._apply_unread, commands, timestamp_ms)
+
+    def _whole(self, apply: _Apply, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        try:
+            return _checked(apply(commands, timestamp_ms), len(commands))
+        except self._local_faults:
+            raise
+        except BaseException as error:
+            return [self._failed(error, _PERHAPS_IN_PART)] * len(commands)
+
     def _apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        results = self._machine.apply(commands, timestamp_ms)
-        if not isinstance(results, list) or len(results) != len(commands):
-            given = len(results) if isinstance(results, list) else type(results).__name__
-            raise WrongResults(
-                f"apply gave {given} for {len(commands)} commands, and not a list with a result for each"
-            )
-        return results
+        return _checked(self._machine.apply(commands, timestamp_ms), len(commands))
 
     def _apply_one(self, command: bytes, timestamp_ms: int) -> Result:
         if self._undo is not None:
@@ -96,6 +105,13 @@ class GuardedApply:
         self.raised += 1
         self._on_raised(error)
         return CommandRaised(type(error).__name__, text_of(error) + remark)
+
+
+def _checked(results: object, commands: int) -> list[Result]:
+    if not isinstance(results, list) or len(results) != commands:
+        given = len(results) if isinstance(results, list) else type(results).__name__
+        raise WrongResults(f"apply gave {given} for {commands} commands, and not a list with a result for each")
+    return results
 
 
 def _local_faults(machine: StateMachine) -> tuple[type[BaseException], ...]:

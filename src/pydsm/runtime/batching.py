@@ -292,6 +292,10 @@ class Batcher:
             return True
         return False
 
+    def awaits(self, id: InstanceId) -> bool:
+        """Whether somebody here waits for the results of this instance."""
+        return id in self._in_flight
+
     def executed(self, id: InstanceId, results: Sequence[Result]) -> None:
         """Answer the commands of an instance. One that was not proposed here in this life is nobody's."""
         proposal = self._in_flight.pop(id, None)

@@ -19,10 +19,10 @@ from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoi
 from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.grants import Grant, Grants
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, is_kept
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
-from pydsm.core.sessions import Sessions
+from pydsm.core.sessions import Apply, Sessions
 from pydsm.logs import printable
 from pydsm.machines.base import Snapshots, Upkeep
 from pydsm.machines.failures import GuardedApply
@@ -344,7 +344,7 @@ class Node:
     def _perform(self, agreed: Agreed) -> None:
         """What the gate lets through reaches the state, and whoever waits for it."""
         if isinstance(agreed, Execute):
-            apply = self._apply if self._progress is None else self._progress.apply(agreed.id)
+            apply = self._apply_for(agreed) if self._progress is None else self._progress.apply(agreed.id)
             results = self._sessions.execute(agreed.batch, apply)
             if agreed.id.leader == self._config.replica:
                 self._batcher.executed(agreed.id, results)
@@ -354,6 +354,12 @@ class Node:
         if self._taker is not None and there:
             self._taker.take(agreed.checkpoint)
         self.maintenance.checkpoint_reached(agreed.checkpoint)
+
+    def _apply_for(self, agreed: Execute) -> Apply:
+        """Without what only reads, where nobody waits for the results and no session keeps them."""
+        if self._batcher.awaits(agreed.id) or any(is_kept(run.first) for run in agreed.batch.runs):
+            return self._apply
+        return self._apply.unread
 
     def _note_raised(self, error: BaseException) -> None:
         """The first exception of each class is logged whole, and counted in the metrics like the later ones."""

@@ -3,8 +3,8 @@
 Decides their answers, in Redis's words. What concerns the data is in `machines/kv`.
 """
 
-import fnmatch
 import platform
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +13,7 @@ from pydsm import __version__
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, Access, Command, Touched, wrong_number
 from pydsm.machines.kv.command import NO_KEYS, integer
+from pydsm.machines.kv.glob import matcher
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session, is_one_word
 from pydsm.server.transactions import ROWS, Row
@@ -24,6 +25,7 @@ REDIS_VERSION = "7.4.0"
 
 _ANY = 1 << 30
 _UNKNOWN_ARGUMENTS_BYTES_MAX = 128
+_PATTERN_CHARACTERS = re.compile(rb"[*?\[]")
 
 
 class Surroundings(Protocol):
@@ -300,12 +302,20 @@ def _config_get(server: Surroundings, session: Session, words: Words) -> Result:
         "save": "",
         "timeout": "0",
     }
-    patterns = [word.decode(errors="replace").lower() for word in words[2:]]
+    matches = [_setting_matcher(word) for word in words[2:]]
     return {
         name.encode(): value.encode()
         for name, value in settings.items()
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        if any(match(name.encode()) for match in matches)
     }
+
+
+def _setting_matcher(word: bytes) -> Callable[[bytes], bool]:
+    """As in Redis, a word is a pattern where one of these characters is in it."""
+    if _PATTERN_CHARACTERS.search(word):
+        return matcher(word, ignore_case=True)
+    name = word.lower()
+    return lambda text: text == name
 
 
 _CONFIG = {b"GET": Local(_config_get, 3, _ANY)}

@@ -30,10 +30,15 @@ _STAR, _DOLLAR = b"*"[0], b"$"[0]
 _LINE_END = b"\r\n"
 
 _LINE_WORD = re.compile(
-    rb"""(?P<bare>[^\s"']*)(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:\\'|[^'\\]|\\(?!'))*)')?(?:\s+|$)""",
+    rb"""(?P<bare>[^ \t\r\n"']*)"""
+    rb"""(?:"(?P<double>(?:[^"\\]|\\.)*)"(?=\s|$)|'(?P<single>(?:\\'|[^'\\]|\\(?!'))*)'(?=\s|$)|(?=[ \t\r\n]|$))\s*""",
     re.DOTALL,
 )
-"""A word of a line and the space behind it: bare up to where quotes open, which must close where the word ends."""
+"""A word of a line and the space behind it: bare up to where quotes open, which must close where the word ends.
+
+As in Redis, a vertical tab and a form feed are skipped between words and end quotes, but do not end a bare word."""
+_GAP = re.compile(rb"[ \t\r\n]+")
+_RARE_SPACE = b"\v\f"
 
 _PLAIN_BULK_BYTES_MAX = 1024
 _PLAIN_WORDS_MAX = 64
@@ -287,8 +292,10 @@ def _bulk_length(buffer: bytes, start: int, end: int) -> int:
 def split_line(line: bytes) -> Words:
     """The words of an inline command. Raises ProtocolError for quotes that do not close where a word ends."""
     if b'"' not in line and b"'" not in line:
-        return line.split()
-    line = line.strip()
+        if b"\v" not in line and b"\f" not in line:
+            return line.split()
+        return [word for part in _GAP.split(line) if (word := part.lstrip(_RARE_SPACE))]
+    line = line.lstrip()
     words: list[bytes] = []
     place = 0
     while place < len(line):

@@ -17,7 +17,7 @@ import msgspec
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.faults import WorldFault
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 """Layout of the bytes. Another one is refused."""
 
 MAGIC = b"PyDSM snapshot\0"

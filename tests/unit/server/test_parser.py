@@ -104,6 +104,8 @@ def test_lines_and_arrays_mix_and_empty_commands_are_nothing() -> None:
         (b"\"\" ''", [b"", b""]),
         (b"a\"b c\" d'e'", [b"ab c", b"de"]),
         (b"", []),
+        (b"\v a\vb\f c\v \f\vd\f", [b"a\vb\f", b"c\v", b"d\f"]),
+        (b"\va\vb \"c\"\vd\fe'f' \f", [b"a\vb", b"c", b"d\fef"]),
     ],
 )
 def test_line_may_quote_as_in_redis(line: bytes, words: list[bytes]) -> None:

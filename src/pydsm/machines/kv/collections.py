@@ -1,19 +1,24 @@
 """What commands on hashes, lists, sets and sorted sets share: parts of large ones, random picks, ranges."""
 
-from collections.abc import Callable, Collection, Sequence
+import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv.command import INT64_MAX, Words, integer, syntax_error
+from pydsm.machines.kv.elements import Elements
 from pydsm.machines.kv.glob import matcher
-from pydsm.machines.kv.keyspace import Keyspace, key_hash
+from pydsm.machines.kv.keyspace import Keyspace
 
 _AT_ONCE_MAX = 128
 """A collection of so many elements is scanned in one step, as Redis does."""
-_STEPS_MAX = 64
-"""A scan of a large collection takes about so many steps at most, because each looks at all of it."""
+_CURSOR = re.compile(rb"(?:[+-](?=[0-9]))?0*[0-9]{0,20}")
+_CURSORS = 1 << 64
 _DRAWS_MAX = 1_000_000
 
 SCAN_COUNT = 10
+
+V = TypeVar("V")
 
 
 def scan_options(words: Words) -> tuple[Callable[[bytes], bool], int]:
@@ -34,43 +39,52 @@ def scan_options(words: Words) -> tuple[Callable[[bytes], bool], int]:
 
 
 def cursor_of(word: bytes) -> int:
-    """Raises CommandFailed unless it is a number from 0."""
-    cursor = integer(word, "ERR invalid cursor")
-    if cursor < 0:
-        raise CommandFailed("ERR invalid cursor")
-    return cursor
+    """Raises CommandFailed unless it is a number of 64 bits, as C reads it: perhaps with a sign, or nothing for 0."""
+    text = word.partition(b"\0")[0]
+    if _CURSOR.fullmatch(text):
+        cursor = int(text.lstrip(b"+-0") or b"0")
+        if cursor < _CURSORS:
+            return -cursor % _CURSORS if text.startswith(b"-") else cursor
+    raise CommandFailed("ERR invalid cursor")
 
 
-def scan_part(elements: Collection[bytes], cursor: bytes, options: Words) -> tuple[bytes, list[bytes]]:
-    """The next cursor and some elements; a cursor is the hash of the element to go on from, whatever comes and goes."""
-    start = cursor_of(cursor)
+def scan_part(elements: Elements[V], cursor: bytes, options: Words) -> tuple[bytes, list[bytes]]:
+    """The next cursor and some elements; a cursor is the position before which to go on, 0 for all of them.
+
+    From the last position to the first, because a removal moves the last element to a lower position: one that was not
+    given yet moves to where it still will be, and only one that was given may be given again.
+    """
+    end, size = cursor_of(cursor), len(elements)
+    if not size:
+        return b"0", []  # as in Redis, before the options are looked at
     matches, wanted = scan_options(options)
-    if len(elements) <= _AT_ONCE_MAX:
+    if size <= _AT_ONCE_MAX:
         return b"0", [element for element in elements if matches(element)]
-    wanted = max(wanted, len(elements) // _STEPS_MAX)
-    left = sorted((place, element) for element in elements if (place := key_hash(element)) >= start)
-    end = min(wanted, len(left))
-    while 0 < end < len(left) and left[end][0] == left[end - 1][0]:
-        end += 1
-    after = left[end][0] if end < len(left) else 0
-    return b"%d" % after, [element for _, element in left[:end] if matches(element)]
+    end = min(end, size) or size
+    start = max(end - wanted, 0)
+    return b"%d" % start, [element for element in elements.keys_between(start, end) if matches(element)]
 
 
-def draws(space: Keyspace, elements: Sequence[bytes], wanted: int) -> list[bytes]:
+def draws(space: Keyspace, elements: Elements[V], wanted: int, *, in_pairs: bool = False) -> list[bytes]:
     """Random elements: up to `wanted` different ones, or exactly -`wanted`, perhaps some more than once."""
-    if abs(wanted) > INT64_MAX // 2 or -wanted > _DRAWS_MAX:
+    if wanted < -INT64_MAX:
+        raise CommandFailed(f"ERR value is out of range, value must between {-INT64_MAX} and {INT64_MAX}")
+    if in_pairs and abs(wanted) > INT64_MAX // 2:
         raise CommandFailed("ERR value is out of range")
-    if not elements or not wanted:
+    size = len(elements)
+    if not size or not wanted:
         return []
+    if -wanted > _DRAWS_MAX:
+        raise CommandFailed("ERR value is out of range")
     if wanted < 0:
-        return [elements[space.draw(len(elements))] for _ in range(-wanted)]
-    if wanted >= len(elements):
+        return [elements.key_at(space.draw(size)) for _ in range(-wanted)]
+    if wanted >= size:
         return list(elements)
     taken: dict[int, int] = {}  # Fisher and Yates, remembering only what was moved
     found: list[bytes] = []
     for place in range(wanted):
-        other = place + space.draw(len(elements) - place)
-        found.append(elements[taken.get(other, other)])
+        other = place + space.draw(size - place)
+        found.append(elements.key_at(taken.get(other, other)))
         taken[other] = taken.get(place, place)
     return found
 

@@ -24,15 +24,16 @@ Bulk = Callable[[Keyspace, Sequence[Words]], list[Result] | None]
 """Executes several of one command in a row, as one by one would; None where that must be done one by one. Only called
 while no key expires or is watched."""
 
-VALUE_BYTES_MAX = 512 << 20
-"""Bytes that one value may grow to."""
-
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _FLOAT = re.compile(
-    rb"[+-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,5})?|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?)"
+    rb"[+-]?(?:(?P<decimal>(?P<digits>[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    rb"|0[xX](?P<hexadecimal>[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?[0-9]+)?"
+    rb"|(?P<infinite>[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
 )
-_FLOAT_BYTES_MAX = 400
+"""What C's strtod takes, without NaN and without a space in front."""
+_FLOAT_BYTES_MAX = 5 * 1024 - 1
+"""Redis has this limit for what it adds to; a longer score is refused here too."""
 _DECIMALS = Decimal(1).scaleb(-17)
 _EXACT = Context(prec=1000, rounding=ROUND_HALF_EVEN)
 _DECIMAL_MAX = Decimal("1e308")
@@ -45,6 +46,9 @@ class Access(Enum):
     WRITE = auto()
     READ_ALL = auto()
     WRITE_ALL = auto()
+
+
+_WRITING = frozenset((Access.WRITE, Access.WRITE_ALL))
 
 
 class Touched(NamedTuple):
@@ -82,6 +86,12 @@ class Command:
     group: str = "string"
     touched: Callable[[Words], Touched] | None = None
     bulk: Bulk | None = None
+    made_by_servers: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may change the state."""
+        return self.access in _WRITING
 
     def takes(self, words: int) -> bool:
         """Whether a command may have this many words."""
@@ -103,6 +113,17 @@ def wrong_number(name: str) -> str:
     return f"ERR wrong number of arguments for '{name.lower()}' command"
 
 
+def too_long() -> CommandFailed:
+    """What Redis says to a value that would be longer than its limit."""
+    return CommandFailed("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+
+
+def check_lengths(space: Keyspace, words: Words) -> None:
+    """Raises CommandFailed for a word that is longer than a value may be."""
+    if max(map(len, words)) > space.value_bytes_max:
+        raise too_long()
+
+
 def syntax_error() -> CommandFailed:
     """What Redis says to options that make no sense."""
     return CommandFailed("ERR syntax error")
@@ -118,12 +139,39 @@ def integer(word: bytes, otherwise: str = "ERR value is not an integer or out of
 
 
 def floating(word: bytes, otherwise: str = "ERR value is not a valid float") -> float:
-    """A floating-point number, perhaps infinite, never NaN. Raises CommandFailed for anything else."""
-    if len(word) <= _FLOAT_BYTES_MAX and _FLOAT.fullmatch(word):
-        number = float(word)
-        if abs(number) != inf or b"n" in word.lower():
+    """A floating-point number, perhaps infinite, never NaN. Raises CommandFailed for anything else.
+
+    Refuses as well what is too large for a double, or rounded to 0 without being 0.
+    """
+    match = _FLOAT.fullmatch(word) if len(word) <= _FLOAT_BYTES_MAX else None
+    if match is not None:
+        number = _double(match)
+        digits = match["digits"] or match["hexadecimal"] or b""
+        if match["infinite"] or not (abs(number) == inf or (number == 0 and digits.strip(b"0."))):
             return number
     raise CommandFailed(otherwise)
+
+
+def rounded_floating(word: bytes, otherwise: str) -> float:
+    """The same as strtod reads it alone: nothing for 0, spaces in front, a zero byte as the end, rounding to 0."""
+    text = word.partition(b"\0")[0]
+    if not text:
+        return 0.0
+    text = text.lstrip(b" \t\n\v\f\r")
+    match = _FLOAT.fullmatch(text) if len(text) <= _FLOAT_BYTES_MAX else None
+    if match is None:
+        raise CommandFailed(otherwise)
+    return _double(match)
+
+
+def _double(match: re.Match[bytes]) -> float:
+    word: bytes = match[0]
+    if match["hexadecimal"] is None:
+        return float(word)
+    try:
+        return float.fromhex(word.decode())
+    except OverflowError:
+        return -inf if word.startswith(b"-") else inf
 
 
 def show_float(number: float) -> bytes:
@@ -149,11 +197,22 @@ def add_decimals(old: bytes, amount: bytes, not_a_float: str, amount_not_a_float
     return b"0" if text in {"-0", ""} else text.encode()
 
 
+def is_infinite(word: bytes) -> bool:
+    """Whether a number cannot be added as INCRBYFLOAT does. Raises CommandFailed for what is no number."""
+    return _decimal(word, "ERR value is not a valid float") is None
+
+
 def _decimal(word: bytes, otherwise: str) -> Decimal | None:
-    """None for an infinite one."""
-    if abs(floating(word, otherwise)) == inf:
+    """None for an infinite one, or one that is over every limit."""
+    match = _FLOAT.fullmatch(word) if len(word) <= _FLOAT_BYTES_MAX else None
+    if match is None:
+        raise CommandFailed(otherwise)
+    number = _double(match)
+    if abs(number) == inf:
         return None
-    return Decimal(word.decode())
+    if match["hexadecimal"] is not None:
+        return Decimal(number)
+    return Decimal(word.decode()) if number else Decimal(0)
 
 
 def keys_after_count(words: Words, place: int) -> Sequence[bytes]:

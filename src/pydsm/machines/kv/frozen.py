@@ -10,17 +10,18 @@ from zlib import crc32
 import msgspec
 
 from pydsm.machines.kv.keyspace import Keyspace
-from pydsm.machines.kv.values import Hash, List, Set, SortedSet, Value
+from pydsm.machines.kv.values import Hash, List, MutableString, Set, SortedSet, Value
 from pydsm.machines.parts import in_parts, parts_for
 
 _Watchers = list[tuple[bytes, int]]
 _Entry = tuple[bytes, object, int | None, _Watchers]
-"""A key, its value as `_saved`, when it expires, and who watches it since when, the longest first."""
+"""A key, its value as `saved`, when it expires, and who watches it since when, the longest first."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
-    list[tuple[bytes, bytes | tuple[str, list[object]] | None, int | None, _Watchers]]
+    tuple[int, list[tuple[bytes, bytes | tuple[str, list[object]] | None, int | None, _Watchers]]]
 ).decode
+"""A chunk: the limit on the size of values, and the entries of some keys."""
 
 
 class Frozen:
@@ -30,6 +31,7 @@ class Frozen:
         self._data = space.data
         self._expiries = space.expiries
         self._watches = space.watches
+        self._value_bytes_max = space.value_bytes_max
         self._keys = list(space.data)
         self._keys += [key for key in space.watches if key not in space.data]
         self._kept: list[dict[bytes, bytes] | None] = [{} for _ in range(parts_for(len(self._keys)))]
@@ -52,41 +54,45 @@ class Frozen:
                 yield b""
                 continue
             kept = self._kept[number] or {}
-            chunk = _encode([msgspec.Raw(kept[key]) if key in kept else self._entry(key) for key in part])
+            entries = [msgspec.Raw(kept[key]) if key in kept else self._entry(key) for key in part]
+            chunk = _encode((self._value_bytes_max, entries))
             self._kept[number] = None
             number += 1
             yield chunk
 
     def _entry(self, key: bytes) -> _Entry:
         watchers = self._watches.get(key)
-        return key, _saved(self._data.get(key)), self._expiries.get(key), list(watchers.items()) if watchers else []
+        return key, saved(self._data.get(key)), self._expiries.get(key), list(watchers.items()) if watchers else []
 
 
-def _saved(value: Value | None) -> object:
+def saved(value: Value | None) -> object:
     """All that can be seen of a value, in an order that is the same everywhere."""
     match value:
         case None | bytes():
             return value
+        case MutableString():
+            return value.content
         case Hash():
             return value.kind, list(value.items())
         case SortedSet():
-            return value.kind, list(value.order)
+            return value.kind, list(value.scores.items())
         case _:
             return value.kind, list(value)
 
 
 def keys_in(chunk: bytes) -> list[bytes]:
     """The keys of a chunk. Raises ValueError for what is none."""
-    return [key for key, _, _, _ in _decode(chunk)]
+    return [key for key, _, _, _ in _decode(chunk)[1]]
 
 
 def thaw(chunks: Iterable[bytes]) -> Keyspace:
     """The state that was frozen. Raises ValueError for what is none."""
     space = Keyspace()
     for chunk in filter(None, chunks):
-        for key, saved, expiry, watchers in _decode(chunk):
-            if saved is not None:
-                space.data[key] = saved if isinstance(saved, bytes) else _value(*saved)
+        space.value_bytes_max, entries = _decode(chunk)
+        for key, value, expiry, watchers in entries:
+            if value is not None:
+                space.data[key] = value if isinstance(value, bytes) else _value(*value)
             if expiry is not None:
                 space.restore_expiry(key, expiry)
             if watchers:
@@ -102,11 +108,8 @@ def _value(kind: str, items: list[object]) -> Value:
         case List.kind:
             return List(msgspec.convert(items, list[bytes]))
         case Set.kind:
-            return Set(dict.fromkeys(msgspec.convert(items, list[bytes])))
+            return Set.of(msgspec.convert(items, list[bytes]))
         case SortedSet.kind:
-            value = SortedSet()
-            for score, member in msgspec.convert(items, list[tuple[float, bytes]]):
-                value.put(member, score)
-            return value
+            return SortedSet(msgspec.convert(items, list[tuple[bytes, float]]))
         case _:
             raise ValueError(f"no kind of value is called {kind!r}")

@@ -1,7 +1,6 @@
 """Commands on hashes."""
 
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Sequence
 
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv.collections import draws, scan_part
@@ -14,8 +13,8 @@ from pydsm.machines.kv.command import (
     Command,
     Words,
     add_decimals,
-    floating,
     integer,
+    is_infinite,
     syntax_error,
     wrong_number,
 )
@@ -24,7 +23,8 @@ from pydsm.machines.kv.values import Hash, Pairs
 
 _NOT_AN_INTEGER = "ERR hash value is not an integer"
 _NOT_A_FLOAT = "ERR hash value is not a float"
-_NO_FIELDS: Mapping[bytes, bytes] = {}
+_NO_FIELDS = Hash()
+"""Never changed."""
 
 
 def _of(space: Keyspace, key: bytes) -> Hash:
@@ -36,7 +36,7 @@ def _of(space: Keyspace, key: bytes) -> Hash:
     return found
 
 
-def _fields(space: Keyspace, key: bytes) -> Mapping[bytes, bytes]:
+def _fields(space: Keyspace, key: bytes) -> Hash:
     """What can be read under a key."""
     return space.hash(key) or _NO_FIELDS
 
@@ -46,7 +46,8 @@ def _hset(space: Keyspace, words: Words) -> Result:
         raise CommandFailed(wrong_number(words[0].decode()))
     hash_ = _of(space, words[1])
     before = len(hash_)
-    hash_.update(zip(words[2::2], words[3::2], strict=True))
+    for field, value in zip(words[2::2], words[3::2], strict=True):
+        hash_[field] = value
     space.changed(words[1])
     return len(hash_) - before
 
@@ -73,14 +74,14 @@ def _hmget(space: Keyspace, words: Words) -> Result:
 
 
 def _hgetall(space: Keyspace, words: Words) -> Result:
-    return dict(_fields(space, words[1]))
+    return dict(_fields(space, words[1]).items())
 
 
 def _hdel(space: Keyspace, words: Words) -> Result:
     hash_ = space.hash(words[1])
     if hash_ is None:
         return 0
-    removed = sum(hash_.pop(field, None) is not None for field in words[2:])
+    removed = sum(map(hash_.remove, words[2:]))
     if removed:
         space.changed(words[1])
     return removed
@@ -95,7 +96,7 @@ def _hlen(space: Keyspace, words: Words) -> Result:
 
 
 def _hstrlen(space: Keyspace, words: Words) -> Result:
-    return len(_fields(space, words[1]).get(words[2], b""))
+    return len(_fields(space, words[1]).get(words[2]) or b"")
 
 
 def _hkeys(space: Keyspace, words: Words) -> Result:
@@ -108,8 +109,8 @@ def _hvals(space: Keyspace, words: Words) -> Result:
 
 def _hincrby(space: Keyspace, words: Words) -> Result:
     amount = integer(words[3])
-    old = _fields(space, words[1]).get(words[2], b"0")
-    total = integer(old, _NOT_AN_INTEGER) + amount
+    old = _fields(space, words[1]).get(words[2])
+    total = integer(b"0" if old is None else old, _NOT_AN_INTEGER) + amount
     if not INT64_MIN <= total <= INT64_MAX:
         raise CommandFailed("ERR increment or decrement would overflow")
     _of(space, words[1])[words[2]] = b"%d" % total
@@ -118,10 +119,10 @@ def _hincrby(space: Keyspace, words: Words) -> Result:
 
 
 def _hincrbyfloat(space: Keyspace, words: Words) -> Result:
-    if abs(floating(words[3])) == inf:
+    if is_infinite(words[3]):
         raise CommandFailed("ERR value is NaN or Infinity")
-    old = _fields(space, words[1]).get(words[2], b"0")
-    total = add_decimals(old, words[3], _NOT_A_FLOAT, "ERR value is not a valid float")
+    old = _fields(space, words[1]).get(words[2])
+    total = add_decimals(b"0" if old is None else old, words[3], _NOT_A_FLOAT, "ERR value is not a valid float")
     _of(space, words[1])[words[2]] = total
     space.changed(words[1])
     return total
@@ -136,9 +137,9 @@ def _hscan(space: Keyspace, words: Words) -> Result:
 def _hrandfield(space: Keyspace, words: Words) -> Result:
     hash_ = _fields(space, words[1])
     if len(words) == 2:
-        return draws(space, list(hash_), 1)[0] if hash_ else None
+        return draws(space, hash_, 1)[0] if hash_ else None
     with_values = _with(words, b"WITHVALUES")
-    fields: Sequence[bytes] = draws(space, list(hash_), integer(words[2]))
+    fields: Sequence[bytes] = draws(space, hash_, integer(words[2]), in_pairs=with_values)
     return Pairs([field, hash_[field]] for field in fields) if with_values else list(fields)
 
 

@@ -1,7 +1,6 @@
 """Commands on keys of any kind, and on all keys together."""
 
 from collections.abc import Callable
-from copy import deepcopy
 from itertools import islice
 
 from pydsm.machines.base import CommandFailed, Result
@@ -18,16 +17,12 @@ from pydsm.machines.kv.command import (
     Words,
     integer,
     syntax_error,
-    wrong_number,
 )
 from pydsm.machines.kv.glob import matcher
 from pydsm.machines.kv.keyspace import Keyspace
-from pydsm.machines.kv.values import Value, kind
+from pydsm.machines.kv.values import kind
 
 _OK = "OK"
-_SMALL_BYTES_MAX = 44
-_SMALL_ITEMS_MAX = 128
-_INTEGER_DIGITS_MAX = 20
 
 
 def _exists(space: Keyspace, words: Words) -> Result:
@@ -84,7 +79,7 @@ def _copy(space: Keyspace, words: Words) -> Result:
     value, expiry_ms = space.get(key), space.expiry_ms(key)
     if value is None or (not replace and space.get(new) is not None):
         return 0
-    space.put(new, value if isinstance(value, bytes) else deepcopy(value))
+    space.put(new, value if isinstance(value, bytes) else value.copy())
     if expiry_ms is not None:
         space.set_expiry(new, expiry_ms)
     return 1
@@ -92,31 +87,6 @@ def _copy(space: Keyspace, words: Words) -> Result:
 
 def _copy_touches(words: Words) -> Touched:
     return Touched(reads=words[1:2], writes=words[2:3])
-
-
-def _object(space: Keyspace, words: Words) -> Result:
-    """Only what can be told: nothing counts how often or when a key was used."""
-    if words[1].upper() not in {b"ENCODING", b"REFCOUNT"}:
-        raise CommandFailed(
-            f"ERR unknown subcommand '{words[1][:128].decode(errors='backslashreplace')}'. Try OBJECT HELP."
-        )
-    if len(words) != 3:
-        raise CommandFailed(wrong_number(f"object|{words[1].decode()}"))
-    value = space.get(words[2])
-    if value is None:
-        return None
-    return 1 if words[1].upper() == b"REFCOUNT" else _encoding(value)
-
-
-def _encoding(value: Value) -> bytes:
-    """Redis's name for how it would keep such a value, roughly; here all are kept in one way."""
-    if isinstance(value, bytes):
-        digits = value[1:] if value[:1] == b"-" else value
-        if digits.isdigit() and len(value) <= _INTEGER_DIGITS_MAX and (digits == b"0" or digits[:1] != b"0"):
-            return b"int"
-        return b"embstr" if len(value) <= _SMALL_BYTES_MAX else b"raw"
-    large = {"hash": b"hashtable", "list": b"quicklist", "set": b"hashtable", "zset": b"skiplist"}
-    return b"listpack" if len(value) <= _SMALL_ITEMS_MAX else large[value.kind]
 
 
 def _dbsize(space: Keyspace, words: Words) -> Result:
@@ -174,7 +144,6 @@ COMMANDS = (
     Command(b"EXISTS", _exists, Access.READ, 2, ANY, ALL, "Counts how many of the keys exist.", _GROUP),
     Command(b"TOUCH", _exists, Access.READ, 2, ANY, ALL, "The same as EXISTS here.", _GROUP),
     Command(b"TYPE", _type, Access.READ, 2, 2, FIRST, "Says what kind of value a key has.", _GROUP),
-    Command(b"OBJECT", _object, Access.READ, 2, 3, slice(2, 3), "Tells about a value's encoding.", _GROUP),
     Command(b"DEL", _del, Access.WRITE, 2, ANY, ALL, "Removes keys and counts those that existed.", _GROUP),
     Command(b"UNLINK", _del, Access.WRITE, 2, ANY, ALL, "The same as DEL here.", _GROUP),
     Command(b"RENAME", _rename, Access.WRITE, 3, 3, FIRST_TWO, "Gives a key another name.", _GROUP),

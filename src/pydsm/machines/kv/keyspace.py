@@ -13,9 +13,13 @@ from itertools import islice
 from sortedcontainers import SortedSet as SortedKeys
 
 from pydsm.machines.base import CommandFailed
-from pydsm.machines.kv.values import Hash, List, Set, SortedSet, Value
+from pydsm.machines.kv.values import Hash, List, MutableString, Set, SortedSet, Value
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+VALUE_BYTES_MAX = 8 << 20
+"""Bytes that one string, element, field or member may have until a group agrees on another limit."""
+VALUE_BYTES_LEAST, VALUE_BYTES_MOST = 1 << 20, 512 << 20
+"""Between these a group may choose its limit."""
 WATCHES_PER_KEY_MAX = 1000
 """Watches of one key; the oldest is dropped for a further one, and its transaction will not be executed."""
 WATCH_MS_MAX = 3_600_000
@@ -28,7 +32,20 @@ _STALE_DUE_MAX = 64
 class Keyspace:
     """Everything that commands read and change. `now_ms` and `place` are set for each batch and command."""
 
-    __slots__ = ("_by_hash", "_drawn", "_drawn_at", "_due", "data", "expiries", "now_ms", "place", "watches")
+    __slots__ = (
+        "_by_hash",
+        "_drawn",
+        "_drawn_at",
+        "_due",
+        "data",
+        "expiries",
+        "limit_changes",
+        "now_ms",
+        "place",
+        "unread",
+        "value_bytes_max",
+        "watches",
+    )
 
     def __init__(self) -> None:
         self.data: dict[bytes, Value] = {}
@@ -36,6 +53,12 @@ class Keyspace:
         """When keys expire, in Unix milliseconds; a key expires when that time has come."""
         self.watches: dict[bytes, dict[bytes, int]] = {}
         """Per key its watchers and when they began; keys that were watched longest ago come first."""
+        self.value_bytes_max = VALUE_BYTES_MAX
+        """Part of the replicated state, since it decides replies: only an agreed command changes it."""
+        self.limit_changes = 0
+        """How often that was changed since this process has the state."""
+        self.unread = False
+        """Nobody looks at the results of the commands of this batch, so what only reads need not be executed."""
         self.now_ms = 0
         self.place = 0
         self._due: list[tuple[int, bytes]] = []
@@ -57,7 +80,14 @@ class Keyspace:
         value = self.get(key)
         if value is None or isinstance(value, bytes):
             return value
+        if isinstance(value, MutableString):
+            return bytes(value.content)
         raise CommandFailed(WRONG_TYPE)
+
+    def string_in_place(self, key: bytes) -> bytes | bytearray | None:
+        """The same without a copy: to look at, not to keep."""
+        value = self.get(key)
+        return value.content if isinstance(value, MutableString) else self.string(key)
 
     def hash(self, key: bytes) -> Hash | None:
         """See `string`."""
@@ -93,9 +123,20 @@ class Keyspace:
 
     def __len__(self) -> int:
         """How many keys there are."""
-        if not self.expiries:
-            return len(self.data)
-        return len(self.data) - sum(at <= self.now_ms for at in self.expiries.values())
+        return len(self.data) - self._expired() if self.expiries else len(self.data)
+
+    def _expired(self) -> int:
+        """How many keys have expired and are not removed yet. Looks at those alone: at the top of the heap."""
+        found: set[bytes] = set()
+        places = [0]
+        while places:
+            place = places.pop()
+            if place < len(self._due) and self._due[place][0] <= self.now_ms:
+                at, key = self._due[place]
+                if self.expiries.get(key) == at:
+                    found.add(key)
+                places += (2 * place + 1, 2 * place + 2)
+        return len(found)
 
     def keys(self) -> Iterator[bytes]:
         """All keys, in an order that means nothing and differs between replicas."""

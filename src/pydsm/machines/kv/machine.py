@@ -15,11 +15,10 @@ import msgspec
 from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.command import FIRST, Access, Command, Words, wrong_number
-from pydsm.machines.kv.frozen import Frozen, keys_in, thaw
-from pydsm.machines.kv.keyspace import Keyspace
+from pydsm.machines.kv.command import FIRST, Access, Command, Words, check_lengths, wrong_number
+from pydsm.machines.kv.frozen import Frozen, keys_in, saved, thaw
+from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST, Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
-from pydsm.machines.kv.values import List, SortedSet, Value, kind
 
 _decode: Callable[[bytes], tuple[bytes, ...]] = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
 _decode_many: Callable[[bytes], list[tuple[bytes, ...]]] = msgspec.msgpack.Decoder(list[tuple[bytes, ...]]).decode
@@ -41,9 +40,20 @@ class KeyValue:
 
     handles_failures = True
 
-    def __init__(self) -> None:
+    def __init__(self, value_bytes_max: int | None = None) -> None:
+        """`value_bytes_max`: propose this limit on the size of values to the group, once; None leaves what it has."""
+        if value_bytes_max is not None and not VALUE_BYTES_LEAST <= value_bytes_max <= VALUE_BYTES_MOST:
+            raise CallerFault(
+                f"the limit on the bytes of a value must be between {VALUE_BYTES_LEAST} and {VALUE_BYTES_MOST}, "
+                f"not {value_bytes_max}"
+            )
         self._space = Keyspace()
         self._frozen: Frozen | None = None
+        self._wanted_value_bytes_max = value_bytes_max
+        self._limit_changes: int | None = None
+        """How many changes of the limit there were when upkeep first looked; None before that."""
+        self._may_be_long = False
+        """The batch has enough bytes for one word to be over the limit."""
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
         """See `StateMachine`. A key that is read and written stands among the written ones only."""
@@ -71,22 +81,39 @@ class KeyValue:
         """See `StateMachine`. Running out of memory is no result, since other replicas may have more: it is raised."""
         space = self._space
         space.begin(timestamp_ms)
+        joined = b"".join(commands)
+        self._may_be_long = len(joined) > space.value_bytes_max
         try:
             # Whoever led the batch has checked each command by itself, so no command can hide another one here.
-            batch = _decode_many(b"\xdd%b%b" % (len(commands).to_bytes(4, "big"), b"".join(commands)))
+            batch = _decode_many(b"\xdd%b%b" % (len(commands).to_bytes(4, "big"), joined))
         except msgspec.DecodeError:
             return [self._execute(encoded) for encoded in commands]
         results: list[Result] = []
         for name, run in groupby(batch, _name):
             alike = list(run)
-            together = self._execute_together(name, alike) if len(alike) > 1 and space.is_plain else None
+            together = self._execute_together(name, alike) if len(alike) > 1 else None
             results += [self._execute_words(words) for words in alike] if together is None else together
         return results
+
+    def apply_unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        """See `SkipsReads`."""
+        self._space.unread = True
+        try:
+            return self.apply(commands, timestamp_ms)
+        finally:
+            self._space.unread = False
 
     def _execute_together(self, name: bytes, alike: Sequence[Words]) -> list[Result] | None:
         """The results of commands of one name in a row, None where they must be executed one by one."""
         command = EVERY_COMMAND.get(name)
-        if command is None or command.bulk is None or not all(map(command.takes, {*map(len, alike)})):
+        if command is None:
+            return None
+        if self._space.unread and not command.writes:
+            self._space.place += len(alike)
+            return [None] * len(alike)
+        if command.bulk is None or self._may_be_long or not self._space.is_plain:
+            return None
+        if not all(map(command.takes, {*map(len, alike)})):
             return None
         if self._frozen is not None and command.access is not Access.READ:
             self._frozen.keep(chain.from_iterable(words[command.keys] for words in alike))
@@ -109,6 +136,10 @@ class KeyValue:
         space.place += 1
         try:
             command = EVERY_COMMAND[words[0]]
+            if space.unread and not command.writes:
+                return None
+            if self._may_be_long and command.writes and not command.made_by_servers:
+                check_lengths(space, words)
             if space.expiries or self._frozen is not None:
                 writes = command.touches(words).writes
                 if self._frozen is not None:
@@ -150,7 +181,25 @@ class KeyValue:
     def overdue(self, now_ms: int) -> list[bytes]:
         """See `Upkeep`: a command that removes keys which have expired and which nobody may ever touch again."""
         keys = self._space.overdue(now_ms, _REAP_KEYS_MAX)
-        return [encode([b"REAP", *keys])] if keys else []
+        reap = [encode([b"REAP", *keys])] if keys else []
+        return [*self._limit_to_propose(), *reap]
+
+    def _limit_to_propose(self) -> list[bytes]:
+        """The command that agrees on the limit given to this process, until any such command is executed.
+
+        Not after that: two replicas that were given different limits must not go on changing it.
+        """
+        wanted, changes = self._wanted_value_bytes_max, self._space.limit_changes
+        if self._limit_changes is None:
+            self._limit_changes = changes
+        if wanted in {None, self._space.value_bytes_max} or changes != self._limit_changes:
+            return []
+        return [encode([b"VALUE-LIMIT", b"%d" % wanted])]
+
+    @property
+    def value_bytes_max(self) -> int:
+        """Bytes that one string, element, field or member may have, as this group agreed."""
+        return self._space.value_bytes_max
 
     def counts(self) -> tuple[int, int]:
         """Keys, and those of them with an expiry, expired ones included. At once; nobody agreed on it."""
@@ -159,21 +208,12 @@ class KeyValue:
     def digest(self) -> bytes:
         """See `StateMachine`. Takes time that grows with the size of the state."""
         space = self._space
-        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        digest = hashlib.blake2b(b"%d" % space.value_bytes_max, digest_size=_DIGEST_BYTES)
         keys = iter(sorted(space.data))
         while chunk := list(islice(keys, _DIGEST_CHUNK_KEYS)):
-            digest.update(_encode([(key, _plain(space.data[key]), space.expiries.get(key)) for key in chunk]))
+            digest.update(_encode([(key, saved(space.data[key]), space.expiries.get(key)) for key in chunk]))
         digest.update(_encode([(key, list(space.watches[key].items())) for key in sorted(space.watches)]))
         return digest.digest()
-
-
-def _plain(value: Value) -> object:
-    """All that can be seen of a value, in an order that is the same everywhere."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, SortedSet):
-        return [value.kind, list(value.order)]
-    return [kind(value), list(value) if isinstance(value, List) else list(value.items())]
 
 
 def _checked(commands: Sequence[bytes]) -> list[tuple[bytes, ...]]:

@@ -1,6 +1,7 @@
 """Commands on sets."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from pydsm.machines.base import Result
 from pydsm.machines.kv.collections import count_word, counted_keys, draws, limit_option, scan_part
@@ -20,11 +21,12 @@ from pydsm.machines.kv.command import (
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.values import Members, Set
 
-_NO_MEMBERS: Mapping[bytes, None] = {}
+_NO_MEMBERS = Set()
+"""Never changed."""
 Combine = Callable[[Keyspace, Sequence[bytes]], Set]
 
 
-def _members(space: Keyspace, key: bytes) -> Mapping[bytes, None]:
+def _members(space: Keyspace, key: bytes) -> Set:
     """What can be read under a key."""
     return space.set(key) or _NO_MEMBERS
 
@@ -35,7 +37,8 @@ def _sadd(space: Keyspace, words: Words) -> Result:
         set_ = Set()
         space.put(words[1], set_)
     before = len(set_)
-    set_.update(dict.fromkeys(words[2:]))
+    for member in words[2:]:
+        set_.add(member)
     if len(set_) > before:
         space.changed(words[1])
     return len(set_) - before
@@ -45,10 +48,7 @@ def _srem(space: Keyspace, words: Words) -> Result:
     set_ = space.set(words[1])
     if set_ is None:
         return 0
-    before = len(set_)
-    for member in words[2:]:
-        set_.pop(member, None)
-    removed = before - len(set_)
+    removed = sum(map(set_.remove, words[2:]))
     if removed:
         space.changed(words[1])
     return removed
@@ -76,9 +76,9 @@ def _spop(space: Keyspace, words: Words) -> Result:
     set_ = space.set(words[1])
     if set_ is None:
         return None if wanted is None else Members()
-    popped = draws(space, list(set_), 1 if wanted is None else wanted)
+    popped = draws(space, set_, 1 if wanted is None else wanted)
     for member in popped:
-        del set_[member]
+        set_.remove(member)
     if popped:
         space.changed(words[1])
     return popped[0] if wanted is None else Members(popped)
@@ -87,8 +87,8 @@ def _spop(space: Keyspace, words: Words) -> Result:
 def _srandmember(space: Keyspace, words: Words) -> Result:
     set_ = _members(space, words[1])
     if len(words) == 3:
-        return list(draws(space, list(set_), integer(words[2])))
-    return draws(space, list(set_), 1)[0] if set_ else None
+        return list(draws(space, set_, integer(words[2])))
+    return draws(space, set_, 1)[0] if set_ else None
 
 
 def _smove(space: Keyspace, words: Words) -> Result:
@@ -100,32 +100,47 @@ def _smove(space: Keyspace, words: Words) -> Result:
         return 0
     if words[1] == words[2]:
         return 1
-    del source[words[3]]
+    source.remove(words[3])
     if target is None:
         target = Set()
         space.put(words[2], target)
-    target[words[3]] = None
+    target.add(words[3])
     space.changed(words[1])
     space.changed(words[2])
     return 1
 
 
+def _common(space: Keyspace, keys: Sequence[bytes]) -> Iterator[bytes]:
+    """What all sets have; costs the size of the smallest one for each of them."""
+    sets = sorted((_members(space, key) for key in keys), key=len)
+    others = [other.lookup for other in sets[1:]]
+    if not others:
+        return iter(sets[0])
+    return (member for member in sets[0] if all(member in other for other in others))
+
+
 def _inter(space: Keyspace, keys: Sequence[bytes]) -> Set:
-    sets = [space.set(key) or Set() for key in keys]
-    smallest = min(sets, key=len)
-    return Set(dict.fromkeys(member for member in smallest if all(member in other for other in sets)))
+    return Set.of(_common(space, keys))
 
 
 def _union(space: Keyspace, keys: Sequence[bytes]) -> Set:
-    found = Set()
+    found: dict[bytes, None] = {}
     for key in keys:
-        found.update(_members(space, key))
-    return found
+        found.update(dict.fromkeys(_members(space, key)))
+    return Set(found.items())
 
 
 def _diff(space: Keyspace, keys: Sequence[bytes]) -> Set:
-    first, *others = [space.set(key) or Set() for key in keys]
-    return Set(dict.fromkeys(member for member in first if not any(member in other for other in others)))
+    first, *others = [_members(space, key) for key in keys]
+    found = dict.fromkeys(first)
+    for other in others:
+        lookup = other.lookup
+        if len(other) < len(found):
+            for member in lookup:
+                found.pop(member, None)
+        else:
+            found = dict.fromkeys(member for member in found if member not in lookup)
+    return Set(found.items())
 
 
 def _giving(combine: Combine) -> Callable[[Keyspace, Words], Result]:
@@ -151,8 +166,7 @@ def _store_touches(words: Words) -> Touched:
 def _sintercard(space: Keyspace, words: Words) -> Result:
     keys, rest = counted_keys(words, 1)
     limit = limit_option(rest)
-    found = len(_inter(space, keys))
-    return min(found, limit) if limit else found
+    return sum(1 for _ in islice(_common(space, keys), limit or None))
 
 
 def _sintercard_touches(words: Words) -> Touched:

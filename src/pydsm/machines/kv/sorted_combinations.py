@@ -1,8 +1,9 @@
 """Unions, intersections and differences of sorted sets, with weights; plain sets count as members of score 1."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, KeysView, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import islice
 from math import isnan
 
 from pydsm.machines.base import CommandFailed, Result
@@ -30,13 +31,48 @@ _AGGREGATES: dict[bytes, Callable[[float, float], float]] = {
 }
 
 
+_NO_MEMBERS = Set()
+"""Never changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """One of the sets that are combined. Nothing of it is copied."""
+
+    members: Set | SortedSet
+    weight: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    @property
+    def lookup(self) -> KeysView[bytes]:
+        """The members, to look for many of them."""
+        return self.members.lookup if isinstance(self.members, Set) else self.members.scores.lookup
+
+    def score(self, member: bytes) -> float:
+        """The weighted score of a member, perhaps NaN: an infinite one may have the weight 0."""
+        return self.weight if isinstance(self.members, Set) else self.members.scores[member] * self.weight
+
+    def items(self) -> Iterator[tuple[bytes, float]]:
+        """Members with their weighted scores, 0 instead of NaN."""
+        if isinstance(self.members, Set):
+            return ((member, self.weight) for member in self.members)
+        return ((member, _number(score * self.weight)) for member, score in self.members.scores.items())
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """What is to be combined, and how."""
 
-    sources: Sequence[dict[bytes, float]]
+    sources: Sequence[_Source]
     aggregate: Callable[[float, float], float]
     with_scores: bool
+
+    @property
+    def smallest_first(self) -> Sequence[_Source]:
+        """In the order in which Redis adds scores up, which decides how they are rounded."""
+        return sorted(self.sources, key=len)
 
 
 def _asked(space: Keyspace, words: Words, name: str, *, weighted: bool, scores: bool) -> _Asked:
@@ -45,7 +81,7 @@ def _asked(space: Keyspace, words: Words, name: str, *, weighted: bool, scores: 
     _check_number(number, len(words) - 1, name)
     keys, options = words[1 : 1 + number], list(words[1 + number :])
     weights, aggregate, with_scores = [1.0] * number, _AGGREGATES[b"SUM"], False
-    sources = [_scores(space, key) for key in keys]
+    sources = [_members(space, key) for key in keys]
     while options:
         option = options.pop(0).upper()
         if option == b"WEIGHTS" and weighted and len(options) >= number:
@@ -57,11 +93,7 @@ def _asked(space: Keyspace, words: Words, name: str, *, weighted: bool, scores: 
             with_scores = True
         else:
             raise syntax_error()
-    weighed = [
-        {member: _weigh(score, weight) for member, score in source.items()}
-        for source, weight in zip(sources, weights, strict=True)
-    ]
-    return _Asked(weighed, aggregate, with_scores)
+    return _Asked(list(map(_Source, sources, weights)), aggregate, with_scores)
 
 
 def _check_number(number: int, words_left: int, name: str) -> None:
@@ -71,42 +103,57 @@ def _check_number(number: int, words_left: int, name: str) -> None:
         raise syntax_error()
 
 
-def _scores(space: Keyspace, key: bytes) -> dict[bytes, float]:
+def _members(space: Keyspace, key: bytes) -> Set | SortedSet:
     value = space.get(key)
     if value is None:
-        return {}
-    if isinstance(value, SortedSet):
-        return value.scores
-    if isinstance(value, Set):
-        return dict.fromkeys(value, 1.0)
+        return _NO_MEMBERS
+    if isinstance(value, Set | SortedSet):
+        return value
     raise CommandFailed(WRONG_TYPE)
 
 
-def _weigh(score: float, weight: float) -> float:
-    product = score * weight
+def _number(product: float) -> float:
     return 0.0 if isnan(product) else product
 
 
 def _union(asked: _Asked) -> dict[bytes, float]:
     found: dict[bytes, float] = {}
-    for source in asked.sources:
+    for source in asked.smallest_first:
         for member, score in source.items():
             found[member] = asked.aggregate(found[member], score) if member in found else score
     return found
 
 
+def _common(sources: Sequence[_Source]) -> Iterator[tuple[bytes, float]]:
+    """The members of the first one that all others have; costs the size of the first one for each other."""
+    first, *others = sources
+    lookups = [other.lookup for other in others]
+    if not others:
+        return first.items()
+    return (item for item in first.items() if all(item[0] in other for other in lookups))
+
+
 def _inter(asked: _Asked) -> dict[bytes, float]:
-    first, *others = asked.sources
+    sources = asked.smallest_first
+    if len(sources) == 1:
+        return dict(sources[0].items())
     found: dict[bytes, float] = {}
-    for member, score in first.items():
-        if all(member in other for other in others):
-            found[member] = reduce(asked.aggregate, (other[member] for other in others), score)
+    for member, score in _common(sources):
+        found[member] = reduce(asked.aggregate, (other.score(member) for other in sources[1:]), score)
     return found
 
 
 def _diff(asked: _Asked) -> dict[bytes, float]:
     first, *others = asked.sources
-    return {member: score for member, score in first.items() if not any(member in other for other in others)}
+    found = dict(first.items())
+    for other in others:
+        if len(other) < len(found):
+            for member in other.lookup:
+                found.pop(member, None)
+        else:
+            lookup = other.lookup
+            found = {member: score for member, score in found.items() if member not in lookup}
+    return found
 
 
 _Combine = Callable[[_Asked], dict[bytes, float]]
@@ -137,8 +184,7 @@ def _zintercard(space: Keyspace, words: Words) -> Result:
     _check_number(number, len(words) - 2, "zintercard")
     asked = _asked(space, words[1 : 2 + number], "zintercard", weighted=False, scores=False)
     limit = limit_option(words[2 + number :])
-    found = len(_inter(asked))
-    return min(found, limit) if limit else found
+    return sum(1 for _ in islice(_common(asked.smallest_first), limit or None))
 
 
 def _reads(words: Words) -> Touched:

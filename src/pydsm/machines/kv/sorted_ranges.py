@@ -6,7 +6,7 @@ from math import inf, nextafter
 
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv.collections import bounds
-from pydsm.machines.kv.command import floating, integer
+from pydsm.machines.kv.command import integer, rounded_floating
 from pydsm.machines.kv.values import SortedSet
 
 Select = Callable[[SortedSet], tuple[int, int]]
@@ -54,9 +54,8 @@ def _score(word: bytes) -> tuple[float, bool]:
     """The number, and whether it is excluded."""
     exclusive = word.startswith(b"(")
     number = word[1:] if exclusive else word
-    return (
-        floating(number, _NOT_A_RANGE) if number else 0.0
-    ), exclusive  # Redis takes nothing for 0 here, nowhere else
+    # Redis takes nothing for 0 here, and what is out of range for infinite or 0, nowhere else
+    return rounded_floating(number, _NOT_A_RANGE), exclusive
 
 
 def _rank_behind(sorted_set: SortedSet, score: float) -> int:

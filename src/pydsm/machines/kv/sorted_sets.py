@@ -160,7 +160,7 @@ def _zpop(space: Keyspace, words: Words) -> Result:
 def _pop(space: Keyspace, key: bytes, sorted_set: SortedSet, wanted: int, *, least: bool) -> list[tuple[float, bytes]]:
     popped = [sorted_set.order.pop(0 if least else -1) for _ in range(min(wanted, len(sorted_set)))]
     for _, member in popped:
-        del sorted_set.scores[member]
+        sorted_set.scores.remove(member)
     if popped:
         space.changed(key)
     return popped
@@ -312,9 +312,7 @@ def _zrangestore(space: Keyspace, words: Words) -> Result:
 
 def store(space: Keyspace, key: bytes, entries: Sequence[tuple[float, bytes]]) -> int:
     """Keep these under a key, whatever it had; nothing is kept as no key."""
-    found = SortedSet()
-    for score, member in entries:
-        found.put(member, score)
+    found = SortedSet((member, score) for score, member in entries)
     if found:
         space.put(key, found)
     else:
@@ -325,11 +323,11 @@ def store(space: Keyspace, key: bytes, entries: Sequence[tuple[float, bytes]]) -
 def _zrandmember(space: Keyspace, words: Words) -> Result:
     sorted_set = of(space, words[1])
     if len(words) == 2:
-        return draws(space, list(sorted_set.scores), 1)[0] if sorted_set else None
+        return draws(space, sorted_set.scores, 1)[0] if sorted_set else None
     wanted = integer(words[2])
     if len(words) == 4 and words[3].upper() != b"WITHSCORES":
         raise syntax_error()
-    found = draws(space, list(sorted_set.scores), wanted)
+    found = draws(space, sorted_set.scores, wanted, in_pairs=len(words) == 4)
     return pairs([(sorted_set.scores[member], member) for member in found], with_scores=len(words) == 4)
 
 

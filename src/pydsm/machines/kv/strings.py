@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv import command as c
 from pydsm.machines.kv.command import (
     ALL,
     ANY,
@@ -18,15 +17,18 @@ from pydsm.machines.kv.command import (
     add_decimals,
     integer,
     syntax_error,
+    too_long,
     wrong_number,
 )
 from pydsm.machines.kv.expiry import deadline_ms
 from pydsm.machines.kv.keyspace import Keyspace
+from pydsm.machines.kv.values import MutableString, string_of
 
 _OK = "OK"
 _STRING_OR_NOTHING = {bytes, type(None)}
 _EXPIRIES = frozenset((b"EX", b"PX", b"EXAT", b"PXAT"))
-_BITS_MAX = 1 << 32
+_IN_PLACE_BYTES = 1024
+"""From this length on a string that is changed is kept in a form that can be changed in place."""
 
 
 def _get(space: Keyspace, words: Words) -> Result:
@@ -47,11 +49,11 @@ def _set_many(space: Keyspace, commands: Sequence[Words]) -> list[Result] | None
 
 def _mget(space: Keyspace, words: Words) -> Result:
     values = map(space.get, words[1:])
-    return [value if isinstance(value, bytes) else None for value in values]
+    return [string_of(value) if isinstance(value, bytes | MutableString) else None for value in values]
 
 
 def _strlen(space: Keyspace, words: Words) -> Result:
-    return len(space.string(words[1]) or b"")
+    return len(space.string_in_place(words[1]) or b"")
 
 
 def _set(space: Keyspace, words: Words) -> Result:
@@ -193,87 +195,106 @@ def _incrbyfloat(space: Keyspace, words: Words) -> Result:
 
 
 def _append(space: Keyspace, words: Words) -> Result:
-    old = space.string(words[1]) or b""
-    _check_length(len(old) + len(words[2]))
-    space.put(words[1], old + words[2], keep_expiry=True)
-    return len(old) + len(words[2])
+    length = len(space.string_in_place(words[1]) or b"")
+    _check_length(space, length + len(words[2]))
+    return _write(space, words[1], length, words[2])
 
 
-def _check_length(length: int) -> None:
-    if length > c.VALUE_BYTES_MAX:
-        raise CommandFailed("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
+def _check_length(space: Keyspace, length: int) -> None:
+    if length > space.value_bytes_max:
+        raise too_long()
+
+
+def _write(space: Keyspace, key: bytes, offset: int, patch: bytes) -> int:
+    """Overwrite a part of a string, zeros before it where there is nothing yet; gives the new length.
+
+    What it costs grows with the patch and with what is added, not with the string: a long one is changed in place.
+    """
+    old = space.get(key) or b""
+    assert isinstance(old, bytes | MutableString), "a command writes into a value without having read it as a string"
+    if isinstance(old, bytes) and max(len(old), offset + len(patch)) < _IN_PLACE_BYTES:
+        new = old.ljust(offset, b"\0")
+        new = new[:offset] + patch + new[offset + len(patch) :]
+        space.put(key, new, keep_expiry=True)
+        return len(new)
+    if isinstance(old, bytes):
+        old = MutableString(old)
+        space.put(key, old, keep_expiry=True)
+    content = old.content
+    if offset > len(content):
+        content.extend(bytes(offset - len(content)))
+    content[offset : offset + len(patch)] = patch
+    space.changed(key)
+    return len(content)
 
 
 def _getrange(space: Keyspace, words: Words) -> Result:
     first, last = integer(words[2]), integer(words[3])
-    value = space.string(words[1]) or b""
+    value = space.string_in_place(words[1]) or b""
     if first < 0 and last < 0 and first > last:
         return b""
     first = max(first + len(value), 0) if first < 0 else first
     last = max(last + len(value), 0) if last < 0 else last
-    return value[first : last + 1]
+    return bytes(value[first : last + 1])
 
 
 def _setrange(space: Keyspace, words: Words) -> Result:
     offset, patch = integer(words[2]), words[3]
     if offset < 0:
         raise CommandFailed("ERR offset is out of range")
-    value = space.string(words[1]) or b""
+    length = len(space.string_in_place(words[1]) or b"")
     if not patch:
-        return len(value)
-    _check_length(offset + len(patch))
-    value = value.ljust(offset, b"\0")
-    value = value[:offset] + patch + value[offset + len(patch) :]
-    space.put(words[1], value, keep_expiry=True)
-    return len(value)
+        return length
+    _check_length(space, offset + len(patch))
+    return _write(space, words[1], offset, patch)
 
 
 def _setbit(space: Keyspace, words: Words) -> Result:
-    place = _bit_offset(words[2])
+    place = _bit_offset(space, words[2])
     if words[3] not in {b"0", b"1"}:
         raise CommandFailed("ERR bit is not an integer or out of range")
-    value = bytearray((space.string(words[1]) or b"").ljust(place // 8 + 1, b"\0"))
+    value = space.string_in_place(words[1]) or b""
     mask = 128 >> place % 8
-    old = value[place // 8] & mask
-    value[place // 8] = value[place // 8] & ~mask | (mask if words[3] == b"1" else 0)
-    space.put(words[1], bytes(value), keep_expiry=True)
-    return int(old > 0)
+    byte = value[place // 8] if place // 8 < len(value) else 0
+    _write(space, words[1], place // 8, bytes((byte & ~mask | (mask if words[3] == b"1" else 0),)))
+    return int(byte & mask > 0)
 
 
 def _getbit(space: Keyspace, words: Words) -> Result:
-    place = _bit_offset(words[2])
-    value = space.string(words[1]) or b""
+    place = _bit_offset(space, words[2])
+    value = space.string_in_place(words[1]) or b""
     return int(place // 8 < len(value) and value[place // 8] & (128 >> place % 8) > 0)
 
 
-def _bit_offset(word: bytes) -> int:
+def _bit_offset(space: Keyspace, word: bytes) -> int:
     wrong = "ERR bit offset is not an integer or out of range"
     place = integer(word, wrong)
-    if not 0 <= place < _BITS_MAX:
+    if not 0 <= place < 8 * space.value_bytes_max:
         raise CommandFailed(wrong)
     return place
 
 
 def _bitcount(space: Keyspace, words: Words) -> Result:
-    value = space.string(words[1])
+    value = space.string_in_place(words[1])
     if value is None:
         return 0
     unit = words[4].upper() if len(words) == 5 else b"BYTE"
     if len(words) == 3 or unit not in {b"BYTE", b"BIT"}:
         raise syntax_error()
     first, last = (integer(words[2]), integer(words[3])) if len(words) > 3 else (0, -1)
-    bits = int.from_bytes(value, "big")
     if first < 0 and last < 0 and first > last:
         return 0
-    length = len(value) * 8
-    scale = 1 if unit == b"BIT" else 8
-    units = length // scale
+    scale = 8 if unit == b"BIT" else 1
+    units = len(value) * scale
     first = max(first + units, 0) if first < 0 else first
     last = min(max(last + units, 0) if last < 0 else last, units - 1)
     if first > last:
         return 0
-    ending = length - (last + 1) * scale
-    return (bits >> ending & (1 << (last - first + 1) * scale) - 1).bit_count()
+    part = int.from_bytes(value[first // scale : last // scale + 1], "big")
+    if scale == 8:
+        part >>= 7 - last % 8
+        part &= (1 << (last - first + 1)) - 1
+    return part.bit_count()
 
 
 COMMANDS = (

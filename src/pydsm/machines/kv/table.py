@@ -1,10 +1,10 @@
 """All commands, by name in capitals."""
 
-from pydsm.machines.kv import expiry, hashes, keys, lists, sets, sorted_combinations, sorted_sets, strings
+from pydsm.machines.kv import expiry, hashes, inspection, keys, lists, sets, sorted_combinations, sorted_sets, strings
 from pydsm.machines.kv.command import Command
 from pydsm.machines.kv.transactions import make_commands
 
-_FAMILIES = (strings, keys, expiry, hashes, lists, sets, sorted_sets, sorted_combinations)
+_FAMILIES = (strings, keys, inspection, expiry, hashes, lists, sets, sorted_sets, sorted_combinations)
 
 COMMANDS: dict[bytes, Command] = {command.name: command for family in _FAMILIES for command in family.COMMANDS}
 """What clients may send."""

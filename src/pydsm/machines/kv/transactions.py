@@ -10,8 +10,20 @@ import msgspec
 
 from pydsm.core.faults import CallerFault
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.command import ALL, ANY, Access, Command, Touched, Words, keys_after_count
-from pydsm.machines.kv.keyspace import Keyspace
+from pydsm.machines.kv.command import (
+    ALL,
+    ANY,
+    NO_KEYS,
+    Access,
+    Command,
+    Run,
+    Touched,
+    Words,
+    check_lengths,
+    integer,
+    keys_after_count,
+)
+from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST, Keyspace
 from pydsm.machines.kv.values import NO_LIST
 
 _decode: Callable[[bytes], tuple[bytes, ...]] = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
@@ -55,14 +67,38 @@ def _reap(space: Keyspace, words: Words) -> Result:
     return "OK"
 
 
+def _value_limit(space: Keyspace, words: Words) -> Result:
+    limit = integer(words[1])
+    if not VALUE_BYTES_LEAST <= limit <= VALUE_BYTES_MOST:
+        raise CommandFailed(f"ERR the limit must be between {VALUE_BYTES_LEAST} and {VALUE_BYTES_MOST} bytes")
+    space.value_bytes_max = limit
+    space.limit_changes += 1
+    return "OK"
+
+
 def make_commands(table: Mapping[bytes, Command]) -> tuple[Command, ...]:
     """The rows, given the commands that a transaction may consist of."""
     return (
-        Command(b"WATCH", _watch, Access.WRITE, 3, ANY, _AFTER_WATCH, "Notes whether keys change."),
-        Command(b"UNWATCH", _unwatch, Access.WRITE, 3, ANY, _AFTER_WATCH, "Notes it no more."),
-        Command(b"REAP", _reap, Access.WRITE, 2, ANY, ALL, "Removes what has expired."),
-        Command(b"EXEC", _executing(table), Access.WRITE, 3, ANY, ALL, "Executes at one moment.", "", _touching(table)),
+        _made(b"WATCH", _watch, 3, _AFTER_WATCH, "Notes whether keys change."),
+        _made(b"UNWATCH", _unwatch, 3, _AFTER_WATCH, "Notes it no more."),
+        _made(b"REAP", _reap, 2, ALL, "Removes what has expired."),
+        Command(b"VALUE-LIMIT", _value_limit, Access.WRITE_ALL, 2, 2, NO_KEYS, "Limits values.", made_by_servers=True),
+        Command(
+            b"EXEC",
+            _executing(table),
+            Access.WRITE,
+            3,
+            ANY,
+            ALL,
+            "Executes at one moment.",
+            touched=_touching(table),
+            made_by_servers=True,
+        ),
     )
+
+
+def _made(name: bytes, run: Run, words_min: int, keys: slice, summary: str) -> Command:
+    return Command(name, run, Access.WRITE, words_min, ANY, keys, summary, made_by_servers=True)
 
 
 def _touching(table: Mapping[bytes, Command]) -> Callable[[Words], Touched]:
@@ -87,14 +123,19 @@ def _executing(table: Mapping[bytes, Command]) -> Callable[[Keyspace, Words], Re
         unchanged = [space.unwatch(key, words[1]) for key in dict.fromkeys(watched)]
         if not all(unchanged):
             return NO_LIST
-        return [_result(table, space, command) for command in commands]
+        may_be_long = sum(map(len, words)) > space.value_bytes_max
+        return [_result(table[command[0]], space, command, may_be_long=may_be_long) for command in commands]
 
     return run
 
 
-def _result(table: Mapping[bytes, Command], space: Keyspace, words: Words) -> Result:
+def _result(command: Command, space: Keyspace, words: Words, *, may_be_long: bool) -> Result:
+    if space.unread and not command.writes:
+        return None
     try:
-        return table[words[0]].run(space, words)
+        if may_be_long and command.writes:
+            check_lengths(space, words)
+        return command.run(space, words)
     except CommandFailed as failed:
         return CommandFailed(failed.message)  # without its traceback
     except MemoryError:

@@ -1,13 +1,30 @@
 """The kinds of value that a key can have, and results that only Redis's protocol tells apart."""
 
 from collections import deque
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, Self
 
 from sortedcontainers import SortedList
 
+from pydsm.machines.kv.elements import Elements
 
-class Hash(dict[bytes, bytes]):
-    """Fields and their values. The order of fields is that of their first writing, the same on every replica."""
+
+class MutableString:
+    """A long string that commands change in place. As a value it is the same as `bytes` with this content."""
+
+    __slots__ = ("content",)
+    kind = "string"
+
+    def __init__(self, content: bytes | bytearray) -> None:
+        self.content = bytearray(content)
+
+    def copy(self) -> Self:
+        """An equal one."""
+        return type(self)(self.content)
+
+
+class Hash(Elements[bytes]):
+    """Fields and their values."""
 
     __slots__ = ()
     kind = "hash"
@@ -20,11 +37,20 @@ class List(deque[bytes]):
     kind = "list"
 
 
-class Set(dict[bytes, None]):
-    """Members, in the order in which they came: that of a Python set would differ from process to process."""
+class Set(Elements[None]):
+    """Members."""
 
     __slots__ = ()
     kind = "set"
+
+    @classmethod
+    def of(cls, members: Iterable[bytes]) -> Self:
+        """Of these members, in this order."""
+        return cls(dict.fromkeys(members).items())
+
+    def add(self, member: bytes) -> None:
+        """Add a member; one that is there stays where it is."""
+        self[member] = None
 
 
 class SortedSet:
@@ -33,9 +59,11 @@ class SortedSet:
     __slots__ = ("order", "scores")
     kind = "zset"
 
-    def __init__(self) -> None:
-        self.scores: dict[bytes, float] = {}
-        self.order: SortedList[tuple[float, bytes]] = SortedList()
+    def __init__(self, items: Iterable[tuple[bytes, float]] = ()) -> None:
+        self.scores: Elements[float] = Elements((member, score + 0.0) for member, score in items)
+        self.order: SortedList[tuple[float, bytes]] = SortedList(
+            (score, member) for member, score in self.scores.items()
+        )
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -45,24 +73,35 @@ class SortedSet:
         old = self.scores.get(member)
         if old is not None:
             self.order.remove((old, member))
-        self.scores[member] = score + 0.0  # no negative zero: it would order and print in a way of its own
-        self.order.add((score + 0.0, member))
+        score += 0.0  # no negative zero: it would order and print in a way of its own
+        self.scores[member] = score
+        self.order.add((score, member))
 
     def remove(self, member: bytes) -> bool:
         """Whether it was there."""
-        score = self.scores.pop(member, None)
+        score = self.scores.get(member)
         if score is None:
             return False
+        self.scores.remove(member)
         self.order.remove((score, member))
         return True
 
+    def copy(self) -> Self:
+        """An equal one."""
+        return type(self)(self.scores.items())
 
-Value = bytes | Hash | List | Set | SortedSet
+
+Value = bytes | MutableString | Hash | List | Set | SortedSet
 
 
 def kind(value: Value) -> str:
     """What TYPE says."""
     return "string" if isinstance(value, bytes) else value.kind
+
+
+def string_of(value: bytes | MutableString) -> bytes:
+    """The content of a string, which nothing changes."""
+    return value if isinstance(value, bytes) else bytes(value.content)
 
 
 class Members(list[object]):

@@ -63,7 +63,7 @@ from tests.unit.machines.kv.stories import NOW_MS, parse, run
         (("SET a 1", "FLUSHDB", "DBSIZE"), ["OK", "OK", 0]),
         (("TIME",), [[b"%d" % (NOW_MS // 1000), b"0"]]),
         (
-            ("SCAN x", "SCAN -1", "SCAN 0 COUNT 0", "SCAN 0 MATCH", "SCAN 0 SIZE 3"),
+            ("SCAN x", "SCAN 1x", "SCAN 0 COUNT 0", "SCAN 0 MATCH", "SCAN 0 SIZE 3"),
             ["!ERR invalid cursor", "!ERR invalid cursor", *["!ERR syntax error"] * 3],
         ),
         (

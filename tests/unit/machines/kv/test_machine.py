@@ -12,7 +12,7 @@ from pydsm.core.conflicts import footprints_conflict
 from pydsm.core.faults import CallerFault
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv import COMMANDS, Access, Command, KeyValue, Words, command, encode, transaction
+from pydsm.machines.kv import COMMANDS, Access, Command, KeyValue, Words, encode, transaction
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
 from tests.unit.machines.kv.stories import parse, run
@@ -68,12 +68,6 @@ def test_story(story: tuple[str, ...], results: list[Result]) -> None:
 )
 def test_what_redis_does_not_take_for_a_number_is_none(word: str) -> None:
     assert run(KeyValue(), f"INCRBY a {word}", "EXISTS a") == [f"!{NOT_AN_INTEGER}", 0]
-
-
-def test_value_that_would_grow_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "VALUE_BYTES_MAX", 4)
-    refused = "!ERR string exceeds maximum allowed size (proto-max-bulk-len)"
-    assert run(KeyValue(), "APPEND a 1234", "APPEND a 5", "GET a") == [4, refused, b"1234"]
 
 
 @given(st.dictionaries(st.binary(), st.binary(), min_size=1))

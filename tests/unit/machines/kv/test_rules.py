@@ -11,7 +11,7 @@ from tests.unit.machines.kv.arguments import DETERMINISTIC, SHAPES, random_comma
 from tests.unit.machines.kv.stories import NOW_MS
 
 NOT_HERE = {
-    "KEYS", "SCAN", "RANDOMKEY", "TIME", "OBJECT", "FLUSHALL", "FLUSHDB",
+    "KEYS", "SCAN", "RANDOMKEY", "TIME", "OBJECT", "MEMORY", "FLUSHALL", "FLUSHDB",
     "HSCAN", "HRANDFIELD", "SPOP", "SRANDMEMBER", "SSCAN", "ZSCAN", "ZRANDMEMBER",
 }  # fmt: skip
 """Commands whose replies Redis draws, orders or times in its own way; they have tests of their own."""

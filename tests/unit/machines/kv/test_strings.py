@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pydsm.machines.base import Result
-from pydsm.machines.kv import KeyValue, command, encode
+from pydsm.machines.kv import KeyValue, encode
 from pydsm.machines.kv.command import show_float
 from tests.unit.machines.kv.stories import NOW_MS, run
 
@@ -98,12 +98,6 @@ WRONG = "!WRONGTYPE Operation against a key holding the wrong kind of value"
 )
 def test_story(story: tuple[str, ...], results: list[Result]) -> None:
     assert run(KeyValue(), *story) == results
-
-
-def test_a_value_that_setrange_would_make_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "VALUE_BYTES_MAX", 4)
-    refused = "!ERR string exceeds maximum allowed size (proto-max-bulk-len)"
-    assert run(KeyValue(), "SETRANGE a 3 x", "SETRANGE a 4 x", "STRLEN a") == [4, refused, 4]
 
 
 @given(st.binary(max_size=9), st.integers(-12, 12), st.integers(-12, 12))
