@@ -50,49 +50,42 @@ class GuardedApply:
         self._on_raised = on_raised
         self._undo = machine if isinstance(machine, Undo) else None
         self._handles_failures = isinstance(machine, HandlesFailures) and machine.handles_failures
-        self._apply_unread = (
-            machine.apply_unread if self._handles_failures and isinstance(machine, SkipsReads) else None
-        )
+        self._apply_unread = machine.apply_unread if isinstance(machine, SkipsReads) else machine.apply
         self._local_faults = _local_faults(machine)
         self.raised = 0
         """Commands that raised since the replica was started."""
 
     def __call__(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         """See `StateMachine.apply`."""
+        return self._execute(self._machine.apply, commands, timestamp_ms)
+
+    def unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        """The same where nobody looks at the results: without what only reads, if the machine can leave that out."""
+        return self._execute(self._apply_unread, commands, timestamp_ms)
+
+    def _execute(self, apply: _Apply, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         if self._handles_failures:
-            return self._whole(self._machine.apply, commands, timestamp_ms)
+            try:
+                return _checked(apply(commands, timestamp_ms), len(commands))
+            except self._local_faults:
+                raise
+            except BaseException as error:
+                return [self._failed(error, _PERHAPS_IN_PART)] * len(commands)
         if self._undo is not None and len(commands) > 1:
             self._undo.savepoint()
             try:
-                return self._apply(commands, timestamp_ms)
+                return _checked(apply(commands, timestamp_ms), len(commands))
             except self._local_faults:
                 raise
             except BaseException:
                 self._undo.rollback()
-        return [self._apply_one(command, timestamp_ms) for command in commands]
+        return [self._execute_one(apply, command, timestamp_ms) for command in commands]
 
-    def unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """The same where nobody looks at the results: without what only reads, if the machine can leave that out."""
-        if self._apply_unread is None:
-            return self(commands, timestamp_ms)
-        return self._whole(self._apply_unread, commands, timestamp_ms)
-
-    def _whole(self, apply: _Apply, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        try:
-            return _checked(apply(commands, timestamp_ms), len(commands))
-        except self._local_faults:
-            raise
-        except BaseException as error:
-            return [self._failed(error, _PERHAPS_IN_PART)] * len(commands)
-
-    def _apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        return _checked(self._machine.apply(commands, timestamp_ms), len(commands))
-
-    def _apply_one(self, command: bytes, timestamp_ms: int) -> Result:
+    def _execute_one(self, apply: _Apply, command: bytes, timestamp_ms: int) -> Result:
         if self._undo is not None:
             self._undo.savepoint()
         try:
-            return self._apply((command,), timestamp_ms)[0]
+            return _checked(apply((command,), timestamp_ms), 1)[0]
         except self._local_faults:
             raise
         except BaseException as error:

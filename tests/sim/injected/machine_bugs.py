@@ -1,6 +1,6 @@
 """Bugs in what becomes of a command that raises."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -21,16 +21,21 @@ def exception_of_a_command_ends_the_replica(patch: pytest.MonkeyPatch) -> None:
 
 @bug("5, a command that raises: its effects are undone")
 def effects_of_a_raising_command_kept(patch: pytest.MonkeyPatch) -> None:
-    original = failures.GuardedApply._apply_one
+    original = failures.GuardedApply._execute_one
 
-    def apply_one(self: failures.GuardedApply, command: bytes, timestamp_ms: int) -> Result:
+    def execute_one(
+        self: failures.GuardedApply,
+        apply: Callable[[Sequence[bytes], int], list[Result]],
+        command: bytes,
+        timestamp_ms: int,
+    ) -> Result:
         undo, self._undo = self._undo, None
         try:
-            return original(self, command, timestamp_ms)
+            return original(self, apply, command, timestamp_ms)
         finally:
             self._undo = undo
 
-    patch.setattr(failures.GuardedApply, "_apply_one", apply_one)
+    patch.setattr(failures.GuardedApply, "_execute_one", execute_one)
 
 
 @bug("5, a command that raises: the rest of its batch is executed once")
@@ -40,9 +45,9 @@ def batch_executed_again_on_top_of_itself(patch: pytest.MonkeyPatch) -> None:
     def apply(self: failures.GuardedApply, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         if self._undo is not None and len(commands) > 1:
             try:
-                return self._apply(commands, timestamp_ms)
+                return self._machine.apply(commands, timestamp_ms)
             except Exception:
-                return [self._apply_one(command, timestamp_ms) for command in commands]
+                return [self._execute_one(self._machine.apply, command, timestamp_ms) for command in commands]
         return original(self, commands, timestamp_ms)
 
     patch.setattr(failures.GuardedApply, "__call__", apply)
@@ -57,7 +62,7 @@ def whole_batch_fails_with_one_command(patch: pytest.MonkeyPatch) -> None:
             return original(self, commands, timestamp_ms)
         self._undo.savepoint()
         try:
-            return self._apply(commands, timestamp_ms)
+            return self._machine.apply(commands, timestamp_ms)
         except Exception as error:
             self._undo.rollback()
             return [CommandRaised(type(error).__name__, "")] * len(commands)
