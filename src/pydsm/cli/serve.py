@@ -22,7 +22,8 @@ from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import BatchLimits
-from pydsm.runtime.node import Node, unix_ms
+from pydsm.runtime.clock import DIFFERENCE_MS_MAX
+from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.runtime.parts import MakeTransport, Parts
 from pydsm.runtime.transfers import BeginAgain
@@ -74,6 +75,7 @@ class Settings:
     checkpoints: CheckpointLimits
     data: Path | None
     thrifty: bool
+    clock_difference_ms: int
     window_bytes: int
     batch_limits: BatchLimits
     until_stdin_closes: bool
@@ -113,6 +115,10 @@ def serve(
     ready_lag: Annotated[
         int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
     ] = ReadyLimits().lag_instances_max,
+    clock_difference_ms: Annotated[
+        int,
+        typer.Option(min=1, help="Milliseconds by which the clock may differ from the group's time while ready."),
+    ] = DIFFERENCE_MS_MAX,
     checkpoint_instances: Annotated[
         int, typer.Option(help="Batches executed from one checkpoint to the next, at most about.")
     ] = CheckpointLimits().instances,
@@ -164,6 +170,7 @@ def serve(
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
+        clock_difference_ms=clock_difference_ms,
         window_bytes=window_bytes,
         batch_limits=BatchLimits(batch_commands_max=batch_commands_max),
         until_stdin_closes=until_stdin_closes,
@@ -245,7 +252,14 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
         checkpoint_ticks=limits.seconds * 1000,
     )
     snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
-    parts = Parts(machine, store, settings.transport, limits=settings.batch_limits, snapshots=snapshots)
+    parts = Parts(
+        machine,
+        store,
+        settings.transport,
+        limits=settings.batch_limits,
+        snapshots=snapshots,
+        clock_difference_ms_max=settings.clock_difference_ms,
+    )
     return Node(config, parts)
 
 
@@ -272,7 +286,7 @@ async def _listen_for_native_clients(settings: Settings, address: Address, node:
         settings.names,
         lambda: why_not_ready(node.observe(), settings.ready_limits) is None,
         node.grant,
-        unix_ms,
+        node.session_ms,
     )
     server = NativeServer(node.submit_requests, host)
     await server.start(address)

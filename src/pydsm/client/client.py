@@ -312,17 +312,33 @@ class Client:
         commands = call.commands[start:end]
         part = Call(commands, settled, call.deadline, [OPEN] * len(commands), len(commands), 0, origin=call)
         part.name = None if call.name is None else request_at(call.name, start)
-        part.session, part.uncertain, part.attempts = call.session, call.uncertain, call.attempts
+        part.session, part.uncertain = call.session, call.uncertain
+        part.attempts, part.expirations = call.attempts, call.expirations
         self._calls[part] = None
         return part
 
     def _begin_session_for(self, call: Call) -> None:
-        """The group has forgotten the session, and surely has not executed these: they get other ids."""
-        if self._link is not None and call.session is not None:
-            self._link.begin_session(call.session)
+        """The group has forgotten the session, and surely has not executed these: they get other ids.
+
+        At once the first time, since a session may have been idle. If the next one is refused as well, waiting is all
+        that helps, and a new connection, which is granted a session anew.
+        """
+        link = self._link
+        if link is not None and call.session is not None and link.begin_session(call.session) > 1:
+            self._link = None
+            link.retire()
+            self._move.set()
         call.forget_name()
         call.sent = False
-        self._send_again(call)
+        call.expirations += 1
+        call.refusal = outcomes.Aborted(
+            f"not executed: the group refused {call.expirations} sessions in a row as forgotten; try again later, and "
+            "look at the clocks of the replicas (pydsm status)"
+        )
+        if call.expirations == 1:
+            self._send_again(call)
+        else:
+            self._send_after_backoff(call, call.expirations)
 
     def _pass_on(self, link: Link) -> None:
         """What a silent replica has not answered goes another way as well; the first outcome counts."""
@@ -350,7 +366,10 @@ class Client:
             call.forget_name()  # it is in no instance: under another id it is no retry, and waits for nothing
         if isinstance(answer, Overloaded) and self._link is not None:
             self._leave(self._link, answer.reason)
-        wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
+        self._send_after_backoff(call, call.attempts)
+
+    def _send_after_backoff(self, call: Call, attempts: int) -> None:
+        wait = min(_BACKOFF_SECONDS * 2 ** min(attempts, 10), self._limits.backoff_seconds_max)
         self._loop.call_later(wait * random.uniform(0.5, 1.0), self._send_again, call)
 
     def _send_again(self, call: Call) -> None:

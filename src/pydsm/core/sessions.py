@@ -13,7 +13,10 @@ Replicas execute batches that commute in different orders, so a decision may dep
   the order, the same batches leave the same state. An acknowledgement drops results; it never decides what is executed.
   Nor does it decide an answer that somebody waits for: only where a first attempt finds its request executed already
   and acknowledged may one replica still have the first result and another not.
-- Sessions expire by the timestamps of barriers, which are ordered with everything (`expire`).
+- Sessions expire by agreed time, which changes at checkpoints only, and those are ordered with everything (`expire`).
+- What was forgotten is told from what is new by when it began: everything unknown that began no later than some session
+  that was forgotten is refused. So a time that was wrong for a while refuses nobody afterwards: grants begin later than
+  all that is forgotten (`grant_ms`), and what was never forgotten is taken, however old it looks.
 
 A batch costs time for its runs, not for its requests, as long as nothing in it comes twice.
 """
@@ -21,12 +24,13 @@ A batch costs time for its runs, not for its requests, as long as nothing in it 
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 import msgspec
 
+from pydsm.core.agreed_time import AgreedTime, TimeLimits
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import (
     RequestId,
@@ -42,7 +46,9 @@ from pydsm.core.session_window import RequestExpired, Result, SessionWindow
 Apply = Callable[[Sequence[bytes], int], list[Result]]
 """Executes commands at a Unix time in ms; one result for each."""
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
+_VERSIONS_READ = (1, SNAPSHOT_VERSION)
+"""Version 1 had no agreed time, and what it calls forgotten may lie ahead of every clock: `grant_ms` is above it."""
 
 _encode: Callable[[list[Result]], bytes] = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], list[Result]] = msgspec.msgpack.Decoder(list[Any]).decode
@@ -60,11 +66,13 @@ class SessionLimits:
     """What is kept, and for how long. The same at every replica of a group, like the machine: it decides results."""
 
     idle_ms_max: int = 3_600_000
-    """A session without a request for so long is forgotten at the next barrier; what still comes of it is refused."""
+    """A session without a request for so long is forgotten at the next checkpoint; what comes of it then is refused."""
     session_results_bytes_max: int = 16 << 20
     """Encoded results of one session; at a barrier, more are dropped from the oldest on."""
     results_bytes_max: int = 256 << 20
     """Encoded results of all sessions; at a barrier, more are dropped from the session on that was idle for longest."""
+    time: TimeLimits = field(default_factory=TimeLimits)
+    """How agreed time moves."""
 
 
 class Fate(Enum):
@@ -110,13 +118,15 @@ class Sessions:
         self._encode = encode
         self._decode = decode
         self._windows: dict[SessionId, SessionWindow] = {}
-        self._horizon_ms = 0
-        """What began before it and is not here was forgotten."""
+        self._forgotten_ms = -1
+        """When the latest of all forgotten sessions began: what began up to then and is not here is refused."""
+        self.time = AgreedTime(self._limits.time)
+        """Agreed time, as of the last checkpoint executed here."""
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __contains__(self, session: SessionId) -> bool:
+    def __contains__(self, session: object) -> bool:
         return session in self._windows
 
     def is_full(self, session: SessionId, acknowledged: int, results_max: int) -> bool:
@@ -133,11 +143,19 @@ class Sessions:
         if not is_kept(id):
             return Fate.UNKEPT
         if window is None:
-            return Fate.FORGOTTEN if timestamp_of(id) < self._horizon_ms else Fate.NEW
+            return Fate.FORGOTTEN if timestamp_of(id) <= self._forgotten_ms else Fate.NEW
         place = bisect_right(window.starts, sequence) - 1
         if place < 0 or sequence >= window.ends[place]:
             return Fate.OPEN
         return Fate.DROPPED if isinstance(window.result(sequence), RequestExpired) else Fate.KEPT
+
+    def is_forgotten(self, session: SessionId) -> bool:
+        """Whether every request of this session will be refused, from now on and everywhere."""
+        return session not in self._windows and is_kept(session) and timestamp_of(session) <= self._forgotten_ms
+
+    def grant_ms(self, now_ms: int) -> int:
+        """When a session begins that is granted now: later than all that is forgotten."""
+        return max(now_ms, self._forgotten_ms + 1)
 
     def ranges(self, session: SessionId) -> int:
         """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""
@@ -146,7 +164,7 @@ class Sessions:
 
     def execute(self, batch: Batch, apply: Apply) -> list[Result]:
         """Apply what was not executed before; a result for each command of the batch."""
-        now = batch.timestamp_ms
+        now = self.time.of_batch(batch.timestamp_ms)
         shares = [self._share(run, now) for run in batch.runs]
         if all(share.whole for share in shares):
             results = apply(batch.commands, now)
@@ -156,7 +174,7 @@ class Sessions:
                     share.window.keep(share.first, results[place : place + share.count])
                 place += share.count
         else:
-            results = self._execute_some(batch, shares, apply)
+            results = self._execute_some(batch, shares, apply, now)
         for run, share in zip(batch.runs, shares, strict=True):
             if run.acknowledged and share.window is not None:
                 share.window.acknowledge(run.acknowledged)
@@ -169,14 +187,13 @@ class Sessions:
         session = session_of(run.first)
         window = self._windows.get(session)
         if window is None:
-            began_ms = timestamp_of(session)
-            if began_ms < self._horizon_ms:
+            if timestamp_of(session) <= self._forgotten_ms:
                 return _Share(None, first, count, [])
-            window = self._windows[session] = SessionWindow(began_ms)
+            window = self._windows[session] = SessionWindow(now_ms)
         window.last_ms = max(window.last_ms, now_ms)
         return _Share(window, first, count, window.claim(first, first + count))
 
-    def _execute_some(self, batch: Batch, shares: Sequence[_Share], apply: Apply) -> list[Result]:
+    def _execute_some(self, batch: Batch, shares: Sequence[_Share], apply: Apply, now_ms: int) -> list[Result]:
         """Leave out what was executed before, and answer it with what it gave then."""
         places: list[int] = []
         start = 0
@@ -184,7 +201,7 @@ class Sessions:
             for low, high in share.fresh:
                 places += range(start + low - share.first, start + high - share.first)
             start += share.count
-        given = apply([batch.commands[place] for place in places], batch.timestamp_ms) if places else []
+        given = apply([batch.commands[place] for place in places], now_ms) if places else []
         taken = 0
         for share in shares:
             for low, high in share.fresh:
@@ -205,21 +222,37 @@ class Sessions:
 
     # at barriers, which every replica executes between the same batches
 
-    def expire(self, timestamp_ms: int) -> None:
+    def expire(self, clocks: Sequence[int]) -> None:
         """Forget sessions that have been idle for too long, gaps that were given up, and results beyond the limits.
 
-        Only at a barrier, with its agreed timestamp: then it is the same on every replica.
+        Only at a barrier, with the readings of clocks that it carries: then it is the same on every replica.
         """
-        self._horizon_ms = max(self._horizon_ms, timestamp_ms - self._limits.idle_ms_max)
-        self._windows = {
-            session: window for session, window in self._windows.items() if window.last_ms >= self._horizon_ms
-        }
+        self.time.advance(clocks)
+        self._forget_idle()
         total = 0
         for _, window in sorted(self._windows.items(), key=lambda item: (-item[1].last_ms, item[0])):
             if window.acknowledged:
                 window.claim(0, window.acknowledged)
             room = min(self._limits.session_results_bytes_max, self._limits.results_bytes_max - total)
             total += self._shorten(window, room)
+
+    def _forget_idle(self) -> None:
+        """By agreed time.
+
+        A last use far ahead of it was noted while agreed time was wrong, or by a version that took any timestamp: it
+        counts as if it was as late as a batch can be now.
+        """
+        latest_ms = self.time.ms + self._limits.time.distance_ms_max
+        oldest_ms = self.time.ms - self._limits.idle_ms_max
+        idle = []
+        for session, window in self._windows.items():
+            if self.time.ms:
+                window.last_ms = min(window.last_ms, latest_ms)
+            if window.last_ms < oldest_ms:
+                idle.append(session)
+        for session in idle:
+            del self._windows[session]
+        self._forgotten_ms = max([self._forgotten_ms, *map(timestamp_of, idle)])
 
     def _shorten(self, window: SessionWindow, bytes_max: int) -> int:
         """Drop the oldest results until the others fit; gives the bytes of those."""
@@ -240,7 +273,10 @@ class Sessions:
     def snapshot(self) -> bytes:
         """All of it, as bytes that are equal exactly when the states are."""
         sessions = [self._saved(session, window) for session, window in sorted(self._windows.items())]
-        return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, self._horizon_ms, sessions))
+        head = self._head(len(sessions))
+        return msgspec.msgpack.encode(
+            _Snapshot(head.version, head.refused_before_ms, sessions, head.time_ms, head.step_ms)
+        )
 
     def snapshot_in_parts(self) -> Iterator[bytes]:
         """The state at the moment of the call, made as it is asked for: how many sessions there are, then each of them.
@@ -248,7 +284,10 @@ class Sessions:
         Batches may be executed between two parts.
         """
         windows = [(session, window.copy()) for session, window in sorted(self._windows.items())]
-        return self._parts(_Head(SNAPSHOT_VERSION, self._horizon_ms, len(windows)), windows)
+        return self._parts(self._head(len(windows)), windows)
+
+    def _head(self, sessions: int) -> "_Head":
+        return _Head(SNAPSHOT_VERSION, self._forgotten_ms + 1, sessions, self.time.ms, self.time.step_ms)
 
     def _parts(self, head: "_Head", windows: list[tuple[SessionId, SessionWindow]]) -> Iterator[bytes]:
         yield msgspec.msgpack.encode(head)
@@ -259,13 +298,17 @@ class Sessions:
         """Become what these parts say, and take no more. Raises WorldFault if they are none of this version."""
         try:
             head = msgspec.msgpack.decode(next(parts, b""), type=_Head)
-            if head.version != SNAPSHOT_VERSION:
-                raise ValueError(f"it has version {head.version}, this is {SNAPSHOT_VERSION}")
+            _check_version(head)
             kept = [msgspec.msgpack.decode(next(parts, b""), type=_Session) for _ in range(head.sessions)]
             windows = {SessionId(one.session): self._restored(one) for one in kept}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
-        self._horizon_ms, self._windows = head.horizon_ms, windows
+        self._begin(head, windows)
+
+    def _begin(self, head: "_Head | _Snapshot", windows: dict[SessionId, SessionWindow]) -> None:
+        self._windows, self._forgotten_ms = windows, head.refused_before_ms - 1
+        self.time = AgreedTime(self._limits.time)
+        self.time.ms, self.time.step_ms = head.time_ms, head.step_ms or self._limits.time.advance_ms_max
 
     def _saved(self, session: SessionId, window: SessionWindow) -> "_Session":
         return _Session(
@@ -281,12 +324,11 @@ class Sessions:
         """Become what the snapshot says. Raises WorldFault if it is none of this version."""
         try:
             kept = msgspec.msgpack.decode(snapshot, type=_Snapshot)
-            if kept.version != SNAPSHOT_VERSION:
-                raise ValueError(f"it has version {kept.version}, this is {SNAPSHOT_VERSION}")
+            _check_version(kept)
             windows = {SessionId(one.session): self._restored(one) for one in kept.sessions}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
-        self._horizon_ms, self._windows = kept.horizon_ms, windows
+        self._begin(kept, windows)
 
     def _restored(self, kept: "_Session") -> SessionWindow:
         window = SessionWindow(kept.last_ms, kept.acknowledged, kept.kept_from)
@@ -314,11 +356,20 @@ class _Session(msgspec.Struct, array_like=True):
 
 class _Head(msgspec.Struct, array_like=True):
     version: int
-    horizon_ms: int
+    refused_before_ms: int
     sessions: int
+    time_ms: int = 0
+    step_ms: int = 0
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
     version: int
-    horizon_ms: int
+    refused_before_ms: int
     sessions: list[_Session]
+    time_ms: int = 0
+    step_ms: int = 0
+
+
+def _check_version(read: _Head | _Snapshot) -> None:
+    if read.version not in _VERSIONS_READ:
+        raise ValueError(f"it has version {read.version}, this reads {' and '.join(map(str, _VERSIONS_READ))}")

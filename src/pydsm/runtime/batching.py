@@ -148,7 +148,7 @@ class Batcher:
 
     `propose` gives the instance, or None when the core's pipeline is full. `wake` is called when `flush` has
     something to do; it should come within the same turn of the loop, once for everything submitted in that turn.
-    `now_ms` is the wall clock, Unix time in milliseconds.
+    `now_ms` is the time for new batches, Unix time in milliseconds; while that is None, nothing is proposed.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Batcher:
         machine: StateMachine,
         propose: Callable[[Batch], InstanceId | None],
         wake: Callable[[], None],
-        now_ms: Callable[[], int],
+        now_ms: Callable[[], int | None],
         limits: BatchLimits | None = None,
     ) -> None:
         self._replica = replica
@@ -234,8 +234,8 @@ class Batcher:
 
     def flush(self) -> None:
         """Propose what may leave now."""
-        while self._may_propose():
-            proposal = self._again.popleft() if self._again else self._gather()
+        while self._may_propose() and (now_ms := self._now_ms()) is not None:
+            proposal = self._renewed(self._again.popleft(), now_ms) if self._again else self._gather(now_ms)
             if proposal is None:
                 continue
             id = self._propose(proposal.batch)
@@ -261,12 +261,16 @@ class Batcher:
             return
         proposal.attempts += 1
         if proposal.attempts < self._limits.attempts_max:
-            proposal.batch = msgspec.structs.replace(proposal.batch, timestamp_ms=self._now_ms())
             self._again.append(proposal)
         else:
             answer = Aborted(f"not executed: {proposal.attempts} instances in a row were decided nop; submit it again")
             proposal.answer([answer] * len(proposal.batch.commands))
         self._wake_if_more()
+
+    @staticmethod
+    def _renewed(proposal: _Proposal, now_ms: int) -> _Proposal:
+        proposal.batch = msgspec.structs.replace(proposal.batch, timestamp_ms=now_ms)
+        return proposal
 
     def _wake_if_more(self) -> None:
         if self._commands or self._again:
@@ -281,7 +285,7 @@ class Batcher:
         )
         return full and in_flight < self._limits.instances_max
 
-    def _gather(self) -> _Proposal | None:
+    def _gather(self, now: int) -> _Proposal | None:
         """The oldest waiting commands, as many as one batch takes; None when none of them parses."""
         count = self._batch_size()
         commands = tuple(self._commands[:count])
@@ -295,7 +299,6 @@ class Batcher:
             if not commands:
                 return None
             footprint = self._machine.footprint(commands)
-        now = self._now_ms()
         runs = tuple(self._runs(parts, now))
         retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
         return _Proposal(parts, Batch(runs, commands, footprint, now, tuple(retried)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.effects import Record
 from pydsm.core.ids import ReplicaId, Tick
-from pydsm.core.messages import Message
+from pydsm.core.messages import Frontier, Message
 from pydsm.sim import describe
 from pydsm.sim.disk import Disk
 from pydsm.sim.life import Died, Life, Parts, Queued, Submission
@@ -117,6 +117,8 @@ class Host:
     @staticmethod
     def _receive(life: Life, sender: ReplicaId, message: Message) -> None:
         life.core.receive(sender, message)
+        if isinstance(message, Frontier):
+            life.clock.hear(sender, message.clock_ms)
         life.performer.pump()
 
     def tick(self) -> None:
@@ -129,7 +131,8 @@ class Host:
 
     @staticmethod
     def _tick(life: Life) -> None:
-        life.core.tick(Tick(life.clock_us // TICK_US))
+        life.clock.look()
+        life.core.tick(Tick(life.clock_us // TICK_US), life.clock.wall_ms())
         life.propose_checkpoint()
         life.performer.pump()
 

@@ -13,11 +13,12 @@ from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull
 from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
 from pydsm.core.grants import Grant
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, session_of
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
 from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.core.replica import Replica
 from pydsm.core.sessions import SessionExpired, Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
+from pydsm.runtime.clock import GroupClock
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
@@ -28,6 +29,7 @@ from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.network import Network
+from pydsm.sim.settings import TICK_US
 from pydsm.sim.transfers import Transfers
 
 
@@ -129,6 +131,15 @@ class Life:
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )
         self.sessions = Sessions(self._context.settings.session_limits, encode_results, decode_results)
+        self.clock = GroupClock(
+            self.replica,
+            self._context.settings.replicas,
+            self.sessions,
+            lambda: Tick(self._context.schedule.now // TICK_US),
+            lambda: self._context.walls.show(host.id),
+        )
+        self._used: dict[SessionId, int] = {}
+        """When a batch with requests of a session that was executed here was proposed."""
         self.grants: dict[SessionId, Grant] = {}
         """Of clients that began a session at this life."""
         self.queue: deque[Queued] = deque()
@@ -175,12 +186,16 @@ class Life:
             applied.extend(commands)
             return self.machine.apply(commands, timestamp_ms)
 
+        walls = self._context.walls
+        walls.executed(self.name, execution.id, self.sessions.time.of_batch(batch.timestamp_ms))
         results = self.sessions.execute(batch, apply)
+        if (proposed_ms := walls.last_use_ms(execution.id)) is not None:
+            self._used |= {session: max(proposed_ms, self._used.get(session, 0)) for session in sorted(batch.sessions)}
         counts = self._context.counts
         counts.sessions_expired += sum(isinstance(result, SessionExpired) for result in results)
         counts.found_executed += len(results) - len(applied)
         if batch.footprint.barrier:
-            self.sessions.expire(batch.timestamp_ms)
+            self._expire(batch.clocks)
         if self._context.tracing:
             self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
         self._watch.executed(self.replica, self.watched, execution, results, applied)
@@ -195,7 +210,7 @@ class Life:
         checkpoint = taken.checkpoint
         self._context.say(self.name, f"is at {checkpoint}")
         self._context.counts.checkpoints += 1
-        self.sessions.expire(checkpoint.timestamp_ms)
+        self._expire(checkpoint.clocks)
         state = self.machine.digest() + self.sessions.digest()
         self._watch.checkpointed(self.replica, self.watched, checkpoint, state)
         if isinstance(self.machine, Snapshots) and not self._taking:
@@ -203,6 +218,15 @@ class Life:
             watched = self.watched.fork("snapshot")
             self._watch.at_checkpoint.setdefault(checkpoint.number, watched)
             self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
+
+    def _expire(self, clocks: tuple[int, ...]) -> None:
+        """At a barrier."""
+        walls, sessions = self._context.walls, self.sessions
+        before_ms = sessions.time.ms
+        before = [session for session in self._used if session in sessions]
+        sessions.expire(clocks)
+        walls.forgot(self.name, before, sessions, self._used)
+        walls.advanced(self.name, before_ms, sessions.time.ms)
 
     def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: LifeWatch) -> None:
         """One step of a snapshot, and the next one later."""
@@ -240,13 +264,14 @@ class Life:
         self.core.restore(records, [one.checkpoint for one in snapshots])
 
     def propose_checkpoint(self) -> None:
-        """If it is due here."""
-        if self.core.checkpoint_due():
-            now_ms = self._context.schedule.now // 1000
-            id = self.core.propose_checkpoint(now_ms)
+        """If it is due here. After the heal, time alone is no reason, unless something waits for it."""
+        time_is_due = (bool(self.queue) or not self._context.healed) and self.clock.checkpoint_is_due()
+        if self.core.checkpoint_due(time_is_due=time_is_due):
+            now_ms, clocks = self.clock.for_checkpoint()
+            id = self.core.propose_checkpoint(now_ms, clocks)
             if isinstance(id, InstanceId):
                 self._context.say(self.name, f"proposes checkpoint {id}")
-                self._watch.proposed(id, checkpoint_batch(now_ms))
+                self._watch.proposed(id, checkpoint_batch(now_ms, clocks))
 
     def abort(self, abort: Abort) -> None:
         """Answers to clients whose instance became a nop."""
@@ -285,29 +310,31 @@ class Life:
         """Propose what waits, in batches, as far as the pipeline takes it."""
         settings = self._context.settings
         self.gathering = False
-        while self.queue and self.has_room:
+        while self.queue and self.has_room and (now_ms := self.clock.batch_ms()) is not None:
             count = min(len(self.queue), settings.batch_requests_max)
             taken = [self.queue.popleft() for _ in range(count)]
-            batch = self._batch(taken)
+            batch = self._batch(taken, now_ms)
             id = self.core.propose(batch)
             if isinstance(id, PipelineFull):
                 self.queue.extendleft(reversed(taken))
                 break
             self._watch.proposed(id, batch)
+            self._context.walls.proposed(self.name, id, batch, self.sessions.time.ms)
             if self._context.tracing:
                 self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
             self._context.counts.barriers += batch.footprint.barrier
             self.proposals[id] = [one.submission for one in taken]
             self.performer.pump()
-        if self.queue:
+        if self.queue and not self.has_room:
             self._context.counts.pipeline_full += 1
 
-    def _batch(self, taken: Sequence[Queued]) -> Batch:
+    def _batch(self, taken: Sequence[Queued], now_ms: int) -> Batch:
         commands = tuple(one.submission.command for one in taken)
         runs = tuple(Run(one.submission.request_id, 1, one.submission.acknowledged) for one in taken)
         retried = dict.fromkeys([session_of(one.submission.request_id) for one in taken if one.again])
-        now_ms = self._context.schedule.now // 1000
-        return Batch(runs, commands, self.machine.footprint(commands), now_ms, tuple(retried))
+        footprint = self.machine.footprint(commands)
+        clocks = self.clock.for_checkpoint()[1] if footprint.barrier else ()
+        return Batch(runs, commands, footprint, now_ms, tuple(retried), clocks)
 
     def begin_session(self, id: RequestId) -> None:
         """A client connects; `id` names what it is granted."""

@@ -9,6 +9,7 @@ from random import Random
 
 import msgspec
 
+from pydsm.core.agreed_time import TimeLimits
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation, UserRelation
 from pydsm.core.faults import CallerFault
@@ -97,6 +98,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_idle_ms_max: int = 3_600_000
     """How long a session may be idle before a barrier makes it forgotten."""
 
+    # wall clocks
+    wall_offsets_ms: tuple[int, ...] = ()
+    """By how much each replica's wall clock differs from the true time; none differs without."""
+    time_advance_ms: int = TimeLimits().advance_ms_max
+    time_lag_ms: int = TimeLimits().lag_ms_max
+    time_distance_ms: int = TimeLimits().distance_ms_max
+    """See `core.agreed_time.TimeLimits`."""
+
     snapshot_step_us: int = 500
     """Between two steps of taking a snapshot."""
     piece_bytes: int = 300
@@ -180,7 +189,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     @property
     def session_limits(self) -> SessionLimits:
         """What replicas keep of sessions."""
-        return SessionLimits(idle_ms_max=self.session_idle_ms_max)
+        time = TimeLimits(self.time_advance_ms, self.time_lag_ms, self.time_distance_ms)
+        return SessionLimits(idle_ms_max=self.session_idle_ms_max, time=time)
 
     def make_relation(self) -> Relation:
         """The conflict relation by its name. The user's own one is for the commands of `registers`."""

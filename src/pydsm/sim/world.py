@@ -72,6 +72,7 @@ class World:
         self._plan = plan
         self._workload = workload or RegisterWorkload(Random(plan.settings.seed))
         self._context = Context(plan.settings, trace)
+        self._context.walls.wrong = frozenset(one.replica for one in plan.faults if isinstance(one, p.ClockJump))
         self._schedule: Schedule = self._context.schedule
         self._relation = with_sessions(relation or plan.settings.make_relation())
         self._make_replica = make_replica
@@ -185,6 +186,9 @@ class World:
                 disk.sync_us = fault.sync_us
             case p.ClockRate():
                 self.hosts[fault.replica].clock_rate = fault.rate
+            case p.ClockJump():
+                counts.clock_jumps += 1
+                self._context.walls.move(fault.replica, fault.offset_ms, fault.rate)
 
     def _rage(self, loss: float, duplication: float) -> None:
         if not self._healed:
@@ -199,7 +203,7 @@ class World:
 
     def _heal(self) -> None:
         """All up, all connected; every client waits for its answer, and one more asks at each replica."""
-        self._healed = True
+        self._healed = self._context.healed = True
         self._context.say("HEAL", "all replicas up, all links whole")
         self._network.heal()
         self.clients.retire()

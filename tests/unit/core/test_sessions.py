@@ -115,7 +115,7 @@ def test_an_acknowledgement_decides_nothing_about_what_was_not_executed_yet() ->
 def test_a_request_of_a_session_that_is_forgotten_is_refused() -> None:
     bench = Bench()
     bench.execute(batch((ONE, 1, 1)))
-    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
+    bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
     assert bench.execute(batch((ONE, 1, 1), again=True)) == [SessionExpired()]
     assert bench.execute(batch((ONE, 2, 1))) == [SessionExpired()]
     assert bench.machine.applied == [b"1"]
@@ -125,21 +125,21 @@ def test_a_session_that_was_used_lately_is_kept_however_old_it_is() -> None:
     bench = Bench()
     bench.execute(batch((ONE, 1, 1)))
     bench.execute(batch((ONE, 2, 1), at_ms=BEGAN_MS + 10 * IDLE_MS))
-    bench.sessions.expire(BEGAN_MS + 11 * IDLE_MS)
+    bench.sessions.expire([BEGAN_MS + 11 * IDLE_MS])
     assert bench.execute(batch((ONE, 1, 1), again=True)) == [1]
 
 
 def test_a_session_that_begins_late_enough_is_new_and_not_forgotten() -> None:
     bench = Bench()
-    bench.sessions.expire(BEGAN_MS + IDLE_MS)
+    bench.sessions.expire([BEGAN_MS + IDLE_MS])
     assert bench.execute(batch((ONE, 1, 1))) == [1]
     assert bench.execute(batch((session(3, BEGAN_MS - 1), 1, 1))) == [SessionExpired()]
 
 
 def test_time_does_not_go_back_at_a_barrier() -> None:
     bench = Bench()
-    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
-    bench.sessions.expire(0)
+    bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
+    bench.sessions.expire([0])
     assert bench.execute(batch((ONE, 1, 1))) == [SessionExpired()]
 
 
@@ -148,7 +148,7 @@ def test_gaps_that_are_given_up_are_closed_at_a_barrier() -> None:
     for sequence in (1, 3, 5, 7):
         bench.execute(batch((ONE, sequence, 1, 4)))
     assert bench.sessions.ranges(session_of(ONE)) == 4
-    bench.sessions.expire(BEGAN_MS)
+    bench.sessions.expire([BEGAN_MS])
     assert bench.sessions.ranges(session_of(ONE)) == 3
     assert bench.execute(batch((ONE, 2, 1))) == [RequestExpired()]
     assert bench.execute(batch((ONE, 4, 1))) == [5]
@@ -157,10 +157,10 @@ def test_gaps_that_are_given_up_are_closed_at_a_barrier() -> None:
 def test_results_of_one_session_beyond_its_limit_are_dropped_from_the_oldest_on() -> None:
     bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, session_results_bytes_max=3))
     bench.execute(batch((ONE, 1, 3)))
-    bench.sessions.expire(BEGAN_MS)
+    bench.sessions.expire([BEGAN_MS])
     assert bench.execute(batch((ONE, 1, 3), again=True)) == [RequestExpired(), RequestExpired(), 3]
     bench.execute(batch((ONE, 6, 1)))
-    bench.sessions.expire(BEGAN_MS)
+    bench.sessions.expire([BEGAN_MS])
     assert bench.execute(batch((ONE, 5, 1))) == [5], "what was only dropped is not given up"
 
 
@@ -169,7 +169,7 @@ def test_results_of_all_sessions_beyond_the_limit_are_dropped_from_the_idlest_on
     bench.execute(batch((TWO, 1, 1), at_ms=BEGAN_MS + 1))
     bench.execute(batch((ONE, 1, 1), at_ms=BEGAN_MS + 2))
     bench.execute(batch((session(3), 1, 1)))
-    bench.sessions.expire(BEGAN_MS)
+    bench.sessions.expire([BEGAN_MS])
     assert bench.execute(batch((session(3), 1, 1), (TWO, 1, 1), (ONE, 1, 1), again=True)) == [RequestExpired(), 1, 2]
 
 
@@ -177,7 +177,7 @@ def test_a_snapshot_brings_everything_back() -> None:
     bench, other = Bench(), Bench()
     bench.execute(batch((ONE, 1, 3)))
     bench.execute(batch((ONE, 5, 1, 2), (TWO, 1, 1)))
-    bench.sessions.expire(BEGAN_MS + IDLE_MS)
+    bench.sessions.expire([BEGAN_MS + IDLE_MS])
     other.sessions.restore(bench.sessions.snapshot())
     assert other.sessions.digest() == bench.sessions.digest()
     again = batch((ONE, 1, 5), (TWO, 1, 1), (session(3, 999), 1, 1), again=True)
@@ -192,7 +192,7 @@ def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwh
     parts = bench.sessions.snapshot_in_parts()
     kept = [next(parts)]
     bench.execute(batch((ONE, 6, 2, 6), (TWO, 2, 1), (session(3), 1, 1)))
-    bench.sessions.expire(BEGAN_MS + 10 * IDLE_MS)
+    bench.sessions.expire([BEGAN_MS + 10 * IDLE_MS])
     rest = iter([*kept, *parts, b"what follows"])
     other.sessions.restore_parts(rest)
     assert other.sessions.digest() == before != bench.sessions.digest()
@@ -227,7 +227,7 @@ def test_the_fate_of_a_request_is_told() -> None:
     bench.execute(batch((ONE, 1, 1), (ONE, 3, 2, 2)))
     fates = [bench.sessions.fate(request_at(ONE, sequence)) for sequence in (1, 2, 3, 4, 5)]
     assert fates == [Fate.DROPPED, Fate.OPEN, Fate.KEPT, Fate.KEPT, Fate.OPEN]
-    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
+    bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
     assert bench.sessions.fate(request_at(ONE, 1)) is Fate.FORGOTTEN
     assert bench.sessions.fate(request_at(session(UNKEPT_SESSIONS), 1)) is Fate.UNKEPT
 
