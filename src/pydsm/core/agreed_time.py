@@ -15,8 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pydsm.core.quorums import quorums
-
 CLOCK_MS_MAX = (1 << 48) - 1
 """The highest reading of a clock, as in request ids."""
 
@@ -41,7 +39,7 @@ class Bounds(NamedTuple):
 def bounds(clocks: Sequence[int]) -> Bounds | None:
     """Where the right time is; 0 stands for a clock that is not known. None when fewer than a majority are known."""
     known = sorted(clock for clock in clocks if clock)
-    majority = quorums(len(clocks)).slow if clocks else 1
+    majority = len(clocks) // 2 + 1
     if len(known) < majority:
         return None
     return Bounds(tuple(known[len(known) - majority : majority]))

@@ -114,6 +114,11 @@ class Host:
                 self._context.say(life.name, f"from r{sender}: {describe.message(message)}")
             self._run(self._receive, life, sender, message)
 
+    def hear_clock(self, sender: ReplicaId, clock_ms: int) -> None:
+        """What a peer's wall clock shows."""
+        if self.life is not None:
+            self.life.clock.hear(sender, clock_ms)
+
     @staticmethod
     def _receive(life: Life, sender: ReplicaId, message: Message) -> None:
         life.core.receive(sender, message)

@@ -126,8 +126,11 @@ class World:
 
     def _begin(self) -> None:
         period_us = self._plan.settings.tick_period_us
+        walls = self._context.walls
         for host in self.hosts:
             host.start()
+            for other in self.hosts:
+                host.hear_clock(ReplicaId(other.id), walls.show(other.id))  # the group has been up for a moment
             self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
         for fault in self._plan.faults:
             self._schedule.after(fault.at_us, self._strike, fault)

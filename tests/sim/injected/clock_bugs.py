@@ -11,10 +11,14 @@ from tests.sim.injected.registry import bug
 
 @bug("7, agreed time: the timestamp of a checkpoint is no clock alone (how it was: the proposer's)")
 def sessions_expire_by_the_clock_of_one_replica(patch: pytest.MonkeyPatch) -> None:
+    original = GroupClock.for_checkpoint
+
     def for_checkpoint(self: GroupClock) -> tuple[int, tuple[int, ...]]:
-        return self.wall_ms(), (self.wall_ms(),)
+        own_ms = self.wall_ms()
+        return own_ms, (own_ms,) * len(self._clocks.readings(own_ms, self._now()))
 
     patch.setattr(GroupClock, "for_checkpoint", for_checkpoint)
+    patch.setattr(GroupClock, "batch_ms", lambda self: original(self)[0] or None)
     _without_bounds(patch)
 
 
