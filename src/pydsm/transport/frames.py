@@ -19,7 +19,7 @@ import msgspec
 from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Changes when frames or greetings do; messages have a version of their own in `core.codec`."""
 
 _VERSION_BYTES = 2

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydsm.core.agreed_time import TimeLimits
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import UNKEPT_SESSIONS, ReplicaId, RequestId, request_at, request_id, session_of
 from pydsm.core.messages import Batch, Footprint, Run
@@ -15,6 +17,8 @@ from pydsm.core.sessions import Fate, SessionExpired, SessionLimits, Sessions
 
 BEGAN_MS = 1000
 IDLE_MS = 500
+NOW_MS = 1_700_000_000_000
+YEAR_AHEAD_MS = NOW_MS + 365 * 86_400_000
 NONE = Footprint()
 
 
@@ -131,16 +135,104 @@ def test_a_session_that_was_used_lately_is_kept_however_old_it_is() -> None:
 
 def test_a_session_that_begins_late_enough_is_new_and_not_forgotten() -> None:
     bench = Bench()
+    bench.execute(batch((session(4, BEGAN_MS - 1), 1, 1), at_ms=BEGAN_MS - 1))
     bench.sessions.expire([BEGAN_MS + IDLE_MS])
-    assert bench.execute(batch((ONE, 1, 1))) == [1]
+    assert bench.execute(batch((ONE, 1, 1))) == [2]
     assert bench.execute(batch((session(3, BEGAN_MS - 1), 1, 1))) == [SessionExpired()]
+
+
+def test_a_session_that_looks_old_and_was_never_forgotten_is_new() -> None:
+    """It was granted by a clock that was behind, perhaps: nothing of it was ever executed."""
+    bench = Bench()
+    bench.sessions.expire([BEGAN_MS + 10 * IDLE_MS])
+    assert bench.execute(batch((ONE, 1, 1))) == [1]
 
 
 def test_time_does_not_go_back_at_a_barrier() -> None:
     bench = Bench()
+    bench.execute(batch((ONE, 1, 1)))
     bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
+    bench.sessions.expire([1])
     bench.sessions.expire([0])
+    assert bench.sessions.time.ms == BEGAN_MS + IDLE_MS + 1
     assert bench.execute(batch((ONE, 1, 1))) == [SessionExpired()]
+
+
+def test_batches_are_executed_within_a_bounded_distance_of_agreed_time() -> None:
+    bench = Bench()
+    times: list[int] = []
+
+    def apply(commands: Sequence[bytes], timestamp_ms: int) -> list[object]:
+        times.append(timestamp_ms)
+        return [None] * len(commands)
+
+    for sequence, at_ms in enumerate((5, NOW_MS + 3), 1):
+        bench.sessions.execute(batch((ONE, sequence, 1), at_ms=at_ms), apply)
+    bench.sessions.expire([NOW_MS])
+    for sequence, at_ms in enumerate((0, 7, NOW_MS - 1, NOW_MS + 3, NOW_MS + 10**9), 3):
+        bench.sessions.execute(batch((ONE, sequence, 1), at_ms=at_ms), apply)
+    assert times == [5, NOW_MS + 3, NOW_MS, NOW_MS, NOW_MS, NOW_MS + 3, NOW_MS + TimeLimits().distance_ms_max]
+
+
+def test_a_batch_of_a_wrong_clock_keeps_no_session_for_longer_than_the_bounded_distance() -> None:
+    bench = Bench()
+    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 10**10))  # before there was agreed time
+    bench.sessions.expire([NOW_MS])
+    bench.sessions.expire([NOW_MS + TimeLimits().advance_ms_max])
+    assert session_of(ONE) in bench.sessions
+    for hours in range(1, 5):
+        bench.sessions.expire([NOW_MS + hours * 3_600_000])
+    assert session_of(ONE) not in bench.sessions
+
+
+# a state that was poisoned
+
+
+def poisoned() -> Sessions:
+    """As version 1 saved it, after a checkpoint of a clock that was a year ahead."""
+    sessions = Sessions(SessionLimits(idle_ms_max=IDLE_MS))
+    sessions.restore_parts(iter([msgspec.msgpack.encode((1, YEAR_AHEAD_MS, 0))]))
+    return sessions
+
+
+def test_sessions_that_begin_after_a_poisoned_state_are_granted_later_than_what_it_forgot() -> None:
+    sessions = poisoned()
+    assert sessions.is_forgotten(session_of(session(1, NOW_MS)))
+    granted = session(2, sessions.grant_ms(NOW_MS))
+    assert sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply) == [1]
+    sessions.expire([NOW_MS + 1])
+    assert sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS, again=True), Machine().apply) == [1]
+
+
+def test_a_request_that_a_poisoned_state_has_forgotten_is_never_executed_again() -> None:
+    bench = Bench()
+    bench.sessions = poisoned()
+    for now_ms in range(NOW_MS, NOW_MS + 20 * IDLE_MS, IDLE_MS):
+        bench.sessions.expire([now_ms])
+        assert bench.execute(batch((session(1, NOW_MS - 1), 1, 1), at_ms=now_ms, again=True)) == [SessionExpired()]
+
+
+def test_sessions_of_a_state_that_was_poisoned_are_forgotten_by_their_last_use_like_all_others() -> None:
+    sessions = poisoned()
+    granted = session(2, sessions.grant_ms(NOW_MS))
+    sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply)
+    sessions.expire([NOW_MS + 1])
+    sessions.expire([NOW_MS + IDLE_MS + 1])
+    assert sessions.is_forgotten(session_of(granted))
+    assert sessions.grant_ms(NOW_MS) > sessions.grant_ms(0) - 1 >= YEAR_AHEAD_MS
+
+
+def test_agreed_time_that_a_majority_of_wrong_clocks_has_set_is_set_back_and_nothing_is_executed_twice() -> None:
+    bench = Bench()
+    bench.sessions.expire([NOW_MS])
+    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS))
+    for _ in range(12):
+        bench.sessions.expire([YEAR_AHEAD_MS])
+    bench.execute(batch((session(5, YEAR_AHEAD_MS), 1, 1), at_ms=YEAR_AHEAD_MS))
+    bench.sessions.expire([NOW_MS + 5])
+    assert bench.sessions.time.ms == NOW_MS + 5
+    assert bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 6, again=True)) == [SessionExpired()]
+    assert bench.execute(batch((session(3, bench.sessions.grant_ms(NOW_MS)), 1, 1), at_ms=NOW_MS + 6)) == [3]
 
 
 def test_gaps_that_are_given_up_are_closed_at_a_barrier() -> None:
@@ -177,11 +269,13 @@ def test_a_snapshot_brings_everything_back() -> None:
     bench, other = Bench(), Bench()
     bench.execute(batch((ONE, 1, 3)))
     bench.execute(batch((ONE, 5, 1, 2), (TWO, 1, 1)))
+    bench.execute(batch((session(4, BEGAN_MS - 1), 1, 1), at_ms=BEGAN_MS - 1))
     bench.sessions.expire([BEGAN_MS + IDLE_MS])
     other.sessions.restore(bench.sessions.snapshot())
     assert other.sessions.digest() == bench.sessions.digest()
     again = batch((ONE, 1, 5), (TWO, 1, 1), (session(3, 999), 1, 1), again=True)
     assert other.execute(again) == [RequestExpired(), 2, 3, 1, 4, 5, SessionExpired()]
+    assert other.sessions.time.ms == bench.sessions.time.ms
 
 
 def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwhile() -> None:
@@ -200,14 +294,14 @@ def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwh
 
 
 @pytest.mark.parametrize(
-    "parts", [[], [b"\xff"], [b"\x93\x02\x00\x00"], [b"\x93\x01\x00\x01"], [b"\x93\x01\x00\x01", b"?"]]
+    "parts", [[], [b"\xff"], [b"\x93\x03\x00\x00"], [b"\x93\x01\x00\x01"], [b"\x93\x01\x00\x01", b"?"]]
 )
 def test_parts_that_are_none_are_refused(parts: list[bytes]) -> None:
     with pytest.raises(WorldFault, match="sessions"):
         Sessions().restore_parts(iter(parts))
 
 
-@pytest.mark.parametrize("snapshot", [b"", b"\x93\x02\x00\x90", b"\x90", b"\xff"])
+@pytest.mark.parametrize("snapshot", [b"", b"\x93\x03\x00\x90", b"\x90", b"\xff"])
 def test_a_snapshot_that_is_none_is_refused(snapshot: bytes) -> None:
     with pytest.raises(WorldFault, match="sessions"):
         Sessions().restore(snapshot)

@@ -109,6 +109,7 @@ async def test_status_is_json_of_the_same() -> None:
             "known": 21,
             "lag": 1,
             "epoch": 4,
+            "clock_difference_ms": None,
         }
         assert [member["epoch"] for member in said["members"]] == [None, 4, None]
 

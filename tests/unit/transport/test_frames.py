@@ -54,9 +54,9 @@ def test_refusal_is_a_greeting() -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", "does not speak this protocol"),
         (b"\0", "does not speak this protocol"),
-        (PREAMBLE[:-1] + b"\xff", "speaks version 255 of the protocol, we speak 2"),
+        (PREAMBLE[:-1] + b"\xff", "speaks version 255 of the protocol, we speak 3"),
         (PREAMBLE + (GREETING_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4), "claims 4097 bytes"),
-        (b"PyDSM\0\0\1", "speaks version 1 of the protocol, we speak 2: run the same release"),
+        (b"PyDSM\0\0\1", "speaks version 1 of the protocol, we speak 3: run the same release"),
         (b"\x16\x03\x01\x02\x00", "it speaks TLS and we do not"),
         (b"\xff\0\0\0\0\0\0\0\1\x7f", "it speaks ZeroMQ and we do not"),
         (PREAMBLE + bytes(8), "claims 0 bytes"),
