@@ -331,10 +331,7 @@ class Client:
         call.forget_name()
         call.sent = False
         call.expirations += 1
-        call.refusal = outcomes.Aborted(
-            f"not executed: the group refused {call.expirations} sessions in a row as forgotten; try again later, and "
-            "look at the clocks of the replicas (pydsm status)"
-        )
+        call.refusal = outcomes.Aborted(f"not executed: {call.expirations} sessions in a row were refused as forgotten")
         if call.expirations == 1:
             self._send_again(call)
         else:

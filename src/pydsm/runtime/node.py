@@ -139,7 +139,7 @@ class Node:
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
                 await restore_newest(state, snapshots, self._progress)
-                self._taker.counters.last_number = snapshots[-1].checkpoint.number
+                self._taker.begin_at(snapshots[-1].checkpoint.number)
         self.maintenance.taker = self._taker
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
@@ -340,6 +340,8 @@ class Node:
         """What the gate lets through reaches the state, and whoever waits for it."""
         if isinstance(agreed, Execute):
             apply = self._machine.apply if self._progress is None else self._progress.apply(agreed.id)
+            if self._taker is not None:
+                self._taker.note_change()
             results = self._sessions.execute(agreed.batch, apply)
             if agreed.id.leader == self._config.replica:
                 self._batcher.executed(agreed.id, results)
@@ -347,7 +349,7 @@ class Node:
         self._sessions.expire(agreed.checkpoint.clocks)
         there = self._progress is None or self._progress.checkpoint(agreed.checkpoint)
         if self._taker is not None and there:
-            self._taker.take(agreed.checkpoint)
+            self._taker.take(agreed.checkpoint, wanted=self.maintenance.snapshot_wanted)
         self.maintenance.checkpoint_reached(agreed.checkpoint)
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
