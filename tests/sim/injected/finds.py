@@ -136,7 +136,7 @@ FINDS: tuple[Find, ...] = (
     Find("dropped nop taken for a command", "exactness", 24),
     Find("late message makes a dropped instance again", "memory", 13),
     Find("index dropped as a whole at a checkpoint", "visibility", 0),
-    Find("validate does not look behind the floor", "exactness", 89),
+    Find("validate does not look behind the floor", "exactness", 268),
     Find("floor not raised by a checkpoint", "visibility", 0),
     Find("checkpoint taken inside its component", "checkpoint", 4),
     Find("snapshot taken before its commits are durable", "stopped by WorldFault", 0),
@@ -166,7 +166,7 @@ FINDS: tuple[Find, ...] = (
     Find("late source asked for ever", "liveness", 3, laggards=True),
     Find("records stay behind a fetched snapshot", "stopped by WorldFault", 1, laggards=True),
     Find("one behind taken for up to date", "liveness", 1, laggards=True),
-    Find("what came with a snapshot is in no vector", "checkpoint", 56, laggards=True),
+    Find("what came with a snapshot is in no vector", "checkpoint", 140, laggards=True),
     Find("barrier silent about what was forgotten", "exactness", 1, laggards=True, replicas=5),
     Find("rule 3 left out", "agreement", 0, story="two rivals, and one leader in the other's quorum"),
     Find(
