@@ -29,7 +29,7 @@ from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.runtime.node import Node, unix_ms
+from pydsm.runtime.node import Node
 from pydsm.runtime.parts import Parts
 from pydsm.runtime.transfers import BeginAgain
 from pydsm.server.native import Host, NativeServer
@@ -178,7 +178,7 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
     machine, store = Ledger(data / "ledger.sqlite"), SqliteStore(data, identity)
     node = Node(config, Parts(machine, store, transport, snapshots=SnapshotFiles(data, identity), names=names))
     await node.start()
-    server = NativeServer(node.submit_requests, Host(identity, names, lambda: True, node.grant, unix_ms))
+    server = NativeServer(node.submit_requests, Host(identity, names, lambda: True, node.grant, node.session_ms))
     await server.start(addresses[members + number])
     print("ready", flush=True)
     reason = await node.failure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pydsm.core.faults import CallerFault
 from pydsm.runtime.batching import BatchLimits
-from pydsm.runtime.node import Node, unix_ms
+from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.server.availability import POLL_SECONDS, AnswerLimits, Availability
 from pydsm.server.descriptors import ClientCount, reserve, room_for_clients, tell_of_exhaustion
@@ -123,7 +123,7 @@ class ClientPorts:
             settings.names,
             lambda: why_not_ready(node.observe(), settings.ready_limits) is None,
             node.grant,
-            unix_ms,
+            node.session_ms,
         )
         limits = NativeLimits(
             connections_max=self._shared.clients.most, command_bytes_max=settings.batch_limits.command_bytes_max

@@ -24,6 +24,7 @@ from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST
 from pydsm.runtime.batching import BatchLimits
+from pydsm.runtime.clock import DIFFERENCE_MS_MAX
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits
 from pydsm.runtime.parts import MakeTransport, Parts
@@ -69,6 +70,7 @@ class Settings:
     checkpoints: CheckpointLimits
     data: Path | None
     thrifty: bool
+    clock_difference_ms: int
     window_bytes: int
     batch_limits: BatchLimits
     value_bytes_max: int | None
@@ -146,6 +148,10 @@ def serve(
     ready_lag: Annotated[
         int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
     ] = ReadyLimits().lag_instances_max,
+    clock_difference_ms: Annotated[
+        int,
+        typer.Option(min=1, help="Milliseconds by which the clock may differ from the group's time while ready."),
+    ] = DIFFERENCE_MS_MAX,
     checkpoint_instances: Annotated[
         int, typer.Option(help="Batches executed from one checkpoint to the next, at most about.")
     ] = CheckpointLimits().instances,
@@ -228,6 +234,7 @@ def serve(
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
         data=data if storage is Storage.SQLITE else None,
         thrifty=thrifty,
+        clock_difference_ms=clock_difference_ms,
         window_bytes=window_bytes,
         batch_limits=batch_limits,
         value_bytes_max=value_bytes_max,
@@ -320,6 +327,7 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
         limits=settings.batch_limits,
         snapshots=snapshots,
         names=settings.ports.names,
+        clock_difference_ms_max=settings.clock_difference_ms,
     )
     return Node(config, parts)
 

@@ -121,6 +121,21 @@ def _machine(report: StatusReport) -> str:
     return report.machine + ("" if report.machine_fault is None else f" ({printable(report.machine_fault)})") + held
 
 
+def _clock(report: StatusReport) -> str:
+    if report.group_clock_ms is None:
+        return "the group's time is not known"
+    ahead = (report.clock_ms - report.group_clock_ms) / 1000
+    agreed = "none yet"
+    if report.agreed_time_ms:
+        agreed = f"{(report.group_clock_ms - report.agreed_time_ms) / 1000:,.0f} s ago"
+    others = ", ".join(
+        f"{member.name} {member.clock_difference_ms / 1000:+.1f} s"
+        for member in report.members
+        if member.clock_difference_ms is not None
+    )
+    return f"{ahead:+.1f} s from the group's time; {others or 'no other is known'}; agreed time was set {agreed}"
+
+
 def _numbers(report: StatusReport) -> Table:
     counters = report.counters
     share = "none yet" if report.fast_share is None else f"{report.fast_share:.1%} of own commits were fast"
@@ -131,6 +146,7 @@ def _numbers(report: StatusReport) -> Table:
         "executed": f"{counters.get('executed', 0):,} batches",
         "waiting": f"{report.commands_waiting:,} commands, {report.turns_waiting_for_disk:,} turns for the disk",
         "machine": _machine(report),
+        "clock": _clock(report),
         "messages": f"{traffic.get('messages_sent', 0):,} sent, {traffic.get('messages_received', 0):,} received, "
         f"{traffic.get('messages_dropped', 0):,} dropped, {traffic.get('refused', 0):,} refused",
     }

@@ -56,6 +56,8 @@ class Call:
     passed_on: bool = False
     """Parts of it are on their way through another replica."""
     attempts: int = 0
+    expirations: int = 0
+    """How often they were refused because their session was forgotten, which they were sent under only once."""
     refusal: NotDone | None = None
     """What was last said of them: certainly not executed then."""
 

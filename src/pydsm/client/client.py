@@ -335,18 +335,31 @@ class Client:
         commands = call.commands[start:end]
         part = Call(commands, settled, call.deadline, [OPEN] * len(commands), len(commands), 0, origin=call)
         part.name = None if call.name is None else request_at(call.name, start)
-        part.session, part.uncertain, part.attempts = call.session, call.uncertain, call.attempts
+        part.session, part.uncertain = call.session, call.uncertain
+        part.attempts, part.expirations = call.attempts, call.expirations
         self._calls[part] = None
         return part
 
     def _begin_session_for(self, call: Call) -> None:
-        """The group has forgotten the session, and surely has not executed these: they get other ids."""
-        if self._link is not None and call.session is not None:
-            self._link.begin_session(call.session)
+        """The group has forgotten the session, and surely has not executed these: they get other ids.
+
+        At once the first time, since a session may have been idle. If the next one is refused as well, waiting is all
+        that helps, and a new connection, which is granted a session anew.
+        """
+        link = self._link
+        if link is not None and call.session is not None and link.begin_session(call.session) > 1:
+            self._link = None
+            link.retire()
+            self._move.set()
         self._earlier.begin(self._calls, self._waiting)
         call.forget_name()
         call.sent = False
-        self._send_again(call)
+        call.expirations += 1
+        call.refusal = outcomes.Aborted(f"not executed: {call.expirations} sessions in a row were refused as forgotten")
+        if call.expirations == 1:
+            self._send_again(call)
+        else:
+            self._send_after_backoff(call, call.expirations)
 
     def _pass_on(self, link: Link) -> None:
         """What a silent replica has not answered goes another way as well; the first outcome counts."""
@@ -372,8 +385,14 @@ class Client:
         call.attempts += 1
         if isinstance(answer, Overloaded) and self._link is not None:
             self._leave(self._link, answer.reason)
-        wait = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), self._limits.backoff_seconds_max)
-        self._refused_calls.add(call, wait * random.uniform(0.5, 1.0))
+        self._refused_calls.add(call, self._backoff_seconds(call.attempts))
+
+    def _send_after_backoff(self, call: Call, attempts: int) -> None:
+        self._loop.call_later(self._backoff_seconds(attempts), self._send_again, call)
+
+    def _backoff_seconds(self, attempts: int) -> float:
+        wait = min(_BACKOFF_SECONDS * float(2 ** min(attempts, 10)), self._limits.backoff_seconds_max)
+        return wait * random.uniform(0.5, 1.0)
 
     def _send_again(self, call: Call) -> None:
         if call in self._calls:

@@ -95,6 +95,7 @@ class Link(asyncio.Protocol):
         self._asked_at = 0.0
         self._next = 0
         self._session: ClientSession | None = None
+        self._forgotten = 0
         self._pending: dict[int, Sent] = {}
         self._unsent: list[Sent] = []
         self._write_paused = False
@@ -275,10 +276,16 @@ class Link(asyncio.Protocol):
         call.session = session
         return session.assign(call, count)
 
-    def begin_session(self, forgotten: ClientSession) -> None:
-        """Go on in another session, if it is the present one that the replicas have forgotten."""
-        if self._session is forgotten:
-            self._session = forgotten.renewed()
+    def begin_session(self, forgotten: ClientSession) -> int:
+        """Go on in another session, if it is the present one that the replicas have forgotten.
+
+        Gives how many sessions of this connection they have forgotten by now; 0 if it is not the present one.
+        """
+        if self._session is not forgotten:
+            return 0
+        self._session = forgotten.renewed()
+        self._forgotten += 1
+        return self._forgotten
 
     def _fitting(self) -> int:
         """How many of the unsent make one frame of about the wanted size."""

@@ -51,12 +51,14 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     floor: Deps
     """What every later vector covers."""
     timestamp_ms: int
-    """Unix time, as agreed with the barrier."""
+    """Unix time at its proposer, as agreed with the barrier. For people: agreed time follows from `clocks`."""
+    clocks: tuple[int, ...] = ()
+    """What each member's wall clock showed, as agreed with the barrier; 0 for one that was not known."""
 
 
-def checkpoint_batch(timestamp_ms: int) -> Batch:
+def checkpoint_batch(timestamp_ms: int, clocks: tuple[int, ...] = ()) -> Batch:
     """What the instance of a checkpoint agrees on."""
-    return Batch((), (), Footprint(barrier=True), timestamp_ms)
+    return Batch((), (), Footprint(barrier=True), timestamp_ms, (), clocks)
 
 
 def is_checkpoint(value: Value | None) -> bool:
@@ -76,7 +78,7 @@ def checkpoint_behind(component: Sequence[Member], number: int, before: Position
     up_to = reduce(merge, (one.deps for one in barriers), before.up_to)
     executed = (*before.besides, *(one.id for one in component))
     besides = tuple(id for id in executed if not covers(up_to, id))
-    return Checkpoint(number, last.id, Position(up_to, besides), floor, last.value.timestamp_ms)
+    return Checkpoint(number, last.id, Position(up_to, besides), floor, last.value.timestamp_ms, last.value.clocks)
 
 
 class Schedule:
@@ -114,18 +116,23 @@ class Schedule:
         self._begun = now
         self._due_since = None
 
-    def is_due(self, now: Tick, early: bool = False) -> bool:
-        """Whether this replica should propose one now; `early` when what only a checkpoint frees has become much."""
+    def is_due(self, now: Tick, *, early: bool = False, time_is_due: bool = False) -> bool:
+        """Whether this replica should propose one now.
+
+        `early` when what only a checkpoint frees has become much; `time_is_due`: agreed time needs one, whatever was
+        executed.
+        """
         config = self._config
-        if self._proposed is not None or not self._instances:
+        if self._proposed is not None:
             return False
-        enough = (
+        enough = self._instances and (
             early
             or self._instances >= config.checkpoint_instances_max
             or self._bytes >= config.checkpoint_bytes_max
             or now - self._begun >= config.checkpoint_ticks
         )
-        if not enough:
+        if not enough and not time_is_due:
+            self._due_since = None
             return False
         if self._due_since is None:
             self._due_since = now

@@ -8,6 +8,7 @@ the business of the handlers. Batches inside are carried by `carriers`.
 import msgspec
 
 from pydsm.core import messages as m
+from pydsm.core.agreed_time import CLOCK_MS_MAX
 from pydsm.core.ballots import Ballot
 from pydsm.core.carriers import (
     CarriedMessage,
@@ -108,6 +109,7 @@ def check_message(message: Message, replicas: int) -> None:
     match message:
         case m.Frontier():
             _check_deps((message.executed, message.known), replicas)
+            _check_clocks((message.clock_ms,))
             return
         case m.StateDigest():
             if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:
@@ -122,15 +124,15 @@ def check_message(message: Message, replicas: int) -> None:
             return
         case m.PreAccept() | m.Validate():
             _check_deps((message.deps,), replicas)
-            _check_batches((message.batch,))
+            _check_batches((message.batch,), replicas)
         case m.PreAcceptOk():
             _check_deps((message.deps,), replicas)
         case m.Accept() | m.Commit():
             _check_deps((message.deps,), replicas)
-            _check_batches((message.value,))
+            _check_batches((message.value,), replicas)
         case m.PrepareOk():
             _check_deps((message.deps, message.initial_deps), replicas)
-            _check_batches((message.value, message.initial_batch))
+            _check_batches((message.value, message.initial_batch), replicas)
             _check_ballots((message.voted,), replicas)
             _check_complete(message)
         case m.Refuse():
@@ -163,7 +165,7 @@ def _check_record(record: InstanceRecord, replicas: int) -> None:
     _check_instance(record.id, replicas)
     _check_ballots((record.promised, record.voted), replicas)
     _check_deps((record.deps, record.initial_deps), replicas)
-    _check_batches((record.value, record.initial_batch))
+    _check_batches((record.value, record.initial_batch), replicas)
     _check_complete(record)
 
 
@@ -184,10 +186,20 @@ def _check_deps(vectors: tuple[Deps, ...], replicas: int) -> None:
             raise ValueError(f"dependency vector {deps} does not fit a group of {replicas}")
 
 
-def _check_batches(values: tuple[m.Value | None, ...]) -> None:
+def _check_batches(values: tuple[m.Value | None, ...], replicas: int) -> None:
     for value in values:
         if isinstance(value, m.Batch):
             _check_batch(value)
+            if value.clocks:
+                _check_clocks(value.clocks)
+                if len(value.clocks) != replicas:
+                    raise ValueError(f"readings of {len(value.clocks)} clocks in a group of {replicas}")
+
+
+def _check_clocks(clocks: tuple[int, ...]) -> None:
+    for clock_ms in clocks:
+        if not 0 <= clock_ms <= CLOCK_MS_MAX:
+            raise ValueError(f"a clock shows {clock_ms} ms, which is no Unix time")
 
 
 def _check_batch(batch: m.Batch) -> None:

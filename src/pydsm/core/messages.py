@@ -66,8 +66,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
     """What one instance agrees on: requests in columns (runs of ids, and one opaque command each) and their footprint.
 
-    The runs name the commands in their order. `timestamp_ms` is the Unix time that every replica uses while it executes
-    the batch.
+    The runs name the commands in their order. `timestamp_ms` is the Unix time at which the batch is executed, as far as
+    agreed time allows (see `agreed_time`): what a majority of the clocks showed when it was proposed; 0 is none.
     """
 
     runs: tuple[Run, ...]
@@ -77,6 +77,9 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
     retried: tuple[SessionId, ...] = ()
     """Sessions of which this batch may have requests that are in another instance as well, or requests that must be
     executed after those of another instance (see `sessions`)."""
+    clocks: tuple[int, ...] = ()
+    """Of a checkpoint: what each member's wall clock showed, Unix time in ms, 0 where it was not known; its execution
+    sets agreed time from them (see `agreed_time`). Of other batches nothing."""
 
     @property
     def name(self) -> RequestId | None:
@@ -216,6 +219,8 @@ class Frontier(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
 
     executed: Deps
     known: Deps
+    clock_ms: int = 0
+    """What the sender's wall clock showed, Unix time in ms; 0 for no statement."""
 
 
 DIGEST_PARTS_MAX = 1024

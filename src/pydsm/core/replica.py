@@ -41,6 +41,7 @@ class Replica:
         self._transfers = Transfers(self._state)
         self._next_scan = Tick(0)
         self._next_gossip = Tick(0)
+        self._clock_ms = 0
         self._divergence = Divergence(self._state.me, self._state.quorums)
         self._digest: m.StateDigest | None = None
         self._next_digest = Tick(0)
@@ -163,9 +164,13 @@ class Replica:
             case m.SnapshotPiece():
                 self._transfers.on_piece(sender, message)
 
-    def tick(self, now: Tick) -> None:
-        """Time has come to `now`: repeat what is unanswered, look into what is late, gossip."""
+    def tick(self, now: Tick, clock_ms: int = 0) -> None:
+        """Time has come to `now`: repeat what is unanswered, look into what is late, gossip.
+
+        `clock_ms` is what the wall clock shows. It is only told to others: nothing here depends on it.
+        """
         state = self._state
+        self._clock_ms = clock_ms
         if now < state.now:
             raise CallerFault(f"time went back from tick {state.now} to {now}: use a monotonic clock")
         state.now = state.log.now = now
@@ -191,7 +196,7 @@ class Replica:
         The own report comes back like those of others, when it is durable.
         """
         state = self._state
-        state.outbox.send(state.members, m.Frontier(state.record_frontier(), state.log.known))
+        state.outbox.send(state.members, m.Frontier(state.record_frontier(), state.log.known, self._clock_ms))
 
     def _forget(self) -> None:
         """Let go of what is not needed any more, a little at a time: memory, index, disk."""
@@ -215,13 +220,19 @@ class Replica:
                 besides = tuple(id for id in sorted(state.log.absent) if not covers(purged, id))
                 state.outbox.persist_lazily(PurgeRecord(purged, besides))
 
-    def checkpoint_due(self, early: bool = False) -> bool:
-        """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`, `Schedule.is_due`."""
-        return self._state.schedule.is_due(self._state.now, early)
+    def checkpoint_due(self, *, early: bool = False, time_is_due: bool = False) -> bool:
+        """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`, `Schedule.is_due`.
 
-    def propose_checkpoint(self, timestamp_ms: int) -> InstanceId | PipelineFull:
-        """Lead a checkpoint, with this Unix time. Each that is executed comes back as a TakeCheckpoint, everywhere."""
-        id = self.propose(checkpoint_batch(timestamp_ms))
+        `time_is_due` if agreed time needs one (`agreed_time.AgreedTime.is_due`).
+        """
+        return self._state.schedule.is_due(self._state.now, early=early, time_is_due=time_is_due)
+
+    def propose_checkpoint(self, timestamp_ms: int, clocks: tuple[int, ...] = ()) -> InstanceId | PipelineFull:
+        """Lead a checkpoint, with this Unix time and these readings of the members' clocks (see `clocks`).
+
+        Each that is executed comes back as a TakeCheckpoint, everywhere.
+        """
+        id = self.propose(checkpoint_batch(timestamp_ms, clocks))
         if isinstance(id, InstanceId):
             self._state.schedule.proposed(id)
         return id

@@ -13,7 +13,10 @@ Replicas execute batches that commute in different orders, so a decision may dep
   the order, the same batches leave the same state. An acknowledgement drops results; it never decides what is executed.
   Nor does it decide an answer that somebody waits for: only where a first attempt finds its request executed already
   and acknowledged may one replica still have the first result and another not.
-- Sessions expire by the timestamps of barriers, which are ordered with everything (`expire`).
+- Sessions expire by agreed time, which changes at checkpoints only, and those are ordered with everything (`expire`).
+- What was forgotten is told from what is new by when it began: everything unknown that began no later than some session
+  that was forgotten is refused. So a time that was wrong for a while refuses nobody afterwards: grants begin later than
+  all that is forgotten (`grant_ms`), and what was never forgotten is taken, however old it looks.
 
 Guards program order as well. A run with `after` stands in an instance that names its session in `Batch.retried`, so
 every replica finds the same executed before it:
@@ -28,12 +31,13 @@ A batch costs time for its runs, not for its requests, as long as nothing in it 
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
 import msgspec
 
+from pydsm.core.agreed_time import AgreedTime, TimeLimits
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import (
     RequestId,
@@ -50,7 +54,9 @@ from pydsm.core.stretches import Codec, Decode, Encode, Stretch, weight
 Apply = Callable[[Sequence[bytes], int], list[Result]]
 """Executes commands at a Unix time in ms; one result for each."""
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
+_VERSIONS_READ = (1, SNAPSHOT_VERSION)
+"""Version 1 had no agreed time, and what it calls forgotten may lie ahead of every clock: `grant_ms` is above it."""
 
 _USE_MS = 60_000
 _FREED_PER_BATCH = 64
@@ -71,7 +77,7 @@ class SessionLimits:
     """What is kept, and for how long. The same at every replica of a group, like the machine: it decides results."""
 
     idle_ms_max: int = 3_600_000
-    """A session without a request for so long is forgotten at the next barrier; what still comes of it is refused."""
+    """A session without a request for so long is forgotten at the next checkpoint; what comes of it then is refused."""
     session_results_bytes_max: int = 16 << 20
     """Encoded results of one session; when there are more, the oldest are dropped at once."""
     batch_results_bytes_max: int = 16 << 20
@@ -79,6 +85,8 @@ class SessionLimits:
     results_bytes_max: int = 128 << 20
     """Encoded results of all sessions; at a barrier, those of the session that keeps most are dropped, then those of
     the next, until the rest fits. Between barriers, replicas take no more than `runtime.admission` says."""
+    time: TimeLimits = field(default_factory=TimeLimits)
+    """How agreed time moves."""
 
 
 class Fate(Enum):
@@ -136,13 +144,17 @@ class Sessions:
         self._discarded: list[SessionWindow] = []
         """Forgotten, and freed a few at a time: the memory of very many is not given back in a moment."""
         self._results_bytes = self._held_bytes = 0
-        self._horizon_ms = 0
-        """What began before it and is not here was forgotten."""
+        self._latest_use_ms = 0
+        """No session was used later, by agreed time."""
+        self._forgotten_ms = -1
+        """When the latest of all forgotten sessions began: what began up to then and is not here is refused."""
+        self.time = AgreedTime(self._limits.time)
+        """Agreed time, as of the last checkpoint executed here."""
 
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __contains__(self, session: SessionId) -> bool:
+    def __contains__(self, session: object) -> bool:
         return session in self._windows
 
     @property
@@ -178,7 +190,7 @@ class Sessions:
         if not is_kept(id):
             return Fate.UNKEPT
         if window is None:
-            return Fate.FORGOTTEN if timestamp_of(id) < self._horizon_ms else Fate.NEW
+            return Fate.FORGOTTEN if timestamp_of(id) <= self._forgotten_ms else Fate.NEW
         if not window.has(sequence):
             return Fate.OPEN
         return Fate.KEPT if window.has_result(sequence) else Fate.DROPPED
@@ -188,6 +200,14 @@ class Sessions:
         window = self._windows.get(session)
         return window is not None and window.has(sequence)
 
+    def is_forgotten(self, session: SessionId) -> bool:
+        """Whether every request of this session will be refused, from now on and everywhere."""
+        return session not in self._windows and is_kept(session) and timestamp_of(session) <= self._forgotten_ms
+
+    def grant_ms(self, now_ms: int) -> int:
+        """When a session begins that is granted now: later than all that is forgotten."""
+        return max(now_ms, self._forgotten_ms + 1)
+
     def ranges(self, session: SessionId) -> int:
         """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""
         window = self._windows.get(session)
@@ -195,7 +215,7 @@ class Sessions:
 
     def execute(self, batch: Batch, apply: Apply) -> list[Result]:
         """Apply what was not executed before; a result for each command of the batch."""
-        now = batch.timestamp_ms
+        now = self.time.of_batch(batch.timestamp_ms)
         shares = [self._share(run, now) for run in batch.runs]
         if all(share.whole for share in shares):
             results = apply(batch.commands, now)
@@ -205,7 +225,7 @@ class Sessions:
                     self._keep(share.window, share.first, results[place : place + share.count], kept_from - place)
                 place += share.count
         else:
-            results = self._execute_some(batch, shares, apply)
+            results = self._execute_some(batch, shares, apply, now)
         for run, share in zip(batch.runs, shares, strict=True):
             if run.acknowledged and share.window is not None:
                 before = share.window.results_bytes
@@ -246,13 +266,12 @@ class Sessions:
         session = session_of(run.first)
         window = self._windows.get(session)
         if window is None:
-            began_ms = timestamp_of(session)
-            if began_ms < self._horizon_ms:
+            if timestamp_of(session) <= self._forgotten_ms:
                 return _Share(None, first, count, [], SessionExpired())
             if run.after >= max(1, run.acknowledged):
                 return _Share(None, first, count, [], POSTPONED)
-            window = self._windows[session] = SessionWindow(began_ms, generation=self._generation)
-            self._note_use(session, began_ms)
+            window = self._windows[session] = SessionWindow(now_ms, generation=self._generation)
+            self._note_use(session, now_ms)
             self._held_bytes += SESSION_BYTES
         elif run.after >= max(1, run.acknowledged, window.acknowledged) and not window.has(run.after):
             return _Share(None, first, count, [], POSTPONED)
@@ -262,6 +281,7 @@ class Sessions:
         if run.after:
             window.claim(0, first)
         window.last_ms = max(window.last_ms, now_ms)
+        self._latest_use_ms = max(self._latest_use_ms, now_ms)
         fresh = window.claim(first, first + count)
         self._held_bytes += RANGE_BYTES * (len(window.starts) - ranges)
         if window.has_gaps:
@@ -271,7 +291,7 @@ class Sessions:
     def _note_use(self, session: SessionId, at_ms: int) -> None:
         self._last_used.setdefault(at_ms // _USE_MS, []).append(session)
 
-    def _execute_some(self, batch: Batch, shares: Sequence[_Share], apply: Apply) -> list[Result]:
+    def _execute_some(self, batch: Batch, shares: Sequence[_Share], apply: Apply, now_ms: int) -> list[Result]:
         """Leave out what was executed before, and answer it with what it gave then."""
         places: list[int] = []
         start = 0
@@ -279,7 +299,7 @@ class Sessions:
             for low, high in share.fresh:
                 places += range(start + low - share.first, start + high - share.first)
             start += share.count
-        given = apply([batch.commands[place] for place in places], batch.timestamp_ms) if places else []
+        given = apply([batch.commands[place] for place in places], now_ms) if places else []
         kept_from, taken = self._kept_from(given), 0
         for share in shares:
             for low, high in share.fresh:
@@ -300,12 +320,13 @@ class Sessions:
 
     # at barriers, which every replica executes between the same batches
 
-    def expire(self, timestamp_ms: int) -> None:
+    def expire(self, clocks: Sequence[int]) -> None:
         """Forget sessions that have been idle for too long, gaps that were given up, and results beyond the limits.
 
-        Only at a barrier, with its agreed timestamp: then it is the same on every replica.
+        Only at a barrier, with the readings of clocks that it carries: then it is the same on every replica.
         """
-        self._horizon_ms = max(self._horizon_ms, timestamp_ms - self._limits.idle_ms_max)
+        self.time.advance(clocks)
+        self._limit_last_uses()
         self._forget_idle()
         self._close_gaps()
         if self._results_bytes > self._limits.results_bytes_max:
@@ -333,15 +354,32 @@ class Sessions:
             window = self._windows[session] = window.copy(self._generation)
         return window
 
+    def _limit_last_uses(self) -> None:
+        """A last use far ahead of agreed time counts as if it was as late as a batch can be now.
+
+        It was noted while agreed time was wrong, or by a version that took any timestamp. Every session is looked at,
+        so that every replica does the same to all of them, but only when there may be such a one.
+        """
+        latest_ms = self.time.ms + self._limits.time.distance_ms_max
+        if not self.time.ms or self._latest_use_ms <= latest_ms:
+            return
+        self._latest_use_ms, self._last_used = latest_ms, {}
+        for session in list(self._windows):
+            if self._windows[session].last_ms > latest_ms:
+                self._own(session).last_ms = latest_ms
+            self._note_use(session, self._windows[session].last_ms)
+
     def _forget_idle(self) -> None:
-        """Forget what was not used since the horizon; looks only at what was not when it was last looked at."""
-        horizon_ms, windows, forgotten = self._horizon_ms, self._windows, self._discarded
+        """Forget what was idle for too long; looks only at what was not used since it was last looked at."""
+        horizon_ms = self.time.ms - self._limits.idle_ms_max
+        windows, forgotten = self._windows, self._discarded
         for at in sorted(at for at in self._last_used if at * _USE_MS < horizon_ms):
             before = len(forgotten)
             for session in self._last_used.pop(at):
                 window = windows[session]
                 if window.last_ms < horizon_ms:
                     forgotten.append(windows.pop(session))
+                    self._forgotten_ms = max(self._forgotten_ms, timestamp_of(session))
                 else:
                     self._note_use(session, window.last_ms)
             count, ranges = len(forgotten) - before, sum([len(window.starts) for window in forgotten[before:]])
@@ -365,7 +403,10 @@ class Sessions:
     def snapshot(self) -> bytes:
         """All of it, as bytes that are equal exactly when the states are."""
         sessions = [self._saved(session, window) for session, window in sorted(self._windows.items())]
-        return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, self._horizon_ms, sessions))
+        head = self._head(len(sessions))
+        return msgspec.msgpack.encode(
+            _Snapshot(head.version, head.refused_before_ms, sessions, head.time_ms, head.step_ms)
+        )
 
     def snapshot_in_parts(self) -> Iterator[bytes]:
         """The state at the moment of the call, made as it is asked for: how many sessions there are, then each of them.
@@ -373,7 +414,10 @@ class Sessions:
         Batches may be executed between two parts.
         """
         self._generation += 1
-        return self._parts(_Head(SNAPSHOT_VERSION, self._horizon_ms, len(self._windows)), dict(self._windows))
+        return self._parts(self._head(len(self._windows)), dict(self._windows))
+
+    def _head(self, sessions: int) -> "_Head":
+        return _Head(SNAPSHOT_VERSION, self._forgotten_ms + 1, sessions, self.time.ms, self.time.step_ms)
 
     def _parts(self, head: "_Head", windows: dict[SessionId, SessionWindow]) -> Iterator[bytes]:
         yield msgspec.msgpack.encode(head)
@@ -384,13 +428,23 @@ class Sessions:
         """Become what these parts say, and take no more. Raises WorldFault if they are none of this version."""
         try:
             head = msgspec.msgpack.decode(next(parts, b""), type=_Head)
-            if head.version != SNAPSHOT_VERSION:
-                raise ValueError(f"it has version {head.version}, this is {SNAPSHOT_VERSION}")
+            _check_version(head)
             kept = [msgspec.msgpack.decode(next(parts, b""), type=_Session) for _ in range(head.sessions)]
             windows = {SessionId(one.session): self._restored(one) for one in kept}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
-        self._become(head.horizon_ms, windows)
+        self._begin(head, windows)
+
+    def _begin(self, head: "_Head | _Snapshot", windows: dict[SessionId, SessionWindow]) -> None:
+        self._windows, self._forgotten_ms = windows, head.refused_before_ms - 1
+        self.time = AgreedTime(self._limits.time)
+        self.time.ms, self.time.step_ms = head.time_ms, head.step_ms or self._limits.time.advance_ms_max
+        self._gaps, self._last_used = {session: None for session, window in windows.items() if window.has_gaps}, {}
+        for session, window in windows.items():
+            self._note_use(session, window.last_ms)
+        self._latest_use_ms = max((window.last_ms for window in windows.values()), default=0)
+        self._results_bytes = sum(window.results_bytes for window in windows.values())
+        self._held_bytes = sum(window.held_bytes for window in windows.values())
 
     def _saved(self, session: SessionId, window: SessionWindow) -> "_Session":
         return _Session(
@@ -406,20 +460,11 @@ class Sessions:
         """Become what the snapshot says. Raises WorldFault if it is none of this version."""
         try:
             kept = msgspec.msgpack.decode(snapshot, type=_Snapshot)
-            if kept.version != SNAPSHOT_VERSION:
-                raise ValueError(f"it has version {kept.version}, this is {SNAPSHOT_VERSION}")
+            _check_version(kept)
             windows = {SessionId(one.session): self._restored(one) for one in kept.sessions}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
-        self._become(kept.horizon_ms, windows)
-
-    def _become(self, horizon_ms: int, windows: dict[SessionId, SessionWindow]) -> None:
-        self._horizon_ms, self._windows = horizon_ms, windows
-        self._gaps, self._last_used = {session: None for session, window in windows.items() if window.has_gaps}, {}
-        for session, window in windows.items():
-            self._note_use(session, window.last_ms)
-        self._results_bytes = sum(window.results_bytes for window in windows.values())
-        self._held_bytes = sum(window.held_bytes for window in windows.values())
+        self._begin(kept, windows)
 
     def _restored(self, kept: "_Session") -> SessionWindow:
         window = SessionWindow(kept.last_ms, kept.acknowledged, kept.kept_from, generation=self._generation)
@@ -447,11 +492,20 @@ class _Session(msgspec.Struct, array_like=True):
 
 class _Head(msgspec.Struct, array_like=True):
     version: int
-    horizon_ms: int
+    refused_before_ms: int
     sessions: int
+    time_ms: int = 0
+    step_ms: int = 0
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
     version: int
-    horizon_ms: int
+    refused_before_ms: int
     sessions: list[_Session]
+    time_ms: int = 0
+    step_ms: int = 0
+
+
+def _check_version(read: _Head | _Snapshot) -> None:
+    if read.version not in _VERSIONS_READ:
+        raise ValueError(f"it has version {read.version}, this reads {' and '.join(map(str, _VERSIONS_READ))}")

@@ -159,8 +159,9 @@ class Batcher:
 
     `propose` gives the instance, or None when the core's pipeline is full. `wake` is called when `flush` has
     something to do; it should come within the same turn of the loop, once for everything submitted in that turn.
-    `now_ms` is the wall clock, Unix time in milliseconds; `has_settled` see `Sequencing`. While `has_room` says no,
-    nothing leaves and batches grow. `session` numbers the ids of commands that come without.
+    `now_ms` is the time for new batches, Unix time in milliseconds; while that is None, nothing is proposed.
+    `has_settled` see `Sequencing`. While `has_room` says no, nothing leaves and batches grow. `session` numbers the ids
+    of commands that come without.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class Batcher:
         machine: StateMachine,
         propose: Callable[[Batch], InstanceId | None],
         wake: Callable[[], None],
-        now_ms: Callable[[], int],
+        now_ms: Callable[[], int | None],
         limits: BatchLimits | None = None,
         *,
         has_settled: Callable[[SessionId, int], bool] = lambda session, sequence: False,
@@ -280,8 +281,8 @@ class Batcher:
 
     def propose_next(self) -> bool:
         """Propose one batch, if one may leave now."""
-        while self.may_propose:
-            proposal = self._again.popleft() if self._again else self._gather()
+        while self.may_propose and (now_ms := self._now_ms()) is not None:
+            proposal = self._renewed(self._again.popleft(), now_ms) if self._again else self._gather(now_ms)
             if proposal is None:
                 continue
             id = self._propose(proposal.batch)
@@ -315,7 +316,7 @@ class Batcher:
         if not parts:
             return
         if attempts < self._limits.attempts_max:
-            self._again.append(self._proposal(parts, attempts))
+            self._again.append(self._proposal(parts, 0, attempts))  # stamped when it leaves
             return
         text = "not executed: an earlier request of the session is not, in spite of several attempts; submit both again"
         for part in parts:
@@ -328,7 +329,6 @@ class Batcher:
             return
         proposal.attempts += 1
         if proposal.attempts < self._limits.attempts_max:
-            proposal.batch = msgspec.structs.replace(proposal.batch, timestamp_ms=self._now_ms())
             self._again.append(proposal)
         else:
             answer = Aborted(f"not executed: {proposal.attempts} instances in a row were decided nop; submit it again")
@@ -338,6 +338,11 @@ class Batcher:
             for part in behind:
                 part.deliver([answer] * len(part.commands))
         self._wake_if_more()
+
+    @staticmethod
+    def _renewed(proposal: _Proposal, now_ms: int) -> _Proposal:
+        proposal.batch = msgspec.structs.replace(proposal.batch, timestamp_ms=now_ms)
+        return proposal
 
     def _wake_if_more(self) -> None:
         if self._queue.commands or self._again:
@@ -354,26 +359,25 @@ class Batcher:
         full = queue.commands >= limits.batch_commands_max or queue.size_bytes >= limits.batch_bytes_max
         return full and in_flight < limits.instances_max
 
-    def _gather(self) -> _Proposal | None:
+    def _gather(self, now: int) -> _Proposal | None:
         """The oldest waiting commands, as many as one batch takes; None when none of them parses."""
         parts = self._queue.take(self._limits.batch_commands_max, self._limits.batch_bytes_max)
         if not parts:
             return None
         try:
-            return self._proposal(parts)
+            return self._proposal(parts, now)
         except CallerFault:
             formed = self._well_formed(parts)
             left = {part.stream: None for part in formed}
             self._queue.release([part.stream for part in parts if part.stream is not None and part.stream not in left])
-            return self._proposal(formed) if formed else None
+            return self._proposal(formed, now) if formed else None
 
-    def _proposal(self, parts: list[Part], attempts: int = 0) -> _Proposal:
+    def _proposal(self, parts: list[Part], now: int, attempts: int = 0) -> _Proposal:
         """These in a batch. Raises CallerFault when the machine cannot parse one of them."""
         commands: list[bytes] = []
         for part in parts:
             commands += part.commands
         footprint = guarded_footprint(self._machine, commands)
-        now = self._now_ms()
         runs, ordered = self._runs(parts, now)
         retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
         retried.update(ordered)

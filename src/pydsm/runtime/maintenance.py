@@ -86,7 +86,8 @@ class Maintenance:
         """None where no snapshots are taken."""
         self._hands = hands
         self._awaited: tuple[InstanceId, asyncio.Future[Checkpoint | None]] | None = None
-        self._snapshot_wanted = False
+        self.snapshot_wanted = False
+        """Somebody waits for a snapshot, and the next checkpoint must have one."""
         self._last_file: SnapshotFile | None = None
 
     async def pause(self, drain_seconds_max: float = 5.0) -> PauseReport:
@@ -157,9 +158,9 @@ class Maintenance:
         """
         if self.taker is None:
             raise CallerFault("this replica takes no snapshots: it keeps its data in memory, or its machine has none")
-        if self._snapshot_wanted:
+        if self.snapshot_wanted:
             raise CallerFault("somebody else waits for a snapshot already: try again when that is done")
-        self._snapshot_wanted = True
+        self.snapshot_wanted = True
         began = time.monotonic()
         try:
             async with asyncio.timeout(seconds_max):
@@ -171,7 +172,7 @@ class Maintenance:
                 "what was begun goes on"
             ) from error
         finally:
-            self._snapshot_wanted = False
+            self.snapshot_wanted = False
             self._awaited = None
         checkpoint = file.checkpoint
         return SnapshotReport(

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -19,15 +18,16 @@ from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoi
 from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.grants import Grant, Grants
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, is_kept
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, is_kept, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
-from pydsm.core.sessions import Apply, Sessions
+from pydsm.core.sessions import Apply, SessionExpired, Sessions
 from pydsm.logs import printable
 from pydsm.machines.base import Snapshots, Upkeep
 from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.admission import wants_checkpoint, why_not_take
 from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
+from pydsm.runtime.clock import GroupClock
 from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
 from pydsm.runtime.evidence import tell
@@ -69,12 +69,22 @@ class Node:
         self._progress: Progress | None = None
         self._core = Replica(config, parts.relation)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
+        clock = self._clock = GroupClock(
+            config.replica,
+            config.replicas,
+            self._sessions,
+            self._now,
+            parts.wall_clock_ms,
+            parts.clock_difference_ms_max,
+        )
+        self.session_ms = clock.session_ms
+        """When a session begins that begins now."""
         self._batcher = Batcher(
             config.replica,
             parts.machine,
             self._propose,
             self._wake,
-            unix_ms,
+            clock.batch_ms,
             parts.limits,
             has_settled=self._sessions.has_settled,
             has_room=lambda: self._core.in_flight < config.pipeline_instances_max,
@@ -148,7 +158,7 @@ class Node:
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
                 await restore_newest(state, snapshots, self._progress)
-                self._taker.counters.last_number = snapshots[-1].checkpoint.number
+                self._taker.begin_at(snapshots[-1].checkpoint.number)
         self.maintenance.taker = self._taker
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
@@ -199,14 +209,16 @@ class Node:
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
         """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""
         full = why_not_take(self._sessions, run)
-        if full is None:
+        if self._sessions.is_forgotten(session_of(run.first)):
+            reply(0, [SessionExpired()] * len(commands))
+        elif full is None:
             self._batcher.submit_requests(run, commands, reply, again=again)
         else:
             reply(0, [Overloaded(full)] * len(commands))
 
     def grant(self) -> Grant:
         """A session for one client, to be used for what it sends through this replica."""
-        return self._grants.grant(unix_ms())
+        return self._grants.grant(self.session_ms())
 
     def trace(self, id: RequestId) -> RequestTrace:
         """What this replica knows of one request."""
@@ -253,6 +265,7 @@ class Node:
             held=self._gate.held,
             held_bytes=self._gate.held_bytes,
             names=self._names,
+            clock=self._clock.report(),
         )
 
     # Events, from outside to the core
@@ -277,36 +290,43 @@ class Node:
                 self._peers.took_part(sender, self._transport.fingerprints[sender])
             if isinstance(message, Frontier):
                 self._told_at_seconds[sender] = self._loop.time()
+                self._clock.hear(sender, message.clock_ms)
             self._wake()
 
     def _propose(self, batch: Batch) -> InstanceId | None:
         proposed = self._core.propose(batch)
         return proposed if isinstance(proposed, InstanceId) else None
 
+    def _now(self) -> Tick:
+        return Tick(int((self._loop.time() - self._epoch) * 1000))
+
     def _tick(self) -> None:
         if self._running:
             self._loop.call_later(_TICK_SECONDS, self._tick)
+            self._clock.look()
+            self._clock.check()
             if self._gate.full:
                 return
-            now = Tick(int((self._loop.time() - self._epoch) * 1000))
-            self._guard(lambda: self._core.tick(now))
+            self._guard(lambda: self._core.tick(self._now(), self._clock.wall_ms()))
             self._guard(self._propose_checkpoint)
             self._wake()
 
     def _propose_checkpoint(self) -> None:
-        if self._core.checkpoint_due(early=wants_checkpoint(self._sessions)):
-            self._core.propose_checkpoint(unix_ms())
+        due = self._gate.runs and self._clock.checkpoint_is_due()
+        if self._core.checkpoint_due(early=wants_checkpoint(self._sessions), time_is_due=due):
+            self._core.propose_checkpoint(*self._clock.for_checkpoint())
 
     def _ask_for_checkpoint(self) -> InstanceId | None:
-        proposed = self._core.propose_checkpoint(unix_ms())
+        proposed = self._core.propose_checkpoint(*self._clock.for_checkpoint())
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
 
     def _keep_up(self, upkeep: UpkeepProposer) -> None:
         if self._running:
             self._loop.call_later(UPKEEP_SECONDS, self._keep_up, upkeep)
-            if self._gate.phase is Phase.RUNNING:
-                upkeep.look(unix_ms())
+            group_ms = self._clock.group_ms()
+            if self._gate.phase is Phase.RUNNING and group_ms is not None:
+                upkeep.look(group_ms)
 
     def _wake(self) -> None:
         if self._running and not self._turn_is_due:
@@ -345,14 +365,16 @@ class Node:
         """What the gate lets through reaches the state, and whoever waits for it."""
         if isinstance(agreed, Execute):
             apply = self._apply_for(agreed) if self._progress is None else self._progress.apply(agreed.id)
+            if self._taker is not None:
+                self._taker.note_change()
             results = self._sessions.execute(agreed.batch, apply)
             if agreed.id.leader == self._config.replica:
                 self._batcher.executed(agreed.id, results)
             return
-        self._sessions.expire(agreed.checkpoint.timestamp_ms)
+        self._sessions.expire(agreed.checkpoint.clocks)
         there = self._progress is None or self._progress.checkpoint(agreed.checkpoint)
         if self._taker is not None and there:
-            self._taker.take(agreed.checkpoint)
+            self._taker.take(agreed.checkpoint, wanted=self.maintenance.snapshot_wanted)
         self.maintenance.checkpoint_reached(agreed.checkpoint)
 
     def _apply_for(self, agreed: Execute) -> Apply:
@@ -455,8 +477,3 @@ class Node:
 
 def _nothing() -> None:
     pass
-
-
-def unix_ms() -> int:
-    """The wall clock: Unix time in ms."""
-    return time.time_ns() // 1_000_000

@@ -10,6 +10,7 @@ from pydsm.core.counters import Counters
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import Deps, Epoch, ReplicaId
 from pydsm.core.quorums import quorums
+from pydsm.runtime.clock import ClockReport
 from pydsm.runtime.lifecycle import Phase
 from pydsm.runtime.transfers import PieceCounters
 from pydsm.transport.base import Traffic
@@ -65,6 +66,8 @@ class Observation:
 
     pieces: PieceCounters = field(default_factory=PieceCounters)
     """Of snapshots that travel."""
+    clock: ClockReport = field(default_factory=ClockReport)
+    """The wall clocks of the members, and agreed time."""
     names: tuple[str, ...] = ()
     """Of all members, in order."""
 
@@ -116,6 +119,8 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
     if seen.phase is not Phase.RUNNING:
         fault = "" if seen.machine_fault is None else f" ({seen.machine_fault})"
         return f"it is {seen.phase.value}{fault}: {seen.held} batches wait to be executed"
+    if seen.clock.fault is not None:
+        return seen.clock.fault
     alone = why_no_majority(seen, limits)
     if alone is not None:
         return alone
@@ -169,6 +174,8 @@ def as_info(seen: Observation) -> dict[str, str]:
         "messages_received": traffic.messages_received,
         "messages_dropped": traffic.messages_dropped,
         "peers_refused": traffic.refused,
+        "agreed_time_ms": seen.clock.agreed_ms,
+        "clock_difference_ms": seen.clock.difference_ms or 0,
     }
     return {
         name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value) for name, value in values.items()

@@ -1,5 +1,6 @@
 """What a node is made of besides the core: given by whoever starts one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,6 +9,7 @@ from pydsm.core.ids import ReplicaId
 from pydsm.logs import printable
 from pydsm.machines.base import StateMachine
 from pydsm.runtime.batching import BatchLimits
+from pydsm.runtime.clock import DIFFERENCE_MS_MAX, unix_ms
 from pydsm.runtime.lifecycle import HoldLimits
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.snapshots import SnapshotFiles
@@ -34,6 +36,10 @@ class Parts:
     snapshots: SnapshotFiles | None = None
     """Where snapshots are kept; None for a store that dies with its process."""
     hold: HoldLimits | None = None
+    wall_clock_ms: Callable[[], int] = unix_ms
+    """Unix time in milliseconds."""
+    clock_difference_ms_max: int = DIFFERENCE_MS_MAX
+    """By how much the wall clock may differ from the group's time before this replica is not ready."""
     names: tuple[str, ...] = ()
     """Of all members, in order, for people; without them, replicas are called by their numbers."""
 

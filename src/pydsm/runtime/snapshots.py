@@ -51,10 +51,29 @@ class SnapshotTaker:
         self._taken = taken
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._at = 0
+        self._changed_behind = 0
+        """The last checkpoint that was executed before the last batch."""
         self.counters = SnapshotCounters()
 
-    def take(self, checkpoint: Checkpoint) -> None:
-        """The machine is at this checkpoint: begin, unless a snapshot is under way. Returns at once."""
+    def begin_at(self, number: int) -> None:
+        """The state is that of this checkpoint, whose snapshot is there."""
+        self.counters.last_number = self._at = number
+        self._changed_behind = number - 1
+
+    def note_change(self) -> None:
+        """A batch was executed."""
+        self._changed_behind = self._at
+
+    def take(self, checkpoint: Checkpoint, *, wanted: bool = False) -> None:
+        """The machine is at this checkpoint: begin, unless a snapshot is under way. Returns at once.
+
+        None is taken, unless somebody wants it, while the last one has everything that was executed: checkpoints come
+        in an idle group too, for the sake of agreed time.
+        """
+        self._at = checkpoint.number
+        if self.counters.last_number > self._changed_behind and not wanted:
+            return
         if self._task is not None or self._stopping:
             self.counters.skipped += 1
             return

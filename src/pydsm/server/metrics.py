@@ -87,6 +87,7 @@ class _ReplicaCollector(Collector):
         paused = int(seen.phase is not Phase.RUNNING)
         yield GaugeMetricFamily("pydsm_paused", "1 unless what is agreed is executed at once.", paused)
         yield GaugeMetricFamily("pydsm_held", "Batches that wait for a paused machine.", seen.held)
+        yield from _clock(seen)
         if seen.fast_share is not None:
             yield GaugeMetricFamily(
                 "pydsm_fast_share", "Share of own commits that took one round trip, since the start.", seen.fast_share
@@ -118,6 +119,25 @@ def _snapshots(seen: Observation) -> Iterator[Metric]:
     for what, count in asdict(seen.pieces).items():
         name = f"pydsm_snapshot_pieces_{what}"
         yield CounterMetricFamily(name, f"Pieces of snapshots {what}.", count)
+
+
+def _clock(seen: Observation) -> Iterator[Metric]:
+    clock = seen.clock
+    yield GaugeMetricFamily(
+        "pydsm_clock_wrong", "1 while this replica's clock differs too much.", int(bool(clock.fault))
+    )
+    yield GaugeMetricFamily(
+        "pydsm_agreed_time_seconds", "Agreed Unix time, 0 before the first.", clock.agreed_ms / 1000
+    )
+    if clock.difference_ms is not None:
+        ahead = clock.difference_ms / 1000
+        text = "How far this replica's clock is ahead of what a majority of the clocks shows."
+        yield GaugeMetricFamily("pydsm_clock_difference_seconds", text, ahead)
+    text = "How far the peer's clock is ahead of this replica's."
+    peers = GaugeMetricFamily("pydsm_peer_clock_difference_seconds", text, labels=["peer"])
+    for peer, ahead_ms in sorted(clock.differences_ms.items()):
+        peers.add_metric([str(peer)], ahead_ms / 1000)
+    yield peers
 
 
 def _counters(seen: Observation) -> Iterator[Metric]:

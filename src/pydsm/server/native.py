@@ -63,14 +63,14 @@ class NativeLimits:
     answer_bytes_max: int = 64 << 20
     """Bytes of one frame of answers; a single longer one is told as a failure."""
     ahead_ms_max: int = 60_000
-    """How far after this replica's clock a session may begin; a later one would be kept for longer than others."""
+    """How far after `Host.now_ms` a session may begin; a later one would be refused less surely than others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
     """The replica behind the port. `names` has every member's name; `is_ready` whether it can serve now.
 
-    `grant` gives each connection a session of its own, `now_ms` is the wall clock.
+    `grant` gives each connection a session of its own, `now_ms` is when one begins that begins now.
     """
 
     identity: Identity

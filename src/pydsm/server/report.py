@@ -28,6 +28,8 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     lag: int
     epoch: int | None = None
     """The configuration that it was in when it last greeted this replica; None when it has not."""
+    clock_difference_ms: int | None = None
+    """By how much its wall clock is ahead of that of this replica; None when that is not known."""
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +63,14 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     """Batches and checkpoints that are agreed on and wait until the machine runs."""
     held_bytes: int = 0
     """Bytes of the commands in them."""
+    clock_ms: int = 0
+    """What this replica's wall clock shows, Unix time."""
+    group_clock_ms: int | None = None
+    """What a majority of the members' clocks shows; None while too few are known."""
+    clock_fault: str | None = None
+    """What is wrong with this replica's clock."""
+    agreed_time_ms: int = 0
+    """Unix time as agreed with the last checkpoint executed here; 0 before the first."""
 
 
 def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, limits: ReadyLimits) -> StatusReport:
@@ -87,6 +97,10 @@ def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, l
         machine_fault=seen.machine_fault,
         held=seen.held,
         held_bytes=seen.held_bytes,
+        clock_ms=seen.clock.own_ms,
+        group_clock_ms=seen.clock.group_ms,
+        clock_fault=seen.clock.fault,
+        agreed_time_ms=seen.clock.agreed_ms,
     )
 
 
@@ -106,4 +120,5 @@ def _member(replica: ReplicaId, name: str, seen: Observation) -> MemberReport:
         known=seen.known[replica],
         lag=seen.lag[replica],
         epoch=seen.epochs.get(replica),
+        clock_difference_ms=seen.clock.differences_ms.get(replica),
     )

@@ -194,7 +194,8 @@ class Client:
         life = self.clients.hosts[replica].life
         last = None if life is None else self._last_ids.get(life.name)
         if last is None:
-            last = self.clients.new_session(replica)
+            walls = self.clients.context.walls
+            last = self.clients.new_session(replica, walls.now_ms if life is None else life.clock.session_ms())
             if life is not None:
                 life.begin_session(last)
         id = request_at(last, 1)
@@ -297,10 +298,10 @@ class Clients:
                 if call is not None:
                     history.unknown(call, now)
 
-    def new_session(self, replica: ReplicaId) -> RequestId:
+    def new_session(self, replica: ReplicaId, now_ms: int) -> RequestId:
         """Of which there was none before, beginning now."""
         self._sessions += 1
-        return request_id(self.context.schedule.now // 1000, replica, self._sessions, 0)
+        return request_id(now_ms, replica, self._sessions, 0)
 
     def carry(self, request: Request, replica: int) -> None:
         """Over the way between a client and its replica."""

@@ -7,6 +7,7 @@ from pydsm.sim import describe
 from pydsm.sim.counts import Counts
 from pydsm.sim.schedule import Schedule
 from pydsm.sim.settings import Settings
+from pydsm.sim.wall_clocks import WallClocks
 
 Trace = Callable[[str], None]
 """Takes one readable line per thing that happens."""
@@ -20,6 +21,12 @@ class Context:
     trace: Trace | None = None
     schedule: Schedule = field(default_factory=Schedule)
     counts: Counts = field(default_factory=lambda: Counts(seeds=1))
+    healed: bool = False
+    """Faults are over: nothing is proposed any more that nobody waits for."""
+    walls: WallClocks = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.walls = WallClocks(self.schedule, self.settings)
 
     @property
     def tracing(self) -> bool:

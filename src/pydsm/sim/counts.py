@@ -44,6 +44,8 @@ class Counts(msgspec.Struct):
     power_cuts: int = 0
     restarts: int = 0
     pauses: int = 0
+    clock_jumps: int = 0
+    """Moves of wall clocks."""
     writes: int = 0
     writes_lost_in_crash: int = 0
     writes_kept_in_crash: int = 0

@@ -197,9 +197,9 @@ class Day(World):
 
     def _is_over(self, session: SessionId) -> bool:
         """Whether it began long ago and no replica has it any more; those that are down have forgotten it as well."""
-        if timestamp_of(session) > self._schedule.now // 1000 - _SESSION_OVER_MS:
+        if timestamp_of(session) > self._context.walls.now_ms - _SESSION_OVER_MS:
             return False
-        return not any(host.life is not None and session in host.life.sessions for host in self.hosts)
+        return all(host.life is None or host.life.sessions.is_forgotten(session) for host in self.hosts)
 
     def _purged_at(self, replica: int) -> Deps:
         purged = self._disks[replica].purged

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.effects import Record
 from pydsm.core.ids import ReplicaId, Tick
-from pydsm.core.messages import Message
+from pydsm.core.messages import Frontier, Message
 from pydsm.sim import describe
 from pydsm.sim.disk import Disk
 from pydsm.sim.life import Died, Life, Parts, Submission
@@ -114,9 +114,16 @@ class Host:
                 self._context.say(life.name, f"from r{sender}: {describe.message(message)}")
             self._run(self._receive, life, sender, message)
 
+    def hear_clock(self, sender: ReplicaId, clock_ms: int) -> None:
+        """What a peer's wall clock shows."""
+        if self.life is not None:
+            self.life.clock.hear(sender, clock_ms)
+
     @staticmethod
     def _receive(life: Life, sender: ReplicaId, message: Message) -> None:
         life.core.receive(sender, message)
+        if isinstance(message, Frontier):
+            life.clock.hear(sender, message.clock_ms)
         life.performer.pump()
 
     def tick(self) -> None:
@@ -129,7 +136,8 @@ class Host:
 
     @staticmethod
     def _tick(life: Life) -> None:
-        life.core.tick(Tick(life.clock_us // TICK_US))
+        life.clock.look()
+        life.core.tick(Tick(life.clock_us // TICK_US), life.clock.wall_ms())
         life.propose_checkpoint()
         life.performer.pump()
 

@@ -132,7 +132,9 @@ class Invariants:
     def checkpointed(self, replica: int, life: LifeWatch, checkpoint: Checkpoint, state: bytes) -> None:
         """A machine is at a checkpoint: it must have executed what is in it, and be as any other machine there."""
         id = checkpoint.barrier
-        self._decide(replica, id, checkpoint_batch(checkpoint.timestamp_ms), self._own_deps(replica, id))
+        self._decide(
+            replica, id, checkpoint_batch(checkpoint.timestamp_ms, checkpoint.clocks), self._own_deps(replica, id)
+        )
         if id in life.executed:
             raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
         if not life.grows(checkpoint.position):

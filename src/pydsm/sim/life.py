@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
 
+import msgspec
+
 from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.commit import PipelineFull
 from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
 from pydsm.core.grants import Grant
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, session_of
+from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
 from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.core.replica import Replica
 from pydsm.core.session_window import POSTPONED
@@ -21,6 +23,7 @@ from pydsm.core.sessions import SessionExpired, Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
 from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits
+from pydsm.runtime.clock import GroupClock
 from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
@@ -32,7 +35,7 @@ from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.network import Network
-from pydsm.sim.settings import NEVER
+from pydsm.sim.settings import NEVER, TICK_US
 from pydsm.sim.transfers import Transfers
 
 
@@ -132,6 +135,15 @@ class Life:
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )
         self.sessions = Sessions(self._context.settings.session_limits, encode_results, decode_results)
+        self.clock = GroupClock(
+            self.replica,
+            self._context.settings.replicas,
+            self.sessions,
+            lambda: Tick(self._context.schedule.now // TICK_US),
+            lambda: self._context.walls.show(host.id),
+        )
+        self._used: dict[SessionId, int] = {}
+        """When a batch with requests of a session that was executed here was proposed."""
         self.grants: dict[SessionId, Grant] = {}
         """Of clients that began a session at this life."""
         settings = self._context.settings
@@ -140,7 +152,7 @@ class Life:
             self.machine,
             self._propose,
             _nothing,
-            lambda: self._context.schedule.now // 1000,
+            self.clock.batch_ms,
             BatchLimits(
                 batch_commands_max=settings.batch_requests_max,
                 partial_instances_max=NEVER,
@@ -201,13 +213,17 @@ class Life:
             applied.extend(commands)
             return self._apply(commands, timestamp_ms)
 
+        walls = self._context.walls
+        walls.executed(self.name, execution.id, self.sessions.time.of_batch(batch.timestamp_ms))
         results = self.sessions.execute(batch, apply)
+        if (proposed_ms := walls.last_use_ms(execution.id)) is not None:
+            self._used |= {session: max(proposed_ms, self._used.get(session, 0)) for session in sorted(batch.sessions)}
         counts = self._context.counts
         counts.sessions_expired += sum(isinstance(result, SessionExpired) for result in results)
         counts.found_executed += len(results) - len(applied)
         counts.postponed += sum(result is POSTPONED for result in results)
         if batch.footprint.barrier:
-            self.sessions.expire(batch.timestamp_ms)
+            self._expire(batch.clocks)
         if self._context.tracing:
             self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
         self._watch.executed(self.replica, self.watched, execution, results, applied)
@@ -220,7 +236,7 @@ class Life:
         checkpoint = taken.checkpoint
         self._context.say(self.name, f"is at {checkpoint}")
         self._context.counts.checkpoints += 1
-        self.sessions.expire(checkpoint.timestamp_ms)
+        self._expire(checkpoint.clocks)
         state = self.machine.digest() + self.sessions.digest()
         self._watch.checkpointed(self.replica, self.watched, checkpoint, state)
         if isinstance(self.machine, Snapshots) and not self._taking:
@@ -228,6 +244,15 @@ class Life:
             watched = self.watched.fork("snapshot")
             self._watch.at_checkpoint.setdefault(checkpoint.number, watched)
             self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
+
+    def _expire(self, clocks: tuple[int, ...]) -> None:
+        """At a barrier."""
+        walls, sessions = self._context.walls, self.sessions
+        before_ms = sessions.time.ms
+        before = [session for session in self._used if session in sessions]
+        sessions.expire(clocks)
+        walls.forgot(self.name, before, sessions, self._used)
+        walls.advanced(self.name, before_ms, sessions.time.ms)
 
     def _take(self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: LifeWatch) -> None:
         """One step of a snapshot, and the next one later."""
@@ -265,13 +290,14 @@ class Life:
         self.core.restore(records, [one.checkpoint for one in snapshots])
 
     def propose_checkpoint(self) -> None:
-        """If it is due here."""
-        if self.core.checkpoint_due():
-            now_ms = self._context.schedule.now // 1000
-            id = self.core.propose_checkpoint(now_ms)
+        """If it is due here. After the heal, time alone is no reason, unless something waits for it."""
+        time_is_due = (bool(self.batcher.queued) or not self._context.healed) and self.clock.checkpoint_is_due()
+        if self.core.checkpoint_due(time_is_due=time_is_due):
+            now_ms, clocks = self.clock.for_checkpoint()
+            id = self.core.propose_checkpoint(now_ms, clocks)
             if isinstance(id, InstanceId):
                 self._context.say(self.name, f"proposes checkpoint {id}")
-                self._watch.proposed(id, checkpoint_batch(now_ms))
+                self._watch.proposed(id, checkpoint_batch(now_ms, clocks))
 
     def abort(self, abort: Abort) -> None:
         """Answers to clients whose instance became a nop."""
@@ -333,17 +359,20 @@ class Life:
         self.gathering = False
         while self.batcher.propose_next():
             self.performer.pump()
-        if self.batcher.queued:
+        if self.batcher.queued and not self.has_room:
             self._context.counts.pipeline_full += 1
 
     def _has_settled(self, session: SessionId, sequence: int) -> bool:
         return self.sessions.has_settled(session, sequence)
 
     def _propose(self, batch: Batch) -> InstanceId | None:
+        if batch.footprint.barrier:
+            batch = msgspec.structs.replace(batch, clocks=self.clock.for_checkpoint()[1])
         id = self.core.propose(batch)
         if isinstance(id, PipelineFull):
             return None
         self._watch.proposed(id, batch)
+        self._context.walls.proposed(self.name, id, batch, self.sessions.time.ms)
         if self._context.tracing:
             self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
         self._context.counts.barriers += batch.footprint.barrier

@@ -90,10 +90,11 @@ class PipeliningClient:
         life = clients.hosts[replica].life
         if last is None or (not self.open and (life is None or life.name != self._granted_by)):
             self._home, self._granted_by = replica, "" if life is None else life.name
-            last = clients.new_session(ReplicaId(replica))
+            walls = clients.context.walls
+            last = clients.new_session(ReplicaId(replica), walls.now_ms if life is None else life.clock.session_ms())
             if clients.context.settings.connections:
                 number = int.from_bytes(last[8:12], "big") % UNKEPT_SESSIONS
-                last = request_id(clients.context.schedule.now // 1000, ReplicaId(replica), UNKEPT_SESSIONS + number, 0)
+                last = request_id(walls.now_ms, ReplicaId(replica), UNKEPT_SESSIONS + number, 0)
             elif life is not None:
                 life.begin_session(last)
         self._last = request_at(last, 1)

@@ -89,7 +89,16 @@ class ClockRate(msgspec.Struct, frozen=True, tag="clock"):
     rate: float
 
 
-Fault = Crash | CrashInside | PowerCut | Pause | Cut | SlowLinks | Storm | SlowDisk | ClockRate
+class ClockJump(msgspec.Struct, frozen=True, tag="clock-jump"):
+    """From now on a replica's wall clock is off by so much, and runs at this speed: it is a wrong one."""
+
+    at_us: int
+    replica: int
+    offset_ms: int
+    rate: float = 1.0
+
+
+Fault = Crash | CrashInside | PowerCut | Pause | Cut | SlowLinks | Storm | SlowDisk | ClockRate | ClockJump
 
 
 class Operation(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.quorums import quorums
+from pydsm.sim.clock_faults import WALL_CLOCK, with_wrong_clocks
 from pydsm.sim.plan import (
     ClockRate,
     Crash,
@@ -31,7 +32,7 @@ from pydsm.sim.settings import NEVER, TICK_US, Settings, draw_settings
 from pydsm.sim.workload import PipelineWorkload, RegisterWorkload, Workload
 
 LOSS, DUPLICATION = "loss", "duplication"
-KINDS = (
+_DRAWN = (
     LOSS,
     DUPLICATION,
     "partition",
@@ -45,6 +46,7 @@ KINDS = (
     "clock",
     "duel",
 )
+KINDS = (*_DRAWN, WALL_CLOCK)
 """What `--faults` may name."""
 
 STEPS = 10_000
@@ -88,7 +90,8 @@ def make_plan(
         raise CallerFault(f"a run needs at least one step, got {steps}")
     random = Random(f"plan {seed} {replicas} {steps}")
     settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
-    return _Planner(random, settings, steps, kinds, workload(random)).plan()
+    plan = _Planner(random, settings, steps, kinds, workload(random)).plan()
+    return with_wrong_clocks(plan) if WALL_CLOCK in kinds else plan
 
 
 def make_duels(
@@ -122,8 +125,8 @@ def make_laggards(
         piece_bytes=random.choice([100, 200, 1000]),
         damaged_pieces=random.choice([0.0, 0.0, 0.02, 0.1]),
     )
-    kinds = KINDS if random.random() < 0.5 else random.sample(KINDS, 2)
-    return _Planner(random, settings, steps, kinds, workload(random)).laggards()
+    kinds = _DRAWN if random.random() < 0.5 else random.sample(_DRAWN, 2)
+    return with_wrong_clocks(_Planner(random, settings, steps, kinds, workload(random)).laggards())
 
 
 def make_pipelines(
@@ -164,7 +167,7 @@ class _Planner:
         patience_ticks = settings.recovery_timeout_ticks + settings.recovery_jitter_ticks
         self._recovery_us = (patience_ticks + settings.scan_ticks + settings.retry_ticks) * TICK_US
         self._operations_max = max(8, steps // (_STEPS_PER_OPERATION_AND_REPLICA * self._replicas))
-        self._kinds = [kind for kind in KINDS if random.random() < _KIND_SHARE and kind in kinds]
+        self._kinds = [kind for kind in _DRAWN if random.random() < _KIND_SHARE and kind in kinds]
         most = random.choice(_FAULTS_PER_KIND)
         self._counts = {kind: random.randint(1, most * (_DUELS if kind == "duel" else 1)) for kind in self._kinds}
         gap_us = random.choice([300, 2000, 8000, 20_000])

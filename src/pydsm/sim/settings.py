@@ -9,6 +9,7 @@ from random import Random
 
 import msgspec
 
+from pydsm.core.agreed_time import TimeLimits
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation, UserRelation
 from pydsm.core.faults import CallerFault
@@ -107,6 +108,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     results_bytes_max: int = 128 << 20
     """What a barrier leaves of all sessions' results."""
 
+    # wall clocks
+    wall_offsets_ms: tuple[int, ...] = ()
+    """By how much each replica's wall clock differs from the true time; none differs without."""
+    time_advance_ms: int = TimeLimits().advance_ms_max
+    time_lag_ms: int = TimeLimits().lag_ms_max
+    time_distance_ms: int = TimeLimits().distance_ms_max
+    """See `core.agreed_time.TimeLimits`."""
+
     snapshot_step_us: int = 500
     """Between two steps of taking a snapshot."""
     piece_bytes: int = 300
@@ -194,6 +203,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             idle_ms_max=self.session_idle_ms_max,
             session_results_bytes_max=self.session_results_bytes_max,
             results_bytes_max=self.results_bytes_max,
+            time=TimeLimits(self.time_advance_ms, self.time_lag_ms, self.time_distance_ms),
         )
 
     def make_relation(self) -> Relation:

@@ -72,6 +72,7 @@ class World:
         self._plan = plan
         self._workload = workload or RegisterWorkload(Random(plan.settings.seed))
         self._context = Context(plan.settings, trace)
+        self._context.walls.wrong = frozenset(one.replica for one in plan.faults if isinstance(one, p.ClockJump))
         self._schedule: Schedule = self._context.schedule
         self._relation = with_sessions(relation or plan.settings.make_relation())
         self._make_replica = make_replica
@@ -129,8 +130,11 @@ class World:
 
     def _begin(self) -> None:
         period_us = self._plan.settings.tick_period_us
+        walls = self._context.walls
         for host in self.hosts:
             host.start()
+            for other in self.hosts:
+                host.hear_clock(ReplicaId(other.id), walls.show(other.id))  # the group has been up for a moment
             self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
         for fault in self._plan.faults:
             self._schedule.after(fault.at_us, self._strike, fault)
@@ -189,6 +193,9 @@ class World:
                 disk.sync_us = fault.sync_us
             case p.ClockRate():
                 self.hosts[fault.replica].clock_rate = fault.rate
+            case p.ClockJump():
+                counts.clock_jumps += 1
+                self._context.walls.move(fault.replica, fault.offset_ms, fault.rate)
 
     def _rage(self, loss: float, duplication: float) -> None:
         if not self._healed:
@@ -203,7 +210,7 @@ class World:
 
     def _heal(self) -> None:
         """All up, all connected; every client waits for its answer, and one more asks at each replica."""
-        self._healed = True
+        self._healed = self._context.healed = True
         self._context.say("HEAL", "all replicas up, all links whole")
         self._network.heal()
         self.clients.retire()

@@ -4,6 +4,7 @@ Importing this makes all of them known.
 """
 
 from tests.sim.injected import bugs as bugs
+from tests.sim.injected import clock_bugs as clock_bugs
 from tests.sim.injected import machine_bugs as machine_bugs
 from tests.sim.injected import order_bugs as order_bugs
 from tests.sim.injected import session_bugs as session_bugs

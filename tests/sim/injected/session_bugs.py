@@ -96,7 +96,7 @@ def sessions_forgotten_at_every_batch(patch: pytest.MonkeyPatch) -> None:
     original = Sessions.execute
 
     def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
-        self.expire(batch.timestamp_ms)
+        self.expire([batch.timestamp_ms])
         return original(self, batch, apply)
 
     patch.setattr(Sessions, "execute", execute)

@@ -14,7 +14,7 @@ from pydsm.core.counters import Counters
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation
 from tests.ports import free_ports
-from tests.unit.runtime.observations import READY, but
+from tests.unit.runtime.observations import AHEAD, READY, but
 from tests.unit.server.http_ports import serving
 
 
@@ -91,6 +91,9 @@ def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixt
         (but(failure="disk is full"), "FAILED: it has failed: disk is full"),
         (but(counters=Counters()), "0 fast, 0 slow (none yet)"),
         (but(connected=(1,)), "│ r3 │ not connected │"),
+        (but(clock=AHEAD), "clock +11.0 s from the group's time; r2 -11.0 s, r3 -11.5 s; agreed time was set 10 s ago"),
+        (but(clock=AHEAD), "not ready: its clock shows 2023-11-14T22:13:31"),
+        (but(), "clock the group's time is not known"),
     ],
 )
 def test_what_is_wrong_is_shown_and_is_an_answer(

@@ -190,6 +190,27 @@ async def test_a_first_attempt_whose_session_is_forgotten_goes_on_in_another_one
         assert not any(again for _, again in one.agreement.runs)
 
 
+async def test_sessions_that_are_refused_again_and_again_are_begun_ever_more_slowly() -> None:
+    """A group whose agreed time is wrong may refuse them all: each attempt costs it an instance."""
+    async with replicas(1) as (one,), Client([one.address], limits=QUICK) as client:
+        one.agreement.refusal = SessionExpired()
+        with pytest.raises(Aborted, match=r"not executed: .* refused as forgotten"):
+            await client.execute(command("INCR a"), timeout_seconds=3)
+        assert 2 <= len(one.agreement.runs) < 30
+        assert not any(again for _, again in one.agreement.runs)
+        one.agreement.refusal = None
+        assert await client.execute(command("INCR a")) == 1
+
+
+async def test_a_second_refused_session_is_followed_by_another_connection_with_a_grant_of_its_own() -> None:
+    async with replicas(1) as (one,), Client([one.address], limits=QUICK) as client:
+        one.agreement.refusal = SessionExpired()
+        asked = asyncio.ensure_future(client.execute(command("INCR a")))
+        await eventually(lambda: len({run.first[8:12] for run, _ in one.agreement.runs}) > 1, "there is another grant")
+        one.agreement.refusal = None
+        assert await asked == 1
+
+
 @pytest.mark.parametrize(("told", "kind"), [(SessionExpired(), GoneSession), (RequestExpired(), GoneRequest)])
 async def test_a_retry_that_comes_too_late_is_told_so(told: batching.Answer, kind: type[Exception]) -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:

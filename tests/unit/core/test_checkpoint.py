@@ -60,6 +60,21 @@ def test_a_checkpoint_is_due_after_so_long_if_anything_was_executed() -> None:
     assert (one.is_due(Tick(999)), one.is_due(Tick(1000))) == (False, True)
 
 
+def test_a_checkpoint_for_the_sake_of_time_is_due_in_turn_whether_anything_was_executed_or_not() -> None:
+    first_due = []
+    for me in range(3):
+        one = schedule(me)
+        first_due.append(next(now for now in range(100) if one.is_due(Tick(now), time_is_due=True)))
+        one.proposed(at(0, 1))
+        assert not one.is_due(Tick(5000), time_is_due=True)
+    assert first_due == [0, 10, 20]
+
+
+def test_a_turn_begins_anew_when_time_was_not_due_in_between() -> None:
+    one = schedule(1)
+    assert [one.is_due(Tick(now), time_is_due=now != 5) for now in (0, 5, 10, 19, 20)] == [False] * 4 + [True]
+
+
 def test_replicas_take_turns_and_step_in_for_a_late_one() -> None:
     first_due = []
     for me in range(3):

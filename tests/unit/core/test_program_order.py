@@ -98,7 +98,7 @@ def test_order_survives_a_snapshot() -> None:
 def test_an_expired_session_is_told_as_such_whatever_has_to_come_first() -> None:
     sessions, machine = Sessions(SessionLimits(idle_ms_max=10)), Machine()
     sessions.execute(batch(run(1)), machine.apply)
-    sessions.expire(100_000)
+    sessions.expire([100_000])
     assert sessions.execute(batch(run(3, after=2)), machine.apply) == [SessionExpired()]
 
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydsm.core.agreed_time import TimeLimits
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import UNKEPT_SESSIONS, ReplicaId, RequestId, request_at, request_id, session_of
 from pydsm.core.messages import Batch, Footprint, Run
@@ -16,6 +18,8 @@ from pydsm.core.stretches import RESULT_BYTES
 
 BEGAN_MS = 1000
 IDLE_MS = 500
+NOW_MS = 1_700_000_000_000
+YEAR_AHEAD_MS = NOW_MS + 365 * 86_400_000
 NONE = Footprint()
 ONE_RESULT = RESULT_BYTES + 1
 """What a small number as a result is counted as."""
@@ -118,7 +122,7 @@ def test_an_acknowledgement_decides_nothing_about_what_was_not_executed_yet() ->
 def test_a_request_of_a_session_that_is_forgotten_is_refused() -> None:
     bench = Bench()
     bench.execute(batch((ONE, 1, 1)))
-    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
+    bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
     assert bench.execute(batch((ONE, 1, 1), again=True)) == [SessionExpired()]
     assert bench.execute(batch((ONE, 2, 1))) == [SessionExpired()]
     assert bench.machine.applied == [b"1"]
@@ -128,22 +132,110 @@ def test_a_session_that_was_used_lately_is_kept_however_old_it_is() -> None:
     bench = Bench()
     bench.execute(batch((ONE, 1, 1)))
     bench.execute(batch((ONE, 2, 1), at_ms=BEGAN_MS + 10 * IDLE_MS))
-    bench.sessions.expire(BEGAN_MS + 11 * IDLE_MS)
+    bench.sessions.expire([BEGAN_MS + 11 * IDLE_MS])
     assert bench.execute(batch((ONE, 1, 1), again=True)) == [1]
 
 
 def test_a_session_that_begins_late_enough_is_new_and_not_forgotten() -> None:
     bench = Bench()
-    bench.sessions.expire(BEGAN_MS + IDLE_MS)
-    assert bench.execute(batch((ONE, 1, 1))) == [1]
+    bench.execute(batch((session(4, BEGAN_MS - 1), 1, 1), at_ms=BEGAN_MS - 1))
+    bench.sessions.expire([BEGAN_MS + IDLE_MS])
+    assert bench.execute(batch((ONE, 1, 1))) == [2]
     assert bench.execute(batch((session(3, BEGAN_MS - 1), 1, 1))) == [SessionExpired()]
+
+
+def test_a_session_that_looks_old_and_was_never_forgotten_is_new() -> None:
+    """It was granted by a clock that was behind, perhaps: nothing of it was ever executed."""
+    bench = Bench()
+    bench.sessions.expire([BEGAN_MS + 10 * IDLE_MS])
+    assert bench.execute(batch((ONE, 1, 1))) == [1]
 
 
 def test_time_does_not_go_back_at_a_barrier() -> None:
     bench = Bench()
-    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
-    bench.sessions.expire(0)
+    bench.execute(batch((ONE, 1, 1)))
+    bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
+    bench.sessions.expire([1])
+    bench.sessions.expire([0])
+    assert bench.sessions.time.ms == BEGAN_MS + IDLE_MS + 1
     assert bench.execute(batch((ONE, 1, 1))) == [SessionExpired()]
+
+
+def test_batches_are_executed_within_a_bounded_distance_of_agreed_time() -> None:
+    bench = Bench()
+    times: list[int] = []
+
+    def apply(commands: Sequence[bytes], timestamp_ms: int) -> list[object]:
+        times.append(timestamp_ms)
+        return [None] * len(commands)
+
+    for sequence, at_ms in enumerate((5, NOW_MS + 3), 1):
+        bench.sessions.execute(batch((ONE, sequence, 1), at_ms=at_ms), apply)
+    bench.sessions.expire([NOW_MS])
+    for sequence, at_ms in enumerate((0, 7, NOW_MS - 1, NOW_MS + 3, NOW_MS + 10**9), 3):
+        bench.sessions.execute(batch((ONE, sequence, 1), at_ms=at_ms), apply)
+    assert times == [5, NOW_MS + 3, NOW_MS, NOW_MS, NOW_MS, NOW_MS + 3, NOW_MS + TimeLimits().distance_ms_max]
+
+
+def test_a_batch_of_a_wrong_clock_keeps_no_session_for_longer_than_the_bounded_distance() -> None:
+    bench = Bench()
+    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 10**10))  # before there was agreed time
+    bench.sessions.expire([NOW_MS])
+    bench.sessions.expire([NOW_MS + TimeLimits().advance_ms_max])
+    assert session_of(ONE) in bench.sessions
+    for hours in range(1, 5):
+        bench.sessions.expire([NOW_MS + hours * 3_600_000])
+    assert session_of(ONE) not in bench.sessions
+
+
+# a state that was poisoned
+
+
+def poisoned() -> Sessions:
+    """As version 1 saved it, after a checkpoint of a clock that was a year ahead."""
+    sessions = Sessions(SessionLimits(idle_ms_max=IDLE_MS))
+    sessions.restore_parts(iter([msgspec.msgpack.encode((1, YEAR_AHEAD_MS, 0))]))
+    return sessions
+
+
+def test_sessions_that_begin_after_a_poisoned_state_are_granted_later_than_what_it_forgot() -> None:
+    sessions = poisoned()
+    assert sessions.is_forgotten(session_of(session(1, NOW_MS)))
+    granted = session(2, sessions.grant_ms(NOW_MS))
+    assert sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply) == [1]
+    sessions.expire([NOW_MS + 1])
+    assert sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS, again=True), Machine().apply) == [1]
+
+
+def test_a_request_that_a_poisoned_state_has_forgotten_is_never_executed_again() -> None:
+    bench = Bench()
+    bench.sessions = poisoned()
+    for now_ms in range(NOW_MS, NOW_MS + 20 * IDLE_MS, IDLE_MS):
+        bench.sessions.expire([now_ms])
+        assert bench.execute(batch((session(1, NOW_MS - 1), 1, 1), at_ms=now_ms, again=True)) == [SessionExpired()]
+
+
+def test_sessions_of_a_state_that_was_poisoned_are_forgotten_by_their_last_use_like_all_others() -> None:
+    sessions = poisoned()
+    granted = session(2, sessions.grant_ms(NOW_MS))
+    sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply)
+    sessions.expire([NOW_MS + 1])
+    sessions.expire([NOW_MS + IDLE_MS + 1])
+    assert sessions.is_forgotten(session_of(granted))
+    assert sessions.grant_ms(NOW_MS) > sessions.grant_ms(0) - 1 >= YEAR_AHEAD_MS
+
+
+def test_agreed_time_that_a_majority_of_wrong_clocks_has_set_is_set_back_and_nothing_is_executed_twice() -> None:
+    bench = Bench()
+    bench.sessions.expire([NOW_MS])
+    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS))
+    for _ in range(12):
+        bench.sessions.expire([YEAR_AHEAD_MS])
+    bench.execute(batch((session(5, YEAR_AHEAD_MS), 1, 1), at_ms=YEAR_AHEAD_MS))
+    bench.sessions.expire([NOW_MS + 5])
+    assert bench.sessions.time.ms == NOW_MS + 5
+    assert bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 6, again=True)) == [SessionExpired()]
+    assert bench.execute(batch((session(3, bench.sessions.grant_ms(NOW_MS)), 1, 1), at_ms=NOW_MS + 6)) == [3]
 
 
 def test_gaps_that_are_given_up_are_closed_at_a_barrier() -> None:
@@ -151,7 +243,7 @@ def test_gaps_that_are_given_up_are_closed_at_a_barrier() -> None:
     for sequence in (1, 3, 5, 7):
         bench.execute(batch((ONE, sequence, 1, 4)))
     assert bench.sessions.ranges(session_of(ONE)) == 4
-    bench.sessions.expire(BEGAN_MS)
+    bench.sessions.expire([BEGAN_MS])
     assert bench.sessions.ranges(session_of(ONE)) == 3
     assert bench.execute(batch((ONE, 2, 1))) == [RequestExpired()]
     assert bench.execute(batch((ONE, 4, 1))) == [5]
@@ -162,7 +254,7 @@ def test_results_of_one_session_beyond_its_limit_are_dropped_from_the_oldest_on(
     bench.execute(batch((ONE, 1, 3)))
     assert bench.execute(batch((ONE, 1, 3), again=True)) == [RequestExpired(), RequestExpired(), 3]
     bench.execute(batch((ONE, 6, 1)))
-    bench.sessions.expire(BEGAN_MS)
+    bench.sessions.expire([BEGAN_MS])
     assert bench.execute(batch((ONE, 5, 1))) == [5], "what was only dropped is not given up"
 
 
@@ -170,7 +262,7 @@ def test_results_of_all_sessions_beyond_the_limit_are_dropped_where_most_are() -
     bench = Bench(SessionLimits(idle_ms_max=IDLE_MS, results_bytes_max=3 * ONE_RESULT))
     bench.execute(batch((TWO, 1, 1), (session(3), 1, 2), (ONE, 1, 2)))
     assert bench.execute(batch((session(3), 1, 1), again=True)) == [2], "all are kept until there is a barrier"
-    bench.sessions.expire(BEGAN_MS)
+    bench.sessions.expire([BEGAN_MS])
     again = batch((TWO, 1, 1), (session(3), 1, 2), (ONE, 1, 2), again=True)
     assert bench.execute(again) == [1, 2, 3, RequestExpired(), RequestExpired()]
 
@@ -209,7 +301,7 @@ def test_what_is_dropped_is_no_longer_counted_whoever_else_was_in_its_batch() ->
     assert full - empty > 1001 * 1000
     sessions.execute(batch((ONE, 1001, 1, 1000)), give((0,)))
     assert full - sessions.held_bytes > 999 * 1000
-    sessions.expire(BEGAN_MS + SessionLimits().idle_ms_max + 1)
+    sessions.expire([BEGAN_MS + SessionLimits().idle_ms_max + 1])
     assert sessions.held_bytes == empty
 
 
@@ -224,11 +316,13 @@ def test_a_snapshot_brings_everything_back() -> None:
     bench, other = Bench(), Bench()
     bench.execute(batch((ONE, 1, 3)))
     bench.execute(batch((ONE, 5, 1, 2), (TWO, 1, 1)))
-    bench.sessions.expire(BEGAN_MS + IDLE_MS)
+    bench.execute(batch((session(4, BEGAN_MS - 1), 1, 1), at_ms=BEGAN_MS - 1))
+    bench.sessions.expire([BEGAN_MS + IDLE_MS])
     other.sessions.restore(bench.sessions.snapshot())
     assert other.sessions.digest() == bench.sessions.digest()
     again = batch((ONE, 1, 5), (TWO, 1, 1), (session(3, 999), 1, 1), again=True)
     assert other.execute(again) == [RequestExpired(), 2, 3, 1, 4, 5, SessionExpired()]
+    assert other.sessions.time.ms == bench.sessions.time.ms
 
 
 def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwhile() -> None:
@@ -239,7 +333,7 @@ def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwh
     parts = bench.sessions.snapshot_in_parts()
     kept = [next(parts)]
     bench.execute(batch((ONE, 6, 2, 6), (TWO, 2, 1), (session(3), 1, 1)))
-    bench.sessions.expire(BEGAN_MS + 10 * IDLE_MS)
+    bench.sessions.expire([BEGAN_MS + 10 * IDLE_MS])
     rest = iter([*kept, *parts, b"what follows"])
     other.sessions.restore_parts(rest)
     assert other.sessions.digest() == before != bench.sessions.digest()
@@ -247,14 +341,14 @@ def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwh
 
 
 @pytest.mark.parametrize(
-    "parts", [[], [b"\xff"], [b"\x93\x02\x00\x00"], [b"\x93\x01\x00\x01"], [b"\x93\x01\x00\x01", b"?"]]
+    "parts", [[], [b"\xff"], [b"\x93\x03\x00\x00"], [b"\x93\x01\x00\x01"], [b"\x93\x01\x00\x01", b"?"]]
 )
 def test_parts_that_are_none_are_refused(parts: list[bytes]) -> None:
     with pytest.raises(WorldFault, match="sessions"):
         Sessions().restore_parts(iter(parts))
 
 
-@pytest.mark.parametrize("snapshot", [b"", b"\x93\x02\x00\x90", b"\x90", b"\xff"])
+@pytest.mark.parametrize("snapshot", [b"", b"\x93\x03\x00\x90", b"\x90", b"\xff"])
 def test_a_snapshot_that_is_none_is_refused(snapshot: bytes) -> None:
     with pytest.raises(WorldFault, match="sessions"):
         Sessions().restore(snapshot)
@@ -274,7 +368,7 @@ def test_the_fate_of_a_request_is_told() -> None:
     bench.execute(batch((ONE, 1, 1), (ONE, 3, 2, 2)))
     fates = [bench.sessions.fate(request_at(ONE, sequence)) for sequence in (1, 2, 3, 4, 5)]
     assert fates == [Fate.DROPPED, Fate.OPEN, Fate.KEPT, Fate.KEPT, Fate.OPEN]
-    bench.sessions.expire(BEGAN_MS + IDLE_MS + 1)
+    bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
     assert bench.sessions.fate(request_at(ONE, 1)) is Fate.FORGOTTEN
     assert bench.sessions.fate(request_at(session(UNKEPT_SESSIONS), 1)) is Fate.UNKEPT
 
@@ -335,7 +429,7 @@ def test_replicas_keep_the_same_results_in_whatever_order_batches_came_that_comm
         assert one.snapshot() == other.snapshot() == restored.snapshot()
         assert one.held_bytes == other.held_bytes == restored.held_bytes
         for sessions in (one, other, restored):
-            sessions.expire(barrier_ms)
+            sessions.expire([barrier_ms])
     assert one.held_bytes == 0
 
 

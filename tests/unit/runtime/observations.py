@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from pydsm.core.counters import Counters
 from pydsm.core.ids import Epoch, ReplicaId
+from pydsm.runtime.clock import ClockReport
 from pydsm.runtime.observation import Observation
 from pydsm.transport.base import Traffic
 
@@ -30,3 +31,12 @@ READY = Observation(
 def but(**changes: object) -> Observation:
     """The same with some fields changed."""
     return replace(READY, **changes)  # type: ignore[arg-type]
+
+
+AHEAD = ClockReport(
+    own_ms=1_700_000_011_000,
+    group_ms=1_700_000_000_000,
+    agreed_ms=1_699_999_990_000,
+    differences_ms={PEERS[0]: -11_000, PEERS[1]: -11_500},
+)
+"""The clock of replica 0 is 11 seconds ahead of the others'."""

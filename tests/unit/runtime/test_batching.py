@@ -21,7 +21,7 @@ class Bench:
         self.room = room
         self.proposed: list[Batch] = []
         self.wakes = 0
-        self.now = 1000
+        self.now: int | None = 1000
         self.answers: dict[str, list[Answer]] = {}
         self.batcher = Batcher(ME, Lists(), self.propose, self.wake, lambda: self.now, limits)
 
@@ -54,6 +54,24 @@ class Bench:
     @property
     def sizes(self) -> list[int]:
         return [len(batch.commands) for batch in self.proposed]
+
+
+def test_nothing_is_proposed_while_the_time_is_not_known() -> None:
+    bench = Bench()
+    bench.now = None
+    bench.submit_and_flush("a one")
+    assert bench.proposed == []
+    bench.now = 7
+    bench.batcher.flush()
+    assert [batch.timestamp_ms for batch in bench.proposed] == [7]
+
+
+def test_what_had_to_wait_is_stamped_when_it_leaves() -> None:
+    bench = Bench(room=0)
+    bench.submit_and_flush("a one")
+    bench.room, bench.now = 1, 9000
+    bench.batcher.flush()
+    assert [batch.timestamp_ms for batch in bench.proposed] == [9000]
 
 
 def test_idle_replica_proposes_what_one_turn_brought_at_once() -> None:

@@ -17,6 +17,7 @@ from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.runtime import admission
 from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
+from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.runtime.parts import Parts
@@ -374,6 +375,7 @@ async def test_what_is_due_is_proposed_once_while_nobody_can_agree(monkeypatch: 
     monkeypatch.setattr(node_module, "UPKEEP_SECONDS", 0.001)
     alone = Group(3, Punctual)
     node = await alone.start(0)
+    node._clock.hear(ReplicaId(1), unix_ms())  # a peer was there a moment ago
     await eventually(lambda: node.observe().commands_waiting > 0, "it is proposed")
     rounds = 0
 

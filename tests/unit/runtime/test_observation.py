@@ -1,12 +1,14 @@
 """When a replica is ready, and what it says when it is not."""
 
+from dataclasses import replace
+
 import pytest
 
 from pydsm.core.counters import Counters
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
-from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
-from tests.unit.runtime.observations import READY, but
+from pydsm.runtime.observation import Observation, ReadyLimits, as_info, why_not_ready
+from tests.unit.runtime.observations import AHEAD, READY, but
 
 ONE, TWO = ReplicaId(1), ReplicaId(2)
 
@@ -60,3 +62,16 @@ def test_impossible_limits_are_refused() -> None:
 def test_fast_share_is_of_own_commits_and_none_before_the_first() -> None:
     assert READY.fast_share == 0.75
     assert but(counters=Counters()).fast_share is None
+
+
+def test_a_replica_with_a_wrong_clock_is_not_ready_and_says_both_times() -> None:
+    reason = why_not_ready(but(clock=AHEAD), ReadyLimits())
+    assert reason is not None
+    assert "2023-11-14T22:13:31.000+00:00 and is 11.0 s ahead of the group's time, 2023-11-14T22:13:20" in reason
+    assert why_not_ready(but(clock=replace(AHEAD, difference_ms_max=11_000)), ReadyLimits()) is None
+    assert why_not_ready(but(clock=replace(AHEAD, group_ms=None)), ReadyLimits()) is None
+
+
+def test_info_has_the_clock() -> None:
+    info = as_info(but(clock=AHEAD))
+    assert (info["clock_difference_ms"], info["agreed_time_ms"]) == ("11000", "1699999990000")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pydsm.core.checkpoint import Checkpoint, Position
@@ -74,8 +75,30 @@ async def test_one_at_a_time_and_the_next_one_when_it_is_done(tmp_path: Path) ->
     assert taker.counters.skipped == 1
     machine.enough = True
     await eventually(lambda: len(taken) == 1, "the snapshot is taken")
+    taker.note_change()
     taker.take(FIRST)
     await eventually(lambda: len(taken) == 2, "another snapshot is taken")
+
+
+async def test_an_idle_state_is_not_saved_again_unless_somebody_wants_it(tmp_path: Path) -> None:
+    machine, taken = Slow(), list[SnapshotFile]()
+    machine.enough = True
+    files = SnapshotFiles(tmp_path, IDENTITY)
+    taker = SnapshotTaker(machine, files, taken.append)
+    second, third = (msgspec.structs.replace(FIRST, number=number) for number in (2, 3))
+    taker.take(FIRST)
+    await eventually(lambda: len(taken) == 1, "the snapshot is taken")
+    taker.take(second)
+    assert (taker.counters.skipped, taker._task) == (0, None)
+    taker.take(third, wanted=True)
+    await eventually(lambda: [file.checkpoint for file in taken] == [FIRST, third], "the wanted one is taken")
+    again = SnapshotTaker(machine, files, taken.append)
+    again.begin_at(3)
+    again.take(msgspec.structs.replace(FIRST, number=4))
+    assert again._task is None
+    again.note_change()
+    again.take(msgspec.structs.replace(FIRST, number=5))
+    await eventually(lambda: len(taken) == 3, "what has changed is saved")
 
 
 async def test_a_snapshot_that_fails_changes_nothing_and_the_next_one_is_tried(tmp_path: Path) -> None:

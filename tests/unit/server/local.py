@@ -11,8 +11,8 @@ from pydsm.core.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import Answer, Reply, ReplyMany
+from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.command_queue import Stream
-from pydsm.runtime.node import unix_ms
 from pydsm.server.limits import RespLimits
 from pydsm.server.native import Host
 from pydsm.server.resp import RespServer

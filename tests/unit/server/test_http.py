@@ -14,7 +14,7 @@ from pydsm.runtime.transfers import PieceCounters
 from pydsm.server.http import HttpLimits, HttpServer, Subject
 from pydsm.transport.address import Address
 from tests.ports import free_ports
-from tests.unit.runtime.observations import READY, but
+from tests.unit.runtime.observations import AHEAD, READY, but
 from tests.unit.server.http_ports import IDENTITY, NAMES, get, nothing_known, send, serving
 from tests.waiting import eventually
 
@@ -85,6 +85,24 @@ async def test_metrics_tell_of_snapshots_and_of_one_that_is_fetched() -> None:
     } <= lines
 
 
+async def test_a_wrong_clock_is_in_the_metrics_and_in_the_status() -> None:
+    async with serving(lambda: but(clock=AHEAD)) as server:
+        lines = set((await get(server.port, "/metrics")).body.splitlines())
+        said = json.loads((await get(server.port, "/status")).body)
+        ready = await get(server.port, "/ready")
+    assert {
+        "pydsm_clock_wrong 1.0",
+        "pydsm_clock_difference_seconds 11.0",
+        "pydsm_agreed_time_seconds 1.69999999e+09",
+        'pydsm_peer_clock_difference_seconds{peer="2"} -11.5',
+    } <= lines
+    assert (said["clock_ms"], said["group_clock_ms"]) == (1_700_000_011_000, 1_700_000_000_000)
+    assert said["agreed_time_ms"] == 1_699_999_990_000
+    assert said["members"][2]["clock_difference_ms"] == -11_500
+    assert said["clock_fault"] == said["not_ready_because"]
+    assert ready.body.startswith("its clock shows 2023-11-14T22:13:31")
+
+
 async def test_two_ports_in_one_process_do_not_mix_their_metrics() -> None:
     async with serving() as one, serving(lambda: but(commands_waiting=99)) as other:
         assert "pydsm_commands_waiting 4.0" in (await get(one.port, "/metrics")).body
@@ -109,6 +127,7 @@ async def test_status_is_json_of_the_same() -> None:
             "known": 21,
             "lag": 1,
             "epoch": 4,
+            "clock_difference_ms": None,
         }
         assert [member["epoch"] for member in said["members"]] == [None, 4, None]
 

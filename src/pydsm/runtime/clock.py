@@ -1,0 +1,160 @@
+"""The time of the group at one replica: read off all members' clocks, so that a wrong one is noticed and has no effect.
+
+Decides which time a replica stamps batches and grants with: what the clocks together say, never its own clock alone.
+Guards that a replica whose clock differs from that by more than a stated amount says so in its log, and is not ready
+(`observation`). What is done with the readings in agreement is in `core/agreed_time`.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydsm.core.clocks import Clocks
+from pydsm.core.faults import CallerFault
+from pydsm.core.ids import ReplicaId, Tick
+from pydsm.core.sessions import Sessions
+
+log = logging.getLogger("pydsm.clock")
+
+DIFFERENCE_MS_MAX = 10_000
+"""See `GroupClock`. Readings are late by as long as they travel, which counts as a difference too."""
+_LOG_AGAIN_TICKS = 60_000
+_CHECK_TICKS = 500
+_WAIT_TICKS_MAX = 5000
+"""After a start, when the first clocks that are known contradict each other, others are waited for so long."""
+
+
+def unix_ms() -> int:
+    """The wall clock: Unix time in ms."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClockReport:
+    """The clocks as one replica sees them at one moment. All in milliseconds; times are Unix times."""
+
+    own_ms: int = 0
+    group_ms: int | None = None
+    """What the clocks together say, see `core.agreed_time`; None while too few are known."""
+    agreed_ms: int = 0
+    """Agreed time, of the last checkpoint executed here; 0 before the first."""
+    differences_ms: Mapping[ReplicaId, int] = field(default_factory=dict)
+    """By how much each peer's clock is ahead of the own one; peers of which nothing is known are missing."""
+    difference_ms_max: int = DIFFERENCE_MS_MAX
+
+    @property
+    def difference_ms(self) -> int | None:
+        """By how much the own clock is ahead of the group's time."""
+        return None if self.group_ms is None else self.own_ms - self.group_ms
+
+    @property
+    def fault(self) -> str | None:
+        """One line that says that the own clock is wrong, or None."""
+        difference = self.difference_ms
+        if difference is None or abs(difference) <= self.difference_ms_max:
+            return None
+        way = "ahead of" if difference > 0 else "behind"
+        peers = ", ".join(f"{ms / 1000:+.1f} s at replica {peer}" for peer, ms in sorted(self.differences_ms.items()))
+        return (
+            f"its clock shows {_show(self.own_ms)} and is {abs(difference) / 1000:.1f} s {way} the group's time, "
+            f"{_show(self.own_ms - difference)} (compared with it, the clocks of the others: {peers}); up to "
+            f"{self.difference_ms_max / 1000:g} s are allowed: set the clock, and see that it is kept right (NTP)"
+        )
+
+
+class GroupClock:
+    """Of one replica. `wall_ms` reads its wall clock, `now` its monotonic one; `sessions` have agreed time.
+
+    A clock that differs from the group's time by more than `difference_ms_max` is wrong. Raises CallerFault for a limit
+    that cannot work.
+    """
+
+    def __init__(
+        self,
+        me: ReplicaId,
+        replicas: int,
+        sessions: Sessions,
+        now: Callable[[], Tick],
+        wall_ms: Callable[[], int] = unix_ms,
+        difference_ms_max: int = DIFFERENCE_MS_MAX,
+    ) -> None:
+        if difference_ms_max <= 0:
+            raise CallerFault(f"clocks may differ by a time above 0, not by {difference_ms_max} ms")
+        self._me = me
+        self._clocks = Clocks(me, replicas)
+        self._sessions = sessions
+        self._now = now
+        self.wall_ms = wall_ms
+        self._difference_ms_max = difference_ms_max
+        self._logged_at: Tick | None = None
+        self._next_check = Tick(0)
+
+    def hear(self, member: ReplicaId, clock_ms: int) -> None:
+        """A peer has sent what its clock shows; 0 is no statement."""
+        self._clocks.hear(member, clock_ms, self._now())
+
+    def group_ms(self) -> int | None:
+        """The time of the group: what its clocks together say. None while too few are known."""
+        return self.for_checkpoint()[0] or None
+
+    def batch_ms(self) -> int | None:
+        """The time of the group, if a batch that is proposed now would be executed at it. None: wait until it would.
+
+        It is unknown for a moment after a start, and agreed time is far from it after the whole group was down.
+        """
+        group_ms, readings = self.for_checkpoint()
+        time = self._sessions.time
+        if not group_ms or not time.admits(group_ms):
+            return None
+        if self._now() < _WAIT_TICKS_MAX and not all(readings) and time.is_uncertain(readings):
+            return None
+        return group_ms
+
+    def session_ms(self) -> int:
+        """When a session begins that begins now: by the time of the group, and later than any that is forgotten."""
+        return self._sessions.grant_ms(self.group_ms() or self.wall_ms())
+
+    def for_checkpoint(self) -> tuple[int, tuple[int, ...]]:
+        """What a checkpoint says of time: a timestamp, and the readings of all clocks."""
+        readings = self._clocks.readings(self.wall_ms(), self._now())
+        return self._sessions.time.reading(readings) or 0, readings
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether agreed time needs a checkpoint."""
+        return self._sessions.time.is_due(self.for_checkpoint()[1])
+
+    def report(self) -> ClockReport:
+        """Of this moment."""
+        group_ms, readings = self.for_checkpoint()
+        own_ms = readings[self._me]
+        known = {ReplicaId(peer): reading for peer, reading in enumerate(readings) if reading and peer != self._me}
+        differences = {peer: reading - own_ms for peer, reading in known.items()}
+        return ClockReport(own_ms, group_ms or None, self._sessions.time.ms, differences, self._difference_ms_max)
+
+    def look(self) -> None:
+        """Call every few milliseconds."""
+        self._clocks.look(self.wall_ms(), self._now())
+
+    def check(self) -> None:
+        """Call now and then: a wrong clock is logged when it is noticed, once a minute, and when it is right again."""
+        now = self._now()
+        if now < self._next_check:
+            return
+        self._next_check = Tick(now + _CHECK_TICKS)
+        report = self.report()
+        fault = report.fault
+        if fault is not None and (self._logged_at is None or now - self._logged_at >= _LOG_AGAIN_TICKS):
+            self._logged_at = now
+            log.error("replica %d is not ready: %s", self._me, fault)
+        elif fault is None and report.group_ms is not None and self._logged_at is not None:
+            self._logged_at = None
+            log.info("the clock of replica %d agrees with the group's time again", self._me)
+
+
+def _show(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return f"{ms} ms"

@@ -1,0 +1,109 @@
+"""Wrong wall clocks in the simulator: ordinary seeds have them, and stories with names."""
+
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from pydsm.core.quorums import quorums
+from pydsm.sim.counts import Counts
+from pydsm.sim.plan import ClockJump, Crash, Fault, Operation
+from pydsm.sim.planning import KINDS, make_laggards, make_plan
+from pydsm.sim.search import Search
+from tests.sim.stories import MS, ask, calm, cut, play
+
+HOUR_MS = 3_600_000
+
+
+def wrong(plan_faults: Sequence[Fault]) -> set[int]:
+    return {fault.replica for fault in plan_faults if isinstance(fault, ClockJump)}
+
+
+def story(replicas: int, *more: Fault | Operation) -> Counts:
+    """Clients that go on for a second, checkpoints all the time, and sessions that may be idle for half of it."""
+    settings = msgspec.structs.replace(
+        calm(replicas),
+        checkpoint_instances=3,
+        checkpoint_turn_ticks=5,
+        session_idle_ms_max=500,
+        time_lag_ms=200,
+        time_advance_ms=400,
+        time_distance_ms=2000,
+    )
+    asked = [
+        Operation((10 + 8 * number) * MS, number % 6, number % replicas, b"add k%d 1" % (number % 2))
+        for number in range(110)
+    ]
+    return play(settings, *asked, *more)
+
+
+def test_ordinary_seeds_have_wrong_clocks_and_never_more_than_f() -> None:
+    for make in (make_plan, make_laggards):
+        for replicas in (3, 5, 7):
+            plans = [make(seed, replicas, 4000) for seed in range(25)]
+            counts = [len(wrong(plan.faults)) for plan in plans]
+            assert sum(map(bool, counts)) >= 4
+            assert max(counts) == quorums(replicas).f
+    assert not any(wrong(make_plan(seed, 2, 4000).faults) for seed in range(40))
+
+
+def test_a_plan_is_the_same_with_them_and_without() -> None:
+    for seed in range(20):
+        usual = make_plan(seed, 3, 4000)
+        without = make_plan(seed, 3, 4000, [kind for kind in KINDS if kind != "wall-clock"])
+        assert usual.operations == without.operations
+        assert tuple(fault for fault in usual.faults if not isinstance(fault, ClockJump)) == without.faults
+
+
+def test_seeds_with_wrong_clocks_move_agreed_time_and_forget_sessions_all_the_same() -> None:
+    totals = Counts()
+    for seed in range(40):
+        run = Search(replicas=3, steps=4000).play(make_plan(seed, 3, 4000))
+        if wrong(run.plan.faults):
+            assert run.finding is None
+            totals.add(run.counts)
+    assert min(totals.clock_jumps, totals.checkpoints, totals.sessions_expired) > 20
+
+
+@pytest.mark.parametrize("offset_ms", [5 * HOUR_MS, -5 * HOUR_MS])
+@pytest.mark.parametrize("replicas", [3, 5])
+def test_one_clock_that_is_hours_off_disturbs_nobody(replicas: int, offset_ms: int) -> None:
+    counts = story(replicas, ClockJump(0, 1, offset_ms))
+    assert counts.checkpoints > 20 * replicas
+    assert counts.calls_done == counts.calls
+
+
+def test_a_clock_that_jumps_there_and_back_and_drifts_disturbs_nobody() -> None:
+    jumps = [ClockJump(number * 90 * MS, 2, (-1) ** number * number * HOUR_MS, 2.0) for number in range(10)]
+    counts = story(3, *jumps)
+    assert counts.clock_jumps == 10
+    assert counts.calls_done == counts.calls
+
+
+def test_two_wrong_clocks_of_five_and_two_that_crash_leave_time_to_agreed_time() -> None:
+    """More than f are away or wrong: of the three clocks that are left, agreed time tells the right one."""
+    counts = story(
+        5,
+        ClockJump(300 * MS, 0, 7 * HOUR_MS),
+        ClockJump(300 * MS, 1, -7 * HOUR_MS),
+        Crash(500 * MS, 3, 200 * MS),
+        Crash(520 * MS, 4, 200 * MS),
+    )
+    assert counts.restarts == 2
+
+
+def test_a_group_that_no_checkpoint_reached_for_long_catches_up() -> None:
+    """Two cuts leave no majority for longer than batches may be ahead of agreed time."""
+    settings = msgspec.structs.replace(
+        calm(3),
+        checkpoint_instances=3,
+        checkpoint_turn_ticks=5,
+        time_lag_ms=100,
+        time_advance_ms=50,
+        time_distance_ms=200,
+    )
+    asked = [ask(10 + number, number % 3, f"write k0 {number}") for number in range(40)]
+    later = [ask(900 + number, number % 3, f"write k0 {number}") for number in range(20)]
+    counts = play(settings, *asked, cut(100, [0, 1, 2], [0, 1, 2], 700 * MS), ClockJump(0, 1, HOUR_MS), *later)
+    assert counts.calls_done == counts.calls
+    assert counts.checkpoints > 20
