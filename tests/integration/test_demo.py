@@ -93,7 +93,7 @@ async def test_demo_told_to_stop_leaves_no_process_and_no_directory(tmp_path: Pa
     async with asyncio.timeout(30):
         _, said = await process.communicate()
     assert process.returncode == 130
-    assert said == b""
+    assert said == b"pydsm: interrupted\n"
     await eventually(lambda: not any(map(is_alive, children)), "all replicas have ended")
     assert os.listdir(tmp_path) == []
 
