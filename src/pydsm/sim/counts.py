@@ -44,6 +44,10 @@ class Counts(msgspec.Struct):
     power_cuts: int = 0
     restarts: int = 0
     pauses: int = 0
+    deaths: int = 0
+    """Replicas that never started again."""
+    strikes: int = 0
+    """Faults that struck when a chosen message left."""
     writes: int = 0
     writes_lost_in_crash: int = 0
     writes_kept_in_crash: int = 0

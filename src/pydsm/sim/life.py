@@ -22,12 +22,12 @@ from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.sim import describe
+from pydsm.sim.adversary import Adversary, Sender
 from pydsm.sim.context import Context
 from pydsm.sim.disk import Disk, Snapshot
 from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.lives import LifeWatch
-from pydsm.sim.network import Network
 from pydsm.sim.transfers import Transfers
 
 
@@ -72,7 +72,7 @@ class Parts:
         self,
         context: Context,
         watch: Invariants,
-        network: Network,
+        network: Adversary,
         make_replica: Callable[[int], Replica],
         make_machine: Callable[[], StateMachine],
     ) -> None:
@@ -83,10 +83,9 @@ class Parts:
         self.make_machine = make_machine
 
 
-class Home(Protocol):
+class Home(Sender, Protocol):
     """The machine that a life is on."""
 
-    id: int
     disk: Disk
     life: "Life | None"
 
@@ -163,7 +162,7 @@ class Life:
         """The network."""
         self._host.moment()
         self._watch.sent(self.replica, message)
-        self._network.send(self.replica, to, message)
+        self._network.send(self._host, to, message)
 
     def execute(self, execution: Execute) -> None:
         """The machine, and the answers to clients of own instances."""

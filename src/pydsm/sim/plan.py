@@ -8,9 +8,7 @@ own stream (see `network`), so leaving out one element disturbs the others littl
 import msgspec
 
 from pydsm.sim.settings import Settings
-
-Links = tuple[tuple[int, int], ...]
-"""Directed: from, to."""
+from pydsm.sim.triggers import Links, MessageTrigger
 
 
 class Crash(msgspec.Struct, frozen=True, tag="crash"):
@@ -89,7 +87,17 @@ class ClockRate(msgspec.Struct, frozen=True, tag="clock"):
     rate: float
 
 
-Fault = Crash | CrashInside | PowerCut | Pause | Cut | SlowLinks | Storm | SlowDisk | ClockRate
+class Death(msgspec.Struct, frozen=True, tag="death"):
+    """A replica dies and never starts again, not after the heal either.
+
+    Of more than the group can spare, f, the further ones start again at the heal.
+    """
+
+    at_us: int
+    replica: int
+
+
+Fault = Crash | CrashInside | PowerCut | Pause | Cut | SlowLinks | Storm | SlowDisk | ClockRate | Death | MessageTrigger
 
 
 class Operation(msgspec.Struct, frozen=True):

@@ -18,7 +18,6 @@ from pydsm.sim.plan import (
     CrashInside,
     Cut,
     Fault,
-    Links,
     Operation,
     Pause,
     Plan,
@@ -28,6 +27,7 @@ from pydsm.sim.plan import (
     Storm,
 )
 from pydsm.sim.settings import NEVER, TICK_US, Settings, draw_settings
+from pydsm.sim.triggers import Links
 from pydsm.sim.workload import RegisterWorkload, Workload
 
 LOSS, DUPLICATION = "loss", "duplication"
@@ -88,7 +88,7 @@ def make_plan(
         raise CallerFault(f"a run needs at least one step, got {steps}")
     random = Random(f"plan {seed} {replicas} {steps}")
     settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
-    return _Planner(random, settings, steps, kinds, workload(random)).plan()
+    return Planner(random, settings, steps, kinds, workload(random)).plan()
 
 
 def make_duels(
@@ -100,7 +100,7 @@ def make_duels(
     """
     random = Random(f"duels {seed} {replicas} {steps}")
     settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
-    planner = _Planner(random, settings, steps, (), workload(random))
+    planner = Planner(random, settings, steps, (), workload(random))
     return planner.duels(max(1, steps // _STEPS_PER_DUEL))
 
 
@@ -123,10 +123,12 @@ def make_laggards(
         damaged_pieces=random.choice([0.0, 0.0, 0.02, 0.1]),
     )
     kinds = KINDS if random.random() < 0.5 else random.sample(KINDS, 2)
-    return _Planner(random, settings, steps, kinds, workload(random)).laggards()
+    return Planner(random, settings, steps, kinds, workload(random)).laggards()
 
 
-class _Planner:
+class Planner:
+    """Draws one plan."""
+
     def __init__(
         self, random: Random, settings: Settings, steps: int, kinds: Sequence[str], workload: Workload
     ) -> None:
@@ -149,6 +151,7 @@ class _Planner:
         self._faults: list[Fault] = []
 
     def plan(self) -> Plan:
+        """Faults of all kinds, and operations of clients."""
         self._draw_operations()
         draw = {
             LOSS: self._storm,

@@ -12,6 +12,7 @@ from pydsm.sim import story
 from pydsm.sim.plan import Plan
 from pydsm.sim.planning import KINDS, STEPS, make_duels, make_laggards, make_plan
 from pydsm.sim.shrink import Shrunk, shrink
+from pydsm.sim.slow_worlds import make_slow
 from pydsm.sim.workload import RegisterWorkload, Workload
 from pydsm.sim.world import Finding, MakeReplica, Run, run_plan
 
@@ -42,6 +43,10 @@ class Search:
     """Play `planning.make_duels` in place of `make_plan`; `kinds` is not looked at."""
     laggards_only: bool = False
     """The same for `planning.make_laggards`."""
+    slow_only: bool = False
+    """The same for `slow_worlds.make_slow`."""
+    adversary_only: bool = False
+    """The same for `adversary_planning.make_adversary`."""
     relation: Callable[[], Relation] | None = None
     """Makes the conflict relation of each run; None for the one that the seed chooses."""
 
@@ -52,6 +57,8 @@ class Search:
             return make_duels(seed, replicas, self.steps, self.workload)
         if self.laggards_only:
             return make_laggards(seed, replicas, self.steps, self.workload)
+        if self.slow_only:
+            return make_slow(seed, replicas, self.steps, self.workload)
         return make_plan(seed, replicas, self.steps, self.kinds, self.workload)
 
     def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> Run:

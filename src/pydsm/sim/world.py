@@ -15,9 +15,11 @@ from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
 from pydsm.core.messages import Message
+from pydsm.core.quorums import quorums
 from pydsm.core.replica import Replica
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
+from pydsm.sim.adversary import Adversary
 from pydsm.sim.bounds import Bounds
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
@@ -30,6 +32,7 @@ from pydsm.sim.life import Life, Parts
 from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule
+from pydsm.sim.triggers import MessageTrigger
 from pydsm.sim.violation import Violation
 from pydsm.sim.workload import RegisterWorkload, Workload
 
@@ -82,7 +85,8 @@ class World:
             plan.settings.replicas, self._relation, self._disks, forgets_early=plan.settings.forgets_early
         )
         self._network = Network(self._context, self._deliver, self._report_lost)
-        parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
+        self._adversary = Adversary(self._context, self._network)
+        parts = Parts(self._context, self._watch, self._adversary, self._core, self._workload.machine)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
         self._bounds = Bounds(self._context, self.hosts)
         self.clients = Clients(self._context, self._workload, self.hosts)
@@ -128,10 +132,20 @@ class World:
         for host in self.hosts:
             host.start()
             self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
+        if self._plan.settings.starve_us:
+            for host in self.hosts:
+                first_us = host.id * self._plan.settings.starve_every_us // len(self.hosts)
+                self._schedule.after(first_us, self._starve, host)
         for fault in self._plan.faults:
             self._schedule.after(fault.at_us, self._strike, fault)
         for operation in self._plan.operations:
             self._schedule.after(operation.at_us, self._operate, operation)
+
+    def _starve(self, host: Host) -> None:
+        settings, after = self._plan.settings, self._schedule.after
+        host.pause(deaf=False)
+        after(settings.starve_us, host.resume)
+        after(max(settings.starve_every_us, settings.starve_us + 1), self._starve, host)
 
     def _tick(self, host: Host) -> None:
         host.tick()
@@ -185,6 +199,13 @@ class World:
                 disk.sync_us = fault.sync_us
             case p.ClockRate():
                 self.hosts[fault.replica].clock_rate = fault.rate
+            case p.Death():
+                if sum(host.dead for host in self.hosts) < quorums(len(self.hosts)).f:
+                    self.hosts[fault.replica].die_for_ever()
+                else:
+                    self.hosts[fault.replica].crash(None)
+            case MessageTrigger():
+                self._adversary.arm(fault)
 
     def _rage(self, loss: float, duplication: float) -> None:
         if not self._healed:
@@ -198,10 +219,11 @@ class World:
     # the heal
 
     def _heal(self) -> None:
-        """All up, all connected; every client waits for its answer, and one more asks at each replica."""
+        """All up but those dead for ever, all connected; clients wait for answers, and one more asks at each replica."""
         self._healed = True
         self._context.say("HEAL", "all replicas up, all links whole")
         self._network.heal()
+        self._adversary.disarm()
         self.clients.retire()
         for host in self.hosts:
             host.pardon()
@@ -210,7 +232,7 @@ class World:
         self._healed_at_us = self._schedule.now
         if self._plan.operations:
             command = self._plan.operations[-1].command
-            for host in self.hosts:
+            for host in self._alive:
                 self.clients.operate(p.Operation(self._schedule.now, -1 - host.id, host.id, command))
 
     def _settle(self) -> None:
@@ -235,7 +257,7 @@ class World:
 
     def _settled(self) -> bool:
         known: Deps | None = None
-        for host in self.hosts:
+        for host in self._alive:
             life = host.life
             if life is None or not life.idle or life.core.frontier != life.core.known:
                 return False
@@ -245,7 +267,12 @@ class World:
         return not self.clients.waiting()
 
     def _forget(self) -> None:
-        """Once all have executed everything, nothing of it may stay in memory, within the stated bound."""
+        """Once all have executed everything, nothing of it may stay in memory, within the stated bound.
+
+        Who is dead for ever may come back for all that the others know, so they keep what it lacks.
+        """
+        if self._plan.settings.is_starved or len(self._alive) < len(self.hosts):
+            return
         settings, schedule = self._plan.settings, self._schedule
         lives, known = self._lives_and_known()
         clock_rate = min(host.clock_rate for host in self.hosts)
@@ -257,6 +284,10 @@ class World:
                 kept = ", ".join(f"{life.name} keeps {len(life.core.instances)}" for life in lives)
                 what = f"{drop_us_max // 1000} ms after everything was executed everywhere, {kept} instances"
                 raise Violation("bounded memory", what)
+
+    @property
+    def _alive(self) -> list[Host]:
+        return [host for host in self.hosts if not host.dead]
 
     def _lives_and_known(self) -> tuple[list[Life], Deps]:
         """Those who are up, and the highest index of each leader that any of them has heard of."""
