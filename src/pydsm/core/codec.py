@@ -24,7 +24,7 @@ from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, 
 from pydsm.core.messages import Footprint, Message
 from pydsm.core.status import Status
 
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 """First byte of every encoded message and record. A different one is refused."""
 
 DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
@@ -108,6 +108,8 @@ def check_message(message: Message, replicas: int) -> None:
     match message:
         case m.Frontier():
             _check_deps((message.executed, message.known), replicas)
+            if message.echoes and len(message.echoes) != replicas:
+                raise ValueError(f"{len(message.echoes)} echoes in a group of {replicas}")
             return
         case m.StateDigest():
             if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:

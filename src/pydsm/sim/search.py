@@ -9,6 +9,7 @@ from random import Random
 from pydsm.core.conflicts import Relation
 from pydsm.core.replica import Replica
 from pydsm.sim import story
+from pydsm.sim.adversary_planning import SIZES, make_adversary
 from pydsm.sim.plan import Plan
 from pydsm.sim.planning import KINDS, STEPS, make_duels, make_laggards, make_plan
 from pydsm.sim.shrink import Shrunk, shrink
@@ -28,6 +29,11 @@ def group_size(seed: int) -> int:
     """The size of a seed's group where none is asked for: mostly 3, 5 or 7, sometimes another."""
     random = Random(f"size {seed}")
     return random.choice(_OTHER_SIZES if random.random() < _OTHER_SHARE else _COMMON_SIZES)
+
+
+def adversary_size(seed: int) -> int:
+    """The size of a seed's group in the world of an adversary: 2 to 7."""
+    return Random(f"size {seed}").choice(SIZES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,9 @@ class Search:
 
     def plan(self, seed: int) -> Plan:
         """The plan of a seed."""
+        if self.adversary_only:
+            replicas = adversary_size(seed) if self.replicas is None else self.replicas
+            return make_adversary(seed, replicas, self.steps, self.workload)
         replicas = group_size(seed) if self.replicas is None else self.replicas
         if self.duels_only:
             return make_duels(seed, replicas, self.steps, self.workload)

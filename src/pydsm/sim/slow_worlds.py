@@ -16,6 +16,8 @@ from pydsm.sim.planning import KINDS, STEPS, Planner
 from pydsm.sim.settings import NEVER, TICK_US, Settings, draw_settings
 from pydsm.sim.workload import RegisterWorkload, Workload
 
+_TICK_PERIOD_US = 10_000
+
 FAR, NARROW, STARVED = "far", "narrow", "starved"
 
 
@@ -63,11 +65,12 @@ def make_slower(settings: Settings, random: Random) -> Settings:
         spread=choice(["steady", "uniform", "uniform", "exponential"]),
         command_us=int(choice([0.3, 1, 4]) * slow_us) if NARROW in slowness else 0,
         starve_us=starve_us,
-        starve_every_us=int(starve_us * choice([1.2, 2, 4])),
+        starve_every_us=int(starve_us * choice([1.2, 2, 4])) + 2 * _TICK_PERIOD_US,  # room for one tick at least
         batch_requests_max=choice([1, 2, 4]),
-        tick_period_us=10_000,
+        tick_period_us=_TICK_PERIOD_US,
     )
-    patience_us = choice([2, 10, 40]) * slower.one_way_us
+    # Clients that send again sooner than an answer can come would only make more to do, for ever.
+    patience_us = choice([20, 60, 200]) * slower.one_way_us
     return msgspec.structs.replace(slower, patience_us=patience_us)
 
 

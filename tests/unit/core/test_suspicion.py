@@ -3,6 +3,7 @@
 import pytest
 
 from pydsm.core.config import Config
+from pydsm.core.distances import Distances
 from pydsm.core.ids import Tick
 from pydsm.core.suspicion import Suspicions
 from tests.unit.core.helpers import P0, P1, P2, at, ballot
@@ -10,17 +11,16 @@ from tests.unit.core.helpers import P0, P1, P2, at, ballot
 ID = at(1, 7)
 
 
-def suspicions(me: int = 0, seed: int = 0) -> Suspicions:
-    return Suspicions(
-        Config(
-            (P0, P1, P2)[me],
-            3,
-            seed=seed,
-            recovery_timeout_ticks=500,
-            recovery_jitter_ticks=250,
-            backoff_ticks_max=4000,
-        )
+def suspicions(me: int = 0, seed: int = 0, distances: Distances | None = None) -> Suspicions:
+    config = Config(
+        (P0, P1, P2)[me],
+        3,
+        seed=seed,
+        recovery_timeout_ticks=500,
+        recovery_jitter_ticks=250,
+        backoff_ticks_max=4000,
     )
+    return Suspicions(config, distances or Distances((P0, P1, P2)), 2)
 
 
 def test_the_first_look_is_counted_from_when_the_instance_was_heard_of() -> None:
@@ -58,7 +58,8 @@ def test_one_that_another_replica_works_on_gets_the_whole_patience_again() -> No
 
 
 def test_patience_outgrows_a_recovery_whatever_the_longest_backoff_is() -> None:
-    late = Suspicions(Config(P1, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, backoff_ticks_max=50))
+    config = Config(P1, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, backoff_ticks_max=50)
+    late = Suspicions(config, Distances((P0, P1, P2)), 2)
     late.of(ID, Tick(0)).attempts = 9
     late.postpone(ID, Tick(0))
     assert late.of(ID, Tick(0)).next_look == 800
