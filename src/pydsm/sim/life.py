@@ -123,7 +123,7 @@ class Life:
         self.core = parts.make_replica(host.id)
         watch_answers(self.name, self.core._state.log, parts.watch)
         self.machine = parts.make_machine()
-        self.watched: LifeWatch = parts.watch.begin_life(self.name)
+        self.watched: LifeWatch = parts.watch.begin_life(self.name, host.id)
         self.performer = Performer(
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )

@@ -82,7 +82,11 @@ class World:
         replicas = range(plan.settings.replicas)
         self._disks = [Disk(self._context, replica, self._written_by(replica)) for replica in replicas]
         self._watch = Invariants(
-            plan.settings.replicas, self._relation, self._disks, forgets_early=plan.settings.forgets_early
+            plan.settings.replicas,
+            self._relation,
+            self._disks,
+            forgets_early=plan.settings.forgets_early,
+            purge_max=plan.settings.drop_instances_max,
         )
         self._network = Network(self._context, self._deliver, self._report_lost)
         self._adversary = Adversary(self._context, self._network)
@@ -149,6 +153,8 @@ class World:
 
     def _tick(self, host: Host) -> None:
         host.tick()
+        if host.life is not None:
+            self._watch.dropped(host.id, host.life.core.dropped)
         self._bounds.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
