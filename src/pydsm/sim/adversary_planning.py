@@ -93,7 +93,7 @@ class _AdversaryPlanner:
         at_us = 0
         for _ in range(random.randint(1, 3)):
             at_us += random.randrange(1, 1 + self._recovery_us // 4)
-            self._round(at_us)
+            random.choice([self._round, self._round, self._round, self._forgotten, self._two_votes])(at_us)
             at_us += int(random.choice([0.5, 1.5, 3, 5]) * self._recovery_us)
         settings = msgspec.structs.replace(self._settings, horizon_us=at_us + 1)
         for replica in random.sample(self._members, random.randint(0, quorums(len(self._members)).f)):
@@ -127,11 +127,57 @@ class _AdversaryPlanner:
             elif random.random() < 0.07:
                 self._faults.append(Crash(start_us + random.randrange(self._recovery_us), replica, self._while()))
 
-    def _operate(self, at_us: int, replica: int) -> None:
+    def _forgotten(self, start_us: int) -> None:
+        """A leader forgets what few have heard, votes for a rival, and is away when the rival is recovered.
+
+        The rival commits with exactly a fast quorum, and nobody hears of it.
+        """
+        random, sizes = self._random, quorums(len(self._members))
+        first, second, *others = random.sample(self._members, len(self._members))
+        reached = others[: max(0, sizes.fast - 2)]
+        rest = others[len(reached) :]
+        few = tuple(one for one in rest if random.random() < 0.7)
+        key = random.choice(self._keys)
+        down_us = random.randrange(1, 4 * self._way_us)
+        long_us = 4 * self._recovery_us
+        self._operate(start_us, first, key)
+        crash = t.CrashSender(t.HALF_WAY, few, down_us)
+        self._faults.append(t.MessageTrigger(start_us, "PreAccept", first, first, 0, 0, crash))
+        self._operate(start_us + down_us + random.randrange(2 * self._way_us, 6 * self._way_us), second, key)
+        self._faults.append(Cut(start_us, long_us, self._between([second], rest)))
+        self._at_answer(start_us, "PreAcceptOk", first, second, t.AFTER)
+        self._at_answer(start_us, "Commit", second, second, t.BEFORE)
+
+    def _two_votes(self, start_us: int) -> None:
+        """An instance that is accepted by few, then by others in a higher ballot, whose proposer dies."""
+        random = self._random
+        leader, rival = random.sample(self._members, 2)
+        key = random.choice(self._keys)
+        for one in (leader, rival):
+            self._operate(start_us + random.randrange(1 + self._way_us // 2), one, key)
+        few = self._some(0.3)
+        down_us = int((1 + random.random()) * self._recovery_us)
+        cut = t.CutLinks(self._between([leader], self._members) + self._between(self._members, [leader]), down_us)
+        away: t.Action = random.choice([t.CrashSender(t.HALF_WAY, few, down_us), t.CrashSender(t.BEFORE, (), down_us), cut])
+        self._faults.append(t.MessageTrigger(start_us, "Accept", leader, leader, 0, 0, away))
+        kind = random.choice(["Commit", "Commit", "Accept", "AcceptOk"])
+        self._at_answer(start_us, kind, t.ANY, leader, random.choice([t.BEFORE, t.HALF_WAY]))
+        if random.random() < 0.5:
+            self._aim(start_us, [leader])
+
+    def _at_answer(self, at_us: int, kind: str, sender: int, leader: int, when: str) -> None:
+        """Whoever sends this is away for long from then on."""
+        random = self._random
+        down_us = None if random.random() < 0.5 else int((2 + 2 * random.random()) * self._recovery_us)
+        round_min = 1 if sender == t.ANY and kind in ("Accept", "AcceptOk") else 0
+        crash = t.CrashSender(when, self._some(0.3), down_us)
+        self._faults.append(t.MessageTrigger(at_us, kind, sender, leader, round_min, 0, crash))
+
+    def _operate(self, at_us: int, replica: int, key: str | None = None) -> None:
         """A client of its own, so that the command leaves at once; on one of the hot keys if there are some."""
         workload, random = self._workload, self._random
         if isinstance(workload, RegisterWorkload):
-            command = workload.command_for(random, random.choice(self._keys))
+            command = workload.command_for(random, key or random.choice(self._keys))
         else:
             command = workload.command(random, hot=True)
         self._operations.append(Operation(at_us, len(self._operations), replica, command))
