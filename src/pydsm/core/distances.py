@@ -32,7 +32,7 @@ class Distances:
         self._heard[sender] = (sent_at, now)
 
     def take_echoes(self, now: Tick) -> tuple[int, ...]:
-        """For each member the tick of its last Frontier and how long it lay here, added; 0 for none since the last call.
+        """For each member the tick of its last Frontier plus how long it lay here; 0 for none since the last call.
 
         Empty when there is nothing to echo.
         """

@@ -209,8 +209,10 @@ class Inquire(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
 
 
 class Frontier(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
-    """Gossip: per leader, the prefix executed here, and the highest index heard of; and for measuring round trips, the
-    sender's tick, and each member's tick as it was heard here (see `distances`)."""
+    """Gossip: per leader, the prefix executed here, and the highest index heard of.
+
+    For measuring round trips, the sender's tick, and each member's tick as it was heard here (see `distances`).
+    """
 
     executed: Deps
     known: Deps

@@ -8,8 +8,8 @@ from pydsm.core.checkpoint import Schedule, checkpoint_behind, is_checkpoint
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.counters import Counters
-from pydsm.core.effects import Abort, Execute, FrontierRecord, TakeCheckpoint
 from pydsm.core.distances import Distances
+from pydsm.core.effects import Abort, Execute, FrontierRecord, TakeCheckpoint
 from pydsm.core.execution import Execution
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge
 from pydsm.core.instance import Instance

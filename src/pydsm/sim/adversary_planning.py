@@ -158,7 +158,8 @@ class _AdversaryPlanner:
         few = self._some(0.3)
         down_us = int((1 + random.random()) * self._recovery_us)
         cut = t.CutLinks(self._between([leader], self._members) + self._between(self._members, [leader]), down_us)
-        away: t.Action = random.choice([t.CrashSender(t.HALF_WAY, few, down_us), t.CrashSender(t.BEFORE, (), down_us), cut])
+        actions: list[t.Action] = [t.CrashSender(t.HALF_WAY, few, down_us), t.CrashSender(t.BEFORE, (), down_us), cut]
+        away = random.choice(actions)
         self._faults.append(t.MessageTrigger(start_us, "Accept", leader, leader, 0, 0, away))
         kind = random.choice(["Commit", "Commit", "Accept", "AcceptOk"])
         self._at_answer(start_us, kind, t.ANY, leader, random.choice([t.BEFORE, t.HALF_WAY]))

@@ -27,11 +27,15 @@ class BallotWatch:
         """A question leaves: in a ballot of its sender, which no other start of it has used."""
         ballot = initial_ballot(message.id) if isinstance(message, m.PreAccept) else message.ballot
         if ballot.replica != replica:
-            raise Violation("ballot", f"r{replica} asks in {ballot} of another: {describe.message(message)}", (message.id,))
+            raise Violation(
+                "ballot", f"r{replica} asks in {ballot} of another: {describe.message(message)}", (message.id,)
+            )
         start = self._starts[replica]
         first = self._used.setdefault(message.id, {}).setdefault(ballot, start)
         if first != start:
-            what = f"r{replica} uses {ballot} in its start {start}, and did in start {first}: {describe.message(message)}"
+            what = (
+                f"r{replica} uses {ballot} in its start {start}, and did in start {first}: {describe.message(message)}"
+            )
             raise Violation("ballot", what, (message.id,))
 
     def forget(self, gone: list[InstanceId]) -> None:

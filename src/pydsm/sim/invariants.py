@@ -47,7 +47,13 @@ class Invariants:
     """Watches one run. Every method raises Violation when something is wrong."""
 
     def __init__(
-        self, replicas: int, relation: Relation, disks: Sequence[Disk], *, forgets_early: bool = False, purge_max: int | None = None
+        self,
+        replicas: int,
+        relation: Relation,
+        disks: Sequence[Disk],
+        *,
+        forgets_early: bool = False,
+        purge_max: int | None = None,
     ) -> None:
         self._disks = disks
         self._forgets_early = forgets_early

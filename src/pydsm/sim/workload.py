@@ -74,7 +74,11 @@ class RegisterWorkload:
     def command_for(self, random: Random, key: str) -> bytes:
         """A command on this key; no fewer writes than reads."""
         action = random.choice(["write", "write", "add", "take", self._read])
-        return f"{action} {key}".encode() if action == self._read else f"{action} {key} {random.randrange(1, 1 << 40)}".encode()
+        return (
+            f"{action} {key}".encode()
+            if action == self._read
+            else f"{action} {key} {random.randrange(1, 1 << 40)}".encode()
+        )
 
     def model(self) -> Model:
         """Integers."""

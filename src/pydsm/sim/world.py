@@ -225,7 +225,7 @@ class World:
     # the heal
 
     def _heal(self) -> None:
-        """All up but those dead for ever, all connected; clients wait for answers, and one more asks at each replica."""
+        """All up but the dead, all connected; every client waits for its answer, and one more asks at each replica."""
         self._healed = True
         self._context.say("HEAL", "all replicas up, all links whole")
         self._network.heal()

@@ -4,5 +4,6 @@ Importing this makes all of them known.
 """
 
 from tests.sim.injected import bugs as bugs
+from tests.sim.injected import recovery_bugs as recovery_bugs
 from tests.sim.injected import session_bugs as session_bugs
 from tests.sim.injected import transfer_bugs as transfer_bugs

@@ -85,6 +85,8 @@ class Find:
     seed: int
     duels: bool = False
     laggards: bool = False
+    adversary: bool = False
+    slow: bool = False
     story: str = ""
     steps: int = 4000
     replicas: int | None = None
@@ -92,7 +94,14 @@ class Find:
 
     def play(self) -> str | None:
         """Play the run; the invariant that it breaks, if any."""
-        search = Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels, laggards_only=self.laggards)
+        search = Search(
+            replicas=self.replicas,
+            steps=self.steps,
+            duels_only=self.duels,
+            laggards_only=self.laggards,
+            adversary_only=self.adversary,
+            slow_only=self.slow,
+        )
         plan = self._told() if self.story else search.plan(self.seed)
         finding = search.play(plan).finding
         return None if finding is None else finding.invariant

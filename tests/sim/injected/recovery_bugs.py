@@ -4,7 +4,18 @@ from collections.abc import Collection, Iterable
 
 import pytest
 
-from pydsm.core import checkpoint, divergence, execution, messages, outbox, quorums, recoverer, session_conflicts, state, suspicion
+from pydsm.core import (
+    checkpoint,
+    divergence,
+    execution,
+    messages,
+    outbox,
+    quorums,
+    recoverer,
+    session_conflicts,
+    state,
+    suspicion,
+)
 from pydsm.core import replica as replicas
 from pydsm.core.distances import Distances
 from pydsm.core.effects import PurgeRecord
@@ -126,9 +137,7 @@ def validate_ok_of_an_old_ballot_counted(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4: a member that must answer Validate is waited for as long as this network needs")
 def validate_given_up_after_a_fixed_time(patch: pytest.MonkeyPatch) -> None:
-    def silence_ticks(
-        self: suspicion.Suspicions, id: InstanceId, members: Iterable[ReplicaId], since: Tick
-    ) -> int:
+    def silence_ticks(self: suspicion.Suspicions, id: InstanceId, members: Iterable[ReplicaId], since: Tick) -> int:
         return 8 * self._config.retry_ticks
 
     patch.setattr(suspicion.Suspicions, "silence_ticks", silence_ticks)

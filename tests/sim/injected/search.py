@@ -31,9 +31,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000, help="length of a run in events")
     parser.add_argument("--duels", action="store_true", help="only conflicts between two leaders at a time")
     parser.add_argument("--laggards", action="store_true", help="members that are away for long")
+    parser.add_argument("--adversary", action="store_true", help="faults that strike at chosen messages")
+    parser.add_argument("--slow", action="store_true", help="networks that are slower than every timer")
     options = parser.parse_args()
     search = Search(
-        replicas=options.replicas, steps=options.steps, duels_only=options.duels, laggards_only=options.laggards
+        replicas=options.replicas,
+        steps=options.steps,
+        duels_only=options.duels,
+        laggards_only=options.laggards,
+        adversary_only=options.adversary,
+        slow_only=options.slow,
     )
     for bug in BUGS.values():
         if options.bug in (None, bug.name):

@@ -87,3 +87,50 @@ def test_the_highest_ballot_met_is_remembered() -> None:
     for seen in (ballot(3, 2), ballot(5, 0), ballot(4, 2)):
         late.back_off(ID, Tick(0), seen)
     assert late.of(ID, Tick(0)).highest == ballot(5, 0)
+
+
+# Waits grow with the distance
+
+
+def far(ticks: int) -> Distances:
+    distances = Distances((P0, P1, P2))
+    for member in (P0, P1, P2):
+        distances.measured(member, ticks)
+    return distances
+
+
+def test_the_first_look_comes_after_a_commit_takes_in_this_network() -> None:
+    assert suspicions(1, distances=far(900)).of(ID, Tick(0)).next_look >= 2700
+
+
+def test_an_instance_of_a_far_leader_is_not_looked_into_sooner_than_the_leader_can_commit_it() -> None:
+    distances = Distances((P0, P1, P2))
+    distances.measured(P2, 4)
+    distances.measured(P1, 3000)
+    assert suspicions(0, distances=distances).of(ID, Tick(0)).next_look >= 9000
+
+
+def test_silence_is_borne_for_longer_with_each_attempt_and_with_distance() -> None:
+    near, slow = suspicions(1), suspicions(1, distances=far(2000))
+    assert near.silence_ticks(ID, (P0, P2), Tick(0)) == 800
+    assert slow.silence_ticks(ID, (P0, P2), Tick(0)) == 6000
+    for attempt in range(1, 5):
+        near.begin(ID, ballot(attempt, 1), Tick(attempt))
+    assert near.silence_ticks(ID, (P0, P2), Tick(0)) == 4000
+
+
+def test_an_answer_that_came_too_late_makes_the_longest_wait_longer() -> None:
+    late = suspicions(1)
+    for attempt in range(1, 10):
+        late.begin(ID, ballot(attempt, 1), Tick(10_000 * attempt))
+    assert late.silence_ticks(ID, (P0, P2), Tick(0)) == 4000
+    late.answered(ID, ballot(3, 1), Tick(36_000))
+    assert late.silence_ticks(ID, (P0, P2), Tick(0)) == 48_000
+    late.answered(ID, ballot(77, 1), Tick(900_000))
+    assert late.silence_ticks(ID, (P0, P2), Tick(0)) == 48_000
+
+
+def test_whatever_the_distance_replicas_take_turns_with_room_for_a_message_between_them() -> None:
+    looks = [suspicions(me, 3, far(2000)).of(ID, Tick(0)).next_look for me in (1, 2, 0)]
+    assert looks[0] < looks[1] < looks[2]
+    assert looks[2] >= 8000
