@@ -141,6 +141,7 @@ def validate_given_up_after_a_fixed_time(patch: pytest.MonkeyPatch) -> None:
         return 8 * self._config.retry_ticks
 
     patch.setattr(suspicion.Suspicions, "silence_ticks", silence_ticks)
+    patch.setattr(state.ReplicaState, "answer_ticks", property(lambda self: self.config.retry_ticks))
 
 
 @bug("4: waits between recoveries grow with the distance of the members")
