@@ -24,7 +24,7 @@ FAR, NARROW, STARVED = "far", "narrow", "starved"
 def make_slow(
     seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
 ) -> Plan:
-    """A fourth plan of a seed: the same arguments always give the same plan."""
+    """A fourth plan of a seed: slower than every timer. The same arguments always give the same plan."""
     random = Random(f"slow {seed} {replicas} {steps}")
     drawn = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
     slow = make_slower(drawn, random)
