@@ -24,7 +24,7 @@ from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, 
 from pydsm.core.messages import Footprint, Message
 from pydsm.core.status import Status
 
-WIRE_VERSION = 3
+WIRE_VERSION = 2
 """First byte of every encoded message and record. A different one is refused."""
 
 DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)

@@ -22,6 +22,7 @@ SIZES = (2, 3, 3, 4, 5, 5, 5, 6, 7)
 """Groups of an adversary where none is asked for, by how often."""
 
 _SLOW_SHARE = 0.1
+_SEEDS_PER_LATE_QUESTION, _LATE_QUESTION = 8, 3
 _OWN_KINDS = ("PreAccept", "PreAccept", "Accept", "Commit", "Commit")
 """What a leader sends of its own instance."""
 _ANSWERS = ("PreAcceptOk", "AcceptOk", "PrepareOk", "ValidateOk", "Refuse")
@@ -93,7 +94,10 @@ class _AdversaryPlanner:
         at_us = 0
         for _ in range(random.randint(1, 3)):
             at_us += random.randrange(1, 1 + self._recovery_us // 4)
-            random.choice([self._round, self._round, self._round, self._forgotten, self._two_votes])(at_us)
+            play = random.choice([self._round, self._round, self._round, self._forgotten, self._two_votes])
+            if self._settings.seed % _SEEDS_PER_LATE_QUESTION == _LATE_QUESTION:
+                play = self._late_question
+            play(at_us)
             at_us += int(random.choice([0.5, 1.5, 3, 5]) * self._recovery_us)
         settings = msgspec.structs.replace(self._settings, horizon_us=at_us + 1)
         for replica in random.sample(self._members, random.randint(0, quorums(len(self._members)).f)):
@@ -165,6 +169,22 @@ class _AdversaryPlanner:
         self._at_answer(start_us, kind, t.ANY, leader, random.choice([t.BEFORE, t.HALF_WAY]))
         if random.random() < 0.5:
             self._aim(start_us, [leader])
+
+    def _late_question(self, start_us: int) -> None:
+        """Questions and answers of a recovery that come once more, a few steps later, when no Commit has come."""
+        random = self._random
+        leader, rival = random.sample(self._members, 2)
+        key = random.choice(self._keys)
+        self._operate(start_us, leader, key)
+        if random.random() < 0.5:
+            self._operate(start_us + random.randrange(1 + 2 * self._way_us), rival, key)
+        away_us = int((2 + 3 * random.random()) * self._recovery_us)
+        crash = t.CrashSender(t.HALF_WAY, self._some(0.7), random.choice([None, away_us]))
+        self._faults.append(t.MessageTrigger(start_us, "PreAccept", leader, leader, 0, 0, crash))
+        for kind in random.sample(["Validate", "Validate", "ValidateOk", "PrepareOk"], random.choice([1, 2])):
+            again = t.RepeatMessage(self._some(0.8), random.randrange(1, 8 * self._way_us))
+            self._faults.append(t.MessageTrigger(start_us, kind, t.ANY, leader, 0, 0, again))
+        self._at_answer(start_us, "Commit", t.ANY, leader, random.choice([t.BEFORE, t.HALF_WAY]))
 
     def _at_answer(self, at_us: int, kind: str, sender: int, leader: int, when: str) -> None:
         """Whoever sends this is away for long from then on."""

@@ -385,9 +385,9 @@ def test_the_same_message_is_always_the_same_bytes(id: InstanceId, ballot: Ballo
 
 def test_the_wire_format_has_not_changed() -> None:
     """Other versions of PyDSM read these bytes: a difference here needs a new WIRE_VERSION."""
-    assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "03930492000192" + "0102"
+    assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "02930492000192" + "0102"
     assert encode_message(m.PreAccept(ID, BATCH, DEPS)).hex() == (
-        "03" "9401920001" "9601" + "9193c410" + "00" * 16 + "0100" + "91c407" + b"command".hex() + "9490"
+        "02" "9401920001" "9601" + "9193c410" + "00" * 16 + "0100" + "91c407" + b"command".hex() + "9490"
         + "91c403" + b"key".hex() + "90c2" + "05" + "90" + "93000102"
     )  # fmt: skip
-    assert encode_record(ReservationRecord(64)).hex() == "03920240"
+    assert encode_record(ReservationRecord(64)).hex() == "02920240"
