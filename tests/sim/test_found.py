@@ -21,6 +21,8 @@ STORIES = {
     "executed before, and came to another checkpoint than the others.",
     "position-that-went-back": "A barrier did not cover a nop that the checkpoint before had covered, so records were "
     "purged that the newer checkpoint did not have.",
+    "slower-than-every-timer": "Of seven, far apart, the leader of one instance died for ever. Each recovery gave up a "
+    "member of its quorum after a time that never grew and was shorter than the way there, so none came to its end.",
     "given-up-before-a-checkpoint": "A client gave a request up, a checkpoint passed, and its instance came later: not "
     "executed, and rightly so; the check took that for a lost command.",
 }

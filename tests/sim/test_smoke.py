@@ -81,6 +81,28 @@ def test_what_clients_send_in_a_row_takes_effect_in_that_order(replicas: int, fi
     assert totals.linearizability_undecided == 0
 
 
+@pytest.mark.parametrize("first", [0, 40, 80])
+def test_faults_at_chosen_messages_break_no_invariant(first: int) -> None:
+    totals = Counts()
+    for run in Search(steps=STEPS, adversary_only=True).runs(range(first, first + 40)):
+        assert run.finding is None, f"pydsm simulate --adversary --seed {run.plan.settings.seed}: {run.finding}"
+        totals.add(run.counts)
+    assert totals.strikes > 80
+    assert min(totals.deaths, totals.crashes, totals.replicas["validated"]) > 0
+    assert totals.linearizability_undecided == 0
+    assert totals.heal_share_max < 0.8
+
+
+@pytest.mark.parametrize("first", [0, 12, 24])
+def test_networks_slower_than_every_timer_decide_and_execute_everything(first: int) -> None:
+    totals = Counts()
+    for run in Search(steps=STEPS, slow_only=True).runs(range(first, first + 12)):
+        assert run.finding is None, f"pydsm simulate --slow --seed {run.plan.settings.seed}: {run.finding}"
+        totals.add(run.counts)
+    assert min(totals.deaths, totals.calls_done) > 0
+    assert totals.heal_share_max < 0.8
+
+
 def test_a_world_without_faults_recovers_nothing_and_loses_nothing() -> None:
     totals = Counts()
     for run in Search(replicas=3, steps=STEPS, kinds=()).runs(range(6)):

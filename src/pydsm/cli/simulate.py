@@ -33,6 +33,12 @@ def simulate(
     pipelines: Annotated[
         bool, typer.Option("--pipelines", help="Clients send many commands in a row, and rely on their order.")
     ] = False,
+    adversary: Annotated[
+        bool, typer.Option("--adversary", help="Short worlds; faults strike when chosen messages leave.")
+    ] = False,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="Networks, links and loops that are slower than every timer.")
+    ] = False,
     hours: Annotated[
         float | None,
         typer.Option(help="In place of seeds: so many simulated hours under steady load; status 1 if anything grows."),
@@ -45,15 +51,18 @@ def simulate(
 ) -> int:
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
     if hours is not None:
-        if seeds != 1 or steps != STEPS or faults != "all" or duels or laggards or pipelines or trace_digest:
+        others = duels or laggards or pipelines or adversary or slow
+        if seeds != 1 or steps != STEPS or faults != "all" or others or trace_digest:
             raise CallerFault(
                 "--hours goes with --seed, --replicas, --rate and --json only: it has its own load and faults"
             )
         return simulate_hours(hours, seed, replicas or 3, rate, as_json=as_json)
     if seeds < 1:
         raise CallerFault(f"--seeds must be at least 1, got {seeds}")
-    if duels + laggards + pipelines > 1:
-        raise CallerFault("--duels, --laggards and --pipelines are three kinds of plans: give one of them")
+    if duels + laggards + pipelines + adversary + slow > 1:
+        raise CallerFault(
+            "--duels, --laggards, --pipelines, --adversary and --slow are kinds of plans: give one of them"
+        )
     search = Search(
         replicas=replicas,
         steps=steps,
@@ -61,6 +70,8 @@ def simulate(
         duels_only=duels,
         laggards_only=laggards,
         pipelines_only=pipelines,
+        adversary_only=adversary,
+        slow_only=slow,
     )
     search.plan(seed)
     totals = Counts()

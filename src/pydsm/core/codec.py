@@ -110,6 +110,8 @@ def check_message(message: Message, replicas: int) -> None:
         case m.Frontier():
             _check_deps((message.executed, message.known), replicas)
             _check_clocks((message.clock_ms,))
+            if message.echoes and len(message.echoes) != replicas:
+                raise ValueError(f"{len(message.echoes)} echoes in a group of {replicas}")
             return
         case m.StateDigest():
             if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:

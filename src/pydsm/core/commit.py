@@ -140,7 +140,7 @@ class Proposer:
         """Patience for a fast quorum: the fast timer, and twice the way to the farthest replica that it needs."""
         state = self._state
         needed = sorted(self._round_trip_ticks.values())[: state.quorums.fast - 1]
-        far = max(needed, default=0.0)
+        far = max([state.distances.to_nearest(state.quorums.fast - 1), *needed])
         return Tick(state.now + state.config.fast_timer_ticks + int(2 * far))
 
     def on_pre_accept_ok(self, sender: ReplicaId, message: PreAcceptOk) -> None:
@@ -197,7 +197,7 @@ class Proposer:
         state = self._state
         thrifty = state.config.thrifty and ballot == initial_ballot(id)
         asked = self._first_asked(state.quorums.slow) if thrifty else state.peers
-        deadline = self._fast_deadline() if thrifty else Tick(state.now + state.config.retry_ticks)
+        deadline = self._fast_deadline() if thrifty else Tick(state.now + state.answer_ticks)
         state.leading[id] = Accepting(ballot, value, deps, asked, deadline)
         request = Accept(id, ballot, value, deps)
         tell = state.outbox.send if ballot == initial_ballot(id) else state.outbox.send_early

@@ -28,14 +28,16 @@ class Config:
     """How long a leader waits for a fast quorum, besides twice the measured way to the farthest replica of it, before
     it is content with a slow one; also the wait before a thrifty leader asks everyone."""
     retry_ticks: int = 100
-    """When an unanswered request is first repeated; each repetition waits twice as long as the one before."""
+    """When an unanswered request is first repeated, or twice the measured round trip to a quorum, if that is more; each
+    repetition waits twice as long as the one before."""
     recovery_timeout_ticks: int = 500
-    """How long an instance may stay undecided before a replica that knows of it looks into it."""
+    """How long an instance may stay undecided before a replica that knows of it looks into it; at least three measured
+    round trips to its leader and to a quorum."""
     recovery_jitter_ticks: int = 250
     """Added to that time, once for each replica whose turn comes before, and up to once more at random."""
     backoff_ticks_max: int = 4000
     """Upper bound of the wait between two repetitions of a question, and between two recoveries of an instance, which
-    may reach `recovery_patience_ticks_max`."""
+    may reach `recovery_patience_ticks_max`; or several measured round trips, if those are more."""
     scan_ticks: int = 50
     """How often undecided instances are looked through for late ones."""
     gossip_ticks: int = 250
@@ -48,8 +50,8 @@ class Config:
     """Bytes of executed instances that are kept in memory for members that have not executed them. What is more leaves
     if a durable snapshot has it, and who lacks it then has to fetch that."""
     fetch_ticks: int = 1000
-    """How long a piece of a snapshot may take to come before another peer is asked for it; twice as long each time, up
-    to 32 times."""
+    """How long a piece of a snapshot may take to come before another peer is asked for it, if pieces and measured round
+    trips do not take longer than that; twice as long each time, up to 32 times."""
     checkpoint_instances_max: int = 10_000
     """Batches executed since the last checkpoint, after which the next one is proposed."""
     checkpoint_bytes_max: int = 256 << 20
@@ -84,7 +86,8 @@ class Config:
     def recovery_patience_ticks_max(self) -> int:
         """The longest wait between two recoveries of an instance.
 
-        Never less than eight recovery timeouts: a patience that cannot outgrow the time that a recovery takes lets
-        replicas outbid each other for ever.
+        Never less than eight recovery timeouts, and, in `suspicion`, never less than eight times what answers take in
+        this network: a patience that cannot outgrow the time that a recovery takes lets replicas outbid each other for
+        ever.
         """
         return max(8 * self.recovery_timeout_ticks, self.backoff_ticks_max)

@@ -215,12 +215,18 @@ class Inquire(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
 
 
 class Frontier(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
-    """Gossip: per leader, the prefix executed here, and the highest index heard of."""
+    """Gossip: per leader, the prefix executed here, and the highest index heard of.
+
+    For measuring round trips, the sender's tick, and each member's tick as it was heard here (see `distances`).
+    """
 
     executed: Deps
     known: Deps
     clock_ms: int = 0
     """What the sender's wall clock showed, Unix time in ms; 0 for no statement."""
+    sent_at: Annotated[int, msgspec.Meta(ge=0)] = 0
+    echoes: tuple[int, ...] = ()
+    """For each member, or empty."""
 
 
 DIGEST_PARTS_MAX = 1024

@@ -77,6 +77,8 @@ class Validating:
     unchanged: int
     prepared: dict[ReplicaId, PrepareOk]
     deadline: Tick
+    gives_up: Tick
+    """When members that have not answered are taken for dead."""
     repeats: int = 0
     late: dict[ReplicaId, PrepareOk] = field(default_factory=dict)
     invalidators: dict[InstanceId, bool] = field(default_factory=dict)

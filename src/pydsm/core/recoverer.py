@@ -34,9 +34,6 @@ from pydsm.core.recovery import (
 from pydsm.core.state import ReplicaState
 from pydsm.core.suspicion import INQUIRIES_BEFORE_RECOVERY, Suspicions
 
-_VALIDATE_REPEATS_MAX = 3
-"""Validate needs every member of its quorum; one that stays silent so often is taken for dead."""
-
 _ASK_ALL_MAX = 16
 """Up to so many instances all peers are asked at once; more than that, one peer at a time."""
 
@@ -48,7 +45,7 @@ class Recoverer:
         self._state = state
         self._acceptor = acceptor
         self._proposer = proposer
-        self._suspicions = Suspicions(state.config)
+        self._suspicions = Suspicions(state.config, state.distances, state.quorums.slow)
         self._waiting: dict[InstanceId, int] = {}
         self._awaited: dict[InstanceId, list[InstanceId]] = {}
 
@@ -105,7 +102,7 @@ class Recoverer:
         for id in ids:
             suspicion = self._suspicions.of(id, state.now)
             suspicion.inquiries += INQUIRIES_BEFORE_RECOVERY if few else 1
-            suspicion.next_look = Tick(state.now + state.config.retry_ticks)
+            suspicion.next_look = Tick(state.now + state.answer_ticks)
         turn = state.now // state.config.scan_ticks % max(1, len(state.peers))
         state.counters.inquired += len(ids)
         state.outbox.send_early(state.peers if few else state.peers[turn : turn + 1], Inquire(tuple(ids)))
@@ -115,7 +112,7 @@ class Recoverer:
         state = self._state
         suspicion = self._suspicions.of(id, state.now)
         ballot = next_ballot(max(state.log.instance(id).promised, suspicion.highest), state.me)
-        suspicion.attempts += 1
+        self._suspicions.begin(id, ballot, state.now)
         state.counters.prepared += 1
         state.leading[id] = Preparing(ballot, self._deadline())
         request = Prepare(id, ballot)
@@ -124,6 +121,7 @@ class Recoverer:
 
     def on_prepare_ok(self, sender: ReplicaId, message: PrepareOk) -> None:
         """Count an answer, or keep it as a late one."""
+        self._suspicions.answered(message.id, message.ballot, self._state.now)
         phase = self._state.leading.get(message.id)
         if phase is None or phase.ballot != message.ballot:
             return
@@ -148,7 +146,11 @@ class Recoverer:
             return
         batch, deps = decision.batch, decision.deps
         state.counters.validated += 1
-        state.leading[id] = Validating(phase.ballot, batch, deps, decision.unchanged, phase.answers, self._deadline())
+        # Validate needs every member of its quorum: one that is silent for too long is taken for dead.
+        gives_up = Tick(state.now + self._suspicions.silence_ticks(id, phase.answers, state.now))
+        state.leading[id] = Validating(
+            phase.ballot, batch, deps, decision.unchanged, phase.answers, self._deadline(), gives_up
+        )
         self._ask(tuple(phase.answers), Validate(id, phase.ballot, batch, deps))
 
     def _accept(self, id: InstanceId, phase: Phase, decision: AcceptValue) -> None:
@@ -162,6 +164,7 @@ class Recoverer:
 
     def on_validate_ok(self, sender: ReplicaId, message: ValidateOk) -> None:
         """Count an answer of a member of the quorum; when all have answered, decide."""
+        self._suspicions.answered(message.id, message.ballot, self._state.now)
         phase = self._state.leading.get(message.id)
         if not isinstance(phase, Validating) or phase.ballot != message.ballot:
             return
@@ -262,6 +265,7 @@ class Recoverer:
 
     def on_refuse(self, sender: ReplicaId, message: Refuse) -> None:
         """Give up a ballot that can no longer get its quorum; in round 0, perhaps change to the slow path."""
+        self._suspicions.answered(message.id, message.ballot, self._state.now)
         phase = self._state.leading.get(message.id)
         if phase is None or phase.ballot != message.ballot or sender in phase.refused:
             return
@@ -294,9 +298,10 @@ class Recoverer:
             case Preparing():
                 self._repeat(phase.answers, Prepare(id, phase.ballot))
             case Validating():
-                if phase.repeats > _VALIDATE_REPEATS_MAX:
+                if phase.gives_up <= state.now:
                     self._abandon(id, phase)
                     return
+                phase.deadline = min(phase.deadline, phase.gives_up)
                 silent = tuple(one for one in phase.prepared if one not in phase.answered and one != state.me)
                 state.outbox.send(silent, Validate(id, phase.ballot, phase.batch, phase.deps))
             case _:
@@ -308,4 +313,4 @@ class Recoverer:
         state.outbox.send(tuple(peer for peer in state.peers if peer not in answered), request)
 
     def _deadline(self) -> Tick:
-        return Tick(self._state.now + self._state.config.retry_ticks)
+        return Tick(self._state.now + self._state.answer_ticks)

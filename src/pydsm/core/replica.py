@@ -152,6 +152,7 @@ class Replica:
         """What is about a member, and not about an instance."""
         match message:
             case m.Frontier():
+                self._measure(sender, message)
                 self._state.window.report(sender, message.executed, message.known)
                 if self._state.window.lacks_some(sender, self._state.log.dropped):
                     self._tell_purged(sender)
@@ -163,6 +164,14 @@ class Replica:
                 self._transfers.on_fetch(sender, message)
             case m.SnapshotPiece():
                 self._transfers.on_piece(sender, message)
+
+    def _measure(self, sender: ReplicaId, message: m.Frontier) -> None:
+        state = self._state
+        if sender == state.me:
+            return
+        state.distances.heard(sender, Tick(message.sent_at), state.now)
+        if message.echoes:
+            state.distances.echoed(sender, message.echoes[state.me], state.now)
 
     def tick(self, now: Tick, clock_ms: int = 0) -> None:
         """Time has come to `now`: repeat what is unanswered, look into what is late, gossip.
@@ -196,7 +205,9 @@ class Replica:
         The own report comes back like those of others, when it is durable.
         """
         state = self._state
-        state.outbox.send(state.members, m.Frontier(state.record_frontier(), state.log.known, self._clock_ms))
+        echoes = state.distances.take_echoes(state.now)
+        report = m.Frontier(state.record_frontier(), state.log.known, self._clock_ms, state.now, echoes)
+        state.outbox.send(state.members, report)
 
     def _forget(self) -> None:
         """Let go of what is not needed any more, a little at a time: memory, index, disk."""

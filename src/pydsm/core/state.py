@@ -8,6 +8,7 @@ from pydsm.core.checkpoint import Schedule, checkpoint_behind, is_checkpoint
 from pydsm.core.config import Config
 from pydsm.core.conflicts import Relation
 from pydsm.core.counters import Counters
+from pydsm.core.distances import Distances
 from pydsm.core.effects import Abort, Execute, FrontierRecord, TakeCheckpoint
 from pydsm.core.execution import Execution
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, merge
@@ -34,6 +35,7 @@ class ReplicaState:
         self.outbox = Outbox()
         self.execution = Execution(self.log, self._executed, self._checkpointed)
         self.schedule = Schedule(config)
+        self.distances = Distances(self.members)
         self.recorded = self.log.no_deps
         """Executed, and said so in a record."""
         self.leading: dict[InstanceId, Phase] = {}
@@ -109,11 +111,23 @@ class ReplicaState:
     def repeat_later(self, phase: Phase) -> None:
         """Set the deadline of a phase whose question is repeated now.
 
-        Each time later, so that repetition alone can never keep a slow network or disk busy.
+        Each time later, so that repetition alone can never keep a slow network or disk busy. The longest wait is of
+        the configuration only where answers come sooner than that.
         """
-        wait = self.config.retry_ticks << min(phase.repeats, 16)
+        wait = self.answer_ticks << min(phase.repeats, 16)
+        longest = max(self.config.retry_ticks, self.config.backoff_ticks_max, 4 * self.quorum_ticks)
         phase.repeats += 1
-        phase.deadline = Tick(self.now + min(wait, max(self.config.retry_ticks, self.config.backoff_ticks_max)))
+        phase.deadline = Tick(self.now + min(wait, longest))
+
+    @property
+    def quorum_ticks(self) -> int:
+        """The measured round trip to a slow quorum."""
+        return self.distances.to_nearest(self.quorums.slow - 1)
+
+    @property
+    def answer_ticks(self) -> int:
+        """How long a quorum may take to answer before a question is repeated."""
+        return max(self.config.retry_ticks, 2 * self.quorum_ticks)
 
     def yield_to_promise(self, instance: Instance) -> None:
         """Stop driving an instance in a ballot below the one just promised: its own vote can no longer count."""

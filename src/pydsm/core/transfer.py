@@ -36,6 +36,12 @@ class _Fetch:
     size: int | None = None
     """None until a piece has told."""
     deadline: Tick = _NOW
+    first_asked: Tick = _NOW
+    """When somebody was first asked for the bytes at `offset`."""
+    last_asked: Tick = _NOW
+    """When `source` was asked for them."""
+    slowest_ticks: int = 0
+    """How long a piece took that did not come in time."""
     repeats: int = 0
     """How often the same bytes were asked for in vain."""
     damaged: bool = False
@@ -86,6 +92,9 @@ class Transfers:
             return
         if (message.number, message.offset) != (fetch.number, fetch.offset):
             return
+        if fetch.repeats:
+            asked = fetch.last_asked if sender == fetch.source else fetch.first_asked
+            fetch.slowest_ticks = max(fetch.slowest_ticks, self._state.now - asked)
         fetch.source, fetch.size = sender, message.size
         if message.data:
             fetch.waits = _Waits.FOR_DISK
@@ -131,8 +140,16 @@ class Transfers:
     def _ask(self, fetch: _Fetch) -> None:
         state = self._state
         fetch.waits = _Waits.FOR_PEER
-        fetch.deadline = Tick(state.now + (state.config.fetch_ticks << min(fetch.repeats, _DOUBLINGS_MAX)))
+        fetch.last_asked = state.now
+        if not fetch.repeats:
+            fetch.first_asked = state.now
+        fetch.deadline = Tick(state.now + self._wait(fetch))
         state.outbox.send((fetch.source,), FetchSnapshot(fetch.number, fetch.offset))
+
+    def _wait(self, fetch: _Fetch) -> int:
+        """How long a piece may take: twice as long with each repetition, and never less than this network needs."""
+        usual = max(self._state.config.fetch_ticks, 3 * self._state.distances.to(fetch.source), 2 * fetch.slowest_ticks)
+        return usual << min(fetch.repeats, _DOUBLINGS_MAX)
 
     def _ask_next(self, fetch: _Fetch) -> None:
         """Any peer may have the snapshot, with the same bytes; one that has another says so."""

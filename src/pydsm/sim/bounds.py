@@ -83,7 +83,13 @@ class Bounds:
         if host is self._hosts[0]:
             self._look()
         life, must = host.life, self._must[host.id]
-        if life is None or must == self._due or not self._lives or self._lives[host.id] is not life:
+        if (
+            self._context.settings.is_starved
+            or life is None
+            or must == self._due
+            or not self._lives
+            or self._lives[host.id] is not life
+        ):
             return
         drop_max = self._context.settings.drop_instances_max
         must = self._must[host.id] = merge(must, tuple(map(min, self._due, (one + drop_max for one in must))))

@@ -46,6 +46,10 @@ class Counts(msgspec.Struct):
     pauses: int = 0
     clock_jumps: int = 0
     """Moves of wall clocks."""
+    deaths: int = 0
+    """Replicas that never started again."""
+    strikes: int = 0
+    """Faults that struck when a chosen message left."""
     writes: int = 0
     writes_lost_in_crash: int = 0
     writes_kept_in_crash: int = 0

@@ -31,13 +31,15 @@ class Host:
         self._deaf = False
         self._backlog: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._doom = 0
-        self._down_us = 0
+        self._down_us: int | None = 0
+        self.dead = False
+        """It never starts again."""
 
     # life and death
 
     def start(self) -> None:
         """Begin a life from what the disk has, if there is none."""
-        if self.life is not None:
+        if self.life is not None or self.dead:
             return
         self._lives += 1
         life = self.life = Life(self, self._parts, self._lives)
@@ -67,6 +69,17 @@ class Host:
     def doom(self, calls: int, down_us: int) -> None:
         """Let the life end inside the `calls`-th call that its performer makes from now on."""
         self._doom, self._down_us = calls, down_us
+
+    def die(self, down_us: int | None) -> None:
+        """End the life inside the call of its performer that is under way. Raises Died."""
+        self._down_us = down_us
+        raise Died
+
+    def die_for_ever(self) -> None:
+        """End the life, and never begin another one."""
+        self.dead = True
+        self._context.counts.deaths += 1
+        self.crash(None)
 
     def moment(self) -> None:
         """A moment at which a doomed life may end. Raises Died."""

@@ -10,7 +10,8 @@ every abort passes through here, and each is compared with what was seen before.
   decided or executed that was not submitted; an aborted instance is a nop; equal results everywhere;
 - promises, votes and quorums (`votes`): none goes back, across restarts too; a decision has its votes in one ballot, or
   a fast quorum, its leader in it, of equal vectors; what a message reports is on its sender's disk;
-- durable before visible: what is shown as decided cannot be lost; no index is used twice;
+- durable before visible: what is shown as decided cannot be lost; no index is used twice, and no ballot by two starts
+  of a replica (`ballot_watch`); what has left memory early is in a durable snapshot;
 - exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
 
 With every tick: what everybody has executed leaves memory in time (`bounds`). Every `scan_events` events, and at the
@@ -19,6 +20,7 @@ everything decided is executed everywhere, digests are equal, and client histori
 """
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from functools import reduce
 from itertools import islice
 from typing import Any
 from weakref import WeakSet
@@ -34,6 +36,7 @@ from pydsm.core.status import Status
 from pydsm.machines.base import Result
 from pydsm.sim import describe, ordering
 from pydsm.sim.answers import Answers
+from pydsm.sim.ballot_watch import BallotWatch
 from pydsm.sim.disk import Disk
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.violation import Violation
@@ -51,10 +54,17 @@ class Invariants:
         *,
         forgets_early: bool = False,
         in_order: bool = False,
+        purge_max: int | None = None,
     ) -> None:
         self._disks = disks
         self._forgets_early = forgets_early
         self._votes = Votes(replicas, disks)
+        self._ballots = BallotWatch(replicas)
+        self._purge_max = purge_max
+        self._purged_up_to = [(0,) * replicas] * replicas
+        """Per replica, what has left its disk."""
+        self._dropped = [(0,) * replicas] * replicas
+        """Per replica, what was found to have left its memory."""
         self._order = ordering.make_ordering(relation, self._ordered_by_barrier if forgets_early else ordering.never)
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
@@ -85,8 +95,11 @@ class Invariants:
             for one, _ in self._checkpoints.values()
         )
 
-    def begin_life(self, name: str) -> LifeWatch:
+    def begin_life(self, name: str, replica: int | None = None) -> LifeWatch:
         """A replica starts."""
+        if replica is not None:
+            self._ballots.started(replica)
+            self._dropped[replica] = (0,) * len(self._disks)
         return LifeWatch(name, self._order.begin_life(name), self._lives)
 
     def proposed(self, id: InstanceId, batch: m.Batch) -> None:
@@ -121,6 +134,28 @@ class Invariants:
             if any(map(int.__gt__, record.up_to, bound)):
                 line = f"r{replica} is {describe.record(record)}; {what} {describe.vector(bound)}"
                 raise Violation("purge", line)
+        before = self._purged_up_to[replica]
+        self._purged_up_to[replica] = merge(before, record.up_to)
+        if self._purge_max is not None and any(
+            last - first > self._purge_max for first, last in zip(before, record.up_to, strict=True)
+        ):
+            line = f"r{replica} is {describe.record(record)}, before {describe.vector(before)}"
+            raise Violation("purge", f"{line}: more than {self._purge_max} of one leader at once")
+
+    def dropped(self, replica: int, dropped: Deps) -> None:
+        """What has left memory was told to be executed by everybody, or is in a snapshot that is on the disk here.
+
+        Only then does a replica that lacks it find it anywhere after a crash of this one.
+        """
+        if dropped == self._dropped[replica]:
+            return
+        self._dropped[replica] = dropped
+        told = tuple(map(min, zip(*self._told, strict=True)))
+        durable = [one.checkpoint.position.up_to for one in self._disks[replica].snapshots]
+        allowed = reduce(merge, durable, told)
+        if merge(allowed, dropped) != allowed:
+            what = f"r{replica} has dropped {describe.vector(dropped)}; everybody has told {describe.vector(told)}"
+            raise Violation("early drop", f"{what}, its snapshots on disk have up to {describe.vector(allowed)}")
 
     def adopted(self, replica: int, checkpoint: Checkpoint) -> None:
         """A replica has the snapshot of a peer in the place of its records up to there."""
@@ -128,6 +163,7 @@ class Invariants:
         if known is None or known[0] != checkpoint:
             raise Violation("checkpoint", f"r{replica} installs {checkpoint}, and nobody was at it")
         self._adopted[replica] = checkpoint.position.up_to
+        self._purged_up_to[replica] = merge(self._purged_up_to[replica], checkpoint.position.up_to)
 
     def checkpointed(self, replica: int, life: LifeWatch, checkpoint: Checkpoint, state: bytes) -> None:
         """A machine is at a checkpoint: it must have executed what is in it, and be as any other machine there."""
@@ -173,6 +209,8 @@ class Invariants:
 
     def sent(self, replica: int, message: m.Message) -> None:
         """A message leaves, for others or for the replica itself."""
+        if isinstance(message, m.PreAccept | m.Prepare | m.Validate | m.Accept):
+            self._ballots.asked(replica, message)
         match message:
             case m.PreAccept():
                 self._pre_accept_asked(replica, message)
@@ -327,6 +365,7 @@ class Invariants:
         self.forgotten = up_to
         kept: tuple[MutableMapping[InstanceId, Any], ...] = (self.submitted, self.decided, self.results)
         self._votes.forget(gone)
+        self._ballots.forget(gone)
         for id in gone:
             for one in kept:
                 one.pop(id, None)

@@ -29,12 +29,12 @@ from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.sim import describe
+from pydsm.sim.adversary import Adversary, Sender
 from pydsm.sim.context import Context
 from pydsm.sim.disk import Disk, Snapshot
 from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.lives import LifeWatch
-from pydsm.sim.network import Network
 from pydsm.sim.settings import NEVER, TICK_US
 from pydsm.sim.transfers import Transfers
 
@@ -77,7 +77,7 @@ class Parts:
         self,
         context: Context,
         watch: Invariants,
-        network: Network,
+        network: Adversary,
         make_replica: Callable[[int], Replica],
         make_machine: Callable[[], StateMachine],
     ) -> None:
@@ -88,10 +88,9 @@ class Parts:
         self.make_machine = make_machine
 
 
-class Home(Protocol):
+class Home(Sender, Protocol):
     """The machine that a life is on."""
 
-    id: int
     disk: Disk
     life: "Life | None"
 
@@ -130,7 +129,7 @@ class Life:
         watch_answers(self.name, self.core._state.log, parts.watch)
         self.machine = parts.make_machine()
         self._apply = GuardedApply(self.machine, self._note_raised)
-        self.watched: LifeWatch = parts.watch.begin_life(self.name)
+        self.watched: LifeWatch = parts.watch.begin_life(self.name, host.id)
         self.performer = Performer(
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )
@@ -201,7 +200,7 @@ class Life:
         """The network."""
         self._host.moment()
         self._watch.sent(self.replica, message)
-        self._network.send(self.replica, to, message)
+        self._network.send(self._host, to, message)
 
     def execute(self, execution: Execute) -> None:
         """The machine, and the answers to clients of own instances."""

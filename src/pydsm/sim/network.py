@@ -10,7 +10,7 @@ from random import Random
 from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.ids import ReplicaId
-from pydsm.core.messages import Frontier, Message
+from pydsm.core.messages import Batch, Frontier, Message
 from pydsm.sim import describe
 from pydsm.sim.context import Context
 from pydsm.sim.violation import Violation
@@ -19,16 +19,20 @@ Deliver = Callable[[ReplicaId, ReplicaId, Message], None]
 """Gives a message to a machine: to, from, message."""
 
 _HEAVY_SHARE, _HEAVY_FACTOR = 0.03, 30
+_QUEUED_COMMANDS_MAX = 200
+"""What waits for a link that is busy for longer than so many commands take is dropped, as by a real transport."""
 
 
 class _Link:
-    __slots__ = ("cuts", "extra_us", "latency_us", "random")
+    __slots__ = ("cuts", "extra_us", "free_at_us", "latency_us", "random")
 
     def __init__(self, random: Random, latency_us: int) -> None:
         self.random = random
         self.latency_us = latency_us
         self.extra_us = 0
         self.cuts = 0
+        self.free_at_us = 0
+        """When it has carried what was given to it before: see `Settings.command_us`."""
 
 
 class Network:
@@ -50,6 +54,7 @@ class Network:
         self._spread = _SPREADS[settings.spread]
         self._until_bytes = settings.codec_every
         self._known = KnownBatches()
+        self._command_us = settings.command_us
         self.loss = settings.loss
         self.duplication = settings.duplication
 
@@ -63,6 +68,7 @@ class Network:
             names = ", ".join(f"r{peer}" for peer in to)
             self._context.say(f"r{sender}", f"to {names}: {describe.message(message)}")
         links = self._links[sender]
+        carried_us = _commands(message) * self._command_us if self._command_us else 0
         for peer in to:
             link = links[peer]
             counts.messages += 1
@@ -75,7 +81,16 @@ class Network:
                 counts.lost += 1
                 self._tell_loss(sender, peer, message, "lost")
                 continue
-            self._schedule.after(self._delay(link), self._deliver, peer, sender, message)
+            busy_us = 0
+            if self._command_us:
+                now = self._schedule.now
+                busy_us = max(now, link.free_at_us) + carried_us - now
+                if busy_us > _QUEUED_COMMANDS_MAX * self._command_us:
+                    counts.lost += 1
+                    self._tell_loss(sender, peer, message, "dropped by a full queue")
+                    continue
+                link.free_at_us = now + busy_us
+            self._schedule.after(busy_us + self._delay(link), self._deliver, peer, sender, message)
             if luck >= 1.0 - self.duplication:
                 counts.doubled += 1
                 self._schedule.after(self._delay(link), self._deliver, peer, sender, message)
@@ -120,6 +135,16 @@ class Network:
         for row in self._links:
             for link in row:
                 link.cuts = link.extra_us = 0
+
+
+def _commands(message: Message) -> int:
+    """How many commands a message carries."""
+    found = 0
+    for name in ("batch", "value", "initial_batch"):
+        part = getattr(message, name, None)
+        if isinstance(part, Batch):
+            found += len(part.commands)
+    return found
 
 
 def _steady(random: Random) -> float:

@@ -8,9 +8,7 @@ own stream (see `network`), so leaving out one element disturbs the others littl
 import msgspec
 
 from pydsm.sim.settings import Settings
-
-Links = tuple[tuple[int, int], ...]
-"""Directed: from, to."""
+from pydsm.sim.triggers import Links, MessageTrigger
 
 
 class Crash(msgspec.Struct, frozen=True, tag="crash"):
@@ -98,7 +96,30 @@ class ClockJump(msgspec.Struct, frozen=True, tag="clock-jump"):
     rate: float = 1.0
 
 
-Fault = Crash | CrashInside | PowerCut | Pause | Cut | SlowLinks | Storm | SlowDisk | ClockRate | ClockJump
+class Death(msgspec.Struct, frozen=True, tag="death"):
+    """A replica dies and never starts again, not after the heal either.
+
+    Of more than the group can spare, f, the further ones start again at the heal.
+    """
+
+    at_us: int
+    replica: int
+
+
+Fault = (
+    Crash
+    | CrashInside
+    | PowerCut
+    | Pause
+    | Cut
+    | SlowLinks
+    | Storm
+    | SlowDisk
+    | ClockRate
+    | ClockJump
+    | Death
+    | MessageTrigger
+)
 
 
 class Operation(msgspec.Struct, frozen=True):

@@ -19,7 +19,6 @@ from pydsm.sim.plan import (
     CrashInside,
     Cut,
     Fault,
-    Links,
     Operation,
     Pause,
     Plan,
@@ -29,6 +28,7 @@ from pydsm.sim.plan import (
     Storm,
 )
 from pydsm.sim.settings import NEVER, TICK_US, Settings, draw_settings
+from pydsm.sim.triggers import Links
 from pydsm.sim.workload import PipelineWorkload, RegisterWorkload, Workload
 
 LOSS, DUPLICATION = "loss", "duplication"
@@ -90,7 +90,7 @@ def make_plan(
         raise CallerFault(f"a run needs at least one step, got {steps}")
     random = Random(f"plan {seed} {replicas} {steps}")
     settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
-    plan = _Planner(random, settings, steps, kinds, workload(random)).plan()
+    plan = Planner(random, settings, steps, kinds, workload(random)).plan()
     return with_wrong_clocks(plan) if WALL_CLOCK in kinds else plan
 
 
@@ -103,7 +103,7 @@ def make_duels(
     """
     random = Random(f"duels {seed} {replicas} {steps}")
     settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
-    planner = _Planner(random, settings, steps, (), workload(random))
+    planner = Planner(random, settings, steps, (), workload(random))
     return planner.duels(max(1, steps // _STEPS_PER_DUEL))
 
 
@@ -126,7 +126,7 @@ def make_laggards(
         damaged_pieces=random.choice([0.0, 0.0, 0.02, 0.1]),
     )
     kinds = _DRAWN if random.random() < 0.5 else random.sample(_DRAWN, 2)
-    return with_wrong_clocks(_Planner(random, settings, steps, kinds, workload(random)).laggards())
+    return with_wrong_clocks(Planner(random, settings, steps, kinds, workload(random)).laggards())
 
 
 def make_pipelines(
@@ -152,10 +152,12 @@ def make_pipelines(
     )
     if settings.retrying:  # those that never give up would wait for results that are dropped
         settings = msgspec.structs.replace(settings, session_results_bytes_max=16 << 20, results_bytes_max=128 << 20)
-    return _Planner(random, settings, steps, KINDS, workload(random)).pipelines()
+    return Planner(random, settings, steps, KINDS, workload(random)).pipelines()
 
 
-class _Planner:
+class Planner:
+    """Draws one plan."""
+
     def __init__(
         self, random: Random, settings: Settings, steps: int, kinds: Sequence[str], workload: Workload
     ) -> None:
@@ -179,6 +181,7 @@ class _Planner:
         self._faults: list[Fault] = []
 
     def plan(self) -> Plan:
+        """Faults of all kinds, and operations of clients."""
         self._draw_operations()
         draw = {
             LOSS: self._storm,

@@ -9,9 +9,11 @@ from random import Random
 from pydsm.core.conflicts import Relation
 from pydsm.core.replica import Replica
 from pydsm.sim import story
+from pydsm.sim.adversary_planning import SIZES, make_adversary
 from pydsm.sim.plan import Plan
 from pydsm.sim.planning import KINDS, STEPS, make_duels, make_laggards, make_pipelines, make_plan
 from pydsm.sim.shrink import Shrunk, shrink
+from pydsm.sim.slow_worlds import make_slow
 from pydsm.sim.workload import RegisterWorkload, Workload
 from pydsm.sim.world import Finding, MakeReplica, Run, run_plan
 
@@ -29,6 +31,11 @@ def group_size(seed: int) -> int:
     return random.choice(_OTHER_SIZES if random.random() < _OTHER_SHARE else _COMMON_SIZES)
 
 
+def adversary_size(seed: int) -> int:
+    """The size of a seed's group in the world of an adversary: 2 to 7."""
+    return Random(f"size {seed}").choice(SIZES)
+
+
 @dataclass(frozen=True, slots=True)
 class Search:
     """How seeds are played. The defaults are the simulator's own machine and the real core."""
@@ -44,11 +51,18 @@ class Search:
     """The same for `planning.make_laggards`."""
     pipelines_only: bool = False
     """The same for `planning.make_pipelines`, with its own workload."""
+    slow_only: bool = False
+    """The same for `slow_worlds.make_slow`."""
+    adversary_only: bool = False
+    """The same for `adversary_planning.make_adversary`."""
     relation: Callable[[], Relation] | None = None
     """Makes the conflict relation of each run; None for the one that the seed chooses."""
 
     def plan(self, seed: int) -> Plan:
         """The plan of a seed."""
+        if self.adversary_only:
+            replicas = adversary_size(seed) if self.replicas is None else self.replicas
+            return make_adversary(seed, replicas, self.steps, self.workload)
         replicas = group_size(seed) if self.replicas is None else self.replicas
         if self.duels_only:
             return make_duels(seed, replicas, self.steps, self.workload)
@@ -56,6 +70,8 @@ class Search:
             return make_laggards(seed, replicas, self.steps, self.workload)
         if self.pipelines_only:
             return make_pipelines(seed, replicas, self.steps)
+        if self.slow_only:
+            return make_slow(seed, replicas, self.steps, self.workload)
         return make_plan(seed, replicas, self.steps, self.kinds, self.workload)
 
     def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> Run:

@@ -24,6 +24,8 @@ NEVER = 1 << 40
 
 _FETCHES_MAX = 30
 """Pieces that may be late at the heal, of all snapshots that one replica fetches then."""
+_COPIES_MAX = 30
+"""Times that an open batch may cross one link until it is decided: first asked, repeated, recovered, told."""
 _PIECES_MAX = 150
 """Tenths of pieces, each with its way and its write."""
 
@@ -78,6 +80,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How delays vary: steady, uniform, exponential or heavy."""
     loss: float = 0.0
     duplication: float = 0.0
+    command_us: int = 0
+    """How long one command occupies a link: messages with batches make those behind them wait. 0: no limit."""
+    starve_us: int = 0
+    """Replicas handle nothing for so long, again and again, also after the heal: a loop that gets no processor."""
+    starve_every_us: int = 0
+    """From the start of one such pause to that of the next."""
     codec_every: int = 7
     """One message in so many goes through bytes and back; 0 for none."""
 
@@ -137,13 +145,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The longest one-way latency."""
         return max(map(max, self.latencies_us))
 
+    @property
+    def is_starved(self) -> bool:
+        """Whether links or loops are so busy that nothing is promised about when memory is given back."""
+        return bool(self.command_us or self.starve_us)
+
+    @property
+    def one_way_us(self) -> int:
+        """About how long a message takes, its write before and what makes it wait on the way included."""
+        waits_us = self.starve_us + self.replicas * self.batch_requests_max * self.command_us
+        return self.farthest_us + self.sync_us + waits_us
+
     def heal_us_max(self, open_instances: int, waiting_requests: int = 0) -> int:
         """By when a healed group must have decided and executed everything: a stated bound, in virtual time.
 
         Room for 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
         `open_instances` at the heal as one round takes, and for as many of the `waiting_requests` of one replica as it
         may have under way at a time, and for ten full backoffs; where snapshots are fetched, for several of them, with
-        pieces that are lost; all on the slowest clock.
+        pieces that are lost; all on the slowest clock. Ways are those of the network, whatever the timeouts are: ten
+        for each round, and where links carry so much at a time and no more, what each open batch occupies them for.
         """
         rounds = 40 + open_instances // min(self.inquiry_instances_max, self.recoveries_max)
         rounds += waiting_requests // (self.batch_requests_max * self.pipeline_instances_max)
@@ -154,7 +174,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             ticks += _FETCHES_MAX * self.fetch_ticks
             rounds += _PIECES_MAX
         slowest = min(self.clock_rates)
-        return int(ticks * TICK_US / slowest) + 10 * rounds * (self.farthest_us + self.sync_us) + self.patience_us
+        busy_us = _COPIES_MAX * open_instances * self.batch_requests_max * self.command_us
+        return int(ticks * TICK_US / slowest) + 10 * rounds * self.one_way_us + busy_us + self.patience_us
 
     def drop_us_max(self, instances: int, clock_rate: float, sync_us: int) -> int:
         """How long a quiet group may keep so many instances of one leader in memory: a stated bound, in virtual time.

@@ -13,6 +13,7 @@ import msgspec
 
 from pydsm.sim import plan as p
 from pydsm.sim.plan import Plan
+from pydsm.sim.triggers import MessageTrigger, trigger_among
 from pydsm.sim.world import Finding
 
 Play = Callable[[Plan], Finding | None]
@@ -122,6 +123,8 @@ def _calmer(replicas: int) -> Iterator[dict[str, object]]:
     yield {"thrifty": False}
     yield {"codec_every": 0}
     yield {"sync_us": 0}
+    yield {"starve_us": 0}
+    yield {"command_us": 0}
 
 
 def _with_fewer_replicas(plan: Plan, replicas: int) -> Plan:
@@ -146,5 +149,7 @@ def _fault_among(fault: p.Fault, replicas: int) -> p.Fault | None:
             return msgspec.structs.replace(fault, links=links) if links else None
         case p.Storm():
             return fault
+        case MessageTrigger():
+            return trigger_among(fault, replicas)
         case _:
             return fault if fault.replica < replicas else None

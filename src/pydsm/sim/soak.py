@@ -2,7 +2,7 @@
 
 Seeds follow each other from `--first-seed`, which is the clock's unless given, so that no two soaks play the same
 ones. Group sizes are mostly 3, 5 and 7, sometimes 1, 2, 4, 6 and 9; some runs are long, some play duels alone, some
-laggards, and some pipelines.
+laggards, some pipelines, some networks slower than every timer, and some are worlds of an adversary.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,11 @@ from pydsm.sim.tables import exercised, plain
 _SEEDS_PER_TASK = 8
 _REPORT_SECONDS = 30.0
 _LONG_EVERY, _LONG_FACTOR = 10, 5
-_KINDS = 4
-_PIPELINES_EVERY = 8
+_KINDS = 16
+_ADVERSARY = (6, 14)
+_WORLDS_PER_ADVERSARY = 16
+_FAR_APART = 1 << 40
+"""Between seeds that follow each other and those that a task adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +43,34 @@ class Task:
 
 
 def search_for(task: Task, seed: int) -> Search:
-    """Every tenth seed or so is a long run, every fourth plays duels alone, every fourth laggards, a few pipelines."""
+    """Every tenth seed or so is a long run.
+
+    Of sixteen seeds three play duels alone, three laggards, two pipelines, two a slow network, and two an adversary.
+    """
     steps = task.steps * (_LONG_FACTOR if seed % _LONG_EVERY == 0 else 1)
     kind = seed % _KINDS
-    pipelines = seed % _PIPELINES_EVERY == 2
-    return Search(steps=steps, duels_only=kind == 1, laggards_only=kind == 3, pipelines_only=pipelines)
+    return Search(
+        steps=steps,
+        duels_only=kind in (1, 5, 9),
+        laggards_only=kind in (3, 7, 11),
+        pipelines_only=kind in (4, 12),
+        slow_only=kind in (2, 10),
+        adversary_only=kind in _ADVERSARY,
+    )
+
+
+def seeds_of(task: Task) -> Iterator[int]:
+    """The seeds of a task, and for each of an adversary, whose worlds are short, some more of the same kind."""
+    for seed in range(task.first, task.first + task.count):
+        yield seed
+        if seed % _KINDS in _ADVERSARY:
+            yield from (seed + _KINDS * _FAR_APART * place for place in range(1, _WORLDS_PER_ADVERSARY))
 
 
 def play(task: Task) -> tuple[bytes, int | None]:
     """Play the seeds of a task: its counts, encoded, and the first seed that broke something."""
     totals = Counts()
-    for seed in range(task.first, task.first + task.count):
+    for seed in seeds_of(task):
         search = search_for(task, seed)
         run = search.play(search.plan(seed))
         totals.add(run.counts)

@@ -20,6 +20,8 @@ _ROWS = (
     ("power_cuts", "power cuts"),
     ("restarts", "restarts"),
     ("pauses", "pauses"),
+    ("deaths", "replicas dead for ever"),
+    ("strikes", "faults at chosen messages"),
     ("writes", "group commits"),
     ("writes_lost_in_crash", "group commits lost"),
     ("writes_kept_in_crash", "group commits kept in a crash"),

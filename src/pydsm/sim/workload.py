@@ -79,6 +79,15 @@ class RegisterWorkload:
             action = "break"
         return f"{action} {key} {number}".encode()
 
+    def command_for(self, random: Random, key: str) -> bytes:
+        """A command on this key; no fewer writes than reads."""
+        action = random.choice(["write", "write", "add", "take", self._read])
+        return (
+            f"{action} {key}".encode()
+            if action == self._read
+            else f"{action} {key} {random.randrange(1, 1 << 40)}".encode()
+        )
+
     def model(self) -> Model:
         """Integers."""
         return KeyModel(self._undoes)

@@ -15,9 +15,11 @@ from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
 from pydsm.core.messages import Message
+from pydsm.core.quorums import quorums
 from pydsm.core.replica import Replica
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
+from pydsm.sim.adversary import Adversary
 from pydsm.sim.bounds import Bounds
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
@@ -30,6 +32,7 @@ from pydsm.sim.life import Life, Parts
 from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule
+from pydsm.sim.triggers import MessageTrigger
 from pydsm.sim.violation import Violation
 from pydsm.sim.workload import RegisterWorkload, Workload
 
@@ -85,9 +88,11 @@ class World:
             self._disks,
             forgets_early=plan.settings.forgets_early,
             in_order=plan.settings.pipelined > 0,
+            purge_max=plan.settings.drop_instances_max,
         )
         self._network = Network(self._context, self._deliver, self._report_lost)
-        parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
+        self._adversary = Adversary(self._context, self._network)
+        parts = Parts(self._context, self._watch, self._adversary, self._core, self._workload.machine)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
         self._bounds = Bounds(self._context, self.hosts)
         self.clients = Clients(self._context, self._workload, self.hosts)
@@ -136,13 +141,25 @@ class World:
             for other in self.hosts:
                 host.hear_clock(ReplicaId(other.id), walls.show(other.id))  # the group has been up for a moment
             self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
+        if self._plan.settings.starve_us:
+            for host in self.hosts:
+                first_us = host.id * self._plan.settings.starve_every_us // len(self.hosts)
+                self._schedule.after(first_us, self._starve, host)
         for fault in self._plan.faults:
             self._schedule.after(fault.at_us, self._strike, fault)
         for operation in self._plan.operations:
             self._schedule.after(operation.at_us, self._operate, operation)
 
+    def _starve(self, host: Host) -> None:
+        settings, after = self._plan.settings, self._schedule.after
+        host.pause(deaf=False)
+        after(settings.starve_us, host.resume)
+        after(max(settings.starve_every_us, settings.starve_us + 1), self._starve, host)
+
     def _tick(self, host: Host) -> None:
         host.tick()
+        if host.life is not None:
+            self._watch.dropped(host.id, host.life.core.dropped)
         self._bounds.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
@@ -187,14 +204,27 @@ class World:
             case p.Storm():
                 self._rage(fault.loss, fault.duplication)
                 after(fault.lasting_us, self._rage, -fault.loss, -fault.duplication)
+            case p.Death():
+                if sum(host.dead for host in self.hosts) < quorums(len(self.hosts)).f:
+                    self.hosts[fault.replica].die_for_ever()
+                else:
+                    self.hosts[fault.replica].crash(None)
+            case MessageTrigger():
+                self._adversary.arm(fault)
+            case p.SlowDisk() | p.ClockRate() | p.ClockJump():
+                self._strike_device(fault)
+
+    def _strike_device(self, fault: p.SlowDisk | p.ClockRate | p.ClockJump) -> None:
+        """The disk or a clock of one replica."""
+        match fault:
             case p.SlowDisk():
                 disk = self._disks[fault.replica]
-                after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
+                self._schedule.after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
                 disk.sync_us = fault.sync_us
             case p.ClockRate():
                 self.hosts[fault.replica].clock_rate = fault.rate
             case p.ClockJump():
-                counts.clock_jumps += 1
+                self._context.counts.clock_jumps += 1
                 self._context.walls.move(fault.replica, fault.offset_ms, fault.rate)
 
     def _rage(self, loss: float, duplication: float) -> None:
@@ -209,10 +239,11 @@ class World:
     # the heal
 
     def _heal(self) -> None:
-        """All up, all connected; every client waits for its answer, and one more asks at each replica."""
+        """All up but the dead, all connected; every client waits for its answer, and one more asks at each replica."""
         self._healed = self._context.healed = True
         self._context.say("HEAL", "all replicas up, all links whole")
         self._network.heal()
+        self._adversary.disarm()
         self.clients.retire()
         for host in self.hosts:
             host.pardon()
@@ -221,7 +252,7 @@ class World:
         self._healed_at_us = self._schedule.now
         if self._plan.operations:
             command = self._plan.operations[-1].command
-            for host in self.hosts:
+            for host in self._alive:
                 self.clients.operate(p.Operation(self._schedule.now, -1 - host.id, host.id, command))
 
     def _settle(self) -> None:
@@ -246,7 +277,7 @@ class World:
 
     def _settled(self) -> bool:
         known: Deps | None = None
-        for host in self.hosts:
+        for host in self._alive:
             life = host.life
             if life is None or not life.idle or life.core.frontier != life.core.known:
                 return False
@@ -256,7 +287,12 @@ class World:
         return not self.clients.waiting()
 
     def _forget(self) -> None:
-        """Once all have executed everything, nothing of it may stay in memory, within the stated bound."""
+        """Once all have executed everything, nothing of it may stay in memory, within the stated bound.
+
+        Who is dead for ever may come back for all that the others know, so they keep what it lacks.
+        """
+        if self._plan.settings.is_starved or len(self._alive) < len(self.hosts):
+            return
         settings, schedule = self._plan.settings, self._schedule
         lives, known = self._lives_and_known()
         clock_rate = min(host.clock_rate for host in self.hosts)
@@ -268,6 +304,10 @@ class World:
                 kept = ", ".join(f"{life.name} keeps {len(life.core.instances)}" for life in lives)
                 what = f"{drop_us_max // 1000} ms after everything was executed everywhere, {kept} instances"
                 raise Violation("bounded memory", what)
+
+    @property
+    def _alive(self) -> list[Host]:
+        return [host for host in self.hosts if not host.dead]
 
     def _lives_and_known(self) -> tuple[list[Life], Deps]:
         """Those who are up, and the highest index of each leader that any of them has heard of."""

@@ -21,7 +21,8 @@ from tests.sim.injected.registry import BUGS
 from tests.sim.injected.search import first_find
 
 _FILE = Path(finds.__file__)
-_KINDS: tuple[dict[str, Any], ...] = ({}, {"duels": True}, {"laggards": True}, {"pipelines": True})
+_NAMES = ("duels", "laggards", "pipelines", "adversary", "slow")
+_KINDS: tuple[dict[str, Any], ...] = ({}, *({name: True} for name in _NAMES))
 
 
 def holds(find: Find) -> bool:
@@ -37,7 +38,7 @@ def kinds_of(find: Find) -> Iterator[Find]:
     """Its own kind, then the others."""
     yield find
     for kind in _KINDS:
-        other = replace(find, **{"duels": False, "laggards": False, "pipelines": False, "replicas": None, **kind})
+        other = replace(find, **{**dict.fromkeys(_NAMES, False), "replicas": None, **kind})
         if other.kind != find.kind:
             yield other
 
@@ -52,7 +53,7 @@ def mended(find: Find, seeds: int) -> Find | None:
 
 def write(find: Find) -> None:
     """Put it in the place of the run before."""
-    options = "".join(f", {name}=True" for name in ("duels", "laggards", "pipelines") if getattr(find, name))
+    options = "".join(f", {name}=True" for name in _NAMES if getattr(find, name))
     options += f", replicas={find.replicas}" if find.replicas is not None else ""
     line = f'    Find("{find.bug}", "{find.invariant}", {find.seed}{options}),\n'
     text = _FILE.read_text(encoding="utf-8")

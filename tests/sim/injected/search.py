@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--duels", action="store_true", help="only conflicts between two leaders at a time")
     parser.add_argument("--laggards", action="store_true", help="members that are away for long")
     parser.add_argument("--pipelines", action="store_true", help="clients that send many commands in a row")
+    parser.add_argument("--adversary", action="store_true", help="faults that strike at chosen messages")
+    parser.add_argument("--slow", action="store_true", help="networks that are slower than every timer")
     options = parser.parse_args()
     search = Search(
         replicas=options.replicas,
@@ -39,6 +41,8 @@ def main() -> None:
         duels_only=options.duels,
         laggards_only=options.laggards,
         pipelines_only=options.pipelines,
+        adversary_only=options.adversary,
+        slow_only=options.slow,
     )
     for bug in BUGS.values():
         if options.bug in (None, bug.name):

@@ -397,9 +397,9 @@ def test_a_validate_is_repeated_to_the_silent_members_of_the_quorum() -> None:
 
 def test_a_member_that_stays_silent_is_given_up_and_a_higher_ballot_tried() -> None:
     driven = validating(backoff_ticks_max=50)
-    driven.run(driven.now + 600)
+    driven.run(driven.now + 900)
     sent = driven.take()
-    assert len([message for _, message in sent if isinstance(message, Validate)]) == 3 * 2
+    assert len([message for _, message in sent if isinstance(message, Validate)]) == 7 * 2
     assert {message.ballot for _, message in sent if isinstance(message, Prepare)} == {ballot(2, 1)}
 
 

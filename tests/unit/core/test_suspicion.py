@@ -3,6 +3,7 @@
 import pytest
 
 from pydsm.core.config import Config
+from pydsm.core.distances import Distances
 from pydsm.core.ids import Tick
 from pydsm.core.suspicion import Suspicions
 from tests.unit.core.helpers import P0, P1, P2, at, ballot
@@ -10,17 +11,16 @@ from tests.unit.core.helpers import P0, P1, P2, at, ballot
 ID = at(1, 7)
 
 
-def suspicions(me: int = 0, seed: int = 0) -> Suspicions:
-    return Suspicions(
-        Config(
-            (P0, P1, P2)[me],
-            3,
-            seed=seed,
-            recovery_timeout_ticks=500,
-            recovery_jitter_ticks=250,
-            backoff_ticks_max=4000,
-        )
+def suspicions(me: int = 0, seed: int = 0, distances: Distances | None = None) -> Suspicions:
+    config = Config(
+        (P0, P1, P2)[me],
+        3,
+        seed=seed,
+        recovery_timeout_ticks=500,
+        recovery_jitter_ticks=250,
+        backoff_ticks_max=4000,
     )
+    return Suspicions(config, distances or Distances((P0, P1, P2)), 2)
 
 
 def test_the_first_look_is_counted_from_when_the_instance_was_heard_of() -> None:
@@ -58,7 +58,8 @@ def test_one_that_another_replica_works_on_gets_the_whole_patience_again() -> No
 
 
 def test_patience_outgrows_a_recovery_whatever_the_longest_backoff_is() -> None:
-    late = Suspicions(Config(P1, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, backoff_ticks_max=50))
+    config = Config(P1, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, backoff_ticks_max=50)
+    late = Suspicions(config, Distances((P0, P1, P2)), 2)
     late.of(ID, Tick(0)).attempts = 9
     late.postpone(ID, Tick(0))
     assert late.of(ID, Tick(0)).next_look == 800
@@ -86,3 +87,50 @@ def test_the_highest_ballot_met_is_remembered() -> None:
     for seen in (ballot(3, 2), ballot(5, 0), ballot(4, 2)):
         late.back_off(ID, Tick(0), seen)
     assert late.of(ID, Tick(0)).highest == ballot(5, 0)
+
+
+# Waits grow with the distance
+
+
+def far(ticks: int) -> Distances:
+    distances = Distances((P0, P1, P2))
+    for member in (P0, P1, P2):
+        distances.measured(member, ticks)
+    return distances
+
+
+def test_the_first_look_comes_after_a_commit_takes_in_this_network() -> None:
+    assert suspicions(1, distances=far(900)).of(ID, Tick(0)).next_look >= 2700
+
+
+def test_an_instance_of_a_far_leader_is_not_looked_into_sooner_than_the_leader_can_commit_it() -> None:
+    distances = Distances((P0, P1, P2))
+    distances.measured(P2, 4)
+    distances.measured(P1, 3000)
+    assert suspicions(0, distances=distances).of(ID, Tick(0)).next_look >= 9000
+
+
+def test_silence_is_borne_for_longer_with_each_attempt_and_with_distance() -> None:
+    near, slow = suspicions(1), suspicions(1, distances=far(2000))
+    assert near.silence_ticks(ID, (P0, P2), Tick(0)) == 800
+    assert slow.silence_ticks(ID, (P0, P2), Tick(0)) == 6000
+    for attempt in range(1, 5):
+        near.begin(ID, ballot(attempt, 1), Tick(attempt))
+    assert near.silence_ticks(ID, (P0, P2), Tick(0)) == 4000
+
+
+def test_an_answer_that_came_too_late_makes_the_longest_wait_longer() -> None:
+    late = suspicions(1)
+    for attempt in range(1, 10):
+        late.begin(ID, ballot(attempt, 1), Tick(10_000 * attempt))
+    assert late.silence_ticks(ID, (P0, P2), Tick(0)) == 4000
+    late.answered(ID, ballot(3, 1), Tick(36_000))
+    assert late.silence_ticks(ID, (P0, P2), Tick(0)) == 48_000
+    late.answered(ID, ballot(77, 1), Tick(900_000))
+    assert late.silence_ticks(ID, (P0, P2), Tick(0)) == 48_000
+
+
+def test_whatever_the_distance_replicas_take_turns_with_room_for_a_message_between_them() -> None:
+    looks = [suspicions(me, 3, far(2000)).of(ID, Tick(0)).next_look for me in (1, 2, 0)]
+    assert looks[0] < looks[1] < looks[2]
+    assert looks[2] >= 8000

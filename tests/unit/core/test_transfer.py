@@ -271,6 +271,32 @@ def test_the_time_of_a_source_begins_anew_with_each_question() -> None:
     assert bench.asked() == [(P2, FetchSnapshot(5, 4))]
 
 
+def test_after_a_piece_that_came_late_the_next_one_is_waited_for_twice_as_long_as_that_took() -> None:
+    bench = asking(P1)
+    bench.tick(100)
+    assert bench.asked() == [(P2, FetchSnapshot(5, 0))]
+    bench.tick(250)
+    bench.piece(P1, 0, DATA[:4])
+    bench.kept(4)
+    assert bench.asked() == [KeepPiece(5, 0, DATA[:4]), (P1, FetchSnapshot(5, 4))]
+    bench.tick(250 + 499)
+    assert bench.asked() == []
+    bench.tick(250 + 500)
+    assert bench.asked() == [(P2, FetchSnapshot(5, 4))]
+
+
+def test_a_far_source_is_waited_for_as_long_as_its_distance_says() -> None:
+    bench = Bench()
+    bench.state.distances.measured(P1, 400)
+    bench.purged(P1)
+    bench.kept(0)
+    bench.asked()
+    bench.tick(1199)
+    assert bench.asked() == []
+    bench.tick(1200)
+    assert bench.asked() == [(P2, FetchSnapshot(5, 0))]
+
+
 def test_a_slow_disk_is_no_late_source() -> None:
     bench = asking(P1)
     bench.piece(P1, 0, DATA[:4])

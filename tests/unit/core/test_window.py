@@ -269,7 +269,7 @@ def test_a_frontier_is_told_only_when_the_disk_could_execute_it_again() -> None:
     assert driven.take_only(Frontier) == []
     driven.disk.finish()
     assert driven.disk.record(ID) is not None
-    assert driven.take_only(Frontier) == [(peer, Frontier((0, 1, 0), (0, 1, 0))) for peer in (P1, P2)]
+    assert driven.take_only(Frontier) == [(peer, Frontier((0, 1, 0), (0, 1, 0), sent_at=10)) for peer in (P1, P2)]
 
 
 def test_an_unchanged_frontier_costs_no_write() -> None:
@@ -287,7 +287,7 @@ def test_the_own_report_counts_when_it_is_durable() -> None:
     driven.replica.tick(Tick(10))
     effects = driven.replica.take_effects()
     assert effects.records == [FrontierRecord((0, 1, 0), NONE)]
-    assert effects.sends == [Send((P0, P1, P2), Frontier((0, 1, 0), (0, 1, 0)))]
+    assert effects.sends == [Send((P0, P1, P2), Frontier((0, 1, 0), (0, 1, 0), sent_at=10))]
 
 
 def test_a_restarted_replica_tells_no_less_than_before() -> None:

@@ -290,3 +290,29 @@ def test_a_decided_command_that_a_replica_never_executed_is_lost(group: Group) -
     group.decide()
     with pytest.raises(Violation, match="lost"):
         group.watch.settled(1, group.watch.begin_life("r1"))
+
+
+# Ballots and starts, and what is forgotten
+
+
+def test_two_starts_of_a_replica_may_not_use_one_ballot() -> None:
+    group = Group()
+    group.watch.begin_life("r1", 1)
+    group.watch.sent(1, m.Prepare(X, ONE))
+    group.watch.sent(1, m.Prepare(X, ONE))
+    group.watch.begin_life("r1#2", 1)
+    with pytest.raises(Violation, match=r"r1 uses .* in its start 2, and did in start 1"):
+        group.watch.sent(1, m.Prepare(X, ONE))
+
+
+def test_a_replica_asks_in_its_own_ballots_only() -> None:
+    group = Group()
+    with pytest.raises(Violation, match="of another"):
+        group.watch.sent(2, m.Prepare(X, ONE))
+
+
+def test_nothing_leaves_memory_that_not_all_have_executed_and_no_durable_snapshot_has() -> None:
+    group = Group()
+    group.watch.dropped(1, NOTHING)
+    with pytest.raises(Violation, match="early drop"):
+        group.watch.dropped(1, (1, 0, 0))
