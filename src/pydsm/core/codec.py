@@ -114,6 +114,8 @@ def check_message(message: Message, replicas: int) -> None:
                 raise ValueError(f"a digest of {len(message.parts)} parts of the state at checkpoint {message.number}")
             return
         case m.Inquire():
+            if len(message.ids) > m.INQUIRE_IDS_MAX:
+                raise ValueError(f"a question about {len(message.ids)} instances, {m.INQUIRE_IDS_MAX} may be")
             for id in message.ids:
                 _check_instance(id, replicas)
             return

@@ -108,7 +108,7 @@ class Proposer:
         self._state.log.own = (self._state.me, reserved)
 
     def propose(self, batch: Batch) -> InstanceId | PipelineFull:
-        """Lead a new instance, above every own index that was ever heard of: a peer may name one within the reservation.
+        """Lead a new instance, above every own index that was heard of: a peer may name any within the reservation.
 
         What is passed over is recovered as nop, like what a life before has reserved and not used.
         """

@@ -325,9 +325,11 @@ class Log:
             found.append(Invalidator(self.horizon.barrier, True))
         bound = merge(self._index.conflicts(batch), self._floor)
         for leader, (covered, last) in enumerate(zip(deps, bound, strict=True)):
-            for other in self._in_memory(leader, max(covered, self.dropped[leader]) + 1, last):
-                if other.id != id and self._invalidates(other, id, batch):
-                    found.append(Invalidator(other.id, other.decided))
+            found += [
+                Invalidator(other.id, other.decided)
+                for other in self._in_memory(leader, max(covered, self.dropped[leader]) + 1, last)
+                if other.id != id and self._invalidates(other, id, batch)
+            ]
         return tuple(sorted(dict.fromkeys(found), key=lambda one: one.id))
 
     def _invalidates(self, other: Instance, id: InstanceId, batch: Batch) -> bool:
