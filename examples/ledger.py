@@ -37,7 +37,7 @@ from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address
-from pydsm.transport.base import Admit, Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.tcp import TcpTransport
 
 TABLES = """
@@ -156,9 +156,9 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
     data = directory / names[number]
     data.mkdir(parents=True, exist_ok=True)
 
-    def transport(incarnation: int, admit: Admit) -> TcpTransport:
+    def transport(incarnation: int, admit: Admit, starts: Starts) -> TcpTransport:
         peers = {ReplicaId(one): addresses[one] for one in range(members) if one != number}
-        return TcpTransport(Self("ledger", me, members, incarnation), addresses[number], peers, admit)
+        return TcpTransport(Self("ledger", me, members, incarnation), addresses[number], peers, admit, starts)
 
     config = Config(me, members, checkpoint_instances_max=50)  # often, so that this small run has some
     machine, store = Ledger(data / "ledger.sqlite"), SqliteStore(data, identity)

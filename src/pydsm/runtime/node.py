@@ -37,6 +37,7 @@ from pydsm.runtime.progress import Progress, progress_of, restore_newest
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
+from pydsm.runtime.starts import StartLimits, Starts, Surroundings
 from pydsm.runtime.traces import RequestTrace, Traces, show
 from pydsm.runtime.transfers import BeginAgain, SnapshotTransfers, TransferParts
 from pydsm.runtime.upkeep import UPKEEP_SECONDS, UpkeepProposer
@@ -57,6 +58,7 @@ class Node:
         self._store = parts.store
         self._make_transport = parts.transport
         self._files = parts.snapshots
+        self._start_limits = parts.starts or StartLimits()
         self._taker: SnapshotTaker | None = None
         self._progress: Progress | None = None
         self._core = Replica(config, parts.relation)
@@ -88,7 +90,8 @@ class Node:
         disk = InlineDisk if isinstance(self._store, MemoryStore) else ThreadedDisk
         self._disk = disk(self._store, self._fail)
         peers = PeerBook(self._store.peers(), self._remember_peer)
-        self._transport = self._make_transport(self._store.incarnation, peers.admit)
+        self._starts = await self._begin_start()
+        self._transport = self._make_transport(self._store.incarnation, peers.admit, self._starts)
         self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
         self._started = self._running = True
         self._transfers = SnapshotTransfers(
@@ -109,6 +112,13 @@ class Node:
         self._tick()
         if isinstance(self._machine, Upkeep):
             self._keep_up(UpkeepProposer(self._machine, self._config.replica, self._batcher.submit))
+
+    async def _begin_start(self) -> Starts:
+        def run_on_disk(job: Callable[[], None]) -> None:
+            self._disk.run(job, _nothing)
+
+        around = Surroundings(self._core, self._store, run_on_disk, self._fail, self._loop.time)
+        return await asyncio.to_thread(Starts, self._config.replica, self._config.replicas, around, self._start_limits)
 
     async def _restore(self) -> None:
         """Start the machine; then the newest good snapshot, and the records behind it."""
@@ -212,6 +222,9 @@ class Node:
             replicas=self._config.replicas,
             incarnation=self._store.incarnation,
             stopping=not self._started,
+            start=self._starts.start.number,
+            position=self._store.position,
+            waits_to_take_part=self._starts.waits_for,
             failure=" ".join(str(self.failure.result()).split()) if self.failure.done() else None,
             connected=self._transport.connected,
             told_seconds_ago={peer: now - at for peer, at in sorted(self._told_at_seconds.items())},
@@ -237,7 +250,7 @@ class Node:
     # Events, from outside to the core
 
     def _receive(self, sender: ReplicaId, message: Message) -> None:
-        if not self._running or self._gate.full:
+        if not self._running or self._gate.full or not self._starts.takes_part:
             return
         try:
             self._core.receive(sender, message)
@@ -262,7 +275,8 @@ class Node:
     def _tick(self) -> None:
         if self._running:
             self._loop.call_later(_TICK_SECONDS, self._tick)
-            if self._gate.full:
+            self._guard(self._starts.save)
+            if self._gate.full or not self._starts.takes_part:
                 return
             now = Tick(int((self._loop.time() - self._epoch) * 1000))
             self._guard(lambda: self._core.tick(now))
@@ -274,6 +288,8 @@ class Node:
             self._core.propose_checkpoint(unix_ms())
 
     def _ask_for_checkpoint(self) -> InstanceId | None:
+        if not self._starts.takes_part:
+            return None
         proposed = self._core.propose_checkpoint(unix_ms())
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
@@ -291,7 +307,8 @@ class Node:
 
     def _turn(self) -> None:
         self._turn_is_due = False
-        self._guard(self._batcher.flush)
+        if self._starts.takes_part:
+            self._guard(self._batcher.flush)
         self._guard(self._performer.pump)
         if self._drained is not None and not (self._running and self._batcher.waiting):
             self._drained.set()

@@ -4,10 +4,12 @@ A store opened under another identity refuses, so that no replica acts on anothe
 that came back with its data from one that lost them: the latter may not take part as the old one (PROTOCOL 6).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydsm.core.ids import ReplicaId
+from pydsm.core.starts import Met, Start
 from pydsm.storage.base import Store
 
 
@@ -30,6 +32,18 @@ class ReplicaStore(Store, Protocol):
     @property
     def incarnation(self) -> int:
         """64 random bits, drawn when the store was made: the same as long as its data are."""
+        ...
+
+    def begin_start(self) -> Start:
+        """Raise the number of starts durably, with a new random id. Once, before the replica takes part."""
+        ...
+
+    def starts(self) -> dict[ReplicaId, Met]:
+        """What is remembered of the starts of peers."""
+        ...
+
+    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+        """Keep these, for `starts`. Raises WorldFault if the disk fails."""
         ...
 
     def peers(self) -> dict[ReplicaId, int]:

@@ -20,8 +20,8 @@ from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
 from pydsm.transport.address import Address
 from pydsm.transport.backlog import Backlog
-from pydsm.transport.base import Admit, Receive, Self, Traffic
-from pydsm.transport.frames import Greeting, Hello, decode_messages
+from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
+from pydsm.transport.frames import Greeting, Hello, Stamp, decode_messages, decode_stamp
 from pydsm.transport.handshake import Doorkeeper
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.patience import Patience, can_wait
@@ -35,8 +35,8 @@ log = logging.getLogger("pydsm.transport")
 class TcpTransport:
     """See `transport.base.Transport`.
 
-    `peers` are the others, by their ids; `admit` decides about incarnations; with `tls` everything is encrypted and
-    certificates decide who is who.
+    `peers` are the others, by their ids; `admit` decides about incarnations, `starts` about starts; with `tls`
+    everything is encrypted and certificates decide who is who.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class TcpTransport:
         listen: Address,
         peers: Mapping[ReplicaId, Address],
         admit: Admit,
+        starts: Starts,
         limits: TransportLimits | None = None,
         tls: Tls | None = None,
     ) -> None:
@@ -53,7 +54,7 @@ class TcpTransport:
         self.tls = tls
         self._me = me
         self._listen = listen
-        self._doorkeeper = Doorkeeper(me, peers, admit)
+        self._doorkeeper = Doorkeeper(me, peers, admit, starts)
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
         self._strangers: set[Incoming] = set()
         self._incoming: dict[ReplicaId, Incoming] = {}
@@ -125,9 +126,14 @@ class TcpTransport:
         for link in self._links.values():
             link.flush()
 
-    def hello(self) -> bytes:
+    def hello(self, to: ReplicaId | None = None) -> bytes:
         """See `tcp_connections.Owner`."""
-        return self._doorkeeper.hello()
+        return self._doorkeeper.hello(to)
+
+    @property
+    def stamp(self) -> Stamp:
+        """What a frame of messages that leaves now begins with."""
+        return self._doorkeeper.stamp()
 
     def judge(self, greeting: Greeting, certificate: Mapping[str, Any] | None) -> ReplicaId:
         """See `tcp_connections.Owner`. A certificate is looked at first: an impostor leaves no trace in `admit`."""
@@ -164,6 +170,7 @@ class TcpTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
+        self._doorkeeper.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
@@ -206,8 +213,9 @@ class _Link(Redialler):
         if not self._backlog or transport is None:
             return
         frames: list[bytes] = []
+        stamp = self._owner.stamp
         while self._backlog:
-            frame, messages = self._backlog.next_frame()
+            frame, messages = self._backlog.next_frame(stamp)
             frames.append(frame)
             self._owner.traffic.messages_sent += messages
             self._owner.traffic.bytes_sent += len(frame)

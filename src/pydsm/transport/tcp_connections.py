@@ -31,8 +31,8 @@ class Owner(Protocol):
     traffic: Traffic
     tls: Tls | None
 
-    def hello(self) -> bytes:
-        """What we say first."""
+    def hello(self, to: ReplicaId | None = None) -> bytes:
+        """What we say first; `to` is the peer that has greeted before, if one has."""
         ...
 
     def judge(self, greeting: Greeting, certificate: Mapping[str, Any] | None) -> ReplicaId:
@@ -167,7 +167,7 @@ class Incoming(Connection):
         self._stop_waiting()
         self.owner.met(self, self.peer)
         assert self.transport is not None
-        self.transport.write(self.owner.hello())
+        self.transport.write(self.owner.hello(self.peer))
         self._greeted = True
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
@@ -241,8 +241,9 @@ class Outgoing(Connection):
     def received(self, peer: ReplicaId, payload: bytes) -> None:
         """After its greeting a peer has nothing to say but why it refuses us."""
         greeting = decode_greeting(payload)
-        reason = greeting.reason if isinstance(greeting, Refusal) else "it greets twice"
-        raise PeerFault(f"it refuses us: {reason}")
+        if isinstance(greeting, Refusal):
+            self.owner.judge(greeting, self.certificate)  # raises
+        raise PeerFault("it refuses us: it greets twice")
 
     def refuse(self, fault: PeerFault) -> None:
         """Keep the reason for whoever dialled, and close."""

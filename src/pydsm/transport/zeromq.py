@@ -30,8 +30,8 @@ from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
 from pydsm.transport.address import Address
 from pydsm.transport.backlog import Backlog
-from pydsm.transport.base import Admit, Receive, Self, Traffic
-from pydsm.transport.frames import FRAME_BYTES_MAX, PREAMBLE, decode_messages, open_frame, open_greeting
+from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
+from pydsm.transport.frames import FRAME_BYTES_MAX, PREAMBLE, decode_messages, decode_stamp, open_frame, open_greeting
 from pydsm.transport.handshake import Doorkeeper, refusal
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.patience import Patience, can_wait
@@ -50,7 +50,10 @@ _ENDED = _HANDSHAKE_FAILED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVE
 
 
 class ZeroMqTransport:
-    """See `transport.base.Transport`. `peers` are the others, by their ids; `admit` decides about incarnations."""
+    """See `transport.base.Transport`.
+
+    `peers` are the others, by their ids; `admit` decides about incarnations, `starts` about starts.
+    """
 
     def __init__(
         self,
@@ -58,11 +61,12 @@ class ZeroMqTransport:
         listen: Address,
         peers: Mapping[ReplicaId, Address],
         admit: Admit,
+        starts: Starts,
         limits: TransportLimits | None = None,
     ) -> None:
         self.traffic = Traffic()
         self.limits = limits or TransportLimits()
-        self.doorkeeper = Doorkeeper(me, peers, admit)
+        self.doorkeeper = Doorkeeper(me, peers, admit, starts)
         self._me = me
         self._listen = listen
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
@@ -175,13 +179,14 @@ class ZeroMqTransport:
         peer = self.doorkeeper.judge(open_greeting(data))
         self._routes = {known: other for known, other in self._routes.items() if other != peer}
         self._routes[route] = peer
-        _say(router, route, self.doorkeeper.hello())
+        _say(router, route, self.doorkeeper.hello(peer))
         self._links[peer].dial_now()
 
     def _deliver(self, peer: ReplicaId, payload: bytes) -> None:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
+        self.doorkeeper.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
@@ -288,7 +293,7 @@ class _Link(Redialler):
     async def _send_what_waits(self, dealer: zmq.asyncio.Socket) -> None:
         while True:
             while self._backlog:
-                frame, messages = self._backlog.next_frame()
+                frame, messages = self._backlog.next_frame(self._owner.doorkeeper.stamp())
                 self._leaving_bytes = len(frame)
                 await dealer.send(frame)
                 self._leaving_bytes = 0

@@ -19,10 +19,11 @@ from pydsm.runtime.batching import Answer, Overloaded
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.runtime.parts import Parts
+from pydsm.runtime.starts import StartLimits
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.base import Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.unit.runtime.machines import Lists
 from tests.waiting import eventually
@@ -42,6 +43,9 @@ class FragileStore(MemoryStore):
         super().write(records)
 
 
+QUICK = StartLimits(grace_seconds_min=0.02, save_seconds=0.02)
+
+
 class Group:
     """Nodes that share a hub; each can be replaced."""
 
@@ -57,11 +61,11 @@ class Group:
         machine = self.make_machine()
         config = Config(ReplicaId(replica), self.replicas, recovery_timeout_ticks=100, gossip_ticks=50)
 
-        def transport(incarnation: int, admit: object) -> MemoryTransport:
+        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
             me = Self("test", ReplicaId(replica), self.replicas, incarnation)
-            return MemoryTransport(me, self.hub, admit)  # type: ignore[arg-type]
+            return MemoryTransport(me, self.hub, admit, starts)
 
-        node = Node(config, Parts(machine, store or MemoryStore(), transport))
+        node = Node(config, Parts(machine, store or MemoryStore(), transport, starts=QUICK))
         await node.start()
         self.nodes[replica], self.machines[replica] = node, machine
         return node
@@ -198,7 +202,7 @@ async def test_what_is_far_ahead_is_dropped_and_said_once(caplog: pytest.LogCapt
     """A replica that was away for long must hear that it needs a snapshot, so the connection stays."""
     async with group() as nodes:
         for index in (1 << 40, 1 << 39):
-            nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(0), index), NOP, (0, 0, 0)))
+            nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(2), index), NOP, (0, 0, 0)))
         assert await nodes.ask(0, "a one") == 1
         assert caplog.text.count("this replica is far behind, and needs a snapshot") == 1
 

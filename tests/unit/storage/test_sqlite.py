@@ -80,8 +80,8 @@ def test_directory_of_another_replica_is_refused(tmp_path: Path, other: Identity
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
-    alter(tmp_path, "UPDATE meta SET value = '3' WHERE name = 'format'")
-    with pytest.raises(WorldFault, match="has format 3, this PyDSM reads format 2"):
+    alter(tmp_path, "UPDATE meta SET value = '4' WHERE name = 'format'")
+    with pytest.raises(WorldFault, match="has format 4, this PyDSM reads format 3"):
         SqliteStore(tmp_path, IDENTITY)
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from pydsm.core.faults import PeerFault
+from pydsm.core.starts import Start, StartGreeting
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
     GREETING_BYTES_MAX,
@@ -10,13 +11,16 @@ from pydsm.transport.frames import (
     FrameReader,
     Hello,
     Refusal,
+    Stamp,
     decode_greeting,
     decode_messages,
+    decode_stamp,
     encode_greeting,
     encode_messages,
 )
 
-HELLO = Hello("group", 1, 3, 42, 0)
+HELLO = Hello("group", 1, 3, 42, 0, StartGreeting(Start(3, 1 << 63), 17))
+STAMP = Stamp(3, 18)
 
 
 def greeted_reader() -> FrameReader:
@@ -30,7 +34,7 @@ def greeted_reader() -> FrameReader:
 
 def test_greeting_and_messages_come_out_as_they_went_in_byte_by_byte() -> None:
     reader, payloads = FrameReader(), []
-    for byte in PREAMBLE + encode_greeting(HELLO) + encode_messages([b"one", b"", b"three"]):
+    for byte in PREAMBLE + encode_greeting(HELLO) + encode_messages([b"one", b"", b"three"], STAMP):
         reader.feed(bytes([byte]))
         payloads += list(reader.payloads())
     assert decode_greeting(payloads[0]) == HELLO
@@ -39,7 +43,7 @@ def test_greeting_and_messages_come_out_as_they_went_in_byte_by_byte() -> None:
 
 def test_several_frames_in_one_piece_all_come_out() -> None:
     reader = greeted_reader()
-    reader.feed(encode_messages([b"a"]) * 3)
+    reader.feed(encode_messages([b"a"], STAMP) * 3)
     assert len(list(reader.payloads())) == 3
 
 
@@ -54,9 +58,9 @@ def test_refusal_is_a_greeting() -> None:
     [
         (b"GET / HTTP/1.1\r\n\r\n", "does not speak this protocol"),
         (b"\0", "does not speak this protocol"),
-        (PREAMBLE[:-1] + b"\xff", "speaks version 255 of the protocol, we speak 2"),
+        (PREAMBLE[:-1] + b"\xff", "speaks version 255 of the protocol, we speak 3"),
         (PREAMBLE + (GREETING_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4), "claims 4097 bytes"),
-        (b"PyDSM\0\0\1", "speaks version 1 of the protocol, we speak 2: run the same release"),
+        (b"PyDSM\0\0\1", "speaks version 1 of the protocol, we speak 3: run the same release"),
         (b"\x16\x03\x01\x02\x00", "it speaks TLS and we do not"),
         (b"\xff\0\0\0\0\0\0\0\1\x7f", "it speaks ZeroMQ and we do not"),
         (PREAMBLE + bytes(8), "claims 0 bytes"),
@@ -78,7 +82,7 @@ def test_oversize_frame_is_a_fault_before_its_payload_arrives() -> None:
 
 
 def test_flipped_bit_is_a_fault() -> None:
-    frame = bytearray(encode_messages([b"message"]))
+    frame = bytearray(encode_messages([b"message"], STAMP))
     frame[-1] ^= 1
     reader = greeted_reader()
     reader.feed(bytes(frame))
@@ -89,7 +93,14 @@ def test_flipped_bit_is_a_fault() -> None:
 @pytest.mark.parametrize("payload", [b"\0\0", b"\0\0\0\5abc"])
 def test_payload_that_does_not_divide_into_messages_is_a_fault(payload: bytes) -> None:
     with pytest.raises(PeerFault, match="a frame ends inside"):
-        list(decode_messages(payload))
+        list(decode_messages(bytes(16) + payload))
+
+
+def test_a_frame_of_messages_says_of_which_start_it_is_and_what_was_durable_when_it_left() -> None:
+    payload = encode_messages([b"one"], Stamp(3, 1 << 40))[8:]
+    assert decode_stamp(payload) == Stamp(3, 1 << 40)
+    with pytest.raises(PeerFault, match="a frame ends inside its stamp"):
+        decode_stamp(payload[:15])
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import pytest
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
-from pydsm.transport.frames import PREAMBLE, encode_messages
+from pydsm.transport.frames import PREAMBLE, Stamp, encode_messages
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.tcp import TcpTransport
 from tests.ports import free_ports
 from tests.unit.transport.groups import admit_all, group, hello, large, small, tcp_end, who
+from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -61,7 +62,7 @@ async def test_frame_that_breaks_the_format_after_a_good_greeting_closes_the_con
     ports = free_ports(3)
     end = tcp_end(who(0), ports)
     await end.transport.start(end.receive)
-    answer = await answer_to(ports[0], hello("test", 1, 3, 7) + encode_messages([b"\xff"]))
+    answer = await answer_to(ports[0], hello("test", 1, 3, 7) + encode_messages([b"\xff"], Stamp(1, 0)))
     assert b"format version 255" in answer
     assert end.received == []
     await end.transport.stop()
@@ -151,7 +152,7 @@ async def test_second_connection_of_a_peer_replaces_the_first() -> None:
     greeting = hello("test", 1, 3, 7)
     first_reader, first = await asyncio.open_connection("127.0.0.1", ports[0])
     first.write(greeting)
-    await first_reader.readexactly(len(hello("test", 0, 3, 7)))
+    await first_reader.readexactly(len(end.transport._doorkeeper.hello(ReplicaId(1))))  # type: ignore[attr-defined]
     _, second = await asyncio.open_connection("127.0.0.1", ports[0])
     second.write(greeting)
     assert await asyncio.wait_for(first_reader.read(), 5) == b""
@@ -200,7 +201,11 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
 async def test_transport_that_is_about_to_dial_again_stops_when_told() -> None:
     ports = free_ports(2)
     end = TcpTransport(
-        who(0, 2), Address("127.0.0.1", ports[0]), {ReplicaId(1): Address("127.0.0.1", ports[1])}, admit_all
+        who(0, 2),
+        Address("127.0.0.1", ports[0]),
+        {ReplicaId(1): Address("127.0.0.1", ports[1])},
+        admit_all,
+        PlainStarts(ReplicaId(0), 2),
     )
     await end.start(lambda sender, message: None)
     link = end._links[ReplicaId(1)]

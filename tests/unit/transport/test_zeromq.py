@@ -13,10 +13,11 @@ import zmq.asyncio
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
-from pydsm.transport.frames import FRAME_BYTES_MAX, PREAMBLE, encode_messages
+from pydsm.transport.frames import FRAME_BYTES_MAX, PREAMBLE, Stamp, encode_messages
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.zeromq import ZeroMqTransport
 from tests.unit.transport.groups import QUICK, End, Network, admit_all, group, hello, large, small, started, who
+from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
 MIB = 1 << 20
@@ -51,7 +52,7 @@ async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
         ([PREAMBLE], "its greeting is cut short"),
         ([hello("test", 1, 3, 7)[:-1]], "its greeting is cut short"),
         ([bytes(5000)], "its greeting has 5000 bytes, the limit is 4096"),
-        ([b"PyDSM\0\0\1" + hello("test", 1, 3, 7)[8:]], "it speaks version 1 of the protocol, we speak 2"),
+        ([b"PyDSM\0\0\1" + hello("test", 1, 3, 7)[8:]], "it speaks version 1 of the protocol, we speak 3"),
         ([hello("other", 1, 3, 7)], "it is of group 'other', we are of 'test'"),
         ([hello("test", 0, 3, 7)], "none of our peers"),
         ([hello("test", 1, 3, 7), b"more"], "it sent a message of 2 parts, ours have one"),
@@ -73,8 +74,8 @@ async def test_stranger_is_told_why_it_is_refused(
     [
         (b"", "a frame is cut short"),
         (bytes(8) + b"x", "a frame claims 0 bytes and has 1"),
-        (encode_messages([b"hi"])[:-1] + b"?", "the checksum of a frame differs"),
-        (encode_messages([b"\xff"]), "a message does not parse: it has format version 255"),
+        (encode_messages([b"hi"], Stamp(1, 0))[:-1] + b"?", "the checksum of a frame differs"),
+        (encode_messages([b"\xff"], Stamp(1, 0)), "a message does not parse: it has format version 255"),
     ],
 )
 async def test_peer_that_breaks_the_format_is_refused_and_not_heard_again(
@@ -134,7 +135,7 @@ async def test_replica_behind_a_peers_address_must_be_that_peer(caplog: pytest.L
     network = Network("zeromq", 3)
     other = network.end(who(2))
     here, _, there = (Address("127.0.0.1", port) for port in network.ports)
-    dialler = End(ZeroMqTransport(who(0), here, {ReplicaId(1): there}, admit_all, QUICK))
+    dialler = End(ZeroMqTransport(who(0), here, {ReplicaId(1): there}, admit_all, PlainStarts(ReplicaId(0)), QUICK))
     async with started(other, dialler):
         await eventually(lambda: "none of our peers" in caplog.text, "the mistake is named")
         assert dialler.transport.connected == ()
