@@ -14,7 +14,7 @@ from pydsm.core.ids import ReplicaId
 from pydsm.core.quorums import quorums
 from pydsm.core.replica import Replica
 from pydsm.core.starts import Own, Remembered, StartBook, StartCheck, StartGreeting, what_is_missing
-from pydsm.storage.identity import ReplicaStore
+from pydsm.storage.identity import StartStore
 
 log = logging.getLogger("pydsm.starts")
 
@@ -45,7 +45,7 @@ class Surroundings:
     """What starts need of their node."""
 
     core: Replica
-    store: ReplicaStore
+    store: StartStore
     run_on_disk: Callable[[Callable[[], None]], None]
     """Do something with the store, in order with its writes."""
     fail: Callable[[Exception], None]

@@ -89,7 +89,16 @@ class ClockRate(msgspec.Struct, frozen=True, tag="clock"):
     rate: float
 
 
-Fault = Crash | CrashInside | PowerCut | Pause | Cut | SlowLinks | Storm | SlowDisk | ClockRate
+class PutBack(msgspec.Struct, frozen=True, tag="put-back"):
+    """A replica's disk is copied; `lasting_us` later the replica dies, and finds that copy when it starts again."""
+
+    at_us: int
+    replica: int
+    lasting_us: int
+    down_us: int
+
+
+Fault = Crash | CrashInside | PowerCut | Pause | Cut | SlowLinks | Storm | SlowDisk | ClockRate | PutBack
 
 
 class Operation(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from pydsm.sim.plan import (
     Pause,
     Plan,
     PowerCut,
+    PutBack,
     SlowDisk,
     SlowLinks,
     Storm,
@@ -126,6 +127,21 @@ def make_laggards(
     return _Planner(random, settings, steps, kinds, workload(random)).laggards()
 
 
+def make_put_backs(
+    seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
+) -> Plan:
+    """A fourth plan of a seed: disks are put back to older copies, while other faults strike.
+
+    Replicas ask their peers at each start, so a disk that was put back is refused, and any other is not.
+    """
+    random = Random(f"put-backs {seed} {replicas} {steps}")
+    settings = msgspec.structs.replace(
+        draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0), starts_checked=True
+    )
+    kinds = random.sample([kind for kind in KINDS if kind != "clock"], 3)
+    return _Planner(random, settings, steps, kinds, workload(random)).put_backs()
+
+
 class _Planner:
     def __init__(
         self, random: Random, settings: Settings, steps: int, kinds: Sequence[str], workload: Workload
@@ -196,6 +212,18 @@ class _Planner:
                 lasting_us = int(random.choice([0.15, 0.3]) * (1 + random.random()) * self._horizon_us)
                 rest = [other for other in range(self._replicas) if other not in away or random.random() < 0.3]
                 faults.append(self._absence(at_us, lasting_us, one, rest))
+        return msgspec.structs.replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
+
+    def put_backs(self) -> Plan:
+        """A usual plan, in which disks of as many replicas as a quorum can spare are put back, one after the other."""
+        plan = self.plan()
+        random, spare = self._random, quorums(self._replicas).f
+        faults = list(plan.faults)
+        for one in random.sample(range(self._replicas), random.randint(1, spare) if spare else 0):
+            for start in (0.05, 0.5) if random.random() < 0.5 else (0.2,):
+                at_us = int((start + 0.1 * random.random()) * self._horizon_us)
+                lasting_us = int(random.choice([0.05, 0.2, 0.4]) * random.random() * self._horizon_us)
+                faults.append(PutBack(at_us, one, lasting_us, self._while()))
         return msgspec.structs.replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
 
     def _absence(self, at_us: int, lasting_us: int, one: int, rest: list[int]) -> Fault:

@@ -10,7 +10,7 @@ from pydsm.core.conflicts import Relation
 from pydsm.core.replica import Replica
 from pydsm.sim import story
 from pydsm.sim.plan import Plan
-from pydsm.sim.planning import KINDS, STEPS, make_duels, make_laggards, make_plan
+from pydsm.sim.planning import KINDS, STEPS, make_duels, make_laggards, make_plan, make_put_backs
 from pydsm.sim.shrink import Shrunk, shrink
 from pydsm.sim.workload import RegisterWorkload, Workload
 from pydsm.sim.world import Finding, MakeReplica, Run, run_plan
@@ -42,6 +42,8 @@ class Search:
     """Play `planning.make_duels` in place of `make_plan`; `kinds` is not looked at."""
     laggards_only: bool = False
     """The same for `planning.make_laggards`."""
+    put_backs_only: bool = False
+    """The same for `planning.make_put_backs`."""
     relation: Callable[[], Relation] | None = None
     """Makes the conflict relation of each run; None for the one that the seed chooses."""
 
@@ -52,6 +54,8 @@ class Search:
             return make_duels(seed, replicas, self.steps, self.workload)
         if self.laggards_only:
             return make_laggards(seed, replicas, self.steps, self.workload)
+        if self.put_backs_only:
+            return make_put_backs(seed, replicas, self.steps, self.workload)
         return make_plan(seed, replicas, self.steps, self.kinds, self.workload)
 
     def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> Run:

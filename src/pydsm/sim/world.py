@@ -22,7 +22,8 @@ from pydsm.sim.bounds import Bounds
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
-from pydsm.sim.disk import Disk
+from pydsm.sim.disk import Disk, DiskCopy
+from pydsm.sim.greetings import Greeting, Stamp
 from pydsm.sim.history import Outcome
 from pydsm.sim.host import Host
 from pydsm.sim.invariants import Invariants
@@ -30,6 +31,7 @@ from pydsm.sim.life import Life, Parts
 from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule
+from pydsm.sim.starts import LifeStarts, Undetectable
 from pydsm.sim.violation import Violation
 from pydsm.sim.workload import RegisterWorkload, Workload
 
@@ -76,13 +78,15 @@ class World:
         self._relation = with_sessions(relation or plan.settings.make_relation())
         self._make_replica = make_replica
         self._healed = False
+        self._put_back_at: dict[int, int] = {}
+        """Where the disk of a replica was when the copy was made that was put back last."""
         replicas = range(plan.settings.replicas)
         self._disks = [Disk(self._context, replica, self._written_by(replica)) for replica in replicas]
         self._watch = Invariants(
             plan.settings.replicas, self._relation, self._disks, forgets_early=plan.settings.forgets_early
         )
-        self._network = Network(self._context, self._deliver, self._report_lost)
-        parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine)
+        self._network = Network(self._context, self._deliver, self._report_lost, self._greet, self._stamp_of)
+        parts = Parts(self._context, self._watch, self._network, self._core, self._workload.machine, self._took_part)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
         self._bounds = Bounds(self._context, self.hosts)
         self.clients = Clients(self._context, self._workload, self.hosts)
@@ -94,8 +98,28 @@ class World:
     def _core(self, replica: int) -> Replica:
         return self._make_replica(self._plan.settings.config(replica), self._relation)
 
-    def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
-        self.hosts[to].deliver(sender, message)
+    def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message, stamp: Stamp) -> None:
+        self.hosts[to].deliver(sender, message, stamp)
+
+    def _greet(self, to: ReplicaId, sender: ReplicaId, greeting: Greeting) -> None:
+        self.hosts[to].greeted(sender, greeting)
+
+    def _stamp_of(self, sender: ReplicaId) -> Stamp:
+        life = self.hosts[sender].life
+        return life.starts.stamp if life is not None and life.starts is not None else None
+
+    def _took_part(self, starts: LifeStarts) -> None:
+        """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
+        newest = self._disks[starts.replica].newest
+        if newest is None or newest.position <= self._put_back_at[starts.replica]:
+            return
+        for host in self.hosts:
+            peer = None if host.life is None else host.life.starts
+            if peer is None or peer is starts or not starts.has_answered(host.id):
+                continue
+            if starts.lacks(peer.remembered(starts.replica)):
+                return  # the invariants will say what comes of it
+        raise Undetectable
 
     def _report_lost(self) -> None:
         self._bounds.disturbed()
@@ -112,6 +136,8 @@ class World:
             self._reckon()
         except Violation as violation:
             finding = self._finding(violation)
+        except Undetectable:
+            self._context.counts.put_backs_undetectable += 1
         except Exception as error:
             where = traceback.format_exception(error)[-2].strip().splitlines()[0]
             finding = self._finding(Violation(f"stopped by {type(error).__name__}", f"{error} ({where})"))
@@ -135,7 +161,8 @@ class World:
 
     def _tick(self, host: Host) -> None:
         host.tick()
-        self._bounds.ticked(host)
+        if not self._plan.settings.starts_checked:  # who does not take part yet forgets nothing
+            self._bounds.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
     def _operate(self, operation: p.Operation) -> None:
@@ -183,8 +210,17 @@ class World:
                 disk = self._disks[fault.replica]
                 after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
                 disk.sync_us = fault.sync_us
+            case p.PutBack():
+                copy = self._disks[fault.replica].copy()
+                after(fault.lasting_us, self._put_back, fault, copy)
             case p.ClockRate():
                 self.hosts[fault.replica].clock_rate = fault.rate
+
+    def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
+        if not self._healed and self._disks[fault.replica].newest is None:
+            self._context.say("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
+            self._put_back_at[fault.replica] = copy.position
+            self.hosts[fault.replica].put_back(copy, fault.down_us)
 
     def _rage(self, loss: float, duplication: float) -> None:
         if not self._healed:

@@ -26,12 +26,12 @@ class Identity:
     replicas: int
 
 
-class ReplicaStore(Store, Protocol):
-    """A store that knows which life of which replica it holds."""
+class StartStore(Protocol):
+    """What a store knows of starts, its own replica's and those of others (see `core.starts`)."""
 
     @property
-    def incarnation(self) -> int:
-        """64 random bits, drawn when the store was made: the same as long as its data are."""
+    def position(self) -> int:
+        """See `storage.base.Store`."""
         ...
 
     def begin_start(self) -> Start:
@@ -44,6 +44,15 @@ class ReplicaStore(Store, Protocol):
 
     def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
         """Keep these, for `starts`. Raises WorldFault if the disk fails."""
+        ...
+
+
+class ReplicaStore(Store, StartStore, Protocol):
+    """A store that knows which life of which replica it holds."""
+
+    @property
+    def incarnation(self) -> int:
+        """64 random bits, drawn when the store was made: the same as long as its data are."""
         ...
 
     def peers(self) -> dict[ReplicaId, int]:
