@@ -151,7 +151,8 @@ class Disk:
 
     def put_back(self, copy: DiskCopy) -> None:
         """Lose everything since an older copy was made. Only while no life is here."""
-        self.newest = self.newest or self.copy()
+        if copy.position < self.position:
+            self.newest = self.newest or self.copy()
         self._become(copy)
 
     def put_newest_back(self) -> None:

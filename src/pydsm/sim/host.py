@@ -247,10 +247,9 @@ class Host:
     def put_back(self, copy: DiskCopy, down_us: int) -> None:
         """The machine dies, and starts again with an older copy of its disk."""
         self.crash(None)
-        if self.disk.newest is None:
-            self._context.counts.put_backs += 1
-            self._put_back = True
         self.disk.put_back(copy)
+        self._put_back = True
+        self._context.counts.put_backs += self.disk.newest is not None
         self._context.schedule.after(down_us, self.start)
 
     def _refused(self, reason: str) -> None:

@@ -78,8 +78,6 @@ class World:
         self._relation = with_sessions(relation or plan.settings.make_relation())
         self._make_replica = make_replica
         self._healed = False
-        self._put_back_at: dict[int, int] = {}
-        """Where the disk of a replica was when the copy was made that was put back last."""
         replicas = range(plan.settings.replicas)
         self._disks = [Disk(self._context, replica, self._written_by(replica)) for replica in replicas]
         self._watch = Invariants(
@@ -110,8 +108,7 @@ class World:
 
     def _took_part(self, starts: LifeStarts) -> None:
         """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
-        newest = self._disks[starts.replica].newest
-        if newest is None or newest.position <= self._put_back_at[starts.replica]:
+        if self._disks[starts.replica].newest is None:
             return
         for host in self.hosts:
             peer = None if host.life is None else host.life.starts
@@ -219,7 +216,6 @@ class World:
     def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
         if not self._healed and self._disks[fault.replica].newest is None:
             self._context.say("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
-            self._put_back_at[fault.replica] = copy.position
             self.hosts[fault.replica].put_back(copy, fault.down_us)
 
     def _rage(self, loss: float, duplication: float) -> None:
