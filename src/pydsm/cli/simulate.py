@@ -30,6 +30,9 @@ def simulate(
     laggards: Annotated[
         bool, typer.Option("--laggards", help="Members stay away until others forget what they lack.")
     ] = False,
+    put_backs: Annotated[
+        bool, typer.Option("--put-backs", help="Disks are put back to older copies, and must be refused.")
+    ] = False,
     hours: Annotated[
         float | None,
         typer.Option(help="In place of seeds: so many simulated hours under steady load; status 1 if anything grows."),
@@ -42,16 +45,23 @@ def simulate(
 ) -> int:
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
     if hours is not None:
-        if seeds != 1 or steps != STEPS or faults != "all" or duels or laggards or trace_digest:
+        if seeds != 1 or steps != STEPS or faults != "all" or duels or laggards or put_backs or trace_digest:
             raise CallerFault(
                 "--hours goes with --seed, --replicas, --rate and --json only: it has its own load and faults"
             )
         return simulate_hours(hours, seed, replicas or 3, rate, as_json=as_json)
     if seeds < 1:
         raise CallerFault(f"--seeds must be at least 1, got {seeds}")
-    if duels and laggards:
-        raise CallerFault("--duels and --laggards are two kinds of plans: give one of them")
-    search = Search(replicas=replicas, steps=steps, kinds=parse_kinds(faults), duels_only=duels, laggards_only=laggards)
+    if duels + laggards + put_backs > 1:
+        raise CallerFault("--duels, --laggards and --put-backs are kinds of plans: give one of them")
+    search = Search(
+        replicas=replicas,
+        steps=steps,
+        kinds=parse_kinds(faults),
+        duels_only=duels,
+        laggards_only=laggards,
+        put_backs_only=put_backs,
+    )
     search.plan(seed)
     totals = Counts()
     digests: dict[int, str] = {}

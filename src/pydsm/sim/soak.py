@@ -1,8 +1,8 @@
 """`python -m pydsm.sim.soak --minutes N`: fresh seeds on all cores until the time is over or something breaks.
 
 Seeds follow each other from `--first-seed`, which is the clock's unless given, so that no two soaks play the same
-ones. Group sizes are mostly 3, 5 and 7, sometimes 1, 2, 4, 6 and 9; some runs are long, some play duels alone, and some
-laggards.
+ones. Group sizes are mostly 3, 5 and 7, sometimes 1, 2, 4, 6 and 9; some runs are long, some play duels alone, some
+laggards, and some disks that are put back.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from pydsm.sim.tables import exercised, plain
 _SEEDS_PER_TASK = 8
 _REPORT_SECONDS = 30.0
 _LONG_EVERY, _LONG_FACTOR = 10, 5
-_KINDS = 4
+_KINDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Task:
 
 
 def search_for(task: Task, seed: int) -> Search:
-    """Every tenth seed or so is a long run, every fourth plays duels alone, every fourth laggards."""
+    """Every tenth seed or so is a long run; of eight, two play duels alone, two laggards, one disks put back."""
     steps = task.steps * (_LONG_FACTOR if seed % _LONG_EVERY == 0 else 1)
     kind = seed % _KINDS
-    return Search(steps=steps, duels_only=kind == 1, laggards_only=kind == 3)
+    return Search(steps=steps, duels_only=kind in (1, 5), laggards_only=kind in (3, 7), put_backs_only=kind == 4)
 
 
 def play(task: Task) -> tuple[bytes, int | None]:

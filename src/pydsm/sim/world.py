@@ -15,6 +15,7 @@ from pydsm.core.conflicts import Relation
 from pydsm.core.effects import Record
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
 from pydsm.core.messages import Message
+from pydsm.core.quorums import quorums
 from pydsm.core.replica import Replica
 from pydsm.core.session_conflicts import with_sessions
 from pydsm.sim import plan as p
@@ -108,6 +109,9 @@ class World:
 
     def _took_part(self, starts: LifeStarts) -> None:
         """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
+        answered = sum(starts.has_answered(host.id) for host in self.hosts if host.id != starts.replica)
+        if answered + 1 < quorums(len(self.hosts)).slow:
+            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have told what they remember")
         if self._disks[starts.replica].newest is None:
             return
         for host in self.hosts:

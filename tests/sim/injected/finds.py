@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pydsm.core.recovery import Rule
-from pydsm.sim.plan import Crash, Fault, Operation, Plan, SlowDisk, SlowLinks
+from pydsm.sim.plan import Crash, Fault, Operation, Plan, PutBack, SlowDisk, SlowLinks
 from pydsm.sim.search import Search
 from tests.sim.stories import MS, ask, calm, cut
 from tests.sim.test_recovery_rules import STORIES as RULE_STORIES
@@ -76,6 +76,19 @@ nowhere, r0 one of its own; with r0 and r2, the vote of round 0 makes a quorum t
 STORIES["a vote that arrives a recovery late"] = (5, LATE_VOTE)
 
 
+FORGOTTEN_VOTE: tuple[Fault | Operation, ...] = (
+    ask(10, 0, "write k0 1"),
+    PutBack(200 * MS, 0, 70 * MS, 20 * MS),
+    cut(255, [0, 1], [2], 33 * MS),
+    ask(260, 0, "write k0 2"),
+    cut(310, [1], [0, 2], 1500 * MS),
+    cut(310, [0, 2], [1], 1500 * MS),
+)
+"""Of three. r0 commits 0.2 with r1, its client is answered, and r2 hears nothing of it. Then r0 gets its older disk.
+r1 is away a little later, so that r0 and r2, of which neither knows 0.2, decide it as nop: the write is lost."""
+STORIES["a disk that was put back, and the only one that remembers is away"] = (3, FORGOTTEN_VOTE)
+
+
 @dataclass(frozen=True, slots=True)
 class Find:
     """A run that breaks `invariant` with the bug and nothing without it."""
@@ -85,6 +98,7 @@ class Find:
     seed: int
     duels: bool = False
     laggards: bool = False
+    put_backs: bool = False
     story: str = ""
     steps: int = 4000
     replicas: int | None = None
@@ -92,7 +106,13 @@ class Find:
 
     def play(self) -> str | None:
         """Play the run; the invariant that it breaks, if any."""
-        search = Search(replicas=self.replicas, steps=self.steps, duels_only=self.duels, laggards_only=self.laggards)
+        search = Search(
+            replicas=self.replicas,
+            steps=self.steps,
+            duels_only=self.duels,
+            laggards_only=self.laggards,
+            put_backs_only=self.put_backs,
+        )
         plan = self._told() if self.story else search.plan(self.seed)
         finding = search.play(plan).finding
         return None if finding is None else finding.invariant
@@ -101,7 +121,8 @@ class Find:
         replicas, story = STORIES[self.story]
         faults = tuple(sorted((one for one in story if not isinstance(one, Operation)), key=lambda one: one.at_us))
         operations = tuple(sorted((one for one in story if isinstance(one, Operation)), key=lambda one: one.at_us))
-        settings = msgspec.structs.replace(calm(replicas, self.seed), horizon_us=3000 * MS)
+        put_back = any(isinstance(one, PutBack) for one in faults)
+        settings = msgspec.structs.replace(calm(replicas, self.seed), horizon_us=3000 * MS, starts_checked=put_back)
         return Plan(settings, faults, operations)
 
 
@@ -163,6 +184,14 @@ FINDS: tuple[Find, ...] = (
     Find("one behind taken for up to date", "liveness", 1, laggards=True),
     Find("what came with a snapshot is in no vector", "checkpoint", 56, laggards=True),
     Find("barrier silent about what was forgotten", "exactness", 1, laggards=True, replicas=5),
+    Find(
+        "older disk not noticed",
+        "agreement",
+        0,
+        story="a disk that was put back, and the only one that remembers is away",
+    ),
+    Find("lower position taken", "frontier", 0, put_backs=True),
+    Find("takes part before peers have answered", "start", 0, put_backs=True),
     Find("rule 3 left out", "agreement", 0, story="two rivals, and one leader in the other's quorum"),
     Find(
         "accepted nop conflicts with nothing",

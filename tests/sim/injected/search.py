@@ -31,9 +31,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000, help="length of a run in events")
     parser.add_argument("--duels", action="store_true", help="only conflicts between two leaders at a time")
     parser.add_argument("--laggards", action="store_true", help="members that are away for long")
+    parser.add_argument("--put-backs", action="store_true", help="disks that are put back to older copies")
     options = parser.parse_args()
     search = Search(
-        replicas=options.replicas, steps=options.steps, duels_only=options.duels, laggards_only=options.laggards
+        replicas=options.replicas,
+        steps=options.steps,
+        duels_only=options.duels,
+        laggards_only=options.laggards,
+        put_backs_only=options.put_backs,
     )
     for bug in BUGS.values():
         if options.bug in (None, bug.name):
