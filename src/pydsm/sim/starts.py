@@ -56,7 +56,7 @@ class LifeStarts:
         self._starts = Starts(replica, settings.replicas, around, limits)
         self._silent = {ReplicaId(peer): None for peer in range(settings.replicas) if peer != replica}
         self._next_ask_us = context.schedule.now
-        self.takes_part = self._starts.takes_part
+        self.takes_part = settings.replicas == 1
 
     @property
     def stamp(self) -> tuple[int, int]:
