@@ -107,6 +107,10 @@ class Proposer:
         self._reserved = reserved
         self._state.log.own = (self._state.me, reserved)
 
+    def _free_index(self) -> int:
+        """Above all that this replica has used, and all that it has heard of."""
+        return max(self._next_index, self._state.log.known[self._state.me] + 1)
+
     def propose(self, batch: Batch) -> InstanceId | PipelineFull:
         """Lead a new instance, above every own index that was heard of: a peer may name any within the reservation.
 
@@ -115,7 +119,7 @@ class Proposer:
         state = self._state
         if state.in_flight >= state.config.pipeline_instances_max:
             return PipelineFull(state.in_flight)
-        id = InstanceId(state.me, max(self._next_index, state.log.known[state.me] + 1))
+        id = InstanceId(state.me, self._free_index())
         state.in_flight += id.index + 1 - self._next_index  # with what is passed over: it will be executed as nop
         self._next_index = id.index + 1
         state.counters.proposed += 1

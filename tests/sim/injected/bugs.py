@@ -296,9 +296,11 @@ def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     def restore(self: commit.Proposer, reserved: int) -> None:
         own = [id.index for id in self._state.log.instances if id.leader == self._state.me]
         self._next_index = self._state.first_index = max(own, default=0) + 1
-        self._reserved = self._durably_reserved = reserved
+        self._durably_reserved = reserved
+        self._set_reserved(reserved)
 
     patch.setattr(commit.Proposer, "restore", restore)
+    patch.setattr(commit.Proposer, "_free_index", lambda self: self._next_index)
 
 
 @bug("6: after a restart a replica never acts in round 0 for an instance of before")
