@@ -61,19 +61,16 @@ class Transfers:
         fetch = self._fetch
         if message.number <= self._state.schedule.number or self._state.now < self._rest_until:
             return
-        if fetch is None or self._is_better(fetch, sender, message.number, len(self._state.peers)):
+        if fetch is None or self._is_better(fetch, sender, message.number):
             self._fetch = _Fetch(message.number, sender)
             self._state.outbox.transfer(BeginFetch(message.number))
 
     @staticmethod
-    def _is_better(fetch: _Fetch, sender: ReplicaId, number: int, peers: int) -> bool:
-        """A newer one, from who was asked or while nobody answers; an older one where the wanted one cannot be had.
-
-        That is so when it is damaged, or when all peers were asked for it in vain: perhaps it never was.
-        """
+    def _is_better(fetch: _Fetch, sender: ReplicaId, number: int) -> bool:
+        """A newer one, from who was asked or while nobody answers; an older one where the wanted one is damaged."""
         if fetch.waits is _Waits.FOR_INSTALL or not (sender == fetch.source or fetch.repeats):
             return False
-        return number > fetch.number or (number < fetch.number and (fetch.damaged or fetch.repeats >= peers))
+        return number > fetch.number or (number < fetch.number and fetch.damaged)
 
     def on_fetch(self, sender: ReplicaId, message: FetchSnapshot) -> None:
         """Have the runtime look for the bytes."""

@@ -390,18 +390,3 @@ def test_a_peer_that_fetches_is_served_what_it_asks_for() -> None:
     bench = Bench()
     bench.transfers.on_fetch(P2, FetchSnapshot(2, 40))
     assert bench.asked() == [ServePiece(P2, 2, 40)]
-
-
-def test_a_snapshot_that_no_peer_has_is_given_up_for_one_that_a_peer_has() -> None:
-    """A forged Purged may name any number: without this it would keep the replica from ever catching up."""
-    bench = Bench()
-    bench.purged(P1, 1 << 39)
-    bench.kept(0, number=1 << 39)
-    bench.asked()
-    bench.purged(P2, 5)
-    assert bench.asked() == []
-    for turn in range(1, 9):
-        bench.tick(100_000 * turn)
-    bench.asked()
-    bench.purged(P2, 5)
-    assert bench.asked() == [BeginFetch(5)]
