@@ -19,8 +19,18 @@ from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Nop
 from pydsm.core.status import Status
+from pydsm.core.starts import Start
 from pydsm.storage.identity import Identity
-from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, LOCK_NAME, name_row, read_row, row_of
+from pydsm.storage.sqlite import (
+    DATABASE_NAME,
+    FORMAT_VERSION,
+    LOCK_NAME,
+    name_row,
+    read_position,
+    read_row,
+    read_text,
+    row_of,
+)
 
 _WAL_NAME = f"{DATABASE_NAME}-wal"
 
@@ -66,6 +76,10 @@ class Findings:
     incarnation: str
     peers: dict[int, str]
     """Incarnation of every peer that was met."""
+    starts: int = 0
+    """How often this directory was started."""
+    position: int = 0
+    """Groups of records that were ever written."""
     reservation: int = 0
     """Own indexes up to here may have been used."""
     executed: tuple[int, ...] = ()
@@ -99,6 +113,7 @@ class DataDirectory:
         if "incarnation" not in self._meta:
             findings.damage.append("the meta table: it has no incarnation")
         self._check_pages(findings)
+        self._read_starts(findings)
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM reservation"):
             record = self._read(id, checksum, data, ReservationRecord, findings)
             if isinstance(record, ReservationRecord):
@@ -116,6 +131,15 @@ class DataDirectory:
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM instances ORDER BY id"):
             self._count(id, self._read(id, checksum, data, InstanceRecord, findings), findings)
         return findings
+
+    def _read_starts(self, findings: Findings) -> None:
+        try:
+            for checksum, text in self._rows("SELECT checksum, start FROM own_start"):
+                findings.starts = read_text(checksum, text, of=Start).number
+            for checksum, groups in self._rows("SELECT checksum, groups FROM position"):
+                findings.position = read_position(checksum, groups)
+        except ValueError as error:
+            findings.damage.append(f"what is known of starts: {error}")
 
     def instance(self, id: InstanceId) -> InstanceRecord | None:
         """One record, or None if there is none. Raises WorldFault when it is damaged."""

@@ -170,7 +170,7 @@ class SqliteStore:
         database = self._open_database()
         try:
             rows = database.execute("SELECT checksum, start FROM own_start").fetchall()
-            number = max((_read_text(*row, of=Start).number for row in rows), default=0)
+            number = max((read_text(*row, of=Start).number for row in rows), default=0)
             start = Start(number + 1, secrets.randbits(64))
             database.execute("INSERT OR REPLACE INTO own_start VALUES (0, ?, ?)", _checked_text(start))
         except sqlite3.Error as error:
@@ -183,7 +183,7 @@ class SqliteStore:
         """See `storage.identity.ReplicaStore`."""
         try:
             rows = self._open_database().execute("SELECT replica, checksum, met FROM starts").fetchall()
-            return {ReplicaId(replica): _read_text(checksum, text, of=Met) for replica, checksum, text in rows}
+            return {ReplicaId(replica): read_text(checksum, text, of=Met) for replica, checksum, text in rows}
         except (sqlite3.Error, ValueError) as error:
             raise self._damaged("the table of the starts of peers", str(error)) from error
 
@@ -203,10 +203,11 @@ class SqliteStore:
             rows = self._open_database().execute("SELECT checksum, groups FROM position").fetchall()
         except sqlite3.Error as error:
             raise self._damaged("the count of groups of records", str(error)) from error
-        for checksum, groups in rows:
-            if isinstance(groups, int) and checksum == crc32(b"%d" % groups):
-                return groups
-        raise self._damaged("the count of groups of records", "it is missing, or its checksum differs")
+        try:
+            ((checksum, groups),) = rows
+            return read_position(checksum, groups)
+        except ValueError as error:
+            raise self._damaged("the count of groups of records", str(error)) from error
 
     def peers(self) -> dict[ReplicaId, int]:
         """Incarnation of every peer met so far, in this life and earlier ones."""
@@ -317,14 +318,21 @@ def _checked_text(value: Start | Met) -> tuple[int, str]:
     return crc32(text), text.decode()
 
 
-def _read_text(checksum: object, text: object, *, of: type[_Text]) -> _Text:
-    """Raises ValueError that says how it is damaged."""
+def read_text(checksum: object, text: object, *, of: type[_Text]) -> _Text:
+    """What is kept of a start. Raises ValueError that says how it is damaged."""
     if not isinstance(text, str) or crc32(text.encode()) != checksum:
         raise ValueError("its checksum differs")
     try:
         return msgspec.json.decode(text, type=of)
     except msgspec.DecodeError as error:
         raise ValueError(str(error)) from error
+
+
+def read_position(checksum: object, groups: object) -> int:
+    """How many groups of records were written. Raises ValueError that says how it is damaged."""
+    if not isinstance(groups, int) or checksum != crc32(b"%d" % groups):
+        raise ValueError("the checksum of the count of groups differs")
+    return groups
 
 
 def _row_id(record: Record) -> int:
