@@ -18,8 +18,8 @@ from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Reco
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Nop
-from pydsm.core.status import Status
 from pydsm.core.starts import Start
+from pydsm.core.status import Status
 from pydsm.storage.identity import Identity
 from pydsm.storage.sqlite import (
     DATABASE_NAME,

@@ -93,7 +93,7 @@ def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture
 
 def test_json_has_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = found(directory, capsys)
-    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 2, 32)
+    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 3, 32)
     assert said["leaders"] == [
         {**dict.fromkeys(COUNTED, 0), "leader": 0, "highest": 2, "records": 2, "committed": 2},
         {**dict.fromkeys(COUNTED, 0), "leader": 1},
@@ -200,7 +200,7 @@ def test_all_damage_is_found_and_much_of_it_is_cut_short(directory: Path, capsys
         ("DROP TABLE instances", "is damaged: no such table: instances; keep it as evidence"),
         ("DROP TABLE meta", "is damaged: no such table: meta"),
         ("DELETE FROM meta WHERE name = 'group'", "the meta table in"),
-        ("UPDATE meta SET value = '3' WHERE name = 'format'", "has format 3, this PyDSM reads format 2"),
+        ("UPDATE meta SET value = '4' WHERE name = 'format'", "has format 4, this PyDSM reads format 3"),
         ("UPDATE meta SET value = 'x' WHERE name = 'replica id'", "the meta table in"),
     ],
 )
