@@ -56,7 +56,7 @@ async def test_data_of_another_replica_are_refused(tmp_path: Path) -> None:
 
 
 async def test_an_older_copy_of_a_data_directory_is_refused_and_the_others_keep_every_write(tmp_path: Path) -> None:
-    """A copy of the running replica's directory, as a rolled-back virtual disk would be; under load before and after."""
+    """A copy of the running replica's directory, as a rolled-back virtual disk would be; under load throughout."""
     async with LocalGroup(3, tmp_path) as group, load(group) as work:
         await work.more_answers(300)
         data, copy, newest = group.members[0].data, tmp_path / "copy", tmp_path / "newest"

@@ -4,7 +4,7 @@ Guards that memory grows with what peers say and not with the numbers that they 
 million beyond what is known, so a long gap is kept as a range and taken apart a little at a time, from its beginning.
 """
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from pydsm.core.ids import Tick
@@ -22,16 +22,16 @@ class Unexecuted:
         self._singles: OrderedDict[int, Tick] = OrderedDict()
         """The lowest indexes. Ordered, because a plain dictionary finds its first entry ever more slowly while it is
         emptied from the front."""
-        self._spans: deque[tuple[range, Tick]] = deque()
-        """All that is above the single ones; only where there was a long gap."""
-        self._removed: set[int] = set()
-        """Indexes in spans that are not there any more. Nothing depends on the order of this set."""
+        self._spans: list[tuple[int, int, Tick]] = []
+        """All that is above the single ones, from first to last; only where there was a long gap."""
+        self._removed: dict[int, None] = {}
+        """Indexes in spans that are not there any more."""
         self._spans_size = 0
 
     def extend(self, first: int, last: int, now: Tick) -> None:
         """Add `first` to `last`, which are above all that was added before."""
         if self._spans or last - first >= _TAKEN_APART:
-            self._append_span(range(first, last + 1), now)
+            self._append_span(first, last, now)
             if not self._singles:
                 self._take_apart()
         elif first == last:
@@ -39,35 +39,30 @@ class Unexecuted:
         else:
             self._singles.update(dict.fromkeys(range(first, last + 1), now))
 
-    def _append_span(self, added: range, now: Tick) -> None:
-        self._spans_size += len(added)
-        if self._spans and self._spans[-1][1] == now:
-            before, _ = self._spans[-1]
-            self._spans[-1] = (range(before.start, added.stop), now)
-        else:
-            self._spans.append((added, now))
+    def _append_span(self, first: int, last: int, now: Tick) -> None:
+        self._spans_size += last + 1 - first
+        if self._spans and self._spans[-1][2] == now:
+            first = self._spans.pop()[0]
+        self._spans.append((first, last, now))
 
     def _take_apart(self) -> None:
         """Make single entries of the lowest indexes in spans."""
         while self._spans and not self._singles:
-            span, tick = self._spans[0]
-            head, tail = span[:_TAKEN_APART], span[_TAKEN_APART:]
-            for index in head:
+            first, last, tick = self._spans[0]
+            end = min(last + 1, first + _TAKEN_APART)
+            for index in range(first, end):
                 if index in self._removed:
-                    self._removed.remove(index)
+                    del self._removed[index]
                 else:
                     self._singles[index] = tick
                     self._spans_size -= 1
-            if tail:
-                self._spans[0] = (tail, tick)
-            else:
-                self._spans.popleft()
+            self._spans[:1] = [(end, last, tick)] if end <= last else []
 
     def __delitem__(self, index: int) -> None:
         if self._singles.pop(index, None) is None:
             if index not in self:
                 raise KeyError(index)
-            self._removed.add(index)
+            self._removed[index] = None
             self._spans_size -= 1
         elif not self._singles and self._spans:
             self._take_apart()
@@ -76,7 +71,7 @@ class Unexecuted:
         if index in self._singles:
             return True
         spans = self._spans
-        return bool(spans) and spans[0][0].start <= index < spans[-1][0].stop and index not in self._removed
+        return bool(spans) and spans[0][0] <= index <= spans[-1][1] and index not in self._removed
 
     def __len__(self) -> int:
         return len(self._singles) + self._spans_size
@@ -87,7 +82,7 @@ class Unexecuted:
     def items(self) -> Iterator[tuple[int, Tick]]:
         """Index and tick, in order of the indexes."""
         yield from self._singles.items()
-        for span, tick in self._spans:
-            for index in span:
+        for first, last, tick in self._spans:
+            for index in range(first, last + 1):
                 if index not in self._removed:
                     yield index, tick
