@@ -37,7 +37,7 @@ from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address
-from pydsm.transport.base import Admit, Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.members import Member
 from pydsm.transport.tcp import TcpTransport
 
@@ -169,10 +169,11 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
     data = directory / names[number]
     data.mkdir(parents=True, exist_ok=True)
 
-    def transport(incarnation: int, admit: Admit) -> TcpTransport:
+    def transport(incarnation: int, admit: Admit, starts: Starts) -> TcpTransport:
         peers = {ReplicaId(one): addresses[one] for one in range(members) if one != number}
         listed = tuple(Member(name, str(at)) for name, at in zip(names, addresses, strict=False))
-        return TcpTransport(Self("ledger", me, members, incarnation, members=listed), addresses[number], peers, admit)
+        own = Self("ledger", me, members, incarnation, members=listed)
+        return TcpTransport(own, addresses[number], peers, admit, starts)
 
     config = Config(me, members, checkpoint_instances_max=50)  # often, so that this small run has some
     machine, store = Ledger(data / "ledger.sqlite"), SqliteStore(data, identity)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydsm.core.codec import decode_message, encode_message
 from pydsm.core.conflicts import Relation
-from pydsm.core.effects import Execute
+from pydsm.core.effects import Execute, ReservationRecord
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
 from pydsm.core.messages import Batch, Commit, Message, Value
 from pydsm.core.replica import PipelineFull
@@ -104,6 +104,12 @@ class World:
             host.performer.pump()
             return proposed
         return None
+
+    def reserve(self, replica: int, up_to: int) -> None:
+        """A life before has reserved own indexes, and perhaps used them."""
+        host = self.hosts[replica]
+        host.disk.write([ReservationRecord(up_to)], lambda: None)
+        host.restart()
 
     def recover(self, replica: int, id: InstanceId) -> None:
         """Let a replica begin to recover an instance now, without waiting for its patience to end."""

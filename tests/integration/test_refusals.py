@@ -1,10 +1,12 @@
 """What `pydsm serve` will not do: one line that says why, and an exit status that a script can read."""
 
 import asyncio
+import shutil
 import subprocess
 from pathlib import Path
 
 from pydsm.cli.local_group import LocalGroup
+from tests.integration.groups import load
 
 
 async def outcome(command: list[str]) -> tuple[int, str]:
@@ -51,3 +53,25 @@ async def test_data_of_another_replica_are_refused(tmp_path: Path) -> None:
         status, said = await outcome(command)
         assert status == 1
         assert "belongs to another replica" in said
+
+
+async def test_an_older_copy_of_a_data_directory_is_refused_and_the_others_keep_every_write(tmp_path: Path) -> None:
+    """A copy of the running replica's directory, as a rolled-back virtual disk would be; under load throughout."""
+    async with LocalGroup(3, tmp_path) as group, load(group) as work:
+        await work.more_answers(300)
+        data, copy, newest = group.members[0].data, tmp_path / "copy", tmp_path / "newest"
+        shutil.copytree(data, copy)
+        await work.more_answers(300)
+        await group.kill(0)
+        shutil.move(data, newest)
+        shutil.copytree(copy, data)
+        status, said = await outcome(group.command(0))
+        assert status == 1
+        assert "remembers more of this replica than it has" in said
+        assert "Put the newest copy of the directory back" in said
+        await work.more_answers(100, through=(1, 2))
+        shutil.rmtree(data)
+        shutil.move(newest, data)
+        await group.start(0)
+        await work.more_answers(100)
+        await work.check()

@@ -81,10 +81,10 @@ def test_deps_are_the_maximum_of_what_the_leader_and_the_replica_know() -> None:
     replica = Driven(1, 3)
     replica.receive(2, PreAccept(at(2, 5), B, (0, 0, 0)))
     replica.take()
-    replica.receive(0, PreAccept(at(0, 1), A, (0, 3, 2)))
-    assert [message for _, message in replica.take()] == [PreAcceptOk(at(0, 1), (0, 3, 5))]
+    replica.receive(0, PreAccept(at(0, 1), A, (3, 0, 2)))
+    assert [message for _, message in replica.take()] == [PreAcceptOk(at(0, 1), (3, 0, 5))]
     instance = replica.replica.instances[at(0, 1)]
-    assert (instance.initial_batch, instance.initial_deps, instance.deps) == (A, (0, 3, 2), (0, 3, 5))
+    assert (instance.initial_batch, instance.initial_deps, instance.deps) == (A, (3, 0, 2), (3, 0, 5))
 
 
 def test_a_pre_accept_is_taken_only_in_round_0_and_of_an_unknown_instance() -> None:

@@ -457,6 +457,7 @@ def test_a_nop_tells_the_client() -> None:
 def test_an_instance_known_only_by_being_covered_is_recovered() -> None:
     """ "for an instance it knows or depends on" """
     world = world_of(3)
+    world.reserve(1, 2)
     world.proposed[at(1, 2)] = A
     world.hosts[0].receive(1, Commit(at(1, 2), A, (0, 2, 0)))
     world.run(5000)

@@ -159,6 +159,8 @@ def test_deps_are_not_lost_in_recovery_under_asymmetric_loss() -> None:
 @pytest.mark.parametrize("vote_at", [0, 1])
 def test_deps_that_were_voted_for_are_those_that_are_recovered(vote_at: int) -> None:
     world = World(3)
+    for peer in (0, 1):
+        world.reserve(peer, 1)
     world.propose(2, B)
     world.deliver_all(lambda packet: packet.is_a(PreAccept))
     world.lose()

@@ -103,6 +103,17 @@ def test_networks_slower_than_every_timer_decide_and_execute_everything(first: i
     assert totals.heal_share_max < 0.8
 
 
+@pytest.mark.parametrize(("replicas", "first"), [(2, 0), (3, 0), (3, 15), (4, 0), (5, 0), (7, 0)])
+def test_a_disk_that_was_put_back_is_refused_and_no_other_is(replicas: int, first: int) -> None:
+    totals = Counts()
+    for run in Search(replicas=replicas, steps=STEPS, put_backs_only=True).runs(range(first, first + 15)):
+        assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"
+        totals.add(run.counts)
+    assert totals.restarts > totals.put_backs_refused >= totals.put_backs - totals.put_backs_undetectable - 5
+    assert totals.put_backs_undetectable < 5
+    assert replicas == 2 or totals.put_backs > 10
+
+
 def test_a_world_without_faults_recovers_nothing_and_loses_nothing() -> None:
     totals = Counts()
     for run in Search(replicas=3, steps=STEPS, kinds=()).runs(range(6)):

@@ -89,6 +89,8 @@ def describe(findings: Findings) -> dict[str, Any]:
         "format": findings.format,
         "incarnation": findings.incarnation,
         "peers_met": {str(peer): incarnation for peer, incarnation in findings.peers.items()},
+        "starts": findings.starts,
+        "position": findings.position,
         "reservation": findings.reservation,
         "executed": list(findings.executed),
         "purged": list(findings.purged),
@@ -121,6 +123,7 @@ def show(findings: Findings, console: Console) -> None:
     )
     met = ", ".join(f"{peer} ({incarnation})" for peer, incarnation in findings.peers.items())
     console.print(Text(f"peers met: {met or 'none'}"))
+    console.print(Text(f"started {findings.starts} times, {findings.position} groups of records written"))
     console.print(Text(f"own indexes reserved up to {findings.reservation}"))
     if findings.executed:
         console.print(Text(f"told to be executed: {' '.join(map(str, findings.executed))}"))

@@ -39,6 +39,9 @@ def simulate(
     slow: Annotated[
         bool, typer.Option("--slow", help="Networks, links and loops that are slower than every timer.")
     ] = False,
+    put_backs: Annotated[
+        bool, typer.Option("--put-backs", help="Disks are put back to older copies, and must be refused.")
+    ] = False,
     hours: Annotated[
         float | None,
         typer.Option(help="In place of seeds: so many simulated hours under steady load; status 1 if anything grows."),
@@ -51,7 +54,7 @@ def simulate(
 ) -> int:
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
     if hours is not None:
-        others = duels or laggards or pipelines or adversary or slow
+        others = duels or laggards or pipelines or adversary or slow or put_backs
         if seeds != 1 or steps != STEPS or faults != "all" or others or trace_digest:
             raise CallerFault(
                 "--hours goes with --seed, --replicas, --rate and --json only: it has its own load and faults"
@@ -59,9 +62,9 @@ def simulate(
         return simulate_hours(hours, seed, replicas or 3, rate, as_json=as_json)
     if seeds < 1:
         raise CallerFault(f"--seeds must be at least 1, got {seeds}")
-    if duels + laggards + pipelines + adversary + slow > 1:
+    if duels + laggards + pipelines + adversary + slow + put_backs > 1:
         raise CallerFault(
-            "--duels, --laggards, --pipelines, --adversary and --slow are kinds of plans: give one of them"
+            "--duels, --laggards, --pipelines, --adversary, --slow and --put-backs are kinds of plans: give one of them"
         )
     search = Search(
         replicas=replicas,
@@ -72,6 +75,7 @@ def simulate(
         pipelines_only=pipelines,
         adversary_only=adversary,
         slow_only=slow,
+        put_backs_only=put_backs,
     )
     search.plan(seed)
     totals = Counts()

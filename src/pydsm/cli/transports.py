@@ -9,7 +9,7 @@ from pydsm.core.ids import ReplicaId
 from pydsm.runtime.parts import MakeTransport
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
-from pydsm.transport.base import Admit, Self, Transport
+from pydsm.transport.base import Admit, Self, Starts, Transport
 from pydsm.transport.members import Member
 from pydsm.transport.secret import GroupSecret
 from pydsm.transport.tcp import TcpTransport
@@ -48,13 +48,13 @@ def transport_maker(
     if kind is TransportKind.ZEROMQ:
         _need_pyzmq()
 
-    def make(incarnation: int, admit: Admit) -> Transport:
+    def make(incarnation: int, admit: Admit, starts: Starts) -> Transport:
         me = Self(identity.group, identity.replica, identity.replicas, incarnation, members=listed, secret=secret)
         if kind is TransportKind.ZEROMQ:
             from pydsm.transport.zeromq import ZeroMqTransport
 
-            return ZeroMqTransport(me, listen, peers, admit)
-        return TcpTransport(me, listen, peers, admit, tls=tls)
+            return ZeroMqTransport(me, listen, peers, admit, starts)
+        return TcpTransport(me, listen, peers, admit, starts, tls=tls)
 
     return make
 

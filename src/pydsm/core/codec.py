@@ -104,20 +104,26 @@ def _body(data: bytes | memoryview) -> memoryview:
     return memoryview(data)[1:]
 
 
+def _check_frontier(message: m.Frontier, replicas: int) -> None:
+    _check_deps((message.executed, message.known), replicas)
+    _check_clocks((message.clock_ms,))
+    if message.echoes and len(message.echoes) != replicas:
+        raise ValueError(f"{len(message.echoes)} echoes in a group of {replicas}")
+
+
 def check_message(message: Message, replicas: int) -> None:
     """Raises ValueError if the message names a replica or carries a vector that a group of this size cannot have."""
     match message:
         case m.Frontier():
-            _check_deps((message.executed, message.known), replicas)
-            _check_clocks((message.clock_ms,))
-            if message.echoes and len(message.echoes) != replicas:
-                raise ValueError(f"{len(message.echoes)} echoes in a group of {replicas}")
+            _check_frontier(message, replicas)
             return
         case m.StateDigest():
             if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:
                 raise ValueError(f"a digest of {len(message.parts)} parts of the state at checkpoint {message.number}")
             return
         case m.Inquire():
+            if len(message.ids) > m.INQUIRE_IDS_MAX:
+                raise ValueError(f"a question about {len(message.ids)} instances, {m.INQUIRE_IDS_MAX} may be")
             for id in message.ids:
                 _check_instance(id, replicas)
             return

@@ -85,8 +85,8 @@ class Proposer:
         self._state = state
         self._acceptor = acceptor
         self._next_index = 1
-        self._reserved = 0
         self._durably_reserved = 0
+        self._set_reserved(0)
         self._reserving_index = 0
         self._round_trip_ticks: dict[ReplicaId, float] = {}
         """Of those who answered before a decision; nothing is known of the others."""
@@ -95,16 +95,33 @@ class Proposer:
     def restore(self, reserved: int) -> None:
         """Begin above every index that may have been used before."""
         self._next_index = self._state.first_index = reserved + 1
-        self._reserved = self._durably_reserved = reserved
+        self._durably_reserved = reserved
+        self._set_reserved(reserved)
+
+    @property
+    def reserved(self) -> int:
+        """Own indexes up to here may have been used, in this life or before; no peer can know of a higher one."""
+        return self._reserved
+
+    def _set_reserved(self, reserved: int) -> None:
+        self._reserved = reserved
+        self._state.log.own = (self._state.me, reserved)
+
+    def _free_index(self) -> int:
+        """Above all that this replica has used, and all that it has heard of."""
+        return max(self._next_index, self._state.log.known[self._state.me] + 1)
 
     def propose(self, batch: Batch) -> InstanceId | PipelineFull:
-        """Lead a new instance."""
+        """Lead a new instance, above every own index that was heard of: a peer may name any within the reservation.
+
+        What is passed over is recovered as nop, like what a life before has reserved and not used.
+        """
         state = self._state
         if state.in_flight >= state.config.pipeline_instances_max:
             return PipelineFull(state.in_flight)
-        id = InstanceId(state.me, self._next_index)
-        self._next_index += 1
-        state.in_flight += 1
+        id = InstanceId(state.me, self._free_index())
+        state.in_flight += id.index + 1 - self._next_index  # with what is passed over: it will be executed as nop
+        self._next_index = id.index + 1
         state.counters.proposed += 1
         self._reserve(id)
         initial = state.log.conflicts(batch)
@@ -125,7 +142,7 @@ class Proposer:
         """Reserve indexes half a block ahead, so that in steady work the reservation is durable before its use."""
         block = self._state.config.reservation_block
         if id.index > self._reserved - block // 2:
-            self._reserved = max(self._reserved, id.index - 1) + block
+            self._set_reserved(max(self._reserved, id.index - 1) + block)
             self._reserving_index = id.index
             self._state.outbox.persist(ReservationRecord(self._reserved))
 

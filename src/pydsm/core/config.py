@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
+from pydsm.core.messages import INQUIRE_IDS_MAX
 
 WINDOW_BYTES_MAX = 256 << 20
 """See `Config.window_bytes_max`."""
@@ -69,7 +70,7 @@ class Config:
     recoveries_max: int = 64
     """Recoveries led at the same time, those that wait for others left out; further ones wait for the next scan."""
     inquiry_instances_max: int = 512
-    """Instances asked about in one message."""
+    """Instances asked about in one message, at most `messages.INQUIRE_IDS_MAX`."""
     backlog_instances_min: int = 256
     """From so many unexecuted instances on, conflicting ones are found by key, and not by comparing each with each."""
     gap_instances_max: int = 1_000_000
@@ -78,6 +79,8 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.replica < self.replicas:
             raise CallerFault(f"replica {self.replica} is not in a group of {self.replicas}: use 0 .. n-1")
+        if self.inquiry_instances_max > INQUIRE_IDS_MAX:
+            raise CallerFault(f"inquiry_instances_max is {self.inquiry_instances_max}, {INQUIRE_IDS_MAX} is the limit")
         for name in self.__slots__:
             if name.endswith(("_ticks", "_max", "_min", "_block")) and getattr(self, name) < 1:
                 raise CallerFault(f"{name} must be at least 1, got {getattr(self, name)}")

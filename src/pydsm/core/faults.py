@@ -21,6 +21,10 @@ class WorldFault(PyDSMError):
     """Disk, network or operating system failed us; what was acknowledged before stays acknowledged."""
 
 
+class RolledBack(WorldFault):
+    """The data directory of this replica is older than what its peers remember of it: it must not take part."""
+
+
 class BrokenInvariant(PyDSMError):
     """We are wrong. The replica stops at once and keeps its evidence; going on could lose data."""
 

@@ -4,17 +4,17 @@ Guards the rule that the conflict index covers every instance whose batch is kno
 (PROTOCOL 2), and answers Validate exactly (PROTOCOL 4). Deciding anything is left to the rooms that call it.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pydsm.core.ballots import Ballot
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.conflicts import Backlog, ConflictIndex, Relation
-from pydsm.core.faults import BrokenInvariant, FarAhead
+from pydsm.core.faults import BrokenInvariant, FarAhead, PeerFault
 from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.messages import NOP, Batch, Invalidator, Nop, Value
 from pydsm.core.status import Status
+from pydsm.core.unexecuted import Unexecuted
 from pydsm.core.watching import Watch
 
 _OVERHEAD_BYTES = 1000
@@ -25,8 +25,7 @@ class Log:
     """Instances of all leaders at one replica.
 
     `unexecuted[r]` maps the indexes of leader r that are heard of but not executed to the tick at which they were
-    first heard of, in ascending order; what is below its first entry is never looked at again. An ordered dictionary,
-    because a plain one finds its first entry ever more slowly while it is emptied from the front.
+    first heard of, in ascending order; what is below its first entry is never looked at again.
     """
 
     def __init__(
@@ -34,7 +33,7 @@ class Log:
     ) -> None:
         self.relation = relation
         self.instances: dict[InstanceId, Instance] = {}
-        self.unexecuted: list[OrderedDict[int, Tick]] = [OrderedDict() for _ in range(replicas)]
+        self.unexecuted = [Unexecuted() for _ in range(replicas)]
         self.no_deps: Deps = (0,) * replicas
         self.now = Tick(0)
         self._known = [0] * replicas
@@ -53,6 +52,8 @@ class Log:
         """What has left memory though not every member has executed it is in this checkpoint."""
         self.kept_bytes = 0
         """About how much memory executed instances take that have not left it."""
+        self.own: tuple[ReplicaId, int] | None = None
+        """This replica, and the highest of its indexes that it may have used; None if any may be heard of."""
         self._gap_instances_max = gap_instances_max
         self._backlog: Backlog | None = None
         self._backlog_instances_min = backlog_instances_min
@@ -71,7 +72,10 @@ class Log:
         )
 
     def hear_of(self, deps: Deps) -> None:
-        """Note that these instances and all before them exist. Raises FarAhead for one absurdly far away."""
+        """Note that these instances and all before them exist.
+
+        Raises FarAhead for one absurdly far away, PeerFault for one of this replica that it cannot have used.
+        """
         for leader, index in enumerate(deps):
             if index > self._known[leader]:
                 self._hear_of(leader, index)
@@ -92,6 +96,11 @@ class Log:
 
     def _hear_of(self, leader: int, index: int) -> None:
         known = self._known[leader]
+        if self.own is not None and leader == self.own[0] and index > self.own[1]:
+            raise PeerFault(
+                f"it names instance {leader}.{index} of this replica, which has used {self.own[1]} indexes at most: a "
+                "wrong peer, or this replica's data directory was put back to an older copy"
+            )
         if index - known > self._gap_instances_max:
             raise FarAhead(
                 f"instance {leader}.{index} is {index - known} beyond what is known, more than "
@@ -100,9 +109,19 @@ class Log:
         self._extend(leader, index)
 
     def _extend(self, leader: int, index: int) -> None:
-        known = self._known[leader]
-        self.unexecuted[leader].update(dict.fromkeys(range(known + 1, index + 1), self.now))
+        self.unexecuted[leader].extend(self._known[leader] + 1, index, self.now)
         self._known[leader] = index
+
+    def _in_memory(self, leader: int, first: int, last: int) -> Iterator[Instance]:
+        """Instances of a leader in this range, in order, at the cost of what is there: a peer may choose the range."""
+        if last - first < len(self.instances):
+            ids: Iterable[InstanceId] = (InstanceId(ReplicaId(leader), index) for index in range(first, last + 1))
+        else:
+            ids = sorted(id for id in self.instances if id.leader == leader and first <= id.index <= last)
+        for id in ids:
+            instance = self.instances.get(id)
+            if instance is not None:
+                yield instance
 
     def is_dropped(self, id: InstanceId) -> bool:
         """Whether the instance was executed and has left memory: it never comes back."""
@@ -181,9 +200,8 @@ class Log:
         """
         index = self.relation.index(len(self.no_deps))
         for number, (floor, known) in enumerate(zip(self._floor, self._known, strict=True)):
-            for one in range(floor + 1, known + 1):
-                instance = self.instances.get(InstanceId(ReplicaId(number), one))
-                if instance is not None and instance.known_batch is not None:
+            for instance in self._in_memory(number, floor + 1, known):
+                if instance.known_batch is not None:
                     index.add(instance.id, instance.known_batch)
         self._discarded.append(self._index)
         self._index = index
@@ -267,9 +285,8 @@ class Log:
         elif self._backlog is None:
             self._backlog = self.relation.backlog(len(self.no_deps))
             for leader, indexes in enumerate(self.unexecuted):
-                for index in indexes:
-                    instance = self.instances.get(InstanceId(ReplicaId(leader), index))
-                    if instance is not None and instance.known_batch is not None:
+                for instance in self._in_memory(leader, next(iter(indexes), 1), self._known[leader]):
+                    if instance.id.index in indexes and instance.known_batch is not None:
                         self._backlog.add(instance.id, instance.known_batch)
         return self._backlog
 
@@ -308,10 +325,11 @@ class Log:
             found.append(Invalidator(self.horizon.barrier, True))
         bound = merge(self._index.conflicts(batch), self._floor)
         for leader, (covered, last) in enumerate(zip(deps, bound, strict=True)):
-            for index in range(max(covered, self.dropped[leader]) + 1, last + 1):
-                other = self.instances.get(InstanceId(ReplicaId(leader), index))
-                if other is not None and other.id != id and self._invalidates(other, id, batch):
-                    found.append(Invalidator(other.id, other.decided))
+            found += [
+                Invalidator(other.id, other.decided)
+                for other in self._in_memory(leader, max(covered, self.dropped[leader]) + 1, last)
+                if other.id != id and self._invalidates(other, id, batch)
+            ]
         return tuple(sorted(dict.fromkeys(found), key=lambda one: one.id))
 
     def _invalidates(self, other: Instance, id: InstanceId, batch: Batch) -> bool:

@@ -208,6 +208,10 @@ class Refuse(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
     promised: Ballot
 
 
+INQUIRE_IDS_MAX = 4096
+"""Instances that one Inquire may ask about: each may be answered with a whole batch."""
+
+
 class Inquire(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
     """Are these committed? Answered by a Commit for each that is, and by nothing for the others."""
 

@@ -6,6 +6,7 @@ before its Prepare leaves; answers count once per replica and only in the ballot
 
 from collections.abc import Iterator
 from heapq import merge
+from itertools import islice
 
 from pydsm.core.acceptor import Acceptor
 from pydsm.core.ballots import next_ballot
@@ -33,6 +34,10 @@ from pydsm.core.recovery import (
 )
 from pydsm.core.state import ReplicaState
 from pydsm.core.suspicion import INQUIRIES_BEFORE_RECOVERY, Suspicions
+
+_LATE_PER_INQUIRY = 16
+"""Of each leader, so many times as many late instances are looked at as are asked about at once, the oldest ones. One
+message may name a million; each that is looked at costs memory, and the others have their turn behind them."""
 
 _ASK_ALL_MAX = 16
 """Up to so many instances all peers are asked at once; more than that, one peer at a time."""
@@ -86,7 +91,8 @@ class Recoverer:
         state = self._state
         heard_before = state.now - state.config.recovery_timeout_ticks
         missing = state.log.unexecuted[leader]
-        for place, (index, since) in enumerate(missing.items()):
+        looked_at = islice(missing.items(), _LATE_PER_INQUIRY * state.config.inquiry_instances_max)
+        for place, (index, since) in enumerate(looked_at):
             if since > heard_before:
                 break
             id = InstanceId(leader, index)

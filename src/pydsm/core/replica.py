@@ -420,6 +420,20 @@ class Replica:
         return self._state.in_flight
 
     @property
+    def reserved(self) -> int:
+        """Own indexes up to here may have been used; nobody can have heard of a higher one."""
+        return self._proposer.reserved
+
+    @property
+    def recorded(self) -> Deps:
+        """Per leader, what has been noted as executed for the disk, so that peers may be told."""
+        return self._state.recorded
+
+    def remembered(self, member: ReplicaId) -> tuple[int, Deps]:
+        """The highest index of this member that was heard of, and what it has reported as executed."""
+        return self._state.log.known[member], self._state.window.reported(member)
+
+    @property
     def counters(self) -> Counters:
         """What this replica has done since it was made."""
         return self._state.counters

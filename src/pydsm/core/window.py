@@ -36,6 +36,10 @@ class Window:
         self._executed[member] = merge(self._executed[member], executed)
         self._known[member] = merge(self._known[member], known)
 
+    def reported(self, member: ReplicaId) -> Deps:
+        """What this member has reported as executed."""
+        return self._executed[member]
+
     def lacks(self, member: ReplicaId, id: InstanceId) -> bool:
         """Whether it has reported, and not this instance. One of which nothing was heard yet may have everything."""
         executed = self._executed[member]

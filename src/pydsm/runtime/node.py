@@ -41,6 +41,7 @@ from pydsm.runtime.progress import Progress, progress_of, restore_newest
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.snapshots import SnapshotTaker
+from pydsm.runtime.starts import StartLimits, Starts, Surroundings
 from pydsm.runtime.traces import RequestTrace, Traces, show
 from pydsm.runtime.transfers import BeginAgain, SnapshotTransfers, TransferParts
 from pydsm.runtime.upkeep import UPKEEP_SECONDS, UpkeepProposer
@@ -65,6 +66,7 @@ class Node:
         self._names = parts.names
         self._name_of = parts.name_of
         self._files = parts.snapshots
+        self._start_limits = parts.starts or StartLimits()
         self._taker: SnapshotTaker | None = None
         self._progress: Progress | None = None
         self._core = Replica(config, parts.relation)
@@ -116,7 +118,8 @@ class Node:
         disk = InlineDisk if isinstance(self._store, MemoryStore) else ThreadedDisk
         self._disk = disk(self._store, self._fail)
         self._peers = PeerBook(self._store.peers(), self._remember_peer, self._name_of)
-        self._transport = self._make_transport(self._store.incarnation, self._peers.admit)
+        self._starts = await self._begin_start()
+        self._transport = self._make_transport(self._store.incarnation, self._peers.admit, self._starts)
         self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
         self._started = self._running = True
         self._transfers = SnapshotTransfers(
@@ -138,6 +141,13 @@ class Node:
         self._tick()
         if isinstance(self._machine, Upkeep):
             self._keep_up(UpkeepProposer(self._machine, self._config.replica, self._batcher.submit))
+
+    async def _begin_start(self) -> Starts:
+        def run_on_disk(job: Callable[[], None]) -> None:
+            self._disk.run(job, _nothing)
+
+        around = Surroundings(self._core, self._store, run_on_disk, self._fail, self._loop.time)
+        return await asyncio.to_thread(Starts, self._config.replica, self._config.replicas, around, self._start_limits)
 
     async def _restore(self) -> None:
         """Start the machine; then the newest good snapshot, and the records behind it."""
@@ -243,6 +253,9 @@ class Node:
             replicas=self._config.replicas,
             fingerprint=fingerprint(self._store.incarnation),
             stopping=not self._started,
+            start=self._starts.start.number,
+            position=self._store.position,
+            waits_to_take_part=self._starts.waits_for,
             failure=" ".join(str(self.failure.result()).split()) if self.failure.done() else None,
             connected=self._transport.connected,
             told_seconds_ago={peer: now - at for peer, at in sorted(self._told_at_seconds.items())},
@@ -271,7 +284,7 @@ class Node:
     # Events, from outside to the core
 
     def _receive(self, sender: ReplicaId, message: Message) -> None:
-        if not self._running or self._gate.full:
+        if not self._running or self._gate.full or not self._starts.takes_part:
             return
         try:
             self._core.receive(sender, message)
@@ -305,7 +318,8 @@ class Node:
             self._loop.call_later(_TICK_SECONDS, self._tick)
             self._clock.look()
             self._clock.check()
-            if self._gate.full:
+            self._guard(self._starts.save)
+            if self._gate.full or not self._starts.takes_part:
                 return
             self._guard(lambda: self._core.tick(self._now(), self._clock.wall_ms()))
             self._guard(self._propose_checkpoint)
@@ -317,6 +331,8 @@ class Node:
             self._core.propose_checkpoint(*self._clock.for_checkpoint())
 
     def _ask_for_checkpoint(self) -> InstanceId | None:
+        if not self._starts.takes_part:
+            return None
         proposed = self._core.propose_checkpoint(*self._clock.for_checkpoint())
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
@@ -335,7 +351,8 @@ class Node:
 
     def _turn(self) -> None:
         self._turn_is_due = False
-        self._guard(self._batcher.flush)
+        if self._starts.takes_part:
+            self._guard(self._batcher.flush)
         self._guard(self._performer.pump)
         if self._drained is not None and not (self._running and self._batcher.waiting):
             self._drained.set()

@@ -64,6 +64,13 @@ class Observation:
     fetching: tuple[int, int, int | None] | None = None
     """The snapshot that is fetched from peers, if one is: checkpoint, bytes here, bytes in all if that is known."""
 
+    start: int = 0
+    """How often this data directory was started, this time included."""
+    position: int = 0
+    """Groups of records that are durable."""
+    waits_to_take_part: str | None = None
+    """Why it does not take part yet, while it asks its peers whether its data are the newest."""
+
     pieces: PieceCounters = field(default_factory=PieceCounters)
     """Of snapshots that travel."""
     clock: ClockReport = field(default_factory=ClockReport)
@@ -112,6 +119,8 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
         return f"it has failed: {seen.failure}"
     if seen.stopping:
         return "it is stopping"
+    if seen.waits_to_take_part is not None:
+        return seen.waits_to_take_part
     if seen.fetching is not None:
         number, here, size = seen.fetching
         how_far = "" if size is None else f" of {size:,}"
@@ -160,6 +169,8 @@ def as_info(seen: Observation) -> dict[str, str]:
         "recovered": counters.recovered,
         "nops": counters.nops,
         "executed": counters.executed,
+        "start": seen.start,
+        "position": seen.position,
         "frontier": seen.frontier,
         "known": seen.known,
         "instances": seen.instances,

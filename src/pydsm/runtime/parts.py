@@ -11,15 +11,16 @@ from pydsm.machines.base import StateMachine
 from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.clock import DIFFERENCE_MS_MAX, unix_ms
 from pydsm.runtime.lifecycle import HoldLimits
+from pydsm.runtime.starts import StartLimits
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.snapshots import SnapshotFiles
-from pydsm.transport.base import Admit, Transport
+from pydsm.transport.base import Admit, Starts, Transport
 
 
 class MakeTransport(Protocol):
-    """Makes this replica's transport once its incarnation is known."""
+    """Makes this replica's transport once its incarnation and its start are known."""
 
-    def __call__(self, incarnation: int, admit: Admit) -> Transport:
+    def __call__(self, incarnation: int, admit: Admit, starts: Starts) -> Transport:
         """Not started yet."""
         ...
 
@@ -36,6 +37,7 @@ class Parts:
     snapshots: SnapshotFiles | None = None
     """Where snapshots are kept; None for a store that dies with its process."""
     hold: HoldLimits | None = None
+    starts: StartLimits | None = None
     wall_clock_ms: Callable[[], int] = unix_ms
     """Unix time in milliseconds."""
     clock_difference_ms_max: int = DIFFERENCE_MS_MAX

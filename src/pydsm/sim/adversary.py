@@ -36,7 +36,8 @@ class Adversary:
 
     def __init__(self, context: Context, network: Network) -> None:
         self._context = context
-        self._network = network
+        self.network = network
+        """What carries everything that is not struck."""
         self._waiting: list[t.MessageTrigger] = []
         self._left: list[int] = []
         """Per trigger that waits, how many messages it still lets pass."""
@@ -63,10 +64,10 @@ class Adversary:
                 del self._waiting[place], self._left[place]
                 self._strike(sender, to, message, trigger.action)
                 return
-        self._network.send(ReplicaId(sender.id), to, message)
+        self.network.send(ReplicaId(sender.id), to, message)
 
     def _strike(self, sender: Sender, to: tuple[ReplicaId, ...], message: Message, action: t.Action) -> None:
-        me, network = ReplicaId(sender.id), self._network
+        me, network = ReplicaId(sender.id), self.network
         self._context.counts.strikes += 1
         if self._context.tracing:
             self._context.say("FAULT", f"{action} as r{sender.id} sends {describe.message(message)}")
@@ -101,4 +102,4 @@ class Adversary:
 
     def _send_late(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message, extra_us: int) -> None:
         if to:
-            self._context.schedule.after(extra_us, self._network.send, sender, to, message)
+            self._context.schedule.after(extra_us, self.network.send, sender, to, message)

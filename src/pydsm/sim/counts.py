@@ -50,6 +50,12 @@ class Counts(msgspec.Struct):
     """Replicas that never started again."""
     strikes: int = 0
     """Faults that struck when a chosen message left."""
+    put_backs: int = 0
+    """Disks that were put back to an older copy."""
+    put_backs_refused: int = 0
+    """Lives on them, and first ones after them, that were refused."""
+    put_backs_undetectable: int = 0
+    """Runs that ended because nobody who could be asked had seen what such a disk lacks."""
     writes: int = 0
     writes_lost_in_crash: int = 0
     writes_kept_in_crash: int = 0

@@ -1,10 +1,12 @@
 """A disk that survives crashes: what was synced stays, what was not is gone, whole groups at a time.
 
+An older copy of it may be put back (`put_back`), which no store can notice by itself.
+
 A group that is being written when its machine dies is either there as a whole or not at all, by the disk's own seeded
 luck: that is what one transaction of a real store promises.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -15,6 +17,7 @@ from pydsm.core.codec import decode_record, encode_record
 from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.starts import Met, Start
 from pydsm.sim.context import Context
 from pydsm.sim.violation import Violation
 from pydsm.storage.snapshot_format import SNAPSHOT_VERSION, Head, SnapshotChecker, encode_snapshot, read_chunks
@@ -74,6 +77,20 @@ class Fetched:
         return tuple(read_chunks(BytesIO(self.data), self.checker.digests))
 
 
+@dataclass(frozen=True, slots=True)
+class DiskCopy:
+    """All that is durable, at one moment."""
+
+    instances: dict[InstanceId, InstanceRecord]
+    reserved: int
+    frontier: FrontierRecord | None
+    purged: PurgeRecord | None
+    snapshots: tuple[Snapshot, ...]
+    position: int
+    starts: int
+    met: dict[ReplicaId, Met]
+
+
 class Disk:
     """One replica's disk. `instances` and `reserved` are what a restart would find."""
 
@@ -93,6 +110,13 @@ class Disk:
         self._snapshot: Snapshot | None = None
         self.fetched: Fetched | None = None
         self.sync_us = context.settings.sync_us
+        self.position = 0
+        """Groups of records that are durable."""
+        self._starts = 0
+        self._met: dict[ReplicaId, Met] = {}
+        self._start_ids = Random(f"starts {context.settings.seed} {replica}")
+        self.newest: DiskCopy | None = None
+        """What was here before an older copy was put back, while that is here."""
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         """Make a group durable, at once if a sync takes no time, and call `done`; never, if the machine dies first."""
@@ -111,7 +135,53 @@ class Disk:
             self._keep(records)
             done()
 
+    def copy(self) -> DiskCopy:
+        """A backup, as one makes it of a volume."""
+        snapshots = tuple(self.snapshots)
+        return DiskCopy(
+            dict(self.instances),
+            self.reserved,
+            self.frontier,
+            self.purged,
+            snapshots,
+            self.position,
+            self._starts,
+            dict(self._met),
+        )
+
+    def put_back(self, copy: DiskCopy) -> None:
+        """Lose everything since an older copy was made. Only while no life is here."""
+        if copy.position < self.position:
+            self.newest = self.newest or self.copy()
+        self._become(copy)
+
+    def put_newest_back(self) -> None:
+        """An operator has understood what was wrong."""
+        if self.newest is not None:
+            self._become(self.newest)
+            self.newest = None
+
+    def _become(self, copy: DiskCopy) -> None:
+        self.instances, self.reserved = dict(copy.instances), copy.reserved
+        self.frontier, self.purged, self.snapshots = copy.frontier, copy.purged, list(copy.snapshots)
+        self.position, self._starts, self._met = copy.position, copy.starts, dict(copy.met)
+        self.fetched = None
+
+    def begin_start(self) -> Start:
+        """See `storage.identity.StartStore`."""
+        self._starts += 1
+        return Start(self._starts, self._start_ids.getrandbits(64))
+
+    def starts(self) -> dict[ReplicaId, Met]:
+        """See `storage.identity.StartStore`."""
+        return dict(self._met)
+
+    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+        """See `storage.identity.StartStore`."""
+        self._met.update(starts)
+
     def _keep(self, records: Sequence[Record]) -> None:
+        self.position += 1
         for record in records:
             if isinstance(record, InstanceRecord):
                 self.instances[record.id] = record

@@ -11,9 +11,12 @@ from pydsm.core.effects import Record
 from pydsm.core.ids import ReplicaId, Tick
 from pydsm.core.messages import Frontier, Message
 from pydsm.sim import describe
-from pydsm.sim.disk import Disk
+from pydsm.sim.disk import Disk, DiskCopy
+from pydsm.sim.greetings import Greeting, Stamp
 from pydsm.sim.life import Died, Life, Parts, Submission
 from pydsm.sim.settings import TICK_US
+from pydsm.sim.starts import Refused
+from pydsm.sim.violation import Violation
 
 
 class Host:
@@ -34,6 +37,8 @@ class Host:
         self._down_us: int | None = 0
         self.dead = False
         """It never starts again."""
+        self._put_back = False
+        """Whether an older copy of the disk was ever put back."""
 
     # life and death
 
@@ -113,14 +118,26 @@ class Host:
 
     # events
 
-    def deliver(self, sender: ReplicaId, message: Message) -> None:
-        """A message has arrived."""
+    def greeted(self, sender: ReplicaId, greeting: Greeting) -> None:
+        """A greeting has arrived."""
+        life = self.life
+        if life is None or life.starts is None:
+            return
+        if not self._pauses:
+            self._run(life.starts.greeted, sender, greeting)
+        elif not self._deaf:
+            self._backlog.append((self.greeted, (sender, greeting)))
+
+    def deliver(self, sender: ReplicaId, message: Message, stamp: Stamp = None) -> None:
+        """A message has arrived; `stamp` says of which start it is, where starts are looked at."""
         life = self.life
         if life is None:
             self._context.counts.to_nobody += 1
         elif self._pauses:
             if not self._deaf:
-                self._backlog.append((self.deliver, (sender, message)))
+                self._backlog.append((self.deliver, (sender, message, stamp)))
+        elif life.starts is not None and not (stamp is not None and life.starts.hears(sender, stamp)):
+            self._context.counts.to_nobody += 1
         else:
             self._context.counts.delivered += 1
             if self._context.tracing:
@@ -150,6 +167,8 @@ class Host:
     @staticmethod
     def _tick(life: Life) -> None:
         life.clock.look()
+        if life.starts is not None and not life.starts.tick():
+            return
         life.core.tick(Tick(life.clock_us // TICK_US), life.clock.wall_ms())
         life.propose_checkpoint()
         life.performer.pump()
@@ -241,3 +260,27 @@ class Host:
         except Died:
             self._context.counts.crashes_inside += 1
             self.crash(self._down_us)
+        except Refused as refused:
+            self._refused(str(refused))
+
+    # disks that are put back
+
+    def put_back(self, copy: DiskCopy, down_us: int) -> None:
+        """The machine dies, and starts again with an older copy of its disk."""
+        self.crash(None)
+        self.disk.put_back(copy)
+        self._put_back = True
+        self._context.counts.put_backs += self.disk.newest is not None
+        self._context.schedule.after(down_us, self.start)
+
+    def _refused(self, reason: str) -> None:
+        """The operator puts the newest disk back. That may be refused once, if the older one's start was met."""
+        life = self.life
+        assert life is not None
+        if not self._put_back:
+            raise Violation("refused", f"{life.name} is refused on a disk that was never put back: {reason}")
+        self._context.say(life.name, f"is refused: {reason}")
+        self._context.counts.put_backs_refused += 1
+        self.crash(None)
+        self.disk.put_newest_back()
+        self._context.schedule.after(self._context.settings.farthest_us, self.start)

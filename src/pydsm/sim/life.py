@@ -36,6 +36,7 @@ from pydsm.sim.exactness import watch_answers
 from pydsm.sim.invariants import Invariants
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.settings import NEVER, TICK_US
+from pydsm.sim.starts import LifeStarts
 from pydsm.sim.transfers import Transfers
 
 
@@ -80,7 +81,9 @@ class Parts:
         network: Adversary,
         make_replica: Callable[[int], Replica],
         make_machine: Callable[[], StateMachine],
+        took_part: Callable[[LifeStarts], None] = lambda starts: None,
     ) -> None:
+        self.took_part = took_part
         self.context = context
         self.watch = watch
         self.network = network
@@ -167,6 +170,12 @@ class Life:
         self._taken = 0
         self.clock_us = 0
         self.gathering = False
+        self.starts: LifeStarts | None = None
+        """None where starts are not looked at."""
+        if self._context.settings.starts_checked:
+            self.starts = LifeStarts(
+                self.replica, self.core, host.disk, self._context, self._network.network, parts.took_part
+            )
         self._taking = False
         self._transfers = Transfers(self, host.disk, self._context, self.name)
 
@@ -389,6 +398,8 @@ class Life:
     @property
     def has_room(self) -> bool:
         """Whether the core would take one more proposal."""
+        if self.starts is not None and not self.starts.takes_part:
+            return False
         return self.core.in_flight < self._context.settings.pipeline_instances_max
 
     @property

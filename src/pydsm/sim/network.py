@@ -13,10 +13,14 @@ from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Batch, Frontier, Message
 from pydsm.sim import describe
 from pydsm.sim.context import Context
+from pydsm.sim.greetings import Greeting, Stamp
 from pydsm.sim.violation import Violation
 
-Deliver = Callable[[ReplicaId, ReplicaId, Message], None]
-"""Gives a message to a machine: to, from, message."""
+Deliver = Callable[[ReplicaId, ReplicaId, Message, Stamp], None]
+"""Gives a message to a machine: to, from, message, and the stamp of its sender when it left (see `starts`)."""
+
+Greet = Callable[[ReplicaId, ReplicaId, Greeting], None]
+"""The same for a greeting."""
 
 _HEAVY_SHARE, _HEAVY_FACTOR = 0.03, 30
 _QUEUED_COMMANDS_MAX = 200
@@ -38,12 +42,21 @@ class _Link:
 class Network:
     """All links. `loss` and `duplication` are shares of messages, for the whole network."""
 
-    def __init__(self, context: Context, deliver: Deliver, report_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        deliver: Deliver,
+        report_lost: Callable[[], None],
+        greet: Greet = lambda to, sender, greeting: None,
+        stamp_of: Callable[[ReplicaId], Stamp] = lambda sender: None,
+    ) -> None:
         settings = context.settings
         self._context = context
         self._schedule = context.schedule
         self._counts = context.counts
         self._deliver = deliver
+        self._greet = greet
+        self._stamp_of = stamp_of
         self._report_lost = report_lost
         """What a replica tells of its frontier has not arrived: see `bounds`."""
         self._replicas = settings.replicas
@@ -67,7 +80,7 @@ class Network:
         if self._context.tracing:
             names = ", ".join(f"r{peer}" for peer in to)
             self._context.say(f"r{sender}", f"to {names}: {describe.message(message)}")
-        links = self._links[sender]
+        links, stamp = self._links[sender], self._stamp_of(sender)
         carried_us = _commands(message) * self._command_us if self._command_us else 0
         for peer in to:
             link = links[peer]
@@ -90,10 +103,17 @@ class Network:
                     self._tell_loss(sender, peer, message, "dropped by a full queue")
                     continue
                 link.free_at_us = now + busy_us
-            self._schedule.after(busy_us + self._delay(link), self._deliver, peer, sender, message)
+            self._schedule.after(busy_us + self._delay(link), self._deliver, peer, sender, message, stamp)
             if luck >= 1.0 - self.duplication:
                 counts.doubled += 1
-                self._schedule.after(self._delay(link), self._deliver, peer, sender, message)
+                self._schedule.after(self._delay(link), self._deliver, peer, sender, message, stamp)
+
+    def greet(self, sender: ReplicaId, to: tuple[ReplicaId, ...], greeting: Greeting) -> None:
+        """Carry a greeting to several machines, or lose it."""
+        for peer in to:
+            link = self._links[sender][peer]
+            if not link.cuts and link.random.random() >= self.loss:
+                self._schedule.after(self._delay(link), self._greet, peer, sender, greeting)
 
     def _tell_loss(self, sender: ReplicaId, peer: ReplicaId, message: Message, fate: str) -> None:
         if isinstance(message, Frontier):

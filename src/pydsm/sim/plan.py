@@ -106,6 +106,15 @@ class Death(msgspec.Struct, frozen=True, tag="death"):
     replica: int
 
 
+class PutBack(msgspec.Struct, frozen=True, tag="put-back"):
+    """A replica's disk is copied; `lasting_us` later the replica dies, and finds that copy when it starts again."""
+
+    at_us: int
+    replica: int
+    lasting_us: int
+    down_us: int
+
+
 Fault = (
     Crash
     | CrashInside
@@ -119,6 +128,7 @@ Fault = (
     | ClockJump
     | Death
     | MessageTrigger
+    | PutBack
 )
 
 

@@ -23,6 +23,7 @@ from pydsm.sim.plan import (
     Pause,
     Plan,
     PowerCut,
+    PutBack,
     SlowDisk,
     SlowLinks,
     Storm,
@@ -155,6 +156,21 @@ def make_pipelines(
     return Planner(random, settings, steps, KINDS, workload(random)).pipelines()
 
 
+def make_put_backs(
+    seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
+) -> Plan:
+    """A fifth plan of a seed: disks are put back to older copies, while other faults strike.
+
+    Replicas ask their peers at each start, so a disk that was put back is refused, and any other is not.
+    """
+    random = Random(f"put-backs {seed} {replicas} {steps}")
+    settings = msgspec.structs.replace(
+        draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0), starts_checked=True
+    )
+    kinds = random.sample([kind for kind in KINDS if kind != "clock"], 3)
+    return Planner(random, settings, steps, kinds, workload(random)).put_backs()
+
+
 class Planner:
     """Draws one plan."""
 
@@ -254,6 +270,18 @@ class Planner:
                 replica = self._any_replica()
             command = self._workload.command(self._random, hot=False)
             self._operations.append(Operation(at_us + place * gap_us, client, replica, command))
+
+    def put_backs(self) -> Plan:
+        """A usual plan, in which disks of as many replicas as a quorum can spare are put back, one after the other."""
+        plan = self.plan()
+        random, spare = self._random, quorums(self._replicas).f
+        faults = list(plan.faults)
+        for one in random.sample(range(self._replicas), random.randint(1, spare) if spare else 0):
+            for start in (0.05, 0.5) if random.random() < 0.5 else (0.2,):
+                at_us = int((start + 0.1 * random.random()) * self._horizon_us)
+                lasting_us = int(random.choice([0.05, 0.2, 0.4]) * random.random() * self._horizon_us)
+                faults.append(PutBack(at_us, one, lasting_us, self._while()))
+        return msgspec.structs.replace(plan, faults=tuple(sorted(faults, key=lambda fault: fault.at_us)))
 
     def _absence(self, at_us: int, lasting_us: int, one: int, rest: list[int]) -> Fault:
         match self._random.choice(["crash", "crash", "cut", "half", "pause"]):

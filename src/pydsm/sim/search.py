@@ -11,7 +11,15 @@ from pydsm.core.replica import Replica
 from pydsm.sim import story
 from pydsm.sim.adversary_planning import SIZES, make_adversary
 from pydsm.sim.plan import Plan
-from pydsm.sim.planning import KINDS, STEPS, make_duels, make_laggards, make_pipelines, make_plan
+from pydsm.sim.planning import (
+    KINDS,
+    STEPS,
+    make_duels,
+    make_laggards,
+    make_pipelines,
+    make_plan,
+    make_put_backs,
+)
 from pydsm.sim.shrink import Shrunk, shrink
 from pydsm.sim.slow_worlds import make_slow
 from pydsm.sim.workload import RegisterWorkload, Workload
@@ -55,6 +63,8 @@ class Search:
     """The same for `slow_worlds.make_slow`."""
     adversary_only: bool = False
     """The same for `adversary_planning.make_adversary`."""
+    put_backs_only: bool = False
+    """The same for `planning.make_put_backs`."""
     relation: Callable[[], Relation] | None = None
     """Makes the conflict relation of each run; None for the one that the seed chooses."""
 
@@ -72,6 +82,8 @@ class Search:
             return make_pipelines(seed, replicas, self.steps)
         if self.slow_only:
             return make_slow(seed, replicas, self.steps, self.workload)
+        if self.put_backs_only:
+            return make_put_backs(seed, replicas, self.steps, self.workload)
         return make_plan(seed, replicas, self.steps, self.kinds, self.workload)
 
     def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> Run:

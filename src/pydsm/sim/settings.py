@@ -26,6 +26,8 @@ _FETCHES_MAX = 30
 """Pieces that may be late at the heal, of all snapshots that one replica fetches then."""
 _COPIES_MAX = 30
 """Times that an open batch may cross one link until it is decided: first asked, repeated, recovered, told."""
+_STARTS_MAX = 100
+"""Tenths of ways that starts may take, with what is refused and put right again."""
 _PIECES_MAX = 150
 """Tenths of pieces, each with its way and its write."""
 
@@ -136,6 +138,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Whether instances may be forgotten that not every member has executed."""
         return self.window_bytes_max < NEVER
 
+    starts_checked: bool = False
+    """Whether replicas ask their peers at each start whether their disk is the newest (see `starts`)."""
+
     # watching
     scan_events: int = 4000
     """Events between two scans of everything that all replicas know (see `invariants`)."""
@@ -173,6 +178,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         if self.forgets_early:
             ticks += _FETCHES_MAX * self.fetch_ticks
             rounds += _PIECES_MAX
+        if self.starts_checked:
+            rounds += _STARTS_MAX
         slowest = min(self.clock_rates)
         busy_us = _COPIES_MAX * open_instances * self.batch_requests_max * self.command_us
         return int(ticks * TICK_US / slowest) + 10 * rounds * self.one_way_us + busy_us + self.patience_us

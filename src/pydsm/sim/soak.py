@@ -2,7 +2,8 @@
 
 Seeds follow each other from `--first-seed`, which is the clock's unless given, so that no two soaks play the same
 ones. Group sizes are mostly 3, 5 and 7, sometimes 1, 2, 4, 6 and 9; some runs are long, some play duels alone, some
-laggards, some pipelines, some networks slower than every timer, and some are worlds of an adversary.
+laggards, some pipelines, some networks slower than every timer, some disks that are put back, and some are worlds of an
+adversary.
 """
 
 import argparse
@@ -45,7 +46,8 @@ class Task:
 def search_for(task: Task, seed: int) -> Search:
     """Every tenth seed or so is a long run.
 
-    Of sixteen seeds three play duels alone, three laggards, two pipelines, two a slow network, and two an adversary.
+    Of sixteen seeds three play duels alone, three laggards, two pipelines, two a slow network,
+    one disks that are put back, and two an adversary.
     """
     steps = task.steps * (_LONG_FACTOR if seed % _LONG_EVERY == 0 else 1)
     kind = seed % _KINDS
@@ -55,6 +57,7 @@ def search_for(task: Task, seed: int) -> Search:
         laggards_only=kind in (3, 7, 11),
         pipelines_only=kind in (4, 12),
         slow_only=kind in (2, 10),
+        put_backs_only=kind == 8,
         adversary_only=kind in _ADVERSARY,
     )
 

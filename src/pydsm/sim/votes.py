@@ -157,13 +157,16 @@ class Votes:
         raise Violation("quorum", what, (id,))
 
     def check_kept(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
-        """A decision that shows must outlive any crash: committed on the disk of who shows it, or voted by a quorum."""
+        """A decision that shows must outlive any crash: committed on the disk of who shows it, or voted by a quorum.
+
+        A disk that was put back is refused, and the newest one will be in its place.
+        """
         own = self._disks[replica].instances.get(id)
         if own is not None and own.status is Status.COMMITTED:
             return
         votes = 0
         for disk in self._disks:
-            record = disk.instances.get(id)
+            record = (disk.newest or disk).instances.get(id)
             if record is not None and record.status >= Status.ACCEPTED and record.value == value:
                 votes += record.deps == deps or value == m.NOP
         if votes < self._slow_quorum:

@@ -24,7 +24,8 @@ from pydsm.sim.bounds import Bounds
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
-from pydsm.sim.disk import Disk
+from pydsm.sim.disk import Disk, DiskCopy
+from pydsm.sim.greetings import Greeting, Stamp
 from pydsm.sim.history import Outcome, end_moment
 from pydsm.sim.host import Host
 from pydsm.sim.invariants import Invariants
@@ -32,6 +33,7 @@ from pydsm.sim.life import Life, Parts
 from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule
+from pydsm.sim.starts import LifeStarts, Undetectable
 from pydsm.sim.triggers import MessageTrigger
 from pydsm.sim.violation import Violation
 from pydsm.sim.workload import RegisterWorkload, Workload
@@ -90,9 +92,9 @@ class World:
             in_order=plan.settings.pipelined > 0,
             purge_max=plan.settings.drop_instances_max,
         )
-        self._network = Network(self._context, self._deliver, self._report_lost)
+        self._network = Network(self._context, self._deliver, self._report_lost, self._greet, self._stamp_of)
         self._adversary = Adversary(self._context, self._network)
-        parts = Parts(self._context, self._watch, self._adversary, self._core, self._workload.machine)
+        parts = Parts(self._context, self._watch, self._adversary, self._core, self._workload.machine, self._took_part)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
         self._bounds = Bounds(self._context, self.hosts)
         self.clients = Clients(self._context, self._workload, self.hosts)
@@ -104,8 +106,30 @@ class World:
     def _core(self, replica: int) -> Replica:
         return self._make_replica(self._plan.settings.config(replica), self._relation)
 
-    def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
-        self.hosts[to].deliver(sender, message)
+    def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message, stamp: Stamp) -> None:
+        self.hosts[to].deliver(sender, message, stamp)
+
+    def _greet(self, to: ReplicaId, sender: ReplicaId, greeting: Greeting) -> None:
+        self.hosts[to].greeted(sender, greeting)
+
+    def _stamp_of(self, sender: ReplicaId) -> Stamp:
+        life = self.hosts[sender].life
+        return life.starts.stamp if life is not None and life.starts is not None else None
+
+    def _took_part(self, starts: LifeStarts) -> None:
+        """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
+        answered = sum(starts.has_answered(host.id) for host in self.hosts if host.id != starts.replica)
+        if answered + 1 < quorums(len(self.hosts)).slow:
+            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have told what they remember")
+        if self._disks[starts.replica].newest is None:
+            return
+        for host in self.hosts:
+            peer = None if host.life is None else host.life.starts
+            if peer is None or peer is starts or not starts.has_answered(host.id):
+                continue
+            if starts.lacks(peer.remembered(starts.replica)):
+                return  # the invariants will say what comes of it
+        raise Undetectable
 
     def _report_lost(self) -> None:
         self._bounds.disturbed()
@@ -122,6 +146,8 @@ class World:
             self._reckon()
         except Violation as violation:
             finding = self._finding(violation)
+        except Undetectable:
+            self._context.counts.put_backs_undetectable += 1
         except Exception as error:
             where = traceback.format_exception(error)[-2].strip().splitlines()[0]
             finding = self._finding(Violation(f"stopped by {type(error).__name__}", f"{error} ({where})"))
@@ -160,7 +186,8 @@ class World:
         host.tick()
         if host.life is not None:
             self._watch.dropped(host.id, host.life.core.dropped)
-        self._bounds.ticked(host)
+        if not self._plan.settings.starts_checked:  # who does not take part yet forgets nothing
+            self._bounds.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
     def _operate(self, operation: p.Operation) -> None:
@@ -211,21 +238,29 @@ class World:
                     self.hosts[fault.replica].crash(None)
             case MessageTrigger():
                 self._adversary.arm(fault)
-            case p.SlowDisk() | p.ClockRate() | p.ClockJump():
+            case p.SlowDisk() | p.PutBack() | p.ClockRate() | p.ClockJump():
                 self._strike_device(fault)
 
-    def _strike_device(self, fault: p.SlowDisk | p.ClockRate | p.ClockJump) -> None:
+    def _strike_device(self, fault: p.SlowDisk | p.PutBack | p.ClockRate | p.ClockJump) -> None:
         """The disk or a clock of one replica."""
         match fault:
             case p.SlowDisk():
                 disk = self._disks[fault.replica]
                 self._schedule.after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
                 disk.sync_us = fault.sync_us
+            case p.PutBack():
+                copy = self._disks[fault.replica].copy()
+                self._schedule.after(fault.lasting_us, self._put_back, fault, copy)
             case p.ClockRate():
                 self.hosts[fault.replica].clock_rate = fault.rate
             case p.ClockJump():
                 self._context.counts.clock_jumps += 1
                 self._context.walls.move(fault.replica, fault.offset_ms, fault.rate)
+
+    def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
+        if not self._healed and self._disks[fault.replica].newest is None:
+            self._context.say("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
+            self.hosts[fault.replica].put_back(copy, fault.down_us)
 
     def _rage(self, loss: float, duplication: float) -> None:
         if not self._healed:

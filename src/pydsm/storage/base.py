@@ -26,6 +26,14 @@ class Store(Protocol):
         """Keep these, all or none; on return they survive a power cut. Raises WorldFault if that cannot be promised."""
         ...
 
+    @property
+    def position(self) -> int:
+        """How many groups of records were ever made durable here: each `write` adds one, in the same step.
+
+        May be read from any thread while another one writes.
+        """
+        ...
+
     def close(self) -> None:
         """Release the files. Closing twice is allowed."""
         ...

@@ -4,10 +4,12 @@ A store opened under another identity refuses, so that no replica acts on anothe
 that came back with its data from one that lost them: the latter may not take part as the old one (PROTOCOL 6).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from pydsm.core.ids import ReplicaId
+from pydsm.core.starts import Met, Start
 from pydsm.storage.base import Store
 
 
@@ -24,7 +26,28 @@ class Identity:
     replicas: int
 
 
-class ReplicaStore(Store, Protocol):
+class StartStore(Protocol):
+    """What a store knows of starts, its own replica's and those of others (see `core.starts`)."""
+
+    @property
+    def position(self) -> int:
+        """See `storage.base.Store`."""
+        ...
+
+    def begin_start(self) -> Start:
+        """Raise the number of starts durably, with a new random id. Once, before the replica takes part."""
+        ...
+
+    def starts(self) -> dict[ReplicaId, Met]:
+        """What is remembered of the starts of peers."""
+        ...
+
+    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+        """Keep these, for `starts`. Raises WorldFault if the disk fails."""
+        ...
+
+
+class ReplicaStore(Store, StartStore, Protocol):
     """A store that knows which life of which replica it holds."""
 
     @property

@@ -19,9 +19,19 @@ from pydsm.core.faults import WorldFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.messages import Nop
+from pydsm.core.starts import Start
 from pydsm.core.status import Status
 from pydsm.storage.identity import Identity
-from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, LOCK_NAME, name_row, read_row, row_of
+from pydsm.storage.sqlite import (
+    DATABASE_NAME,
+    FORMAT_VERSION,
+    LOCK_NAME,
+    name_row,
+    read_position,
+    read_row,
+    read_text,
+    row_of,
+)
 
 _WAL_NAME = f"{DATABASE_NAME}-wal"
 
@@ -68,6 +78,10 @@ class Findings:
     """Its fingerprint."""
     peers: dict[int, str]
     """Of every peer that took part, the fingerprint of its incarnation."""
+    starts: int = 0
+    """How often this directory was started."""
+    position: int = 0
+    """Groups of records that were ever written."""
     reservation: int = 0
     """Own indexes up to here may have been used."""
     executed: tuple[int, ...] = ()
@@ -101,6 +115,7 @@ class DataDirectory:
         if "incarnation" not in self._meta:
             findings.damage.append("the meta table: it has no incarnation")
         self._check_pages(findings)
+        self._read_starts(findings)
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM reservation"):
             record = self._read(id, checksum, data, ReservationRecord, findings)
             if isinstance(record, ReservationRecord):
@@ -118,6 +133,15 @@ class DataDirectory:
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM instances ORDER BY id"):
             self._count(id, self._read(id, checksum, data, InstanceRecord, findings), findings)
         return findings
+
+    def _read_starts(self, findings: Findings) -> None:
+        try:
+            for checksum, text in self._rows("SELECT checksum, start FROM own_start"):
+                findings.starts = read_text(checksum, text, of=Start).number
+            for checksum, groups in self._rows("SELECT checksum, groups FROM position"):
+                findings.position = read_position(checksum, groups)
+        except ValueError as error:
+            findings.damage.append(f"what is known of starts: {error}")
 
     def instance(self, id: InstanceId) -> InstanceRecord | None:
         """One record, or None if there is none. Raises WorldFault when it is damaged."""

@@ -5,11 +5,12 @@ what has left the replica's own memory, and the store drops it too.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.starts import Met, Start
 
 
 class MemoryStore:
@@ -22,6 +23,10 @@ class MemoryStore:
         self._reservation: ReservationRecord | None = None
         self._frontier: FrontierRecord | None = None
         self._peers: dict[ReplicaId, int] = {}
+        self._starts: dict[ReplicaId, Met] = {}
+        self._start = 0
+        self.position = 0
+        """See `storage.base.Store`."""
         self._closed = False
 
     def load(self) -> list[Record]:
@@ -33,6 +38,7 @@ class MemoryStore:
     def write(self, records: Sequence[Record]) -> None:
         """See `storage.base.Store`."""
         self._must_be_open()
+        self.position += 1
         for record in records:
             if isinstance(record, InstanceRecord):
                 self._instances[record.id] = record
@@ -51,6 +57,20 @@ class MemoryStore:
     def close(self) -> None:
         """Nothing can be loaded or written afterwards."""
         self._closed = True
+
+    def begin_start(self) -> Start:
+        """See `storage.identity.ReplicaStore`."""
+        self._start += 1
+        return Start(self._start, secrets.randbits(64))
+
+    def starts(self) -> dict[ReplicaId, Met]:
+        """See `storage.identity.ReplicaStore`."""
+        return dict(self._starts)
+
+    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+        """See `storage.identity.ReplicaStore`."""
+        self._must_be_open()
+        self._starts.update(starts)
 
     def peers(self) -> dict[ReplicaId, int]:
         """Incarnation of every peer met so far."""

@@ -9,14 +9,18 @@ Rows carry a checksum of their own because the file format has none: a flipped b
 import os
 import secrets
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 from zlib import crc32
+
+import msgspec
 
 from pydsm.core.codec import decode_record, encode_record
 from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.starts import Met, Start
 from pydsm.storage.identity import Identity
 
 FORMAT_VERSION = 3
@@ -34,6 +38,10 @@ _WAL_PAGES_BEFORE_CHECKPOINT = 4000
 _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE peers (replica INTEGER PRIMARY KEY, incarnation TEXT NOT NULL);
+CREATE TABLE starts (replica INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, met TEXT NOT NULL);
+CREATE TABLE own_start (id INTEGER PRIMARY KEY CHECK (id = 0), checksum INTEGER NOT NULL, start TEXT NOT NULL);
+CREATE TABLE position (id INTEGER PRIMARY KEY CHECK (id = 0), checksum INTEGER NOT NULL, groups INTEGER NOT NULL);
+INSERT INTO position VALUES (0, {crc32(b"0")}, 0);
 CREATE TABLE reservation (id INTEGER PRIMARY KEY CHECK (id = 0), checksum INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE TABLE frontier (id INTEGER PRIMARY KEY CHECK (id = -1), checksum INTEGER NOT NULL, record BLOB NOT NULL);
 CREATE TABLE purged (id INTEGER PRIMARY KEY CHECK (id = -2), checksum INTEGER NOT NULL, record BLOB NOT NULL);
@@ -50,10 +58,14 @@ _KEEP_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES
 _KEEP_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
 _KEEP_FRONTIER = "INSERT OR REPLACE INTO frontier (id, checksum, record) VALUES (?, ?, ?)"
 _KEEP_PURGED = "INSERT OR REPLACE INTO purged (id, checksum, record) VALUES (?, ?, ?)"
+_KEEP_POSITION = "UPDATE position SET checksum = ?, groups = ?"
 _PURGE = "DELETE FROM instances WHERE id BETWEEN ? AND ?"
 _RESERVATION_ROW = 0
 _FRONTIER_ROW = -1
 _PURGED_ROW = -2
+
+
+_Text = TypeVar("_Text", Start, Met)
 
 
 class SqliteStore:
@@ -77,6 +89,8 @@ class SqliteStore:
                 f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_BEFORE_CHECKPOINT};"
             )
             self.incarnation = self._claim()
+            self.position = self._read_position()
+            """See `storage.base.Store`."""
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise WorldFault(
@@ -108,6 +122,7 @@ class SqliteStore:
         database = self._open_database()
         latest = {_row_id(record): record for record in records}
         purge = latest.get(_PURGED_ROW)
+        position = self.position + 1
         rows = [(id, *_checked(id, encode_record(record))) for id, record in latest.items()]
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -118,7 +133,9 @@ class SqliteStore:
                 database.executemany(_KEEP_PURGED, [row for row in rows if row[0] == _PURGED_ROW])
                 if purge is not None:
                     database.executemany(_PURGE, self._purge_ranges(purge))
+                database.execute(_KEEP_POSITION, (crc32(b"%d" % position), position))
                 database.execute("COMMIT")
+                self.position = position
             except BaseException:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
@@ -147,6 +164,50 @@ class SqliteStore:
             if connection is not None:
                 connection.close()
         self._database = self._lock = None
+
+    def begin_start(self) -> Start:
+        """See `storage.identity.ReplicaStore`."""
+        database = self._open_database()
+        try:
+            rows = database.execute("SELECT checksum, start FROM own_start").fetchall()
+            number = max((read_text(*row, of=Start).number for row in rows), default=0)
+            start = Start(number + 1, secrets.randbits(64))
+            database.execute("INSERT OR REPLACE INTO own_start VALUES (0, ?, ?)", _checked_text(start))
+        except sqlite3.Error as error:
+            raise WorldFault(f"cannot write to {self._directory}: {error}") from error
+        except ValueError as error:
+            raise self._damaged("the number of starts", str(error)) from error
+        return start
+
+    def starts(self) -> dict[ReplicaId, Met]:
+        """See `storage.identity.ReplicaStore`."""
+        try:
+            rows = self._open_database().execute("SELECT replica, checksum, met FROM starts").fetchall()
+            return {ReplicaId(replica): read_text(checksum, text, of=Met) for replica, checksum, text in rows}
+        except (sqlite3.Error, ValueError) as error:
+            raise self._damaged("the table of the starts of peers", str(error)) from error
+
+    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+        """See `storage.identity.ReplicaStore`."""
+        rows = [(replica, *_checked_text(met)) for replica, met in starts.items()]
+        database = self._open_database()
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany("INSERT OR REPLACE INTO starts VALUES (?, ?, ?)", rows)
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise WorldFault(f"cannot write to {self._directory}: {error}") from error
+
+    def _read_position(self) -> int:
+        try:
+            rows = self._open_database().execute("SELECT checksum, groups FROM position").fetchall()
+        except sqlite3.Error as error:
+            raise self._damaged("the count of groups of records", str(error)) from error
+        try:
+            ((checksum, groups),) = rows
+            return read_position(checksum, groups)
+        except ValueError as error:
+            raise self._damaged("the count of groups of records", str(error)) from error
 
     def peers(self) -> dict[ReplicaId, int]:
         """Incarnation of every peer met so far, in this life and earlier ones."""
@@ -250,6 +311,28 @@ def read_row(id: int, checksum: int, data: object, *, of: type[Record], replicas
     if not isinstance(record, of) or _row_id(record) != id:
         raise WorldFault("it is stored under another name")
     return record
+
+
+def _checked_text(value: Start | Met) -> tuple[int, str]:
+    text = msgspec.json.encode(value)
+    return crc32(text), text.decode()
+
+
+def read_text(checksum: object, text: object, *, of: type[_Text]) -> _Text:
+    """What is kept of a start. Raises ValueError that says how it is damaged."""
+    if not isinstance(text, str) or crc32(text.encode()) != checksum:
+        raise ValueError("its checksum differs")
+    try:
+        return msgspec.json.decode(text, type=of)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_position(checksum: object, groups: object) -> int:
+    """How many groups of records were written. Raises ValueError that says how it is damaged."""
+    if not isinstance(groups, int) or checksum != crc32(b"%d" % groups):
+        raise ValueError("the checksum of the count of groups differs")
+    return groups
 
 
 def _row_id(record: Record) -> int:

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from pydsm.transport.address import Address
-from pydsm.transport.frames import FRAME_BYTES_MAX, encode_messages, message_bytes
+from pydsm.transport.frames import FRAME_BYTES_MAX, Stamp, encode_messages, message_bytes
 from pydsm.transport.limits import TransportLimits
 
 log = logging.getLogger("pydsm.transport")
@@ -66,8 +66,11 @@ class Backlog:
             dropped += 1
         return dropped
 
-    def next_frame(self) -> tuple[bytes, int]:
-        """The oldest messages as one frame of about the wanted size, and how many they are. Not of an empty one."""
+    def next_frame(self, stamp: Stamp) -> tuple[bytes, int]:
+        """The oldest messages as one frame of about the wanted size, and how many they are. Not of an empty one.
+
+        `stamp` is that of now, when the frame leaves: it holds for all messages in it.
+        """
         run: list[bytes] = []
         size = 0
         while self._queue and (not run or size + message_bytes(self._queue[0]) <= self.limits.frame_bytes_wanted):
@@ -76,4 +79,4 @@ class Backlog:
             size += message_bytes(message)
         self._bytes -= size
         self._pressing = self._pressing and bool(self._queue)
-        return encode_messages(run), len(run)
+        return encode_messages(run, stamp), len(run)

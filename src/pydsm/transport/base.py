@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
+from pydsm.core.starts import Remembered, StartGreeting
 from pydsm.transport.members import Member, name_of, unnamed
 from pydsm.transport.secret import GroupSecret
 
@@ -18,6 +19,35 @@ Receive = Callable[[ReplicaId, Message], None]
 
 Admit = Callable[[ReplicaId, int], str | None]
 """Given a peer and the fingerprint of its incarnation: None to talk to it, or the reason not to."""
+
+
+class Starts(Protocol):
+    """What this replica and its peers know of each other's starts (see `core.starts`)."""
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """The number of this replica's start, and how many groups of records are durable here now."""
+        ...
+
+    def greeting(self, to: ReplicaId | None) -> StartGreeting:
+        """What to say of this start; `to` is a peer that has greeted, and is told what is remembered of it."""
+        ...
+
+    def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
+        """Why not to talk to this start of a peer, or None."""
+        ...
+
+    def told(self, remembered: Remembered) -> None:
+        """A peer has told what it remembers of this replica."""
+        ...
+
+    def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
+        """Messages of this start of a peer have come, which left when so much was durable. Why not to take them."""
+        ...
+
+    def remembered(self, peer: ReplicaId) -> Remembered:
+        """What is remembered of a peer."""
+        ...
 
 
 _FIRST_EPOCH = Epoch(0)

@@ -3,8 +3,9 @@
 A connection is used in one direction. Each side begins with `PREAMBLE` and a frame that holds its Hello; then the
 side that dialled sends a Claim, the other one a Confirmation. From then on the side that dialled sends frames of
 messages, and the other one at most a Refusal. Either side may send a Refusal instead of what is due, and then closes.
-A frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a sequence of length
-(4 bytes) and encoded message. All numbers are big-endian.
+A frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a stamp (the number of
+the sender's start, 8 bytes, and its position, 8 bytes; see `core.starts`), then a sequence of length (4 bytes) and
+encoded message. All numbers are big-endian.
 
 Guards against garbage: whatever arrives, a reader gives right payloads or raises PeerFault, and keeps no more than
 one frame.
@@ -12,13 +13,14 @@ one frame.
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, NamedTuple
 from zlib import crc32
 
 import msgspec
 
 from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
+from pydsm.core.starts import Remembered, StartGreeting
 from pydsm.logs import printable
 from pydsm.transport.members import Member
 
@@ -38,6 +40,7 @@ GREETING_BYTES_MAX = 16 << 10
 
 _HEADER = struct.Struct(">II")
 _LENGTH = struct.Struct(">I")
+_STAMP = struct.Struct(">QQ")
 _ZEROMQ = b"\xff\0\0\0"
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03")  # a handshake, or an alert
 
@@ -46,6 +49,13 @@ NONCE_BYTES = 32
 """Random bytes in each Hello."""
 
 _Number = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack has none of more than 64 bits
+
+
+class Stamp(NamedTuple):
+    """Of which start of its sender a frame is, and how many groups of records were durable there when it left."""
+
+    start: int
+    position: int
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -70,12 +80,17 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """The last thing said on a connection: why it is closed."""
 
     reason: str
+    remembered: Remembered | None = None
+    """Where the refused one is an older copy of what was here before: what it lacks."""
+    proof: bytes = b""
+    """As in a Confirmation, where something is remembered: it can stop a replica."""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """From the side that dialled: which data it has, and the proof of the group secret."""
 
     incarnation: _Number
+    start: StartGreeting
     proof: bytes = b""
     """Empty without a secret; else over everything else that was said on this connection."""
 
@@ -84,6 +99,8 @@ class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """From the side that was dialled: the same. The incarnation itself is not told to whoever dials."""
 
     fingerprint: _Number
+    start: StartGreeting
+    """With what is remembered of the side that dialled."""
     proof: bytes = b""
 
 
@@ -110,18 +127,25 @@ def decode_greeting(payload: bytes) -> Greeting:
         raise PeerFault(f"the greeting does not parse: {printable(str(error))}") from error
 
 
-def encode_messages(messages: Iterable[bytes]) -> bytes:
-    """One frame of encoded messages."""
-    chunks: list[bytes] = []
+def encode_messages(messages: Iterable[bytes], stamp: Stamp) -> bytes:
+    """One frame of encoded messages, all of which left when so much was durable."""
+    chunks = [_STAMP.pack(*stamp)]
     for message in messages:
         chunks += (_LENGTH.pack(len(message)), message)
     return _frame(chunks)
 
 
+def decode_stamp(payload: bytes) -> Stamp:
+    """What a frame of messages begins with. Raises PeerFault when it is too short."""
+    if len(payload) < _STAMP.size:
+        raise PeerFault("a frame ends inside its stamp")
+    return Stamp(*_STAMP.unpack_from(payload))
+
+
 def decode_messages(payload: bytes) -> Iterator[memoryview]:
     """The encoded messages of a frame. Raises PeerFault when the payload does not divide into messages."""
     view = memoryview(payload)
-    start, end = 0, len(view)
+    start, end = _STAMP.size, len(view)
     while start < end:
         body = start + _LENGTH.size
         if body > end:

@@ -25,8 +25,9 @@ import msgspec
 from pydsm.core.faults import PeerFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import Epoch, ReplicaId
+from pydsm.core.starts import Remembered, StartGreeting
 from pydsm.logs import LogLimiter, printable
-from pydsm.transport.base import Admit, Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.frames import (
     NONCE_BYTES,
     PREAMBLE,
@@ -35,6 +36,7 @@ from pydsm.transport.frames import (
     Greeting,
     Hello,
     Refusal,
+    Stamp,
     decode_greeting,
     encode_greeting,
     greeting_payload,
@@ -44,7 +46,7 @@ from pydsm.transport.members import digest, shown, to_send
 log = logging.getLogger("pydsm.transport")
 
 REASON_CHARACTERS_MAX = 2000
-_CLAIM, _CONFIRMATION = b"dialled", b"was dialled"
+_CLAIM, _CONFIRMATION, _REFUSAL = b"dialled", b"was dialled", b"refuses"
 _GIVE_THE_SAME = "give --peers the same names in the same order everywhere"
 
 
@@ -52,10 +54,21 @@ class RefusedByPeer(PeerFault):
     """The other end has said why it closes the connection; there is nothing to answer."""
 
 
-class Doorkeeper:
-    """Greets, and judges greetings. `peers` are the others; `admit` decides about incarnations."""
+class OlderStart(PeerFault):
+    """A start of a peer that lacks something which is remembered of it."""
 
-    def __init__(self, me: Self, peers: Collection[ReplicaId], admit: Admit) -> None:
+    def __init__(self, reason: str, remembered: Remembered) -> None:
+        super().__init__(reason)
+        self.remembered = remembered
+
+
+class Doorkeeper:
+    """Greets, and judges greetings.
+
+    `peers` are the others; `admit` decides about incarnations, `starts` about starts.
+    """
+
+    def __init__(self, me: Self, peers: Collection[ReplicaId], admit: Admit, starts: Starts) -> None:
         self.epochs: dict[ReplicaId, Epoch] = {}
         """See `transport.base.Transport`."""
         self.fingerprints: dict[ReplicaId, int] = {}
@@ -66,6 +79,7 @@ class Doorkeeper:
         """Of connections that this replica is dialling: who greets with one of them is this replica itself."""
         self._admit = admit
         self._complaints = LogLimiter(log)
+        self._starts = starts
         self._digest = digest(me.listed)
         self._members = to_send(me.listed)
 
@@ -83,6 +97,33 @@ class Doorkeeper:
             nonce=secrets.token_bytes(NONCE_BYTES),
             proves=me.secret is not None,
         )
+
+    def stamp(self) -> Stamp:
+        """What a frame of messages that leaves now begins with."""
+        return Stamp(*self._starts.stamp)
+
+    def heard(self, peer: ReplicaId, stamp: Stamp) -> None:
+        """A frame of messages has come. Raises PeerFault when it is of a start that is not listened to any more."""
+        reason = self._starts.hear(peer, stamp.start, stamp.position)
+        if reason is not None:
+            raise OlderStart(reason, self._starts.remembered(peer))
+
+    def start_greeting(self, to: ReplicaId | None) -> StartGreeting:
+        """What to say of our start; `to` is a peer that has said who it is, and is told what is remembered of it."""
+        return self._starts.greeting(to)
+
+    def judge_start(self, peer: ReplicaId, mark: int, greeting: StartGreeting) -> None:
+        """Raises OlderStart for a start that lacks what is remembered of the peer; `mark` tells which data it has."""
+        reason = self._starts.why_not(peer, mark, greeting)
+        if reason is not None:
+            raise OlderStart(reason, self._starts.remembered(peer))
+
+    def note_remembered(self, remembered: Remembered | None) -> None:
+        """A peer tells what it remembers of this replica. One of another group, or epoch, speaks of other instances."""
+        if remembered is None:
+            return
+        if remembered.by in self.peers and len(remembered.executed) == self.me.replicas:
+            self._starts.told(remembered)
 
     def decode(self, payload: bytes) -> Greeting:
         """The greeting in a frame. Raises PeerFault for anything else, and for a Refusal, with its reason."""
@@ -157,7 +198,7 @@ class Doorkeeper:
         self.epochs[peer] = epoch
 
 
-def _unproven(said: Claim | Confirmation) -> bytes:
+def _unproven(said: Claim | Confirmation | Refusal) -> bytes:
     """Everything in it that a proof is made over: all but the proof."""
     return greeting_payload(msgspec.structs.replace(said, proof=b""))
 
@@ -177,6 +218,8 @@ class IncomingHandshake:
         self._claimed: ReplicaId | None = None
         self._epoch = Epoch(0)
         self._said: tuple[bytes, ...] = ()
+        self._proven: tuple[bytes, ...] = ()
+        """Both Hellos and the Claim, once that is proven."""
 
     def answer(self, payload: bytes) -> bytes:
         """What to send. Raises PeerFault with the reason to refuse whoever dialled."""
@@ -189,12 +232,14 @@ class IncomingHandshake:
             raise PeerFault("it greets twice")
         peer = self._claimed
         keeper.check_proof(peer, greeting.proof, _CLAIM, *self._said, _unproven(greeting))
+        self._proven = (*self._said, payload)
         mark = fingerprint(greeting.incarnation)
         keeper.admit(peer, mark)
+        keeper.judge_start(peer, mark, greeting.start)
         keeper.note_epoch(peer, self._epoch)
         keeper.note_fingerprint(peer, mark)
         self.peer = peer
-        confirmation = Confirmation(fingerprint(keeper.me.incarnation))
+        confirmation = Confirmation(fingerprint(keeper.me.incarnation), keeper.start_greeting(peer))
         proof = keeper.prove(_CONFIRMATION, *self._said, payload, _unproven(confirmation))
         return encode_greeting(msgspec.structs.replace(confirmation, proof=proof))
 
@@ -212,8 +257,12 @@ class IncomingHandshake:
 
     def refusal(self, fault: PeerFault) -> bytes:
         """The last thing to say, whatever was said before."""
-        said = refusal(fault)
-        return said if self._said else PREAMBLE + said
+        said = Refusal(printable(str(fault), REASON_CHARACTERS_MAX))
+        if isinstance(fault, OlderStart) and self._proven:
+            said = msgspec.structs.replace(said, remembered=fault.remembered)
+            proof = self._keeper.prove(_REFUSAL, *self._proven, _unproven(said))
+            said = msgspec.structs.replace(said, proof=proof)
+        return encode_greeting(said) if self._said else PREAMBLE + encode_greeting(said)
 
 
 class OutgoingHandshake:
@@ -237,6 +286,7 @@ class OutgoingHandshake:
     def answer(self, payload: bytes) -> bytes:
         """What to send, possibly nothing. Raises PeerFault with the reason to close the connection."""
         keeper, expected = self._keeper, self._expected
+        self._note_remembered(payload)
         greeting = keeper.decode(payload)
         if self.peer is not None:
             raise PeerFault("it greets twice")
@@ -248,9 +298,23 @@ class OutgoingHandshake:
             raise PeerFault("it greets twice")
         keeper.check_proof(expected, greeting.proof, _CONFIRMATION, *self._said, _unproven(greeting))
         keeper.admit(expected, greeting.fingerprint)
+        keeper.judge_start(expected, greeting.fingerprint, greeting.start)
+        keeper.note_remembered(greeting.start.remembered)
         keeper.note_epoch(expected, self._epoch)
         self.peer = expected
         return b""
+
+    @property
+    def has_claimed(self) -> bool:
+        """Whether the other end takes what comes next for messages, if it lets us in."""
+        return bool(self._said)
+
+    def _note_remembered(self, payload: bytes) -> None:
+        """What a refusal says that is remembered of us can stop this replica, so it is believed with its proof only."""
+        greeting = decode_greeting(payload)
+        if isinstance(greeting, Refusal) and greeting.remembered is not None and self._said:
+            self._keeper.check_proof(self._expected, greeting.proof, _REFUSAL, *self._said, _unproven(greeting))
+            self._keeper.note_remembered(greeting.remembered)
 
     def _claim(self, hello: Hello, payload: bytes) -> bytes:
         keeper, me = self._keeper, self._keeper.me
@@ -263,7 +327,7 @@ class OutgoingHandshake:
             )
         self._epoch = Epoch(hello.epoch)
         hellos = (greeting_payload(self._hello), payload)
-        claim = Claim(me.incarnation)
+        claim = Claim(me.incarnation, keeper.start_greeting(None))
         claim = msgspec.structs.replace(claim, proof=keeper.prove(_CLAIM, *hellos, _unproven(claim)))
         self._said = (*hellos, greeting_payload(claim))
         return encode_greeting(claim)

@@ -7,6 +7,7 @@ refused by the same rules of greeting, and vanish when the other end is not ther
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 
 from pydsm.core.carriers import KnownBatches
 from pydsm.core.codec import decode_message, encode_message
@@ -14,8 +15,8 @@ from pydsm.core.faults import PeerFault, WorldFault
 from pydsm.core.ids import Epoch, ReplicaId
 from pydsm.core.messages import Message
 from pydsm.logs import printable
-from pydsm.transport.base import Admit, Receive, Self, Traffic
-from pydsm.transport.frames import FrameReader
+from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
+from pydsm.transport.frames import PREAMBLE, FrameReader, Stamp
 from pydsm.transport.handshake import REASON_CHARACTERS_MAX, Doorkeeper, IncomingHandshake, OutgoingHandshake
 
 log = logging.getLogger("pydsm.transport")
@@ -31,12 +32,12 @@ class MemoryHub:
 class MemoryTransport:
     """See `transport.base.Transport`."""
 
-    def __init__(self, me: Self, hub: MemoryHub, admit: Admit) -> None:
+    def __init__(self, me: Self, hub: MemoryHub, admit: Admit, starts: Starts) -> None:
         self.traffic = Traffic()
         self.me = me
         self._hub = hub
         others = [ReplicaId(other) for other in range(me.replicas) if other != me.replica]
-        self.doorkeeper = Doorkeeper(me, others, admit)
+        self.doorkeeper = Doorkeeper(me, others, admit, starts)
         self._greeted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
         self._known = KnownBatches()
@@ -73,7 +74,7 @@ class MemoryTransport:
             if self._talks_to(peer):
                 self.traffic.messages_sent += 1
                 self.traffic.bytes_sent += len(data)
-                asyncio.get_running_loop().call_soon(self._arrive, peer, data)
+                asyncio.get_running_loop().call_soon(self._arrive, peer, data, self.doorkeeper.stamp())
             else:
                 self.traffic.messages_dropped += 1
 
@@ -100,6 +101,8 @@ class MemoryTransport:
                     ours.feed(outgoing.answer(payload))
             self._greeted.add(other)
         except PeerFault as fault:
+            if refuser is self:
+                _hand_over(incoming.refusal(fault), outgoing)
             refuser.traffic.refused += 1
             refused.traffic.refused += 1
             reason = printable(str(fault), REASON_CHARACTERS_MAX)
@@ -112,20 +115,30 @@ class MemoryTransport:
         other = self._hub.present.get(peer)
         return other is not None and self._receive is not None and other in self._greeted and self in other._greeted
 
-    def _arrive(self, peer: ReplicaId, data: bytes) -> None:
+    def _arrive(self, peer: ReplicaId, data: bytes, stamp: Stamp) -> None:
         other = self._hub.present.get(peer)
         if other is not None:
-            other.deliver(self.me.replica, data)
+            other.deliver(self.me.replica, data, stamp)
 
-    def deliver(self, sender: ReplicaId, data: bytes) -> None:
+    def deliver(self, sender: ReplicaId, data: bytes, stamp: Stamp) -> None:
         """Pass on one message; a fault of the peer is logged, as TCP does before it closes."""
         if self._receive is None:
             return
         self.traffic.messages_received += 1
         self.traffic.bytes_received += len(data)
         try:
+            self.doorkeeper.heard(sender, stamp)
             self._receive(sender, decode_message(data, self.me.replicas, self._known))
         except PeerFault as fault:
             self.traffic.refused += 1
             reason = printable(str(fault), REASON_CHARACTERS_MAX)
             log.warning("refused %s: %s", self.me.name_of(sender), reason)
+
+
+def _hand_over(refusal: bytes, outgoing: OutgoingHandshake) -> None:
+    """What is remembered of the one that is refused reaches it."""
+    reader = FrameReader()
+    reader.feed(refusal if refusal.startswith(PREAMBLE) else PREAMBLE + refusal)
+    with suppress(PeerFault):
+        for payload in reader.payloads():
+            outgoing.answer(payload)

@@ -20,8 +20,8 @@ from pydsm.core.messages import Message
 from pydsm.logs import LogLimiter, printable
 from pydsm.transport.address import Address, cannot_listen, words_of
 from pydsm.transport.backlog import Backlog
-from pydsm.transport.base import Admit, Receive, Self, Traffic
-from pydsm.transport.frames import decode_messages
+from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
+from pydsm.transport.frames import Stamp, decode_messages, decode_stamp
 from pydsm.transport.handshake import REASON_CHARACTERS_MAX, Doorkeeper
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.patience import Patience, can_wait
@@ -37,8 +37,8 @@ log = logging.getLogger("pydsm.transport")
 class TcpTransport:
     """See `transport.base.Transport`.
 
-    `peers` are the others, by their ids; `admit` decides about incarnations; with `tls` everything is encrypted and
-    certificates decide who is who.
+    `peers` are the others, by their ids; `admit` decides about incarnations, `starts` about starts; with `tls`
+    everything is encrypted and certificates decide who is who.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class TcpTransport:
         listen: Address,
         peers: Mapping[ReplicaId, Address],
         admit: Admit,
+        starts: Starts,
         limits: TransportLimits | None = None,
         tls: Tls | None = None,
     ) -> None:
@@ -55,7 +56,7 @@ class TcpTransport:
         self.tls = tls
         self._me = me
         self._listen = listen
-        self.doorkeeper = Doorkeeper(me, peers, admit)
+        self.doorkeeper = Doorkeeper(me, peers, admit, starts)
         self.complaints = LogLimiter(log)
         self.pending: PendingConnections[Incoming] = PendingConnections(self.limits)
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
@@ -133,6 +134,11 @@ class TcpTransport:
         for link in self._links.values():
             link.flush()
 
+    @property
+    def stamp(self) -> Stamp:
+        """What a frame of messages that leaves now begins with."""
+        return self.doorkeeper.stamp()
+
     def arrived(self, incoming: Incoming, host: str) -> None:
         """See `tcp_connections.Owner`."""
         oldest = self.pending.add(incoming, host)
@@ -160,6 +166,7 @@ class TcpTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
+        self.doorkeeper.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
@@ -203,8 +210,9 @@ class _Link(Redialler):
         if not self._backlog or transport is None:
             return
         frames: list[bytes] = []
+        stamp = self._owner.stamp
         while self._backlog:
-            frame, messages = self._backlog.next_frame()
+            frame, messages = self._backlog.next_frame(stamp)
             frames.append(frame)
             self._owner.traffic.messages_sent += messages
             self._owner.traffic.bytes_sent += len(frame)

@@ -270,7 +270,7 @@ class Outgoing(Connection):
         self.fault = fault
         self.owner.traffic.refused += 1
         if self.transport is not None:
-            if self._greets and not isinstance(fault, RefusedByPeer):
+            if self._greets and not self._handshake.has_claimed and not isinstance(fault, RefusedByPeer):
                 self.transport.write(refusal(fault))
             self.transport.close()
         self.ready.set()

@@ -30,12 +30,13 @@ from pydsm.core.messages import Message
 from pydsm.logs import LogLimiter, printable
 from pydsm.transport.address import Address, words_of
 from pydsm.transport.backlog import Backlog
-from pydsm.transport.base import Admit, Receive, Self, Traffic
+from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
     GREETING_BYTES_MAX,
     PREAMBLE,
     decode_messages,
+    decode_stamp,
     open_frame,
     open_greeting,
 )
@@ -66,7 +67,10 @@ _ENDED = _HANDSHAKE_FAILED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVE
 
 
 class ZeroMqTransport:
-    """See `transport.base.Transport`. `peers` are the others, by their ids; `admit` decides about incarnations."""
+    """See `transport.base.Transport`.
+
+    `peers` are the others, by their ids; `admit` decides about incarnations, `starts` about starts.
+    """
 
     def __init__(
         self,
@@ -74,11 +78,12 @@ class ZeroMqTransport:
         listen: Address,
         peers: Mapping[ReplicaId, Address],
         admit: Admit,
+        starts: Starts,
         limits: TransportLimits | None = None,
     ) -> None:
         self.traffic = Traffic()
         self.limits = limits or TransportLimits()
-        self.doorkeeper = Doorkeeper(me, peers, admit)
+        self.doorkeeper = Doorkeeper(me, peers, admit, starts)
         self._me = me
         self._listen = listen
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
@@ -219,6 +224,7 @@ class ZeroMqTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
+        self.doorkeeper.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
@@ -353,7 +359,7 @@ class _Link(Redialler):
     async def _send_what_waits(self, dealer: zmq.asyncio.Socket) -> None:
         while True:
             while self._backlog:
-                frame, messages = self._backlog.next_frame()
+                frame, messages = self._backlog.next_frame(self._owner.doorkeeper.stamp())
                 self._leaving_bytes = len(frame)
                 await dealer.send(frame)
                 self._leaving_bytes = 0

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
 from pydsm.core import (
@@ -21,6 +22,7 @@ from pydsm.core import (
     quorums,
     recoverer,
     recovery,
+    starts,
     state,
     window,
 )
@@ -31,6 +33,7 @@ from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge, with_instance
 from pydsm.core.instance import Instance
 from pydsm.core.messages import NOP, Batch, Invalidator, Message, Nop, PrepareOk
 from pydsm.core.status import Status
+from pydsm.runtime import starts as runtime_starts
 from tests.sim.injected.registry import bug
 
 
@@ -293,9 +296,11 @@ def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     def restore(self: commit.Proposer, reserved: int) -> None:
         own = [id.index for id in self._state.log.instances if id.leader == self._state.me]
         self._next_index = self._state.first_index = max(own, default=0) + 1
-        self._reserved = self._durably_reserved = reserved
+        self._durably_reserved = reserved
+        self._set_reserved(reserved)
 
     patch.setattr(commit.Proposer, "restore", restore)
+    patch.setattr(commit.Proposer, "_free_index", lambda self: self._next_index)
 
 
 @bug("6: after a restart a replica never acts in round 0 for an instance of before")
@@ -580,3 +585,38 @@ def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> No
 @bug("4, 6: what a leader may have forgotten in a crash is covered by all that it orders afterwards")
 def forgotten_proposals_not_covered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "forgot", lambda self, id: None)
+
+
+@bug("8, rolled-back disks: a start that lacks what a peer remembers takes no part")
+def older_disk_not_noticed(patch: pytest.MonkeyPatch) -> None:
+    _greet_everybody(patch)
+    patch.setattr(runtime_starts, "what_is_missing", lambda own, told: None)
+
+
+@bug("8, rolled-back disks: a replica asks its peers before it takes part")
+def takes_part_before_peers_have_answered(patch: pytest.MonkeyPatch) -> None:
+    _greet_everybody(patch)
+    patch.setattr(starts.StartCheck, "passed", lambda self, now: True)
+
+
+@bug("8, rolled-back disks: peers refuse a lower position, and a replica stops that has a lower one")
+def lower_position_taken(patch: pytest.MonkeyPatch) -> None:
+    _greet_everybody(patch)
+    original = starts.what_is_missing
+
+    def what_is_missing(own: starts.Own, told: starts.Remembered) -> str | None:
+        return original(own, msgspec.structs.replace(told, position=0, index=0, executed=(0,) * len(told.executed)))
+
+    patch.setattr(runtime_starts, "what_is_missing", what_is_missing)
+
+
+def _greet_everybody(patch: pytest.MonkeyPatch) -> None:
+    def why_not(
+        self: starts.StartBook, peer: ReplicaId, incarnation: int, greeting: starts.StartGreeting
+    ) -> str | None:
+        met = self._met.get(peer)
+        before = 0 if met is None else met.position
+        self._met[peer] = starts.Met(incarnation, greeting.start, max(greeting.position, before))
+        return None
+
+    patch.setattr(starts.StartBook, "why_not", why_not)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pydsm.core.recovery import Rule
-from pydsm.sim.plan import Crash, Fault, Operation, Plan, SlowDisk, SlowLinks
+from pydsm.sim.plan import Crash, Fault, Operation, Plan, PutBack, SlowDisk, SlowLinks
 from pydsm.sim.search import Search
 from tests.sim.stories import MS, ask, calm, cut
 from tests.sim.test_recovery_rules import STORIES as RULE_STORIES
@@ -76,6 +76,19 @@ nowhere, r0 one of its own; with r0 and r2, the vote of round 0 makes a quorum t
 STORIES["a vote that arrives a recovery late"] = (5, LATE_VOTE)
 
 
+FORGOTTEN_VOTE: tuple[Fault | Operation, ...] = (
+    ask(10, 0, "write k0 1"),
+    PutBack(200 * MS, 0, 70 * MS, 20 * MS),
+    cut(255, [0, 1], [2], 33 * MS),
+    ask(260, 0, "write k0 2"),
+    cut(310, [1], [0, 2], 1500 * MS),
+    cut(310, [0, 2], [1], 1500 * MS),
+)
+"""Of three. r0 commits 0.2 with r1, its client is answered, and r2 hears nothing of it. Then r0 gets its older disk.
+r1 is away a little later, so that r0 and r2, of which neither knows 0.2, decide it as nop: the write is lost."""
+STORIES["a disk that was put back, and the only one that remembers is away"] = (3, FORGOTTEN_VOTE)
+
+
 @dataclass(frozen=True, slots=True)
 class Find:
     """A run that breaks `invariant` with the bug and nothing without it."""
@@ -88,6 +101,7 @@ class Find:
     pipelines: bool = False
     adversary: bool = False
     slow: bool = False
+    put_backs: bool = False
     story: str = ""
     steps: int = 4000
     replicas: int | None = None
@@ -102,6 +116,7 @@ class Find:
             "pipeline": self.pipelines,
             "adversary": self.adversary,
             "slow": self.slow,
+            "put-backs": self.put_backs,
         }
         return next((kind for kind, chosen in kinds.items() if chosen), "seed")
 
@@ -116,6 +131,7 @@ class Find:
             pipelines_only=self.pipelines,
             adversary_only=self.adversary,
             slow_only=self.slow,
+            put_backs_only=self.put_backs,
         )
 
     def play(self) -> str | None:
@@ -128,7 +144,8 @@ class Find:
         replicas, story = STORIES[self.story]
         faults = tuple(sorted((one for one in story if not isinstance(one, Operation)), key=lambda one: one.at_us))
         operations = tuple(sorted((one for one in story if isinstance(one, Operation)), key=lambda one: one.at_us))
-        settings = msgspec.structs.replace(calm(replicas, self.seed), horizon_us=3000 * MS)
+        put_back = any(isinstance(one, PutBack) for one in faults)
+        settings = msgspec.structs.replace(calm(replicas, self.seed), horizon_us=3000 * MS, starts_checked=put_back)
         return Plan(settings, faults, operations)
 
 
@@ -220,6 +237,14 @@ FINDS: tuple[Find, ...] = (
     Find("ordered run that names no session", "results", 1, pipelines=True),
     Find("proposed again behind later commands", "program order", 6, pipelines=True),
     Find("given up request executed late", "executed twice", 5, pipelines=True),
+    Find(
+        "older disk not noticed",
+        "agreement",
+        0,
+        story="a disk that was put back, and the only one that remembers is away",
+    ),
+    Find("lower position taken", "frontier", 0, put_backs=True),
+    Find("takes part before peers have answered", "start", 0, put_backs=True),
     Find("rule 3 left out", "agreement", 0, story="two rivals, and one leader in the other's quorum"),
     Find(
         "accepted nop conflicts with nothing",

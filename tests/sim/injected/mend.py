@@ -21,7 +21,7 @@ from tests.sim.injected.registry import BUGS
 from tests.sim.injected.search import first_find
 
 _FILE = Path(finds.__file__)
-_NAMES = ("duels", "laggards", "pipelines", "adversary", "slow")
+_NAMES = ("duels", "laggards", "pipelines", "adversary", "slow", "put_backs")
 _KINDS: tuple[dict[str, Any], ...] = ({}, *({name: True} for name in _NAMES))
 
 

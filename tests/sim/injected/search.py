@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--pipelines", action="store_true", help="clients that send many commands in a row")
     parser.add_argument("--adversary", action="store_true", help="faults that strike at chosen messages")
     parser.add_argument("--slow", action="store_true", help="networks that are slower than every timer")
+    parser.add_argument("--put-backs", action="store_true", help="disks that are put back to older copies")
     options = parser.parse_args()
     search = Search(
         replicas=options.replicas,
@@ -43,6 +44,7 @@ def main() -> None:
         pipelines_only=options.pipelines,
         adversary_only=options.adversary,
         slow_only=options.slow,
+        put_backs_only=options.put_backs,
     )
     for bug in BUGS.values():
         if options.bug in (None, bug.name):

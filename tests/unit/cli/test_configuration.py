@@ -10,11 +10,13 @@ from pydsm.cli.configuration import read_options
 from pydsm.cli.main import run
 from pydsm.cli.serve import Settings, serve
 from pydsm.core.faults import CallerFault
+from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
 from pydsm.transport.secret import GroupSecret
 from pydsm.transport.tcp import TcpTransport
 from tests.certificates import authority
 from tests.documents import ROOT, blocks
+from tests.unit.transport.starts import PlainStarts
 
 MINIMAL = """
 name = "r1"
@@ -97,7 +99,7 @@ def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[Settin
 
 def secret_of(settings: Settings) -> GroupSecret | None:
     """What a transport of this replica would be made with."""
-    made = settings.transport(7, lambda peer, mark: None)
+    made = settings.transport(7, lambda peer, mark: None, PlainStarts(ReplicaId(0), 2))
     assert isinstance(made, TcpTransport)
     assert [str(member) for member in made.doorkeeper.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]
     return made.doorkeeper.me.secret

@@ -83,8 +83,8 @@ def test_an_instance_with_nothing_new_to_it_is_pre_accepted_as_it_came() -> None
 def test_what_is_known_here_and_conflicts_is_added() -> None:
     driven = acceptor()
     driven.receive(2, PreAccept(at(2, 3), B, NONE), PreAccept(at(2, 5), reading("elsewhere"), NONE))
-    assert answer(driven, 0, PreAccept(ID, A, (0, 7, 0))) == PreAcceptOk(ID, (0, 7, 3))
-    assert (record(driven).deps, record(driven).initial_deps) == ((0, 7, 3), (0, 7, 0))
+    assert answer(driven, 0, PreAccept(ID, A, (7, 0, 0))) == PreAcceptOk(ID, (7, 0, 3))
+    assert (record(driven).deps, record(driven).initial_deps) == ((7, 0, 3), (7, 0, 0))
 
 
 def test_the_same_pre_accept_gets_the_same_answer_and_is_not_stored_again() -> None:
@@ -313,7 +313,7 @@ def test_every_message_that_tells_a_batch_wakes_those_that_waited_to_know_it() -
         [PreAccept(ID, apart, NONE)],
         [Accept(ID, FIRST, apart, NONE)],
         [Prepare(ID, ballot(1, 0)), Validate(ID, ballot(1, 0), apart, NONE)],
-        [Commit(ID, apart, (0, 9, 0))],
+        [Commit(ID, apart, (0, 0, 9))],
     ):
         driven = acceptor()
         driven.receive(2, Commit(at(2, 1), A, (1, 0, 0)))

@@ -391,3 +391,11 @@ def test_the_wire_format_has_not_changed() -> None:
         + "91c403" + b"key".hex() + "90c2" + "05" + "90" + "90" + "93000102"
     )  # fmt: skip
     assert encode_record(ReservationRecord(64)).hex() == "03920240"
+
+
+def test_a_question_about_too_many_instances_is_a_fault_of_the_peer() -> None:
+    """Each may be answered with a whole batch."""
+    most = m.Inquire((ID,) * m.INQUIRE_IDS_MAX)
+    assert decode_message(encode_message(most), 3) == most
+    with pytest.raises(PeerFault, match="a question about 4097 instances, 4096 may be"):
+        decode_message(encode_message(m.Inquire((ID,) * (m.INQUIRE_IDS_MAX + 1))), 3)

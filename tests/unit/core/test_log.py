@@ -55,7 +55,7 @@ def test_what_is_heard_of_again_keeps_the_time_of_the_first() -> None:
     log.hear_of((1, 0, 0))
     log.now = Tick(50)
     log.hear_of((2, 0, 0))
-    assert log.unexecuted[0] == {1: 0, 2: 50}
+    assert dict(log.unexecuted[0].items()) == {1: 0, 2: 50}
 
 
 def test_an_instance_is_made_once() -> None:

@@ -13,6 +13,7 @@ from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import InstanceId, ReplicaId, request_at, session_of
 from pydsm.core.messages import NOP, Batch, Commit, Footprint, Frontier, PreAccept, Run
+from pydsm.core.starts import Remembered
 from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.runtime import admission
 from pydsm.runtime import node as node_module
@@ -21,12 +22,14 @@ from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.runtime.parts import Parts
+from pydsm.runtime.starts import StartLimits
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.base import Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.unit.runtime.machines import Lists
+from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -44,6 +47,9 @@ class FragileStore(MemoryStore):
         super().write(records)
 
 
+QUICK = StartLimits(grace_seconds_min=0.02, save_seconds=0.02)
+
+
 class Group:
     """Nodes that share a hub; each can be replaced."""
 
@@ -59,11 +65,11 @@ class Group:
         machine = self.make_machine()
         config = Config(ReplicaId(replica), self.replicas, recovery_timeout_ticks=100, gossip_ticks=50)
 
-        def transport(incarnation: int, admit: object) -> MemoryTransport:
+        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
             me = Self("test", ReplicaId(replica), self.replicas, incarnation)
-            return MemoryTransport(me, self.hub, admit)  # type: ignore[arg-type]
+            return MemoryTransport(me, self.hub, admit, starts)
 
-        node = Node(config, Parts(machine, store or MemoryStore(), transport))
+        node = Node(config, Parts(machine, store or MemoryStore(), transport, starts=QUICK))
         await node.start()
         self.nodes[replica], self.machines[replica] = node, machine
         return node
@@ -272,7 +278,7 @@ async def test_what_is_far_ahead_is_dropped_and_said_once(caplog: pytest.LogCapt
     """A replica that was away for long must hear that it needs a snapshot, so the connection stays."""
     async with group() as nodes:
         for index in (1 << 40, 1 << 39):
-            nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(0), index), NOP, (0, 0, 0)))
+            nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(2), index), NOP, (0, 0, 0)))
         assert await nodes.ask(0, "a one") == 1
         assert caplog.text.count("this replica is far behind, and needs a snapshot") == 1
 
@@ -447,11 +453,18 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
         await eventually(lambda: answers[4:] == [3], "what acknowledges enough is taken")
 
 
+class StartsThatRemembersNothing(PlainStarts):
+    """Of somebody who has met nobody before."""
+
+    def remembered(self, peer: ReplicaId) -> Remembered:
+        """See `transport.base.Starts`."""
+        return Remembered(self.replica, None, 0, 0, (0,) * self.replicas)
+
+
 def impostor(nodes: Group, replica: int, incarnation: int) -> MemoryTransport:
     """Somebody who greets as this replica, and whom every replica lets in."""
-    return MemoryTransport(
-        Self("test", ReplicaId(replica), nodes.replicas, incarnation), nodes.hub, lambda peer, mark: None
-    )
+    me = Self("test", ReplicaId(replica), nodes.replicas, incarnation)
+    return MemoryTransport(me, nodes.hub, lambda peer, mark: None, StartsThatRemembersNothing(me.replica, me.replicas))
 
 
 async def test_replica_that_greeted_by_mistake_and_took_no_part_does_not_lock_out_the_true_one() -> None:

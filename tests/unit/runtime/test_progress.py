@@ -24,7 +24,7 @@ from pydsm.runtime.progress import Progress, progress_of
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.base import Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.unit.runtime.machines import Lists
 from tests.waiting import eventually
@@ -197,8 +197,8 @@ class Alone:
     async def life(self, make: "type[CountingLedger] | None" = None) -> AsyncIterator[tuple[Node, CountingLedger]]:
         identity = Identity("test", "r1", ME, 1)
 
-        def transport(incarnation: int, admit: object) -> MemoryTransport:
-            return MemoryTransport(Self("test", ME, 1, incarnation), MemoryHub(), admit)  # type: ignore[arg-type]
+        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
+            return MemoryTransport(Self("test", ME, 1, incarnation), MemoryHub(), admit, starts)
 
         machine, files = (make or CountingLedger)(self.path), SnapshotFiles(self.directory, identity)
         parts = Parts(machine, SqliteStore(self.directory, identity), transport, snapshots=files)

@@ -18,10 +18,11 @@ from pydsm.runtime.batching import Answer
 from pydsm.runtime.node import Node
 from pydsm.runtime.parts import Parts
 from pydsm.runtime.snapshots import SnapshotTaker
+from pydsm.runtime.starts import StartLimits
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.base import Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.unit.storage.records import IDENTITY
 from tests.waiting import eventually
@@ -156,6 +157,9 @@ class Flipping(Counting):
         return super().apply([wrong if b"\xc4\x017" in one else one for one in commands], timestamp_ms)
 
 
+QUICK = StartLimits(grace_seconds_min=0.02, save_seconds=0.02)
+
+
 class Group:
     """Three nodes with data directories, in one process."""
 
@@ -172,11 +176,13 @@ class Group:
             me, 3, recovery_timeout_ticks=100, gossip_ticks=20, checkpoint_instances_max=10, digest_ticks=50
         )
 
-        def transport(incarnation: int, admit: object) -> MemoryTransport:
-            return MemoryTransport(Self("test", me, 3, incarnation), self.hub, admit)  # type: ignore[arg-type]
+        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
+            return MemoryTransport(Self("test", me, 3, incarnation), self.hub, admit, starts)
 
         machine = machine or Counting()
-        parts = Parts(machine, SqliteStore(data, identity), transport, snapshots=SnapshotFiles(data, identity))
+        parts = Parts(
+            machine, SqliteStore(data, identity), transport, snapshots=SnapshotFiles(data, identity), starts=QUICK
+        )
         node = Node(config, parts)
         await node.start()
         self.nodes[replica], self.machines[replica] = node, machine

@@ -17,7 +17,7 @@ from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.runtime.parts import Parts
 from pydsm.storage.memory import MemoryStore
-from pydsm.transport.base import Self
+from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.waiting import eventually
 
@@ -36,9 +36,9 @@ class Group:
         self.nodes = [self._make(replica) for replica in range(len(off_ms))]
 
     def _make(self, replica: int) -> Node:
-        def transport(incarnation: int, admit: object) -> MemoryTransport:
+        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
             me = Self("test", ReplicaId(replica), len(self.off_ms), incarnation)
-            return MemoryTransport(me, self.hub, admit)  # type: ignore[arg-type]
+            return MemoryTransport(me, self.hub, admit, starts)
 
         config = Config(ReplicaId(replica), len(self.off_ms), gossip_ticks=20, checkpoint_instances_max=3)
         clock = lambda: unix_ms() + self.off_ms[replica]  # noqa: E731 (it follows what a test sets later)

@@ -43,7 +43,7 @@ class Bench:
         self.adversary.arm(t.MessageTrigger(0, "Commit", 0, 0, 0, skip, action))
         self.sender = Sender()
 
-    def _take(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
+    def _take(self, to: ReplicaId, sender: ReplicaId, message: Message, stamp: tuple[int, int] | None) -> None:
         self.arrived.append((self.world.schedule.now // 1000, to))
 
     def send(self, message: Message = COMMIT) -> list[int]:

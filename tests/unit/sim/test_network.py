@@ -1,6 +1,7 @@
 from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Inquire, Message
 from pydsm.sim.context import Context
+from pydsm.sim.greetings import Stamp
 from pydsm.sim.network import Network
 from tests.unit.sim.worlds import context, i, run
 
@@ -13,7 +14,7 @@ class Mail:
         self.arrived: list[tuple[int, ReplicaId, ReplicaId, Message]] = []
         self.network = Network(world, self.take, lambda: None)
 
-    def take(self, to: ReplicaId, sender: ReplicaId, message: Message) -> None:
+    def take(self, to: ReplicaId, sender: ReplicaId, message: Message, stamp: Stamp) -> None:
         self.arrived.append((self.world.schedule.now, to, sender, message))
 
     def send(self, count: int) -> None:

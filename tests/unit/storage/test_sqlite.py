@@ -9,6 +9,7 @@ import pytest
 from pydsm.core.effects import PurgeRecord, ReservationRecord
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.starts import Met, Start
 from pydsm.storage.identity import Identity
 from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
@@ -176,3 +177,57 @@ def test_a_damaged_note_of_what_was_purged_is_named(tmp_path: Path) -> None:
     alter(tmp_path, "UPDATE purged SET record = zeroblob(9)")
     with pytest.raises(WorldFault, match=r"what was purged .*checksum"):
         SqliteStore(tmp_path, IDENTITY).load()
+
+
+def test_each_start_has_the_next_number_and_an_id_of_its_own(tmp_path: Path) -> None:
+    starts = []
+    for _ in range(3):
+        store = SqliteStore(tmp_path, IDENTITY)
+        starts.append(store.begin_start())
+        store.close()
+    assert [start.number for start in starts] == [1, 2, 3]
+    assert len({start.id for start in starts}) == 3
+
+
+def test_the_position_counts_groups_that_are_durable_and_goes_with_them(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    assert store.position == 0
+    for up_to in range(1, 4):
+        store.write([ReservationRecord(up_to)])
+        assert store.position == up_to
+    store.close()
+    assert SqliteStore(tmp_path, IDENTITY).position == 3
+
+
+def test_what_was_met_of_peers_is_kept(tmp_path: Path) -> None:
+    met = {ReplicaId(1): Met((1 << 64) - 1, Start(3, (1 << 64) - 1), 17), ReplicaId(2): Met(0, Start(1, 0), 0)}
+    store = SqliteStore(tmp_path, IDENTITY)
+    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
+    store.remember_starts(met)
+    store.close()
+    assert SqliteStore(tmp_path, IDENTITY).starts() == met
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE position SET groups = groups + 1", "the count of groups of records"),
+        ("DELETE FROM position", "the count of groups of records"),
+        ("UPDATE own_start SET start = '[9,1]'", "the number of starts"),
+        ("UPDATE starts SET met = '{}'", "the table of the starts of peers"),
+    ],
+)
+def test_damage_in_what_is_known_of_starts_is_named(tmp_path: Path, change: str, words: str) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    store.begin_start()
+    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
+    store.close()
+    alter(tmp_path, change)
+
+    def look() -> None:
+        store = SqliteStore(tmp_path, IDENTITY)
+        store.starts()
+        store.begin_start()
+
+    with pytest.raises(WorldFault, match=words):
+        look()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pydsm.core.ids import Epoch, InstanceId, ReplicaId
 from pydsm.core.messages import Batch, Footprint, Inquire, Message, PreAccept
+from pydsm.core.starts import Start, StartGreeting
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self, Transport
 from pydsm.transport.frames import PREAMBLE, Claim, Hello, encode_greeting
@@ -21,7 +22,11 @@ from pydsm.transport.tls import TlsFiles, load_tls
 from pydsm.transport.zeromq import ZeroMqTransport
 from tests.certificates import authority
 from tests.ports import free_ports
+from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
+
+START = StartGreeting(Start(1, 7), 0)
+"""What a replica says of its start."""
 
 QUICK = TransportLimits(greeting_seconds_max=0.5, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 
@@ -46,7 +51,7 @@ def large(index: int, size: int) -> Message:
 
 def hello_of(me: Self) -> Hello:
     """What this replica says first."""
-    return Doorkeeper(me, (), admit_all).hello()
+    return Doorkeeper(me, (), admit_all, PlainStarts(me.replica, me.replicas)).hello()
 
 
 def hello(group: str, replica: int, replicas: int) -> bytes:
@@ -59,7 +64,7 @@ async def say(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, me: Se
     writer.write(PREAMBLE + encode_greeting(hello_of(me)))
     assert await reader.readexactly(len(PREAMBLE)) == PREAMBLE
     await read_frame(reader)
-    writer.write(encode_greeting(Claim(me.incarnation)))
+    writer.write(encode_greeting(Claim(me.incarnation, START)))
     return await read_frame(reader)
 
 
@@ -95,11 +100,13 @@ def tcp_end(
     admit: Admit = admit_all,
     limits: TransportLimits = QUICK,
     files: TlsFiles | None = None,
+    starts: PlainStarts | None = None,
 ) -> End:
     """A TCP end whose peers listen on the other ports of the loopback address."""
     peers = peers_of(me, ports)
     tls = None if files is None else load_tls(files, {peer: (f"r{peer + 1}", "127.0.0.1") for peer in peers})
-    return End(TcpTransport(me, Address("127.0.0.1", ports[me.replica]), peers, admit, limits, tls))
+    starts = starts or PlainStarts(me.replica, me.replicas)
+    return End(TcpTransport(me, Address("127.0.0.1", ports[me.replica]), peers, admit, starts, limits, tls))
 
 
 def who(
@@ -125,18 +132,26 @@ class Network:
         self._hub = MemoryHub()
         self.ports = free_ports(replicas)
 
-    def end(self, me: Self, admit: Admit = admit_all, limits: TransportLimits = QUICK) -> End:
+    def end(
+        self,
+        me: Self,
+        admit: Admit = admit_all,
+        limits: TransportLimits = QUICK,
+        starts: PlainStarts | None = None,
+    ) -> End:
         """One replica's end, not started; another one for the same replica is its next life."""
+        starts = starts or PlainStarts(me.replica, me.replicas)
         match self._kind:
             case "memory":
-                return End(MemoryTransport(me, self._hub, admit))
+                return End(MemoryTransport(me, self._hub, admit, starts))
             case "tcp":
-                return tcp_end(me, self.ports, admit, limits)
+                return tcp_end(me, self.ports, admit, limits, starts=starts)
             case "tls":
-                return tcp_end(me, self.ports, admit, limits, authority().issue(f"r{me.replica + 1}"))
+                return tcp_end(me, self.ports, admit, limits, authority().issue(f"r{me.replica + 1}"), starts)
             case "zeromq":
                 peers = peers_of(me, self.ports)
-                return End(ZeroMqTransport(me, Address("127.0.0.1", self.ports[me.replica]), peers, admit, limits))
+                here = Address("127.0.0.1", self.ports[me.replica])
+                return End(ZeroMqTransport(me, here, peers, admit, starts, limits))
             case _:
                 raise AssertionError(self._kind)
 

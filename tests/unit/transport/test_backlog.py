@@ -6,6 +6,7 @@ import pytest
 
 from pydsm.transport.address import Address
 from pydsm.transport.backlog import Backlog
+from pydsm.transport.frames import Stamp
 from pydsm.transport.limits import TransportLimits
 
 
@@ -40,7 +41,7 @@ def test_messages_that_can_wait_are_due_with_the_first_that_cannot_and_not_after
         waiting.take(b"x" * 100, connected=True, can_wait=can_wait)
         due.append(waiting.is_due)
     assert due == [False, True, True]
-    assert waiting.next_frame()[1] == 3
+    assert waiting.next_frame(Stamp(1, 0))[1] == 3
     waiting.take(b"x" * 100, connected=True, can_wait=True)
     assert not waiting.is_due
 

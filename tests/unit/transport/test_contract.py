@@ -11,7 +11,8 @@ from pydsm.core.ids import ReplicaId
 from pydsm.core.messages import Message
 from pydsm.transport.base import Self
 from pydsm.transport.members import Member
-from tests.unit.transport.groups import Network, group, large, small, started, who
+from tests.unit.transport.groups import End, Network, group, large, small, started, who
+from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
 SECRET = b"a secret of this group, long enough"
@@ -236,3 +237,55 @@ async def test_peer_in_another_epoch_is_let_in_and_its_epoch_is_known(
         assert behind.transport.epochs == {1: 4}
         assert ahead.transport.epochs == {0: 1}
         assert caplog.text.count("r2 is in epoch 4, we are in 1") == 1
+
+
+def starts_of(replica: int) -> PlainStarts:
+    return PlainStarts(ReplicaId(replica))
+
+
+async def test_who_greets_is_told_what_is_remembered_of_it(kind: str) -> None:
+    network, known = Network(kind, 3), [starts_of(replica) for replica in range(3)]
+    async with started(*(network.end(who(replica), starts=known[replica]) for replica in range(3))):
+        everybody = [{1, 2}, {0, 2}, {0, 1}]
+        await eventually(lambda: [{one.by for one in starts.was_told} for starts in known] == everybody, "all tell")
+        for replica, starts in enumerate(known):
+            assert starts.was_told[0] == known[starts.was_told[0].by].remembered(ReplicaId(replica))
+
+
+def _has_received(end: End, count: int) -> bool:
+    return len(end.received) == count
+
+
+async def test_each_message_says_of_which_start_it_is_and_what_was_durable_when_it_left(kind: str) -> None:
+    network, known = Network(kind, 2), [PlainStarts(ReplicaId(replica), 2, number=5) for replica in range(2)]
+    ends = [network.end(who(replica, 2), starts=known[replica]) for replica in range(2)]
+    async with started(*ends):
+        await eventually(lambda: all(end.transport.connected for end in ends), "they are connected")
+        for place, position in enumerate((10, 20), 1):
+            known[0].position = position
+            ends[0].transport.send((ReplicaId(1),), small(position))
+            await eventually(partial(_has_received, ends[1], place), "it arrives")
+        assert known[1].heard == [(0, 5, 10), (0, 5, 20)]
+
+
+async def test_a_start_that_is_refused_is_told_what_is_remembered_and_nothing_of_it_is_taken(kind: str) -> None:
+    network, known = Network(kind, 2), [PlainStarts(ReplicaId(replica), 2) for replica in range(2)]
+    known[1].reasons[ReplicaId(0)] = "its data directory is an older copy"
+    ends = [network.end(who(replica, 2), starts=known[replica]) for replica in range(2)]
+    async with started(*ends):
+        await eventually(lambda: bool(known[0].was_told), "it is told")
+        ends[0].transport.send((ReplicaId(1),), small(1))
+        assert known[0].was_told[0] == known[1].remembered(ReplicaId(0))
+        assert not ends[1].transport.connected
+        assert not ends[1].received
+
+
+async def test_messages_of_a_start_that_is_not_the_latest_any_more_are_not_taken(kind: str) -> None:
+    network, known = Network(kind, 2), [PlainStarts(ReplicaId(replica), 2) for replica in range(2)]
+    ends = [network.end(who(replica, 2), starts=known[replica]) for replica in range(2)]
+    async with started(*ends):
+        await eventually(lambda: all(end.transport.connected for end in ends), "they are connected")
+        known[1].late_reasons[ReplicaId(0)] = "start 2 of it has been here"
+        ends[0].transport.send((ReplicaId(1),), small(1))
+        await eventually(lambda: ends[1].transport.traffic.refused > 0, "it is refused")
+        assert not ends[1].received

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from pydsm.core.faults import PeerFault
+from pydsm.core.starts import Start, StartGreeting
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
     GREETING_BYTES_MAX,
@@ -15,15 +16,19 @@ from pydsm.transport.frames import (
     Greeting,
     Hello,
     Refusal,
+    Stamp,
     decode_greeting,
     decode_messages,
+    decode_stamp,
     encode_greeting,
     encode_messages,
     greeting_payload,
 )
 from pydsm.transport.members import Member
 
+START = StartGreeting(Start(3, 1 << 63), 17)
 HELLO = Hello("group", 1, "r2", 2, b"digest", (Member("r1", "h:1"), Member("r2")), 0, bytes(NONCE_BYTES), False)
+STAMP = Stamp(3, 18)
 
 
 def greeted_reader() -> FrameReader:
@@ -37,7 +42,7 @@ def greeted_reader() -> FrameReader:
 
 def test_greeting_and_messages_come_out_as_they_went_in_byte_by_byte() -> None:
     reader, payloads = FrameReader(), []
-    for byte in PREAMBLE + encode_greeting(HELLO) + encode_messages([b"one", b"", b"three"]):
+    for byte in PREAMBLE + encode_greeting(HELLO) + encode_messages([b"one", b"", b"three"], STAMP):
         reader.feed(bytes([byte]))
         payloads += list(reader.payloads())
     assert decode_greeting(payloads[0]) == HELLO
@@ -46,11 +51,11 @@ def test_greeting_and_messages_come_out_as_they_went_in_byte_by_byte() -> None:
 
 def test_several_frames_in_one_piece_all_come_out() -> None:
     reader = greeted_reader()
-    reader.feed(encode_messages([b"a"]) * 3)
+    reader.feed(encode_messages([b"a"], STAMP) * 3)
     assert len(list(reader.payloads())) == 3
 
 
-@pytest.mark.parametrize("said", [Refusal("why"), Claim((1 << 64) - 1, b"proof"), Confirmation(0)])
+@pytest.mark.parametrize("said", [Refusal("why"), Claim((1 << 64) - 1, START, b"proof"), Confirmation(0, START)])
 def test_other_greetings_come_out_as_they_went_in(said: Greeting) -> None:
     reader = FrameReader()
     reader.feed(PREAMBLE + encode_greeting(said))
@@ -98,7 +103,7 @@ def test_oversize_frame_is_a_fault_before_its_payload_arrives() -> None:
 
 
 def test_flipped_bit_is_a_fault() -> None:
-    frame = bytearray(encode_messages([b"message"]))
+    frame = bytearray(encode_messages([b"message"], STAMP))
     frame[-1] ^= 1
     reader = greeted_reader()
     reader.feed(bytes(frame))
@@ -109,7 +114,14 @@ def test_flipped_bit_is_a_fault() -> None:
 @pytest.mark.parametrize("payload", [b"\0\0", b"\0\0\0\5abc"])
 def test_payload_that_does_not_divide_into_messages_is_a_fault(payload: bytes) -> None:
     with pytest.raises(PeerFault, match="a frame ends inside"):
-        list(decode_messages(payload))
+        list(decode_messages(bytes(16) + payload))
+
+
+def test_a_frame_of_messages_says_of_which_start_it_is_and_what_was_durable_when_it_left() -> None:
+    payload = encode_messages([b"one"], Stamp(3, 1 << 40))[8:]
+    assert decode_stamp(payload) == Stamp(3, 1 << 40)
+    with pytest.raises(PeerFault, match="a frame ends inside its stamp"):
+        decode_stamp(payload[:15])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from pydsm.transport.frames import (
 )
 from pydsm.transport.handshake import Doorkeeper, IncomingHandshake, OutgoingHandshake
 from pydsm.transport.members import Member
-from tests.unit.transport.groups import admit_all, who
+from tests.unit.transport.groups import START, admit_all, who
+from tests.unit.transport.starts import PlainStarts
 
 SECRET = b"a secret of this group, long enough"
 INCARNATION = 0xFEDC_BA98_7654_3210
@@ -32,7 +33,8 @@ INCARNATION = 0xFEDC_BA98_7654_3210
 
 def keeper(me: Self) -> Doorkeeper:
     """A replica that admits every member."""
-    return Doorkeeper(me, [ReplicaId(peer) for peer in range(me.replicas) if peer != me.replica], admit_all)
+    peers = [ReplicaId(peer) for peer in range(me.replicas) if peer != me.replica]
+    return Doorkeeper(me, peers, admit_all, PlainStarts(me.replica, me.replicas))
 
 
 def first(data: bytes) -> bytes:
@@ -85,7 +87,7 @@ def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureF
     for incarnation in (7, 7, 8):
         incoming = IncomingHandshake(dialled)
         incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1)).hello())))
-        incoming.answer(greeting_payload(Claim(incarnation)))
+        incoming.answer(greeting_payload(Claim(incarnation, START)))
     said = f"r2 greets with other data (fingerprint {fingerprint(8):016x}) than before ({fingerprint(7):016x})"
     assert [message.startswith(said) for message in caplog.messages] == [True]
 
@@ -152,14 +154,14 @@ def test_proof_of_the_side_that_dialled_does_not_serve_the_side_that_was_dialled
     claim = decode_greeting(open_frame(pair.outgoing.answer(hello)))
     assert isinstance(claim, Claim)
     with pytest.raises(PeerFault, match="have different group secrets"):
-        pair.outgoing.answer(greeting_payload(Confirmation(fingerprint(7), claim.proof)))
+        pair.outgoing.answer(greeting_payload(Confirmation(fingerprint(7), START, claim.proof)))
 
 
 def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> None:
     dialled = keeper(who(0, incarnation=INCARNATION))
     incoming = IncomingHandshake(dialled)
     said = incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1)).hello())))
-    said += incoming.answer(greeting_payload(Claim(7)))
+    said += incoming.answer(greeting_payload(Claim(7, START)))
     assert incoming.peer == 1
     assert INCARNATION.to_bytes(8, "big") not in said
     assert fingerprint(INCARNATION).to_bytes(8, "big") in said
@@ -171,14 +173,14 @@ def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprin
     incoming = IncomingHandshake(keeper(who(0, incarnation=INCARNATION, secret=SECRET)))
     said = incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1, secret=bytes(16))).hello())))
     with pytest.raises(PeerFault) as caught:
-        incoming.answer(greeting_payload(Claim(7, bytes(32))))
+        incoming.answer(greeting_payload(Claim(7, START, bytes(32))))
     said += incoming.refusal(caught.value)
     assert fingerprint(INCARNATION).to_bytes(8, "big") not in said
 
 
 @pytest.mark.parametrize(
     "said",
-    [Claim(1), Confirmation(1)],
+    [Claim(1, START), Confirmation(1, START)],
 )
 def test_greetings_have_an_order(said: Greeting) -> None:
     pair = Pair()

@@ -12,12 +12,13 @@ from pydsm.core.faults import WorldFault
 from pydsm.core.fingerprint import fingerprint
 from pydsm.core.ids import ReplicaId
 from pydsm.transport.address import Address
-from pydsm.transport.frames import PREAMBLE, Claim, encode_greeting, encode_messages
+from pydsm.transport.frames import PREAMBLE, Claim, Stamp, encode_greeting, encode_messages
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.tcp import TcpTransport
 from tests.ports import free_ports
 from tests.unit.transport.groups import (
     QUICK,
+    START,
     Network,
     admit_all,
     group,
@@ -30,6 +31,7 @@ from tests.unit.transport.groups import (
     tcp_end,
     who,
 )
+from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.asyncio
@@ -63,8 +65,8 @@ async def answer_to(port: int, data: bytes) -> bytes:
             PREAMBLE + encode_greeting(replace(hello_of(who(1)), name="x\ny")),
             "it calls itself x\\x0ay, and member 1 is r2",
         ),
-        (PREAMBLE + encode_greeting(Claim(7)), "it does not begin with a Hello"),
-        (hello("test", 1, 3) + encode_messages([b"\xff"]), "the greeting does not parse"),
+        (PREAMBLE + encode_greeting(Claim(7, START)), "it does not begin with a Hello"),
+        (hello("test", 1, 3) + encode_messages([b"\xff"], Stamp(1, 0)), "the greeting does not parse"),
         (hello("test", 1, 3) + encode_greeting(hello_of(who(1))), "it greets twice"),
         (b"", "did not say who it is in time"),
     ],
@@ -84,7 +86,8 @@ async def test_frame_that_breaks_the_format_after_a_good_greeting_closes_the_con
     ports = free_ports(3)
     end = tcp_end(who(0), ports)
     await end.transport.start(end.receive)
-    answer = await answer_to(ports[0], hello("test", 1, 3) + encode_greeting(Claim(7)) + encode_messages([b"\xff"]))
+    frames = encode_greeting(Claim(7, START)) + encode_messages([b"\xff"], Stamp(1, 0))
+    answer = await answer_to(ports[0], hello("test", 1, 3) + frames)
     assert b"format version 255" in answer
     assert end.received == []
     await end.transport.stop()
@@ -165,7 +168,7 @@ async def test_port_that_others_can_reach_without_a_proof_is_warned_about(
     listen: str, secret: bytes | None, warns: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = free_ports(1)[0]
-    end = TcpTransport(who(0, 2, secret=secret), Address(listen, port), {}, admit_all)
+    end = TcpTransport(who(0, 2, secret=secret), Address(listen, port), {}, admit_all, PlainStarts(ReplicaId(0), 2))
     await end.start(lambda sender, message: None)
     await end.stop()
     assert (f"anybody who can reach the port for replicas on {listen} can take part" in caplog.text) is warns
@@ -178,7 +181,8 @@ async def test_port_on_the_loopback_address_needs_no_proof(caplog: pytest.LogCap
 
 async def test_host_that_cannot_be_resolved_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
     here = Address("127.0.0.1", free_ports(1)[0])
-    end = TcpTransport(who(0, 2), here, {ReplicaId(1): Address("no-such-host.invalid", 7000)}, admit_all, QUICK)
+    peers, starts = {ReplicaId(1): Address("no-such-host.invalid", 7000)}, PlainStarts(ReplicaId(0), 2)
+    end = TcpTransport(who(0, 2), here, peers, admit_all, starts, QUICK)
     await end.start(lambda sender, message: None)
     await eventually(lambda: "no connection to r2 at no-such-host.invalid:7000" in caplog.text, "it is said")
     assert "Unknown error" not in caplog.text
@@ -278,7 +282,11 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
 async def test_transport_that_is_about_to_dial_again_stops_when_told() -> None:
     ports = free_ports(2)
     end = TcpTransport(
-        who(0, 2), Address("127.0.0.1", ports[0]), {ReplicaId(1): Address("127.0.0.1", ports[1])}, admit_all
+        who(0, 2),
+        Address("127.0.0.1", ports[0]),
+        {ReplicaId(1): Address("127.0.0.1", ports[1])},
+        admit_all,
+        PlainStarts(ReplicaId(0), 2),
     )
     await end.start(lambda sender, message: None)
     link = end._links[ReplicaId(1)]

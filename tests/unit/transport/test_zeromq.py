@@ -19,6 +19,7 @@ from pydsm.transport.frames import (
     PREAMBLE,
     Claim,
     Confirmation,
+    Stamp,
     decode_greeting,
     encode_greeting,
     encode_messages,
@@ -28,6 +29,7 @@ from pydsm.transport.limits import TransportLimits
 from pydsm.transport.zeromq import ZeroMqTransport
 from tests.unit.transport.groups import (
     QUICK,
+    START,
     End,
     Network,
     admit_all,
@@ -39,6 +41,7 @@ from tests.unit.transport.groups import (
     started,
     who,
 )
+from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
 MIB = 1 << 20
@@ -95,8 +98,8 @@ async def test_stranger_is_told_why_it_is_refused(
     [
         (b"", "a frame is cut short"),
         (bytes(8) + b"x", "a frame claims 0 bytes and has 1"),
-        (encode_messages([b"hi"])[:-1] + b"?", "the checksum of a frame differs"),
-        (encode_messages([b"\xff"]), "a message does not parse: it has format version 255"),
+        (encode_messages([b"hi"], Stamp(1, 0))[:-1] + b"?", "the checksum of a frame differs"),
+        (encode_messages([b"\xff"], Stamp(1, 0)), "a message does not parse: it has format version 255"),
     ],
 )
 async def test_peer_that_breaks_the_format_is_refused_and_not_heard_again(
@@ -105,7 +108,7 @@ async def test_peer_that_breaks_the_format_is_refused_and_not_heard_again(
     async with lonely_end() as (end, port), stranger(port) as dealer:
         await dealer.send(hello("test", 1, 3))
         assert (await asyncio.wait_for(dealer.recv(), 5)).startswith(PREAMBLE)
-        await dealer.send(encode_greeting(Claim(7)))
+        await dealer.send(encode_greeting(Claim(7, START)))
         assert isinstance(decode_greeting(open_frame(await asyncio.wait_for(dealer.recv(), 5))), Confirmation)
         await dealer.send(sent)
         assert reason.encode() in await asyncio.wait_for(dealer.recv(), 5)
@@ -162,7 +165,7 @@ async def test_replica_behind_a_peers_address_must_be_that_peer(caplog: pytest.L
     network = Network("zeromq", 3)
     other = network.end(who(2))
     here, _, there = (Address("127.0.0.1", port) for port in network.ports)
-    dialler = End(ZeroMqTransport(who(0), here, {ReplicaId(1): there}, admit_all, QUICK))
+    dialler = End(ZeroMqTransport(who(0), here, {ReplicaId(1): there}, admit_all, PlainStarts(ReplicaId(0)), QUICK))
     async with started(other, dialler):
         said = f"r3 answers at {there}, where r2 should be: correct the address of r2 in --peers of r1"
         await eventually(lambda: f"no connection to r2 at {there}: {said}" in caplog.text, "the mistake is named")
