@@ -240,6 +240,7 @@ class Node:
         if not self._running or self._gate.full:
             return
         try:
+            self._core.advance(self._now)
             self._core.receive(sender, message)
         except FarAhead as fault:
             if not self._far_behind:
@@ -256,6 +257,7 @@ class Node:
             self._wake()
 
     def _propose(self, batch: Batch) -> InstanceId | None:
+        self._core.advance(self._now)
         proposed = self._core.propose(batch)
         return proposed if isinstance(proposed, InstanceId) else None
 
@@ -264,16 +266,20 @@ class Node:
             self._loop.call_later(_TICK_SECONDS, self._tick)
             if self._gate.full:
                 return
-            now = Tick(int((self._loop.time() - self._epoch) * 1000))
-            self._guard(lambda: self._core.tick(now))
+            self._guard(lambda: self._core.tick(self._now))
             self._guard(self._propose_checkpoint)
             self._wake()
+
+    @property
+    def _now(self) -> Tick:
+        return Tick(int((self._loop.time() - self._epoch) * 1000))
 
     def _propose_checkpoint(self) -> None:
         if self._core.checkpoint_due():
             self._core.propose_checkpoint(unix_ms())
 
     def _ask_for_checkpoint(self) -> InstanceId | None:
+        self._core.advance(self._now)
         proposed = self._core.propose_checkpoint(unix_ms())
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
@@ -296,6 +302,11 @@ class Node:
         if self._drained is not None and not (self._running and self._batcher.waiting):
             self._drained.set()
 
+    def _at_present(self, action: Callable[[], None]) -> None:
+        """The last tick may be long ago where the loop got no processor."""
+        self._core.advance(self._now)
+        action()
+
     def _guard(self, action: Callable[[], None]) -> None:
         if self._running:
             try:
@@ -307,7 +318,7 @@ class Node:
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         """See `perform.Disk`."""
-        self._disk.write(records, lambda: self._guard(done))
+        self._disk.write(records, lambda: self._guard(lambda: self._at_present(done)))
 
     def execute(self, execution: Execute) -> None:
         """See `perform.Application`."""
@@ -354,7 +365,7 @@ class Node:
         self._transfers.begin(transfer)
 
     def _tell_core(self, action: Callable[[], None]) -> None:
-        self._guard(action)
+        self._guard(lambda: self._at_present(action))
         self._wake()
 
     async def _replace(self, record: PurgeRecord) -> None:

@@ -3,6 +3,7 @@
 Guards that a run stays reproducible: nothing is drawn here, everything stands in the triggers of the plan.
 """
 
+from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from pydsm.core.ids import ReplicaId
@@ -34,9 +35,11 @@ class Sender(Protocol):
 class Adversary:
     """Stands between the replicas and the network. Without triggers it lets everything pass."""
 
-    def __init__(self, context: Context, network: Network) -> None:
+    def __init__(self, context: Context, network: Network, disturbed: Callable[[int], None]) -> None:
+        """`disturbed` is told of each strike, and for how many microseconds it lasts."""
         self._context = context
         self._network = network
+        self._disturbed = disturbed
         self._waiting: list[t.MessageTrigger] = []
         self._left: list[int] = []
         """Per trigger that waits, how many messages it still lets pass."""
@@ -68,6 +71,7 @@ class Adversary:
     def _strike(self, sender: Sender, to: tuple[ReplicaId, ...], message: Message, action: t.Action) -> None:
         me, network = ReplicaId(sender.id), self._network
         self._context.counts.strikes += 1
+        self._disturbed(t.duration_us(action))
         if self._context.tracing:
             self._context.say("FAULT", f"{action} as r{sender.id} sends {describe.message(message)}")
         match action:
