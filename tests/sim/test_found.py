@@ -23,6 +23,11 @@ STORIES = {
     "purged that the newer checkpoint did not have.",
     "slower-than-every-timer": "Of seven, far apart, the leader of one instance died for ever. Each recovery gave up a "
     "member of its quorum after a time that never grew and was shorter than the way there, so none came to its end.",
+    "time-stood-still-between-ticks": "Loops got no processor for 200 ms of every 260. What came after such a pause "
+    "was heard of at the tick before it: so it was late at the next tick, and no measured round trip had the pause in "
+    "it. Replicas recovered each other's instances before a leader could have its answers, for ever.",
+    "paused-by-a-strike": "An adversary paused a replica when its message left. The check of memory took it for "
+    "undisturbed, and asked it to drop what it could not drop.",
     "given-up-before-a-checkpoint": "A client gave a request up, a checkpoint passed, and its instance came later: not "
     "executed, and rightly so; the check took that for a lost command.",
 }

@@ -1,8 +1,9 @@
-"""One replica of the protocol: five verbs in, effects out. Start reading here.
+"""One replica of the protocol: six verbs in, effects out. Start reading here.
 
-`propose` leads a batch, `receive` takes a peer's message, `tick` brings time, `restore` brings what the disk kept, and
-`take_effects` hands out what is to be done. What the rooms behind it decide: `acceptor` how to answer, `commit` how to
-lead, `recoverer` and `recovery` how to finish what others began, `execution` in which order to execute.
+`propose` leads a batch, `receive` takes a peer's message, `advance` says what time it is, `tick` does what is due by
+then, `restore` brings what the disk kept, and `take_effects` hands out what is to be done. What the rooms behind it
+decide: `acceptor` how to answer, `commit` how to lead, `recoverer` and `recovery` how to finish what others began,
+`execution` in which order to execute.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -173,6 +174,17 @@ class Replica:
         if message.echoes:
             state.distances.echoed(sender, message.echoes[state.me], state.now)
 
+    def advance(self, now: Tick) -> None:
+        """Time has come to `now`, and what is late is left to the next `tick`. Before events that come between ticks.
+
+        A loop that got no processor handles messages before its next tick. With the time of the tick before, what it
+        hears of would count as late at once, and the pause would be in no measured round trip.
+        """
+        state = self._state
+        if now < state.now:
+            raise CallerFault(f"time went back from tick {state.now} to {now}: use a monotonic clock")
+        state.now = state.log.now = now
+
     def tick(self, now: Tick, clock_ms: int = 0) -> None:
         """Time has come to `now`: repeat what is unanswered, look into what is late, gossip.
 
@@ -180,9 +192,7 @@ class Replica:
         """
         state = self._state
         self._clock_ms = clock_ms
-        if now < state.now:
-            raise CallerFault(f"time went back from tick {state.now} to {now}: use a monotonic clock")
-        state.now = state.log.now = now
+        self.advance(now)
         for id, phase in list(state.leading.items()):
             if phase.deadline <= now and state.leading.get(id) is phase:
                 self._recoverer.on_deadline(id, phase)

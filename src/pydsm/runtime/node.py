@@ -287,6 +287,7 @@ class Node:
         if not self._running or self._gate.full or not self._starts.takes_part:
             return
         try:
+            self._core.advance(self._now())
             self._core.receive(sender, message)
         except FarAhead as fault:
             if not self._far_behind:
@@ -307,6 +308,7 @@ class Node:
             self._wake()
 
     def _propose(self, batch: Batch) -> InstanceId | None:
+        self._core.advance(self._now())
         proposed = self._core.propose(batch)
         return proposed if isinstance(proposed, InstanceId) else None
 
@@ -333,6 +335,7 @@ class Node:
     def _ask_for_checkpoint(self) -> InstanceId | None:
         if not self._starts.takes_part:
             return None
+        self._core.advance(self._now())
         proposed = self._core.propose_checkpoint(*self._clock.for_checkpoint())
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
@@ -357,6 +360,11 @@ class Node:
         if self._drained is not None and not (self._running and self._batcher.waiting):
             self._drained.set()
 
+    def _at_present(self, action: Callable[[], None]) -> None:
+        """The last tick may be long ago where the loop got no processor."""
+        self._core.advance(self._now())
+        action()
+
     def _guard(self, action: Callable[[], None]) -> None:
         if self._running:
             try:
@@ -368,7 +376,7 @@ class Node:
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         """See `perform.Disk`."""
-        self._disk.write(records, lambda: self._guard(done))
+        self._disk.write(records, lambda: self._guard(lambda: self._at_present(done)))
 
     def execute(self, execution: Execute) -> None:
         """See `perform.Application`."""
@@ -433,7 +441,7 @@ class Node:
         self._transfers.begin(transfer)
 
     def _tell_core(self, action: Callable[[], None]) -> None:
-        self._guard(action)
+        self._guard(lambda: self._at_present(action))
         self._wake()
 
     async def _replace(self, record: PurgeRecord) -> None:

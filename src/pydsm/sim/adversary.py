@@ -3,6 +3,7 @@
 Guards that a run stays reproducible: nothing is drawn here, everything stands in the triggers of the plan.
 """
 
+from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from pydsm.core.ids import ReplicaId
@@ -34,10 +35,12 @@ class Sender(Protocol):
 class Adversary:
     """Stands between the replicas and the network. Without triggers it lets everything pass."""
 
-    def __init__(self, context: Context, network: Network) -> None:
+    def __init__(self, context: Context, network: Network, disturbed: Callable[[int], None]) -> None:
+        """`disturbed` is told of each strike, and for how many microseconds it lasts."""
         self._context = context
         self.network = network
         """What carries everything that is not struck."""
+        self._disturbed = disturbed
         self._waiting: list[t.MessageTrigger] = []
         self._left: list[int] = []
         """Per trigger that waits, how many messages it still lets pass."""
@@ -69,6 +72,7 @@ class Adversary:
     def _strike(self, sender: Sender, to: tuple[ReplicaId, ...], message: Message, action: t.Action) -> None:
         me, network = ReplicaId(sender.id), self.network
         self._context.counts.strikes += 1
+        self._disturbed(t.duration_us(action))
         if self._context.tracing:
             self._context.say("FAULT", f"{action} as r{sender.id} sends {describe.message(message)}")
         match action:

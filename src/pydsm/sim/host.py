@@ -252,6 +252,8 @@ class Host:
 
     def _run(self, act: Callable[..., None], *given: object) -> None:
         """Everything that calls the core goes through here: a life may end in it, and may have room afterwards."""
+        if self.life is not None:
+            self.life.core.advance(Tick(self.life.clock_us // TICK_US))
         try:
             act(*given)
             life = self.life

@@ -56,6 +56,17 @@ class RepeatMessage(msgspec.Struct, frozen=True, tag="repeat-message"):
 Action = CrashSender | PauseSender | CutLinks | DelayMessage | RepeatMessage
 
 
+def duration_us(action: Action) -> int:
+    """How long its effect lasts; a crash is seen by the lives."""
+    match action:
+        case PauseSender() | CutLinks():
+            return action.lasting_us
+        case DelayMessage() | RepeatMessage():
+            return action.extra_us
+        case _:
+            return 0
+
+
 class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
     """From `at_us` on, waits for one message, and strikes once."""
 

@@ -93,7 +93,7 @@ class World:
             purge_max=plan.settings.drop_instances_max,
         )
         self._network = Network(self._context, self._deliver, self._report_lost, self._greet, self._stamp_of)
-        self._adversary = Adversary(self._context, self._network)
+        self._adversary = Adversary(self._context, self._network, self._disturbed)
         parts = Parts(self._context, self._watch, self._adversary, self._core, self._workload.machine, self._took_part)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
         self._bounds = Bounds(self._context, self.hosts)
@@ -181,6 +181,9 @@ class World:
         host.pause(deaf=False)
         after(settings.starve_us, host.resume)
         after(max(settings.starve_every_us, settings.starve_us + 1), self._starve, host)
+
+    def _disturbed(self, lasting_us: int) -> None:
+        self._bounds.disturbed(lasting_us)
 
     def _tick(self, host: Host) -> None:
         host.tick()

@@ -139,6 +139,18 @@ def validate_given_up_after_a_fixed_time(patch: pytest.MonkeyPatch) -> None:
     waits_do_not_know_the_distance(patch)
 
 
+@bug("4: what comes after a pause of the loop is heard of then, and not at the tick before the pause")
+def time_stands_still_between_ticks(patch: pytest.MonkeyPatch) -> None:
+    advance, tick = replicas.Replica.advance, replicas.Replica.tick
+
+    def tick_with_time(self: replicas.Replica, now: Tick) -> None:
+        advance(self, now)
+        tick(self, now)
+
+    patch.setattr(replicas.Replica, "advance", lambda self, now: None)
+    patch.setattr(replicas.Replica, "tick", tick_with_time)
+
+
 @bug("4: waits between recoveries grow with the distance of the members")
 def waits_do_not_know_the_distance(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Distances, "measured", lambda self, member, ticks: None)

@@ -78,3 +78,18 @@ def test_two_replicas_measure_each_other_by_their_gossip() -> None:
     left.tick(1500)
     left.receive(1, answer)
     assert left.replica._state.distances.to(P1) == 400
+
+
+def test_a_pause_before_an_answer_is_in_the_round_trip() -> None:
+    left, right = Driven(0, 2, gossip_ticks=100), Driven(1, 2, gossip_ticks=100)
+    left.tick(1000)
+    ((_, sent),) = left.take_only(Frontier)
+    right.tick(5)
+    right.take_only(Frontier)
+    right.replica.advance(Tick(205))  # its loop got no processor, and the message has waited since tick 5
+    right.receive(0, sent)
+    right.tick(215)
+    ((_, answer),) = right.take_only(Frontier)
+    left.replica.advance(Tick(1400))  # so has the answer
+    left.receive(1, answer)
+    assert left.replica._state.distances.to(P1) == 390

@@ -1,4 +1,4 @@
-"""The five verbs: what they take, what they refuse, and what a new life makes of the records of the old one."""
+"""The six verbs: what they take, what they refuse, and what a new life makes of the records of the old one."""
 
 import sys
 import tracemalloc
@@ -235,6 +235,44 @@ def test_time_must_not_go_back() -> None:
     replica.tick(Tick(10))
     with pytest.raises(CallerFault, match="time went back from tick 10 to 9"):
         replica.tick(Tick(9))
+
+
+def test_time_must_not_go_back_between_ticks_either() -> None:
+    replica = Replica(Config(P0, 3))
+    replica.advance(Tick(10))
+    with pytest.raises(CallerFault, match="time went back from tick 10 to 9"):
+        replica.advance(Tick(9))
+
+
+def test_nothing_is_done_about_the_time_before_a_tick() -> None:
+    replica = Driven(0, 3)
+    replica.propose(A)
+    replica.tick(0)
+    replica.take()
+    replica.replica.advance(Tick(100_000))
+    replica.performer.pump()
+    assert replica.take() == []
+
+
+def test_what_is_heard_of_after_a_pause_is_not_late_because_of_the_pause() -> None:
+    replica = Driven(0, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, scan_ticks=10)
+    replica.tick(0)
+    replica.replica.advance(Tick(5000))
+    replica.receive(1, PreAccept(at(1, 1), A, NONE))
+    replica.tick(5010)
+    assert replica.take_only(Inquire) == []
+    replica.run(5300)
+    assert replica.take_only(Inquire) == to_all(Inquire((at(1, 1),)), [1, 2])
+
+
+def test_what_is_proposed_after_a_pause_is_not_repeated_because_of_the_pause() -> None:
+    replica = Driven(0, 3, fast_timer_ticks=20)
+    replica.tick(0)
+    replica.replica.advance(Tick(5000))
+    replica.propose(A)
+    assert len(replica.take_only(PreAccept)) == 2
+    replica.tick(5010)
+    assert replica.take_only(PreAccept) == []
 
 
 def test_gossip_is_told_at_its_interval() -> None:

@@ -274,6 +274,22 @@ async def test_fault_of_a_peer_is_left_to_the_transport() -> None:
         assert await nodes.ask(0, "a one") == 1
 
 
+async def test_the_core_knows_the_time_of_what_comes_between_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the loop gets no processor between two ticks: the core must not take the pause for silence of others."""
+    async with group() as nodes:
+        node = nodes.nodes[0]
+        before = node._core._state.now
+        monkeypatch.setattr(node, "_epoch", node._epoch - 5)
+        node._receive(ReplicaId(1), Frontier((0, 0, 0), (0, 0, 0)))
+        assert node._core._state.now - before >= 5000
+        monkeypatch.setattr(node, "_epoch", node._epoch - 5)
+        node._propose(Batch((), (), Footprint()))
+        assert node._core._state.now - before >= 10_000
+        monkeypatch.setattr(node, "_epoch", node._epoch - 5)
+        node._tell_core(lambda: None)
+        assert node._core._state.now - before >= 15_000
+
+
 async def test_what_is_far_ahead_is_dropped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """A replica that was away for long must hear that it needs a snapshot, so the connection stays."""
     async with group() as nodes:

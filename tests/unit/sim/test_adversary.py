@@ -38,8 +38,9 @@ class Bench:
     def __init__(self, action: t.Action, skip: int = 0) -> None:
         self.world = context(codec_every=0)
         self.arrived: list[tuple[int, int]] = []
+        self.disturbances: list[int] = []
         self.network = Network(self.world, self._take, lambda: None)
-        self.adversary = Adversary(self.world, self.network)
+        self.adversary = Adversary(self.world, self.network, self.disturbances.append)
         self.adversary.arm(t.MessageTrigger(0, "Commit", 0, 0, 0, skip, action))
         self.sender = Sender()
 
@@ -96,6 +97,21 @@ def test_a_sender_pauses_when_its_message_has_left() -> None:
     bench = Bench(t.PauseSender(3000, deaf=True))
     assert sorted(bench.send()) == [1, 2]
     assert bench.sender.done == [("pauses", True), "goes on"]
+
+
+@pytest.mark.parametrize(
+    ("action", "lasting_us"),
+    [
+        (t.PauseSender(70_000, deaf=False), 70_000),
+        (t.CutLinks(((0, 1),), 70_000), 70_000),
+        (t.DelayMessage((1,), 70_000), 70_000),
+        (t.RepeatMessage((1,), 70_000), 70_000),
+    ],
+)
+def test_a_strike_says_for_how_long_nothing_is_promised(action: t.Action, lasting_us: int) -> None:
+    bench = Bench(action)
+    bench.send()
+    assert bench.disturbances == [lasting_us]
 
 
 def test_after_the_heal_nothing_strikes() -> None:
