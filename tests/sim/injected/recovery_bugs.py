@@ -143,9 +143,9 @@ def validate_given_up_after_a_fixed_time(patch: pytest.MonkeyPatch) -> None:
 def time_stands_still_between_ticks(patch: pytest.MonkeyPatch) -> None:
     advance, tick = replicas.Replica.advance, replicas.Replica.tick
 
-    def tick_with_time(self: replicas.Replica, now: Tick) -> None:
+    def tick_with_time(self: replicas.Replica, now: Tick, clock_ms: int = 0) -> None:
         advance(self, now)
-        tick(self, now)
+        tick(self, now, clock_ms)
 
     patch.setattr(replicas.Replica, "advance", lambda self, now: None)
     patch.setattr(replicas.Replica, "tick", tick_with_time)
