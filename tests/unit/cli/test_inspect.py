@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,9 @@ from pydsm.core.ids import InstanceId, ReplicaId, request_id
 from pydsm.core.messages import NOP, Batch, Footprint, Run
 from pydsm.core.status import Status
 from pydsm.machines.kv import encode
-from pydsm.storage.sqlite import DATABASE_NAME, LOCK_NAME, SqliteStore
+from pydsm.storage.examination import DATABASE_NAME
+from pydsm.storage.sqlite import LOCK_NAME, SqliteStore
+from tests.unit.storage.directories import alter
 from tests.unit.storage.records import IDENTITY, instance_record
 
 LEADER = ReplicaId(2)
@@ -49,13 +50,6 @@ def directory(tmp_path: Path) -> Path:
     store.remember_peer(ReplicaId(1), 0xABC)
     store.close()
     return tmp_path / "data"
-
-
-def alter(directory: Path, statement: str) -> None:
-    """Change the file behind the store's back."""
-    database = sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)
-    database.execute(statement)
-    database.close()
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -93,7 +87,7 @@ def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture
 
 def test_json_has_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = found(directory, capsys)
-    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 2, 32)
+    assert (said["name"], said["replicas"], said["format"], said["reservation"]) == ("r1", 3, 3, 32)
     assert said["leaders"] == [
         {**dict.fromkeys(COUNTED, 0), "leader": 0, "highest": 2, "records": 2, "committed": 2},
         {**dict.fromkeys(COUNTED, 0), "leader": 1},
@@ -200,7 +194,7 @@ def test_all_damage_is_found_and_much_of_it_is_cut_short(directory: Path, capsys
         ("DROP TABLE instances", "is damaged: no such table: instances; keep it as evidence"),
         ("DROP TABLE meta", "is damaged: no such table: meta"),
         ("DELETE FROM meta WHERE name = 'group'", "the meta table in"),
-        ("UPDATE meta SET value = '3' WHERE name = 'format'", "has format 3, this PyDSM reads format 2"),
+        ("UPDATE meta SET value = '4' WHERE name = 'format'", "has format 4, this PyDSM reads format 3"),
         ("UPDATE meta SET value = 'x' WHERE name = 'replica id'", "the meta table in"),
     ],
 )
