@@ -10,12 +10,12 @@ from pathlib import Path
 from struct import Struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydsm.core.effects import Record
 from pydsm.core.faults import WorldFault
-from pydsm.storage import sealing
+from pydsm.storage import sealing, sqlite
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME, Condition, examine
 from pydsm.storage.seal import MARK_NAME, SEAL_NAME
 from pydsm.storage.sqlite import SqliteStore
@@ -97,54 +97,58 @@ def torn(data: bytes, start: int, zeroed: set[int]) -> bytes:
     return bytes(result)
 
 
-@given(st.data())
+@settings(max_examples=60)
+@given(
+    done=st.integers(0, COMMITS - 1),
+    mark_age=st.integers(0, COMMITS),
+    share=st.floats(0, 1),
+    missing=st.sets(st.integers(0, 60)),
+)
 def test_a_power_cut_while_a_commit_is_written_costs_at_most_that_commit(
-    story: Story, place: Path, data: st.DataObject
+    story: Story, place: Path, done: int, mark_age: int, share: float, missing: set[int]
 ) -> None:
-    done = data.draw(st.integers(0, COMMITS - 1), label="commits that were durable")
-    marked = data.draw(st.integers(0, done), label="the mark on the disk is this one's")
     start, end = story.ends[done], story.ends[done + 1]
-    cut = data.draw(st.integers(start, end), label="size of the log")
-    sectors = st.sets(st.integers(start // SECTOR, end // SECTOR))
-    log = torn(story.before[LOG_NAME][:cut], start, data.draw(sectors, label="sectors that are not there"))
-    directory = laid_out(place, {**story.before, LOG_NAME: log, MARK_NAME: story.marks[marked]})
+    cut = start + round(share * (end - start))
+    zeroed = {start // SECTOR + one for one in missing}
+    log = torn(story.before[LOG_NAME][:cut], start, zeroed)
+    mark = story.marks[max(0, done - mark_age)]
+    directory = laid_out(place, {**story.before, LOG_NAME: log, MARK_NAME: mark})
     assert found(directory) in (story.records(done), story.records(done + 1))
 
 
-@given(st.data())
-def test_a_torn_mark_is_no_damage(story: Story, place: Path, data: st.DataObject) -> None:
-    done = data.draw(st.integers(1, COMMITS), label="commits")
+@settings(max_examples=30)
+@given(done=st.integers(1, COMMITS), share=st.floats(0, 1))
+def test_a_torn_mark_is_no_damage(story: Story, place: Path, done: int, share: float) -> None:
     old, new = story.marks[done - 1], story.marks[done]
-    cut = data.draw(st.integers(0, len(new)), label="bytes of the new mark that are there")
+    cut = round(share * len(new))
     directory = laid_out(
         place, {**story.before, LOG_NAME: story.before[LOG_NAME][: story.ends[done]], MARK_NAME: new[:cut] + old[cut:]}
     )
     assert found(directory) == story.records(done)
 
 
-@given(st.data())
+@settings(max_examples=60)
+@given(there=st.sets(st.integers(0, 80)), sealed=st.booleans(), mark=st.integers(0, COMMITS))
 def test_a_power_cut_while_the_log_is_moved_into_the_database_costs_nothing(
-    story: Story, place: Path, data: st.DataObject
+    story: Story, place: Path, there: set[int], sealed: bool, mark: int
 ) -> None:
     new = story.after[DATABASE_NAME]
     old = story.before[DATABASE_NAME].ljust(len(new), b"\0")
     sectors = range(len(new) // SECTOR)
-    there = data.draw(st.sets(st.sampled_from(sectors)), label="sectors that are written")
     database = b"".join((new if one in there else old)[one * SECTOR : (one + 1) * SECTOR] for one in sectors)
-    sealed = data.draw(st.booleans(), label="the seal is written, or nothing is")
     files = {**story.before, DATABASE_NAME: database if sealed else story.before[DATABASE_NAME]}
     files[SEAL_NAME] = (story.after if sealed else story.before)[SEAL_NAME]
-    files[MARK_NAME] = data.draw(st.sampled_from(story.marks), label="mark")
+    files[MARK_NAME] = story.marks[mark]
     assert found(laid_out(place, files)) == story.records(COMMITS)
 
 
-@given(st.data())
-def test_a_power_cut_behind_that_costs_nothing(story: Story, place: Path, data: st.DataObject) -> None:
-    log = data.draw(st.sampled_from([None, b"", story.before[LOG_NAME]]), label="log")
-    files = {**story.after, MARK_NAME: data.draw(st.sampled_from(story.marks), label="mark")}
-    if log is not None:
-        files[LOG_NAME] = log
-    assert found(laid_out(place, files)) == story.records(COMMITS)
+def test_a_power_cut_behind_that_costs_nothing(story: Story, place: Path) -> None:
+    for mark in story.marks:
+        for log in (None, b"", story.before[LOG_NAME]):
+            files = {**story.after, MARK_NAME: mark}
+            if log is not None:
+                files[LOG_NAME] = log
+            assert found(laid_out(place, files)) == story.records(COMMITS)
 
 
 def test_a_header_that_was_cut_short_is_no_damage(story: Story, place: Path) -> None:
@@ -170,7 +174,7 @@ def test_a_cut_at_any_place_costs_no_commit_before_it_and_is_refused_if_one_was_
 
 
 def test_a_damaged_frame_before_a_commit_that_was_durable_is_named(story: Story, place: Path) -> None:
-    """With an old mark too, as a power cut may leave it, if a whole commit is between that frame and the last commit."""
+    """With an old mark too, as a power cut may leave it, if a whole commit is between that frame and the last one."""
     log = story.before[LOG_NAME]
     report = read_log(laid_out(place, story.before) / LOG_NAME)
     for frame in range(1, report.frames + 1):
@@ -220,7 +224,7 @@ def test_a_file_that_is_gone_or_empty_is_named(story: Story, place: Path, name: 
 
 def test_files_of_different_times_are_refused(story: Story, place: Path) -> None:
     for name in (DATABASE_NAME, SEAL_NAME):
-        other = story.before[name] if name in story.before else b""
+        other = story.before.get(name, b"")
         assert examine(laid_out(place, {**story.after, name: other})).damage != [], name
 
 
@@ -231,8 +235,6 @@ class Stop(Exception):
 def test_a_directory_is_made_again_if_the_process_ended_while_it_was_made(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pydsm.storage import sqlite
-
     steps = ["write_seal", "_connect", "write_first_mark"]
     for name in steps:
         for calls in (1, 2):
@@ -259,7 +261,7 @@ def test_a_directory_is_made_again_if_the_process_ended_while_it_was_made(
 WRITER = """
 import sys
 from pathlib import Path
-from pydsm.storage import sealing
+from pydsm.storage import sealing, sqlite
 from pydsm.storage.sqlite import SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
 sealing.LOG_FRAMES_MAX = 20
