@@ -96,6 +96,15 @@ class Image:
     """That of the whole group."""
 
 
+async def _settled(node: Node) -> None:
+    """All is executed that can be without the others: that takes some turns of the loop."""
+    frontier, still = node.observe().frontier, 0
+    while still < 50:
+        await asyncio.sleep(0.01)
+        now = node.observe().frontier
+        frontier, still = now, still + 1 if now == frontier else 0
+
+
 def _damage(data: bytes, kind: str, random: Random) -> bytes:
     size = len(data)
     block = min(random.choice((1, 64, 512, 4096)), max(1, size // 2))
@@ -155,6 +164,7 @@ class Damages:
         for directory in (killed, source):
             alone = Group(shutil.copytree(directory, self._place / f"alone-{directory.name}"))
             await alone.start(0)
+            await _settled(alone.nodes[0])
             await alone.stop()
             image = Image(directory, self._records(directory), alone.machines[0].digest(), digest)
             assert await self._alone(image, self._copy(image)) == "right"
