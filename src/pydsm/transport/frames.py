@@ -39,7 +39,7 @@ _ZEROMQ = b"\xff\0\0\0"
 _TLS_RECORDS = (b"\x16\x03", b"\x15\x03")  # a handshake, or an alert
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """Who is speaking."""
 
     group: str
@@ -49,13 +49,15 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     epoch: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """The last thing said on a connection: why it is closed."""
 
     reason: str
 
 
 Greeting = Hello | Refusal
+"""Exactly these fields, which the version in the preamble stands for. So none is nested deeper than its type: skipping
+unknown fields would take any depth that the interpreter's stack allows, and another one would allow another."""
 
 _greetings: msgspec.msgpack.Decoder[Greeting] = msgspec.msgpack.Decoder(Greeting)
 

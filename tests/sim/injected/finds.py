@@ -157,6 +157,7 @@ FINDS: tuple[Find, ...] = (
     Find("purged is not told", "liveness", 1, laggards=True),
     Find("member of the barriers component executed again", "liveness", 1, laggards=True),
     Find("snapshot of the past installed", "bounded memory", 5, laggards=True),
+    Find("records older than the snapshot taken", "disk", 5),
     Find("damaged piece is not asked for again", "liveness", 1, laggards=True),
     Find("late source asked for ever", "liveness", 3, laggards=True),
     Find("records stay behind a fetched snapshot", "stopped by WorldFault", 1, laggards=True),

@@ -145,11 +145,3 @@ def records_older_than_the_snapshot_taken(patch: pytest.MonkeyPatch) -> None:
         pass
 
     patch.setattr(replica.Replica, "_check_covered", check_covered)
-
-
-@bug("6, Snapshot: a damaged file is not one of the last two")
-def damaged_snapshot_counted_among_the_last_two(patch: pytest.MonkeyPatch) -> None:
-    def last_two(files: list[disk.Snapshot]) -> list[disk.Snapshot]:
-        return files[-2:]
-
-    patch.setattr(disk, "last_two", last_two)
