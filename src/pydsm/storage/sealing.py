@@ -62,6 +62,7 @@ class Sealing:
         self._files = files
         self._log = LogReport(directory / LOG_NAME)
         self._next_frames = LOG_FRAMES_MAX
+        self._begun = False
         self._finalizer = weakref.finalize(self, files.close)
 
     def begin(self, found: Examination) -> None:
@@ -74,6 +75,7 @@ class Sealing:
             raise WorldFault(
                 f"data directory {self._directory} is read by another program: end it, then start the replica again"
             )
+        self._begun = True
 
     def committed(self) -> None:
         """A commit is durable: mark that. Raises WorldFault if it went into files that are not there any more."""
@@ -109,11 +111,19 @@ class Sealing:
     def close(self) -> None:
         """Empty the log if that succeeds, and release everything."""
         try:
-            if self._finalizer.alive and self.empty_log():
+            if self._may_empty() and self.empty_log():
                 self._files.connections.reverse()  # nothing is left to be moved, so SQLite may remove the log
         except (sqlite3.Error, OSError, WorldFault):
             pass  # what is in the log stays there
         self._finalizer()
+
+    def _may_empty(self) -> bool:
+        """Only if the files are ours and known to be whole; otherwise all stays as it is. Raises WorldFault."""
+        if not (self._begun and self._finalizer.alive):
+            return False
+        self.check_place()
+        follow_log(self._log, self._files.log)
+        return True
 
     def _open_log(self) -> None:
         self._files.log = os.open(self._directory / LOG_NAME, os.O_RDONLY)

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from struct import Struct
@@ -15,7 +17,8 @@ from hypothesis import strategies as st
 
 from pydsm.core.effects import Record
 from pydsm.core.faults import WorldFault
-from pydsm.storage import sealing, sqlite
+from pydsm.storage import sealing
+from pydsm.storage import sqlite as store_module
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME, Condition, examine
 from pydsm.storage.seal import MARK_NAME, SEAL_NAME
 from pydsm.storage.sqlite import SqliteStore
@@ -239,7 +242,7 @@ def test_a_directory_is_made_again_if_the_process_ended_while_it_was_made(
     for name in steps:
         for calls in (1, 2):
             directory = place / f"{name}{calls}"
-            original, left = getattr(sqlite, name), [calls]
+            original, left = getattr(store_module, name), [calls]
 
             def step(*given: object, _original: object = original, _left: list[int] = left, **named: object) -> object:
                 _left[0] -= 1
@@ -248,7 +251,7 @@ def test_a_directory_is_made_again_if_the_process_ended_while_it_was_made(
                 assert callable(_original)
                 return _original(*given, **named)
 
-            monkeypatch.setattr(sqlite, name, step)
+            monkeypatch.setattr(store_module, name, step)
             try:
                 SqliteStore(directory, IDENTITY).close()
             except Stop:
@@ -261,7 +264,8 @@ def test_a_directory_is_made_again_if_the_process_ended_while_it_was_made(
 WRITER = """
 import sys
 from pathlib import Path
-from pydsm.storage import sealing, sqlite
+from pydsm.storage import sealing
+from pydsm.storage import sqlite as store_module
 from pydsm.storage.sqlite import SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
 sealing.LOG_FRAMES_MAX = 20
@@ -286,6 +290,26 @@ def test_a_process_that_is_killed_at_any_moment_loses_nothing_that_it_acknowledg
         there = len(found(tmp_path))
         assert there in (acknowledged, acknowledged + 1)
         first = there + 1
+
+
+def test_a_start_that_is_refused_leaves_everything_as_it_was(story: Story, place: Path) -> None:
+    directory = laid_out(place, story.before)
+    other = replace(IDENTITY, name="r2")
+    for _ in range(2):
+        with pytest.raises(WorldFault, match="belongs to another replica"):
+            SqliteStore(directory, other)
+    assert found(directory) == story.records(COMMITS)
+
+
+def test_a_program_that_reads_the_log_of_a_killed_replica_holds_up_its_start(story: Story, place: Path) -> None:
+    directory = laid_out(place, story.before)
+    where = f"file:{directory / DATABASE_NAME}?mode=ro"
+    with closing(sqlite3.connect(where, uri=True, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM instances").fetchone()
+        with pytest.raises(WorldFault, match="is read by another program: end it"):
+            SqliteStore(directory, IDENTITY)
+    assert found(directory) == story.records(COMMITS)
 
 
 def test_a_store_that_is_not_closed_leaves_its_log(tmp_path: Path) -> None:

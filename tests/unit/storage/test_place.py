@@ -24,6 +24,11 @@ def opened(directory: Path) -> SqliteStore:
     return store
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """All but the lock, which holds no data."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.startswith("lock")}
+
+
 def test_the_next_write_after_the_directory_was_removed_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path / "data")
     shutil.rmtree(tmp_path / "data")
@@ -42,6 +47,20 @@ def test_the_next_write_after_a_copy_was_put_in_its_place_is_refused(tmp_path: P
     with pytest.raises(WorldFault, match=r"another one is in its place"):
         store.write([ReservationRecord(32)])
     store.close()
+
+
+def test_a_directory_that_was_put_in_its_place_is_not_touched(tmp_path: Path) -> None:
+    store = opened(tmp_path / "data")
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    (tmp_path / "data").rename(tmp_path / "away")
+    (tmp_path / "copy").rename(tmp_path / "data")
+    before = contents(tmp_path / "data")
+    store.close()
+    assert contents(tmp_path / "data") == before
+    for directory in ("data", "away"):
+        again = SqliteStore(tmp_path / directory, IDENTITY)
+        assert again.load() == [instance_record(1, 1)]
+        again.close()
 
 
 @pytest.mark.parametrize("name", [DATABASE_NAME, LOG_NAME, MARK_NAME, SEAL_NAME])
