@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv with a suitable Python and installs PyDSM and its tools into it. `make` calls this when pyproject.toml
-# is newer than what is installed. PYTHON=/path/to/python chooses the interpreter.
+# is newer than what is installed. PYTHON=/path/to/python chooses the interpreter, VENV=DIR another place than .venv.
 set -eu
 
 VENV=${VENV:-.venv}

@@ -13,7 +13,7 @@ from pydsm.cli.serve import Storage
 from pydsm.cli.status import ask_http
 from pydsm.client.load import ask
 from pydsm.client.resp import encode_command
-from pydsm.storage.sqlite import DATABASE_NAME
+from pydsm.storage.examination import DATABASE_NAME
 from pydsm.transport.address import Address
 from tests.integration.groups import load
 from tests.waiting import eventually

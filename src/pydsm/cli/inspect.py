@@ -96,7 +96,9 @@ def describe(findings: Findings) -> dict[str, Any]:
         "purged": list(findings.purged),
         "leaders": [_describe_leader(leader, counts) for leader, counts in enumerate(findings.leaders)],
         "undecided": [{"instance": str(one.id), "status": _words_of(one.status)} for one in findings.undecided],
+        "snapshots": findings.snapshots,
         "damage": findings.damage,
+        "remarks": findings.remarks,
     }
 
 
@@ -131,6 +133,8 @@ def show(findings: Findings, console: Console) -> None:
         console.print(Text(f"purged, and in two snapshots: {' '.join(map(str, findings.purged))}"))
     console.print(_leaders(findings))
     _print_some(console, "undecided", [f"{one.id} {_words_of(one.status)}" for one in findings.undecided], "")
+    console.print(Text(f"snapshots of checkpoints: {' '.join(map(str, findings.snapshots)) or 'none'}"))
+    _print_some(console, "damaged, and not needed", findings.remarks, "yellow")
     records = sum(counts.records for counts in findings.leaders)
     if findings.damage:
         _print_some(console, "DAMAGED", findings.damage, "bold red")

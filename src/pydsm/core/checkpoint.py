@@ -6,14 +6,14 @@ place to begin again: without those that are executed already, the others would 
 at that place is in `state`; taking the snapshot is left to the runtime.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Protocol
 
 import msgspec
 
 from pydsm.core.config import Config
-from pydsm.core.ids import Deps, InstanceId, Tick, covers, merge
+from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge
 from pydsm.core.messages import Batch, Footprint, Value
 
 
@@ -54,6 +54,15 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     """Unix time at its proposer, as agreed with the barrier. For people: agreed time follows from `clocks`."""
     clocks: tuple[int, ...] = ()
     """What each member's wall clock showed, as agreed with the barrier; 0 for one that was not known."""
+
+
+def first_missing(position: Position, purged: Deps, has: Callable[[InstanceId], bool]) -> InstanceId | None:
+    """The first instance in a position of which there is neither a decided record, nor is it purged: see `restore`."""
+    for leader, (first, last) in enumerate(zip(purged, position.up_to, strict=True)):
+        for index in range(first + 1, last + 1):
+            if not has(id := InstanceId(ReplicaId(leader), index)):
+                return id
+    return next((id for id in position.besides if not covers(purged, id) and not has(id)), None)
 
 
 def checkpoint_batch(timestamp_ms: int, clocks: tuple[int, ...] = ()) -> Batch:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from pydsm.core import messages as m
 from pydsm.core.acceptor import Acceptor
-from pydsm.core.checkpoint import Checkpoint, checkpoint_batch
+from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, first_missing
 from pydsm.core.commit import PipelineFull, Proposer
 from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, Relation
@@ -328,6 +328,7 @@ class Replica:
                 case _:
                     instances.append(record)
         self._begin_at(snapshots, absent)
+        self._check_covered(instances)
         for one in instances:
             self._restore(Instance.from_record(one))
         self._check_kept(state.recorded)
@@ -364,6 +365,19 @@ class Replica:
                 "is not decided: this replica must rejoin with an empty disk"
             )
         log.restore(instance)
+
+    def _check_covered(self, instances: Sequence[InstanceRecord]) -> None:
+        """The disk had a record of everything in a snapshot when that was taken. Raises WorldFault if some is gone."""
+        if not self._snapshots:
+            return
+        there = {one.id for one in instances} | self._state.log.absent
+        missing = first_missing(self._snapshots[-1].position, self._purged, there.__contains__)
+        if missing is not None:
+            raise WorldFault(
+                f"the record of instance {missing} is missing, and the snapshot of checkpoint "
+                f"{self._snapshots[-1].number} has it: the records are older than the snapshot. This replica must "
+                "rejoin with an empty disk"
+            )
 
     def _check_kept(self, executed: Deps) -> None:
         """Others may have forgotten what this replica reported as executed. Raises WorldFault if some is missing."""

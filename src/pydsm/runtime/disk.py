@@ -64,7 +64,9 @@ class ThreadedDisk:
         self._seconds = self._clock() - before
 
     def run(self, job: Callable[[], None], done: Callable[[], None]) -> None:
-        """Do something else with the store, in order with the writes."""
+        """Do something else with the store, in order with the writes. Nothing is done behind a failure."""
+        if self._broken:
+            return
         self._handed_over += 1
         self._jobs.put((job, done))
 

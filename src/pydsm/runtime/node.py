@@ -52,6 +52,8 @@ log = logging.getLogger("pydsm.node")
 
 _TICK_SECONDS = 0.005
 _MESSAGE_CHARACTERS_MAX = 4000
+FILES_CHECK_SECONDS = 2.0
+"""How often it is checked that the files are still those of the data directory; each commit checks the log as well."""
 
 
 class Node:
@@ -139,6 +141,7 @@ class Node:
         self._performer.pump()
         await self._transport.start(self._receive)
         self._tick()
+        self._check_files_later()
         if isinstance(self._machine, Upkeep):
             self._keep_up(UpkeepProposer(self._machine, self._config.replica, self._batcher.submit))
 
@@ -469,6 +472,19 @@ class Node:
     def _remember_peer(self, peer: ReplicaId, mark: int) -> None:
         log.info("%s takes part with the data of fingerprint %016x", self._name_of(peer), mark)
         self._disk.run(lambda: self._store.remember_peer(peer, mark), _nothing)
+
+    def _check_files(self) -> None:
+        """In the disk's thread, since a network file system may take its time; and again a while after that."""
+        if self._running:
+            self._disk.run(self._check_files_now, self._check_files_later)
+
+    def _check_files_later(self) -> None:
+        self._loop.call_later(FILES_CHECK_SECONDS, self._check_files)
+
+    def _check_files_now(self) -> None:
+        self._store.check()
+        if self._files is not None:
+            self._files.check_place()
 
     def _fail(self, error: Exception) -> None:
         """From here on nothing leaves this replica but the news."""

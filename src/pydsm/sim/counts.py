@@ -77,6 +77,8 @@ class Counts(msgspec.Struct):
     checkpoints: int = 0
     snapshots: int = 0
     snapshots_damaged: int = 0
+    disks_damaged: int = 0
+    """Disks without a needed record that a replica was given, beside the world."""
     snapshots_restored: int = 0
     pieces: int = 0
     """Pieces of snapshots that have come from peers."""

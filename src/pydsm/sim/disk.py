@@ -7,7 +7,7 @@ luck: that is what one transaction of a real store promises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from random import Random
@@ -35,12 +35,20 @@ class Snapshot:
     watched: object
     adopted: bool = False
     """It came from a peer."""
+    damaged: bool = False
+    """It was found so at a start, and stays on the disk."""
 
     @cached_property
     def encoded(self) -> bytes:
         """As it travels."""
         replicas = len(self.checkpoint.floor)
         return encode_snapshot(Head(SNAPSHOT_VERSION, "sim", replicas, self.checkpoint), self.chunks)
+
+
+def last_two(files: list[Snapshot]) -> list[Snapshot]:
+    """What stays of these, the older ones first: as `storage.snapshots.SnapshotFiles.put` has it."""
+    good = [one for one in files if not one.damaged][-2:]
+    return [one for one in files if one.checkpoint.number >= good[0].checkpoint.number]
 
 
 class Fetched:
@@ -105,8 +113,8 @@ class Disk:
         self.reserved = 0
         self.frontier: FrontierRecord | None = None
         self.purged: PurgeRecord | None = None
-        self.snapshots: list[Snapshot] = []
-        """The last two, the older one first."""
+        self.files: list[Snapshot] = []
+        """The last two snapshots that are good, the older one first, and damaged ones that are not older."""
         self._snapshot: Snapshot | None = None
         self.fetched: Fetched | None = None
         self.sync_us = context.settings.sync_us
@@ -117,6 +125,11 @@ class Disk:
         self._start_ids = Random(f"starts {context.settings.seed} {replica}")
         self.newest: DiskCopy | None = None
         """What was here before an older copy was put back, while that is here."""
+
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        """Those that are good: two at most, the older one first."""
+        return [one for one in self.files if not one.damaged]
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         """Make a group durable, at once if a sync takes no time, and call `done`; never, if the machine dies first."""
@@ -137,7 +150,7 @@ class Disk:
 
     def copy(self) -> DiskCopy:
         """A backup, as one makes it of a volume."""
-        snapshots = tuple(self.snapshots)
+        snapshots = tuple(self.files)
         return DiskCopy(
             dict(self.instances),
             self.reserved,
@@ -163,7 +176,7 @@ class Disk:
 
     def _become(self, copy: DiskCopy) -> None:
         self.instances, self.reserved = dict(copy.instances), copy.reserved
-        self.frontier, self.purged, self.snapshots = copy.frontier, copy.purged, list(copy.snapshots)
+        self.frontier, self.purged, self.files = copy.frontier, copy.purged, list(copy.snapshots)
         self.position, self._starts, self._met = copy.position, copy.starts, dict(copy.met)
         self.fetched = None
 
@@ -219,7 +232,7 @@ class Disk:
         assert fetched is not None
         assert fetched.checker.head is not None
         checkpoint = fetched.checker.head.checkpoint
-        self.snapshots = [*self.snapshots[-1:], Snapshot(checkpoint, fetched.chunks(), watched, adopted=True)]
+        self._put(Snapshot(checkpoint, fetched.chunks(), watched, adopted=True))
         self._purge(PurgeRecord(checkpoint.position.up_to, checkpoint.position.besides))
         return checkpoint
 
@@ -236,16 +249,23 @@ class Disk:
 
     def _keep_snapshot(self) -> None:
         assert self._snapshot is not None
-        self.snapshots = [*self.snapshots[-1:], self._snapshot]
+        self._put(self._snapshot)
         self._snapshot = None
         self._context.counts.snapshots += 1
 
+    def _put(self, snapshot: Snapshot) -> None:
+        """In the place of one of the same number, if that is there."""
+        number = snapshot.checkpoint.number
+        others = (one for one in self.files if one.checkpoint.number != number)
+        self.files = last_two(sorted([*others, snapshot], key=lambda one: one.checkpoint.number))
+
     def load_snapshots(self) -> list[Snapshot]:
-        """Those that are whole, the older one first. Now and then the newer one of two is found damaged."""
-        if len(self.snapshots) > 1 and not self.snapshots[-1].adopted and self._random.random() < _DAMAGED_SHARE:
+        """Those that are whole, the older one first. Now and then the newest of all is found damaged."""
+        newest = self.files[-1] if len(self.files) > 1 else None
+        if newest is not None and not (newest.adopted or newest.damaged) and self._random.random() < _DAMAGED_SHARE:
             self._context.counts.snapshots_damaged += 1
-            del self.snapshots[-1]
-        return list(self.snapshots)
+            self.files[-1] = replace(newest, damaged=True)
+        return self.snapshots
 
     def crash(self) -> None:
         """The machine dies: a group in flight is kept or lost as a whole."""

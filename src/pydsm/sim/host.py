@@ -11,6 +11,7 @@ from pydsm.core.effects import Record
 from pydsm.core.ids import ReplicaId, Tick
 from pydsm.core.messages import Frontier, Message
 from pydsm.sim import describe
+from pydsm.sim.damage import Damage
 from pydsm.sim.disk import Disk, DiskCopy
 from pydsm.sim.greetings import Greeting, Stamp
 from pydsm.sim.life import Died, Life, Parts, Submission
@@ -29,6 +30,9 @@ class Host:
         self.clock_rate = parts.context.settings.clock_rates[id]
         self._parts = parts
         self._context = parts.context
+        self._damage = Damage(
+            f"r{id}", self._context.settings.seed, lambda: parts.make_replica(id), self._context.counts
+        )
         self._lives = 0
         self._pauses = 0
         self._deaf = False
@@ -50,7 +54,9 @@ class Host:
         life = self.life = Life(self, self._parts, self._lives)
         if self._lives > 1:
             self._context.counts.restarts += 1
-            life.begin_with(self.disk.load_snapshots())
+            snapshots = self.disk.load_snapshots()
+            self._damage.look(self.disk.load(), [one.checkpoint for one in snapshots])
+            life.begin_with(snapshots)
             self._run(life.performer.pump)
 
     def crash(self, down_us: int | None) -> None:

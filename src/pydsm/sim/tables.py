@@ -33,6 +33,7 @@ _ROWS = (
     ("checkpoints", "checkpoints executed"),
     ("snapshots", "snapshots durable"),
     ("snapshots_damaged", "snapshots found damaged"),
+    ("disks_damaged", "disks that lack a record, and are refused"),
     ("snapshots_restored", "restarts from a snapshot"),
     ("cycles", "memory bounds checked (cycles)"),
     ("heal_ms_max", "longest heal (virtual ms)"),

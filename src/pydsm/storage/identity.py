@@ -62,3 +62,7 @@ class ReplicaStore(Store, StartStore, Protocol):
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
         """Keep the fingerprint of a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
         ...
+
+    def check(self) -> None:
+        """Raises WorldFault if the files of the store were removed or replaced: what is written next would be lost."""
+        ...

@@ -14,26 +14,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from pydsm.core.checkpoint import first_missing
 from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.faults import WorldFault
 from pydsm.core.fingerprint import fingerprint
-from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.ids import InstanceId, ReplicaId, merge
 from pydsm.core.messages import Nop
 from pydsm.core.starts import Start
 from pydsm.core.status import Status
+from pydsm.storage.examination import DATABASE_NAME, LOG_NAME, examine
 from pydsm.storage.identity import Identity
-from pydsm.storage.sqlite import (
-    DATABASE_NAME,
-    FORMAT_VERSION,
-    LOCK_NAME,
-    name_row,
-    read_position,
-    read_row,
-    read_text,
-    row_of,
-)
-
-_WAL_NAME = f"{DATABASE_NAME}-wal"
+from pydsm.storage.snapshots import SnapshotFiles
+from pydsm.storage.sqlite import FORMAT_VERSION, LOCK_NAME, name_row, read_position, read_row, read_text, row_of
 
 
 @dataclass(slots=True)
@@ -91,14 +83,19 @@ class Findings:
     leaders: list[LeaderCounts] = field(default_factory=list)
     undecided: list[Undecided] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
-    """What is damaged, and how, in the order of the file."""
+    """What is damaged, and how: files and pages, then records in the order of the database, then snapshots."""
+    snapshots: list[int] = field(default_factory=list)
+    """Checkpoints of which there is a good snapshot."""
+    remarks: list[str] = field(default_factory=list)
+    """What is damaged and does not keep the replica from starting: it has another one."""
 
 
 class DataDirectory:
     """An open data directory of a stopped replica; make it with `open_directory`."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, database: sqlite3.Connection, damage: list[str]) -> None:
         self._path = path
+        self._damage = damage
         self._database = database
         self._meta = self._read_meta()
         self._identity = self._read_identity()
@@ -111,6 +108,7 @@ class DataDirectory:
             incarnation=_fingerprint(self._meta.get("incarnation")),
             peers=dict(self._rows("SELECT replica, incarnation FROM peers ORDER BY replica")),
             leaders=[LeaderCounts() for _ in range(self._identity.replicas)],
+            damage=list(self._damage),
         )
         if "incarnation" not in self._meta:
             findings.damage.append("the meta table: it has no incarnation")
@@ -124,14 +122,20 @@ class DataDirectory:
             record = self._read(id, checksum, data, FrontierRecord, findings)
             if isinstance(record, FrontierRecord):
                 findings.executed = record.executed
+        absent: set[InstanceId] = set()
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM purged"):
             record = self._read(id, checksum, data, PurgeRecord, findings)
             if isinstance(record, PurgeRecord):
+                absent.update(record.besides)
                 findings.purged = record.up_to
                 for counts, last in zip(findings.leaders, record.up_to, strict=True):
                     counts.purged = counts.highest = last
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM instances ORDER BY id"):
-            self._count(id, self._read(id, checksum, data, InstanceRecord, findings), findings)
+            instance = self._read(id, checksum, data, InstanceRecord, findings)
+            self._count(id, instance, findings)
+            if isinstance(instance, InstanceRecord) and instance.status >= Status.COMMITTED:
+                absent.add(instance.id)
+        self._look_at_snapshots(findings, absent)
         return findings
 
     def _read_starts(self, findings: Findings) -> None:
@@ -142,6 +146,27 @@ class DataDirectory:
                 findings.position = read_position(checksum, groups)
         except ValueError as error:
             findings.damage.append(f"what is known of starts: {error}")
+
+    def _look_at_snapshots(self, findings: Findings, there: set[InstanceId]) -> None:
+        """`there`: instances with a decided record, or of which none is needed."""
+        whole, faults = SnapshotFiles(self._path, self._identity).survey()
+        findings.snapshots = [one.checkpoint.number for one in whole]
+        findings.remarks += faults.values()
+        none = (0,) * self._identity.replicas
+        purged = findings.purged or none
+        newest = whole[-1].checkpoint if whole else None
+        covered = newest.position.up_to if newest is not None else none
+        if merge(covered, purged) != covered:
+            findings.damage.append(
+                f"the snapshots: records up to {purged} were purged, and the newest good snapshot reaches to {covered}"
+            )
+        elif newest is not None:
+            missing = first_missing(newest.position, purged, there.__contains__)
+            if missing is not None:
+                findings.damage.append(
+                    f"the record of instance {missing} is missing, and the snapshot of checkpoint {newest.number} "
+                    "has it"
+                )
 
     def instance(self, id: InstanceId) -> InstanceRecord | None:
         """One record, or None if there is none. Raises WorldFault when it is damaged."""
@@ -182,8 +207,10 @@ class DataDirectory:
         try:
             yield from self._database.execute(query, arguments)
         except sqlite3.Error as error:
+            more = f"; {self._damage[0]}" if self._damage else ""
             raise WorldFault(
-                f"{self._path / DATABASE_NAME} is damaged: {error}; keep it as evidence, and do not start the replica"
+                f"{self._path / DATABASE_NAME} is damaged: {error}{more}; keep it as evidence, and do not start the "
+                "replica"
             ) from error
 
     def _check_pages(self, findings: Findings) -> None:
@@ -221,11 +248,16 @@ def open_directory(path: Path) -> Iterator[DataDirectory]:
     Raises WorldFault when there is no replica's data, when one is using them, or when they cannot be read at all.
     """
     database_path = path / DATABASE_NAME
-    if not database_path.is_file():
-        raise WorldFault(f"{path} has no {DATABASE_NAME}: it is not the data directory of a replica")
     try:
-        with _locked(path), closing(_connect(database_path, changing=_has_log(path))) as database:
-            yield DataDirectory(path, database)
+        with _locked(path):
+            damage = examine(path).damage
+            if not database_path.is_file():
+                lost = f"; {damage[0]}" if damage else ": it is not the data directory of a replica"
+                raise WorldFault(f"{path} has no {DATABASE_NAME}{lost}")
+            with closing(_connect(database_path, changing=_has_log(path))) as database:
+                yield DataDirectory(path, database, damage)
+    except OSError as error:
+        raise WorldFault(f"cannot read data directory {path}: {error}") from error
     except sqlite3.Error as error:
         raise WorldFault(f"cannot read data directory {path}: {error}") from error
 
@@ -252,7 +284,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _has_log(path: Path) -> bool:
     """Whether a killed replica left writes outside the database file."""
-    log = path / _WAL_NAME
+    log = path / LOG_NAME
     return log.is_file() and log.stat().st_size > 0
 
 

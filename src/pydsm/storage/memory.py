@@ -81,6 +81,9 @@ class MemoryStore:
         self._must_be_open()
         self._peers[replica] = incarnation
 
+    def check(self) -> None:
+        """See `storage.identity.ReplicaStore`. Nobody can take memory away."""
+
     def _must_be_open(self) -> None:
         if self._closed:
             raise CallerFault("the store is closed: open a new one")

@@ -9,6 +9,7 @@ across restarts. Blocking, and safe to use from several threads: each file has o
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +20,9 @@ from typing import BinaryIO
 from pydsm.core.checkpoint import Checkpoint
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import Deps, merge
+from pydsm.storage.examination import SNAPSHOTS_NAME
 from pydsm.storage.identity import Identity
+from pydsm.storage.seal import sync_directory
 from pydsm.storage.snapshot_format import (
     DIGEST_BYTES,
     SNAPSHOT_VERSION,
@@ -33,9 +36,6 @@ from pydsm.storage.snapshot_format import (
 )
 
 log = logging.getLogger("pydsm.snapshots")
-
-DIRECTORY_NAME = "snapshots"
-"""Under the data directory."""
 
 CONDEMNED_NAME = "DIVERGED"
 """In the data directory of a replica whose state was not the agreed one."""
@@ -156,7 +156,7 @@ class SnapshotReceiver:
             self._back()
             raise
         _sync(self._file)
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
         return file
 
     def close(self) -> None:
@@ -175,9 +175,15 @@ class SnapshotFiles:
     """The snapshots of one replica, in its data directory. Raises OSError where the disk does."""
 
     def __init__(self, directory: Path, identity: Identity) -> None:
-        self._directory = directory / DIRECTORY_NAME
+        self._directory = directory / SNAPSHOTS_NAME
         self._identity = identity
         self._served: dict[int, float] = {}
+        self._damaged: set[Path] = set()
+        """Found so by `load`. They stay as evidence, and count for nothing."""
+        self._whole: dict[Path, tuple[int, int]] = {}
+        """Where the last two good ones lie, and which file that was: device and inode."""
+        self._changing = threading.Lock()
+        """Held while files change of which `check_place` should know."""
 
     def path(self, number: int) -> Path:
         """Where the snapshot of this checkpoint lies."""
@@ -191,24 +197,34 @@ class SnapshotFiles:
     def _make_directory(self) -> None:
         if not self._directory.is_dir():
             self._directory.mkdir(parents=True)
-            _sync_directory(self._directory.parent)
+            sync_directory(self._directory.parent)
 
     def put(self, written: Path, path: Path) -> None:
         """Give a durable file its name, and remove older ones: all but the last two, and those that are served.
 
-        What has come of one that is not newer is of no use any more.
+        A damaged one is not among the last two, and goes when both are newer. What has come of one that is not newer is
+        of no use any more.
         """
-        written.rename(path)
-        _sync_directory(path.parent)
-        now = time.monotonic()
-        self._served = {number: at for number, at in dict(self._served).items() if now - at < SERVED_SECONDS}
-        served = {self.path(number) for number in self._served}
-        for old in sorted(self._directory.glob(f"*{_SUFFIX}"))[:-SNAPSHOTS_KEPT]:
-            if old not in served:
-                old.unlink(missing_ok=True)
+        with self._changing:
+            written.rename(path)
+            sync_directory(path.parent)
+            self._damaged.discard(path)
+            self._remove_older()
         for fetched in self._directory.glob(f"*{_FETCHED}"):
             if fetched.stem <= path.stem:
                 fetched.unlink(missing_ok=True)
+
+    def _remove_older(self) -> None:
+        now = time.monotonic()
+        self._served = {number: at for number, at in dict(self._served).items() if now - at < SERVED_SECONDS}
+        served = {self.path(number) for number in self._served}
+        found = sorted(self._directory.glob(f"*{_SUFFIX}"))
+        last = [one for one in found if one not in self._damaged][-SNAPSHOTS_KEPT:]
+        for old in found:
+            if old < last[0] and old not in served:
+                old.unlink(missing_ok=True)
+                self._damaged.discard(old)
+        self._remember(last)
 
     # for peers
 
@@ -253,25 +269,54 @@ class SnapshotFiles:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
 
     def check(self) -> None:
         """Raises WorldFault if `condemn` was called here."""
         path = self._directory.parent / CONDEMNED_NAME
         if path.is_file():
-            raise WorldFault(f"{path} says why this replica must not start, and what to do: {path.read_text('utf-8')}")
+            raise WorldFault(
+                f"{path} says why this replica must not start, and what to do: {path.read_text('utf-8', 'replace')}"
+            )
 
     def load(self) -> list[SnapshotFile]:
         """The last two that are whole, the older one first. A damaged one is named in the log, and stays."""
         for unfinished in self._directory.glob(f"*{_UNFINISHED}"):
             unfinished.unlink(missing_ok=True)
-        found = []
+        found, faults = self.survey()
+        for path, fault in faults.items():
+            log.error("%s; it is not used", fault)
+            self._damaged.add(path)
+        with self._changing:
+            self._remember([one.path for one in found[-SNAPSHOTS_KEPT:]])
+        return found[-SNAPSHOTS_KEPT:]
+
+    def survey(self) -> tuple[list[SnapshotFile], dict[Path, str]]:
+        """All that are whole, the older ones first, and what is wrong with the others. Changes nothing."""
+        found, faults = [], {}
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             try:
                 found.append(self._look_at(path))
             except WorldFault as fault:
-                log.error("%s; it is not used", fault)
-        return found[-SNAPSHOTS_KEPT:]
+                faults[path] = str(fault)
+            except OSError as error:
+                faults[path] = f"snapshot {path} cannot be read: {error.strerror or error}"
+        return found, faults
+
+    def check_place(self) -> None:
+        """Raises WorldFault if one of the last two was removed or replaced. Their content is not looked at."""
+        with self._changing:
+            for path, file in self._whole.items():
+                try:
+                    there = path.stat()
+                except OSError as error:
+                    raise WorldFault(_gone(path, error.strerror or str(error))) from error
+                if (there.st_dev, there.st_ino) != file:
+                    raise WorldFault(_gone(path, "another one is in its place"))
+
+    def _remember(self, paths: Sequence[Path]) -> None:
+        stats = {path: path.stat() for path in paths}
+        self._whole = {path: (stat.st_dev, stat.st_ino) for path, stat in stats.items()}
 
     def _look_at(self, path: Path) -> SnapshotFile:
         checker = SnapshotChecker()
@@ -296,6 +341,13 @@ def _judged(path: Path, checker: SnapshotChecker, identity: Identity) -> Snapsho
     return SnapshotFile(path, head.checkpoint, tuple(checker.digests))
 
 
+def _gone(path: Path, how: str) -> str:
+    return (
+        f"{path} was removed or replaced while the replica ran ({how}): nothing more is acknowledged. Put it back as "
+        "it was, then start the replica again"
+    )
+
+
 def number_of(path: Path) -> int | None:
     """The checkpoint that a snapshot's name says; None for the name of something else."""
     return int(path.stem) if path.stem.isdecimal() else None
@@ -304,12 +356,3 @@ def number_of(path: Path) -> int | None:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name == "posix":
-        opened = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

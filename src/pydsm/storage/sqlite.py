@@ -4,14 +4,17 @@ Decides how records lie on disk and refuses what it must not touch: a directory 
 one in use by another process, and damaged records. Leaves what records mean to the core.
 
 Rows carry a checksum of their own because the file format has none: a flipped bit must be named, never executed.
+Whether rows are missing, or SQLite would drop what is in its log, is for `examination`, before SQLite opens the file.
 """
 
-import os
 import secrets
 import sqlite3
+from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 from zlib import crc32
 
 import msgspec
@@ -21,19 +24,18 @@ from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Reco
 from pydsm.core.faults import CallerFault, WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.starts import Met, Start
+from pydsm.storage.examination import DATABASE_NAME, Condition, examine
 from pydsm.storage.identity import Identity
+from pydsm.storage.seal import MARK_NAME, Seal, page_sum, sync_directory, write_first_mark, write_seal
+from pydsm.storage.sealing import Files, Sealing
 
 FORMAT_VERSION = 3
 """Layout of the file. A higher one was written by a newer PyDSM and is refused."""
-
-DATABASE_NAME = "replica.sqlite"
-"""Holds everything."""
 
 LOCK_NAME = "lock.sqlite"
 """Held in an exclusive transaction while the store is open, so that tools may still read the database."""
 
 _INDEX_BITS = 40
-_WAL_PAGES_BEFORE_CHECKPOINT = 4000
 
 _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -53,6 +55,12 @@ CREATE TABLE instances (
     position INTEGER GENERATED ALWAYS AS (id & {(1 << _INDEX_BITS) - 1}) VIRTUAL
 );
 """
+
+WHAT_TO_DO = (
+    "Starting with it could break agreement: keep the directory as evidence, see what pydsm inspect says about it, and "
+    "have a new member with an empty directory take the place of this replica"
+)
+"""Behind every message that names damage."""
 
 _KEEP_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES (?, ?, ?)"
 _KEEP_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
@@ -78,27 +86,46 @@ class SqliteStore:
     def __init__(self, directory: Path, identity: Identity) -> None:
         self._directory = directory
         self._identity = identity
-        self._lock: sqlite3.Connection | None = None
         self._database: sqlite3.Connection | None = None
+        self._sealing: Sealing | None = None
         try:
             _make_directory(directory)
-            self._lock = self._take_lock()
-            self._database = _connect(directory / DATABASE_NAME)
-            self._database.executescript(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
-                f"PRAGMA wal_autocheckpoint = {_WAL_PAGES_BEFORE_CHECKPOINT};"
-            )
-            self.incarnation = self._claim()
-            self.position = self._read_position()
-            """See `storage.base.Store`."""
+            lock = self._take_lock()
+            try:
+                self._open(lock)
+            except BaseException:
+                self.close()
+                lock.close()
+                raise
         except (sqlite3.Error, OSError) as error:
-            self.close()
             raise WorldFault(
                 f"cannot use data directory {directory}: {error}; check it, or give another one"
             ) from error
-        except WorldFault:
-            self.close()
-            raise
+
+    def _open(self, lock: sqlite3.Connection) -> None:
+        found = examine(self._directory)
+        if found.damage:
+            more = f" and {len(found.damage) - 1} more" if len(found.damage) > 1 else ""
+            raise WorldFault(f"{found.damage[0]}{more}. {WHAT_TO_DO}")
+        if found.condition is not Condition.USED:
+            self._create()
+            found = examine(self._directory)
+        database = self._connect(lock)
+        database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0;")
+        self._open_sealing().begin(found)
+        self._database = database
+        self.incarnation = self._claim()
+        self.position = self._read_position()
+        """See `storage.base.Store`."""
+
+    def _connect(self, lock: sqlite3.Connection) -> sqlite3.Connection:
+        """From here on everything, the lock too, is closed together."""
+        path = self._directory / DATABASE_NAME
+        files = Files(self._directory, lock)
+        self._sealing = Sealing(self._directory, files)
+        database = _connect(path)
+        files.connections += [database, _connect(path, read_only=True)]
+        return database
 
     def load(self) -> list[Record]:
         """See `storage.base.Store`."""
@@ -140,7 +167,8 @@ class SqliteStore:
                 if database.in_transaction:
                     database.execute("ROLLBACK")
                 raise
-        except sqlite3.Error as error:
+            self._open_sealing().committed()
+        except (sqlite3.Error, OSError) as error:
             raise WorldFault(
                 f"cannot write to {self._directory}: {error}; free space or mend the disk, then start the replica again"
             ) from error
@@ -160,10 +188,13 @@ class SqliteStore:
 
     def close(self) -> None:
         """See `storage.base.Store`."""
-        for connection in (self._database, self._lock):
-            if connection is not None:
-                connection.close()
-        self._database = self._lock = None
+        if self._sealing is not None:
+            self._sealing.close()
+        self._database = self._sealing = None
+
+    def check(self) -> None:
+        """See `storage.identity.ReplicaStore`."""
+        self._open_sealing().check_place()
 
     def begin_start(self) -> Start:
         """See `storage.identity.ReplicaStore`."""
@@ -173,7 +204,8 @@ class SqliteStore:
             number = max((read_text(*row, of=Start).number for row in rows), default=0)
             start = Start(number + 1, secrets.randbits(64))
             database.execute("INSERT OR REPLACE INTO own_start VALUES (0, ?, ?)", _checked_text(start))
-        except sqlite3.Error as error:
+            self._open_sealing().committed()
+        except (sqlite3.Error, OSError) as error:
             raise WorldFault(f"cannot write to {self._directory}: {error}") from error
         except ValueError as error:
             raise self._damaged("the number of starts", str(error)) from error
@@ -195,7 +227,8 @@ class SqliteStore:
             database.execute("BEGIN IMMEDIATE")
             database.executemany("INSERT OR REPLACE INTO starts VALUES (?, ?, ?)", rows)
             database.execute("COMMIT")
-        except sqlite3.Error as error:
+            self._open_sealing().committed()
+        except (sqlite3.Error, OSError) as error:
             raise WorldFault(f"cannot write to {self._directory}: {error}") from error
 
     def _read_position(self) -> int:
@@ -213,9 +246,11 @@ class SqliteStore:
         """Incarnation of every peer met so far, in this life and earlier ones."""
         try:
             rows = self._open_database().execute("SELECT replica, incarnation FROM peers").fetchall()
+            return {ReplicaId(replica): int(incarnation, 16) for replica, incarnation in rows}
         except sqlite3.Error as error:
             raise self._damaged("the table of peers", str(error)) from error
-        return {ReplicaId(replica): int(incarnation, 16) for replica, incarnation in rows}
+        except ValueError as error:
+            raise self._damaged("the table of peers", str(error)) from error
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
         """Keep the fingerprint of a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
@@ -223,13 +258,19 @@ class SqliteStore:
             self._open_database().execute(
                 "INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}")
             )
-        except sqlite3.Error as error:
+            self._open_sealing().committed()
+        except (sqlite3.Error, OSError) as error:
             raise WorldFault(f"cannot write to {self._directory}: {error}") from error
 
     def _open_database(self) -> sqlite3.Connection:
         if self._database is None:
             raise CallerFault(f"the store in {self._directory} is closed: open it again")
         return self._database
+
+    def _open_sealing(self) -> Sealing:
+        if self._sealing is None:
+            raise CallerFault(f"the store in {self._directory} is closed: open it again")
+        return self._sealing
 
     def _take_lock(self) -> sqlite3.Connection:
         lock = _connect(self._directory / LOCK_NAME)
@@ -245,12 +286,9 @@ class SqliteStore:
         return lock
 
     def _claim(self) -> int:
-        """Check that the file is ours, or make it so if it is new; gives the incarnation."""
-        database = self._open_database()
-        if database.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone() is None:
-            return self._create(database)
+        """Check that the file is ours; gives the incarnation."""
         try:
-            found = dict(database.execute("SELECT name, value FROM meta").fetchall())
+            found = dict(self._open_database().execute("SELECT name, value FROM meta").fetchall())
         except sqlite3.Error as error:
             raise self._damaged("the meta table", str(error)) from error
         self._check_meta(found)
@@ -273,13 +311,24 @@ class SqliteStore:
                     f"not {wanted}; give the directory of this replica, or an empty one for a new member"
                 )
 
-    def _create(self, database: sqlite3.Connection) -> int:
-        incarnation = secrets.randbits(64)
-        meta = {"format": str(FORMAT_VERSION), "incarnation": f"{incarnation:016x}", **self._meta()}
-        database.executescript("BEGIN EXCLUSIVE;" + _SCHEMA)
-        database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-        database.execute("COMMIT")
-        return incarnation
+    def _create(self) -> None:
+        """Make the database. A crash at any point leaves a directory that is new, unfinished, or done."""
+        directory = self._directory
+        write_seal(directory, Seal())
+        path = directory / DATABASE_NAME
+        for name in (MARK_NAME, *(f"{DATABASE_NAME}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):
+            (directory / name).unlink(missing_ok=True)
+        meta = {"format": str(FORMAT_VERSION), "incarnation": f"{secrets.randbits(64):016x}", **self._meta()}
+        with closing(_connect(path)) as database:
+            database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN EXCLUSIVE;" + _SCHEMA)
+            database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+            database.execute("COMMIT")
+            (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+        data = path.read_bytes()  # closing has moved everything there
+        pages = (data[start : start + page_bytes] for start in range(0, len(data), page_bytes))
+        sums = array("I", [page_sum(number, page) for number, page in enumerate(pages, 1)])
+        write_first_mark(directory)
+        write_seal(directory, Seal(1, page_bytes, pages=sums))
 
     def _meta(self) -> dict[str, str]:
         identity = self._identity
@@ -297,10 +346,7 @@ class SqliteStore:
             raise self._damaged(name_row(id), str(error)) from error
 
     def _damaged(self, what: str, how: str) -> WorldFault:
-        return WorldFault(
-            f"{what} in {self._directory / DATABASE_NAME} is damaged: {how}. Starting with it could break agreement: "
-            "keep the directory as evidence and have this replica join again as a new member with an empty one"
-        )
+        return WorldFault(f"{what} in {self._directory / DATABASE_NAME} is damaged: {how}. {WHAT_TO_DO}")
 
 
 def read_row(id: int, checksum: int, data: object, *, of: type[Record], replicas: int) -> Record:
@@ -364,8 +410,9 @@ def _checked(row_id: int, data: bytes) -> tuple[int, bytes]:
     return crc32(data, row_id & 0xFFFFFFFF), data
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    where = f"file:{quote(str(path.absolute()))}?mode={'ro' if read_only else 'rwc'}"
+    return sqlite3.connect(where, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
 
 
 def _make_directory(directory: Path) -> None:
@@ -373,9 +420,4 @@ def _make_directory(directory: Path) -> None:
     if directory.is_dir():
         return
     directory.mkdir(parents=True)
-    if os.name == "posix":
-        parent = os.open(directory.parent, os.O_RDONLY)
-        try:
-            os.fsync(parent)
-        finally:
-            os.close(parent)
+    sync_directory(directory.parent)

@@ -58,7 +58,7 @@ class Stamp(NamedTuple):
     position: int
 
 
-class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
     """Who speaks, to which group it belongs, and whether it will prove that. Holds nothing secret."""
 
     group: str
@@ -76,7 +76,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Whether this replica was given a group secret."""
 
 
-class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
+class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
     """The last thing said on a connection: why it is closed."""
 
     reason: str
@@ -86,7 +86,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2):
     """As in a Confirmation, where something is remembered: it can stop a replica."""
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
     """From the side that dialled: which data it has, and the proof of the group secret."""
 
     incarnation: _Number
@@ -95,7 +95,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """Empty without a secret; else over everything else that was said on this connection."""
 
 
-class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
     """From the side that was dialled: the same. The incarnation itself is not told to whoever dials."""
 
     fingerprint: _Number
@@ -105,6 +105,8 @@ class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 Greeting = Hello | Refusal | Claim | Confirmation
+"""Exactly these fields, which the version in the preamble stands for. So none is nested deeper than its type: skipping
+unknown fields would take any depth that the interpreter's stack allows, and another one would allow another."""
 
 _greetings: msgspec.msgpack.Decoder[Greeting] = msgspec.msgpack.Decoder(Greeting)
 

@@ -207,6 +207,7 @@ FINDS: tuple[Find, ...] = (
     Find("the clock that is most ahead is believed", "agreed time", 5),
     Find("a clock that is behind sets time back", "time of a batch", 9),
     Find("time alone tells what was forgotten", "first result", 42),
+    Find("records older than the snapshot taken", "disk", 5),
     Find("damaged piece is not asked for again", "liveness", 1, laggards=True),
     Find("late source asked for ever", "liveness", 3, laggards=True),
     Find("records stay behind a fetched snapshot", "stopped by WorldFault", 1, laggards=True),

@@ -137,3 +137,11 @@ def one_behind_taken_for_up_to_date(patch: pytest.MonkeyPatch) -> None:
         original(self, member, merge(executed, self._executed[self._me]), known)
 
     patch.setattr(window.Window, "report", report)
+
+
+@bug("6, Snapshot: a disk whose records are older than its snapshot is refused")
+def records_older_than_the_snapshot_taken(patch: pytest.MonkeyPatch) -> None:
+    def check_covered(self: replica.Replica, instances: object) -> None:
+        pass
+
+    patch.setattr(replica.Replica, "_check_covered", check_covered)

@@ -1,21 +1,27 @@
 """`pydsm inspect`: what is in a data directory, whole, damaged, in use or none at all."""
 
 import json
+import re
 import shutil
-import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pydsm.cli.inspect import parse_instance
 from pydsm.cli.main import run
 from pydsm.core.ballots import Ballot
-from pydsm.core.effects import InstanceRecord, Record, ReservationRecord
+from pydsm.core.checkpoint import Checkpoint, Position
+from pydsm.core.effects import InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId, request_id
 from pydsm.core.messages import NOP, Batch, Footprint, Run
 from pydsm.core.status import Status
 from pydsm.machines.kv import encode
-from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, LOCK_NAME, SqliteStore
+from pydsm.storage.examination import DATABASE_NAME, LOG_NAME
+from pydsm.storage.snapshots import SnapshotFiles
+from pydsm.storage.sqlite import FORMAT_VERSION, LOCK_NAME, SqliteStore
+from tests.unit.storage.directories import alter
 from tests.unit.storage.records import IDENTITY, instance_record
 
 LEADER = ReplicaId(2)
@@ -51,13 +57,6 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def alter(directory: Path, statement: str) -> None:
-    """Change the file behind the store's back."""
-    database = sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)
-    database.execute(statement)
-    database.close()
-
-
 def contents(directory: Path) -> dict[str, bytes]:
     """Every file, but for SQLite's index of a log, which holds no data."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.endswith("-shm")}
@@ -72,10 +71,10 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], status: in
     return said
 
 
-def found(directory: Path, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, object]:
+def found(directory: Path, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
     """What --json gives."""
     assert run(["inspect", str(directory), "--json"]) == status
-    said: dict[str, object] = json.loads(capsys.readouterr().out)
+    said: dict[str, Any] = json.loads(capsys.readouterr().out)
     return said
 
 
@@ -271,3 +270,107 @@ def test_what_names_no_instance_is_a_mistake(text: str, directory: Path, capsys:
 
 def test_instance_is_read_as_people_write_it() -> None:
     assert parse_instance("2.17") == InstanceId(ReplicaId(2), 17)
+
+
+# Damage of files
+
+
+def killed(tmp_path: Path) -> Path:
+    """The directory of a replica that ended while two commits were in its log."""
+    store = SqliteStore(tmp_path / "data", IDENTITY)
+    store.write([instance_record(0, 1)])
+    store.write([instance_record(0, 2)])
+    shutil.copytree(tmp_path / "data", tmp_path / "killed")
+    store.close()
+    return tmp_path / "killed"
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_log_is_named_and_what_is_before_the_damage_is_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = killed(tmp_path)
+    flip(directory / LOG_NAME, -100)
+    said = found(directory, capsys, status=1)
+    (damage,) = said["damage"]
+    assert re.search(r"replica\.sqlite-wal: frame \d+, at byte \d+, is damaged, and \d+ frames were durable", damage)
+    assert said["leaders"][0]["committed"] == 1
+    said_by_start = refused_start(directory)
+    assert damage in said_by_start
+
+
+def refused_start(directory: Path) -> str:
+    with pytest.raises(WorldFault) as caught:
+        SqliteStore(directory, IDENTITY)
+    return str(caught.value)
+
+
+def test_a_log_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = killed(tmp_path)
+    (directory / LOG_NAME).unlink()
+    (damage,) = found(directory, capsys, status=1)["damage"]
+    assert "which had 2 durable frames, is missing, empty or another one" in damage
+
+
+def test_a_page_that_still_reads_well_and_is_not_what_was_written_is_named(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a write that the disk lost: every record that is left has a good checksum."""
+    older = (directory / DATABASE_NAME).read_bytes()
+    store = SqliteStore(directory, IDENTITY)
+    store.write([instance_record(1, 1)])
+    store.close()
+    (directory / DATABASE_NAME).write_bytes(older)
+    damage = found(directory, capsys, status=1)["damage"]
+    assert all("replica.sqlite: page" in one for one in damage)
+    assert damage
+
+
+def test_a_database_that_is_gone_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / DATABASE_NAME).unlink()
+    assert "has no replica.sqlite; " in refusal(["inspect", str(directory)], capsys)
+
+
+def snapshot(directory: Path, number: int, up_to: int) -> Path:
+    id = InstanceId(LEADER, up_to)
+    point = Checkpoint(number, id, Position((up_to, 0, 0)), (up_to, 0, 0), 1)
+    writer = SnapshotFiles(directory, IDENTITY).begin(point)
+    writer.append([b"chunk"])
+    return writer.commit().path
+
+
+def test_a_damaged_snapshot_is_a_remark_while_there_is_another(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot(directory, 1, 1)
+    flip(snapshot(directory, 2, 2), -1)
+    said = found(directory, capsys)
+    assert said["snapshots"] == [1]
+    assert said["damage"] == []
+    (remark,) = said["remarks"]
+    assert "000000000002.snapshot is damaged" in remark
+    assert run(["inspect", str(directory)]) == 0
+    assert "damaged, and not needed: 1" in capsys.readouterr().out
+
+
+def test_records_that_are_older_than_the_snapshot_are_named(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    snapshot(directory, 1, 3)
+    (damage,) = found(directory, capsys, status=1)["damage"]
+    assert damage == "the record of instance 0.3 is missing, and the snapshot of checkpoint 1 has it"
+
+
+def test_a_snapshot_that_the_records_need_and_that_is_gone_is_named(
+    directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = SqliteStore(directory, IDENTITY)
+    store.write([PurgeRecord((1, 0, 0))])
+    store.close()
+    (damage,) = found(directory, capsys, status=1)["damage"]
+    assert "records up to (1, 0, 0) were purged, and the newest good snapshot reaches to (0, 0, 0)" in damage

@@ -290,8 +290,20 @@ def test_a_disk_without_the_snapshot_that_its_records_need_is_refused() -> None:
 def test_an_undecided_record_that_is_in_the_snapshot_is_refused() -> None:
     instance = Instance(at(1, 2), NONE)
     instance.status, instance.value, instance.initial_batch = Status.PRE_ACCEPTED, A, A
+    records = [record(Commit(at(1, 3), A, (0, 2, 0))), record(Commit(at(2, 1), MARK, (0, 3, 0)))]
     with pytest.raises(WorldFault, match=r"instance 1\.2 is in the snapshot of checkpoint 1"):
-        begun([instance.record()], FIRST)
+        begun([PurgeRecord((0, 1, 0)), instance.record(), *records], FIRST)
+
+
+def test_records_that_are_older_than_the_snapshot_are_refused() -> None:
+    commits = [Commit(at(1, index), writing("key", name=str(index)), (0, index - 1, 0)) for index in (1, 2, 3)]
+    commits.append(Commit(at(2, 1), MARK, (0, 3, 0)))
+    for missing in commits:
+        records = [record(commit) for commit in commits if commit is not missing]
+        with pytest.raises(WorldFault, match=rf"instance {missing.id} is missing, and the snapshot of checkpoint 1"):
+            begun(records, FIRST)
+    with pytest.raises(WorldFault, match=r"instance 1\.1 is missing"):
+        begun([], FIRST)
 
 
 # What leaves the disk

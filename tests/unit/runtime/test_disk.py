@@ -97,6 +97,20 @@ async def test_failure_is_told_once_and_nothing_is_done_after_it(kind: AnyDisk) 
     assert done == [1]
 
 
+@on_each_kind
+async def test_nothing_else_is_done_with_the_store_after_a_failure(kind: AnyDisk) -> None:
+    store, failures, done = FailingStore(), list[Exception](), list[str]()
+    disk = kind(store, failures.append)
+    for number in (1, 2):
+        disk.write([ReservationRecord(number)], lambda: None)
+    await eventually(lambda: bool(failures), "the failure is told")
+    disk.run(lambda: done.append("job"), lambda: done.append("told"))
+    disk.write([ReservationRecord(3)], lambda: done.append("written"))
+    await disk.close()
+    await asyncio.sleep(0)
+    assert (done, store.writes, len(failures)) == ([], 2, 1)
+
+
 async def times(store: ThreadsSeen, disk: ThreadedDisk, writes: int) -> list[bool]:
     """For so many writes, one after another: whether each was made in the loop."""
     for number in range(1, writes + 1):

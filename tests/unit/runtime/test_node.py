@@ -1,6 +1,7 @@
 """Whole nodes in one process, over the memory transport: answers, agreement, restart, and stopping when it must."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -152,6 +153,36 @@ async def test_restarted_node_has_its_data_and_catches_up(tmp_path: Path) -> Non
         await nodes.start(0, store())
         assert await nodes.ask(0, "a three") == 3
         await eventually(lambda: len(nodes.digests()) == 1, "all replicas agree")
+
+
+async def test_a_node_whose_directory_is_removed_acknowledges_nothing_more(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "data", Identity("test", "r1", ReplicaId(0), 3))
+    async with group(3, store) as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        shutil.rmtree(tmp_path / "data")
+        answers: list[Answer] = []
+        nodes.nodes[0].submit(b"a two", answers.append)
+        async with asyncio.timeout(10):
+            failure = await nodes.nodes[0].failure
+        assert isinstance(failure, WorldFault)
+        assert "was removed or replaced while the replica ran" in str(failure)
+        assert not any(isinstance(answer, int) for answer in answers)
+        assert await nodes.ask(1, "a three") in (2, 3)
+
+
+async def test_a_node_without_anything_to_write_notices_that_its_directory_was_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "FILES_CHECK_SECONDS", 0.05)
+    store = SqliteStore(tmp_path / "data", Identity("test", "r1", ReplicaId(0), 1))
+    async with group(1, store) as nodes:
+        assert await nodes.ask(0, "a one") == 1
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        (tmp_path / "data").rename(tmp_path / "away")
+        (tmp_path / "copy").rename(tmp_path / "data")
+        async with asyncio.timeout(10):
+            failure = await nodes.nodes[0].failure
+        assert "another one is in its place" in str(failure)
 
 
 async def test_node_that_comes_back_without_its_data_is_not_let_in() -> None:

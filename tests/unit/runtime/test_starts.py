@@ -22,9 +22,10 @@ from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.runtime.parts import Parts
 from pydsm.runtime.starts import StartLimits
+from pydsm.storage.examination import DATABASE_NAME
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
-from pydsm.storage.sqlite import DATABASE_NAME, SqliteStore
+from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.tcp import TcpTransport

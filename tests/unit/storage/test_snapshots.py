@@ -72,6 +72,46 @@ def test_one_that_was_not_finished_is_none_and_is_cleaned_up(tmp_path: Path) -> 
     assert len(list((tmp_path / "snapshots").iterdir())) == 1
 
 
+def test_a_damaged_one_stays_and_is_not_one_of_the_last_two(tmp_path: Path) -> None:
+    """The one that is purged up to must be there when the next one is damaged too."""
+    written(tmp_path, 3)
+    damaged = written(tmp_path, 4)
+    damaged.path.write_bytes(damaged.path.read_bytes()[:-1])
+    files = SnapshotFiles(tmp_path, IDENTITY)
+    assert [one.checkpoint.number for one in files.load()] == [3]
+    files.begin(checkpoint(5)).commit()
+    assert sorted(one.stem for one in (tmp_path / "snapshots").iterdir()) == [f"{n:012}" for n in (3, 4, 5)]
+    assert numbers(tmp_path) == [3, 5]
+    files.begin(checkpoint(6)).commit()
+    assert sorted(one.stem for one in (tmp_path / "snapshots").iterdir()) == [f"{n:012}" for n in (5, 6)]
+
+
+def test_a_damaged_one_that_is_written_again_counts(tmp_path: Path) -> None:
+    written(tmp_path, 3)
+    damaged = written(tmp_path, 4)
+    damaged.path.write_bytes(b"")
+    files = SnapshotFiles(tmp_path, IDENTITY)
+    files.load()
+    files.begin(checkpoint(4)).commit()
+    files.begin(checkpoint(5)).commit()
+    assert numbers(tmp_path) == [4, 5]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_one_that_is_removed_or_replaced_is_noticed(tmp_path: Path, replaced: bool) -> None:
+    files = SnapshotFiles(tmp_path, IDENTITY)
+    files.check_place()
+    paths = [files.begin(checkpoint(number)).commit().path for number in (1, 2, 3)]
+    files.check_place()
+    paths[1].rename(tmp_path / "away")
+    if replaced:
+        paths[1].write_bytes((tmp_path / "away").read_bytes())
+    with pytest.raises(WorldFault, match=r"000002\.snapshot was removed or replaced while the replica ran"):
+        files.check_place()
+    with pytest.raises(WorldFault, match="nothing more is acknowledged"):
+        files.check_place()
+
+
 def test_an_abandoned_one_leaves_nothing(tmp_path: Path) -> None:
     writer = SnapshotFiles(tmp_path, IDENTITY).begin(checkpoint(2))
     writer.append([b"half"])

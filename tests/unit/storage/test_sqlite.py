@@ -10,8 +10,10 @@ from pydsm.core.effects import PurgeRecord, ReservationRecord
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import InstanceId, ReplicaId
 from pydsm.core.starts import Met, Start
+from pydsm.storage.examination import DATABASE_NAME
 from pydsm.storage.identity import Identity
-from pydsm.storage.sqlite import DATABASE_NAME, FORMAT_VERSION, SqliteStore
+from pydsm.storage.sqlite import FORMAT_VERSION, SqliteStore
+from tests.unit.storage.directories import alter
 from tests.unit.storage.records import IDENTITY, instance_record
 
 
@@ -20,13 +22,6 @@ def filled(directory: Path) -> None:
     store = SqliteStore(directory, IDENTITY)
     store.write([ReservationRecord(32), instance_record(0, 1), instance_record(2, 17)])
     store.close()
-
-
-def alter(directory: Path, statement: str) -> None:
-    """Change the file behind the store's back."""
-    database = sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)
-    database.execute(statement)
-    database.close()
 
 
 def test_reopened_store_has_its_records_incarnation_and_peers(tmp_path: Path) -> None:
@@ -119,8 +114,9 @@ def test_damaged_table_of_peers_is_named(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    filled(tmp_path)
     (tmp_path / DATABASE_NAME).write_bytes(b"not a database, " * 400)
-    with pytest.raises(WorldFault, match="cannot use data directory"):
+    with pytest.raises(WorldFault, match=r"replica\.sqlite: page 1, at byte 0, is damaged and \d+ more"):
         SqliteStore(tmp_path, IDENTITY)
 
 

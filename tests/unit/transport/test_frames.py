@@ -129,7 +129,8 @@ def test_a_frame_of_messages_says_of_which_start_it_is_and_what_was_durable_when
     [
         pytest.param(b"\xc0", id="of another type"),
         pytest.param(b"\x92\x02\xa2\xff\xfe", id="not UTF-8"),
-        pytest.param(b"\x93\x02\xa3why" + b"\x91" * 4000 + b"\x00", id="nested without end"),
+        pytest.param(b"\x93\x02\xa3why" + b"\x91" * 4000 + b"\x00", id="nested 4,000 deep"),
+        pytest.param(b"\x93\x02\xa3why\x91\x00", id="nested once, where nothing belongs"),
     ],
 )
 def test_greeting_that_is_no_greeting_is_a_fault(payload: bytes) -> None:

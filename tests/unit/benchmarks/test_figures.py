@@ -1,0 +1,19 @@
+"""Figures that follow from the code are what the documents say."""
+
+import pytest
+
+from benchmarks.figures import FIGURES, ROOT, Figure, differences
+
+
+def test_quick_figures_are_what_the_pages_say() -> None:
+    assert differences(figure for figure in FIGURES if figure.quick) == []
+
+
+def test_every_figure_has_one_place() -> None:
+    for figure in FIGURES:
+        assert figure.find((ROOT / figure.page).read_text("utf-8")).group()
+
+
+def test_a_figure_that_is_not_in_its_page_is_named() -> None:
+    with pytest.raises(LookupError, match=r"README\.md has 0 places"):
+        Figure("README.md", "before", "after", str, quick=True).find("elsewhere")

@@ -1,0 +1,33 @@
+"""Data directories that tests change behind a store's back."""
+
+import shutil
+import sqlite3
+from array import array
+from contextlib import closing
+from pathlib import Path
+
+from pydsm.storage.examination import DATABASE_NAME
+from pydsm.storage.seal import Seal, page_sum, read_seal, write_seal
+
+
+def alter(directory: Path, statement: str) -> None:
+    """Change the database of a closed store, and seal it, as if the store had written that."""
+    with closing(sqlite3.connect(directory / DATABASE_NAME, isolation_level=None)) as database:
+        database.execute(statement)
+    reseal(directory)
+
+
+def reseal(directory: Path) -> None:
+    """Have the seal fit the database, whatever is in it."""
+    seal = read_seal(directory)
+    assert seal is not None
+    data = (directory / DATABASE_NAME).read_bytes()
+    size = seal.page_bytes
+    pages = [data[start : start + size] for start in range(0, len(data), size)]
+    sums = array("I", [page_sum(number, page) for number, page in enumerate(pages, 1)])
+    write_seal(directory, Seal(seal.generation + 1, size, seal.salts, seal.frames, sums))
+
+
+def copy_of(directory: Path, to: Path) -> Path:
+    """What a power cut, or the death of the process, would leave at this moment."""
+    return shutil.copytree(directory, to)
