@@ -5,16 +5,15 @@ Real stores and TCP, in one process. What decides is tested by itself in `core/t
 
 import asyncio
 import shutil
-import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 
 from pydsm.core.config import Config
-from pydsm.core.faults import RolledBack
+from pydsm.core.faults import RolledBack, WorldFault
 from pydsm.core.ids import ReplicaId
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.runtime.batching import Answer
@@ -22,7 +21,7 @@ from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, why_not_ready
 from pydsm.runtime.parts import Parts
 from pydsm.runtime.starts import StartLimits
-from pydsm.storage.examination import DATABASE_NAME
+from pydsm.storage.examination import DATABASE_NAME, LOG_NAME
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
@@ -30,6 +29,7 @@ from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, Self, Starts
 from pydsm.transport.tcp import TcpTransport
 from tests.ports import free_ports
+from tests.unit.storage.directories import alter, copy_of
 from tests.unit.transport.groups import QUICK
 from tests.waiting import eventually
 
@@ -163,18 +163,6 @@ async def rolled_back_disk(nodes: Group, copy: Path) -> None:
     await nodes.set_many(0, 10, 10)
 
 
-async def cut_off_log(nodes: Group, copy: Path) -> None:
-    """The newest state, but for the second half of the log, which SQLite takes for an older state."""
-    await nodes.set_many(0, 0, 20)
-    shutil.copytree(nodes.data(0), copy)
-    wal = copy / f"{DATABASE_NAME}-wal"
-    size = wal.stat().st_size
-    assert size > 100_000
-    with wal.open("r+b") as file:
-        file.truncate(size // 2)
-    (copy / f"{DATABASE_NAME}-shm").unlink(missing_ok=True)
-
-
 async def volume_of_last_week(nodes: Group, copy: Path) -> None:
     """The others have forgotten what was then, and were started anew since."""
     await nodes.set_many(0, 0, 5)
@@ -189,7 +177,7 @@ async def volume_of_last_week(nodes: Group, copy: Path) -> None:
         await nodes.start(replica)
 
 
-@pytest.mark.parametrize("happen", [older_backup, rolled_back_disk, cut_off_log, volume_of_last_week])
+@pytest.mark.parametrize("happen", [older_backup, rolled_back_disk, volume_of_last_week])
 async def test_a_data_directory_that_was_put_back_is_refused_and_the_newest_one_is_not(
     tmp_path: Path, happen: Callable[[Group, Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -214,6 +202,23 @@ async def test_a_data_directory_that_was_put_back_is_refused_and_the_newest_one_
         await nodes.agree()
 
 
+async def test_a_log_that_was_cut_off_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+    """SQLite would take what is left for an older state."""
+    async with group(tmp_path) as nodes:
+        await nodes.set_many(0, 0, 20)
+        copy = copy_of(nodes.data(0), tmp_path / "copy")
+        wal = copy / LOG_NAME
+        size = wal.stat().st_size
+        assert size > 50_000
+        with wal.open("r+b") as file:
+            file.truncate(size // 2)
+        (copy / f"{DATABASE_NAME}-shm").unlink(missing_ok=True)
+        await nodes.stop(0)
+        nodes.put_back(0, copy)
+        with pytest.raises(WorldFault, match="frames were durable"):
+            await nodes.start(0)
+
+
 async def test_of_two_processes_from_copies_of_one_directory_the_second_is_refused(tmp_path: Path) -> None:
     """Both would have the same number of their start, and each another id."""
     async with group(tmp_path) as nodes:
@@ -236,10 +241,9 @@ async def test_a_start_that_is_not_the_latest_any_more_stops(tmp_path: Path) -> 
         await nodes.agree()
         core = nodes.nodes[0]._core
         await eventually(lambda: core.recorded == core.frontier, "what is executed is noted on disk")
-        shutil.copytree(nodes.data(0), tmp_path / "copy")
-        with closing(sqlite3.connect(tmp_path / "copy" / DATABASE_NAME)) as database:
-            database.execute("UPDATE position SET groups = 100000, checksum = ?", (checksum_of(100_000),))
-            database.commit()
+        copy_of(nodes.data(0), tmp_path / "copy")
+        later = f"UPDATE position SET groups = 100000, checksum = {checksum_of(100_000)}"
+        alter(tmp_path / "copy", later)
         second = await nodes.start_second(0, tmp_path / "copy")
         async with asyncio.timeout(20):
             failure = await nodes.nodes[0].failure
