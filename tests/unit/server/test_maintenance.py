@@ -130,6 +130,6 @@ async def test_connection_that_waits_for_a_snapshot_outlives_the_others() -> Non
             assert (await send(port, b"GET /status")).status == 0, "another connection has reached its limit"
             return SNAPSHOT
 
-    async with serving(maintenance=Slow(), limits=HttpLimits(connection_seconds_max=0.05)) as server:
+    async with serving(maintenance=Slow(), limits=HttpLimits(connection_seconds_max=1.0)) as server:
         port = server.port
         assert (await get(port, "/snapshot", "POST")).status == 200
