@@ -270,9 +270,5 @@ NOT_BY_CHANCE: dict[str, str] = {
     "test_every_member_of_the_quorum_must_have_answered_and_counts_once",
     "minority of digests stops a replica": "tests/unit/core/test_divergence.py::"
     "test_one_other_is_no_quorum_while_somebody_is_silent",
-    "barrier silent about what was forgotten": "tests/unit/core/test_log.py::"
-    "test_the_barrier_of_the_horizon_speaks_for_all_that_it_forgot_before_it",
-    "what came with a snapshot is in no vector": "tests/unit/core/test_log.py::"
-    "test_everything_new_is_ordered_behind_what_came_with_a_snapshot",
 }
-"""What no run shows, or 250 worlds of an adversary did not find; and the test of the rule that fails with the bug."""
+"""What no run shows; and the test of the rule that fails with the bug."""
