@@ -1,11 +1,13 @@
 """What `pydsm serve` will not do: one line that says why, and an exit status that a script can read."""
 
 import asyncio
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from pydsm.cli.local_group import LocalGroup
+from pydsm.storage.examination import LOG_NAME
 from tests.integration.groups import load
 
 
@@ -75,3 +77,29 @@ async def test_an_older_copy_of_a_data_directory_is_refused_and_the_others_keep_
         await group.start(0)
         await work.more_answers(100)
         await work.check()
+
+
+async def test_a_damaged_log_is_one_line_that_names_frame_and_offset(tmp_path: Path) -> None:
+    async with LocalGroup(1, tmp_path) as group:
+        async with load(group) as clients:
+            await clients.more_answers(500)
+            await group.kill(0)
+        log = group.members[0].data / LOG_NAME
+        data = bytearray(log.read_bytes())
+        data[len(data) // 2] ^= 1
+        log.write_bytes(data)
+        status, said = await outcome(group.command(0))
+        assert status == 1
+        assert re.search(r"replica\.sqlite-wal: frame \d+, at byte \d+, is damaged", said)
+        assert "keep the directory as evidence" in said
+
+
+async def test_a_replica_whose_directory_is_removed_stops_and_says_so(tmp_path: Path) -> None:
+    async with LocalGroup(1, tmp_path) as group:
+        member = group.members[0]
+        shutil.rmtree(member.data)
+        assert member.process is not None
+        async with asyncio.timeout(20):
+            assert await member.process.wait() == 1
+        assert "was removed or replaced while the replica ran" in member.log.read_text()
+        assert "Traceback" not in member.log.read_text()

@@ -61,6 +61,7 @@ class Sealing:
         self._directory = directory
         self._files = files
         self._log = LogReport(directory / LOG_NAME)
+        self._log_path = str(directory / LOG_NAME)  # it is looked up at each commit
         self._next_frames = LOG_FRAMES_MAX
         self._begun = False
         self._finalizer = weakref.finalize(self, files.close)
@@ -129,9 +130,9 @@ class Sealing:
         self._files.log = os.open(self._directory / LOG_NAME, os.O_RDONLY)
 
     def _check_log(self) -> None:
-        self._check(self._directory / LOG_NAME, self._files.log)
+        self._check(self._log_path, self._files.log)
 
-    def _check(self, path: Path, descriptor: int) -> None:
+    def _check(self, path: Path | str, descriptor: int) -> None:
         try:
             there = os.stat(path)
         except OSError as error:
@@ -140,7 +141,7 @@ class Sealing:
         if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
             raise WorldFault(self._gone(path, "another one is in its place"))
 
-    def _gone(self, path: Path, how: str) -> str:
+    def _gone(self, path: Path | str, how: str) -> str:
         return (
             f"{path} was removed or replaced while the replica ran ({how}): nothing more is acknowledged. Put it back "
             "as it was if that is possible; if not, this member is lost, and a new one must take its place"
