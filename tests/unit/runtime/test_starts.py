@@ -240,7 +240,11 @@ async def test_a_start_that_is_not_the_latest_any_more_stops(tmp_path: Path) -> 
         await nodes.set_many(0, 0, 5)
         await nodes.agree()
         core = nodes.nodes[0]._core
-        await eventually(lambda: core.recorded == core.frontier, "what is executed is noted on disk")
+        peers = [nodes.nodes[peer]._core for peer in (1, 2)]
+        await eventually(
+            lambda: all(peer.remembered(ReplicaId(0))[1] == core.frontier for peer in peers),
+            "all that it has executed is durable, and told to its peers",
+        )
         copy_of(nodes.data(0), tmp_path / "copy")
         later = f"UPDATE position SET groups = 100000, checksum = {checksum_of(100_000)}"
         alter(tmp_path / "copy", later)
