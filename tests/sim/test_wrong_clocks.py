@@ -8,7 +8,8 @@ import pytest
 from pydsm.core.quorums import quorums
 from pydsm.sim.counts import Counts
 from pydsm.sim.plan import ClockJump, Crash, Fault, Operation
-from pydsm.sim.planning import KINDS, make_laggards, make_plan
+from pydsm.sim.planner import KINDS
+from pydsm.sim.planning import make_laggards, make_plan
 from pydsm.sim.search import Search
 from tests.sim.stories import MS, ask, calm, cut, play
 

@@ -12,8 +12,8 @@ from uuid import UUID
 from pydsm.client.outcomes import NotDone
 from pydsm.client.session import ClientSession
 from pydsm.core.ids import RequestId, request_at
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import RequestExpired
-from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import Result
 from pydsm.runtime.batching import Aborted, Overloaded
 

@@ -23,8 +23,8 @@ from pydsm.client.order import EarlierCalls, RefusedCalls
 from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import request_at
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import RequestExpired
-from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address, parse_address

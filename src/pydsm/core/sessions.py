@@ -31,13 +31,12 @@ A batch costs time for its runs, not for its requests, as long as nothing in it 
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from pydsm.core.agreed_time import AgreedTime, TimeLimits
+from pydsm.core.agreed_time import AgreedTime
 from pydsm.core.faults import WorldFault
 from pydsm.core.ids import (
     RequestId,
@@ -48,56 +47,25 @@ from pydsm.core.ids import (
     timestamp_of,
 )
 from pydsm.core.messages import Batch, Run
+from pydsm.core.session_limits import Fate, SessionExpired, SessionLimits
+from pydsm.core.session_snapshots import (
+    SNAPSHOT_VERSION,
+    SavedSession,
+    SnapshotHead,
+    WholeSnapshot,
+    check_version,
+)
 from pydsm.core.session_window import POSTPONED, RANGE_BYTES, SESSION_BYTES, Result, SessionWindow
 from pydsm.core.stretches import Codec, Decode, Encode, Stretch, weight
 
 Apply = Callable[[Sequence[bytes], int], list[Result]]
 """Executes commands at a Unix time in ms; one result for each."""
 
-SNAPSHOT_VERSION = 2
-_VERSIONS_READ = (1, SNAPSHOT_VERSION)
-"""Version 1 had no agreed time, and what it calls forgotten may lie ahead of every clock: `grant_ms` is above it."""
-
 _USE_MS = 60_000
 _FREED_PER_BATCH = 64
 
 _encode: Encode = msgspec.msgpack.Encoder().encode
 _decode: Decode = msgspec.msgpack.Decoder(list[Any]).decode
-
-
-@dataclass(frozen=True, slots=True)
-class SessionExpired:
-    """A request of a session that was forgotten: not executed now, and whether it ever was cannot be told."""
-
-    reason: str = "its session was idle for too long, and is forgotten"
-
-
-@dataclass(frozen=True, slots=True)
-class SessionLimits:
-    """What is kept, and for how long. The same at every replica of a group, like the machine: it decides results."""
-
-    idle_ms_max: int = 3_600_000
-    """A session without a request for so long is forgotten at the next checkpoint; what comes of it then is refused."""
-    session_results_bytes_max: int = 16 << 20
-    """Encoded results of one session; when there are more, the oldest are dropped at once."""
-    batch_results_bytes_max: int = 16 << 20
-    """Results that are kept of one batch, about; those in front of the last ones that fit are never kept."""
-    results_bytes_max: int = 128 << 20
-    """Encoded results of all sessions; at a barrier, those of the session that keeps most are dropped, then those of
-    the next, until the rest fits. Between barriers, replicas take no more than `runtime.admission` says."""
-    time: TimeLimits = field(default_factory=TimeLimits)
-    """How agreed time moves."""
-
-
-class Fate(Enum):
-    """What the sessions of one replica say of one request, at this moment."""
-
-    KEPT = "executed, and its result is kept"
-    DROPPED = "executed or given up, and its result is dropped: its client has acknowledged it"
-    OPEN = "not executed here so far"
-    NEW = "not executed here so far, nor any other request of its session"
-    FORGOTTEN = "its session is forgotten: nobody can tell any more whether it was executed"
-    UNKEPT = "of a connection whose requests are never sent again: no results are kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +373,7 @@ class Sessions:
         sessions = [self._saved(session, window) for session, window in sorted(self._windows.items())]
         head = self._head(len(sessions))
         return msgspec.msgpack.encode(
-            _Snapshot(head.version, head.refused_before_ms, sessions, head.time_ms, head.step_ms)
+            WholeSnapshot(head.version, head.refused_before_ms, sessions, head.time_ms, head.step_ms)
         )
 
     def snapshot_in_parts(self) -> Iterator[bytes]:
@@ -416,10 +384,10 @@ class Sessions:
         self._generation += 1
         return self._parts(self._head(len(self._windows)), dict(self._windows))
 
-    def _head(self, sessions: int) -> "_Head":
-        return _Head(SNAPSHOT_VERSION, self._forgotten_ms + 1, sessions, self.time.ms, self.time.step_ms)
+    def _head(self, sessions: int) -> "SnapshotHead":
+        return SnapshotHead(SNAPSHOT_VERSION, self._forgotten_ms + 1, sessions, self.time.ms, self.time.step_ms)
 
-    def _parts(self, head: "_Head", windows: dict[SessionId, SessionWindow]) -> Iterator[bytes]:
+    def _parts(self, head: "SnapshotHead", windows: dict[SessionId, SessionWindow]) -> Iterator[bytes]:
         yield msgspec.msgpack.encode(head)
         for session in sorted(windows):
             yield msgspec.msgpack.encode(self._saved(session, windows.pop(session)))
@@ -427,15 +395,15 @@ class Sessions:
     def restore_parts(self, parts: Iterator[bytes]) -> None:
         """Become what these parts say, and take no more. Raises WorldFault if they are none of this version."""
         try:
-            head = msgspec.msgpack.decode(next(parts, b""), type=_Head)
-            _check_version(head)
-            kept = [msgspec.msgpack.decode(next(parts, b""), type=_Session) for _ in range(head.sessions)]
+            head = msgspec.msgpack.decode(next(parts, b""), type=SnapshotHead)
+            check_version(head)
+            kept = [msgspec.msgpack.decode(next(parts, b""), type=SavedSession) for _ in range(head.sessions)]
             windows = {SessionId(one.session): self._restored(one) for one in kept}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
         self._begin(head, windows)
 
-    def _begin(self, head: "_Head | _Snapshot", windows: dict[SessionId, SessionWindow]) -> None:
+    def _begin(self, head: "SnapshotHead | WholeSnapshot", windows: dict[SessionId, SessionWindow]) -> None:
         self._windows, self._forgotten_ms = windows, head.refused_before_ms - 1
         self.time = AgreedTime(self._limits.time)
         self.time.ms, self.time.step_ms = head.time_ms, head.step_ms or self._limits.time.advance_ms_max
@@ -446,8 +414,8 @@ class Sessions:
         self._results_bytes = sum(window.results_bytes for window in windows.values())
         self._held_bytes = sum(window.held_bytes for window in windows.values())
 
-    def _saved(self, session: SessionId, window: SessionWindow) -> "_Session":
-        return _Session(
+    def _saved(self, session: SessionId, window: SessionWindow) -> "SavedSession":
+        return SavedSession(
             session,
             window.last_ms,
             window.acknowledged,
@@ -459,14 +427,14 @@ class Sessions:
     def restore(self, snapshot: bytes) -> None:
         """Become what the snapshot says. Raises WorldFault if it is none of this version."""
         try:
-            kept = msgspec.msgpack.decode(snapshot, type=_Snapshot)
-            _check_version(kept)
+            kept = msgspec.msgpack.decode(snapshot, type=WholeSnapshot)
+            check_version(kept)
             windows = {SessionId(one.session): self._restored(one) for one in kept.sessions}
         except (ValueError, msgspec.DecodeError) as error:
             raise WorldFault(f"a snapshot of sessions does not parse: {error}; take another one") from error
         self._begin(kept, windows)
 
-    def _restored(self, kept: "_Session") -> SessionWindow:
+    def _restored(self, kept: "SavedSession") -> SessionWindow:
         window = SessionWindow(kept.last_ms, kept.acknowledged, kept.kept_from, generation=self._generation)
         window.starts = [start for start, _ in kept.executed]
         window.ends = [end for _, end in kept.executed]
@@ -477,35 +445,3 @@ class Sessions:
     def digest(self) -> bytes:
         """32 bytes that are equal on two replicas exactly when their sessions are."""
         return hashlib.blake2b(self.snapshot(), digest_size=32).digest()
-
-
-class _Session(msgspec.Struct, array_like=True):
-    """A window in a snapshot."""
-
-    session: bytes
-    last_ms: int
-    acknowledged: int
-    kept_from: int
-    executed: list[tuple[int, int]]
-    results: list[tuple[int, bytes]]
-
-
-class _Head(msgspec.Struct, array_like=True):
-    version: int
-    refused_before_ms: int
-    sessions: int
-    time_ms: int = 0
-    step_ms: int = 0
-
-
-class _Snapshot(msgspec.Struct, array_like=True):
-    version: int
-    refused_before_ms: int
-    sessions: list[_Session]
-    time_ms: int = 0
-    step_ms: int = 0
-
-
-def _check_version(read: _Head | _Snapshot) -> None:
-    if read.version not in _VERSIONS_READ:
-        raise ValueError(f"it has version {read.version}, this reads {' and '.join(map(str, _VERSIONS_READ))}")

@@ -22,8 +22,8 @@ from pydsm.core.codec import DOES_NOT_PARSE
 from pydsm.core.faults import PeerFault
 from pydsm.core.ids import SEQUENCES, is_kept, sequence_of
 from pydsm.core.messages import Run
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import RequestExpired
-from pydsm.core.sessions import SessionExpired
 from pydsm.core.stretches import weight
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NoList

@@ -21,7 +21,8 @@ from pydsm.core.grants import Grant, Grants
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, is_kept, session_of
 from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
-from pydsm.core.sessions import Apply, SessionExpired, Sessions
+from pydsm.core.session_limits import SessionExpired
+from pydsm.core.sessions import Apply, Sessions
 from pydsm.logs import printable
 from pydsm.machines.base import Snapshots, Upkeep
 from pydsm.machines.failures import GuardedApply

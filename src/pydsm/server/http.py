@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import web
 
 from pydsm.core.ids import RequestId, first_replica_of
-from pydsm.core.sessions import Fate
+from pydsm.core.session_limits import Fate
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
 from pydsm.runtime.traces import RequestTrace

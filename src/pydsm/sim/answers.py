@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from pydsm.core.effects import Execute
 from pydsm.core.ids import InstanceId, RequestId, SessionId, request_at, sequence_of, session_of
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import Postponed, RequestExpired
-from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import Result
 from pydsm.sim.lives import LifeWatch
 from pydsm.sim.violation import Violation

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 
 from pydsm.core.ids import ReplicaId, RequestId, request_at, request_id, sequence_of
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import RequestExpired
-from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import Result
 from pydsm.sim.context import Context
 from pydsm.sim.history import Call, History, Outcome, begin_moment, end_moment

@@ -18,8 +18,9 @@ from pydsm.core.grants import Grant
 from pydsm.core.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
 from pydsm.core.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.core.replica import Replica
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import POSTPONED
-from pydsm.core.sessions import SessionExpired, Sessions
+from pydsm.core.sessions import Sessions
 from pydsm.machines.base import Result, Snapshots, StateMachine
 from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits

@@ -21,7 +21,7 @@ from pydsm.machines.base import CommandFailed, Result, StateMachine
 from pydsm.sim import story
 from pydsm.sim.counts import Counts
 from pydsm.sim.linearizability import Model
-from pydsm.sim.planning import KINDS
+from pydsm.sim.planner import KINDS
 from pydsm.sim.search import Search
 from pydsm.sim.workload import Ask
 

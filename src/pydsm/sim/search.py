@@ -11,15 +11,8 @@ from pydsm.core.replica import Replica
 from pydsm.sim import story
 from pydsm.sim.adversary_planning import SIZES, make_adversary
 from pydsm.sim.plan import Plan
-from pydsm.sim.planning import (
-    KINDS,
-    STEPS,
-    make_duels,
-    make_laggards,
-    make_pipelines,
-    make_plan,
-    make_put_backs,
-)
+from pydsm.sim.planner import KINDS
+from pydsm.sim.planning import STEPS, make_duels, make_laggards, make_pipelines, make_plan, make_put_backs
 from pydsm.sim.shrink import Shrunk, shrink
 from pydsm.sim.slow_worlds import make_slow
 from pydsm.sim.workload import RegisterWorkload, Workload

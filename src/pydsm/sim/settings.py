@@ -14,7 +14,7 @@ from pydsm.core.config import Config
 from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation, UserRelation
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId
-from pydsm.core.sessions import SessionLimits
+from pydsm.core.session_limits import SessionLimits
 from pydsm.sim.latencies import Latencies, latencies
 
 TICK_US = 1000

@@ -12,7 +12,8 @@ import msgspec
 
 from pydsm.core.quorums import quorums
 from pydsm.sim.plan import Death, Plan
-from pydsm.sim.planning import KINDS, STEPS, Planner
+from pydsm.sim.planner import KINDS, Planner
+from pydsm.sim.planning import STEPS
 from pydsm.sim.settings import NEVER, TICK_US, Settings, draw_settings
 from pydsm.sim.workload import RegisterWorkload, Workload
 

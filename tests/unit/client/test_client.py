@@ -25,8 +25,8 @@ from pydsm.client import SessionExpired as GoneSession
 from pydsm.client import client as client_module
 from pydsm.core.faults import CallerFault
 from pydsm.core.ids import ReplicaId, request_at, request_id
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import RequestExpired
-from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.runtime import batching

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from pydsm.core.ids import ReplicaId, request_at, request_id, session_of
 from pydsm.core.messages import Batch, Footprint, Run
+from pydsm.core.session_limits import SessionExpired, SessionLimits
 from pydsm.core.session_window import POSTPONED, RequestExpired, Result
-from pydsm.core.sessions import SessionExpired, SessionLimits, Sessions
+from pydsm.core.sessions import Sessions
 
 SESSION = request_id(5000, ReplicaId(2), 77, 0)
 

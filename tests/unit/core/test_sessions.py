@@ -12,8 +12,9 @@ from pydsm.core.faults import WorldFault
 from pydsm.core.ids import UNKEPT_SESSIONS, ReplicaId, RequestId, request_at, request_id, session_of
 from pydsm.core.messages import Batch, Footprint, Run
 from pydsm.core.session_conflicts import sessions_conflict
+from pydsm.core.session_limits import Fate, SessionExpired, SessionLimits
 from pydsm.core.session_window import RequestExpired
-from pydsm.core.sessions import Fate, SessionExpired, SessionLimits, Sessions
+from pydsm.core.sessions import Sessions
 from pydsm.core.stretches import RESULT_BYTES
 
 BEGAN_MS = 1000

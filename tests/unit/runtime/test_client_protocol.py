@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from pydsm.core.faults import PeerFault
 from pydsm.core.ids import SEQUENCES, UNKEPT_SESSIONS, ReplicaId, RequestId, request_id
 from pydsm.core.messages import Run
+from pydsm.core.session_limits import SessionExpired
 from pydsm.core.session_window import RequestExpired
-from pydsm.core.sessions import SessionExpired
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NO_LIST, Members
 from pydsm.runtime.batching import Aborted, Answer, Overloaded

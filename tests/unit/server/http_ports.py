@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from pydsm.core.ids import ReplicaId, RequestId
-from pydsm.core.sessions import Fate
+from pydsm.core.session_limits import Fate
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.traces import RequestTrace

@@ -7,7 +7,7 @@ import pytest
 
 from pydsm.core.counters import Counters
 from pydsm.core.faults import WorldFault
-from pydsm.core.sessions import Fate
+from pydsm.core.session_limits import Fate
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.traces import RequestTrace
 from pydsm.runtime.transfers import PieceCounters

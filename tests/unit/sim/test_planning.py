@@ -3,7 +3,8 @@ import pytest
 
 from pydsm.core.faults import CallerFault
 from pydsm.sim.plan import Crash, Cut, Plan, SlowLinks
-from pydsm.sim.planning import KINDS, make_plan, parse_kinds
+from pydsm.sim.planner import KINDS
+from pydsm.sim.planning import make_plan, parse_kinds
 from pydsm.sim.search import group_size
 
 
