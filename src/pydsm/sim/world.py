@@ -24,7 +24,8 @@ from pydsm.sim.bounds import Bounds
 from pydsm.sim.clients import Clients
 from pydsm.sim.context import Context, Trace
 from pydsm.sim.counts import Counts
-from pydsm.sim.disk import Disk, DiskCopy
+from pydsm.sim.disk import Disk
+from pydsm.sim.faults import Faults
 from pydsm.sim.greetings import Greeting, Stamp
 from pydsm.sim.history import Outcome, end_moment
 from pydsm.sim.host import Host
@@ -34,7 +35,6 @@ from pydsm.sim.linearizability import NotLinearizable, Undecided, Verdict, check
 from pydsm.sim.network import Network
 from pydsm.sim.schedule import Schedule
 from pydsm.sim.starts import LifeStarts, Undetectable
-from pydsm.sim.triggers import MessageTrigger
 from pydsm.sim.violation import Violation
 from pydsm.sim.workload import RegisterWorkload, Workload
 
@@ -97,6 +97,7 @@ class World:
         parts = Parts(self._context, self._watch, self._adversary, self._core, self._workload.machine, self._took_part)
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
         self._bounds = Bounds(self._context, self.hosts)
+        self._faults = Faults(self._context, self.hosts, self._disks, self._network, self._adversary)
         self.clients = Clients(self._context, self._workload, self.hosts)
         self._next_scan = plan.settings.scan_events
 
@@ -207,72 +208,10 @@ class World:
                 self._scan()
 
     def _strike(self, fault: p.Fault) -> None:
-        if self._healed:
-            return
-        self._context.say("FAULT", str(fault))
-        self._bounds.struck(fault)
-        after, counts = self._schedule.after, self._context.counts
-        match fault:
-            case p.Crash():
-                self.hosts[fault.replica].crash(fault.down_us)
-            case p.CrashInside():
-                self.hosts[fault.replica].doom(fault.calls, fault.down_us)
-            case p.PowerCut():
-                counts.power_cuts += 1
-                for host, down_us in zip(self.hosts, fault.down_us, strict=True):
-                    host.crash(down_us)
-            case p.Pause():
-                counts.pauses += 1
-                self.hosts[fault.replica].pause(fault.deaf)
-                after(fault.lasting_us, self.hosts[fault.replica].resume)
-            case p.Cut():
-                self._network.cut(fault.links)
-                after(fault.lasting_us, self._network.mend, fault.links)
-            case p.SlowLinks():
-                self._network.slow(fault.links, fault.extra_us)
-                after(fault.lasting_us, self._network.slow, fault.links, -fault.extra_us)
-            case p.Storm():
-                self._rage(fault.loss, fault.duplication)
-                after(fault.lasting_us, self._rage, -fault.loss, -fault.duplication)
-            case p.Death():
-                if sum(host.dead for host in self.hosts) < quorums(len(self.hosts)).f:
-                    self.hosts[fault.replica].die_for_ever()
-                else:
-                    self.hosts[fault.replica].crash(None)
-            case MessageTrigger():
-                self._adversary.arm(fault)
-            case p.SlowDisk() | p.PutBack() | p.ClockRate() | p.ClockJump():
-                self._strike_device(fault)
-
-    def _strike_device(self, fault: p.SlowDisk | p.PutBack | p.ClockRate | p.ClockJump) -> None:
-        """The disk or a clock of one replica."""
-        match fault:
-            case p.SlowDisk():
-                disk = self._disks[fault.replica]
-                self._schedule.after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
-                disk.sync_us = fault.sync_us
-            case p.PutBack():
-                copy = self._disks[fault.replica].copy()
-                self._schedule.after(fault.lasting_us, self._put_back, fault, copy)
-            case p.ClockRate():
-                self.hosts[fault.replica].clock_rate = fault.rate
-            case p.ClockJump():
-                self._context.counts.clock_jumps += 1
-                self._context.walls.move(fault.replica, fault.offset_ms, fault.rate)
-
-    def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
-        if not self._healed and self._disks[fault.replica].newest is None:
-            self._context.say("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
-            self.hosts[fault.replica].put_back(copy, fault.down_us)
-
-    def _rage(self, loss: float, duplication: float) -> None:
         if not self._healed:
-            self._network.loss += loss
-            self._network.duplication += duplication
-
-    @staticmethod
-    def _mend_disk(disk: Disk, sync_us: int) -> None:
-        disk.sync_us = sync_us
+            self._context.say("FAULT", str(fault))
+            self._bounds.struck(fault)
+            self._faults.strike(fault)
 
     # the heal
 
