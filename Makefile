@@ -24,9 +24,9 @@ $(READY): pyproject.toml tools/setup.sh
 demo: $(READY) ## run five replicas under load on this machine and watch them
 	@$(BIN)/pydsm demo $(ARGS)
 
-test: $(READY) ## run all tests, on two processes
+test: $(READY) ## run all tests, on four processes since many of them wait for replicas
 	@tools/test-programs.sh
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 4 $(ARGS)
 
 quick: $(READY) ## unit and protocol tests, lint and types: about a minute
 	$(BIN)/ruff check -q .
