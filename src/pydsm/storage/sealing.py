@@ -11,6 +11,7 @@ system would otherwise take SQLite's locks away.
 import os
 import sqlite3
 import weakref
+from enum import Enum, auto
 from pathlib import Path
 
 from pydsm.core.faults import WorldFault
@@ -54,6 +55,18 @@ class Files:
         self._lock.close()
 
 
+class Phase(Enum):
+    """Of the files of an open database."""
+
+    OPENING = auto()
+    """They are examined, and nothing was written yet."""
+    OPEN = auto()
+    """All commits in the log are known to be durable."""
+    FAILED = auto()
+    """A write failed. Frames of its commit may be in the log, whole or in part; whether they count is for the next
+    start to find out, and nothing is changed until then."""
+
+
 class Sealing:
     """Of one open database. Everything in `files` is closed by `close`, or with this object."""
 
@@ -63,7 +76,7 @@ class Sealing:
         self._log = LogReport(directory / LOG_NAME)
         self._log_path = str(directory / LOG_NAME)  # it is looked up at each commit
         self._next_frames = LOG_FRAMES_MAX
-        self._begun = False
+        self._phase = Phase.OPENING
         self._finalizer = weakref.finalize(self, files.close)
 
     def begin(self, found: Examination) -> None:
@@ -76,11 +89,16 @@ class Sealing:
             raise WorldFault(
                 f"data directory {self._directory} is read by another program: end it, then start the replica again"
             )
-        self._begun = True
+        self._phase = Phase.OPEN
 
     def committed(self) -> None:
-        """A commit is durable: mark that. Raises WorldFault if it went into files that are not there any more."""
+        """A commit is durable: mark that. Raises WorldFault if it went into files that are not there any more.
+
+        After a write that failed it cannot be known to be durable: the system may have dropped what it could not write.
+        """
         self._check_log()
+        if self._phase is Phase.FAILED:
+            raise WorldFault(f"an earlier write to {self._directory} failed: start the replica again")
         follow_log(self._log, self._files.log)
         if self._log.salts is None:
             return
@@ -90,6 +108,10 @@ class Sealing:
         if self._log.frames >= self._next_frames:
             emptied = self.empty_log()
             self._next_frames = LOG_FRAMES_MAX if emptied else self._log.frames + LOG_FRAMES_MAX
+
+    def failed(self) -> None:
+        """A write failed: from here on the files stay as they are, and no commit counts any more."""
+        self._phase = Phase.FAILED
 
     def empty_log(self) -> bool:
         """Seal what is in the log and move it into the database. False if somebody who reads is in the way."""
@@ -120,7 +142,7 @@ class Sealing:
 
     def _may_empty(self) -> bool:
         """Only if the files are ours and known to be whole; otherwise all stays as it is. Raises WorldFault."""
-        if not (self._begun and self._finalizer.alive):
+        if self._phase is not Phase.OPEN or not self._finalizer.alive:
             return False
         self.check_place()
         follow_log(self._log, self._files.log)

@@ -10,8 +10,8 @@ Whether rows are missing, or SQLite would drop what is in its log, is for `exami
 import secrets
 import sqlite3
 from array import array
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -146,32 +146,40 @@ class SqliteStore:
 
     def write(self, records: Sequence[Record]) -> None:
         """See `storage.base.Store`. Of several records of one instance only the last reaches the disk."""
-        database = self._open_database()
         latest = {_row_id(record): record for record in records}
         purge = latest.get(_PURGED_ROW)
         position = self.position + 1
         rows = [(id, *_checked(id, encode_record(record))) for id, record in latest.items()]
+        with self._commit() as database:
+            database.executemany(_KEEP_INSTANCE, [row for row in rows if row[0] > 0])
+            database.executemany(_KEEP_RESERVATION, [row for row in rows if row[0] == _RESERVATION_ROW])
+            database.executemany(_KEEP_FRONTIER, [row for row in rows if row[0] == _FRONTIER_ROW])
+            database.executemany(_KEEP_PURGED, [row for row in rows if row[0] == _PURGED_ROW])
+            if purge is not None:
+                database.executemany(_PURGE, self._purge_ranges(purge))
+            database.execute(_KEEP_POSITION, (crc32(b"%d" % position), position))
+        self.position = position
+
+    @contextmanager
+    def _commit(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, durable behind it. Raises WorldFault if it fails; then nothing more can be written."""
+        database, sealing = self._open_database(), self._open_sealing()
         try:
             database.execute("BEGIN IMMEDIATE")
-            try:
-                database.executemany(_KEEP_INSTANCE, [row for row in rows if row[0] > 0])
-                database.executemany(_KEEP_RESERVATION, [row for row in rows if row[0] == _RESERVATION_ROW])
-                database.executemany(_KEEP_FRONTIER, [row for row in rows if row[0] == _FRONTIER_ROW])
-                database.executemany(_KEEP_PURGED, [row for row in rows if row[0] == _PURGED_ROW])
-                if purge is not None:
-                    database.executemany(_PURGE, self._purge_ranges(purge))
-                database.execute(_KEEP_POSITION, (crc32(b"%d" % position), position))
-                database.execute("COMMIT")
-                self.position = position
-            except BaseException:
-                if database.in_transaction:
+            yield database
+            database.execute("COMMIT")
+            sealing.committed()
+        except BaseException as error:
+            sealing.failed()
+            if database.in_transaction:
+                with suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
-                raise
-            self._open_sealing().committed()
-        except (sqlite3.Error, OSError) as error:
-            raise WorldFault(
-                f"cannot write to {self._directory}: {error}; free space or mend the disk, then start the replica again"
-            ) from error
+            if isinstance(error, (sqlite3.Error, OSError)):
+                raise WorldFault(
+                    f"cannot write to {self._directory}: {error}; free space or mend the disk, then start the replica "
+                    "again"
+                ) from error
+            raise
 
     @staticmethod
     def _purge_ranges(purge: Record) -> list[tuple[int, int]]:
@@ -198,17 +206,14 @@ class SqliteStore:
 
     def begin_start(self) -> Start:
         """See `storage.identity.ReplicaStore`."""
-        database = self._open_database()
         try:
-            rows = database.execute("SELECT checksum, start FROM own_start").fetchall()
+            rows = self._open_database().execute("SELECT checksum, start FROM own_start").fetchall()
             number = max((read_text(*row, of=Start).number for row in rows), default=0)
-            start = Start(number + 1, secrets.randbits(64))
-            database.execute("INSERT OR REPLACE INTO own_start VALUES (0, ?, ?)", _checked_text(start))
-            self._open_sealing().committed()
-        except (sqlite3.Error, OSError) as error:
-            raise WorldFault(f"cannot write to {self._directory}: {error}") from error
-        except ValueError as error:
+        except (sqlite3.Error, ValueError) as error:
             raise self._damaged("the number of starts", str(error)) from error
+        start = Start(number + 1, secrets.randbits(64))
+        with self._commit() as database:
+            database.execute("INSERT OR REPLACE INTO own_start VALUES (0, ?, ?)", _checked_text(start))
         return start
 
     def starts(self) -> dict[ReplicaId, Met]:
@@ -222,14 +227,8 @@ class SqliteStore:
     def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
         """See `storage.identity.ReplicaStore`."""
         rows = [(replica, *_checked_text(met)) for replica, met in starts.items()]
-        database = self._open_database()
-        try:
-            database.execute("BEGIN IMMEDIATE")
+        with self._commit() as database:
             database.executemany("INSERT OR REPLACE INTO starts VALUES (?, ?, ?)", rows)
-            database.execute("COMMIT")
-            self._open_sealing().committed()
-        except (sqlite3.Error, OSError) as error:
-            raise WorldFault(f"cannot write to {self._directory}: {error}") from error
 
     def _read_position(self) -> int:
         try:
@@ -254,13 +253,8 @@ class SqliteStore:
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
         """Keep the fingerprint of a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
-        try:
-            self._open_database().execute(
-                "INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}")
-            )
-            self._open_sealing().committed()
-        except (sqlite3.Error, OSError) as error:
-            raise WorldFault(f"cannot write to {self._directory}: {error}") from error
+        with self._commit() as database:
+            database.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}"))
 
     def _open_database(self) -> sqlite3.Connection:
         if self._database is None:

@@ -1,11 +1,13 @@
 """What a crash may leave of a data directory is never refused, and nothing that was durable is missing afterwards."""
 
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -303,6 +305,44 @@ def test_a_start_that_is_refused_leaves_everything_as_it_was(story: Story, place
         with pytest.raises(WorldFault, match="belongs to another replica"):
             SqliteStore(directory, other)
     assert found(directory) == story.records(COMMITS)
+
+
+@contextmanager
+def file_size_limited(limit_bytes: int) -> Iterator[None]:
+    """What writes beyond it fails, as on a disk that is full, after as much of it as fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [*range(0, 8 * 4120, 700), 4 * 4120 - 1, 4 * 4120, 4 * 4120 + 24])
+def test_a_disk_that_is_full_in_the_middle_of_a_commit_leaves_what_was_acknowledged(tmp_path: Path, room: int) -> None:
+    store = SqliteStore(tmp_path, IDENTITY)
+    groups: list[list[Record]] = [[instance_record(1, index, b"x" * 3000)] for index in range(1, 50)]
+    acknowledged = 0
+
+    def write_until(end: int) -> None:
+        nonlocal acknowledged
+        for group in groups[acknowledged:end]:
+            store.write(group)
+            acknowledged += 1
+
+    write_until(40)
+    with file_size_limited((tmp_path / LOG_NAME).stat().st_size + room):
+        with pytest.raises(WorldFault, match="free space or mend the disk"):
+            write_until(50)
+        with pytest.raises(WorldFault, match="start the replica again"):
+            store.write(groups[-1])
+        store.close()
+    again = SqliteStore(tmp_path, IDENTITY)
+    kept = again.load()
+    assert kept[:acknowledged] == [one for group in groups[:acknowledged] for one in group]
+    assert len(kept) == again.position <= acknowledged + 1, "only the write that failed may have come to its end"
+    again.close()
+    assert not examine(tmp_path).damage
 
 
 def test_a_program_that_reads_the_log_of_a_killed_replica_holds_up_its_start(story: Story, place: Path) -> None:
