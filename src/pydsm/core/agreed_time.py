@@ -109,12 +109,18 @@ class AgreedTime:
         return max(self.ms, min(timestamp_ms, self.ms + self.limits.distance_ms_max))
 
     def admits(self, timestamp_ms: int) -> bool:
-        """Whether a batch that is proposed now would be executed at this time, or at most `distance_ms_max` later."""
-        return not self.ms or abs(timestamp_ms - self.ms) <= self.limits.distance_ms_max
+        """Whether a batch that is proposed now would be executed at this time, or at most `distance_ms_max` later.
+
+        None is before there is agreed time: a checkpoint that was proposed long ago, and is not decided yet, may still
+        be executed first, and set agreed time so far back that the batch is executed too early.
+        """
+        return self.ms > 0 and abs(timestamp_ms - self.ms) <= self.limits.distance_ms_max
 
     def is_due(self, clocks: Sequence[int]) -> bool:
         """Whether a checkpoint with these readings should be proposed for the sake of time alone."""
         reading, possible = self.reading(clocks), bounds(clocks)
-        if reading is None or possible is None or not self.ms:
+        if reading is None or possible is None:
             return False
+        if not self.ms:
+            return not self.is_uncertain(clocks)
         return reading > self.ms + self.limits.lag_ms_max or self._is_ahead_of(possible)

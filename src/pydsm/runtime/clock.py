@@ -22,8 +22,6 @@ DIFFERENCE_MS_MAX = 10_000
 """See `GroupClock`. Readings are late by as long as they travel, which counts as a difference too."""
 _LOG_AGAIN_TICKS = 60_000
 _CHECK_TICKS = 500
-_WAIT_TICKS_MAX = 5000
-"""After a start, when the first clocks that are known contradict each other, others are waited for so long."""
 
 
 def unix_ms() -> int:
@@ -43,6 +41,8 @@ class ClockReport:
     differences_ms: Mapping[ReplicaId, int] = field(default_factory=dict)
     """By how much each peer's clock is ahead of the own one; peers of which nothing is known are missing."""
     difference_ms_max: int = DIFFERENCE_MS_MAX
+    contradictory: bool = False
+    """Whether the clocks contradict each other, and there is no agreed time yet to decide between them."""
 
     @property
     def difference_ms(self) -> int | None:
@@ -53,10 +53,16 @@ class ClockReport:
     def fault(self) -> str | None:
         """One line that says that the own clock is wrong, or None."""
         difference = self.difference_ms
+        peers = ", ".join(f"{ms / 1000:+.1f} s at replica {peer}" for peer, ms in sorted(self.differences_ms.items()))
+        if self.contradictory:
+            return (
+                "this group is new, so there is no agreed time yet, and the clocks that are known contradict each "
+                f"other: {_show(self.own_ms)} here (compared with it, the clocks of the others: {peers}); commands wait "
+                "until they agree: set the clock that is wrong, or start the other members"
+            )
         if difference is None or abs(difference) <= self.difference_ms_max:
             return None
         way = "ahead of" if difference > 0 else "behind"
-        peers = ", ".join(f"{ms / 1000:+.1f} s at replica {peer}" for peer, ms in sorted(self.differences_ms.items()))
         return (
             f"its clock shows {_show(self.own_ms)} and is {abs(difference) / 1000:.1f} s {way} the group's time, "
             f"{_show(self.own_ms - difference)} (compared with it, the clocks of the others: {peers}); up to "
@@ -102,15 +108,11 @@ class GroupClock:
     def batch_ms(self) -> int | None:
         """The time of the group, if a batch that is proposed now would be executed at it. None: wait until it would.
 
-        It is unknown for a moment after a start, and agreed time is far from it after the whole group was down.
+        It is unknown for a moment after a start, there is no agreed time before the first checkpoint, and agreed time
+        is far from it after the whole group was down.
         """
-        group_ms, readings = self.for_checkpoint()
-        time = self._sessions.time
-        if not group_ms or not time.admits(group_ms):
-            return None
-        if self._now() < _WAIT_TICKS_MAX and not all(readings) and time.is_uncertain(readings):
-            return None
-        return group_ms
+        group_ms = self.group_ms()
+        return group_ms if group_ms and self._sessions.time.admits(group_ms) else None
 
     def session_ms(self) -> int:
         """When a session begins that begins now: by the time of the group, and later than any that is forgotten."""
@@ -131,7 +133,10 @@ class GroupClock:
         own_ms = readings[self._me]
         known = {ReplicaId(peer): reading for peer, reading in enumerate(readings) if reading and peer != self._me}
         differences = {peer: reading - own_ms for peer, reading in known.items()}
-        return ClockReport(own_ms, group_ms or None, self._sessions.time.ms, differences, self._difference_ms_max)
+        time = self._sessions.time
+        return ClockReport(
+            own_ms, group_ms or None, time.ms, differences, self._difference_ms_max, time.is_uncertain(readings)
+        )
 
     def look(self) -> None:
         """Call every few milliseconds."""

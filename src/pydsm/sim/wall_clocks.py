@@ -3,8 +3,9 @@
 Decides what each clock shows: right ones differ by a little, wrong ones are moved by the plan to anywhere, and run at
 any speed. Checks, in every step, what a minority of wrong clocks must not be able to do:
 
-- A batch is executed at no time that no right clock has reached, and with agreed time there is none stamped with a time
-  from before the world began. Wrong clocks of the plan are farther off than a world lasts, so each of them would show.
+- A batch is proposed only where there is agreed time. It is executed at no time that no right clock has reached, and is
+  not stamped with a time from before the world began. Wrong clocks of the plan are farther off than a world lasts, so
+  each of them would show.
   Nothing that expires can then expire early by more than the right clocks differ, and by as long as readings travelled.
 - Agreed time, set at checkpoints, keeps to the same bounds, and never goes back.
 - A session is not forgotten before it was idle for as long as the limits say, but for these differences.
@@ -59,16 +60,15 @@ class WallClocks:
     # what is checked; without wrong clocks nothing can go wrong, and nothing is remembered
 
     def proposed(self, name: str, id: InstanceId, batch: Batch, agreed_ms: int) -> None:
-        """A batch leaves its proposer, at which agreed time is `agreed_ms`.
-
-        Before there is any, two clocks that contradict each other, with the others out of reach, decide nothing.
-        """
+        """A batch leaves its proposer, at which agreed time is `agreed_ms`."""
+        if not agreed_ms:
+            raise Violation("time of a batch", f"{name} proposes {id} before there is agreed time", (id,))
         if not self.wrong:
             return
         self._proposed_at_ms[id] = self.now_ms
         if batch.timestamp_ms >= BEGAN_MS - RIGHT_MS_MAX:
             self._late_ms_max = max(self._late_ms_max, min(self._of_right_ones()) - batch.timestamp_ms)
-        elif agreed_ms:
+        else:
             raise Violation("time of a batch", f"{name} stamps {id} with {self._against(batch.timestamp_ms)}", (id,))
 
     def executed(self, name: str, id: InstanceId, time_ms: int) -> None:

@@ -18,14 +18,21 @@ def sessions_expire_by_the_clock_of_one_replica(patch: pytest.MonkeyPatch) -> No
         return own_ms, (own_ms,) * len(self._clocks.readings(own_ms, self._now()))
 
     patch.setattr(GroupClock, "for_checkpoint", for_checkpoint)
-    patch.setattr(GroupClock, "batch_ms", lambda self: original(self)[0] or None)
+    patch.setattr(GroupClock, "batch_ms", lambda self: (self._sessions.time.ms and original(self)[0]) or None)
     _without_bounds(patch)
 
 
 @bug("7, agreed time: batches are not stamped with one clock alone (how it was: the proposer's)")
 def batches_stamped_with_the_own_clock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(GroupClock, "batch_ms", lambda self: self.wall_ms())
+    patch.setattr(GroupClock, "batch_ms", lambda self: self.wall_ms() if self._sessions.time.ms else None)
     _without_bounds(patch)
+
+
+@bug("7, agreed time: nothing but checkpoints is proposed before it is set (how it was: batches too)")
+def batches_proposed_before_any_agreed_time(patch: pytest.MonkeyPatch) -> None:
+    original = AgreedTime.admits
+    patch.setattr(AgreedTime, "admits", lambda self, timestamp_ms: not self.ms or original(self, timestamp_ms))
+    patch.setattr(AgreedTime, "is_due", lambda self, clocks: False)
 
 
 @bug("7, agreed time: the latest reading is not taken")

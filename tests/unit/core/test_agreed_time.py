@@ -129,8 +129,11 @@ def test_one_checkpoint_moves_it_by_a_bounded_amount_and_several_in_a_row_catch_
     assert time.ms == weekend[0] + LIMITS.advance_ms_max, "the step is small again"
 
 
-def test_a_checkpoint_is_due_when_it_lags_behind_and_not_before_there_is_any() -> None:
-    assert not AgreedTime().is_due([NOW_MS])
+def test_a_checkpoint_is_due_when_it_lags_behind_and_when_there_is_none_yet() -> None:
+    assert AgreedTime().is_due([NOW_MS])
+    assert AgreedTime().is_due([NOW_MS, 0, NOW_MS - LIMITS.distance_ms_max])
+    assert not AgreedTime().is_due([NOW_MS, 0, 0]), "too few are known"
+    assert not AgreedTime().is_due([NOW_MS, 0, NOW_MS - LIMITS.distance_ms_max - 1]), "they contradict each other"
     time = at(NOW_MS)
     assert not time.is_due([NOW_MS + LIMITS.lag_ms_max])
     assert time.is_due([NOW_MS + LIMITS.lag_ms_max + 1])
@@ -149,7 +152,7 @@ def test_what_a_majority_of_wrong_clocks_has_set_is_set_back_and_a_minority_cann
 
 
 def test_batches_are_proposed_only_where_they_would_be_executed_at_their_own_time() -> None:
-    assert AgreedTime().admits(NOW_MS)
+    assert not AgreedTime().admits(NOW_MS), "an old checkpoint may be executed first"
     time = at(NOW_MS)
     assert time.admits(NOW_MS + LIMITS.distance_ms_max)
     assert not time.admits(NOW_MS + LIMITS.distance_ms_max + 1)

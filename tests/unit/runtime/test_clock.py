@@ -30,16 +30,34 @@ class Bench:
     def wait(self, ticks: int) -> None:
         self.now = Tick(self.now + ticks)
 
+    def checkpoint(self) -> None:
+        """One with what the clocks show now is executed."""
+        self.sessions.expire(self.clock.for_checkpoint()[1])
+
 
 def test_a_replica_alone_goes_by_its_own_clock() -> None:
-    assert Bench(1).clock.batch_ms() == NOW_MS
+    bench = Bench(1)
+    bench.checkpoint()
+    assert bench.clock.batch_ms() == NOW_MS
 
 
 def test_nothing_is_stamped_before_a_majority_of_the_clocks_is_known() -> None:
     bench = Bench()
+    bench.sessions.expire([NOW_MS - 60_000] * 3)
     assert bench.clock.batch_ms() is None
     bench.hear(2)
     assert bench.clock.batch_ms() == NOW_MS
+
+
+def test_nothing_is_stamped_before_there_is_agreed_time_and_a_checkpoint_that_sets_it_is_due() -> None:
+    bench = Bench()
+    assert not bench.clock.checkpoint_is_due()
+    bench.hear(1)
+    assert bench.clock.batch_ms() is None
+    assert bench.clock.checkpoint_is_due()
+    bench.checkpoint()
+    assert bench.clock.batch_ms() == NOW_MS
+    assert not bench.clock.checkpoint_is_due()
 
 
 @pytest.mark.parametrize("off_ms", [HOUR_MS, -HOUR_MS, 50 * HOUR_MS])
@@ -47,20 +65,25 @@ def test_a_wrong_own_clock_stamps_nothing(off_ms: int) -> None:
     bench = Bench()
     bench.off_ms = off_ms
     bench.hear(1, 2)
+    bench.checkpoint()
     assert bench.clock.batch_ms() == bench.clock.session_ms() == NOW_MS
     assert bench.clock.for_checkpoint() == (NOW_MS, (NOW_MS + off_ms, NOW_MS, NOW_MS))
 
 
-def test_what_contradicts_itself_right_after_a_start_waits_for_the_third_clock_for_a_while() -> None:
+def test_a_new_group_whose_clocks_contradict_each_other_waits_for_a_third_one_and_says_so() -> None:
     bench = Bench()
     bench.hear(1, off_ms=-5 * HOUR_MS)
+    bench.checkpoint()
     assert bench.clock.batch_ms() is None
+    assert not bench.clock.checkpoint_is_due()
+    fault = bench.clock.report().fault
+    assert fault is not None
+    assert "the clocks that are known contradict each other" in fault
+    assert "-18000.0 s at replica 1" in fault
     bench.hear(2)
+    assert bench.clock.report().fault is None
+    bench.checkpoint()
     assert bench.clock.batch_ms() == NOW_MS
-    other = Bench()
-    other.hear(1, off_ms=-5 * HOUR_MS)
-    other.wait(5000)
-    assert other.clock.batch_ms() == NOW_MS + 5000 - 5 * HOUR_MS
 
 
 def test_nothing_is_stamped_while_agreed_time_is_far_behind() -> None:

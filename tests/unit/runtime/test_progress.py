@@ -282,8 +282,8 @@ async def test_replica_that_begins_behind_its_ledger_takes_no_snapshot_until_it_
     max((tmp_path / "snapshots").iterdir()).unlink()
     async with group.life() as (node, ledger):
         assert ledger.executed == 0
-        assert node.info()["snapshot"] == "2", "none of checkpoint 3, whose state the ledger is beyond"
-        assert (await node.maintenance.snapshot()).number == 4
+        assert node.info()["snapshot"] == "3", "none of checkpoint 4, whose state the ledger is beyond"
+        assert (await node.maintenance.snapshot()).number == 5
     assert group.balances() == {"A": 400}
 
 
