@@ -28,7 +28,7 @@ STORIES = {
     "it. Replicas recovered each other's instances before a leader could have its answers, for ever.",
     "paused-by-a-strike": "An adversary paused a replica when its message left. The check of memory took it for "
     "undisturbed, and asked it to drop what it could not drop.",
-    "stamped-before-any-agreed-time": "A replica that had executed no checkpoint proposed batches. Checkpoints proposed "
+    "stamped-before-any-agreed-time": "A replica that had executed no checkpoint proposed batches. Checkpoints of "
     "long before were executed first and set agreed time, which limits the time of a batch: so the last use of its "
     "session was noted too early, and the session was forgotten.",
     "passed-while-the-pipeline-was-full": "While the pipeline was full, commands of a connection waited behind one of "

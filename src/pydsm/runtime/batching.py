@@ -368,8 +368,9 @@ class Batcher:
             return self._proposal(parts, now)
         except CallerFault:
             formed = self._well_formed(parts)
-            left = {part.stream: None for part in formed}
-            self._queue.release([part.stream for part in parts if part.stream is not None and part.stream not in left])
+            left = {part.stream for part in formed}
+            gone = {part.stream: None for part in parts if part.stream is not None and part.stream not in left}
+            self._queue.release(gone)
             return self._proposal(formed, now) if formed else None
 
     def _proposal(self, parts: list[Part], now: int, attempts: int = 0) -> _Proposal:

@@ -57,8 +57,8 @@ class ClockReport:
         if self.contradictory:
             return (
                 "this group is new, so there is no agreed time yet, and the clocks that are known contradict each "
-                f"other: {_show(self.own_ms)} here (compared with it, the clocks of the others: {peers}); commands wait "
-                "until they agree: set the clock that is wrong, or start the other members"
+                f"other: {_show(self.own_ms)} here (compared with it, the clocks of the others: {peers}); commands "
+                "wait until they agree: set the clock that is wrong, or start the other members"
             )
         if difference is None or abs(difference) <= self.difference_ms_max:
             return None

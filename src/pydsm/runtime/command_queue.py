@@ -8,7 +8,7 @@ wait for one instance at a time, whatever becomes of it, and nothing of theirs i
 import logging
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -26,13 +26,15 @@ _UNPROPOSED_MAX = 10_000
 class Stream:
     """The commands of one connection, which take effect in the order in which they are submitted."""
 
-    __slots__ = ("held", "under_way")
+    __slots__ = ("commands", "parts", "size_bytes", "under_way")
 
     def __init__(self) -> None:
         self.under_way = False
         """Whether commands of it have left the queue, and are neither executed nor given up."""
-        self.held: deque[Part] = deque()
-        """Those that wait until these are."""
+        self.parts: deque[Part] = deque()
+        """All that is in the queue, the oldest first."""
+        self.commands = 0
+        self.size_bytes = 0
 
 
 class Part(NamedTuple):
@@ -71,91 +73,122 @@ class Part(NamedTuple):
 
 
 class CommandQueue:
-    """The queue of one replica. Counts what may leave apart from what is held."""
+    """The queue of one replica. Counts what may leave apart from what is held.
+
+    A connection keeps its own commands in order, and has one entry here, however many they are: while it has nothing
+    under way, and something that waits.
+    """
 
     def __init__(self) -> None:
-        self._parts: deque[Part] = deque()
+        self._entries: deque[Part | Stream] = deque()
         self.commands = 0
         self.size_bytes = 0
         self.held_commands = 0
         self.held_bytes = 0
 
     def add(self, part: Part) -> None:
-        """At the end, or behind what its connection has under way."""
-        if part.stream is not None and part.stream.under_way:
-            self._hold(part, part.stream)
+        """At the end, or behind what its connection has here or under way."""
+        stream = part.stream
+        if stream is None:
+            self._entries.append(part)
         else:
-            self._parts.append(part)
-            self.commands += len(part.commands)
-            self.size_bytes += part.size_bytes
-
-    def _hold(self, part: Part, stream: Stream) -> None:
-        stream.held.append(part)
-        self.held_commands += len(part.commands)
-        self.held_bytes += part.size_bytes
+            if not (stream.parts or stream.under_way):
+                self._entries.append(stream)
+            stream.parts.append(part)
+            stream.commands += len(part.commands)
+            stream.size_bytes += part.size_bytes
+            if stream.under_way:
+                self.held_commands += len(part.commands)
+                self.held_bytes += part.size_bytes
+                return
+        self.commands += len(part.commands)
+        self.size_bytes += part.size_bytes
 
     def take(self, commands_max: int, bytes_max: int) -> list[Part]:
         """The oldest that may leave, for one instance; at least one command if there is one."""
-        parts, taken = self._parts, list[Part]()
-        room, room_bytes = commands_max, bytes_max
-        while room and parts:
-            part = parts.popleft()
-            stream, count = part.stream, len(part.commands)
-            if stream is not None and stream.under_way:
-                self.commands -= count
-                self.size_bytes -= part.size_bytes
-                self._hold(part, stream)
-                continue
-            if count > room or part.size_bytes > room_bytes:
-                fitting = min(count, room, bisect_right(list(accumulate(map(len, part.commands))), room_bytes))
-                fitting = fitting or int(not taken)
-                if fitting < count:
-                    parts.appendleft(part.slice(fitting, count) if fitting else part)
-                    if fitting:
-                        taken.append(part.slice(0, fitting))
-                        room -= fitting
-                        room_bytes -= taken[-1].size_bytes
-                    break
-            taken.append(part)
-            room -= count
-            room_bytes -= part.size_bytes
-        self.commands -= commands_max - room
-        self.size_bytes -= bytes_max - room_bytes
-        for part in taken:
-            if part.stream is not None:
-                part.stream.under_way = True
-        return taken
+        taken = _Taken(commands_max, bytes_max)
+        while self._entries and not taken.is_full:
+            entry = self._entries.popleft()
+            if isinstance(entry, Part):
+                rest = taken.add(entry)
+                if rest is not None:
+                    self._entries.appendleft(rest)
+            else:
+                self._take_of(entry, taken)
+        self.commands -= taken.commands
+        self.size_bytes -= taken.size_bytes
+        return taken.parts
 
-    def release(self, streams: Collection[Stream]) -> None:
+    def _take_of(self, stream: Stream, taken: "_Taken") -> None:
+        """What fits of a connection; the rest of it is held. If nothing fits, it is the next one again."""
+        commands, size_bytes = taken.commands, taken.size_bytes
+        while stream.parts and not taken.is_full:
+            rest = taken.add(stream.parts.popleft())
+            if rest is not None:
+                stream.parts.appendleft(rest)
+        if taken.commands == commands:
+            self._entries.appendleft(stream)
+            return
+        stream.under_way = True
+        stream.commands -= taken.commands - commands
+        stream.size_bytes -= taken.size_bytes - size_bytes
+        self._move_to_held(stream, 1)
+
+    def _move_to_held(self, stream: Stream, sign: int) -> None:
+        self.commands -= sign * stream.commands
+        self.size_bytes -= sign * stream.size_bytes
+        self.held_commands += sign * stream.commands
+        self.held_bytes += sign * stream.size_bytes
+
+    def release(self, streams: Iterable[Stream]) -> None:
         """What these had under way is executed: what came meanwhile may leave."""
         for stream in streams:
             stream.under_way = False
-            if stream.held:
-                for part in self._take_held(stream):
-                    self.add(part)
+            if stream.parts:
+                self._entries.append(stream)
+                self._move_to_held(stream, -1)
 
-    def _take_held(self, stream: Stream) -> Sequence[Part]:
-        held, stream.held = stream.held, deque()
-        self.held_commands -= sum(len(part.commands) for part in held)
-        self.held_bytes -= sum(part.size_bytes for part in held)
-        return held
-
-    def drop(self, streams: Collection[Stream]) -> list[Part]:
+    def drop(self, streams: Iterable[Stream]) -> list[Part]:
         """What these had under way is given up: everything else of them, which must not be executed without it."""
         dropped: list[Part] = []
         for stream in streams:
-            stream.under_way = False
-            dropped += self._take_held(stream)
-        kept = deque[Part]()
-        for part in self._parts:
-            if part.stream in streams:
-                self.commands -= len(part.commands)
-                self.size_bytes -= part.size_bytes
-                dropped.append(part)
-            else:
-                kept.append(part)
-        self._parts = kept
+            dropped += stream.parts
+            self.held_commands -= stream.commands
+            self.held_bytes -= stream.size_bytes
+            stream.parts.clear()
+            stream.under_way, stream.commands, stream.size_bytes = False, 0, 0
         return dropped
+
+
+class _Taken:
+    """Commands for one instance, and the room that is left in it."""
+
+    def __init__(self, commands_max: int, bytes_max: int) -> None:
+        self.parts: list[Part] = []
+        self.commands = 0
+        self.size_bytes = 0
+        self.is_full = False
+        self._commands_max = commands_max
+        self._bytes_max = bytes_max
+
+    def add(self, part: Part) -> Part | None:
+        """As much of it as fits; gives the rest, behind which nothing may be added. The first command always fits."""
+        room, room_bytes = self._commands_max - self.commands, self._bytes_max - self.size_bytes
+        count, rest = len(part.commands), None
+        if count > room or part.size_bytes > room_bytes:
+            fitting = min(count, room, bisect_right(list(accumulate(map(len, part.commands))), room_bytes))
+            fitting = fitting or int(not self.parts)
+            if fitting < count:
+                self.is_full = True
+                if not fitting:
+                    return part
+                part, rest = part.slice(0, fitting), part.slice(fitting, count)
+        self.parts.append(part)
+        self.commands += len(part.commands)
+        self.size_bytes += part.size_bytes
+        if self.commands >= self._commands_max:
+            self.is_full = True
+        return rest
 
 
 class Sequencing:

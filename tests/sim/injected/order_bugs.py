@@ -33,6 +33,18 @@ def no_order_on_connections(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(command_queue.CommandQueue, "add", add)
 
 
+@bug("7, program order: what a connection sends while an instance with some of it is not executed keeps its order")
+def later_commands_of_a_connection_wait_in_front(patch: pytest.MonkeyPatch) -> None:
+    original = command_queue.CommandQueue.add
+
+    def add(self: command_queue.CommandQueue, part: Part) -> None:
+        original(self, part)
+        if part.stream is not None and part.stream.under_way:
+            part.stream.parts.rotate(1)
+
+    patch.setattr(command_queue.CommandQueue, "add", add)
+
+
 @bug("7, program order: whether what comes before is executed is asked of the session, not of the leader's instances")
 def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
     """A run with the flag is executed unless the instance of its leader before this one is a nop."""
