@@ -44,11 +44,11 @@ fix: $(READY) ## repair formatting and what lint can repair
 	$(BIN)/ruff format .
 
 soak: $(READY) ## search fresh simulator seeds on all cores (MINUTES=60), then real processes under faults (a quarter of that)
-	$(BIN)/python -m pydsm.sim.soak --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m pydsm.sim.tools.soak --minutes $(MINUTES) $(ARGS)
 	$(BIN)/python -m tests.integration.faults.soak --minutes $$(( ($(MINUTES) + 3) / 4 ))
 	$(BIN)/python -m tests.integration.twice --minutes $$(( ($(MINUTES) + 7) / 8 ))
 
 bench: $(READY) ## measure throughput, latency, and the cost of execution as history grows (some minutes; more in docs/howto/measure.md)
 	$(BIN)/python -m benchmarks.throughput
-	$(BIN)/python -m benchmarks.one_at_a_time
+	$(BIN)/python -m benchmarks.unloaded_latency
 	$(BIN)/python -m benchmarks.execution_growth $(ARGS)

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from pydsm.bench.measure import Progress
+from pydsm.bench.measure import ProgressCallback
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import Results
 from pydsm.bench.view import console_for, progress, show, show_machine
 from pydsm.cli.loop import run
-from pydsm.core.faults import CallerFault, PyDSMError
+from pydsm.core.types.errors import PyDSMError, UsageError
 
-Work = Callable[[Recording, Progress], Awaitable[None]]
+Work = Callable[[Recording, ProgressCallback], Awaitable[None]]
 
 
 def record(script: str, arguments: Sequence[str], path: Path | None, work: Work) -> Results:
@@ -48,6 +48,6 @@ def guarded(script: str, action: Callable[[], int]) -> int:
         return action()
     except PyDSMError as fault:
         print(f"benchmarks.{script}: {' '.join(str(fault).split())}", file=sys.stderr)
-        return 2 if isinstance(fault, CallerFault) else 1
+        return 2 if isinstance(fault, UsageError) else 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130

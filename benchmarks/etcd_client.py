@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import cast
 
-from pydsm.core.faults import PeerFault
+from pydsm.core.types.errors import PeerProtocolError
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GO_AWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -61,7 +61,7 @@ class EtcdClient(asyncio.Protocol):
         self._finished: asyncio.Future[None] | None = None
 
     async def put_all(self, messages: Sequence[bytes], in_flight: int) -> None:
-        """Send everything, so many at a time. Raises PeerFault when a request is not answered by a message."""
+        """Send everything, so many at a time. Raises PeerProtocolError when a request is not answered by a message."""
         self._messages, self._sent, self._done = messages, 0, 0
         self._in_flight = in_flight
         self._finished = asyncio.get_running_loop().create_future()
@@ -136,7 +136,7 @@ class EtcdClient(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         if self._finished is not None and not self._finished.done():
-            self._finished.set_exception(PeerFault(reason))
+            self._finished.set_exception(PeerProtocolError(reason))
 
 
 async def connect(host: str, port: int) -> tuple[asyncio.Transport, EtcdClient]:

@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pydsm.core.config import Config
-from pydsm.core.effects import Abort, Execute, Record, TakeCheckpoint, Transfer
-from pydsm.core.ids import ReplicaId, RequestId, Tick
-from pydsm.core.messages import Batch, Footprint, Message, Run
 from pydsm.core.replica import Replica
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import Abort, Execute, Record, TakeCheckpoint, Transfer
+from pydsm.core.types.ids import ReplicaId, RequestId, Tick
+from pydsm.core.types.messages import Batch, Footprint, Message, Run
 from pydsm.runtime.perform import Performer
 
 REPLICAS = 3

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydsm.sim.exhaustive import Outcome, Search, SmallWorld
+from pydsm.sim.tools.exhaustive import SmallWorld, StateOutcome, StateSearch
 from tests.sim.injected.finds import FINDS, NOT_BY_CHANCE
 from tests.sim.injected.registry import BUGS
 
@@ -39,8 +39,8 @@ class Figure:
         return found[0]
 
 
-def _explored(world: SmallWorld) -> Outcome:
-    outcome = Search(world).run()
+def _explored(world: SmallWorld) -> StateOutcome:
+    outcome = StateSearch(world).run()
     if outcome.violation is not None or not outcome.complete:
         raise AssertionError(f"{world}: {outcome}")
     return outcome

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.common import recorded
 from pydsm.bench.loads import Flood
-from pydsm.bench.measure import Plan, Progress, measure
+from pydsm.bench.measure import BenchmarkPlan, ProgressCallback, measure
 from pydsm.bench.plots import check_can_plot, plot
 from pydsm.bench.recording import Recording
 from pydsm.cli.bench_group import GroupShape, local_target
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plots", type=Path, help="draw into this directory; needs the plots extra")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: Progress) -> None:
+    async def work(recording: Recording, tell: ProgressCallback) -> None:
         if options.plots is not None:
             check_can_plot()
         shapes = [GroupShape(replicas) for replicas in options.replicas]
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         for shape in shapes:
             count = requests_for(shape.batch_commands_max or options.commands, options.commands)
             async with local_target(shape) as target:
-                recording.add(await measure(target, Plan(Flood(count), runs=options.runs), tell))
+                recording.add(await measure(target, BenchmarkPlan(Flood(count), runs=options.runs), tell))
         for picture in [] if options.plots is None else plot(recording.results().measurements, options.plots):
             tell(f"picture: {picture}")
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 from benchmarks.common import guarded, record
 from pydsm.bench.loads import FixedRate, Flood
-from pydsm.bench.measure import Plan, Progress, measure, measure_once
+from pydsm.bench.measure import BenchmarkPlan, ProgressCallback, measure, measure_once
 from pydsm.bench.processes import resident_bytes
 from pydsm.bench.recording import Recording
-from pydsm.bench.results import Measurement, Run
+from pydsm.bench.results import BenchmarkRun, Measurement
 from pydsm.bench.target import Target
 from pydsm.bench.view import console_for, number, show_machine
-from pydsm.bench.workload import Workload
+from pydsm.bench.workload import BenchmarkWorkload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 
 _MINUTES_MAX = 24 * 60
 _KEYS = 100_000
@@ -48,23 +48,23 @@ class LongRun:
 
     def __post_init__(self) -> None:
         if not 3 <= self.minutes <= _MINUTES_MAX:
-            raise CallerFault(f"--minutes must be between 3 and {_MINUTES_MAX}, got {self.minutes}")
+            raise UsageError(f"--minutes must be between 3 and {_MINUTES_MAX}, got {self.minutes}")
 
 
-async def run_long(plan: LongRun, tell: Progress) -> Measurement:
+async def run_long(plan: LongRun, tell: ProgressCallback) -> Measurement:
     """One measurement, of which each minute is a run."""
     shape = GroupShape(plan.replicas, plan.storage)
-    workload = Workload(keys=_KEYS)
+    workload = BenchmarkWorkload(keys=_KEYS)
     rate = plan.rate
     if rate is None:
         async with local_target(shape) as target:
-            flood = await measure(target, Plan(Flood(), workload, runs=3), tell)
+            flood = await measure(target, BenchmarkPlan(Flood(), workload, runs=3), tell)
             rate = (flood.median("commands_per_second") or 0) / 2
-    minutes: list[Run] = []
+    minutes: list[BenchmarkRun] = []
     async with local_target(shape) as target:
         load = FixedRate(rate, plan.minute_seconds, _BEHIND_SECONDS_MAX)
         for minute in range(1, 1 + plan.minutes):
-            run = await measure_once(target, Plan(load, workload), minute)
+            run = await measure_once(target, BenchmarkPlan(load, workload), minute)
             minutes.append(with_memory(run, target))
             tell(_line(minute, minutes[-1]))
             if trouble := why_stop(minutes[-1], plan):
@@ -77,14 +77,14 @@ async def run_long(plan: LongRun, tell: Progress) -> Measurement:
     )
 
 
-def with_memory(run: Run, target: Target) -> Run:
+def with_memory(run: BenchmarkRun, target: Target) -> BenchmarkRun:
     """And the resident memory of each replica now."""
     resident = [each for pid in target.pids if (each := resident_bytes(pid)) is not None]
     mib = {f"replica_{place + 1}_resident_mib": each / 2**20 for place, each in enumerate(resident)}
-    return Run({**run.figures, **mib}, run.latency_us, [*run.notes])
+    return BenchmarkRun({**run.figures, **mib}, run.latency_us, [*run.notes])
 
 
-def why_stop(run: Run, plan: LongRun) -> str | None:
+def why_stop(run: BenchmarkRun, plan: LongRun) -> str | None:
     """Why it makes no sense to go on, if it does not."""
     if any("did not keep up" in note for note in run.notes):
         return "the group did not keep up with the rate; give a lower --rate"
@@ -104,7 +104,7 @@ def last_by_second(measurement: Measurement) -> dict[str, float]:
     return {**ratios, **({"resident memory": max(grown)} if grown else {})}
 
 
-def _line(minute: int, run: Run) -> str:
+def _line(minute: int, run: BenchmarkRun) -> str:
     figures = run.figures
     resident = ", ".join(f"{value:,.0f}" for name, value in figures.items() if name.endswith("_resident_mib"))
     return (
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: Progress) -> None:
+    async def work(recording: Recording, tell: ProgressCallback) -> None:
         plan = LongRun(
             options.minutes, options.replicas, options.storage, options.rate, options.memory_gib, options.minute_seconds
         )

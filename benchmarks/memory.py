@@ -14,16 +14,16 @@ from pathlib import Path
 
 from benchmarks.common import guarded, record
 from pydsm.bench.loads import Flood, connected, drive
-from pydsm.bench.measure import Progress
+from pydsm.bench.measure import ProgressCallback
 from pydsm.bench.processes import resident_bytes
 from pydsm.bench.recording import Recording
-from pydsm.bench.results import Measurement, Run
+from pydsm.bench.results import BenchmarkRun, Measurement
 from pydsm.bench.target import Target, counters
 from pydsm.bench.view import console_for, show_machine
-from pydsm.bench.workload import Workload
+from pydsm.bench.workload import BenchmarkWorkload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, UsageError
 
 MUST_BYTES_PER_KEY = 600
 _PART = 50_000
@@ -45,12 +45,12 @@ def bare_dict_bytes(keys: int) -> int:
     return int(done.stdout)
 
 
-async def measure_memory(keys: int, storage: Storage, runs: int, tell: Progress) -> Measurement:
+async def measure_memory(keys: int, storage: Storage, runs: int, tell: ProgressCallback) -> Measurement:
     """Bytes for each key at each replica, beyond the dict; each run has a group of its own."""
     tell(f"a bare dict of {keys:,} keys")
     bare = bare_dict_bytes(keys)
     shape = GroupShape(3, storage)
-    done: list[Run] = []
+    done: list[BenchmarkRun] = []
     for number in range(1, 1 + runs):
         async with local_target(shape) as target:
             before = _resident(target)
@@ -61,7 +61,7 @@ async def measure_memory(keys: int, storage: Storage, runs: int, tell: Progress)
             grown = [late - early for early, late in zip(before, _resident(target), strict=True)]
         figures = {f"replica_{place + 1}_bytes_per_key": (each - bare) / keys for place, each in enumerate(grown)}
         most = max(figures.values())
-        done.append(Run({**figures, "most_bytes_per_key": most, "dict_bytes_for_each": bare / keys}))
+        done.append(BenchmarkRun({**figures, "most_bytes_per_key": most, "dict_bytes_for_each": bare / keys}))
     return Measurement(f"memory of {keys:,} keys, {storage.value}", {**shape.setting(), "keys": keys}, done)
 
 
@@ -69,16 +69,16 @@ def _resident(target: Target) -> list[int]:
     resident = [resident_bytes(pid) for pid in target.pids]
     known = [each for each in resident if each is not None]
     if len(known) < len(resident):
-        raise WorldFault("this system does not tell the memory of processes in /proc: measure on Linux")
+        raise OperationalError("this system does not tell the memory of processes in /proc: measure on Linux")
     return known
 
 
 async def _write(target: Target, first: int, count: int) -> None:
-    requests = Workload().requests(count, seed=1, first=first)
+    requests = BenchmarkWorkload().requests(count, seed=1, first=first)
     async with connected(target.clients, len(target.clients)) as clients:
         driven = await drive(Flood(count), clients, requests)
     if driven.failed:
-        raise WorldFault(f"{driven.failed} writes failed ({driven.example}): write fewer keys")
+        raise OperationalError(f"{driven.failed} writes failed ({driven.example}): write fewer keys")
 
 
 async def _quiet(target: Target) -> None:
@@ -86,7 +86,7 @@ async def _quiet(target: Target) -> None:
     deadline = time.monotonic() + _QUIET_SECONDS_MAX
     while len({each.get("executed", 0) for each in await counters(target)}) > 1:
         if time.monotonic() > deadline:
-            raise WorldFault(
+            raise OperationalError(
                 f"the replicas did not catch up with each other in {_QUIET_SECONDS_MAX:g} s: see their logs"
             )
         await asyncio.sleep(0.1)
@@ -103,12 +103,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: Progress) -> None:
+    async def work(recording: Recording, tell: ProgressCallback) -> None:
         recording.add(await measure_memory(options.keys, options.storage, options.runs, tell))
 
     def action() -> int:
         if not 1 <= options.keys <= _KEYS_MAX or options.runs < 1:
-            raise CallerFault(f"--keys must be between 1 and {_KEYS_MAX}, and --runs at least 1")
+            raise UsageError(f"--keys must be between 1 and {_KEYS_MAX}, and --runs at least 1")
         results = record("memory", arguments, options.json, work)
         console = console_for(sys.stdout)
         (measurement,) = results.measurements

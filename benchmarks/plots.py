@@ -13,14 +13,14 @@ from pathlib import Path
 
 from benchmarks.common import guarded, record
 from pydsm.bench.loads import FixedRate, Flood
-from pydsm.bench.measure import Plan, Progress, measure, measure_in_turns
+from pydsm.bench.measure import BenchmarkPlan, ProgressCallback, measure, measure_in_turns
 from pydsm.bench.plots import check_can_plot, plot
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import read
-from pydsm.bench.workload import Workload
+from pydsm.bench.workload import BenchmarkWorkload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 
 _RATES = (500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 _CONFLICTS = (0, 0.02, 0.1, 0.25, 0.5, 1)
@@ -42,16 +42,18 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=int, default=5, help="runs that count (5)")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: Progress) -> None:
+    async def work(recording: Recording, tell: ProgressCallback) -> None:
         for storage in Storage:
             for replicas in options.replicas:
                 shares = options.conflicts if replicas == options.replicas[0] else [0.0]
-                plans = [Plan(Flood(options.commands), Workload(share), options.runs) for share in shares]
+                plans = [
+                    BenchmarkPlan(Flood(options.commands), BenchmarkWorkload(share), options.runs) for share in shares
+                ]
                 async with local_target(GroupShape(replicas, storage)) as target:
                     recording.add(*await measure_in_turns(target, plans, tell))
             async with local_target(GroupShape(options.replicas[0], storage)) as target:
                 for rate in options.rates:
-                    plan = Plan(FixedRate(rate, options.seconds), runs=options.runs)
+                    plan = BenchmarkPlan(FixedRate(rate, options.seconds), runs=options.runs)
                     measurement = await measure(target, plan, tell)
                     recording.add(measurement)
                     if any("did not keep up" in note for note in measurement.notes):
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         for picture in made:
             print(f"picture: {picture}")
         if not made:
-            raise CallerFault("there is nothing to draw in these files: measure several rates, shares or sizes")
+            raise UsageError("there is nothing to draw in these files: measure several rates, shares or sizes")
         return 0
 
     return guarded("plots", action)

@@ -1,4 +1,6 @@
-"""One node of PySyncObj with a replicated dictionary, and a load on it. Started by `benchmarks.peers`, not by hand.
+"""One node of PySyncObj with a replicated dictionary, and a load on it.
+
+Started by `benchmarks.comparison`, not by hand.
 
 PySyncObj is a library, so its clients live in its nodes: no socket and no codec lies between them, which is to its
 advantage. The node keeps so many commands in flight; the next one leaves from within the callback of the one before.

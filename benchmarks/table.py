@@ -16,20 +16,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import peers
+from benchmarks import comparison
 from benchmarks.common import guarded, record
 from benchmarks.long_run import LongRun, last_by_second, run_long
 from benchmarks.memory import MUST_BYTES_PER_KEY, measure_memory
 from pydsm.bench.loads import FixedRate, Flood
-from pydsm.bench.machine import measure_yardstick
-from pydsm.bench.measure import Plan, Progress, measure, measure_in_turns
+from pydsm.bench.machine import calibrate
+from pydsm.bench.measure import BenchmarkPlan, ProgressCallback, measure, measure_in_turns
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import Measurement
 from pydsm.bench.view import WIDE, console_for, number, show_machine, show_notes
-from pydsm.bench.workload import Workload
+from pydsm.bench.workload import BenchmarkWorkload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 
 _CONFLICTS = {0.02: 0.7, 0.25: 0.5, 1.0: 0.5}
 _CONFLICT_AIM = 0.9
@@ -45,7 +45,7 @@ class Size:
     keys: int = 1_000_000
     minutes: int = 30
     minute_seconds: float = 60.0
-    beside: peers.Sizes = field(default_factory=peers.Sizes)
+    beside: comparison.Sizes = field(default_factory=comparison.Sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Goal:
 
 
 Measured = tuple[list[Goal], list[Measurement]]
-Measure = Callable[[Size, Progress], Awaitable[Measured]]
+Measure = Callable[[Size, ProgressCallback], Awaitable[Measured]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,9 @@ class Row:
 def flood(replicas: int, storage: Storage, must: float, aim: float) -> Row:
     """Everything at once."""
 
-    async def work(size: Size, tell: Progress) -> Measured:
+    async def work(size: Size, tell: ProgressCallback) -> Measured:
         async with local_target(GroupShape(replicas, storage)) as target:
-            one = await measure(target, Plan(Flood(size.commands), runs=size.runs), tell)
+            one = await measure(target, BenchmarkPlan(Flood(size.commands), runs=size.runs), tell)
         return [Goal("commands/s", one.median("commands_per_second"), must, aim)], [one]
 
     return Row(f"{storage.value}-{replicas}", f"{replicas} replicas, {_words(storage)}, open loop of writes", work)
@@ -102,9 +102,9 @@ def flood(replicas: int, storage: Storage, must: float, aim: float) -> Row:
 def conflicts(replicas: int, storage: Storage) -> Row:
     """The same with a hot key, as a share of the same without, measured in turns."""
 
-    async def work(size: Size, tell: Progress) -> Measured:
+    async def work(size: Size, tell: ProgressCallback) -> Measured:
         shares = [0.0, *_CONFLICTS]
-        plans = [Plan(Flood(size.commands), Workload(share), size.runs) for share in shares]
+        plans = [BenchmarkPlan(Flood(size.commands), BenchmarkWorkload(share), size.runs) for share in shares]
         async with local_target(GroupShape(replicas, storage)) as target:
             none, *some = await measure_in_turns(target, plans, tell)
         goals: list[Goal] = []
@@ -122,12 +122,12 @@ def ratio_of_rounds(one: Measurement, other: Measurement) -> float:
     return median(this / that for this, that in pairs)
 
 
-async def _slow_load(size: Size, storage: Storage, tell: Progress) -> Measurement:
+async def _slow_load(size: Size, storage: Storage, tell: ProgressCallback) -> Measurement:
     async with local_target(GroupShape(5, storage)) as target:
-        return await measure(target, Plan(FixedRate(1000, size.seconds), runs=size.runs), tell)
+        return await measure(target, BenchmarkPlan(FixedRate(1000, size.seconds), runs=size.runs), tell)
 
 
-async def latency_in_memory(size: Size, tell: Progress) -> Measured:
+async def latency_in_memory(size: Size, tell: ProgressCallback) -> Measured:
     """1,000 requests/s."""
     one = await _slow_load(size, Storage.MEMORY, tell)
     return [
@@ -136,7 +136,7 @@ async def latency_in_memory(size: Size, tell: Progress) -> Measured:
     ], [one]
 
 
-async def latency_on_disk(size: Size, tell: Progress) -> Measured:
+async def latency_on_disk(size: Size, tell: ProgressCallback) -> Measured:
     """The same with SQLite; what must be reached depends on the disk, measured just before and after."""
     before = sync_ms()
     one = await _slow_load(size, Storage.SQLITE, tell)
@@ -146,16 +146,16 @@ async def latency_on_disk(size: Size, tell: Progress) -> Measured:
 
 def sync_ms() -> float:
     """One sync of this disk, now."""
-    return measure_yardstick().sync_ms
+    return calibrate().sync_ms
 
 
 def redis(pipeline: int, must: float, aim: float, share_must: float, share_aim: float) -> Row:
     """redis-benchmark, on ours and on Redis in turns."""
 
-    async def work(size: Size, tell: Progress) -> Measured:
-        if why := peers.missing("redis"):
+    async def work(size: Size, tell: ProgressCallback) -> Measured:
+        if why := comparison.missing("redis"):
             return [Goal("SET and GET, beside Redis", None, must, aim, why=why)], []
-        made = await peers.against_redis(size.beside, tell, (pipeline,))
+        made = await comparison.against_redis(size.beside, tell, (pipeline,))
         goals: list[Goal] = []
         for word in ("SET", "GET"):
             ours, _, ratio = (one for one in made if one.setting["command"] == word)
@@ -169,24 +169,24 @@ def redis(pipeline: int, must: float, aim: float, share_must: float, share_aim: 
 def peer(name: str, what: str, must: float, aim: float) -> Row:
     """Side by side; where there are several ways to ask the peer, the one that is best for it counts."""
 
-    async def work(size: Size, tell: Progress) -> Measured:
-        if why := peers.missing(name):
+    async def work(size: Size, tell: ProgressCallback) -> Measured:
+        if why := comparison.missing(name):
             return [Goal("times as fast", None, must, aim, why=why)], []
-        made = await peers.MEASURE[name](size.beside, tell)
+        made = await comparison.MEASURE[name](size.beside, tell)
         ratios = [value for one in made if (value := one.median("throughput_ratio")) is not None]
         return [Goal("times as fast", min(ratios), must, aim)], made
 
     return Row(name, what, work)
 
 
-async def memory(size: Size, tell: Progress) -> Measured:
+async def memory(size: Size, tell: ProgressCallback) -> Measured:
     """One group; a second one would give the same."""
     one = await measure_memory(size.keys, Storage.MEMORY, 1, tell)
     figure = one.median("most_bytes_per_key")
     return [Goal("bytes per key beyond a dict", figure, MUST_BYTES_PER_KEY, at_least=False)], [one]
 
 
-async def long_run(size: Size, tell: Progress) -> Measured:
+async def long_run(size: Size, tell: ProgressCallback) -> Measured:
     """The last minute against the second."""
     one = await run_long(LongRun(size.minutes, minute_seconds=size.minute_seconds), tell)
     ratios = last_by_second(one) if not any(note.startswith("stopped") for note in one.notes) else {}
@@ -281,16 +281,16 @@ def main(arguments: Sequence[str]) -> int:
     }
     size = Size(
         options.runs, options.commands, options.seconds, options.keys, options.minutes, options.minute_seconds,
-        peers.Sizes(runs=options.runs, **few),
+        comparison.Sizes(runs=options.runs, **few),
     )  # fmt: skip
     rows = [known[name] for name in options.rows] or list(ROWS)
     reached: list[tuple[Row, list[Goal]]] = []
 
-    async def work(recording: Recording, tell: Progress) -> None:
+    async def work(recording: Recording, tell: ProgressCallback) -> None:
         for row in rows:
             try:
                 goals, measurements = await row.measure(size, tell)
-            except WorldFault as fault:  # the other rows can still be measured
+            except OperationalError as fault:  # the other rows can still be measured
                 goals, measurements = [Goal(row.what, None, 0, why=str(fault))], []
             recording.add(*(replace(one, name=f"{row.name}: {one.name}") for one in measurements))
             reached.append((row, goals))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from benchmarks.common import recorded
 from pydsm.bench.loads import Flood
-from pydsm.bench.measure import Plan, Progress, measure_in_turns
+from pydsm.bench.measure import BenchmarkPlan, ProgressCallback, measure_in_turns
 from pydsm.bench.recording import Recording
-from pydsm.bench.workload import Workload
+from pydsm.bench.workload import BenchmarkWorkload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.serve import Storage
 
@@ -35,8 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: Progress) -> None:
-        plans = [Plan(Flood(options.commands), Workload(share), options.runs) for share in options.conflict]
+    async def work(recording: Recording, tell: ProgressCallback) -> None:
+        plans = [
+            BenchmarkPlan(Flood(options.commands), BenchmarkWorkload(share), options.runs) for share in options.conflict
+        ]
         for storage in options.storage:
             for replicas in options.replicas:
                 async with local_target(GroupShape(replicas, storage)) as target:

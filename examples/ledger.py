@@ -24,20 +24,20 @@ from contextlib import closing
 from pathlib import Path
 
 from pydsm.client import Client
-from pydsm.core.config import Config
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
-from pydsm.core.messages import Footprint
+from pydsm.core.types.config import Config
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
+from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
-from pydsm.runtime.parts import Parts
-from pydsm.runtime.transfers import BeginAgain
-from pydsm.server.native import Host, NativeServer
+from pydsm.runtime.snapshot_transfer import RestartRequired
+from pydsm.server.native import NativeServer, NativeServerContext
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address
-from pydsm.transport.base import Admit, Self, Starts
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange
 from pydsm.transport.members import Member
 from pydsm.transport.tcp import TcpTransport
 
@@ -68,7 +68,7 @@ class Ledger:
                 case ["balance", str(account)]:
                     reads.add(account.encode())
                 case _:
-                    raise CallerFault(f"{command!r} is no command of the ledger")
+                    raise UsageError(f"{command!r} is no command of the ledger")
         return Footprint(tuple(sorted(reads)), tuple(sorted(writes)), ((b"deposit", tuple(sorted(deposits))),))
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
@@ -169,21 +169,23 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
     data = directory / names[number]
     data.mkdir(parents=True, exist_ok=True)
 
-    def transport(incarnation: int, admit: Admit, starts: Starts) -> TcpTransport:
+    def transport(incarnation: int, admit: Admit, starts: StartExchange) -> TcpTransport:
         peers = {ReplicaId(one): addresses[one] for one in range(members) if one != number}
         listed = tuple(Member(name, str(at)) for name, at in zip(names, addresses, strict=False))
-        own = Self("ledger", me, members, incarnation, members=listed)
+        own = LocalIdentity("ledger", me, members, incarnation, members=listed)
         return TcpTransport(own, addresses[number], peers, admit, starts)
 
     config = Config(me, members, checkpoint_instances_max=50)  # often, so that this small run has some
     machine, store = Ledger(data / "ledger.sqlite"), SqliteStore(data, identity)
-    node = Node(config, Parts(machine, store, transport, snapshots=SnapshotFiles(data, identity), names=names))
+    node = Node(config, NodeComponents(machine, store, transport, snapshots=SnapshotFiles(data, identity), names=names))
     await node.start()
-    server = NativeServer(node.submit_requests, Host(identity, names, lambda: True, node.grant, node.session_ms))
+    server = NativeServer(
+        node.submit_requests, NativeServerContext(identity, names, lambda: True, node.grant, node.session_ms)
+    )
     await server.start(addresses[members + number])
     print("ready", flush=True)
     reason = await node.failure
-    if not isinstance(reason, BeginAgain):
+    if not isinstance(reason, RestartRequired):
         raise reason
     await node.stop()
     await server.stop()

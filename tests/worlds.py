@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydsm.core.codec import decode_message, encode_message
-from pydsm.core.conflicts import Relation
-from pydsm.core.effects import Execute, ReservationRecord
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers
-from pydsm.core.messages import Batch, Commit, Message, Value
+from pydsm.core.log.conflicts import Relation
 from pydsm.core.replica import PipelineFull
+from pydsm.core.types.effects import Execute, ReservationRecord
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, covers
+from pydsm.core.types.messages import Batch, Commit, Message, Value
+from pydsm.core.wire.codec import decode_message, encode_message
 from tests.unit.core.helpers import Driven
 
 _ROUNDS_MAX = 1000

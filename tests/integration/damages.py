@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from pydsm.core.config import Config
-from pydsm.core.effects import Record
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import Record
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.runtime.batching import Answer
+from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
-from pydsm.runtime.parts import Parts
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.base import Admit, Self, Starts
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.waiting import eventually
 
@@ -52,12 +52,12 @@ class Group:
         identity = Identity("test", f"r{replica}", me, REPLICAS)
         config = Config(me, REPLICAS, recovery_timeout_ticks=100, gossip_ticks=20, checkpoint_instances_max=10)
 
-        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
-            return MemoryTransport(Self("test", me, REPLICAS, incarnation), self.hub, admit, starts)
+        def transport(incarnation: int, admit: Admit, starts: StartExchange) -> MemoryTransport:
+            return MemoryTransport(LocalIdentity("test", me, REPLICAS, incarnation), self.hub, admit, starts)
 
         machine = KeyValue()
         store = SqliteStore(data, identity)
-        node = Node(config, Parts(machine, store, transport, snapshots=SnapshotFiles(data, identity)))
+        node = Node(config, NodeComponents(machine, store, transport, snapshots=SnapshotFiles(data, identity)))
         self.nodes.append(node)
         self.machines.append(machine)
         try:
@@ -221,7 +221,7 @@ class Damages:
     async def _judged(self, judge: Callable[[Image, Path], Awaitable[str]], image: Image, directory: Path) -> str:
         try:
             return await judge(image, directory)
-        except WorldFault as fault:
+        except OperationalError as fault:
             said = str(fault)
             return "refused" if "\n" not in said else f"more than one line: {said!r}"
         except Exception as error:

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import KeyValue, Pairs, encode
 from pydsm.server.limits import RespLimits
@@ -27,7 +27,7 @@ def ours(machine: KeyValue, words: list[bytes], protocol: int) -> bytes:
     result: Result
     try:
         machine.footprint([encode(words)])
-    except CallerFault as fault:
+    except UsageError as fault:
         result = CommandFailed(str(fault))
     else:
         (result,) = machine.apply([encode(words)], time.time_ns() // 1_000_000)

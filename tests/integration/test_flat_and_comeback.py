@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from benchmarks import comeback, flat
-from benchmarks.comeback import Comeback, run_comeback
-from benchmarks.flat import Flat, run_flat
+from benchmarks import recovery_time, steady_state
+from benchmarks.recovery_time import Comeback, run_comeback
+from benchmarks.steady_state import Flat, run_flat
 
 
 async def test_a_flat_run_tells_memory_data_and_checkpoints() -> None:
@@ -31,7 +31,11 @@ async def test_a_comeback_tells_when_the_replica_serves_again_and_what_it_said()
 
 @pytest.mark.parametrize(
     ("main", "wrong"),
-    [(flat.main, ["--minutes", "1"]), (comeback.main, ["--down-minutes", "0"]), (comeback.main, ["--replicas", "2"])],
+    [
+        (steady_state.main, ["--minutes", "1"]),
+        (recovery_time.main, ["--down-minutes", "0"]),
+        (recovery_time.main, ["--replicas", "2"]),
+    ],
 )
 def test_wrong_usage_is_one_line(
     main: Callable[[Sequence[str]], int], wrong: list[str], capsys: pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from pydsm.client import BlockingClient, Client, ClientLimits
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 
-LIMITS = ClientLimits(timeout_seconds=20, look_around_seconds=0.2)
+LIMITS = ClientLimits(timeout_seconds=20, rediscovery_interval_seconds=0.2)
 COUNTS = 2000
 
 

@@ -15,7 +15,7 @@ from pydsm.cli.local_group import LocalGroup
 from pydsm.client import Client, ClientLimits
 from pydsm.machines.kv import encode
 
-LIMITS = ClientLimits(timeout_seconds=30, look_around_seconds=0.2, silence_seconds_max=1)
+LIMITS = ClientLimits(timeout_seconds=30, rediscovery_interval_seconds=0.2, silence_seconds_max=1)
 ROUNDS, STILL_SECONDS = 400, 1.0
 
 

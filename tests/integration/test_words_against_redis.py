@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.server.limits import RespLimits
@@ -60,7 +60,7 @@ def ours(machine: KeyValue, words: tuple[bytes, ...]) -> bytes:
     result: Result
     try:
         machine.footprint([encode(words)])
-    except CallerFault as fault:
+    except UsageError as fault:
         result = CommandFailed(str(fault))
     else:
         (result,) = machine.apply([encode(words)], time.time_ns() // 1_000_000)

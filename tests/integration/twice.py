@@ -22,9 +22,9 @@ from pydsm.cli.serve import Storage
 from pydsm.client import Client
 from pydsm.client.link import Link, Sent
 from pydsm.client.session import ClientSession
-from pydsm.core.faults import PeerFault, PyDSMError
-from pydsm.core.ids import RequestId
-from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.errors import PeerProtocolError, PyDSMError
+from pydsm.core.types.ids import RequestId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import encode
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
@@ -116,7 +116,7 @@ class Twice:
         loop, address = asyncio.get_running_loop(), self._addresses[place]
         while True:
             link = Link(self, address, "")
-            with suppress(OSError, PeerFault, TimeoutError):
+            with suppress(OSError, PeerProtocolError, TimeoutError):
                 async with asyncio.timeout(2):
                     await loop.create_connection(partial(_same, link), address.host, address.port)
                     await link.greeted
@@ -150,7 +150,7 @@ class Twice:
     # what links tell
 
     def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
-        """See `link.Owner`."""
+        """See `link.LinkOwner`."""
         request, answer = self._copies.pop(call), answers[0]
         if isinstance(answer, Aborted | Overloaded):
             return
@@ -164,7 +164,7 @@ class Twice:
         request.news.set()
 
     def lost(self, link: Link, sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
-        """See `link.Owner`. The requests are sent again when patience is at its end."""
+        """See `link.LinkOwner`. The requests are sent again when patience is at its end."""
         for call in (*sent, *unsent):
             self._copies.pop(call, None)
         if link in self._gone:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
-from pydsm.core.execution import Execution
-from pydsm.core.ids import Deps, InstanceId, covers
-from pydsm.core.instance import Instance
-from pydsm.core.log import Log
-from pydsm.core.messages import NOP, Batch, Value
-from pydsm.core.status import Status
+from pydsm.core.log.conflicts import DeclaredKeys, EverythingConflicts, Relation
+from pydsm.core.log.instance import Instance
+from pydsm.core.log.log import Log
+from pydsm.core.protocol.execution import Execution
+from pydsm.core.types.ids import Deps, InstanceId, covers
+from pydsm.core.types.messages import NOP, Batch, Value
+from pydsm.core.types.status import Status
 from tests.unit.core.helpers import at, barrier, reading, writing
 
 Agreed = dict[InstanceId, tuple[Value, Deps]]

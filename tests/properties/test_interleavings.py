@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydsm.core.conflicts import DeclaredKeys, EverythingConflicts, Relation
-from pydsm.core.ids import InstanceId
-from pydsm.core.messages import Batch, PreAccept, PreAcceptOk
+from pydsm.core.log.conflicts import DeclaredKeys, EverythingConflicts, Relation
+from pydsm.core.types.ids import InstanceId
+from pydsm.core.types.messages import Batch, PreAccept, PreAcceptOk
 from tests.unit.core.helpers import barrier, reading, writing
 from tests.worlds import Packet, World
 

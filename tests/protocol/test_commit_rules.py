@@ -2,9 +2,9 @@
 
 import pytest
 
-from pydsm.core.messages import NOP, Accept, AcceptOk, Commit, PreAccept, PreAcceptOk, Prepare, Refuse
-from pydsm.core.quorums import quorums
-from pydsm.core.status import Status
+from pydsm.core.types.messages import NOP, Accept, AcceptOk, Commit, PreAccept, PreAcceptOk, Prepare, Refuse
+from pydsm.core.types.quorums import quorums
+from pydsm.core.types.status import Status
 from tests.unit.core.helpers import Driven, at, ballot, barrier, to_all, writing
 from tests.worlds import Packet, World
 

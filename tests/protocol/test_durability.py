@@ -5,9 +5,9 @@ Disks here hold back until they are told to finish, so a message that leaves too
 
 import pytest
 
-from pydsm.core.effects import ReservationRecord
-from pydsm.core.ids import InstanceId
-from pydsm.core.messages import (
+from pydsm.core.types.effects import ReservationRecord
+from pydsm.core.types.ids import InstanceId
+from pydsm.core.types.messages import (
     NOP,
     Accept,
     AcceptOk,
@@ -20,7 +20,7 @@ from pydsm.core.messages import (
     Validate,
     ValidateOk,
 )
-from pydsm.core.status import Status
+from pydsm.core.types.status import Status
 from tests.unit.core.helpers import Driven, at, ballot, pre_accepted, writing
 from tests.worlds import World
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pydsm.core.messages import NOP, Accept, Commit, PreAccept, PreAcceptOk
 from pydsm.core.replica import PipelineFull
+from pydsm.core.types.messages import NOP, Accept, Commit, PreAccept, PreAcceptOk
 from tests.unit.core.helpers import Driven, at, ballot, reading, writing
 from tests.worlds import World
 

@@ -6,14 +6,15 @@ answer on. In a group of three (f=1, e=1): slow 2, fast 2, one unchanged answer 
 
 import pytest
 
-from pydsm.core.ids import InstanceId, covers
-from pydsm.core.messages import (
+from pydsm.core.protocol.recovery_rules import Rule
+from pydsm.core.types.ids import InstanceId, covers
+from pydsm.core.types.messages import (
     NOP,
     Accept,
     AcceptOk,
     Batch,
     Commit,
-    Inquire,
+    CommitQuery,
     Invalidator,
     PreAccept,
     PreAcceptOk,
@@ -23,8 +24,7 @@ from pydsm.core.messages import (
     ValidateOk,
     Waiting,
 )
-from pydsm.core.recovery import Rule
-from pydsm.core.status import Status
+from pydsm.core.types.status import Status
 from tests.unit.core.helpers import Driven, at, ballot, writing
 from tests.worlds import Packet, World
 
@@ -497,7 +497,7 @@ def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
         Accept(ID, ballot(5, 0), NOP, (0, 0, 0)),
         Prepare(ID, ballot(5, 0)),
         Validate(ID, ballot(5, 0), A, (0, 0, 0)),
-        Inquire((ID,)),
+        CommitQuery((ID,)),
     ):
         replica.take()
         replica.receive(0, question)

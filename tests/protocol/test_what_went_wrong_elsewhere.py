@@ -2,7 +2,7 @@
 
 import pytest
 
-from pydsm.core.messages import (
+from pydsm.core.types.messages import (
     NOP,
     Accept,
     AcceptOk,
@@ -14,8 +14,8 @@ from pydsm.core.messages import (
     PrepareOk,
     Validate,
 )
-from pydsm.core.quorums import quorums
-from pydsm.core.status import Status
+from pydsm.core.types.quorums import quorums
+from pydsm.core.types.status import Status
 from tests.unit.core.helpers import Driven, at, ballot, prepare_ok, writing
 from tests.worlds import World
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 
-from pydsm.core.recovery import Rule
-from pydsm.sim.counts import Counts
-from pydsm.sim.plan import Cut, Fault, Operation, Plan
-from pydsm.sim.search import Search
-from pydsm.sim.settings import Settings
+from pydsm.core.protocol.recovery_rules import Rule
+from pydsm.sim.base.counts import Counts
+from pydsm.sim.base.plan import Cut, Fault, Operation, Plan
+from pydsm.sim.base.settings import Settings
+from pydsm.sim.tools.search import Search
 
 MS = 1000
 FOR_LONG = 4000 * MS

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from pydsm.cli import main
-from pydsm.sim import search, story
-from pydsm.sim.counts import BRANCHES
-from pydsm.sim.search import Search
+from pydsm.sim.base.counts import BRANCHES
+from pydsm.sim.tools import failure_report, search
+from pydsm.sim.tools.search import Search
 from tests.unit.sim.worlds import forgetful_replica
 
 
@@ -84,7 +84,7 @@ def test_a_violation_is_exit_status_1_with_a_story_and_a_file_that_replays_it(
 
 
 def test_a_run_of_a_users_machine_is_left_to_its_test(broken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    saved = msgspec.structs.replace(story.load(broken_file), machine="Inventory")
+    saved = msgspec.structs.replace(failure_report.load(broken_file), machine="Inventory")
     broken_file.write_bytes(msgspec.json.encode(saved))
     assert main.run(["replay", str(broken_file)]) == 2
     assert "Inventory" in capsys.readouterr().err

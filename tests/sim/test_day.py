@@ -4,16 +4,16 @@ import msgspec
 import pytest
 
 from pydsm.cli import main
-from pydsm.core.log import Log
-from pydsm.core.sessions import Sessions
-from pydsm.sim.day import Day, Row, day_settings
+from pydsm.core.log.log import Log
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.sim.tools.endurance import Endurance, EnduranceSample, endurance_settings
 
 ROW_US = 120_000_000
 
 
-def day(hours: float) -> tuple[Day, list[Row]]:
-    rows: list[Row] = []
-    made = Day(day_settings(seed=1, replicas=3, hours=hours), 4.0, ROW_US, rows.append)
+def day(hours: float) -> tuple[Endurance, list[EnduranceSample]]:
+    rows: list[EnduranceSample] = []
+    made = Endurance(endurance_settings(seed=1, replicas=3, hours=hours), 4.0, ROW_US, rows.append)
     assert made.run().finding is None
     return made, rows
 

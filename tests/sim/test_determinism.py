@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pydsm.sim.search import Search
-from pydsm.sim.world import TraceDigest
+from pydsm.sim.cluster.world import TraceDigest
+from pydsm.sim.tools.search import Search
 
 
 def digest_in_another_process(hash_seed: str, *arguments: str) -> str:

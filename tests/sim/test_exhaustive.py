@@ -4,19 +4,19 @@ import pickle
 
 import pytest
 
-from pydsm.core import recoverer
-from pydsm.core.config import Config
-from pydsm.core.ids import ReplicaId, Tick, request_id
-from pydsm.core.messages import NOP, Batch, Footprint, PrepareOk, Run
-from pydsm.core.quorums import Quorums
-from pydsm.core.recovery import AcceptValue, Rule, ValidateValue
+from pydsm.core.protocol import recoverer
+from pydsm.core.protocol.recovery_rules import AcceptValue, Rule, ValidateValue
 from pydsm.core.replica import Replica
-from pydsm.sim.exhaustive import Outcome, Search, SmallWorld
-from pydsm.sim.fingerprint import fingerprint
+from pydsm.core.types.config import Config
+from pydsm.core.types.ids import ReplicaId, Tick, request_id
+from pydsm.core.types.messages import NOP, Batch, Footprint, PrepareOk, Run
+from pydsm.core.types.quorums import Quorums
+from pydsm.sim.tools.exhaustive import SmallWorld, StateOutcome, StateSearch
+from pydsm.sim.tools.fingerprint import fingerprint
 
 
-def _explored(world: SmallWorld) -> Outcome:
-    outcome = Search(world).run()
+def _explored(world: SmallWorld) -> StateOutcome:
+    outcome = StateSearch(world).run()
     assert outcome.violation is None, "\n".join((outcome.violation, *outcome.story))
     return outcome
 
@@ -43,7 +43,7 @@ def test_the_search_gives_up_where_it_is_told_to_and_says_so() -> None:
 
 def test_a_fast_quorum_that_is_one_too_small_is_found_by_the_shortest_story(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Quorums, "fast", property(lambda self: self.n - self.e - 1))
-    outcome = Search(SmallWorld(recoveries=0)).run()
+    outcome = StateSearch(SmallWorld(recoveries=0)).run()
     assert outcome.violation is not None
     assert outcome.violation.startswith("visibility")
     assert outcome.story == ("0: propose", "1: propose")
@@ -54,7 +54,7 @@ def test_a_recovery_that_decides_nop_in_spite_of_votes_is_found(monkeypatch: pyt
         return AcceptValue(Rule.TOO_FEW_UNCHANGED, NOP, (0,) * q.n)
 
     monkeypatch.setattr(recoverer, "after_prepare", nop_always)
-    outcome = Search(SmallWorld(proposers=(0,), recoveries=1)).run()
+    outcome = StateSearch(SmallWorld(proposers=(0,), recoveries=1)).run()
     assert outcome.violation is not None
     assert outcome.violation.startswith("agreement")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.sim import story
-from pydsm.sim.search import Search
+from pydsm.sim.tools import failure_report
+from pydsm.sim.tools.search import Search
 
 FOUND = Path(__file__).parent / "found"
 
@@ -44,6 +44,6 @@ def test_every_found_run_has_a_story() -> None:
 
 @pytest.mark.parametrize("name", STORIES)
 def test_what_was_found_once_holds_now(name: str) -> None:
-    saved = story.load(FOUND / f"{name}.json")
+    saved = failure_report.load(FOUND / f"{name}.json")
     finding = Search().play(saved.plan).finding
     assert finding is None, f"{STORIES[name]} Then: {saved.what}"

@@ -6,13 +6,13 @@ from random import Random
 
 import pytest
 
-from pydsm.core.conflicts import EverythingConflicts, NothingConflicts
-from pydsm.core.messages import Footprint
+from pydsm.core.log.conflicts import EverythingConflicts, NothingConflicts
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.sim.linearizability import Model
-from pydsm.sim.pytest_plugin import Simulated, simulated
-from pydsm.sim.registers import KeyModel
-from pydsm.sim.workload import Ask
+from pydsm.sim.checkers.linearizability import Model
+from pydsm.sim.tools.pytest_plugin import Simulated, simulated
+from pydsm.sim.workload.registers import KeyModel
+from pydsm.sim.workload.workload import Ask
 
 __all__ = ["simulated"]
 

@@ -6,8 +6,8 @@ which differ in jitter and in small delays only: no invariant may break in any o
 
 import pytest
 
-from pydsm.core.recovery import Rule
-from pydsm.sim.plan import ClockRate, Crash, Fault, Operation, Pause, SlowLinks
+from pydsm.core.protocol.recovery_rules import Rule
+from pydsm.sim.base.plan import ClockRate, Crash, Fault, Operation, Pause, SlowLinks
 from tests.sim.stories import MS, ask, cut, play_with_many_seeds, reached
 
 FIRST = ask(10, 0, "write k0 1")

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from pydsm.core.recovery import Rule
-from pydsm.sim.plan import Crash, CrashInside, Pause, PowerCut
+from pydsm.core.protocol.recovery_rules import Rule
+from pydsm.sim.base.plan import Crash, CrashInside, Pause, PowerCut
 from tests.sim.stories import FOR_LONG, MS, ask, calm, cut, play, reached
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pydsm.core.recovery import Rule
-from pydsm.sim.counts import Counts
-from pydsm.sim.search import Search
+from pydsm.core.protocol.recovery_rules import Rule
+from pydsm.sim.base.counts import Counts
+from pydsm.sim.tools.search import Search
 
 STEPS = 4000
 SEEDS_PER_TEST = 10

@@ -7,12 +7,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pydsm.sim import soak
-from pydsm.sim.counts import Counts
+from pydsm.sim.base.counts import Counts
+from pydsm.sim.tools import soak
 
 
 def test_a_short_soak_plays_fresh_seeds_and_adds_them_up(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pydsm.sim.soak", "--minutes", "0.05", "--jobs", "2", "--steps", "400"]
+    command = [sys.executable, "-m", "pydsm.sim.tools.soak", "--minutes", "0.05", "--jobs", "2", "--steps", "400"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "every invariant held" in done.stdout

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from pydsm.core.quorums import quorums
-from pydsm.sim.counts import Counts
-from pydsm.sim.plan import ClockJump, Crash, Fault, Operation
-from pydsm.sim.planner import KINDS
-from pydsm.sim.planning import make_laggards, make_plan
-from pydsm.sim.search import Search
+from pydsm.core.types.quorums import quorums
+from pydsm.sim.base.counts import Counts
+from pydsm.sim.base.plan import ClockJump, Crash, Fault, Operation
+from pydsm.sim.tools.search import Search
+from pydsm.sim.workload.planner import KINDS
+from pydsm.sim.workload.planning import make_lagging_members, make_plan
 from tests.sim.stories import MS, ask, calm, cut, play
 
 HOUR_MS = 3_600_000
@@ -39,7 +39,7 @@ def story(replicas: int, *more: Fault | Operation) -> Counts:
 
 
 def test_ordinary_seeds_have_wrong_clocks_and_never_more_than_f() -> None:
-    for make in (make_plan, make_laggards):
+    for make in (make_plan, make_lagging_members):
         for replicas in (3, 5, 7):
             plans = [make(seed, replicas, 4000) for seed in range(25)]
             counts = [len(wrong(plan.faults)) for plan in plans]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from pydsm.cli.main import app
 from pydsm.machines.kv import COMMANDS
-from pydsm.server.commands import LOCAL
+from pydsm.server.commands import LOCAL_COMMANDS
 from tests.documents import ROOT, blocks
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/**/*.md"))]
@@ -45,7 +45,7 @@ def test_every_document_that_the_source_names_exists() -> None:
 
 def test_the_reference_names_every_command_of_the_redis_port() -> None:
     named = set(re.findall(r"`([A-Z]+)`", (ROOT / "docs/reference/redis-commands.md").read_text("utf-8")))
-    assert {command.decode() for command in (*COMMANDS, *LOCAL)} <= named
+    assert {command.decode() for command in (*COMMANDS, *LOCAL_COMMANDS)} <= named
 
 
 QUOTING = sorted((ROOT / "tests/protocol").glob("test_*.py"))

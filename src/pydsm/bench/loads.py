@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from types import NoneType
 
 from pydsm.bench.histogram import Histogram
-from pydsm.bench.pace import Schedule, Ticker
-from pydsm.client import Client, ClientLimits, NotDone, Outcome
-from pydsm.core.faults import CallerFault
+from pydsm.bench.pace import ArrivalSchedule, Ticker
+from pydsm.client import CallOutcome, Client, ClientLimits, CommandNotCompleted
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.base import CommandFailed
 from pydsm.transport.address import Address
 
@@ -38,7 +38,7 @@ class Flood:
 
     def __post_init__(self) -> None:
         if not 1 <= self.requests <= _IN_FLIGHT_MAX:
-            raise CallerFault(f"a flood has between 1 and {_IN_FLIGHT_MAX} requests, got {self.requests}")
+            raise UsageError(f"a flood has between 1 and {_IN_FLIGHT_MAX} requests, got {self.requests}")
 
     def setting(self) -> dict[str, str | int | float]:
         """For a result file."""
@@ -55,7 +55,7 @@ class FixedRate:
     """When so many seconds' worth of requests have no answer, the group does not keep up, and the run ends."""
 
     def __post_init__(self) -> None:
-        Schedule(self.per_second, self.seconds)
+        ArrivalSchedule(self.per_second, self.seconds)
 
     def setting(self) -> dict[str, str | int | float]:
         """For a result file."""
@@ -75,12 +75,12 @@ class Closed:
 
     def __post_init__(self) -> None:
         if not 1 <= self.clients <= _CLIENTS_MAX or not 1 <= self.clients * self.pipeline <= _IN_FLIGHT_MAX:
-            raise CallerFault(
+            raise UsageError(
                 f"a closed loop has between 1 and {_CLIENTS_MAX} clients with at least one request each, and at most "
                 f"{_IN_FLIGHT_MAX} in flight; got {self.clients} with {self.pipeline}"
             )
         if self.seconds <= 0:
-            raise CallerFault(f"a closed loop needs a time above 0 seconds, got {self.seconds:g}")
+            raise UsageError(f"a closed loop needs a time above 0 seconds, got {self.seconds:g}")
 
     def setting(self) -> dict[str, str | int | float]:
         """For a result file."""
@@ -107,12 +107,12 @@ class Driven:
     example: str = ""
     """What was said of a request that failed."""
 
-    def take(self, outcomes: Sequence[Outcome]) -> None:
+    def take(self, outcomes: Sequence[CallOutcome]) -> None:
         """Count them."""
         if {*map(type, outcomes)} <= _ANSWERS:
             self.answered += len(outcomes)
             return
-        bad = [outcome for outcome in outcomes if isinstance(outcome, CommandFailed | NotDone)]
+        bad = [outcome for outcome in outcomes if isinstance(outcome, CommandFailed | CommandNotCompleted)]
         self.answered += len(outcomes) - len(bad)
         self.failed += len(bad)
         if bad:
@@ -150,7 +150,7 @@ async def drive(load: Load, clients: Sequence[Client], requests: Sequence[bytes]
 
 async def _flood(load: Flood, clients: Sequence[Client], requests: Sequence[bytes]) -> Driven:
     if len(requests) != load.requests:
-        raise CallerFault(f"a flood of {load.requests} requests was given {len(requests)}")
+        raise UsageError(f"a flood of {load.requests} requests was given {len(requests)}")
     parts = [requests[place :: len(clients)] for place in range(len(clients))]
     driven, before = Driven(), time.perf_counter()
     answered = await asyncio.gather(*(client.execute_many(part) for client, part in zip(clients, parts, strict=True)))
@@ -164,7 +164,7 @@ class _AtRate:
     """One run at a fixed rate. Requests that are due at the same tick for the same replica travel together."""
 
     def __init__(self, load: FixedRate, clients: Sequence[Client], requests: Sequence[bytes]) -> None:
-        self._schedule = Schedule(load.per_second, load.seconds)
+        self._schedule = ArrivalSchedule(load.per_second, load.seconds)
         self._clients = clients
         self._requests = requests
         self._behind_max = max(_BEHIND_REQUESTS_MIN, int(load.per_second * load.behind_seconds_max))

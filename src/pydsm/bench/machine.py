@@ -22,7 +22,7 @@ _LOOP_TURNS = 100_000
 _LOOP_TIMES = 5
 
 
-class Yardstick(msgspec.Struct, frozen=True):
+class Calibration(msgspec.Struct, frozen=True):
     """How fast the machine was at one moment."""
 
     at: str
@@ -62,9 +62,9 @@ def describe() -> Machine:
     )
 
 
-def measure_yardstick() -> Yardstick:
-    """About a tenth of a second of work. Raises WorldFault when there is no place for temporary files."""
-    return Yardstick(
+def calibrate() -> Calibration:
+    """About a tenth of a second of work. Raises OperationalError when there is no place for temporary files."""
+    return Calibration(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         python_loop_ms=1000 * min(_loop_seconds() for _ in range(_LOOP_TIMES)),
         sync_ms=1000 * sync_seconds(Path(tempfile.gettempdir())),

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from pydsm.bench.loads import Closed, Driven, FixedRate, Flood, Load, clients_for, connected, drive
 from pydsm.bench.processes import busy_seconds, cores, cpu_seconds, resident_bytes
-from pydsm.bench.results import Measurement, Run
+from pydsm.bench.results import BenchmarkRun, Measurement
 from pydsm.bench.target import Target, counters
-from pydsm.bench.workload import Workload
+from pydsm.bench.workload import BenchmarkWorkload
 from pydsm.client import Client
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 
 _WARM_UP_SECONDS = 2.0
 _POOL_REQUESTS = 100_000
@@ -26,20 +26,20 @@ _FULL_SHARE = 0.95
 _OTHER_CORES_MAX = 0.2
 _LATE_SHARE_MAX = 0.5
 
-Progress = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 """Takes what is done next."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchmarkPlan:
     """What is measured of a target."""
 
     load: Load
-    workload: Workload = field(default_factory=Workload)
+    workload: BenchmarkWorkload = field(default_factory=BenchmarkWorkload)
     runs: int = 5
 
 
-def name_of(target: Target, plan: Plan) -> str:
+def name_of(target: Target, plan: BenchmarkPlan) -> str:
     """What tells a measurement from others, as far as it is not as always."""
     setting, workload = target.setting, plan.workload
     words = [f"{setting['replicas']} replicas", str(setting.get("storage", "")), _shape(plan.load)]
@@ -47,7 +47,7 @@ def name_of(target: Target, plan: Plan) -> str:
     words += [f"batches of {setting['batch_commands_max']}"] if "batch_commands_max" in setting else []
     words += [f"{100 * workload.conflict:g} % on one key"] if workload.conflict else []
     words += [f"{100 * workload.reads:g} % reads"] if workload.reads else []
-    words += [f"{workload.value_bytes} byte values"] if workload.value_bytes != Workload().value_bytes else []
+    words += [f"{workload.value_bytes} byte values"] if workload.value_bytes != BenchmarkWorkload().value_bytes else []
     words += [f"{workload.keys:,} keys"] if workload.keys else []
     return ", ".join(filter(None, words))
 
@@ -62,17 +62,17 @@ def _shape(load: Load) -> str:
             return f"{load.clients} clients x {load.pipeline}"
 
 
-async def measure(target: Target, plan: Plan, progress: Progress = lambda _: None) -> Measurement:
-    """Warm up and run. Raises WorldFault when the group does not answer."""
+async def measure(target: Target, plan: BenchmarkPlan, progress: ProgressCallback = lambda _: None) -> Measurement:
+    """Warm up and run. Raises OperationalError when the group does not answer."""
     (measurement,) = await measure_in_turns(target, [plan], progress)
     return measurement
 
 
 async def measure_in_turns(
-    target: Target, plans: Sequence[Plan], progress: Progress = lambda _: None
+    target: Target, plans: Sequence[BenchmarkPlan], progress: ProgressCallback = lambda _: None
 ) -> list[Measurement]:
     """Several plans against one group, a run of each in turn, so that the hour's mood is the same for all of them."""
-    runs: list[list[Run]] = [[] for _ in plans]
+    runs: list[list[BenchmarkRun]] = [[] for _ in plans]
     rounds = max(plan.runs for plan in plans)
     for number in range(1 + rounds):
         for plan, done in zip(plans, runs, strict=True):
@@ -91,14 +91,14 @@ async def measure_in_turns(
     ]
 
 
-async def measure_once(target: Target, plan: Plan, number: int) -> Run:
+async def measure_once(target: Target, plan: BenchmarkPlan, number: int) -> BenchmarkRun:
     """One run; number 0 is the one that warms up. For those who measure in an order of their own."""
     load = plan.load if number else _warm_up(plan.load)
     async with connected(target.clients, clients_for(load, len(target.clients))) as clients:
-        return await measure_with(clients, target, Plan(load, plan.workload), number)
+        return await measure_with(clients, target, BenchmarkPlan(load, plan.workload), number)
 
 
-async def measure_with(clients: Sequence[Client], target: Target, plan: Plan, number: int) -> Run:
+async def measure_with(clients: Sequence[Client], target: Target, plan: BenchmarkPlan, number: int) -> BenchmarkRun:
     """One run of clients that are connected already, and may stay so."""
     requests = plan.workload.requests(_pool(plan.load), seed=number)
     before = await counters(target)
@@ -169,7 +169,7 @@ class Costs:
         self._before = time.perf_counter(), time.process_time(), self._replicas(), busy_seconds()
 
     def since(self) -> Spent:
-        """What was spent since then. Raises WorldFault when a replica has ended meanwhile."""
+        """What was spent since then. Raises OperationalError when a replica has ended meanwhile."""
         before_seconds, before_generator, before_replicas, before_busy = self._before
         generator, replicas, busy = time.process_time() - before_generator, self._replicas(), busy_seconds()
         spent = None if replicas is None or before_replicas is None else replicas - before_replicas
@@ -191,10 +191,10 @@ class Costs:
         return sum(known) if known and len(known) == len(each) else None
 
 
-def judge(driven: Driven, costs: Spent, counted: dict[str, int], load: Load) -> Run:
-    """The figures of one run, and what must be said of them. Raises WorldFault when nothing was answered."""
+def judge(driven: Driven, costs: Spent, counted: dict[str, int], load: Load) -> BenchmarkRun:
+    """The figures of one run, and what must be said of them. Raises OperationalError when nothing was answered."""
     if not driven.answered:
-        raise WorldFault(
+        raise OperationalError(
             f"no request was answered ({driven.example or 'none was sent in time'}); see the replicas' logs"
         )
     figures = {"commands": float(driven.answered), "seconds": driven.seconds}
@@ -218,7 +218,7 @@ def judge(driven: Driven, costs: Spent, counted: dict[str, int], load: Load) -> 
         figures["fast_share"] = counted["fast"] / commits
         figures["commands_per_instance"] = driven.answered / commits
     figures["load_average"] = os.getloadavg()[0]
-    return Run(figures, driven.latencies.counts, _notes(driven, figures, load))
+    return BenchmarkRun(figures, driven.latencies.counts, _notes(driven, figures, load))
 
 
 def _notes(driven: Driven, figures: dict[str, float], load: Load) -> list[str]:

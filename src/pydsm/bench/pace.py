@@ -10,21 +10,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 
 _TICKS_PER_SECOND_MAX = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """Requests at even distances. Raises CallerFault for a rate or a time that is none."""
+class ArrivalSchedule:
+    """Requests at even distances. Raises UsageError for a rate or a time that is none."""
 
     per_second: float
     seconds: float
 
     def __post_init__(self) -> None:
         if self.per_second <= 0 or self.seconds <= 0:
-            raise CallerFault(
+            raise UsageError(
                 f"a rate and its time must be above 0, got {self.per_second:g}/s for {self.seconds:g} seconds"
             )
 

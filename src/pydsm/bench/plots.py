@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydsm.bench.results import Measurement
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,15 +26,15 @@ def can_plot() -> bool:
 
 
 def check_can_plot() -> None:
-    """Raises CallerFault where it is not."""
+    """Raises UsageError where it is not."""
     if not can_plot():
-        raise CallerFault("pictures need the plots extra: pip install 'pydsm-epaxos[plots]'")
+        raise UsageError("pictures need the plots extra: pip install 'pydsm-epaxos[plots]'")
 
 
 def plot(measurements: Sequence[Measurement], directory: Path) -> list[Path]:
     """Draw into the directory what there is to draw; the files, perhaps none.
 
-    Raises CallerFault where the extra is missing, WorldFault when a file cannot be written.
+    Raises UsageError where the extra is missing, OperationalError when a file cannot be written.
     """
     check_can_plot()
     import matplotlib as mpl  # noqa: PLC0415  # only those who draw have it
@@ -53,7 +53,7 @@ def _save(figure: "Figure", path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=_DOTS_PER_INCH, format="png")
     except OSError as error:
-        raise WorldFault(
+        raise OperationalError(
             f"cannot write the picture {path}: {error.strerror or error}; give another directory"
         ) from error
     return path

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from pydsm.bench.machine import Yardstick, describe, measure_yardstick
+from pydsm.bench.machine import Calibration, calibrate, describe
 from pydsm.bench.results import Measurement, Results, check_writable, write
 
 
 class Recording:
     """Make it before the first measurement; whatever is added is in the file at once, so that a stop loses nothing.
 
-    Raises CallerFault for a file that could not be written.
+    Raises UsageError for a file that could not be written.
     """
 
     def __init__(self, command: str, path: Path | None = None) -> None:
@@ -18,18 +18,18 @@ class Recording:
         self._command = command
         self._path = path
         self._machine = describe()
-        self._yardsticks: list[Yardstick] = [measure_yardstick()]
+        self._yardsticks: list[Calibration] = [calibrate()]
         self._measurements: list[Measurement] = []
 
     def add(self, *measurements: Measurement) -> None:
-        """Note them. Raises WorldFault when the file cannot be written."""
+        """Note them. Raises OperationalError when the file cannot be written."""
         self._measurements += measurements
         if self._path is not None:
             write(self._path, self.results())
 
     def finish(self) -> Results:
         """Take the yardsticks again, and write for the last time."""
-        self._yardsticks.append(measure_yardstick())
+        self._yardsticks.append(calibrate())
         results = self.results()
         if self._path is not None:
             write(self._path, results)

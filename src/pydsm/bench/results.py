@@ -11,8 +11,8 @@ from statistics import median
 import msgspec
 
 from pydsm.bench.histogram import Histogram
-from pydsm.bench.machine import Machine, Yardstick
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.bench.machine import Calibration, Machine
+from pydsm.core.types.errors import OperationalError, UsageError
 
 FORMAT = "pydsm-bench"
 VERSION = 1
@@ -20,7 +20,7 @@ VERSION = 1
 Setting = dict[str, str | int | float | bool]
 
 
-class Run(msgspec.Struct, frozen=True, omit_defaults=True):
+class BenchmarkRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """One run."""
 
     figures: dict[str, float]
@@ -36,7 +36,7 @@ class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     """What tells it from the others in the file."""
     setting: Setting
-    runs: list[Run]
+    runs: list[BenchmarkRun]
 
     def values(self, figure: str) -> list[float]:
         """Of each run that has the figure."""
@@ -72,7 +72,7 @@ class Results(msgspec.Struct, frozen=True):
     command: str
     """What made it."""
     machine: Machine
-    yardsticks: list[Yardstick]
+    yardsticks: list[Calibration]
     """The mood of the machine, before and after."""
     measurements: list[Measurement]
     format: str = FORMAT
@@ -94,39 +94,39 @@ def better(figure: str) -> int:
 
 
 def write(path: Path, results: Results) -> None:
-    """Replace the file, at once or not at all. Raises WorldFault when that fails."""
+    """Replace the file, at once or not at all. Raises OperationalError when that fails."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
         beside.replace(path)
     except OSError as error:
-        raise WorldFault(
+        raise OperationalError(
             f"cannot write the results to {path}: {error.strerror or error}; give a file in a directory that exists"
         ) from error
 
 
 def check_writable(path: Path) -> None:
-    """Raises CallerFault if the file could surely not be written: better before an hour of work than after."""
+    """Raises UsageError if the file could surely not be written: better before an hour of work than after."""
     if not path.parent.is_dir():
-        raise CallerFault(f"there is no directory {path.parent} for {path.name}: make it, or give another file")
+        raise UsageError(f"there is no directory {path.parent} for {path.name}: make it, or give another file")
     if not os.access(path.parent, os.W_OK) or path.is_dir():
-        raise CallerFault(f"{path} cannot be written: give another file")
+        raise UsageError(f"{path} cannot be written: give another file")
 
 
 def read(path: Path) -> Results:
-    """Raises CallerFault for what is not a result file, or one of another version."""
+    """Raises UsageError for what is not a result file, or one of another version."""
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise CallerFault(f"cannot read {path}: {error.strerror or error}; give a file made with --json") from error
+        raise UsageError(f"cannot read {path}: {error.strerror or error}; give a file made with --json") from error
     try:
         head = msgspec.json.decode(text, type=_Head)
         if head.format == FORMAT and head.version == VERSION:
             return msgspec.json.decode(text, type=Results)
     except msgspec.DecodeError as error:
-        raise CallerFault(f"{path} is not a result file ({error}): give one made with --json") from error
+        raise UsageError(f"{path} is not a result file ({error}): give one made with --json") from error
     if head.format == FORMAT:
-        raise CallerFault(
+        raise UsageError(
             f"{path} has version {head.version} of the result format, this PyDSM reads version {VERSION}: measure again"
         )
-    raise CallerFault(f"{path} is not a result file: give one made with --json")
+    raise UsageError(f"{path} is not a result file: give one made with --json")

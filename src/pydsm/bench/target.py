@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydsm.client.load import ask
 from pydsm.client.resp import encode_command
-from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, PeerProtocolError
 from pydsm.transport.address import Address
 
 _INFO_SECONDS_MAX = 10.0
@@ -29,15 +29,15 @@ class Target:
 
 
 async def counters(target: Target) -> list[dict[str, int]]:
-    """What INFO of each replica counts. Raises WorldFault when one does not answer."""
+    """What INFO of each replica counts. Raises OperationalError when one does not answer."""
     return [await _counters(address) for address in target.redis]
 
 
 async def _counters(address: Address) -> dict[str, int]:
     try:
         (info,) = await ask(address, encode_command(b"INFO"), seconds_max=_INFO_SECONDS_MAX)
-    except (OSError, PeerFault) as error:
-        raise WorldFault(
+    except (OSError, PeerProtocolError) as error:
+        raise OperationalError(
             f"the replica at {address} does not answer INFO: {error or type(error).__name__}; see its log"
         ) from error
     pairs = (line.partition(":") for line in info.decode().splitlines()) if isinstance(info, bytes) else ()

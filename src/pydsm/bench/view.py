@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pydsm.bench.compare import CHANGE_MIN, P_MAX, Comparison, Verdict
-from pydsm.bench.measure import Progress as Tell
+from pydsm.bench.measure import ProgressCallback as Tell
 from pydsm.bench.results import Measurement, Results
 
 _WIDTH_ELSEWHERE = 200

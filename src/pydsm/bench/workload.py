@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.kv import encode
 
 _HOT = b"hot00000"
@@ -12,8 +12,8 @@ _VALUE_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """The shape of the requests. Raises CallerFault for one that cannot be."""
+class BenchmarkWorkload:
+    """The shape of the requests. Raises UsageError for one that cannot be."""
 
     conflict: float = 0.0
     """Share of the requests on one hot key; all others have a key of their own, of 8 bytes."""
@@ -25,13 +25,13 @@ class Workload:
 
     def __post_init__(self) -> None:
         if not 0 <= self.conflict <= 1:
-            raise CallerFault(f"the share of conflicts must be between 0 and 1, got {self.conflict:g}")
+            raise UsageError(f"the share of conflicts must be between 0 and 1, got {self.conflict:g}")
         if not 0 <= self.reads <= 1:
-            raise CallerFault(f"the share of reads must be between 0 and 1, got {self.reads:g}")
+            raise UsageError(f"the share of reads must be between 0 and 1, got {self.reads:g}")
         if not 1 <= self.value_bytes <= _VALUE_BYTES_MAX:
-            raise CallerFault(f"values must have between 1 and {_VALUE_BYTES_MAX} bytes, got {self.value_bytes}")
+            raise UsageError(f"values must have between 1 and {_VALUE_BYTES_MAX} bytes, got {self.value_bytes}")
         if not 0 <= self.keys < 10**_DIGITS:
-            raise CallerFault(f"there may be up to {10**_DIGITS - 1} keys, got {self.keys}")
+            raise UsageError(f"there may be up to {10**_DIGITS - 1} keys, got {self.keys}")
 
     def requests(self, count: int, seed: int, first: int = 0) -> list[bytes]:
         """So many requests, encoded for the machine. Keys of their own are numbered from `first` on."""

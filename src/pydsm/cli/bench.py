@@ -15,17 +15,17 @@ import typer
 
 from pydsm.bench.compare import Verdict, compare
 from pydsm.bench.loads import Closed, FixedRate, Flood, Load
-from pydsm.bench.measure import Plan, Progress, measure
+from pydsm.bench.measure import BenchmarkPlan, ProgressCallback, measure
 from pydsm.bench.plots import check_can_plot, plot
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import read
 from pydsm.bench.target import Target
 from pydsm.bench.view import console_for, progress, show, show_comparison, show_machine
-from pydsm.bench.workload import Workload
+from pydsm.bench.workload import BenchmarkWorkload
 from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.loop import run
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.transport.address import Address, parse_address, words_of
 
 _MEASUREMENTS_MAX = 200
@@ -50,7 +50,7 @@ class Wanted:
     shapes: list[GroupShape]
     at: Target | None
     """A group that runs already, instead of those."""
-    plans: list[Plan]
+    plans: list[BenchmarkPlan]
 
     @property
     def steps(self) -> int:
@@ -92,13 +92,13 @@ def bench(
     """Measure a group: throughput, latency, and what it costs. Lists are all combined with each other."""
     for name, value, most in (("--runs", runs, _RUNS_MAX), ("--seconds", seconds, _SECONDS_MAX)):
         if not 0 < value <= most:
-            raise CallerFault(f"{name} must be above 0 and at most {most}, got {value:g}")
+            raise UsageError(f"{name} must be above 0 and at most {most}, got {value:g}")
     old = None if compare_with is None else read(compare_with)
     if plots is not None:
         check_can_plot()
     conflicts, read_shares = numbers("--conflict", conflict, float), numbers("--reads", reads, float)
     shapes = itertools.product(conflicts, read_shares, numbers("--value-bytes", value_bytes, int))
-    workloads = [Workload(*shape, keys=keys) for shape in shapes]
+    workloads = [BenchmarkWorkload(*shape, keys=keys) for shape in shapes]
     loads: list[Load]
     match load:
         case LoadKind.FLOOD:
@@ -108,17 +108,17 @@ def bench(
         case LoadKind.CLOSED:
             counts = itertools.product(numbers("--clients", clients, int), numbers("--pipeline", pipeline, int))
             loads = [Closed(count, depth, seconds) for count, depth in counts]
-    plans = [Plan(one, workload, runs) for one in loads for workload in workloads]
+    plans = [BenchmarkPlan(one, workload, runs) for one in loads for workload in workloads]
     if at:
         if replicas or storage or thrifty or batch_commands_max:
-            raise CallerFault("--at names a group that runs already: leave out what describes one to be started")
+            raise UsageError("--at names a group that runs already: leave out what describes one to be started")
         addresses = [parse_address(address.strip()) for address in at.split(",")]
         running = Target(addresses, setting={"replicas": len(addresses), "storage": "running group"})
         wanted = Wanted([], running, plans)
     else:
         wanted = Wanted(list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans)
     if (count := wanted.steps // (1 + runs)) > _MEASUREMENTS_MAX:
-        raise CallerFault(f"that makes {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
+        raise UsageError(f"that makes {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
     recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", json)
 
     async def measured() -> int:
@@ -143,7 +143,7 @@ def bench(
     return 1 if failed or comparison.of(Verdict.WORSE) else 0
 
 
-async def _measure(wanted: Wanted, recording: Recording, tell: Progress) -> None:
+async def _measure(wanted: Wanted, recording: Recording, tell: ProgressCallback) -> None:
     if wanted.at is not None:
         await asyncio.gather(*map(_reach, wanted.at.clients))
         for plan in wanted.plans:
@@ -155,14 +155,17 @@ async def _measure(wanted: Wanted, recording: Recording, tell: Progress) -> None
 
 
 async def _reach(address: Address) -> None:
-    """Raises WorldFault when nobody listens there: clients would try again until their requests have timed out."""
+    """Raises OperationalError when nobody listens there.
+
+    Clients would try again until their requests have timed out.
+    """
     try:
         async with asyncio.timeout(_REACH_SECONDS_MAX):
             _, writer = await asyncio.open_connection(address.host, address.port)
     except TimeoutError as error:
-        raise WorldFault(f"--at {address}: no connection within {_REACH_SECONDS_MAX:g} s; {_AT_HINT}") from error
+        raise OperationalError(f"--at {address}: no connection within {_REACH_SECONDS_MAX:g} s; {_AT_HINT}") from error
     except OSError as error:
-        raise WorldFault(f"--at {address}: {words_of(error)}; {_AT_HINT}") from error
+        raise OperationalError(f"--at {address}: {words_of(error)}; {_AT_HINT}") from error
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
@@ -181,16 +184,16 @@ def _storage(text: str) -> Storage:
     try:
         return Storage(text)
     except ValueError as error:
-        raise CallerFault(f"--storage must be memory, sqlite or both, got {text!r}") from error
+        raise UsageError(f"--storage must be memory, sqlite or both, got {text!r}") from error
 
 
 _Number = TypeVar("_Number", int, float)
 
 
 def numbers(option: str, text: str, number: Callable[[str], _Number]) -> list[_Number]:
-    """The numbers of a list with commas. Raises CallerFault for what is not one."""
+    """The numbers of a list with commas. Raises UsageError for what is not one."""
     try:
         return [number(part) for part in text.split(",")]
     except ValueError as error:
         kind = "whole numbers" if number is int else "numbers"
-        raise CallerFault(f"{option} takes {kind} with commas between them, got {text!r}") from error
+        raise UsageError(f"{option} takes {kind} with commas between them, got {text!r}") from error

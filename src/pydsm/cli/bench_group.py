@@ -9,14 +9,14 @@ from pathlib import Path
 from pydsm.bench.target import Target
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 
 _REPLICAS_MAX = 15
 
 
 @dataclass(frozen=True, slots=True)
 class GroupShape:
-    """What group is started. Raises CallerFault for one that cannot be."""
+    """What group is started. Raises UsageError for one that cannot be."""
 
     replicas: int = 3
     storage: Storage = Storage.MEMORY
@@ -29,9 +29,9 @@ class GroupShape:
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= _REPLICAS_MAX:
-            raise CallerFault(f"--replicas must be between 1 and {_REPLICAS_MAX}, got {self.replicas}")
+            raise UsageError(f"--replicas must be between 1 and {_REPLICAS_MAX}, got {self.replicas}")
         if self.batch_commands_max is not None and self.batch_commands_max < 1:
-            raise CallerFault(f"--batch-commands-max must be at least 1, got {self.batch_commands_max}")
+            raise UsageError(f"--batch-commands-max must be at least 1, got {self.batch_commands_max}")
 
     @property
     def options(self) -> list[str]:

@@ -2,14 +2,14 @@
 
 import itertools
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.transport.address import Address, parse_address
 
 _EVERY_HOST = {"0.0.0.0", "::"}
 
 
 def check_given(name: str, peers: str, ports: str, storage: bool) -> None:
-    """Everything that must be given and is not, in one message. Raises CallerFault."""
+    """Everything that must be given and is not, in one message. Raises UsageError."""
     needed = {
         "--name NAME": name,
         "--peers r1=HOST:PORT,r2=...": peers,
@@ -18,28 +18,28 @@ def check_given(name: str, peers: str, ports: str, storage: bool) -> None:
     }
     missing = [option for option, given in needed.items() if not given]
     if missing:
-        raise CallerFault(
+        raise UsageError(
             f"missing: {', '.join(missing)}; give them as options, in the environment as PYDSM_NAME and so on, or in a "
             "file named by --config; see pydsm serve --help"
         )
 
 
 def check_least(option: str, value: int, least: int) -> None:
-    """Raises CallerFault for a value that is too small."""
+    """Raises UsageError for a value that is too small."""
     if value < least:
-        raise CallerFault(f"{option} is {value}: give {least} or more")
+        raise UsageError(f"{option} is {value}: give {least} or more")
 
 
 def check_distinct(ports: dict[str, Address]) -> None:
-    """Each port needs an address of its own. Raises CallerFault."""
+    """Each port needs an address of its own. Raises UsageError."""
     for (first, one), (second, other) in itertools.combinations(ports.items(), 2):
         if one.port == other.port and (one.host == other.host or {one.host, other.host} & _EVERY_HOST):
-            raise CallerFault(f"{first} {one} and {second} {other} are the same port: give each a port of its own")
+            raise UsageError(f"{first} {one} and {second} {other} are the same port: give each a port of its own")
 
 
 def address_of(option: str, text: str) -> Address:
-    """The address that an option has. Raises CallerFault, with the option, for what is none."""
+    """The address that an option has. Raises UsageError, with the option, for what is none."""
     try:
         return parse_address(text)
-    except CallerFault as fault:
-        raise CallerFault(f"{option}: {fault}") from fault
+    except UsageError as fault:
+        raise UsageError(f"{option}: {fault}") from fault

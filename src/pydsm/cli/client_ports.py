@@ -6,17 +6,17 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.node import Node
-from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.runtime.observation import ReadyLimits, not_ready_reason
 from pydsm.server.availability import POLL_SECONDS, AnswerLimits, Availability
-from pydsm.server.descriptors import ClientCount, reserve, room_for_clients, tell_of_exhaustion
+from pydsm.server.descriptors import ClientCount, log_exhaustion, reserve, room_for_clients
 from pydsm.server.limits import RespLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.native import Host, NativeLimits, NativeServer
+from pydsm.server.native import NativeLimits, NativeServer, NativeServerContext
 from pydsm.server.resp import RespServer
-from pydsm.server.shared import Shared
+from pydsm.server.shared import SharedServerState
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address, cannot_listen
 
@@ -26,7 +26,7 @@ _CLIENT_MEMORY_BYTES_MIN = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class PortLimits:
-    """What all clients together may take. Raises CallerFault for what cannot work."""
+    """What all clients together may take. Raises UsageError for what cannot work."""
 
     clients_max: int = 10_000
     client_memory_bytes: int = 1 << 30
@@ -34,14 +34,14 @@ class PortLimits:
 
     def __post_init__(self) -> None:
         if self.clients_max < 1:
-            raise CallerFault(f"--max-clients must be at least 1, got {self.clients_max}")
+            raise UsageError(f"--max-clients must be at least 1, got {self.clients_max}")
         if self.client_memory_bytes < _CLIENT_MEMORY_BYTES_MIN:
-            raise CallerFault(
+            raise UsageError(
                 f"--client-memory-bytes must be at least {_CLIENT_MEMORY_BYTES_MIN}, so that the largest command fits, "
                 f"got {self.client_memory_bytes}"
             )
         if not 0.1 <= self.answer_seconds <= 3600:
-            raise CallerFault(f"--answer-seconds must be from 0.1 to 3600, got {self.answer_seconds:g}")
+            raise UsageError(f"--answer-seconds must be from 0.1 to 3600, got {self.answer_seconds:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class ClientPorts:
         limits = settings.limits
         # the first thing that is done, since what is opened later needs its descriptors
         fitting = room_for_clients(limits.clients_max, reserve(settings.identity.replicas, _HTTP_CONNECTIONS))
-        self._shared = Shared(
+        self._shared = SharedServerState(
             ClientCount(fitting), ClientMemory(MemoryLimits(client_memory_bytes_max=limits.client_memory_bytes))
         )
         resp_limits = RespLimits(connections_max=fitting, answer_seconds_max=limits.answer_seconds)
@@ -77,7 +77,7 @@ class ClientPorts:
         self._watched = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
-        """Listen. Raises WorldFault when an address cannot be had."""
+        """Listen. Raises OperationalError when an address cannot be had."""
         settings = self._settings
         asyncio.get_running_loop().set_exception_handler(_tell)
         if settings.redis is not None:
@@ -118,10 +118,10 @@ class ClientPorts:
 
     async def _open_native(self, address: Address) -> None:
         settings, node = self._settings, self._node
-        host = Host(
+        host = NativeServerContext(
             settings.identity,
             settings.names,
-            lambda: why_not_ready(node.observe(), settings.ready_limits) is None,
+            lambda: not_ready_reason(node.observe(), settings.ready_limits) is None,
             node.grant,
             node.session_ms,
         )
@@ -145,5 +145,5 @@ class ClientPorts:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    if not tell_of_exhaustion(context):
+    if not log_exhaustion(context):
         loop.default_exception_handler(context)

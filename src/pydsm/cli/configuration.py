@@ -12,13 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 
 _DESCRIBED = {str: "text in quotes", bool: "true or false", int: "a whole number"}
 
 
 def read_options(path: Path, verb: Callable[..., object]) -> dict[str, Any]:
-    """The options in the file, by the names of the verb's parameters. Raises CallerFault for what is not one."""
+    """The options in the file, by the names of the verb's parameters. Raises UsageError for what is not one."""
     types = {
         name: _without_none(hint) for name, hint in get_type_hints(verb).items() if name not in ("config", "return")
     }
@@ -33,11 +33,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte-order mark
     except OSError as error:
-        raise CallerFault(
+        raise UsageError(
             f"cannot read --config {path}: {error.strerror or error}; give a file that this process may read"
         ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CallerFault(f"--config {path} is not TOML: {error}; see docs/howto/configure.md") from error
+        raise UsageError(f"--config {path} is not TOML: {error}; see docs/howto/configure.md") from error
 
 
 def _parameter(path: Path, key: str, types: Mapping[str, Any]) -> str:
@@ -45,7 +45,7 @@ def _parameter(path: Path, key: str, types: Mapping[str, Any]) -> str:
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=1)
         hint = f"did you mean {near[0]}?" if near else "pydsm serve --help lists the options"
-        raise CallerFault(f"--config {path} has a key {key!r}, which is no option: {hint}")
+        raise UsageError(f"--config {path} has a key {key!r}, which is no option: {hint}")
     return keys[key]
 
 
@@ -66,5 +66,5 @@ def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
     return value
 
 
-def _wrong(path: Path, key: str, value: Any, wanted: str) -> CallerFault:
-    return CallerFault(f"--config {path} has {key} = {value!r}: give {wanted}")
+def _wrong(path: Path, key: str, value: Any, wanted: str) -> UsageError:
+    return UsageError(f"--config {path} has {key} = {value!r}: give {wanted}")

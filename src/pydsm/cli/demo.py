@@ -11,15 +11,15 @@ from typing import Annotated
 import typer
 
 from pydsm.cli.demo_plot import can_plot, plot
-from pydsm.cli.demo_view import Moment, ReplicaMoment, Report, View, make_view, show_report
+from pydsm.cli.demo_view import DemoReport, Moment, ReplicaMoment, View, make_view, show_report
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.loop import run
 from pydsm.cli.serve import Storage
-from pydsm.client import NotDone
-from pydsm.client.latency import Latencies
+from pydsm.client import CommandNotCompleted
+from pydsm.client.latency import LatencyEstimates
 from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
 from pydsm.client.resp import encode_command
-from pydsm.core.faults import CallerFault, PeerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, PeerProtocolError, UsageError
 from pydsm.storage.sync_cost import sync_seconds
 
 _MOMENT_SECONDS = 1.0
@@ -31,7 +31,7 @@ _PIPELINE_MAX = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DemoOptions:
     """What to show."""
 
     replicas: int
@@ -69,18 +69,18 @@ def demo(
         ("--conflict", conflict, 0, 1),
     ):
         if not low <= value <= high:
-            raise CallerFault(f"{name} must be between {low} and {high}, got {value:g}")
+            raise UsageError(f"{name} must be between {low} and {high}, got {value:g}")
     if kill and storage is Storage.MEMORY:
-        raise CallerFault("--kill needs --storage sqlite: a replica that has lost its memory may not come back")
+        raise UsageError("--kill needs --storage sqlite: a replica that has lost its memory may not come back")
     if kill and replicas < 3:
-        raise CallerFault(f"--kill needs at least 3 replicas: a group of {replicas} stops when one is down")
+        raise UsageError(f"--kill needs at least 3 replicas: a group of {replicas} stops when one is down")
     if png is not None and not can_plot():
-        raise CallerFault("--png needs the plots extra: pip install 'pydsm-epaxos[plots]'")
-    plan = Plan(replicas, seconds, clients, LoadShape(pipeline, conflict), kill, storage, thrifty, json, png)
+        raise UsageError("--png needs the plots extra: pip install 'pydsm-epaxos[plots]'")
+    plan = DemoOptions(replicas, seconds, clients, LoadShape(pipeline, conflict), kill, storage, thrifty, json, png)
     return run(_demo(plan))
 
 
-async def _demo(plan: Plan) -> int:
+async def _demo(plan: DemoOptions) -> int:
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
@@ -102,7 +102,7 @@ async def _demo(plan: Plan) -> int:
 class _Demo:
     """One run against a group that serves."""
 
-    def __init__(self, plan: Plan, group: LocalGroup, view: View, sync_ms: float | None) -> None:
+    def __init__(self, plan: DemoOptions, group: LocalGroup, view: View, sync_ms: float | None) -> None:
         self.moments: list[Moment] = []
         self.events: list[tuple[float, str]] = []
         """Seconds since the start, and what happened then."""
@@ -118,10 +118,10 @@ class _Demo:
             for number in range(plan.clients)
         ]
         self._states = ["up"] * plan.replicas
-        self._totals = [Latencies() for _ in range(plan.replicas)]
+        self._totals = [LatencyEstimates() for _ in range(plan.replicas)]
         self._counters: list[dict[str, int]] = [{} for _ in range(plan.replicas)]
 
-    async def run(self) -> Report:
+    async def run(self) -> DemoReport:
         """Load, perhaps a kill, then the check."""
         loop = asyncio.get_running_loop()
         running = [loop.create_task(client.run()) for client in self._clients]
@@ -143,8 +143,8 @@ class _Demo:
         self._group.check_running()
         try:
             verified = await verify(self._ledger, self._group.clients, read_at)
-        except (OSError, NotDone) as error:
-            raise WorldFault(f"a replica does not answer any more: {error or type(error).__name__}") from error
+        except (OSError, CommandNotCompleted) as error:
+            raise OperationalError(f"a replica does not answer any more: {error or type(error).__name__}") from error
         await self._take_counters()
         self._take_latencies()
         return self._report(last - started, verified, len(unanswered))
@@ -207,7 +207,7 @@ class _Demo:
         self._view.show(moment)
         return now
 
-    def _take_latencies(self) -> list[Latencies]:
+    def _take_latencies(self) -> list[LatencyEstimates]:
         """Per replica since the last call; also added to the totals."""
         recent = [_sum(parts) for parts in zip(*(client.take_latencies() for client in self._clients), strict=True)]
         for total, part in zip(self._totals, recent, strict=True):
@@ -221,16 +221,16 @@ class _Demo:
         """What INFO says, if the replica answers; else what it said last."""
         try:
             (info,) = await ask(self._group.redis[place], encode_command(b"INFO"), seconds_max=_INFO_SECONDS_MAX)
-        except (OSError, PeerFault):
+        except (OSError, PeerProtocolError):
             return
         if isinstance(info, bytes):
             pairs = (line.partition(":") for line in info.decode().splitlines())
             self._counters[place] = {name: int(value) for name, _, value in pairs if value.isdigit()}
 
-    def _report(self, seconds: float, verified: int, unanswered_clients: int) -> Report:
+    def _report(self, seconds: float, verified: int, unanswered_clients: int) -> DemoReport:
         everything = _sum(self._totals)
         ledger = self._ledger
-        return Report(
+        return DemoReport(
             replicas=self._plan.replicas,
             clients=self._plan.clients,
             pipeline=self._plan.shape.pipeline,
@@ -258,8 +258,8 @@ class _Demo:
         )
 
 
-def _sum(parts: list[Latencies] | tuple[Latencies, ...]) -> Latencies:
-    whole = Latencies()
+def _sum(parts: list[LatencyEstimates] | tuple[LatencyEstimates, ...]) -> LatencyEstimates:
+    whole = LatencyEstimates()
     for part in parts:
         whole.take_in(part)
     return whole

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from pydsm.cli.demo_view import Moment, Report
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.cli.demo_view import DemoReport, Moment
+from pydsm.core.types.errors import OperationalError, UsageError
 
 
 def can_plot() -> bool:
@@ -13,13 +13,13 @@ def can_plot() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def plot(path: Path, moments: Sequence[Moment], report: Report, events: Sequence[tuple[float, str]]) -> None:
+def plot(path: Path, moments: Sequence[Moment], report: DemoReport, events: Sequence[tuple[float, str]]) -> None:
     """Write a PNG: throughput over time by replica, and the latencies. `events` are seconds and what happened then.
 
-    Raises CallerFault where the extra is missing, WorldFault when the file cannot be written.
+    Raises UsageError where the extra is missing, OperationalError when the file cannot be written.
     """
     if not can_plot():
-        raise CallerFault("--png needs the plots extra: pip install 'pydsm-epaxos[plots]'")
+        raise UsageError("--png needs the plots extra: pip install 'pydsm-epaxos[plots]'")
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -51,4 +51,4 @@ def plot(path: Path, moments: Sequence[Moment], report: Report, events: Sequence
     try:
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:
-        raise WorldFault(f"cannot write the picture to {path}: {error.strerror or error}") from error
+        raise OperationalError(f"cannot write the picture to {path}: {error.strerror or error}") from error

@@ -41,7 +41,7 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DemoReport:
     """The whole run."""
 
     replicas: int
@@ -172,7 +172,7 @@ def _table(moment: Moment) -> Table:
     return table
 
 
-def show_report(report: Report, as_json: bool, output: TextIO) -> None:
+def show_report(report: DemoReport, as_json: bool, output: TextIO) -> None:
     """The last screen."""
     if as_json:
         print(json.dumps(asdict(report)), file=output)
@@ -182,7 +182,7 @@ def show_report(report: Report, as_json: bool, output: TextIO) -> None:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _summary(report: Report) -> list[str]:
+def _summary(report: DemoReport) -> list[str]:
     by_replica = ", ".join(f"{name} {count:,}" for name, count in report.commands_by_replica.items())
     lines = [
         f"{report.commands:,} commands in {report.seconds:.1f} s: {report.commands_per_second:,.0f} per second",
@@ -198,7 +198,7 @@ def _summary(report: Report) -> list[str]:
     return [*lines, f"lost: {report.lost}   wrong: {report.wrong}"]
 
 
-def _histogram(report: Report) -> list[str]:
+def _histogram(report: DemoReport) -> list[str]:
     if not report.histogram:
         return []
     most = max(count for _, count in report.histogram)

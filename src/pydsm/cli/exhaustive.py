@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pydsm.core.faults import CallerFault
-from pydsm.sim.exhaustive import Outcome, Search, SmallWorld
+from pydsm.core.types.errors import UsageError
+from pydsm.sim.tools.exhaustive import SmallWorld, StateOutcome, StateSearch
 
 
 def exhaustive(
@@ -23,7 +23,7 @@ def exhaustive(
 ) -> int:
     """Try every order of events, crashes included, in a small world, with the code that runs in production."""
     if proposers > replicas:
-        raise CallerFault(f"{proposers} proposers are more than {replicas} replicas: use --proposers {replicas}")
+        raise UsageError(f"{proposers} proposers are more than {replicas} replicas: use --proposers {replicas}")
     world = SmallWorld(replicas, tuple(range(proposers)), recoveries, (0,), restarts, states_max)
     began = time.monotonic()
     console = Console(stderr=True)
@@ -31,7 +31,7 @@ def exhaustive(
     def report(states: int, waiting: int) -> None:
         console.print(f"{states:>12,} states seen, {waiting:,} still to explore, {time.monotonic() - began:.0f} s")
 
-    outcome = Search(world).run(None if as_json else report)
+    outcome = StateSearch(world).run(None if as_json else report)
     seconds = time.monotonic() - began
     if as_json:
         print(json.dumps({"world": asdict(world), "outcome": asdict(outcome), "seconds": round(seconds, 1)}))
@@ -40,7 +40,7 @@ def exhaustive(
     return 0 if outcome.violation is None and outcome.complete else 1
 
 
-def _tell(world: SmallWorld, outcome: Outcome, seconds: float) -> None:
+def _tell(world: SmallWorld, outcome: StateOutcome, seconds: float) -> None:
     print(
         f"{world.replicas} replicas, {len(world.proposers)} conflicting instances, any crashes, "
         f"{world.recoveries} recoveries, {world.restarts} restarts: {outcome.states:,} states, "

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pydsm.core.ballots import Ballot
-from pydsm.core.effects import InstanceRecord
-from pydsm.core.faults import CallerFault, WorldFault
-from pydsm.core.ids import INDEX_MAX, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Footprint, Nop, Value
-from pydsm.core.status import Status
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.effects import InstanceRecord
+from pydsm.core.types.errors import OperationalError, UsageError
+from pydsm.core.types.ids import INDEX_MAX, InstanceId, ReplicaId, RequestId
+from pydsm.core.types.messages import Batch, Footprint, Nop, Value
+from pydsm.core.types.status import Status
 from pydsm.storage.inspection import DataDirectory, Findings, LeaderCounts, open_directory
 
 _SHOWN_MAX = 20
@@ -43,13 +43,13 @@ def inspect(
 
 
 def parse_instance(text: str) -> InstanceId:
-    """LEADER.INDEX as people write it. Raises CallerFault for anything else."""
+    """LEADER.INDEX as people write it. Raises UsageError for anything else."""
     leader, _, index = text.partition(".")
     if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in (leader, index)):
-        raise CallerFault(f"{text!r} is not an instance: write LEADER.INDEX, such as 0.17")
+        raise UsageError(f"{text!r} is not an instance: write LEADER.INDEX, such as 0.17")
     id = InstanceId(ReplicaId(int(leader)), int(index))
     if not 1 <= id.index <= INDEX_MAX:
-        raise CallerFault(f"{text!r} is not an instance: indexes are 1 to {INDEX_MAX}")
+        raise UsageError(f"{text!r} is not an instance: indexes are 1 to {INDEX_MAX}")
     return id
 
 
@@ -61,7 +61,7 @@ def _survey(data: DataDirectory, directory: Path, as_json: bool) -> None:
         show(findings, Console(file=sys.stdout, highlight=False, soft_wrap=True))
     if findings.damage:
         more = f" and {len(findings.damage) - 1} more" if len(findings.damage) > 1 else ""
-        raise WorldFault(
+        raise OperationalError(
             f"{directory} is damaged: {findings.damage[0]}{more}. Do not start a replica with it, which could break "
             "agreement: keep it as evidence; the others go on while more than half are up"
         )
@@ -70,7 +70,7 @@ def _survey(data: DataDirectory, directory: Path, as_json: bool) -> None:
 def _one(data: DataDirectory, id: InstanceId, directory: Path, as_json: bool) -> None:
     record = data.instance(id)
     if record is None:
-        raise WorldFault(f"{directory} has no record of instance {id}: this replica never learnt of its value")
+        raise OperationalError(f"{directory} has no record of instance {id}: this replica never learnt of its value")
     described = describe_instance(record)
     if as_json:
         print(json.dumps(described, indent=1))

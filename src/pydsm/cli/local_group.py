@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydsm.cli.announce import LISTENING
 from pydsm.cli.serve import Storage
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 from pydsm.transport.address import Address
 
 _HOST = "127.0.0.1"
@@ -44,7 +44,7 @@ def _is_free(port: int) -> bool:
 
 
 @dataclass(slots=True)
-class Member:
+class LocalReplica:
     """One replica of the group, running or not."""
 
     name: str
@@ -70,7 +70,7 @@ class LocalGroup:
     """Replicas r1, r2, ... whose data and logs lie under `directory`. Use as an async context manager."""
 
     def __init__(self, replicas: int, directory: Path, storage: Storage = Storage.SQLITE, *options: str) -> None:
-        self.members: list[Member] = []
+        self.members: list[LocalReplica] = []
         self._replicas = replicas
         self._directory = directory
         self._storage = storage
@@ -92,7 +92,7 @@ class LocalGroup:
             try:
                 await asyncio.gather(*(self.start(replica) for replica in range(self._replicas)))
                 return self
-            except WorldFault as fault:
+            except OperationalError as fault:
                 await self.stop()
                 if "free the port" not in str(fault) or attempt == _STARTS_MAX:
                     raise
@@ -109,7 +109,7 @@ class LocalGroup:
         self._directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(3 * self._replicas)
         self.members = [
-            Member(
+            LocalReplica(
                 name=f"r{number}",
                 listen=Address(_HOST, ports.pop()),
                 redis=Address(_HOST, ports.pop()),
@@ -136,7 +136,7 @@ class LocalGroup:
         return line
 
     async def start(self, replica: int) -> None:
-        """Start one replica and wait until it listens. Raises WorldFault with its last words if it does not."""
+        """Start one replica and wait until it listens. Raises OperationalError with its last words if it does not."""
         member = self.members[replica]
         with member.log.open("ab") as log:
             member.process = await asyncio.create_subprocess_exec(
@@ -156,13 +156,13 @@ class LocalGroup:
         except TimeoutError:
             line = b""
         if f"{member.name} {LISTENING}".encode() not in line:
-            raise WorldFault(f"replica {member.name} did not start: {member.last_words()}")
+            raise OperationalError(f"replica {member.name} did not start: {member.last_words()}")
 
     def check_running(self) -> None:
-        """Raises WorldFault for a replica that has ended, with its last words."""
+        """Raises OperationalError for a replica that has ended, with its last words."""
         for member in self.members:
             if not member.is_running:
-                raise WorldFault(f"replica {member.name} has ended by itself: {member.last_words()}")
+                raise OperationalError(f"replica {member.name} has ended by itself: {member.last_words()}")
 
     async def kill(self, replica: int) -> None:
         """End one replica with SIGKILL: nothing that it had not synchronised is kept."""
@@ -176,10 +176,10 @@ class LocalGroup:
         """End all that run, politely at first."""
         await asyncio.gather(*(self._end(member, signal.SIGTERM) for member in self.members if member.is_running))
 
-    async def _end(self, member: Member, number: signal.Signals) -> int:
+    async def _end(self, member: LocalReplica, number: signal.Signals) -> int:
         process = member.process
         if process is None:
-            raise WorldFault(f"replica {member.name} was never started")
+            raise OperationalError(f"replica {member.name} was never started")
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(number)
         try:

@@ -10,10 +10,10 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from pydsm import __version__
-from pydsm.cli import bench, demo, exhaustive, inspect, maintain, replay, serve, simulate, status, trace
+from pydsm.cli import admin, bench, demo, exhaustive, inspect, replay, serve, simulate, status, trace
 from pydsm.cli.entry import give_up, is_of_a_stream
 from pydsm.cli.text import one_line
-from pydsm.core.faults import CallerFault, PyDSMError
+from pydsm.core.types.errors import PyDSMError, UsageError
 
 app = typer.Typer(
     name="pydsm",
@@ -26,9 +26,9 @@ app = typer.Typer(
 app.command("serve", context_settings={"auto_envvar_prefix": "PYDSM"})(serve.serve)
 app.command("status")(status.status)
 app.command("trace")(trace.trace)
-app.command("pause")(maintain.pause)
-app.command("resume")(maintain.resume)
-app.command("snapshot")(maintain.snapshot)
+app.command("pause")(admin.pause)
+app.command("resume")(admin.resume)
+app.command("snapshot")(admin.snapshot)
 app.command("inspect")(inspect.inspect)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
@@ -61,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         outcome = app(list(arguments), prog_name="pydsm", standalone_mode=False)
     except TyperException as error:
         return _say(error.format_message(), USAGE)
-    except CallerFault as fault:
+    except UsageError as fault:
         return _say(str(fault), USAGE)
     except PyDSMError as fault:
         return _say(str(fault), FAILURE)

@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from pydsm.core.faults import CallerFault
-from pydsm.sim import story
-from pydsm.sim.search import Search
+from pydsm.core.types.errors import UsageError
+from pydsm.sim.tools import failure_report
+from pydsm.sim.tools.search import Search
 
 
 def replay(
@@ -18,9 +18,9 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the lines and what was found.")] = False,
 ) -> int:
     """Play a broken run step by step; exit status 1 if it still breaks an invariant, 0 if it no longer does."""
-    saved = story.load(file)
-    if saved.machine != story.REGISTERS:
-        raise CallerFault(f"{file} was made with the machine {saved.machine!r}: play it from the test that wrote it")
+    saved = failure_report.load(file)
+    if saved.machine != failure_report.REGISTERS:
+        raise UsageError(f"{file} was made with the machine {saved.machine!r}: play it from the test that wrote it")
     lines: list[str] = []
     run = Search().play(saved.plan, lines.append if as_json else _printer(about))
     found = run.finding

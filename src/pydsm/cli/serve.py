@@ -18,17 +18,17 @@ from pydsm.cli.client_ports import ClientPorts, PortLimits, PortSettings
 from pydsm.cli.configuration import read_options
 from pydsm.cli.loop import run
 from pydsm.cli.transports import TransportKind, load_peer_tls, tls_files, transport_maker
-from pydsm.core.config import WINDOW_BYTES_MAX, Config
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.config import WINDOW_BYTES_MAX, Config
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.kv import KeyValue
 from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST
 from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.clock import DIFFERENCE_MS_MAX
+from pydsm.runtime.components import MakeTransport, NodeComponents
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits
-from pydsm.runtime.parts import MakeTransport, Parts
-from pydsm.runtime.transfers import BeginAgain
+from pydsm.runtime.snapshot_transfer import RestartRequired
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFiles
@@ -60,7 +60,7 @@ class CheckpointLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServeOptions:
     """What one replica needs to know, checked."""
 
     identity: Identity
@@ -196,11 +196,11 @@ def serve(
     check_least("--window-bytes", window_bytes, 1)
     members = parse_members(peers)
     if name not in members:
-        raise CallerFault(f"--name {name!r} is not in --peers, which names {', '.join(members)}")
+        raise UsageError(f"--name {name!r} is not in --peers, which names {', '.join(members)}")
     replica = ReplicaId(list(members).index(name))
     identity = Identity(group, name, replica, len(members))
     if value_bytes_max is not None and not VALUE_BYTES_LEAST <= value_bytes_max <= VALUE_BYTES_MOST:
-        raise CallerFault(
+        raise UsageError(
             f"--value-bytes-max must be between {VALUE_BYTES_LEAST} and {VALUE_BYTES_MOST}, not {value_bytes_max}"
         )
     here = address_of("--listen", listen) if listen else members[name]
@@ -216,7 +216,7 @@ def serve(
     files = tls_files(transport, tls_cert, tls_key, tls_ca)
     tls = None if files is None else load_peer_tls(files, tuple(members), others)
     batch_limits = BatchLimits(batch_commands_max=batch_commands_max)
-    settings = Settings(
+    settings = ServeOptions(
         identity=identity,
         listen=here,
         transport=transport_maker(transport, identity, here, members, tls, secret),
@@ -244,35 +244,35 @@ def serve(
 
 
 def parse_members(text: str) -> dict[str, Address]:
-    """Names and addresses, in order. Raises CallerFault for what is not NAME=HOST:PORT,... or names one twice."""
+    """Names and addresses, in order. Raises UsageError for what is not NAME=HOST:PORT,... or names one twice."""
     members: dict[str, Address] = {}
     for part in text.split(","):
         name, separator, address = part.strip().partition("=")
         if not (name and separator):
-            raise CallerFault(f"{part.strip()!r} in --peers is not NAME=HOST:PORT")
+            raise UsageError(f"{part.strip()!r} in --peers is not NAME=HOST:PORT")
         if not name.isprintable() or len(name) > _NAME_CHARACTERS_MAX:
-            raise CallerFault(
+            raise UsageError(
                 f"--peers has the name {name[:_NAME_CHARACTERS_MAX]!r}: use printable characters, at most "
                 f"{_NAME_CHARACTERS_MAX}"
             )
         if name in members:
-            raise CallerFault(f"--peers names {name} twice")
+            raise UsageError(f"--peers names {name} twice")
         members[name] = address_of("--peers", address)
     if len(set(members.values())) != len(members):
-        raise CallerFault("two replicas in --peers have one address")
+        raise UsageError("two replicas in --peers have one address")
     return members
 
 
-async def _serve(settings: Settings) -> int:
+async def _serve(settings: ServeOptions) -> int:
     """One life after the other, as long as each ends with the snapshot of a peer from which the next can begin."""
     stop = _stop_request(settings)
     while True:
-        failure = await _one_life(settings, stop)
-        if not isinstance(failure, BeginAgain):
+        failure = await _run_once(settings, stop)
+        if not isinstance(failure, RestartRequired):
             return 1 if failure is not None else 0
 
 
-async def _one_life(settings: Settings, stop: asyncio.Future[None]) -> Exception | None:
+async def _run_once(settings: ServeOptions, stop: asyncio.Future[None]) -> Exception | None:
     """Serve until somebody wants it to stop, or it has to stop by itself: then why."""
     machine = KeyValue(settings.value_bytes_max)
     node = make_node(settings, machine)
@@ -280,12 +280,12 @@ async def _one_life(settings: Settings, stop: asyncio.Future[None]) -> Exception
     try:
         await _start(node, stop)
         await ports.open()
-        _calm_the_interpreter()
+        _tune_gc()
         announce(f"{settings.identity.name} {LISTENING}: {_where(settings)}")
         ports.watch(lambda: announce(f"{settings.identity.name} {READY}: {_where(settings)}"))
         await asyncio.wait((stop, node.failure), return_when=asyncio.FIRST_COMPLETED)
         failure = node.failure.result() if node.failure.done() else None
-        if not isinstance(failure, BeginAgain):
+        if not isinstance(failure, RestartRequired):
             log.info("stopping" if failure is None else "stopping after a failure")
         await node.stop()
         await ports.close_redis()
@@ -305,8 +305,8 @@ async def _start(node: Node, stop: asyncio.Future[None]) -> None:
     await starting
 
 
-def make_node(settings: Settings, machine: KeyValue) -> Node:
-    """The replica, not yet started. Raises WorldFault when its data directory cannot be used."""
+def make_node(settings: ServeOptions, machine: KeyValue) -> Node:
+    """The replica, not yet started. Raises OperationalError when its data directory cannot be used."""
     identity = settings.identity
     store: ReplicaStore = MemoryStore() if settings.data is None else SqliteStore(settings.data, identity)
     limits = settings.checkpoints
@@ -320,7 +320,7 @@ def make_node(settings: Settings, machine: KeyValue) -> Node:
         checkpoint_ticks=limits.seconds * 1000,
     )
     snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
-    parts = Parts(
+    parts = NodeComponents(
         machine,
         store,
         settings.transport,
@@ -340,7 +340,7 @@ def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, s
     return {"Stats": {"name": name, **node.info()}, "Memory": memory, "Keyspace": counted}
 
 
-def _stop_request(settings: Settings) -> asyncio.Future[None]:
+def _stop_request(settings: ServeOptions) -> asyncio.Future[None]:
     """Done when somebody wants the replica to stop."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
@@ -355,11 +355,11 @@ def _stop_request(settings: Settings) -> asyncio.Future[None]:
         try:
             loop.add_reader(sys.stdin.fileno(), stopped)
         except OSError as error:
-            raise CallerFault(f"--until-stdin-closes needs a pipe as standard input: {error.strerror}") from error
+            raise UsageError(f"--until-stdin-closes needs a pipe as standard input: {error.strerror}") from error
     return stop
 
 
-def _calm_the_interpreter() -> None:
+def _tune_gc() -> None:
     """Fewer collections, since little of what is made here is cyclic; and a storage thread that waits less."""
     gc.collect()
     gc.freeze()
@@ -367,7 +367,7 @@ def _calm_the_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_SECONDS)
 
 
-def _where(settings: Settings) -> str:
+def _where(settings: ServeOptions) -> str:
     identity, ports = settings.identity, settings.ports
     redis = "" if ports.redis is None else f"redis on {ports.redis}, "
     clients = "" if ports.clients is None else f"clients on {ports.clients}, "

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pydsm.cli.simulate_hours import simulate_hours
-from pydsm.core.faults import CallerFault
-from pydsm.sim.counts import Counts
-from pydsm.sim.day import RATE
-from pydsm.sim.planning import STEPS, parse_kinds
-from pydsm.sim.search import SHRINK_SECONDS, Report, Search, report
-from pydsm.sim.tables import exercised, plain
-from pydsm.sim.world import Run, TraceDigest
+from pydsm.core.types.errors import UsageError
+from pydsm.sim.base.counts import Counts
+from pydsm.sim.cluster.world import TraceDigest, WorldRun
+from pydsm.sim.tools.endurance import RATE
+from pydsm.sim.tools.search import SHRINK_SECONDS, Search, SearchReport, report
+from pydsm.sim.tools.tables import exercised, plain
+from pydsm.sim.workload.planning import STEPS, parse_kinds
 
 
 def simulate(
@@ -56,14 +56,14 @@ def simulate(
     if hours is not None:
         others = duels or laggards or pipelines or adversary or slow or put_backs
         if seeds != 1 or steps != STEPS or faults != "all" or others or trace_digest:
-            raise CallerFault(
+            raise UsageError(
                 "--hours goes with --seed, --replicas, --rate and --json only: it has its own load and faults"
             )
         return simulate_hours(hours, seed, replicas or 3, rate, as_json=as_json)
     if seeds < 1:
-        raise CallerFault(f"--seeds must be at least 1, got {seeds}")
+        raise UsageError(f"--seeds must be at least 1, got {seeds}")
     if duels + laggards + pipelines + adversary + slow + put_backs > 1:
-        raise CallerFault(
+        raise UsageError(
             "--duels, --laggards, --pipelines, --adversary, --slow and --put-backs are kinds of plans: give one of them"
         )
     search = Search(
@@ -80,7 +80,7 @@ def simulate(
     search.plan(seed)
     totals = Counts()
     digests: dict[int, str] = {}
-    broken: Run | None = None
+    broken: WorldRun | None = None
     with _progress(seeds) as progress:
         task = progress.add_task("seeds", total=seeds)
         for number in range(seed, seed + seeds):
@@ -113,7 +113,7 @@ def _progress(seeds: int) -> Progress:
     )
 
 
-def _print_tables(totals: Counts, digests: dict[int, str], broken: Run | None, found: Report | None) -> None:
+def _print_tables(totals: Counts, digests: dict[int, str], broken: WorldRun | None, found: SearchReport | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for number, digest in digests.items():
         console.print(f"seed {number}: trace {digest}")
@@ -133,7 +133,7 @@ def _print_tables(totals: Counts, digests: dict[int, str], broken: Run | None, f
     console.print(f"play it step by step: pydsm replay {found.path}")
 
 
-def _print_json(totals: Counts, digests: dict[int, str], broken: Run | None, found: Report | None) -> None:
+def _print_json(totals: Counts, digests: dict[int, str], broken: WorldRun | None, found: SearchReport | None) -> None:
     data: dict[str, object] = {"exercised": plain(totals), "violation": None}
     if digests:
         data["trace_digests"] = {str(number): digest for number, digest in digests.items()}

@@ -6,9 +6,17 @@ import time
 import msgspec
 from rich.console import Console
 
-from pydsm.core.faults import CallerFault
-from pydsm.sim.day import GROWTH_MAX, HOUR_US, PEAK_GROWTH_MAX, WARM_UP_US, Day, Row, day_settings
-from pydsm.sim.sizes import QUANTITIES
+from pydsm.core.types.errors import UsageError
+from pydsm.sim.cluster.sizes import QUANTITIES
+from pydsm.sim.tools.endurance import (
+    GROWTH_MAX,
+    HOUR_US,
+    PEAK_GROWTH_MAX,
+    WARM_UP_US,
+    Endurance,
+    EnduranceSample,
+    endurance_settings,
+)
 
 _ROWS_MIN = 12
 _HOURS_MIN = 0.3
@@ -34,21 +42,19 @@ _COLUMNS = (
 def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_json: bool) -> int:
     """Exit status 1 if an invariant breaks, or something grows."""
     if hours < _HOURS_MIN or not 0 < rate <= 1000 or replicas < 1:
-        raise CallerFault(
-            f"--hours must be at least {_HOURS_MIN}, --rate above 0 and at most 1000, --replicas positive"
-        )
+        raise UsageError(f"--hours must be at least {_HOURS_MIN}, --rate above 0 and at most 1000, --replicas positive")
     console = Console(highlight=False, soft_wrap=True, markup=False, stderr=as_json)
     row_us = min(HOUR_US, int(hours * HOUR_US / _ROWS_MIN))
-    rows: list[Row] = []
+    rows: list[EnduranceSample] = []
     began = time.monotonic()
 
-    def tell(row: Row) -> None:
+    def tell(row: EnduranceSample) -> None:
         rows.append(row)
         console.print(_line(row, time.monotonic() - began))
 
     console.print(f"{replicas} replicas, {rate:g} requests a second, seed {seed}: medians (largest), of all together")
     console.print(" ".join(name.rjust(width) for name, width in _COLUMNS))
-    day = Day(day_settings(seed, replicas, hours), rate, row_us, tell)
+    day = Endurance(endurance_settings(seed, replicas, hours), rate, row_us, tell)
     run = day.run()
     grown = day.looks.grown()
     counts = run.counts
@@ -75,7 +81,7 @@ def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_js
     return 1 if grown or run.finding is not None else 0
 
 
-def _line(row: Row, seconds: float) -> str:
+def _line(row: EnduranceSample, seconds: float) -> str:
     scale = {"record_bytes": 1024, "snapshot_bytes": 1024}
     cells = [f"{row.until_us // 3_600_000_000}:{row.until_us // 60_000_000 % 60:02}"]
     for name in QUANTITIES:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pydsm.cli.text import printable
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 from pydsm.server.report import MemberReport, StatusReport
 from pydsm.transport.address import Address, parse_address
 
@@ -33,11 +33,11 @@ def status(
 
 
 def fetch(address: Address, timeout_seconds: float) -> StatusReport:
-    """The replica's report. Raises WorldFault when nobody answers, or somebody else."""
+    """The replica's report. Raises OperationalError when nobody answers, or somebody else."""
     status, body = ask_http(address, "/status", timeout_seconds)
     if status != http.client.OK:
         reason = http.client.responses.get(status, "")
-        raise WorldFault(f"{address} answered {status} {reason} to /status: see the replica's log")
+        raise OperationalError(f"{address} answered {status} {reason} to /status: see the replica's log")
     try:
         return msgspec.json.decode(body, type=StatusReport)
     except msgspec.DecodeError as error:
@@ -45,29 +45,34 @@ def fetch(address: Address, timeout_seconds: float) -> StatusReport:
 
 
 def ask_http(address: Address, path: str, timeout_seconds: float, *, method: str = "GET") -> tuple[int, bytes]:
-    """Status and body of what a replica's HTTP port answers. Raises WorldFault when nobody does, or somebody else."""
+    """Status and body of what a replica's HTTP port answers.
+
+    Raises OperationalError when nobody does, or somebody else.
+    """
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_seconds)
     try:
         connection.request(method, path, headers={"Connection": "close"})
         answer = connection.getresponse()
         return answer.status, answer.read(_ANSWER_BYTES_MAX)
     except TimeoutError as error:
-        raise WorldFault(
+        raise OperationalError(
             f"no answer from {address} within {timeout_seconds:g} s: the replica hangs or is cut off"
         ) from error
     except http.client.HTTPException as error:
         raise no_replica(address) from error
     except OSError as error:
-        raise WorldFault(
+        raise OperationalError(
             f"nobody answers at {address}: {error.strerror or error}; is the replica running, with --http {address}?"
         ) from error
     finally:
         connection.close()
 
 
-def no_replica(address: Address) -> WorldFault:
+def no_replica(address: Address) -> OperationalError:
     """What to say when somebody else answers there."""
-    return WorldFault(f"what answers at {address} is not the HTTP port of a replica: give the address of its --http")
+    return OperationalError(
+        f"what answers at {address} is not the HTTP port of a replica: give the address of its --http"
+    )
 
 
 def show(report: StatusReport, console: Console) -> None:
@@ -102,7 +107,7 @@ def _members(report: StatusReport) -> Table:
         table.add_row(
             Text(printable(member.name)),
             _seen(member, report),
-            "" if member.told_seconds_ago is None else f"{member.told_seconds_ago:.1f} s ago",
+            "" if member.last_report_age_seconds is None else f"{member.last_report_age_seconds:.1f} s ago",
             f"{member.executed:,}",
             f"{member.known:,}",
             f"{member.lag:,}",
@@ -144,7 +149,7 @@ def _numbers(report: StatusReport) -> Table:
         "commits": f"{counters.get('fast', 0):,} fast, {counters.get('slow', 0):,} slow ({share})",
         "recovery": f"{counters.get('recovered', 0):,} recovered here, {counters.get('nops', 0):,} nops learnt",
         "executed": f"{counters.get('executed', 0):,} batches",
-        "waiting": f"{report.commands_waiting:,} commands, {report.turns_waiting_for_disk:,} turns for the disk",
+        "waiting": f"{report.commands_waiting:,} commands, {report.disk_queue_turns:,} turns for the disk",
         "machine": _machine(report),
         "clock": _clock(report),
         "messages": f"{traffic.get('messages_sent', 0):,} sent, {traffic.get('messages_received', 0):,} received, "

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pydsm.cli.status import ask_http, no_replica
-from pydsm.core.faults import CallerFault, WorldFault
-from pydsm.core.ids import first_replica_of, timestamp_of
+from pydsm.core.types.errors import OperationalError, UsageError
+from pydsm.core.types.ids import first_replica_of, timestamp_of
 from pydsm.runtime.traces import InstanceTrace, RequestTrace
 from pydsm.transport.address import Address, parse_address
 
@@ -35,26 +35,26 @@ def trace(
 
 
 def parse_request_id(text: str) -> UUID:
-    """Raises CallerFault for what is no request id."""
+    """Raises UsageError for what is no request id."""
     try:
         id = UUID(text)
     except ValueError:
-        raise CallerFault(
+        raise UsageError(
             f"{text!r} is not a request id: that is a UUID of 32 hexadecimal digits, such as "
             "0193a5c0-1b2c-7001-8000-00070000002a"
         ) from None
     if id.version != 7:
-        raise CallerFault(f"{text} is a UUID, but none of version 7, and so no request id of PyDSM")
+        raise UsageError(f"{text} is a UUID, but none of version 7, and so no request id of PyDSM")
     return id
 
 
 def fetch(request: UUID, address: Address, timeout_seconds: float) -> RequestTrace:
-    """What the replica knows. Raises WorldFault when it knows nothing, or does not answer."""
+    """What the replica knows. Raises OperationalError when it knows nothing, or does not answer."""
     status, body = ask_http(address, f"/trace/{request}", timeout_seconds)
     if status == http.client.NOT_FOUND:
-        raise WorldFault(body.decode(errors="replace").strip() or f"{address} knows nothing of {request}")
+        raise OperationalError(body.decode(errors="replace").strip() or f"{address} knows nothing of {request}")
     if status != http.client.OK:
-        raise WorldFault(f"{address} answered {status} to /trace: see the replica's log")
+        raise OperationalError(f"{address} answered {status} to /trace: see the replica's log")
     try:
         return msgspec.json.decode(body, type=RequestTrace)
     except msgspec.DecodeError as error:

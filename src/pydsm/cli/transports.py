@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
-from pydsm.runtime.parts import MakeTransport
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId
+from pydsm.runtime.components import MakeTransport
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
-from pydsm.transport.base import Admit, Self, Starts, Transport
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange, Transport
 from pydsm.transport.members import Member
 from pydsm.transport.secret import GroupSecret
 from pydsm.transport.tcp import TcpTransport
@@ -24,13 +24,13 @@ class TransportKind(StrEnum):
 
 
 def tls_files(kind: TransportKind, cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
-    """The three files, or None without TLS. Raises CallerFault for some of them, or where they cannot be used."""
+    """The three files, or None without TLS. Raises UsageError for some of them, or where they cannot be used."""
     if cert is None and key is None and ca is None:
         return None
     if cert is None or key is None or ca is None:
-        raise CallerFault("TLS needs --tls-cert, --tls-key and --tls-ca, all three; see docs/howto/encrypt.md")
+        raise UsageError("TLS needs --tls-cert, --tls-key and --tls-ca, all three; see docs/howto/encrypt.md")
     if kind is not TransportKind.TCP:
-        raise CallerFault(f"--transport {kind} cannot use TLS: leave out --tls-cert and the like, or use tcp")
+        raise UsageError(f"--transport {kind} cannot use TLS: leave out --tls-cert and the like, or use tcp")
     return TlsFiles(cert, key, ca)
 
 
@@ -42,14 +42,16 @@ def transport_maker(
     tls: Tls | None,
     secret: GroupSecret | None,
 ) -> MakeTransport:
-    """What makes this replica's transport to the other members. Raises CallerFault when a package for it is missing."""
+    """What makes this replica's transport to the other members. Raises UsageError when a package for it is missing."""
     peers = {ReplicaId(number): at for number, at in enumerate(members.values()) if number != identity.replica}
     listed = tuple(Member(name, str(address)) for name, address in members.items())
     if kind is TransportKind.ZEROMQ:
         _need_pyzmq()
 
-    def make(incarnation: int, admit: Admit, starts: Starts) -> Transport:
-        me = Self(identity.group, identity.replica, identity.replicas, incarnation, members=listed, secret=secret)
+    def make(incarnation: int, admit: Admit, starts: StartExchange) -> Transport:
+        me = LocalIdentity(
+            identity.group, identity.replica, identity.replicas, incarnation, members=listed, secret=secret
+        )
         if kind is TransportKind.ZEROMQ:
             from pydsm.transport.zeromq import ZeroMqTransport
 
@@ -60,7 +62,7 @@ def transport_maker(
 
 
 def load_peer_tls(files: TlsFiles, names: tuple[str, ...], peers: Mapping[ReplicaId, Address]) -> Tls:
-    """TLS by which a peer may show a certificate of its name or of its host. Raises CallerFault for bad files."""
+    """TLS by which a peer may show a certificate of its name or of its host. Raises UsageError for bad files."""
     return load_tls(files, {peer: (names[peer], address.host) for peer, address in peers.items()})
 
 
@@ -68,4 +70,4 @@ def _need_pyzmq() -> None:
     try:
         import zmq  # noqa: F401
     except ImportError as error:
-        raise CallerFault("--transport zeromq needs pyzmq: pip install 'pydsm-epaxos[zmq]'") from error
+        raise UsageError("--transport zeromq needs pyzmq: pip install 'pydsm-epaxos[zmq]'") from error

@@ -1,31 +1,31 @@
 """Native clients. Read `client`, then `link`; `load` puts a group under load and checks what it answers."""
 
 from pydsm.client.blocking import BlockingClient
-from pydsm.client.calls import Outcome
+from pydsm.client.calls import CallOutcome
 from pydsm.client.client import Client
 from pydsm.client.limits import ClientLimits
 from pydsm.client.outcomes import (
-    Aborted,
     ClientClosed,
-    NoReplica,
-    NotDone,
-    Overloaded,
-    RequestExpired,
-    SessionExpired,
-    Unknown,
+    CommandAborted,
+    CommandNotCompleted,
+    NoReplicaReachable,
+    OutcomeUnknown,
+    ReplicaOverloaded,
+    RequestExpiredError,
+    SessionExpiredError,
 )
 
 __all__ = [
-    "Aborted",
     "BlockingClient",
+    "CallOutcome",
     "Client",
     "ClientClosed",
     "ClientLimits",
-    "NoReplica",
-    "NotDone",
-    "Outcome",
-    "Overloaded",
-    "RequestExpired",
-    "SessionExpired",
-    "Unknown",
+    "CommandAborted",
+    "CommandNotCompleted",
+    "NoReplicaReachable",
+    "OutcomeUnknown",
+    "ReplicaOverloaded",
+    "RequestExpiredError",
+    "SessionExpiredError",
 ]

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TypeVar
 from uuid import UUID
 
-from pydsm.client.calls import Outcome
+from pydsm.client.calls import CallOutcome
 from pydsm.client.client import Client
 from pydsm.client.limits import ClientLimits
 from pydsm.client.outcomes import ClientClosed
@@ -70,7 +70,7 @@ class BlockingClient:
         """See `Client.execute`. `named` is called in the client's own thread."""
         return self._run(self._client.execute(command, timeout_seconds=timeout_seconds, named=named))
 
-    def execute_many(self, commands: Sequence[bytes], *, timeout_seconds: float | None = None) -> list[Outcome]:
+    def execute_many(self, commands: Sequence[bytes], *, timeout_seconds: float | None = None) -> list[CallOutcome]:
         """See `Client.execute_many`."""
         return self._run(self._client.execute_many(commands, timeout_seconds=timeout_seconds))
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from uuid import UUID
 
-from pydsm.client.outcomes import NotDone
+from pydsm.client.outcomes import CommandNotCompleted
 from pydsm.client.session import ClientSession
-from pydsm.core.ids import RequestId, request_at
-from pydsm.core.session_limits import SessionExpired
-from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.ids import RequestId, request_at
 from pydsm.machines.base import Result
 from pydsm.runtime.batching import Aborted, Overloaded
 
-Outcome = Result | NotDone
+CallOutcome = Result | CommandNotCompleted
 """What a command comes back as: its result, a CommandFailed among them, or why there is none."""
 
 
@@ -31,16 +31,16 @@ OPEN = _Open.OPEN
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class PendingCall:
     """Commands that travel together, each on its way to an outcome. `done` is called when all have one."""
 
     commands: Sequence[bytes]
-    done: Callable[["Call"], None]
+    done: Callable[["PendingCall"], None]
     deadline: float
-    outcomes: list[Outcome]
+    outcomes: list[CallOutcome]
     left: int
     size_bytes: int
-    origin: "Call | None" = None
+    origin: "PendingCall | None" = None
     """What these commands are a part of: there they count, and there their outcomes go."""
     named: Callable[[UUID], None] | None = None
     """Is told the id of the first command."""
@@ -58,10 +58,10 @@ class Call:
     attempts: int = 0
     expirations: int = 0
     """How often they were refused because their session was forgotten, which they were sent under only once."""
-    refusal: NotDone | None = None
+    refusal: CommandNotCompleted | None = None
     """What was last said of them: certainly not executed then."""
 
-    def settle(self, places: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+    def settle(self, places: Sequence[int], outcomes: Sequence[CallOutcome]) -> None:
         """Note outcomes; of commands that have one already, the first one counts."""
         start, end = places[0], places[0] + len(places)
         if self.left == len(self.commands) and places == list(range(start, end)):
@@ -99,7 +99,7 @@ class Call:
         return self.origin is not None and not self.origin.left
 
 
-def about(call: Call, place: int, outcome: NotDone) -> NotDone:
+def about(call: PendingCall, place: int, outcome: CommandNotCompleted) -> CommandNotCompleted:
     """The outcome, with the id of this command."""
     one = type(outcome)(*outcome.args)
     one.request_id = None if call.name is None else UUID(bytes=request_at(call.name, place))
@@ -127,7 +127,7 @@ REFUSALS = {Aborted, Overloaded, SessionExpired, RequestExpired}
 """Answers that are no outcome yet: what they are about may be sent again, or is told otherwise."""
 
 
-def row_of_refusals() -> Callable[[tuple[int, object]], object]:
+def refusal_group_key() -> Callable[[tuple[int, object]], object]:
     """A key under which results are alike, and refusals of one kind whose places follow one another."""
     before: tuple[int, object] | None = None
     rows = 0

@@ -2,7 +2,7 @@
 
 Decides which replica is used and what becomes of a command when something fails. Guards that an outcome is never
 guessed: while there is time, whatever has no outcome is sent again under its first request id, elsewhere if need be,
-and the group executes it once. Only when time is up, what may have been executed is told as `Unknown`.
+and the group executes it once. Only when time is up, what may have been executed is told as `OutcomeUnknown`.
 """
 
 import asyncio
@@ -15,16 +15,16 @@ from types import TracebackType
 from uuid import UUID
 
 from pydsm.client import outcomes
-from pydsm.client.calls import OPEN, REFUSALS, Call, Outcome, about, divided, row_of_refusals
+from pydsm.client.calls import OPEN, REFUSALS, CallOutcome, PendingCall, about, divided, refusal_group_key
 from pydsm.client.finder import Finder
 from pydsm.client.limits import ClientLimits
 from pydsm.client.link import Link, Sent
 from pydsm.client.order import EarlierCalls, RefusedCalls
-from pydsm.client.outcomes import ClientClosed, NoReplica, NotDone, Unknown
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import request_at
-from pydsm.core.session_limits import SessionExpired
-from pydsm.core.session_window import RequestExpired
+from pydsm.client.outcomes import ClientClosed, CommandNotCompleted, NoReplicaReachable, OutcomeUnknown
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import request_at
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address, parse_address
@@ -48,16 +48,16 @@ class Client:
         self.addresses = tuple(dict.fromkeys(map(_address, addresses)))
         self._prefer = None if prefer is None else _address(prefer)
         if not self.addresses:
-            raise CallerFault("a client needs the address of at least one replica")
+            raise UsageError("a client needs the address of at least one replica")
         if self._prefer is not None and self._prefer not in self.addresses:
-            raise CallerFault(f"the preferred address {self._prefer} is not among the addresses")
+            raise UsageError(f"the preferred address {self._prefer} is not among the addresses")
         self._limits = limits or ClientLimits()
         self._link: Link | None = None
         self._finder = Finder(self, self.addresses, self._prefer, group, self._limits)
-        self._calls: dict[Call, None] = {}
+        self._calls: dict[PendingCall, None] = {}
         self._open_commands = 0
         self._bytes = 0
-        self._waiting: deque[Call] = deque()
+        self._waiting: deque[PendingCall] = deque()
         """What has not been given to a link, in the order in which it came."""
         self._earlier = EarlierCalls()
         self._refused_calls = RefusedCalls(self._send_again)
@@ -77,7 +77,7 @@ class Client:
                 await self._linked.wait()
         except TimeoutError:
             await self.close()
-            raise NoReplica(self._nobody()) from None
+            raise NoReplicaReachable(self._nobody()) from None
         except BaseException:
             await self.close()
             raise
@@ -133,11 +133,13 @@ class Client:
             SessionExpired, RequestExpired: sent again too late for the group to know the result.
         """
         (outcome,) = await self._execute((command,), timeout_seconds, named)
-        if isinstance(outcome, CommandFailed | NotDone):
+        if isinstance(outcome, CommandFailed | CommandNotCompleted):
             raise outcome
         return outcome
 
-    async def execute_many(self, commands: Sequence[bytes], *, timeout_seconds: float | None = None) -> list[Outcome]:
+    async def execute_many(
+        self, commands: Sequence[bytes], *, timeout_seconds: float | None = None
+    ) -> list[CallOutcome]:
         """The outcomes of several commands, each by itself, in the order of the commands. Failures are values here.
 
         They travel together but are no transaction.
@@ -146,7 +148,7 @@ class Client:
 
     async def _execute(
         self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
-    ) -> list[Outcome]:
+    ) -> list[CallOutcome]:
         await self._wait_for_room(len(commands), sum(map(len, commands)))
         parts = [self._begin(part, timeout_seconds, named) for part in divided(commands)]
         for _, future in parts:
@@ -155,11 +157,11 @@ class Client:
 
     def _begin(
         self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
-    ) -> tuple[Call, asyncio.Future[None]]:
+    ) -> tuple[PendingCall, asyncio.Future[None]]:
         """Send some commands; the future is done when each of them has its outcome."""
         future: asyncio.Future[None] = self._loop.create_future()
 
-        def settled(call: Call) -> None:
+        def settled(call: PendingCall) -> None:
             if not future.done():
                 future.set_result(None)
 
@@ -168,7 +170,7 @@ class Client:
     def submit(
         self,
         command: bytes,
-        done: Callable[[Outcome], None],
+        done: Callable[[CallOutcome], None],
         *,
         timeout_seconds: float | None = None,
     ) -> None:
@@ -181,15 +183,15 @@ class Client:
     def _submit(
         self,
         commands: Sequence[bytes],
-        done: Callable[[Call], None],
+        done: Callable[[PendingCall], None],
         timeout_seconds: float | None,
         named: Callable[[UUID], None] | None = None,
-    ) -> Call:
+    ) -> PendingCall:
         if self._closed or self._keeping is None:
             raise ClientClosed("the client is closed, or was never entered: use it as an async context manager")
         seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
         size, count = sum(map(len, commands)), len(commands)
-        call = Call(commands, done, self._loop.time() + seconds, [OPEN] * count, count, size, named=named)
+        call = PendingCall(commands, done, self._loop.time() + seconds, [OPEN] * count, count, size, named=named)
         self._calls[call] = None
         self._open_commands += count
         self._bytes += size
@@ -198,7 +200,7 @@ class Client:
             self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
         return call
 
-    def _send(self, call: Call) -> None:
+    def _send(self, call: PendingCall) -> None:
         if call.is_moot:
             self._calls.pop(call, None)
             return
@@ -211,7 +213,7 @@ class Client:
             call.sent = True
             link.send(call)
 
-    def _send_short(self, call: Call, bytes_max: int) -> None:
+    def _send_short(self, call: PendingCall, bytes_max: int) -> None:
         """Send a call without those of its commands that no replica would take: they fail here."""
         for too_long, run in groupby(call.open_places, lambda place: len(call.commands[place]) > bytes_max):
             places = list(run)
@@ -244,7 +246,7 @@ class Client:
                     self._wake(self._room.popleft())  # the turn was ours: pass it on
                 raise
 
-    def _settle(self, call: Call, places: Sequence[int], outcomes_: Sequence[Outcome]) -> None:
+    def _settle(self, call: PendingCall, places: Sequence[int], outcomes_: Sequence[CallOutcome]) -> None:
         """Note outcomes, and tell when that was all of them."""
         if call not in self._calls:
             return
@@ -259,7 +261,7 @@ class Client:
                 self._wake(self._room.popleft())
             call.done(call)
 
-    def _give_up(self, call: Call, outcome: NotDone) -> None:
+    def _give_up(self, call: PendingCall, outcome: CommandNotCompleted) -> None:
         """The same outcome for whatever has none yet."""
         if call in self._calls and (places := call.open_places):
             self._settle(call, places, [about(call, place, outcome) for place in places])
@@ -285,10 +287,10 @@ class Client:
     def _is_silent(self, link: Link, now: float) -> bool:
         return now - max(link.last_answer_at, link.busy_since) > self._limits.silence_seconds_max
 
-    def _outcome_in_the_end(self, call: Call) -> NotDone:
+    def _outcome_in_the_end(self, call: PendingCall) -> CommandNotCompleted:
         if call.sent or call.uncertain:
-            return Unknown("no answer came in time: the command may have been executed, may be later, or never")
-        return call.refusal or NoReplica(self._nobody())
+            return OutcomeUnknown("no answer came in time: the command may have been executed, may be later, or never")
+        return call.refusal or NoReplicaReachable(self._nobody())
 
     def _nobody(self) -> str:
         return f"no replica could be reached in time, so nothing was sent ({self._finder.complaints()})"
@@ -296,18 +298,18 @@ class Client:
     # What links tell
 
     def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
-        """See `link.Owner`."""
-        assert isinstance(call, Call), "links give back what they were given"
+        """See `link.LinkOwner`."""
+        assert isinstance(call, PendingCall), "links give back what they were given"
         if not {*map(type, answers)} & REFUSALS:
             self._settle(call, places, answers)
             return
         start = 0
-        for _, run in groupby(zip(places, answers, strict=True), row_of_refusals()):
+        for _, run in groupby(zip(places, answers, strict=True), refusal_group_key()):
             end = start + sum(1 for _ in run)
             self._take(call, places[start:end], answers[start:end])
             start = end
 
-    def _take(self, call: Call, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+    def _take(self, call: PendingCall, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """Answers that are all results, or all the same refusal of commands in a row."""
         refusal = answers[0]
         if not isinstance(refusal, Aborted | Overloaded | SessionExpired | RequestExpired):
@@ -323,24 +325,24 @@ class Client:
         elif isinstance(refusal, SessionExpired) and not part.uncertain:
             self._begin_session_for(part)
         else:
-            kind = outcomes.SessionExpired if isinstance(refusal, SessionExpired) else outcomes.RequestExpired
+            kind = outcomes.SessionExpiredError if isinstance(refusal, SessionExpired) else outcomes.RequestExpiredError
             self._give_up(part, kind(refusal.reason))
 
-    def _part(self, call: Call, start: int, end: int) -> Call:
+    def _part(self, call: PendingCall, start: int, end: int) -> PendingCall:
         """Some commands of a call go their own way; their outcomes are noted where they came from."""
 
-        def settled(part: Call) -> None:
+        def settled(part: PendingCall) -> None:
             self._settle(call, range(start, end), part.outcomes)
 
         commands = call.commands[start:end]
-        part = Call(commands, settled, call.deadline, [OPEN] * len(commands), len(commands), 0, origin=call)
+        part = PendingCall(commands, settled, call.deadline, [OPEN] * len(commands), len(commands), 0, origin=call)
         part.name = None if call.name is None else request_at(call.name, start)
         part.session, part.uncertain = call.session, call.uncertain
         part.attempts, part.expirations = call.attempts, call.expirations
         self._calls[part] = None
         return part
 
-    def _begin_session_for(self, call: Call) -> None:
+    def _begin_session_for(self, call: PendingCall) -> None:
         """The group has forgotten the session, and surely has not executed these: they get other ids.
 
         At once the first time, since a session may have been idle. If the next one is refused as well, waiting is all
@@ -355,7 +357,9 @@ class Client:
         call.forget_name()
         call.sent = False
         call.expirations += 1
-        call.refusal = outcomes.Aborted(f"not executed: {call.expirations} sessions in a row were refused as forgotten")
+        call.refusal = outcomes.CommandAborted(
+            f"not executed: {call.expirations} sessions in a row were refused as forgotten"
+        )
         if call.expirations == 1:
             self._send_again(call)
         else:
@@ -364,12 +368,12 @@ class Client:
     def _pass_on(self, link: Link) -> None:
         """What a silent replica has not answered goes another way as well; the first outcome counts."""
         for call in link.unanswered:
-            assert isinstance(call, Call), "links give back what they were given"
+            assert isinstance(call, PendingCall), "links give back what they were given"
             if not call.passed_on and call.attempts < _PASSED_ON_MAX:
                 call.passed_on = True
                 self._send_rest(call)
 
-    def _send_rest(self, call: Call) -> None:
+    def _send_rest(self, call: PendingCall) -> None:
         """Whatever of it has no outcome, under the same ids; it may have been executed."""
         for _, run in groupby(enumerate(call.open_places), lambda item: item[1] - item[0]):
             places = [place for _, place in run]
@@ -378,40 +382,40 @@ class Client:
             part.attempts += 1
             self._send(part)
 
-    def _refused(self, call: Call, answer: Aborted | Overloaded) -> None:
+    def _refused(self, call: PendingCall, answer: Aborted | Overloaded) -> None:
         """Certainly not executed: try again after a moment, elsewhere if this replica has too much to do."""
-        kind = outcomes.Aborted if isinstance(answer, Aborted) else outcomes.Overloaded
+        kind = outcomes.CommandAborted if isinstance(answer, Aborted) else outcomes.ReplicaOverloaded
         call.refusal, call.sent = kind(answer.reason), False
         call.attempts += 1
         if isinstance(answer, Overloaded) and self._link is not None:
             self._leave(self._link, answer.reason)
         self._refused_calls.add(call, self._backoff_seconds(call.attempts))
 
-    def _send_after_backoff(self, call: Call, attempts: int) -> None:
+    def _send_after_backoff(self, call: PendingCall, attempts: int) -> None:
         self._loop.call_later(self._backoff_seconds(attempts), self._send_again, call)
 
     def _backoff_seconds(self, attempts: int) -> float:
         wait = min(_BACKOFF_SECONDS * float(2 ** min(attempts, 10)), self._limits.backoff_seconds_max)
         return wait * random.uniform(0.5, 1.0)
 
-    def _send_again(self, call: Call) -> None:
+    def _send_again(self, call: PendingCall) -> None:
         if call in self._calls:
             self._send(call)
 
     def lost(self, link: Link, sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
-        """See `link.Owner`."""
+        """See `link.LinkOwner`."""
         self._finder.gone(link)
         if link is self._link:
             self._link = None
             self._finder.avoid(link.address, reason)
             self._move.set()
         for call in sent:
-            assert isinstance(call, Call), "links give back what they were given"
+            assert isinstance(call, PendingCall), "links give back what they were given"
             if call in self._calls and not call.passed_on:
                 call.passed_on = True
                 self._send_rest(call)
         for call in reversed(unsent):
-            assert isinstance(call, Call), "links give back what they were given"
+            assert isinstance(call, PendingCall), "links give back what they were given"
             call.sent = False
             self._waiting.appendleft(call)  # it came before whatever waits already
         self._send_waiting()
@@ -437,7 +441,7 @@ class Client:
                 wait = _BACKOFF_SECONDS
                 self._use(found)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._limits.look_around_seconds * random.uniform(0.75, 1.25)):
+                    async with asyncio.timeout(self._limits.rediscovery_interval_seconds * random.uniform(0.75, 1.25)):
                         await self._move.wait()
             elif self._link is None:
                 await asyncio.sleep(wait * random.uniform(0.5, 1.0))

@@ -8,8 +8,8 @@ import asyncio
 from collections.abc import Sequence
 
 from pydsm.client.limits import ClientLimits
-from pydsm.client.link import Greeted, Link, Owner
-from pydsm.core.faults import PeerFault
+from pydsm.client.link import Greeted, Link, LinkOwner
+from pydsm.core.types.errors import PeerProtocolError
 from pydsm.transport.address import Address
 
 _AVOID_SECONDS = 3.0
@@ -20,7 +20,7 @@ class Finder:
     """Finds links for `owner`, who must call `gone` for each that is lost."""
 
     def __init__(
-        self, owner: Owner, addresses: Sequence[Address], prefer: Address | None, group: str, limits: ClientLimits
+        self, owner: LinkOwner, addresses: Sequence[Address], prefer: Address | None, group: str, limits: ClientLimits
     ) -> None:
         self._owner = owner
         self._addresses = addresses
@@ -107,7 +107,7 @@ class Finder:
             async with asyncio.timeout(self._limits.connect_seconds_max):
                 await asyncio.get_running_loop().create_connection(lambda: link, address.host, address.port)
                 return link, await asyncio.shield(link.greeted)
-        except (OSError, PeerFault) as error:  # a TimeoutError is an OSError
+        except (OSError, PeerProtocolError) as error:  # a TimeoutError is an OSError
             self._complaints[address] = "it does not answer" if isinstance(error, TimeoutError) else str(error)
             self._drop(link)
             return None

@@ -9,7 +9,7 @@ _BOUNDS_MS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
 
 @dataclass(slots=True)
-class Latencies:
+class LatencyEstimates:
     """Counts per tenth of a millisecond."""
 
     counts: Counter[int] = field(default_factory=Counter)
@@ -18,7 +18,7 @@ class Latencies:
         """So many operations took this long."""
         self.counts[int(seconds * _STEPS_PER_SECOND)] += times
 
-    def take_in(self, other: "Latencies") -> None:
+    def take_in(self, other: "LatencyEstimates") -> None:
         """Add the counts of another one to these."""
         self.counts.update(other.counts)
 

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """Every limit of a client. Raises CallerFault for one that cannot work."""
+    """Every limit of a client. Raises UsageError for one that cannot work."""
 
     timeout_seconds: float = 10.0
     """How long a command may take, with everything that is tried; then its outcome is told as far as it is known."""
@@ -19,7 +19,7 @@ class ClientLimits:
     """How long a replica may take to be connected and to greet."""
     silence_seconds_max: float = 2.0
     """How long a replica may leave commands open without answering any; then others are asked."""
-    look_around_seconds: float = 10.0
+    rediscovery_interval_seconds: float = 10.0
     """How often it is seen whether a nearer replica, or the preferred one, is there."""
     backoff_seconds_max: float = 0.5
     """The longest wait between two attempts of a command or of a connection."""
@@ -27,4 +27,4 @@ class ClientLimits:
     def __post_init__(self) -> None:
         for name in self.__slots__:
             if getattr(self, name) <= 0:
-                raise CallerFault(f"{name} must be above 0, got {getattr(self, name)}")
+                raise UsageError(f"{name} must be above 0, got {getattr(self, name)}")

@@ -9,17 +9,17 @@ from itertools import groupby, repeat
 from typing import Protocol, cast
 
 from pydsm.client.session import ClientSession
-from pydsm.core.faults import PeerFault
-from pydsm.core.ids import RequestId, request_at, sequence_of
-from pydsm.core.messages import Run
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import RequestId, request_at, sequence_of
+from pydsm.core.types.messages import Run
 from pydsm.machines.base import Result
 from pydsm.runtime.batching import Answer
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
-    Answers,
+    ClientAnswers,
     ClientHello,
-    Farewell,
-    Request,
+    ClientRequest,
+    CloseReason,
     Welcome,
     decode_from_replica,
     encode_message,
@@ -58,7 +58,7 @@ class Sent(Protocol):
         ...
 
 
-class Owner(Protocol):
+class LinkOwner(Protocol):
     """Whom a link tells what happens to what it was given."""
 
     def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
@@ -81,7 +81,7 @@ class Greeted:
 class Link(asyncio.Protocol):
     """See the module. Give it to `create_connection`, await `greeted`, then `send`."""
 
-    def __init__(self, owner: Owner, address: Address, group: str) -> None:
+    def __init__(self, owner: LinkOwner, address: Address, group: str) -> None:
         self.address = address
         self.greeted: asyncio.Future[Greeted] = asyncio.get_running_loop().create_future()
         self.last_answer_at = self.busy_since = 0.0
@@ -156,7 +156,7 @@ class Link(asyncio.Protocol):
             self._reader.feed(data)
             for payload in self._reader.payloads():
                 self._take(payload)
-        except PeerFault as fault:
+        except PeerProtocolError as fault:
             self.close(str(fault))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -165,7 +165,7 @@ class Link(asyncio.Protocol):
         if error is not None:
             self._reason = str(error) or type(error).__name__
         if not self.greeted.done():
-            self.greeted.set_exception(PeerFault(self._reason))
+            self.greeted.set_exception(PeerProtocolError(self._reason))
             self.greeted.exception()  # whoever waits for it is told; nobody else must be
         sent, unsent = self.unanswered, self._unsent
         self._pending, self._unsent = {}, []
@@ -185,7 +185,7 @@ class Link(asyncio.Protocol):
     def _take(self, payload: bytes) -> None:
         message = decode_from_replica(payload)
         match message:
-            case Answers() if self.greeted.done():
+            case ClientAnswers() if self.greeted.done():
                 self._settle(message)
             case Welcome() if not self.greeted.done():
                 self._reader.allow_messages(_ANSWER_FRAME_BYTES_MAX)
@@ -194,18 +194,18 @@ class Link(asyncio.Protocol):
                     RequestId(message.grant), lambda: int(1000 * (self._loop.time() - granted_at))
                 )
                 self.greeted.set_result(Greeted(message, granted_at - self._asked_at))
-            case Farewell():
+            case CloseReason():
                 self._reason = message.reason
             case _:
-                raise PeerFault("the replica does not keep to the protocol")
+                raise PeerProtocolError("the replica does not keep to the protocol")
 
-    def _settle(self, message: Answers) -> None:
+    def _settle(self, message: ClientAnswers) -> None:
         self.last_answer_at = self._loop.time()
         numbers, answers = message.numbers, message.answers
         try:
             calls = list(map(self._pending.pop, numbers))
         except KeyError as error:
-            raise PeerFault(f"the replica answers number {error}, which is not open") from error
+            raise PeerProtocolError(f"the replica answers number {error}, which is not open") from error
         start = 0
         for call, run in groupby(calls):
             end = start + sum(1 for _ in run)
@@ -224,7 +224,7 @@ class Link(asyncio.Protocol):
                 if not calls:
                     return
             del self._unsent[: len(calls)]
-            request = Request(self._next, [], self._runs(calls))
+            request = ClientRequest(self._next, [], self._runs(calls))
             for call in calls:
                 call.first = self._next
                 self._next += len(call.commands)

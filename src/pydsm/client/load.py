@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 
-from pydsm.client.calls import Outcome
+from pydsm.client.calls import CallOutcome
 from pydsm.client.client import Client
-from pydsm.client.latency import Latencies
+from pydsm.client.latency import LatencyEstimates
 from pydsm.client.limits import ClientLimits
-from pydsm.client.outcomes import Aborted, NotDone
+from pydsm.client.outcomes import CommandAborted, CommandNotCompleted
 from pydsm.client.resp import RespReader, RespReply
-from pydsm.core.faults import PeerFault
+from pydsm.core.types.errors import PeerProtocolError
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import encode
 from pydsm.transport.address import Address
@@ -27,7 +27,7 @@ from pydsm.transport.address import Address
 _OWN_KEYS = 1000
 _SHARED_KEYS = 16
 _READ_SHARE = 0.1
-_LIMITS = ClientLimits(timeout_seconds=30, look_around_seconds=0.5)
+_LIMITS = ClientLimits(timeout_seconds=30, rediscovery_interval_seconds=0.5)
 _VERIFY_KEYS_PER_COMMAND = 100
 
 
@@ -113,7 +113,7 @@ class LoadClient:
 
     def __init__(self, number: int, addresses: Sequence[Address], home: int, shape: LoadShape, ledger: Ledger) -> None:
         self.home = home
-        self.per_replica = [Latencies() for _ in addresses]
+        self.per_replica = [LatencyEstimates() for _ in addresses]
         self._number = number
         self._addresses = tuple(addresses)
         self._shape = shape
@@ -157,9 +157,9 @@ class LoadClient:
         self._stopping = True
         self._finished.set()
 
-    def take_latencies(self) -> list[Latencies]:
+    def take_latencies(self) -> list[LatencyEstimates]:
         """Per replica, since the last call."""
-        taken, self.per_replica = self.per_replica, [Latencies() for _ in self._addresses]
+        taken, self.per_replica = self.per_replica, [LatencyEstimates() for _ in self._addresses]
         return taken
 
     def _send(self) -> None:
@@ -170,12 +170,12 @@ class LoadClient:
         self._open_keys[request.key] = None
         self._client.submit(command, partial(self._settle, request))
 
-    def _settle(self, request: _Request, outcome: Outcome) -> None:
+    def _settle(self, request: _Request, outcome: CallOutcome) -> None:
         self._open -= 1
         self._open_keys.pop(request.key, None)
-        if isinstance(outcome, Aborted):
+        if isinstance(outcome, CommandAborted):
             self._ledger.refused += 1
-        elif isinstance(outcome, NotDone):
+        elif isinstance(outcome, CommandNotCompleted):
             self._note_unknown(request)
         else:
             if (at := self.at) is not None:
@@ -224,7 +224,10 @@ class LoadClient:
 
 
 async def ask(address: Address, *commands: bytes, seconds_max: float = 10) -> list[RespReply]:
-    """Send encoded commands to one replica and wait for all replies. Raises OSError, TimeoutError or PeerFault."""
+    """Send encoded commands to one replica and wait for all replies.
+
+    Raises OSError, TimeoutError or PeerProtocolError.
+    """
     async with asyncio.timeout(seconds_max):
         reader, writer = await asyncio.open_connection(address.host, address.port)
         try:
@@ -255,7 +258,7 @@ async def verify(ledger: Ledger, addresses: Sequence[Address], read_at: dict[int
                 part = own[start : start + _VERIFY_KEYS_PER_COMMAND]
                 values = await client.execute(encode((b"MGET", *part)))
                 if not isinstance(values, list):
-                    raise PeerFault(f"replica at {addresses[replica]} answers MGET with {values!r}")
+                    raise PeerProtocolError(f"replica at {addresses[replica]} answers MGET with {values!r}")
                 for key, value in zip(part, values, strict=True):
                     ledger.check_read(key, value)
     shared = sorted({*ledger.counted, *ledger.maybe_counted})

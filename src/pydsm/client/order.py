@@ -1,30 +1,30 @@
 """What keeps a client's commands in their order when its session changes, and when some of them are refused.
 
-Inside a session the group keeps the order (`core/sessions`).
+Inside a session the group keeps the order (`core/sessions/sessions`).
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 
-from pydsm.client.calls import Call
+from pydsm.client.calls import PendingCall
 
 
 class EarlierCalls:
     """What was under way when another session began: nothing new is sent in that until all of it is settled."""
 
     def __init__(self) -> None:
-        self._calls: dict[Call, None] = {}
+        self._calls: dict[PendingCall, None] = {}
 
-    def begin(self, calls: Iterable[Call], waiting: Collection[Call]) -> None:
+    def begin(self, calls: Iterable[PendingCall], waiting: Collection[PendingCall]) -> None:
         """Another session begins; `waiting` are those of the open calls that are sent in it."""
         new = set(waiting)
         self._calls = {call: None for call in calls if call.origin is None and call not in new}
 
-    def hold(self, call: Call) -> bool:
+    def hold(self, call: PendingCall) -> bool:
         """Whether this one must wait. What is sent again never does."""
         return bool(self._calls) and call.origin is None and call not in self._calls
 
-    def was_last(self, call: Call) -> bool:
+    def was_last(self, call: PendingCall) -> bool:
         """A call is settled; whether those that must wait may be sent now."""
         if not self._calls:
             return False
@@ -38,11 +38,11 @@ class RefusedCalls:
     So what was sent behind it is not executed before it.
     """
 
-    def __init__(self, send: Callable[[Call], None]) -> None:
+    def __init__(self, send: Callable[[PendingCall], None]) -> None:
         self._send = send
-        self._calls: list[Call] = []
+        self._calls: list[PendingCall] = []
 
-    def add(self, call: Call, wait_seconds: float) -> None:
+    def add(self, call: PendingCall, wait_seconds: float) -> None:
         """Send it after so long, or together with one that waits already."""
         self._calls.append(call)
         if len(self._calls) == 1:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pydsm.core.faults import PeerFault
+from pydsm.core.types.errors import PeerProtocolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class RespReader:
         self._buffer = b""
 
     def feed(self, data: bytes) -> list[RespReply]:
-        """The replies that `data` completes. Raises PeerFault for what is no reply."""
+        """The replies that `data` completes. Raises PeerProtocolError for what is no reply."""
         buffer = self._buffer + data if self._buffer else data
         replies: list[RespReply] = []
         start = 0
@@ -52,14 +52,14 @@ def _parse(buffer: bytes, start: int) -> tuple[RespReply, int] | None:
     try:
         number = int(line)
     except ValueError as error:
-        raise PeerFault(f"the server answers {buffer[start:end]!r}, which is no reply") from error
+        raise PeerProtocolError(f"the server answers {buffer[start:end]!r}, which is no reply") from error
     if kind == b":":
         return number, after
     if kind == b"$":
         return _parse_bulk(buffer, number, after)
     if kind == b"*":
         return _parse_array(buffer, number, after)
-    raise PeerFault(f"the server answers {buffer[start:end]!r}, which is no reply")
+    raise PeerProtocolError(f"the server answers {buffer[start:end]!r}, which is no reply")
 
 
 def _parse_bulk(buffer: bytes, length: int, start: int) -> tuple[RespReply, int] | None:

@@ -1,14 +1,14 @@
 """The ids of a client's requests: which session, which sequence, and what it has answers to.
 
 Decides nothing about retries; guards that no two requests of a client have one id, that ids ascend in the order in
-which requests are sent, and that nothing is acknowledged that is still waited for. See `core/sessions`.
+which requests are sent, and that nothing is acknowledged that is still waited for. See `core/sessions/sessions`.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from pydsm.core.ids import SEQUENCES, ReplicaId, RequestId, request_at, request_id, sequence_of, timestamp_of
+from pydsm.core.types.ids import SEQUENCES, ReplicaId, RequestId, request_at, request_id, sequence_of, timestamp_of
 
 RENEWAL_MS = 600_000
 """After so long a client goes on in another session: ids stay about in order of time, and none is ever too old."""

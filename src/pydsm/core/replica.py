@@ -9,24 +9,24 @@ decide: `acceptor` how to answer, `commit` how to lead, `recoverer` and `recover
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-from pydsm.core import messages as m
-from pydsm.core.acceptor import Acceptor
-from pydsm.core.checkpoint import Checkpoint, checkpoint_batch, first_missing
-from pydsm.core.commit import PipelineFull, Proposer
-from pydsm.core.config import Config
-from pydsm.core.conflicts import DeclaredKeys, Relation
-from pydsm.core.counters import Counters
-from pydsm.core.divergence import Divergence, fold
-from pydsm.core.effects import Effects, FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
-from pydsm.core.faults import CallerFault, Diverged, PeerFault, WorldFault
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
-from pydsm.core.instance import Instance
-from pydsm.core.recoverer import Recoverer
-from pydsm.core.session_conflicts import with_sessions
-from pydsm.core.state import ReplicaState
-from pydsm.core.status import Status
-from pydsm.core.transfer import Transfers
-from pydsm.core.watching import Watch
+from pydsm.core.log.conflicts import DeclaredKeys, Relation
+from pydsm.core.log.instance import Instance
+from pydsm.core.log.observer import InstanceObserver
+from pydsm.core.log.session_conflicts import with_sessions
+from pydsm.core.protocol.acceptor import Acceptor
+from pydsm.core.protocol.divergence import Divergence, fold
+from pydsm.core.protocol.proposer import PipelineFull, Proposer
+from pydsm.core.protocol.recoverer import Recoverer
+from pydsm.core.protocol.snapshot_fetch import SnapshotFetcher
+from pydsm.core.protocol.state import ReplicaState
+from pydsm.core.types import messages as m
+from pydsm.core.types.checkpoint import Checkpoint, checkpoint_batch, first_missing
+from pydsm.core.types.config import Config
+from pydsm.core.types.counters import ProtocolCounters
+from pydsm.core.types.effects import Effects, FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.types.errors import Diverged, OperationalError, PeerProtocolError, UsageError
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
+from pydsm.core.types.status import Status
 
 __all__ = ["PipelineFull", "Replica"]
 
@@ -39,7 +39,7 @@ class Replica:
         self._acceptor = Acceptor(self._state)
         self._proposer = Proposer(self._state, self._acceptor)
         self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)
-        self._transfers = Transfers(self._state)
+        self._transfers = SnapshotFetcher(self._state)
         self._next_scan = Tick(0)
         self._next_gossip = Tick(0)
         self._clock_ms = 0
@@ -60,15 +60,17 @@ class Replica:
         """Take a message of a member of the group; one of its own comes back through here once it is durable.
 
         Raises:
-            PeerFault: no correct replica sends this; at most some instances that it names were taken to exist.
-            BrokenInvariant: the replica must stop.
+            PeerProtocolError: no correct replica sends this; at most some instances that it names were taken to exist.
+            InvariantViolation: the replica must stop.
         """
         if not 0 <= sender < self._state.config.replicas:
-            raise PeerFault(
+            raise PeerProtocolError(
                 f"a message of replica {sender}, which is not in this group of {self._state.config.replicas}"
             )
         if isinstance(message, m.PreAccept) and sender != message.id.leader:
-            raise PeerFault(f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send")
+            raise PeerProtocolError(
+                f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send"
+            )
         if self._is_forgotten(sender, message):
             return
         self._hear_of(message)
@@ -88,28 +90,28 @@ class Replica:
         """What it lacks is in the last snapshot here."""
         if self._snapshots:
             last = self._snapshots[-1]
-            self._state.outbox.send((member,), m.Purged(last.number, last.position.up_to))
+            self._state.outbox.send((member,), m.Compacted(last.number, last.position.up_to))
 
     def _hear_of(self, message: m.Message) -> None:
         """Every instance that a message names exists, so it must be decided, and is recovered if need be."""
         log = self._state.log
         match message:
             case m.Frontier():
-                log.hear_of(message.known)
-            case m.StateDigest() | m.FetchSnapshot() | m.SnapshotPiece() | m.Purged():
+                log.note_exists(message.known)
+            case m.StateDigest() | m.FetchSnapshot() | m.SnapshotPiece() | m.Compacted():
                 pass
             case m.PrepareOk():
-                log.hear_of(with_instance(message.deps, message.id))
-                log.hear_of(message.initial_deps)
+                log.note_exists(with_instance(message.deps, message.id))
+                log.note_exists(message.initial_deps)
             case m.PreAccept() | m.PreAcceptOk() | m.Accept() | m.Commit() | m.Validate():
-                log.hear_of(with_instance(message.deps, message.id))
-            case m.Inquire():
+                log.note_exists(with_instance(message.deps, message.id))
+            case m.CommitQuery():
                 pass
             case m.ValidateOk():
                 for id in (message.id, *(invalidator.id for invalidator in message.invalidators)):
-                    log.hear_of(with_instance(log.no_deps, id))
+                    log.note_exists(with_instance(log.no_deps, id))
             case _:
-                log.hear_of(with_instance(log.no_deps, message.id))
+                log.note_exists(with_instance(log.no_deps, message.id))
 
     def _dispatch(self, sender: ReplicaId, message: m.Message) -> None:
         acceptor, recoverer = self._acceptor, self._recoverer
@@ -142,13 +144,13 @@ class Replica:
                 recoverer.on_waiting(message)
             case m.Refuse():
                 recoverer.on_refuse(sender, message)
-            case m.Inquire():
+            case m.CommitQuery():
                 acceptor.on_inquire(sender, message)
             case _:
                 self._dispatch_gossip(sender, message)
 
     def _dispatch_gossip(
-        self, sender: ReplicaId, message: m.Frontier | m.StateDigest | m.Purged | m.FetchSnapshot | m.SnapshotPiece
+        self, sender: ReplicaId, message: m.Frontier | m.StateDigest | m.Compacted | m.FetchSnapshot | m.SnapshotPiece
     ) -> None:
         """What is about a member, and not about an instance."""
         match message:
@@ -159,7 +161,7 @@ class Replica:
                     self._tell_purged(sender)
             case m.StateDigest():
                 self._compare(sender, message)
-            case m.Purged():
+            case m.Compacted():
                 self._transfers.on_purged(sender, message)
             case m.FetchSnapshot():
                 self._transfers.on_fetch(sender, message)
@@ -182,7 +184,7 @@ class Replica:
         """
         state = self._state
         if now < state.now:
-            raise CallerFault(f"time went back from tick {state.now} to {now}: use a monotonic clock")
+            raise UsageError(f"time went back from tick {state.now} to {now}: use a monotonic clock")
         state.now = state.log.now = now
 
     def tick(self, now: Tick, clock_ms: int = 0) -> None:
@@ -224,8 +226,8 @@ class Replica:
         state, config = self._state, self._state.config
         gone = state.window.advance()
         if state.log.kept_bytes > config.window_bytes_max and self._snapshots:
-            state.log.horizon = self._snapshots[-1]
-            gone = merge(gone, state.log.horizon.position.up_to)
+            state.log.compaction_checkpoint = self._snapshots[-1]
+            gone = merge(gone, state.log.compaction_checkpoint.position.up_to)
         if gone != state.log.dropped:
             state.log.drop(tuple(map(min, gone, state.log.frontier)), config.drop_instances_max)
         state.log.discard(config.discard_entries_max)
@@ -238,8 +240,8 @@ class Replica:
             )
             if purged != self._purged:
                 self._purged = purged
-                besides = tuple(id for id in sorted(state.log.absent) if not covers(purged, id))
-                state.outbox.persist_lazily(PurgeRecord(purged, besides))
+                exceptions = tuple(id for id in sorted(state.log.absent) if not covers(purged, id))
+                state.outbox.persist_lazily(PurgeRecord(purged, exceptions))
 
     def checkpoint_due(self, *, early: bool = False, time_is_due: bool = False) -> bool:
         """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`, `Schedule.is_due`.
@@ -324,7 +326,7 @@ class Replica:
                     state.recorded = record.executed
                 case PurgeRecord():
                     self._purged = record.up_to
-                    absent = record.besides
+                    absent = record.exceptions
                 case _:
                     instances.append(record)
         self._begin_at(snapshots, absent)
@@ -350,7 +352,7 @@ class Replica:
             state.schedule.begin(snapshots[-1], state.now)
         covered = snapshots[-1].position.up_to if snapshots else state.log.no_deps
         if merge(covered, self._purged) != covered:
-            raise WorldFault(
+            raise OperationalError(
                 f"records up to {self._purged} were purged, and the newest good snapshot reaches to {covered}: "
                 "this replica must rejoin with an empty disk"
             )
@@ -360,34 +362,40 @@ class Replica:
         if log.is_dropped(instance.id):
             return
         if self._snapshots and not instance.decided and self._snapshots[-1].position.has(instance.id):
-            raise WorldFault(
+            raise OperationalError(
                 f"instance {instance.id} is in the snapshot of checkpoint {self._snapshots[-1].number}, and its record "
                 "is not decided: this replica must rejoin with an empty disk"
             )
         log.restore(instance)
 
     def _check_covered(self, instances: Sequence[InstanceRecord]) -> None:
-        """The disk had a record of everything in a snapshot when that was taken. Raises WorldFault if some is gone."""
+        """The disk had a record of everything in a snapshot when that was taken.
+
+        Raises OperationalError if some is gone.
+        """
         if not self._snapshots:
             return
         there = {one.id for one in instances} | self._state.log.absent
         missing = first_missing(self._snapshots[-1].position, self._purged, there.__contains__)
         if missing is not None:
-            raise WorldFault(
+            raise OperationalError(
                 f"the record of instance {missing} is missing, and the snapshot of checkpoint "
                 f"{self._snapshots[-1].number} has it: the records are older than the snapshot. This replica must "
                 "rejoin with an empty disk"
             )
 
     def _check_kept(self, executed: Deps) -> None:
-        """Others may have forgotten what this replica reported as executed. Raises WorldFault if some is missing."""
+        """Others may have forgotten what this replica reported as executed.
+
+        Raises OperationalError if some is missing.
+        """
         instances = self._state.log.instances
         for leader, last in enumerate(executed):
             for index in range(self._purged[leader] + 1, last + 1):
                 id = InstanceId(ReplicaId(leader), index)
                 instance = instances.get(id)
                 if id not in self._state.log.absent and (instance is None or not instance.decided):
-                    raise WorldFault(
+                    raise OperationalError(
                         f"the record of instance {leader}.{index} is missing, though others were told that it is "
                         "executed here: this replica must rejoin with an empty disk"
                     )
@@ -399,7 +407,7 @@ class Replica:
         """
         return max(dep / max(known, 1) for dep, known in zip(instance.deps, self._state.log.known, strict=True))
 
-    def watch(self, watch: Watch) -> None:
+    def watch(self, watch: InstanceObserver) -> None:
         """Let somebody see what becomes of every instance from now on."""
         self._state.log.watch = watch
 
@@ -458,7 +466,7 @@ class Replica:
         return self._state.log.known[member], self._state.window.reported(member)
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> ProtocolCounters:
         """What this replica has done since it was made."""
         return self._state.counters
 

@@ -7,7 +7,7 @@ A machine sees the same conflicting commands in the same order on every replica,
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from pydsm.core.messages import Footprint
+from pydsm.core.types.messages import Footprint
 
 
 class CommandFailed(Exception):
@@ -60,7 +60,7 @@ class StateMachine(Protocol):
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
         """The keys that these commands touch together. Must not depend on the state.
 
-        Raises CallerFault for a command that does not parse; such a command never reaches agreement.
+        Raises UsageError for a command that does not parse; such a command never reaches agreement.
         """
         ...
 
@@ -68,7 +68,7 @@ class StateMachine(Protocol):
         """Execute one agreed batch; a list with one result per command, in order.
 
         A command that is refused gives a CommandFailed, returned. What `apply` raises is a result as well, see
-        `Undo`. A result is kept until its client has it: it must not change when the state does.
+        `SupportsUndo`. A result is kept until its client has it: it must not change when the state does.
         """
         ...
 
@@ -78,7 +78,7 @@ class StateMachine(Protocol):
 
 
 @runtime_checkable
-class Undo(Protocol):
+class SupportsUndo(Protocol):
     """What a machine has besides if it can take back what it did since a moment of its choice.
 
     Then a command that raises has changed nothing. Without this, its changes up to there stay, at every replica alike;
@@ -95,7 +95,7 @@ class Undo(Protocol):
 
 
 @runtime_checkable
-class SkipsReads(Protocol):
+class SupportsReadSkipping(Protocol):
     """What a machine has besides if it can leave out commands that only read, where nobody looks at their results."""
 
     def apply_unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
@@ -123,9 +123,9 @@ class HandlesFailures(Protocol):
 class LocalFaults(Protocol):
     """What a machine has besides if some exceptions say nothing about a command, but that this replica cannot go on.
 
-    They end the replica, and its next start executes the batch again. Without this: MemoryError and WorldFault, and
-    OSError for a machine with `OwnState`. An exception that every replica raises for the same command must not be
-    among them, since that would end all of them.
+    They end the replica, and its next start executes the batch again. Without this: MemoryError and OperationalError,
+    and OSError for a machine with `DurableStateMachine`. An exception that every replica raises for the same command
+    must not be among them, since that would end all of them.
     """
 
     local_faults: tuple[type[Exception], ...]
@@ -133,10 +133,10 @@ class LocalFaults(Protocol):
 
 
 @runtime_checkable
-class Upkeep(Protocol):
+class SupportsScheduledCommands(Protocol):
     """What a machine has besides if some of its work is due at a time and not when a client asks for it."""
 
-    def overdue(self, now_ms: int) -> Sequence[bytes]:
+    def due_commands(self, now_ms: int) -> Sequence[bytes]:
         """Commands to propose because their time has come, by a clock that is not agreed on; a bounded number.
 
         Called now and then, on every replica, so a command may be proposed more than once and must allow that. Changes
@@ -146,7 +146,7 @@ class Upkeep(Protocol):
 
 
 @runtime_checkable
-class Lifecycle(Protocol):
+class SupportsLifecycle(Protocol):
     """What a machine has besides if it holds what must be opened and released: files, connections, threads.
 
     Both are called on the loop that executes, which stands still while they do not await; within a minute. Between
@@ -171,7 +171,7 @@ class Lifecycle(Protocol):
 
 
 @runtime_checkable
-class Snapshots(Protocol):
+class SupportsSnapshots(Protocol):
     """What a machine has besides if its state can be saved and brought back. Without it a restart executes it all."""
 
     def snapshot(self) -> Iterator[bytes]:
@@ -191,7 +191,7 @@ class Snapshots(Protocol):
 
 
 @runtime_checkable
-class OwnState(Snapshots, Protocol):
+class DurableStateMachine(SupportsSnapshots, Protocol):
     """What a machine has besides if it keeps its state by itself, where a restart finds it again.
 
     It keeps notes for the runtime, named values that it need not understand, and changes them in one transaction with
@@ -219,7 +219,7 @@ class OwnState(Snapshots, Protocol):
 
 
 @runtime_checkable
-class NamesKeys(Protocol):
+class SupportsKeyListing(Protocol):
     """What a machine with snapshots has besides if it can tell what a chunk is about, for people."""
 
     def keys_in(self, chunk: bytes) -> Sequence[bytes]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.messages import Footprint
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.parts import in_parts
+from pydsm.machines.partitions import partition_keys
 
 _ADDITIONS = b"add"
 _DIGEST_BYTES = 32
@@ -38,14 +38,14 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def encode(command: Add | Read) -> bytes:
-    """A command as the machine takes it. Raises CallerFault for an amount that does not fit into 64 bits."""
+    """A command as the machine takes it. Raises UsageError for an amount that does not fit into 64 bits."""
     try:
         return _encode(command)
     except OverflowError as error:
-        raise CallerFault(f"{command} is not within 64 bits; add it in several steps") from error
+        raise UsageError(f"{command} is not within 64 bits; add it in several steps") from error
 
 
-class Counters:
+class CountersMachine:
     """A StateMachine. A counter that is 0 and one never heard of are the same state."""
 
     handles_failures = True
@@ -75,7 +75,7 @@ class Counters:
         self._sums = {counter: int(total) for chunk in filter(None, chunks) for counter, total in _decode_sums(chunk)}
 
     def keys_in(self, chunk: bytes) -> list[bytes]:
-        """See `NamesKeys`."""
+        """See `SupportsKeyListing`."""
         return [counter for counter, _ in _decode_sums(chunk)]
 
     def digest(self) -> bytes:
@@ -86,7 +86,7 @@ class Counters:
     def _execute(self, encoded: bytes) -> Result:
         try:
             command = _parse(encoded)
-        except CallerFault as fault:
+        except UsageError as fault:
             return CommandFailed(str(fault))
         total = self._sums.get(command.counter, 0)
         if isinstance(command, Read):
@@ -100,7 +100,7 @@ class Counters:
 
 
 def _chunks(sums: dict[bytes, int]) -> Iterator[bytes]:
-    for part in in_parts(list(sums)):
+    for part in partition_keys(list(sums)):
         yield b"" if part is None else _encode([(counter, str(sums[counter])) for counter in part])
 
 
@@ -108,4 +108,4 @@ def _parse(encoded: bytes) -> Add | Read:
     try:
         return _decoder.decode(encoded)
     except msgspec.DecodeError as error:
-        raise CallerFault(f"not a command of the counters: {error}") from error
+        raise UsageError(f"not a command of the counters: {error}") from error

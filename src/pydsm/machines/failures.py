@@ -10,17 +10,17 @@ is started again.
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from pydsm.core.faults import CallerFault, PyDSMError
-from pydsm.core.messages import Footprint
+from pydsm.core.types.errors import PyDSMError, UsageError
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import (
     CommandRaised,
+    DurableStateMachine,
     HandlesFailures,
     LocalFaults,
-    OwnState,
     Result,
-    SkipsReads,
     StateMachine,
-    Undo,
+    SupportsReadSkipping,
+    SupportsUndo,
 )
 
 _TEXT_CHARACTERS_MAX = 500
@@ -48,9 +48,9 @@ class GuardedApply:
     def __init__(self, machine: StateMachine, on_raised: OnRaised) -> None:
         self._machine = machine
         self._on_raised = on_raised
-        self._undo = machine if isinstance(machine, Undo) else None
+        self._undo = machine if isinstance(machine, SupportsUndo) else None
         self._handles_failures = isinstance(machine, HandlesFailures) and machine.handles_failures
-        self._apply_unread = machine.apply_unread if isinstance(machine, SkipsReads) else machine.apply
+        self._apply_unread = machine.apply_unread if isinstance(machine, SupportsReadSkipping) else machine.apply
         self._local_faults = _local_faults(machine)
         self.raised = 0
         """Commands that raised since the replica was started."""
@@ -110,10 +110,10 @@ def _checked(results: object, commands: int) -> list[Result]:
 def _local_faults(machine: StateMachine) -> tuple[type[BaseException], ...]:
     """What says nothing about a command: the interpreter is to end, memory or the machine's disk is full.
 
-    `PyDSMError` is what a machine raises on purpose to stop its replica (`core.faults.WorldFault`).
+    `PyDSMError` is what a machine raises on purpose to stop its replica (`core.types.errors.OperationalError`).
     """
     faults: tuple[type[BaseException], ...] = (KeyboardInterrupt, MemoryError, PyDSMError)
-    if isinstance(machine, OwnState):
+    if isinstance(machine, DurableStateMachine):
         faults += (OSError,)
     if isinstance(machine, LocalFaults):
         faults += machine.local_faults
@@ -121,24 +121,24 @@ def _local_faults(machine: StateMachine) -> tuple[type[BaseException], ...]:
 
 
 def guarded_footprint(machine: StateMachine, commands: Sequence[bytes]) -> Footprint:
-    """`StateMachine.footprint`. Raises CallerFault for whatever the machine raises, and for what is no footprint.
+    """`StateMachine.footprint`. Raises UsageError for whatever the machine raises, and for what is no footprint.
 
     Such a batch must not be proposed: the other replicas could not read it.
     """
     try:
         footprint = machine.footprint(commands)
-    except (CallerFault, MemoryError):
+    except (UsageError, MemoryError):
         raise
     except Exception as error:
-        raise CallerFault(f"the machine's footprint raised {type(error).__name__}: {text_of(error)}") from error
+        raise UsageError(f"the machine's footprint raised {type(error).__name__}: {text_of(error)}") from error
     if isinstance(machine, HandlesFailures) and machine.handles_failures:
         return footprint
     if not isinstance(footprint, Footprint):
-        raise CallerFault(f"the machine's footprint gave a {type(footprint).__name__} and not a Footprint")
+        raise UsageError(f"the machine's footprint gave a {type(footprint).__name__} and not a Footprint")
     names = chain(footprint.reads, footprint.writes, *((kind, *keys) for kind, keys in footprint.updates))
     wrong = next((name for name in names if type(name) is not bytes), None)
     if wrong is not None:
-        raise CallerFault(f"the machine's footprint names the key {wrong!r}, which is not bytes")
+        raise UsageError(f"the machine's footprint names the key {wrong!r}, which is not bytes")
     return footprint
 
 

@@ -1,14 +1,14 @@
 """Whether a replica takes more requests of a session, by what it has of it now.
 
 Guards that no client makes a replica keep results without end. What was agreed on is executed and kept all the same,
-within the limits of `core.sessions.SessionLimits`: every replica decides only for what comes to itself. So all sessions
-together keep at most the limit here, and what the instances under way at that moment leave, each at most
+within the limits of `core.sessions.sessions.SessionLimits`: every replica decides only for what comes to itself. So all
+sessions together keep at most the limit here, and what the instances under way at that moment leave, each at most
 `SessionLimits.batch_results_bytes_max`.
 """
 
-from pydsm.core.ids import session_of
-from pydsm.core.messages import Run
-from pydsm.core.sessions import Sessions
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.ids import session_of
+from pydsm.core.types.messages import Run
 
 SESSION_RESULTS_MAX = 100_000
 """Results of one session that nobody has acknowledged, beyond which this replica takes no more of its requests."""
@@ -32,7 +32,7 @@ def wants_checkpoint(sessions: Sessions) -> bool:
     return sessions.results_bytes > _CHECKPOINT_SHARE * sessions.results_bytes_max
 
 
-def why_not_take(sessions: Sessions, run: Run) -> str | None:
+def rejection_reason(sessions: Sessions, run: Run) -> str | None:
     """One line that says why nothing more is taken of this session, or None."""
     session = session_of(run.first)
     if sessions.results_bytes > _SHARE_MAX * sessions.results_bytes_max:

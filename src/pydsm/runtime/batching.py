@@ -15,23 +15,23 @@ from typing import Protocol
 
 import msgspec
 
-from pydsm.core.faults import BrokenInvariant, CallerFault
-from pydsm.core.ids import (
+from pydsm.core.sessions.session_window import POSTPONED
+from pydsm.core.types.errors import InvariantViolation, UsageError
+from pydsm.core.types.ids import (
     SEQUENCES,
-    UNKEPT_SESSIONS,
+    UNTRACKED_SESSIONS_START,
     InstanceId,
     ReplicaId,
     SessionId,
-    is_kept,
+    is_tracked,
     request_id,
     sequence_of,
     session_of,
 )
-from pydsm.core.messages import Batch, Run
-from pydsm.core.session_window import POSTPONED
+from pydsm.core.types.messages import Batch, Run
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 from pydsm.machines.failures import guarded_footprint
-from pydsm.runtime.command_queue import CommandQueue, Part, Sequencing, Stream
+from pydsm.runtime.command_queue import CommandQueue, Sequencing, Stream, Submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ class BatchLimits:
 class _Proposal:
     """Commands that travel together, who waits for them, and how many instances were tried in vain."""
 
-    parts: list[Part]
+    parts: list[Submission]
     batch: Batch
     attempts: int = 0
     streams: dict[Stream, None] = field(default_factory=dict)
@@ -141,9 +141,9 @@ class _Proposal:
             part.deliver(answers[start : start + len(part.commands)])
             start += len(part.commands)
 
-    def answer_executed(self, results: Sequence[Result]) -> list[Part]:
+    def answer_executed(self, results: Sequence[Result]) -> list[Submission]:
         """The same, but for what was left out because something else must be executed before: gives that."""
-        postponed: list[Part] = []
+        postponed: list[Submission] = []
         start = 0
         for part in self.parts:
             if results[start] is POSTPONED:
@@ -209,15 +209,15 @@ class Batcher:
 
     def submit_many(self, commands: Sequence[bytes], reply: ReplyMany, stream: Stream | None = None) -> None:
         """See `SubmitMany`."""
-        self._take(Part(reply, 0, commands, sum(map(len, commands)), None, again=False, stream=stream))
+        self._take(Submission(reply, 0, commands, sum(map(len, commands)), None, again=False, stream=stream))
 
     def submit_requests(
         self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool, stream: Stream | None = None
     ) -> None:
         """See `SubmitRequests`."""
-        self._take(Part(reply, 0, commands, sum(map(len, commands)), run, again=again, stream=stream))
+        self._take(Submission(reply, 0, commands, sum(map(len, commands)), run, again=again, stream=stream))
 
-    def _take(self, part: Part) -> bool:
+    def _take(self, part: Submission) -> bool:
         """Let commands wait for a batch; False when the last of them is refused."""
         limits, queue, commands = self._limits, self._queue, part.commands
         if not commands:
@@ -238,11 +238,11 @@ class Batcher:
         return True
 
     @staticmethod
-    def _refuse(part: Part, refusal: Overloaded) -> bool:
+    def _refuse(part: Submission, refusal: Overloaded) -> bool:
         part.deliver([refusal] * len(part.commands))
         return False
 
-    def _take_one_by_one(self, part: Part) -> bool:
+    def _take_one_by_one(self, part: Submission) -> bool:
         """One of them is too long: it fails, and does not take the others down with it.
 
         Behind one that is refused because there is no room, all are: what is later must not be executed without it.
@@ -260,7 +260,7 @@ class Batcher:
                 return False
         return True
 
-    def _fail(self, single: Part, text: str) -> None:
+    def _fail(self, single: Submission, text: str) -> None:
         """Answer one command that is not proposed."""
         if single.run is not None:
             self._sequencing.unproposed(single.run, single.offset)
@@ -303,7 +303,9 @@ class Batcher:
         if proposal is None:
             return
         if len(results) != len(proposal.batch.commands):
-            raise BrokenInvariant(f"a machine gave {len(results)} results for {len(proposal.batch.commands)} commands")
+            raise InvariantViolation(
+                f"a machine gave {len(results)} results for {len(proposal.batch.commands)} commands"
+            )
         if proposal.may_be_postponed:
             self._postponed(proposal.answer_executed(results), proposal.attempts + 1)
         else:
@@ -311,7 +313,7 @@ class Batcher:
         self._queue.release(proposal.streams)
         self._wake_if_more()
 
-    def _postponed(self, parts: list[Part], attempts: int) -> None:
+    def _postponed(self, parts: list[Submission], attempts: int) -> None:
         """What has to come before these is not executed yet: propose them again behind it, or give up and say so."""
         if not parts:
             return
@@ -366,15 +368,15 @@ class Batcher:
             return None
         try:
             return self._proposal(parts, now)
-        except CallerFault:
+        except UsageError:
             formed = self._well_formed(parts)
             left = {part.stream for part in formed}
             gone = {part.stream: None for part in parts if part.stream is not None and part.stream not in left}
             self._queue.release(gone)
             return self._proposal(formed, now) if formed else None
 
-    def _proposal(self, parts: list[Part], now: int, attempts: int = 0) -> _Proposal:
-        """These in a batch. Raises CallerFault when the machine cannot parse one of them."""
+    def _proposal(self, parts: list[Submission], now: int, attempts: int = 0) -> _Proposal:
+        """These in a batch. Raises UsageError when the machine cannot parse one of them."""
         commands: list[bytes] = []
         for part in parts:
             commands += part.commands
@@ -385,7 +387,7 @@ class Batcher:
         batch = Batch(tuple(runs), tuple(commands), footprint, now, tuple(retried))
         return _Proposal(parts, batch, attempts, {part.stream: None for part in parts if part.stream is not None})
 
-    def _runs(self, parts: Sequence[Part], now_ms: int) -> tuple[list[Run], dict[SessionId, None]]:
+    def _runs(self, parts: Sequence[Submission], now_ms: int) -> tuple[list[Run], dict[SessionId, None]]:
         """Their ids, in as few runs as possible; commands that came without get them now, those in a row together.
 
         Gives as well the sessions of runs that must be executed after something else.
@@ -405,7 +407,7 @@ class Batcher:
             if runs and _follows(runs[-1], run):
                 last = runs.pop()
                 run = Run(last.first, last.count + run.count, max(last.acknowledged, run.acknowledged), last.after)
-            elif is_kept(run.first):
+            elif is_tracked(run.first):
                 run = self._sequencing.resolved(run, together)
             session = session_of(run.first)
             together[session] = run.after, sequence_of(run.first) + run.count
@@ -424,15 +426,15 @@ class Batcher:
         self._sequence += count
         return run
 
-    def _well_formed(self, parts: Sequence[Part]) -> list[Part]:
+    def _well_formed(self, parts: Sequence[Submission]) -> list[Submission]:
         """Answer the commands that the machine cannot parse; they must not take the others down with them."""
-        kept: list[Part] = []
+        kept: list[Submission] = []
         for part in parts:
             for place, command in enumerate(part.commands):
                 single = part.slice(place, place + 1)
                 try:
                     guarded_footprint(self._machine, (command,))
-                except CallerFault as fault:
+                except UsageError as fault:
                     self._fail(single, str(fault))
                 else:
                     kept.append(single)
@@ -441,7 +443,7 @@ class Batcher:
 
 def _any_session() -> int:
     """Of requests that nobody sends twice, for a life of this replica."""
-    return UNKEPT_SESSIONS + secrets.randbelow(UNKEPT_SESSIONS)
+    return UNTRACKED_SESSIONS_START + secrets.randbelow(UNTRACKED_SESSIONS_START)
 
 
 def _follows(before: Run, run: Run) -> bool:

@@ -1,8 +1,8 @@
 """The wire format between native clients and replicas, without any I/O: greeting, requests, answers.
 
 A connection begins with `CLIENT_PREAMBLE` and a greeting in a frame, from each side. Then the client sends frames of
-`Request`, many commands in each, and the replica frames of `Answers`, in whatever order answers become known. Frames
-are those of `transport.frames`. Whatever arrives is a right message or a PeerFault.
+`ClientRequest`, many commands in each, and the replica frames of `ClientAnswers`, in whatever order answers become
+known. Frames are those of `transport.frames`. Whatever arrives is a right message or a PeerProtocolError.
 
 Each command has a request id, in runs as in batches. A client names those that it sends for the first time in the
 session that the replica grants in its greeting, in ascending order; what it sends again keeps its id, through whichever
@@ -18,13 +18,13 @@ from typing import Annotated, Any
 
 import msgspec
 
-from pydsm.core.codec import DOES_NOT_PARSE
-from pydsm.core.faults import PeerFault
-from pydsm.core.ids import SEQUENCES, is_kept, sequence_of
-from pydsm.core.messages import Run
-from pydsm.core.session_limits import SessionExpired
-from pydsm.core.session_window import RequestExpired
-from pydsm.core.stretches import weight
+from pydsm.core.sessions.result_ranges import weight
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import SEQUENCES, is_tracked, sequence_of
+from pydsm.core.types.messages import Run
+from pydsm.core.wire.codec import DOES_NOT_PARSE
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NoList
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
@@ -69,13 +69,13 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
     command_bytes_max: Count
 
 
-class Farewell(msgspec.Struct, frozen=True, array_like=True, tag=3):
+class CloseReason(msgspec.Struct, frozen=True, array_like=True, tag=3):
     """The last thing said by a replica that closes a connection: why."""
 
     reason: str
 
 
-class Request(msgspec.Struct, frozen=True, array_like=True, tag=4):
+class ClientRequest(msgspec.Struct, frozen=True, array_like=True, tag=4):
     """Commands, numbered from `first` on, and the runs of their request ids.
 
     A client numbers its commands on one connection without gaps.
@@ -86,15 +86,15 @@ class Request(msgspec.Struct, frozen=True, array_like=True, tag=4):
     runs: list[Run]
 
 
-class Answers(msgspec.Struct, frozen=True, array_like=True, tag=5):
+class ClientAnswers(msgspec.Struct, frozen=True, array_like=True, tag=5):
     """What became of some commands: their numbers, and as many answers."""
 
     numbers: list[Count]
     answers: list[Any]
 
 
-FromClient = ClientHello | Request
-FromReplica = Welcome | Farewell | Answers
+FromClient = ClientHello | ClientRequest
+FromReplica = Welcome | CloseReason | ClientAnswers
 
 
 def _extended(value: object) -> object:
@@ -137,7 +137,7 @@ def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_byt
     frame = b""
     if weight(answers, answer_bytes_max) <= answer_bytes_max:  # one value many times over is not made bytes of
         with contextlib.suppress(OverflowError, RecursionError, UnicodeEncodeError):
-            frame = encode_message(Answers(list(numbers), told))
+            frame = encode_message(ClientAnswers(list(numbers), told))
     if 0 < len(frame) <= answer_bytes_max:
         return frame
     if len(answers) == 1:
@@ -145,7 +145,7 @@ def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_byt
             f"the command was executed, but its result cannot be sent: it is over the limit of {answer_bytes_max} "
             "bytes, or of no kind that can be"
         )
-        return encode_message(Answers(list(numbers), [CommandFailed(text)]))
+        return encode_message(ClientAnswers(list(numbers), [CommandFailed(text)]))
     half = len(answers) // 2
     return encode_answers(numbers[:half], answers[:half], answer_bytes_max) + encode_answers(
         numbers[half:], answers[half:], answer_bytes_max
@@ -153,36 +153,38 @@ def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_byt
 
 
 def decode_from_client(payload: bytes) -> FromClient:
-    """Raises PeerFault for what no client sends."""
+    """Raises PeerProtocolError for what no client sends."""
     try:
         message = _from_client.decode(payload)
     except DOES_NOT_PARSE as error:
-        raise PeerFault(f"a message of a client does not parse: {error}") from error
-    if isinstance(message, Request):
+        raise PeerProtocolError(f"a message of a client does not parse: {error}") from error
+    if isinstance(message, ClientRequest):
         _check_runs(message)
     return message
 
 
-def _check_runs(request: Request) -> None:
+def _check_runs(request: ClientRequest) -> None:
     named = 0
     for run in request.runs:
-        if len(run.first) != _REQUEST_ID_BYTES or not is_kept(run.first) or sequence_of(run.first) < 1:
-            raise PeerFault(f"{run.first.hex()} is not the id of a client's request")
+        if len(run.first) != _REQUEST_ID_BYTES or not is_tracked(run.first) or sequence_of(run.first) < 1:
+            raise PeerProtocolError(f"{run.first.hex()} is not the id of a client's request")
         if sequence_of(run.first) + run.count > SEQUENCES:
-            raise PeerFault("a run of request ids goes on past the last sequence: a client begins another session")
+            raise PeerProtocolError(
+                "a run of request ids goes on past the last sequence: a client begins another session"
+            )
         named += run.count
     if named != len(request.commands):
-        raise PeerFault(f"a client sends {named} request ids for {len(request.commands)} commands")
+        raise PeerProtocolError(f"a client sends {named} request ids for {len(request.commands)} commands")
 
 
 def decode_from_replica(payload: bytes) -> FromReplica:
-    """Raises PeerFault for what no replica sends."""
+    """Raises PeerProtocolError for what no replica sends."""
     try:
         message = _from_replica.decode(payload)
     except (*DOES_NOT_PARSE, ValueError) as error:
-        raise PeerFault(f"a message of a replica does not parse: {error}") from error
+        raise PeerProtocolError(f"a message of a replica does not parse: {error}") from error
     if isinstance(message, Welcome) and len(message.grant) != _REQUEST_ID_BYTES:
-        raise PeerFault("a replica grants no session")
-    if isinstance(message, Answers) and len(message.numbers) != len(message.answers):
-        raise PeerFault("a replica sends more answers than numbers, or fewer")
+        raise PeerProtocolError("a replica grants no session")
+    if isinstance(message, ClientAnswers) and len(message.numbers) != len(message.answers):
+        raise PeerProtocolError("a replica sends more answers than numbers, or fewer")
     return message

@@ -2,7 +2,7 @@
 
 Decides which time a replica stamps batches and grants with: what the clocks together say, never its own clock alone.
 Guards that a replica whose clock differs from that by more than a stated amount says so in its log, and is not ready
-(`observation`). What is done with the readings in agreement is in `core/agreed_time`.
+(`observation`). What is done with the readings in agreement is in `core/clocks/agreed_time`.
 """
 
 import logging
@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pydsm.core.clocks import Clocks
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId, Tick
-from pydsm.core.sessions import Sessions
+from pydsm.core.clocks.clock_readings import Clocks
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId, Tick
 
 log = logging.getLogger("pydsm.clock")
 
@@ -35,7 +35,7 @@ class ClockReport:
 
     own_ms: int = 0
     group_ms: int | None = None
-    """What the clocks together say, see `core.agreed_time`; None while too few are known."""
+    """What the clocks together say, see `core.clocks.agreed_time`; None while too few are known."""
     agreed_ms: int = 0
     """Agreed time, of the last checkpoint executed here; 0 before the first."""
     differences_ms: Mapping[ReplicaId, int] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class ClockReport:
 class GroupClock:
     """Of one replica. `wall_ms` reads its wall clock, `now` its monotonic one; `sessions` have agreed time.
 
-    A clock that differs from the group's time by more than `difference_ms_max` is wrong. Raises CallerFault for a limit
+    A clock that differs from the group's time by more than `difference_ms_max` is wrong. Raises UsageError for a limit
     that cannot work.
     """
 
@@ -87,7 +87,7 @@ class GroupClock:
         difference_ms_max: int = DIFFERENCE_MS_MAX,
     ) -> None:
         if difference_ms_max <= 0:
-            raise CallerFault(f"clocks may differ by a time above 0, not by {difference_ms_max} ms")
+            raise UsageError(f"clocks may differ by a time above 0, not by {difference_ms_max} ms")
         self._me = me
         self._clocks = Clocks(me, replicas)
         self._sessions = sessions

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-from pydsm.core.ids import RequestId, SessionId, is_kept, request_at, sequence_of, session_of
-from pydsm.core.messages import Run
+from pydsm.core.types.ids import RequestId, SessionId, is_tracked, request_at, sequence_of, session_of
+from pydsm.core.types.messages import Run
 
 log = logging.getLogger("pydsm.batching")
 
@@ -31,13 +31,13 @@ class Stream:
     def __init__(self) -> None:
         self.under_way = False
         """Whether commands of it have left the queue, and are neither executed nor given up."""
-        self.parts: deque[Part] = deque()
+        self.parts: deque[Submission] = deque()
         """All that is in the queue, the oldest first."""
         self.commands = 0
         self.size_bytes = 0
 
 
-class Part(NamedTuple):
+class Submission(NamedTuple):
     """Commands in a row, of those that were submitted together, from `offset` on; and who waits for them."""
 
     reply: ReplyMany
@@ -55,7 +55,7 @@ class Part(NamedTuple):
         assert run is not None, "commands without ids"
         if run.count == len(self.commands):
             return run
-        after = sequence_of(run.first) + self.offset - 1 if self.offset and is_kept(run.first) else run.after
+        after = sequence_of(run.first) + self.offset - 1 if self.offset and is_tracked(run.first) else run.after
         return Run(request_at(run.first, self.offset), len(self.commands), run.acknowledged, after)
 
     def deliver(self, answers: Sequence[Any]) -> None:
@@ -65,7 +65,7 @@ class Part(NamedTuple):
         except Exception:  # a caller's mistake, which must not end the replica, nor leave others unanswered
             log.exception("a callback raised when it was given its command's answer")
 
-    def slice(self, start: int, end: int) -> "Part":
+    def slice(self, start: int, end: int) -> "Submission":
         """Some of them."""
         commands = self.commands[start:end]
         size = sum(map(len, commands))
@@ -80,13 +80,13 @@ class CommandQueue:
     """
 
     def __init__(self) -> None:
-        self._entries: deque[Part | Stream] = deque()
+        self._entries: deque[Submission | Stream] = deque()
         self.commands = 0
         self.size_bytes = 0
         self.held_commands = 0
         self.held_bytes = 0
 
-    def add(self, part: Part) -> None:
+    def add(self, part: Submission) -> None:
         """At the end, or behind what its connection has here or under way."""
         stream = part.stream
         if stream is None:
@@ -104,12 +104,12 @@ class CommandQueue:
         self.commands += len(part.commands)
         self.size_bytes += part.size_bytes
 
-    def take(self, commands_max: int, bytes_max: int) -> list[Part]:
+    def take(self, commands_max: int, bytes_max: int) -> list[Submission]:
         """The oldest that may leave, for one instance; at least one command if there is one."""
         taken = _Taken(commands_max, bytes_max)
         while self._entries and not taken.is_full:
             entry = self._entries.popleft()
-            if isinstance(entry, Part):
+            if isinstance(entry, Submission):
                 rest = taken.add(entry)
                 if rest is not None:
                     self._entries.appendleft(rest)
@@ -148,9 +148,9 @@ class CommandQueue:
                 self._entries.append(stream)
                 self._move_to_held(stream, -1)
 
-    def drop(self, streams: Iterable[Stream]) -> list[Part]:
+    def drop(self, streams: Iterable[Stream]) -> list[Submission]:
         """What these had under way is given up: everything else of them, which must not be executed without it."""
-        dropped: list[Part] = []
+        dropped: list[Submission] = []
         for stream in streams:
             dropped += stream.parts
             self.held_commands -= stream.commands
@@ -164,14 +164,14 @@ class _Taken:
     """Commands for one instance, and the room that is left in it."""
 
     def __init__(self, commands_max: int, bytes_max: int) -> None:
-        self.parts: list[Part] = []
+        self.parts: list[Submission] = []
         self.commands = 0
         self.size_bytes = 0
         self.is_full = False
         self._commands_max = commands_max
         self._bytes_max = bytes_max
 
-    def add(self, part: Part) -> Part | None:
+    def add(self, part: Submission) -> Submission | None:
         """As much of it as fits; gives the rest, behind which nothing may be added. The first command always fits."""
         room, room_bytes = self._commands_max - self.commands, self._bytes_max - self.size_bytes
         count, rest = len(part.commands), None

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
-from pydsm.core.effects import Record
+from pydsm.core.types.effects import Record
 from pydsm.storage.base import Store
 
 Failed = Callable[[Exception], None]

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pydsm.core.checkpoint import Checkpoint
-from pydsm.core.faults import CallerFault, WorldFault
-from pydsm.core.ids import Deps, InstanceId
-from pydsm.runtime.lifecycle import Gate, Phase
+from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.core.types.errors import OperationalError, UsageError
+from pydsm.core.types.ids import Deps, InstanceId
+from pydsm.runtime.apply_gate import ApplyGate, MachinePhase
 from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.storage.snapshots import SnapshotFile
 
@@ -62,7 +62,7 @@ class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Hands:
+class NodeControls:
     """What maintenance may do to its replica."""
 
     refuse: Callable[[str], None]
@@ -80,7 +80,7 @@ class Hands:
 class Maintenance:
     """Of one replica, on its loop."""
 
-    def __init__(self, gate: Gate, hands: Hands) -> None:
+    def __init__(self, gate: ApplyGate, hands: NodeControls) -> None:
         self._gate = gate
         self.taker: SnapshotTaker | None = None
         """None where no snapshots are taken."""
@@ -95,14 +95,14 @@ class Maintenance:
 
         Commands are refused from now on as `Overloaded`; those taken before are answered first, if that succeeds in
         time (seconds), else after `resume`. It stays paused until `resume` or the end of the process; a replica always
-        starts running. What happens when much is held: `lifecycle.HoldLimits`.
+        starts running. What happens when much is held: `lifecycle.ApplyQueueLimits`.
 
         Raises:
-            CallerFault: it is pausing or resuming, or does not run; nothing happened.
-            WorldFault: the machine's `stop` raised; the replica is paused all the same.
+            UsageError: it is pausing or resuming, or does not run; nothing happened.
+            OperationalError: the machine's `stop` raised; the replica is paused all the same.
         """
         gate = self._gate
-        if gate.phase is Phase.PAUSED:
+        if gate.phase is MachinePhase.PAUSED:
             return PauseReport(already=True, commands_unanswered=await self._hands.drain(0))
         gate.begin_pause()
         self._hands.refuse("this replica is paused for maintenance; submit elsewhere")
@@ -122,8 +122,8 @@ class Maintenance:
         """Start the machine again, execute what was held, and take commands again, in this order.
 
         Raises:
-            CallerFault: it is pausing or resuming, or does not run; nothing happened.
-            WorldFault: the machine's `start` raised, and the replica stays paused; or the replica failed or stopped.
+            UsageError: it is pausing or resuming, or does not run; nothing happened. OperationalError: the machine's
+            `start` raised, and the replica stays paused; or the replica failed or stopped.
         """
         gate = self._gate
         if gate.runs:
@@ -136,9 +136,9 @@ class Maintenance:
             batches = await gate.catch_up()
         except Exception as error:
             self._hands.fail(error)
-            raise WorldFault(f"the replica failed while it executed what was held: {error}") from error
-        if self._gate.phase is not Phase.RUNNING:
-            raise WorldFault("the replica stopped while it resumed: start it again, nothing is lost")
+            raise OperationalError(f"the replica failed while it executed what was held: {error}") from error
+        if self._gate.phase is not MachinePhase.RUNNING:
+            raise OperationalError("the replica stopped while it resumed: start it again, nothing is lost")
         self._serve_again()
         log.info("resumed; %d batches that were held are executed", batches)
         return ResumeReport(already=False, batches=batches, seconds=round(time.monotonic() - began, 3))
@@ -153,13 +153,13 @@ class Maintenance:
         """Agree on a checkpoint now, and wait until this replica's snapshot of it is durable.
 
         Raises:
-            CallerFault: it takes no snapshots, is not running, or somebody else waits for one; nothing happened.
-            WorldFault: it was not durable within so many seconds, could not be written, or the replica stopped.
+            UsageError: it takes no snapshots, is not running, or somebody else waits for one; nothing happened.
+            OperationalError: it was not durable within so many seconds, could not be written, or the replica stopped.
         """
         if self.taker is None:
-            raise CallerFault("this replica takes no snapshots: it keeps its data in memory, or its machine has none")
+            raise UsageError("this replica takes no snapshots: it keeps its data in memory, or its machine has none")
         if self.snapshot_wanted:
-            raise CallerFault("somebody else waits for a snapshot already: try again when that is done")
+            raise UsageError("somebody else waits for a snapshot already: try again when that is done")
         self.snapshot_wanted = True
         began = time.monotonic()
         try:
@@ -167,7 +167,7 @@ class Maintenance:
                 file = await self._snapshot(self.taker)
                 size = await asyncio.to_thread(lambda: file.path.stat().st_size)
         except TimeoutError as error:
-            raise WorldFault(
+            raise OperationalError(
                 f"no snapshot was durable within {seconds_max:g} s: see by pydsm status whether a majority is up; "
                 "what was begun goes on"
             ) from error
@@ -192,7 +192,7 @@ class Maintenance:
             checkpoint = await self._next_checkpoint()
             await taker.settled()
             if taker.counters.failed > failed:
-                raise WorldFault("the snapshot could not be written: see the log of the replica; records stay")
+                raise OperationalError("the snapshot could not be written: see the log of the replica; records stay")
             file = self._last_file
             if checkpoint is not None and file is not None and file.checkpoint.number >= checkpoint.number:
                 return file
@@ -200,7 +200,7 @@ class Maintenance:
     async def _next_checkpoint(self) -> Checkpoint | None:
         """Propose one and wait until the state is there; None when it was decided nop."""
         if not self._gate.runs:
-            raise CallerFault(f"the replica is {self._gate.phase.value}: resume it first, by pydsm resume")
+            raise UsageError(f"the replica is {self._gate.phase.value}: resume it first, by pydsm resume")
         id = self._hands.propose_checkpoint()
         if id is None:
             await asyncio.sleep(_FULL_PIPELINE_SECONDS)
@@ -228,7 +228,7 @@ class Maintenance:
     def failed(self, reason: str) -> None:
         """The replica has stopped by itself, or was told to: nothing more will come."""
         if self._awaited is not None and not self._awaited[1].done():
-            self._awaited[1].set_exception(WorldFault(f"the replica stopped meanwhile: {reason}"))
+            self._awaited[1].set_exception(OperationalError(f"the replica stopped meanwhile: {reason}"))
 
     def _settle(self, checkpoint: Checkpoint | None) -> None:
         assert self._awaited is not None

@@ -13,39 +13,46 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pydsm.core.config import Config
-from pydsm.core.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
-from pydsm.core.faults import BrokenInvariant, Diverged, FarAhead, PeerFault, PyDSMError, WorldFault
-from pydsm.core.fingerprint import fingerprint
-from pydsm.core.grants import Grant, Grants
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, Tick, is_kept, session_of
-from pydsm.core.messages import Batch, Frontier, Message, Run
 from pydsm.core.replica import Replica
-from pydsm.core.session_limits import SessionExpired
-from pydsm.core.sessions import Apply, Sessions
+from pydsm.core.sessions.grants import Grant, Grants
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.sessions import Apply, Sessions
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
+from pydsm.core.types.errors import (
+    Diverged,
+    FarAhead,
+    InvariantViolation,
+    OperationalError,
+    PeerProtocolError,
+    PyDSMError,
+)
+from pydsm.core.types.fingerprint import fingerprint
+from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId, Tick, is_tracked, session_of
+from pydsm.core.types.messages import Batch, Frontier, Message, Run
 from pydsm.logs import printable
-from pydsm.machines.base import Snapshots, Upkeep
+from pydsm.machines.base import SupportsScheduledCommands, SupportsSnapshots
 from pydsm.machines.failures import GuardedApply
-from pydsm.runtime.admission import wants_checkpoint, why_not_take
+from pydsm.runtime.admission import rejection_reason, wants_checkpoint
+from pydsm.runtime.applied import AppliedTracker, restore_newest, tracker_of
+from pydsm.runtime.apply_gate import Agreed, ApplyGate, MachinePhase
 from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
 from pydsm.runtime.clock import GroupClock
 from pydsm.runtime.command_queue import Stream
+from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
-from pydsm.runtime.evidence import tell
-from pydsm.runtime.lifecycle import Agreed, Gate, Phase
-from pydsm.runtime.maintenance import Hands, Maintenance
+from pydsm.runtime.divergence_report import describe_divergence
+from pydsm.runtime.maintenance import Maintenance, NodeControls
 from pydsm.runtime.observation import Observation, as_info
-from pydsm.runtime.parts import Parts
-from pydsm.runtime.peers import PeerBook, takes_part
+from pydsm.runtime.peers import PeerIncarnations, takes_part
 from pydsm.runtime.perform import Performer
-from pydsm.runtime.progress import Progress, progress_of, restore_newest
 from pydsm.runtime.replicated import ReplicatedState
 from pydsm.runtime.results import decode_results, encode_results
+from pydsm.runtime.scheduled_commands import SCHEDULED_COMMANDS_SECONDS, ScheduledCommandProposer
+from pydsm.runtime.snapshot_transfer import RestartRequired, SnapshotTransfers, TransferContext
 from pydsm.runtime.snapshots import SnapshotTaker
-from pydsm.runtime.starts import StartLimits, Starts, Surroundings
+from pydsm.runtime.starts import StartContext, StartLimits, Starts
 from pydsm.runtime.traces import RequestTrace, Traces, show
-from pydsm.runtime.transfers import BeginAgain, SnapshotTransfers, TransferParts
-from pydsm.runtime.upkeep import UPKEEP_SECONDS, UpkeepProposer
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFile
 
@@ -60,7 +67,7 @@ FILES_CHECK_SECONDS = 2.0
 class Node:
     """Start it, submit commands, watch `failure`, stop it. All from one loop."""
 
-    def __init__(self, config: Config, parts: Parts) -> None:
+    def __init__(self, config: Config, parts: NodeComponents) -> None:
         self._config = config
         self._machine = parts.machine
         self._apply = GuardedApply(parts.machine, self._note_raised)
@@ -71,7 +78,7 @@ class Node:
         self._files = parts.snapshots
         self._start_limits = parts.starts or StartLimits()
         self._taker: SnapshotTaker | None = None
-        self._progress: Progress | None = None
+        self._progress: AppliedTracker | None = None
         self._core = Replica(config, parts.relation)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
         clock = self._clock = GroupClock(
@@ -96,8 +103,8 @@ class Node:
         )
         self._traces = Traces()
         self._core.watch(self._traces)
-        self._gate = Gate(parts.machine, self._perform, parts.hold)
-        hands = Hands(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
+        self._gate = ApplyGate(parts.machine, self._perform, parts.hold)
+        hands = NodeControls(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
         self.maintenance = Maintenance(self._gate, hands)
         """Pause, resume, snapshot."""
         self._grants = Grants(config.replica, secrets.randbits(30))
@@ -107,31 +114,32 @@ class Node:
         self._drained: asyncio.Event | None = None
         self._far_behind = False
         self._replaced: asyncio.Future[None] | None = None
-        self._told_at_seconds: dict[ReplicaId, float] = {}
+        self._reported_at_seconds: dict[ReplicaId, float] = {}
         self._raised_types: set[type[BaseException]] = set()
 
     async def start(self) -> None:
         """Load and execute what the store holds, then listen and take part.
 
-        Raises WorldFault when the store is damaged, the port is taken, or the machine does not start.
+        Raises OperationalError when the store is damaged, the port is taken, or the machine does not start.
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
-        """Set when the replica had to stop by itself; it never works again. `BeginAgain`: a new one would, at once."""
+        """Set when the replica had to stop by itself; it never works again. `RestartRequired`: a new one would, at
+        once."""
         disk = InlineDisk if isinstance(self._store, MemoryStore) else ThreadedDisk
         self._disk = disk(self._store, self._fail)
-        self._peers = PeerBook(self._store.peers(), self._remember_peer, self._name_of)
+        self._peers = PeerIncarnations(self._store.peers(), self._remember_peer, self._name_of)
         self._starts = await self._begin_start()
         self._transport = self._make_transport(self._store.incarnation, self._peers.admit, self._starts)
         self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
         self._started = self._running = True
         self._transfers = SnapshotTransfers(
-            TransferParts(
+            TransferContext(
                 core=self._core,
-                files=self._files if isinstance(self._machine, Snapshots) else None,
+                files=self._files if isinstance(self._machine, SupportsSnapshots) else None,
                 send=lambda to, piece: self._transport.send((to,), piece),
                 tell=self._tell_core,
-                may_replace=lambda: self._gate.phase is Phase.RUNNING,
+                may_replace=lambda: self._gate.phase is MachinePhase.RUNNING,
                 replace=self._replace,
                 begin_again=self._begin_again,
                 name_of=self._name_of,
@@ -143,27 +151,27 @@ class Node:
         await self._transport.start(self._receive)
         self._tick()
         self._check_files_later()
-        if isinstance(self._machine, Upkeep):
-            self._keep_up(UpkeepProposer(self._machine, self._config.replica, self._batcher.submit))
+        if isinstance(self._machine, SupportsScheduledCommands):
+            self._keep_up(ScheduledCommandProposer(self._machine, self._config.replica, self._batcher.submit))
 
     async def _begin_start(self) -> Starts:
         def run_on_disk(job: Callable[[], None]) -> None:
             self._disk.run(job, _nothing)
 
-        around = Surroundings(self._core, self._store, run_on_disk, self._fail, self._loop.time)
+        around = StartContext(self._core, self._store, run_on_disk, self._fail, self._loop.time)
         return await asyncio.to_thread(Starts, self._config.replica, self._config.replicas, around, self._start_limits)
 
     async def _restore(self) -> None:
         """Start the machine; then the newest good snapshot, and the records behind it."""
         await self._gate.open()
-        self._progress = progress_of(self._machine, self._apply, self._store.incarnation)
+        self._progress = tracker_of(self._machine, self._apply, self._store.incarnation)
         if self._progress is not None:
             self._progress.begin()
         snapshots: list[SnapshotFile] = []
-        if self._files is not None and isinstance(self._machine, Snapshots):
+        if self._files is not None and isinstance(self._machine, SupportsSnapshots):
             self._files.check()
         records = await asyncio.to_thread(self._store.load)
-        if self._files is not None and isinstance(self._machine, Snapshots):
+        if self._files is not None and isinstance(self._machine, SupportsSnapshots):
             state = ReplicatedState(self._machine, self._sessions)
             self._taker = SnapshotTaker(state, self._files, self._snapshot_taken)
             for record in records:
@@ -182,7 +190,7 @@ class Node:
             return
         self._started = False
         self._batcher.refuse("this replica is stopping; submit elsewhere")
-        await self._drain(0 if self._gate.phase is Phase.PAUSED else drain_seconds_max)
+        await self._drain(0 if self._gate.phase is MachinePhase.PAUSED else drain_seconds_max)
         self._guard(self._performer.finish)
         self._running = False
         self._gate.shut()
@@ -194,7 +202,7 @@ class Node:
         await self._disk.close()
         try:
             await self._gate.close()
-        except WorldFault as fault:
+        except OperationalError as fault:
             log.error("%s; its replica has stopped", fault)
 
     async def _drain(self, seconds_max: float) -> int:
@@ -222,7 +230,7 @@ class Node:
 
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
         """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""
-        full = why_not_take(self._sessions, run)
+        full = rejection_reason(self._sessions, run)
         if self._sessions.is_forgotten(session_of(run.first)):
             reply(0, [SessionExpired()] * len(commands))
         elif full is None:
@@ -259,14 +267,14 @@ class Node:
             stopping=not self._started,
             start=self._starts.start.number,
             position=self._store.position,
-            waits_to_take_part=self._starts.waits_for,
+            not_participating_reason=self._starts.waits_for,
             failure=" ".join(str(self.failure.result()).split()) if self.failure.done() else None,
             connected=self._transport.connected,
-            told_seconds_ago={peer: now - at for peer, at in sorted(self._told_at_seconds.items())},
+            last_report_age_seconds={peer: now - at for peer, at in sorted(self._reported_at_seconds.items())},
             frontier=self._core.frontier,
             known=self._core.known,
             commands_waiting=self._batcher.waiting,
-            turns_waiting_for_disk=self._performer.turns_waiting,
+            disk_queue_turns=self._performer.turns_waiting,
             counters=replace(counters, branches=dict(counters.branches)),
             traffic=replace(self._transport.traffic),
             epochs=dict(self._transport.epochs),
@@ -297,7 +305,7 @@ class Node:
             if not self._far_behind:
                 log.warning("from %s: %s", self._name_of(sender), fault)
             self._far_behind = True
-        except PeerFault:
+        except PeerProtocolError:
             raise
         except Exception as error:
             said = printable(repr(message), _MESSAGE_CHARACTERS_MAX)
@@ -307,7 +315,7 @@ class Node:
             if not self._peers.knows(sender) and takes_part(message):
                 self._peers.took_part(sender, self._transport.fingerprints[sender])
             if isinstance(message, Frontier):
-                self._told_at_seconds[sender] = self._loop.time()
+                self._reported_at_seconds[sender] = self._loop.time()
                 self._clock.hear(sender, message.clock_ms)
             self._wake()
 
@@ -344,11 +352,11 @@ class Node:
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
 
-    def _keep_up(self, upkeep: UpkeepProposer) -> None:
+    def _keep_up(self, upkeep: ScheduledCommandProposer) -> None:
         if self._running:
-            self._loop.call_later(UPKEEP_SECONDS, self._keep_up, upkeep)
+            self._loop.call_later(SCHEDULED_COMMANDS_SECONDS, self._keep_up, upkeep)
             group_ms = self._clock.group_ms()
-            if self._gate.phase is Phase.RUNNING and group_ms is not None:
+            if self._gate.phase is MachinePhase.RUNNING and group_ms is not None:
                 upkeep.look(group_ms)
 
     def _wake(self) -> None:
@@ -408,7 +416,7 @@ class Node:
 
     def _apply_for(self, agreed: Execute) -> Apply:
         """Without what only reads, where nobody waits for the results and no session keeps them."""
-        if self._batcher.awaits(agreed.id) or any(is_kept(run.first) for run in agreed.batch.runs):
+        if self._batcher.awaits(agreed.id) or any(is_tracked(run.first) for run in agreed.batch.runs):
             return self._apply
         return self._apply.unread
 
@@ -434,7 +442,7 @@ class Node:
         if self._files is None:
             return
         try:
-            text = tell(diverged, self._files.load(), self._machine)
+            text = describe_divergence(diverged, self._files.load(), self._machine)
             self._files.condemn(text)
         except Exception as error:  # whatever a machine's keys_in raises: the replica must stop all the same
             text = f"{diverged}; what differs could not be written down: {error}"
@@ -457,7 +465,7 @@ class Node:
         self._disk.write([record], lambda: written.set_result(None))
         await written
 
-    def _begin_again(self, reason: BeginAgain) -> None:
+    def _begin_again(self, reason: RestartRequired) -> None:
         log.info("%s", reason)
         self.maintenance.failed(str(reason))
         if self._drained is not None:
@@ -500,7 +508,7 @@ class Node:
         self._batcher.refuse("this replica has failed; submit elsewhere")
         if isinstance(error, Diverged):
             self._condemn(error)
-        if isinstance(error, PyDSMError) and not isinstance(error, BrokenInvariant):
+        if isinstance(error, PyDSMError) and not isinstance(error, InvariantViolation):
             log.critical("%s stops: %s", self._name_of(self._config.replica), error)
         else:
             log.critical(

@@ -6,13 +6,13 @@ Decides readiness, from one snapshot and stated limits. Leaves taking the snapsh
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pydsm.core.counters import Counters
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import Deps, Epoch, ReplicaId
-from pydsm.core.quorums import quorums
+from pydsm.core.types.counters import ProtocolCounters
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import Deps, Epoch, ReplicaId
+from pydsm.core.types.quorums import quorums
+from pydsm.runtime.apply_gate import MachinePhase
 from pydsm.runtime.clock import ClockReport
-from pydsm.runtime.lifecycle import Phase
-from pydsm.runtime.transfers import PieceCounters
+from pydsm.runtime.snapshot_transfer import PieceCounters
 from pydsm.transport.base import Traffic
 
 
@@ -30,7 +30,7 @@ class Observation:
     """Why it had to stop by itself, if it did."""
     connected: tuple[ReplicaId, ...]
     """Peers to which messages are carried."""
-    told_seconds_ago: Mapping[ReplicaId, float]
+    last_report_age_seconds: Mapping[ReplicaId, float]
     """How long ago each peer last told its frontier; peers that have not done so in this life are missing."""
     frontier: Deps
     """Per leader, the contiguous prefix executed here."""
@@ -38,14 +38,14 @@ class Observation:
     """Per leader, the highest index heard of."""
     commands_waiting: int
     """Commands taken from clients and not answered yet."""
-    turns_waiting_for_disk: int
-    counters: Counters
+    disk_queue_turns: int
+    counters: ProtocolCounters
     traffic: Traffic
     epochs: Mapping[ReplicaId, Epoch] = field(default_factory=dict)
     """The configuration that each peer was in when it last greeted this replica."""
     instances: int = 0
     """Instances in memory: not executed yet, or not known to be executed everywhere."""
-    phase: Phase = Phase.RUNNING
+    phase: MachinePhase = MachinePhase.RUNNING
     """Of the machine: whether what is agreed is executed. `frontier` counts what is held as executed."""
     machine_fault: str | None = None
     """What the machine raised when it was last started or stopped."""
@@ -68,7 +68,7 @@ class Observation:
     """How often this data directory was started, this time included."""
     position: int = 0
     """Groups of records that are durable."""
-    waits_to_take_part: str | None = None
+    not_participating_reason: str | None = None
     """Why it does not take part yet, while it asks its peers whether its data are the newest."""
 
     pieces: PieceCounters = field(default_factory=PieceCounters)
@@ -96,7 +96,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ReadyLimits:
-    """What a replica must keep to be called ready. Raises CallerFault for a value that cannot work."""
+    """What a replica must keep to be called ready. Raises UsageError for a value that cannot work."""
 
     lag_instances_max: int = 128
     """Instances of one leader, heard of but beyond the executed frontier. A leader has at most 64 under way, so one
@@ -106,10 +106,10 @@ class ReadyLimits:
 
     def __post_init__(self) -> None:
         if self.lag_instances_max < 0 or self.silence_seconds_max <= 0:
-            raise CallerFault("limits of readiness are numbers of instances from 0, and of seconds above 0")
+            raise UsageError("limits of readiness are numbers of instances from 0, and of seconds above 0")
 
 
-def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
+def not_ready_reason(seen: Observation, limits: ReadyLimits) -> str | None:
     """One line that says why clients should go elsewhere, or None when they may come.
 
     A peer counts when it is connected and has told its frontier lately: without that, neither a cut in one direction
@@ -119,18 +119,18 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
         return f"it has failed: {seen.failure}"
     if seen.stopping:
         return "it is stopping"
-    if seen.waits_to_take_part is not None:
-        return seen.waits_to_take_part
+    if seen.not_participating_reason is not None:
+        return seen.not_participating_reason
     if seen.fetching is not None:
         number, here, size = seen.fetching
         how_far = "" if size is None else f" of {size:,}"
         return f"it fetches the snapshot of checkpoint {number}, {here:,}{how_far} bytes are here"
-    if seen.phase is not Phase.RUNNING:
+    if seen.phase is not MachinePhase.RUNNING:
         fault = "" if seen.machine_fault is None else f" ({seen.machine_fault})"
         return f"it is {seen.phase.value}{fault}: {seen.held} batches wait to be executed"
     if seen.clock.fault is not None:
         return seen.clock.fault
-    alone = why_no_majority(seen, limits)
+    alone = no_majority_reason(seen, limits)
     if alone is not None:
         return alone
     leader, lag = max(enumerate(seen.lag), key=lambda item: item[1])
@@ -142,11 +142,13 @@ def why_not_ready(seen: Observation, limits: ReadyLimits) -> str | None:
     return None
 
 
-def why_no_majority(seen: Observation, limits: ReadyLimits) -> str | None:
+def no_majority_reason(seen: Observation, limits: ReadyLimits) -> str | None:
     """One line that says that nothing can be agreed on, since too few replicas are there; None when enough are."""
     quorum = quorums(seen.replicas).slow
     peers = [
-        peer for peer in seen.connected if seen.told_seconds_ago.get(peer, float("inf")) <= limits.silence_seconds_max
+        peer
+        for peer in seen.connected
+        if seen.last_report_age_seconds.get(peer, float("inf")) <= limits.silence_seconds_max
     ]
     if len(peers) + 1 >= quorum:
         return None
@@ -180,7 +182,7 @@ def as_info(seen: Observation) -> dict[str, str]:
         "purged_instances": sum(seen.purged),
         "commands_waiting": seen.commands_waiting,
         "commands_raised": seen.commands_raised,
-        "turns_waiting_for_disk": seen.turns_waiting_for_disk,
+        "disk_queue_turns": seen.disk_queue_turns,
         "messages_sent": traffic.messages_sent,
         "messages_received": traffic.messages_received,
         "messages_dropped": traffic.messages_dropped,

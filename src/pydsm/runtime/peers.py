@@ -10,8 +10,8 @@ order: no vote and no decision that relies on a peer is durable before it is dur
 from collections.abc import Callable, Mapping
 from typing import assert_never
 
-from pydsm.core import messages as m
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types import messages as m
+from pydsm.core.types.ids import ReplicaId
 
 
 def takes_part(message: m.Message) -> bool:
@@ -21,7 +21,7 @@ def takes_part(message: m.Message) -> bool:
     replica that has executed nothing: every replica sends it four times a second from its first start on.
     """
     match message:
-        case m.Inquire() | m.FetchSnapshot():
+        case m.CommitQuery() | m.FetchSnapshot():
             return False
         case m.Frontier():
             return any(message.executed)
@@ -38,7 +38,7 @@ def takes_part(message: m.Message) -> bool:
             | m.Waiting()
             | m.Refuse()
             | m.StateDigest()
-            | m.Purged()
+            | m.Compacted()
             | m.SnapshotPiece()
         ):
             return True
@@ -46,7 +46,7 @@ def takes_part(message: m.Message) -> bool:
             assert_never(unreachable)
 
 
-class PeerBook:
+class PeerIncarnations:
     """Decides by fingerprints of incarnations. `remember` makes the fingerprint of a peer that took part durable."""
 
     def __init__(

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from pydsm.core.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
-from pydsm.core.ids import ReplicaId
-from pydsm.core.messages import Message
+from pydsm.core.types.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
+from pydsm.core.types.ids import ReplicaId
+from pydsm.core.types.messages import Message
 
 
 class Core(Protocol):

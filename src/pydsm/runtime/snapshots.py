@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from pydsm.core.checkpoint import Checkpoint
-from pydsm.machines.base import Snapshots
+from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.machines.base import SupportsSnapshots
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
 
 log = logging.getLogger("pydsm.snapshots")
 
 _STEPS_SECONDS = 0.002
-"""How long steps are taken in a row. One step alone may take longer, see `machines.base.Snapshots`."""
+"""How long steps are taken in a row. One step alone may take longer, see `machines.base.SupportsSnapshots`."""
 _REST_SECONDS = 0.003
 """How long the loop then has for other things, at least."""
 
@@ -45,7 +45,7 @@ class SnapshotCounters:
 class SnapshotTaker:
     """Made and used on the loop that owns the machine."""
 
-    def __init__(self, machine: Snapshots, files: SnapshotFiles, taken: Taken) -> None:
+    def __init__(self, machine: SupportsSnapshots, files: SnapshotFiles, taken: Taken) -> None:
         self._machine = machine
         self._files = files
         self._taken = taken

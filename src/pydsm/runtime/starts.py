@@ -1,19 +1,19 @@
 """A replica that has just started: whether its data are the newest, what it remembers of others, when it takes part.
 
-Decides by `core.starts`, with what the disk, the core and the peers say. Guards that it takes part only after enough
-peers have told what they remember of it, and that one that lacks something of that stops, whenever it turns out. Which
-words travel when is left to the transport.
+Decides by `core.protocol.starts`, with what the disk, the core and the peers say. Guards that it takes part only after
+enough peers have told what they remember of it, and that one that lacks something of that stops, whenever it turns out.
+Which words travel when is left to the transport.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydsm.core.faults import RolledBack
-from pydsm.core.ids import ReplicaId
-from pydsm.core.quorums import quorums
+from pydsm.core.protocol.starts import Own, Remembered, StartBook, StartCheck, StartGreeting, what_is_missing
 from pydsm.core.replica import Replica
-from pydsm.core.starts import Own, Remembered, StartBook, StartCheck, StartGreeting, what_is_missing
+from pydsm.core.types.errors import RolledBack
+from pydsm.core.types.ids import ReplicaId
+from pydsm.core.types.quorums import quorums
 from pydsm.storage.identity import StartStore
 
 log = logging.getLogger("pydsm.starts")
@@ -41,7 +41,7 @@ class StartLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class StartContext:
     """What starts need of their node."""
 
     core: Replica
@@ -55,9 +55,9 @@ class Surroundings:
 
 
 class Starts:
-    """Of one start of one replica; see `transport.base.Starts`."""
+    """Of one start of one replica; see `transport.base.StartExchange`."""
 
-    def __init__(self, replica: ReplicaId, replicas: int, around: Surroundings, limits: StartLimits) -> None:
+    def __init__(self, replica: ReplicaId, replicas: int, around: StartContext, limits: StartLimits) -> None:
         self._replica = replica
         self._around = around
         self._found = around.store.position
@@ -99,23 +99,23 @@ class Starts:
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return self.start.number, self._around.store.position
 
     def greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return StartGreeting(self.start, self._found, None if to is None else self.remembered(to))
 
     def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return self._book.why_not(peer, incarnation, greeting)
 
     def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return self._book.hear(peer, start, position)
 
     def remembered(self, peer: ReplicaId) -> Remembered:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         met = self._book.met(peer)
         index, executed = self._around.core.remembered(peer)
         return Remembered(
@@ -123,7 +123,10 @@ class Starts:
         )
 
     def told(self, remembered: Remembered) -> None:
-        """See `transport.base.Starts`. Stops the replica if it lacks what a peer remembers, however late that comes."""
+        """See `transport.base.StartExchange`.
+
+        Stops the replica if it lacks what a peer remembers, however late that comes.
+        """
         around = self._around
         own = Own(self.start, self._found, around.store.position, around.core.reserved, around.core.recorded)
         missing = what_is_missing(own, remembered)

@@ -2,7 +2,8 @@
 
 Remembers the latest instances: when each came to which stage, how it was decided, and which requests it carries; the
 batches themselves, by which conflicts are found, only of the very latest. Decides nothing; everything here may be
-forgotten at any time. What a request's session says of it comes from `core/sessions`, which forgets by agreement.
+forgotten at any time. What a request's session says of it comes from `core/sessions/sessions`, which forgets by
+agreement.
 """
 
 import time
@@ -12,12 +13,12 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from pydsm.core.ballots import Ballot
-from pydsm.core.conflicts import Relation
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, sequence_of, session_of
-from pydsm.core.instance import Instance
-from pydsm.core.messages import Batch, Run
-from pydsm.core.status import Status
+from pydsm.core.log.conflicts import Relation
+from pydsm.core.log.instance import Instance
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, RequestId, sequence_of, session_of
+from pydsm.core.types.messages import Batch, Run
+from pydsm.core.types.status import Status
 
 CONFLICTS_LOOKED_AT_MAX = 64
 """Instances of each leader, the latest that are covered, that are compared to find conflicts."""
@@ -92,7 +93,7 @@ class RequestTrace(msgspec.Struct, frozen=True, kw_only=True):
     request: str
     replica: int
     fate: str
-    """What its session says: see `core.sessions.Fate`."""
+    """What its session says: see `core.sessions.sessions.Fate`."""
     instances: tuple[InstanceTrace, ...]
     """In the order of their execution here, undecided ones last; the first one that is no nop has executed it."""
     remembered_instances: int
@@ -101,7 +102,7 @@ class RequestTrace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traces:
-    """A `core.watching.Watch`."""
+    """A `core.log.observer.InstanceObserver`."""
 
     def __init__(self, limits: TraceLimits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits or TraceLimits()

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydsm.runtime.observation import Observation, ReadyLimits, why_no_majority, why_not_ready
+from pydsm.runtime.observation import Observation, ReadyLimits, no_majority_reason, not_ready_reason
 
 log = logging.getLogger("pydsm.serve")
 
@@ -49,8 +49,8 @@ class Availability:
     def look(self, now_seconds: float) -> None:
         """See how things are now, on a clock that never goes back."""
         seen = self._observe()
-        self.reason = why_not_ready(seen, self._ready_limits)
-        alone = why_no_majority(seen, self._ready_limits)
+        self.reason = not_ready_reason(seen, self._ready_limits)
+        alone = no_majority_reason(seen, self._ready_limits)
         if alone is None:
             self._alone_since = self.refusal = None
         elif self._alone_since is None:

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from pydsm import __version__
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv import COMMANDS, Access, Command, Touched, wrong_number
+from pydsm.machines.kv import COMMANDS, Command, KeyAccess, Touched, wrong_number
 from pydsm.machines.kv.command import NO_KEYS, integer
 from pydsm.machines.kv.glob import matcher
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session, is_one_word
-from pydsm.server.transactions import ROWS, Row
+from pydsm.server.transactions import TRANSACTION_COMMANDS, TransactionCommand
 
 Words = Sequence[bytes]
 
@@ -28,7 +28,7 @@ _UNKNOWN_ARGUMENTS_BYTES_MAX = 128
 _PATTERN_CHARACTERS = re.compile(rb"[*?\[]")
 
 
-class Surroundings(Protocol):
+class CommandContext(Protocol):
     """What a command can see beyond its own connection."""
 
     limits: RespLimits
@@ -52,10 +52,10 @@ class Surroundings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class LocalCommand:
     """A command that is answered at once. Counts of words include the name, and the subcommand if it is one."""
 
-    run: Callable[[Surroundings, Session, Words], Result]
+    run: Callable[[CommandContext, Session, Words], Result]
     words_min: int
     words_max: int
     summary: str = ""
@@ -65,7 +65,7 @@ class Local:
         return self.words_min <= words <= self.words_max
 
 
-def execute(local: Local, name: str, server: Surroundings, session: Session, words: Words) -> Result:
+def execute(local: LocalCommand, name: str, server: CommandContext, session: Session, words: Words) -> Result:
     """The answer to a command; a CommandFailed when it is refused."""
     if not local.takes(len(words)):
         return CommandFailed(wrong_number(name))
@@ -90,10 +90,12 @@ def _shown(word: bytes) -> str:
     return word[:_UNKNOWN_ARGUMENTS_BYTES_MAX].decode(errors="backslashreplace")
 
 
-def _of_subcommands(name: str, table: Mapping[bytes, Local]) -> Callable[[Surroundings, Session, Words], Result]:
+def _of_subcommands(
+    name: str, table: Mapping[bytes, LocalCommand]
+) -> Callable[[CommandContext, Session, Words], Result]:
     """A command whose second word says what to do."""
 
-    def run(server: Surroundings, session: Session, words: Words) -> Result:
+    def run(server: CommandContext, session: Session, words: Words) -> Result:
         local = table.get(words[1].upper())
         if local is None:
             raise CommandFailed(f"ERR unknown subcommand '{_shown(words[1])}'. Try {name} HELP.")
@@ -105,31 +107,31 @@ def _of_subcommands(name: str, table: Mapping[bytes, Local]) -> Callable[[Surrou
 # The connection
 
 
-def _ping(server: Surroundings, session: Session, words: Words) -> Result:
+def _ping(server: CommandContext, session: Session, words: Words) -> Result:
     return words[1] if len(words) == 2 else "PONG"
 
 
-def _echo(server: Surroundings, session: Session, words: Words) -> Result:
+def _echo(server: CommandContext, session: Session, words: Words) -> Result:
     return words[1]
 
 
-def _quit(server: Surroundings, session: Session, words: Words) -> Result:
+def _quit(server: CommandContext, session: Session, words: Words) -> Result:
     session.leaving = True
     return "OK"
 
 
-def _reset(server: Surroundings, session: Session, words: Words) -> Result:
+def _reset(server: CommandContext, session: Session, words: Words) -> Result:
     session.reset()
     return "RESET"
 
 
-def _select(server: Surroundings, session: Session, words: Words) -> Result:
+def _select(server: CommandContext, session: Session, words: Words) -> Result:
     if integer(words[1]) != 0:
         raise CommandFailed("ERR DB index is out of range")
     return "OK"
 
 
-def _auth(server: Surroundings, session: Session, words: Words) -> Result:
+def _auth(server: CommandContext, session: Session, words: Words) -> Result:
     if len(words) > 3:
         raise CommandFailed("ERR syntax error")
     if len(words) == 2:
@@ -146,7 +148,7 @@ def _check_user(user: bytes) -> None:
         raise CommandFailed("WRONGPASS invalid username-password pair or user is disabled.")
 
 
-def _hello(server: Surroundings, session: Session, words: Words) -> Result:
+def _hello(server: CommandContext, session: Session, words: Words) -> Result:
     protocol, name = session.protocol, session.name
     if len(words) > 1:
         try:
@@ -189,16 +191,16 @@ def _checked_name(name: bytes) -> bytes:
     return name
 
 
-def _client_setname(server: Surroundings, session: Session, words: Words) -> Result:
+def _client_setname(server: CommandContext, session: Session, words: Words) -> Result:
     session.name = _checked_name(words[2])
     return "OK"
 
 
-def _client_getname(server: Surroundings, session: Session, words: Words) -> Result:
+def _client_getname(server: CommandContext, session: Session, words: Words) -> Result:
     return session.name or None
 
 
-def _client_setinfo(server: Surroundings, session: Session, words: Words) -> Result:
+def _client_setinfo(server: CommandContext, session: Session, words: Words) -> Result:
     attribute = words[2].lower()
     if attribute not in {b"lib-name", b"lib-ver"}:
         raise CommandFailed(f"ERR Unrecognized option '{_shown(words[2])}'")
@@ -211,15 +213,15 @@ def _client_setinfo(server: Surroundings, session: Session, words: Words) -> Res
     return "OK"
 
 
-def _client_id(server: Surroundings, session: Session, words: Words) -> Result:
+def _client_id(server: CommandContext, session: Session, words: Words) -> Result:
     return session.id
 
 
-def _client_info(server: Surroundings, session: Session, words: Words) -> Result:
+def _client_info(server: CommandContext, session: Session, words: Words) -> Result:
     return f"{session.describe(server.now_seconds())}\n".encode()
 
 
-def _client_list(server: Surroundings, session: Session, words: Words) -> Result:
+def _client_list(server: CommandContext, session: Session, words: Words) -> Result:
     """Everyone, or TYPE of client, or ID and the ids of some."""
     chosen = server.sessions()
     match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
@@ -245,7 +247,7 @@ def _client_number(word: bytes) -> int:
         raise CommandFailed("ERR Invalid client ID") from None
 
 
-def _client_switch(server: Surroundings, session: Session, words: Words) -> Result:
+def _client_switch(server: CommandContext, session: Session, words: Words) -> Result:
     """NO-EVICT and NO-TOUCH: nothing is evicted here, so either way is granted."""
     if words[2].upper() not in {b"ON", b"OFF"}:
         raise CommandFailed("ERR syntax error")
@@ -253,21 +255,21 @@ def _client_switch(server: Surroundings, session: Session, words: Words) -> Resu
 
 
 _CLIENT = {
-    b"SETNAME": Local(_client_setname, 3, 3),
-    b"GETNAME": Local(_client_getname, 2, 2),
-    b"SETINFO": Local(_client_setinfo, 4, 4),
-    b"ID": Local(_client_id, 2, 2),
-    b"INFO": Local(_client_info, 2, 2),
-    b"LIST": Local(_client_list, 2, _ANY),
-    b"NO-EVICT": Local(_client_switch, 3, 3),
-    b"NO-TOUCH": Local(_client_switch, 3, 3),
+    b"SETNAME": LocalCommand(_client_setname, 3, 3),
+    b"GETNAME": LocalCommand(_client_getname, 2, 2),
+    b"SETINFO": LocalCommand(_client_setinfo, 4, 4),
+    b"ID": LocalCommand(_client_id, 2, 2),
+    b"INFO": LocalCommand(_client_info, 2, 2),
+    b"LIST": LocalCommand(_client_list, 2, _ANY),
+    b"NO-EVICT": LocalCommand(_client_switch, 3, 3),
+    b"NO-TOUCH": LocalCommand(_client_switch, 3, 3),
 }
 
 
 # This replica
 
 
-def _info(server: Surroundings, session: Session, words: Words) -> Result:
+def _info(server: CommandContext, session: Session, words: Words) -> Result:
     sections: dict[str, dict[str, str]] = {
         "Server": {
             "redis_version": REDIS_VERSION,
@@ -292,7 +294,7 @@ def _one_line(text: str) -> str:
     return text.replace("\r", " ").replace("\n", " ")
 
 
-def _config_get(server: Surroundings, session: Session, words: Words) -> Result:
+def _config_get(server: CommandContext, session: Session, words: Words) -> Result:
     settings = {
         "appendonly": "no",
         "databases": "1",
@@ -318,26 +320,26 @@ def _setting_matcher(word: bytes) -> Callable[[bytes], bool]:
     return lambda text: text == name
 
 
-_CONFIG = {b"GET": Local(_config_get, 3, _ANY)}
+_CONFIG = {b"GET": LocalCommand(_config_get, 3, _ANY)}
 
 
 # COMMAND
 
 
-def _command(server: Surroundings, session: Session, words: Words) -> Result:
+def _command(server: CommandContext, session: Session, words: Words) -> Result:
     return [_description(name) for name in _all_names()]
 
 
-def _command_count(server: Surroundings, session: Session, words: Words) -> Result:
+def _command_count(server: CommandContext, session: Session, words: Words) -> Result:
     return len(_all_names())
 
 
-def _command_info(server: Surroundings, session: Session, words: Words) -> Result:
+def _command_info(server: CommandContext, session: Session, words: Words) -> Result:
     names = [word.upper() for word in words[2:]] or _all_names()
     return [_description(name) if _row(name) is not None else None for name in names]
 
 
-def _command_docs(server: Surroundings, session: Session, words: Words) -> Result:
+def _command_docs(server: CommandContext, session: Session, words: Words) -> Result:
     names = [word.upper() for word in words[2:]] or _all_names()
     return {
         name.lower(): {b"summary": row.summary.encode(), b"group": _group(name)}
@@ -346,18 +348,18 @@ def _command_docs(server: Surroundings, session: Session, words: Words) -> Resul
     }
 
 
-def _row(name: bytes) -> Command | Local | Row | None:
-    return COMMANDS.get(name) or LOCAL.get(name) or ROWS.get(name)
+def _row(name: bytes) -> Command | LocalCommand | TransactionCommand | None:
+    return COMMANDS.get(name) or LOCAL_COMMANDS.get(name) or TRANSACTION_COMMANDS.get(name)
 
 
 def _group(name: bytes) -> bytes:
     if name in COMMANDS:
         return COMMANDS[name].group.encode()
-    return b"transactions" if name in ROWS else b"connection"
+    return b"transactions" if name in TRANSACTION_COMMANDS else b"connection"
 
 
 def _all_names() -> list[bytes]:
-    return [*COMMANDS, *LOCAL, *ROWS]
+    return [*COMMANDS, *LOCAL_COMMANDS, *TRANSACTION_COMMANDS]
 
 
 def _description(name: bytes) -> Result:
@@ -366,13 +368,13 @@ def _description(name: bytes) -> Result:
     assert row is not None, "asked for the description of an unknown command"
     if not isinstance(row, Command):
         return [name.lower(), _arity(row), ["loading", "stale", "fast"], 0, 0, 0, [], [], [], []]
-    flags = ["readonly" if row.access in {Access.READ, Access.READ_ALL} else "write"]
+    flags = ["readonly" if row.access in {KeyAccess.READ, KeyAccess.READ_ALL} else "write"]
     if row.keys == NO_KEYS and row.touched is not None:
         flags.append("movablekeys")
     return [name.lower(), _arity(row), flags, *_key_places(row.keys), [], [], [], []]
 
 
-def _arity(row: Command | Local | Row) -> int:
+def _arity(row: Command | LocalCommand | TransactionCommand) -> int:
     return row.words_min if row.words_min == row.words_max else -row.words_min
 
 
@@ -382,7 +384,7 @@ def _key_places(keys: slice) -> tuple[int, int, int]:
     return (keys.start, keys.stop - 1, 1) if keys.stop > keys.start else (0, 0, 0)
 
 
-def _command_getkeys(server: Surroundings, session: Session, words: Words) -> Result:
+def _command_getkeys(server: CommandContext, session: Session, words: Words) -> Result:
     command = _row(words[2].upper())
     if command is None:
         raise CommandFailed("ERR Invalid command specified")
@@ -396,30 +398,32 @@ def _command_getkeys(server: Surroundings, session: Session, words: Words) -> Re
 
 
 _COMMAND = {
-    b"GETKEYS": Local(_command_getkeys, 3, _ANY),
-    b"COUNT": Local(_command_count, 2, 2),
-    b"INFO": Local(_command_info, 2, _ANY),
-    b"DOCS": Local(_command_docs, 2, _ANY),
+    b"GETKEYS": LocalCommand(_command_getkeys, 3, _ANY),
+    b"COUNT": LocalCommand(_command_count, 2, 2),
+    b"INFO": LocalCommand(_command_info, 2, _ANY),
+    b"DOCS": LocalCommand(_command_docs, 2, _ANY),
 }
 _command_with_subcommand = _of_subcommands("COMMAND", _COMMAND)
 
 
-def _command_or_subcommand(server: Surroundings, session: Session, words: Words) -> Result:
+def _command_or_subcommand(server: CommandContext, session: Session, words: Words) -> Result:
     run = _command if len(words) == 1 else _command_with_subcommand
     return run(server, session, words)
 
 
-LOCAL = {
-    b"PING": Local(_ping, 1, 2, "Answers PONG, or what it was given."),
-    b"ECHO": Local(_echo, 2, 2, "Answers what it was given."),
-    b"QUIT": Local(_quit, 1, _ANY, "Closes the connection, once everything is answered."),
-    b"RESET": Local(_reset, 1, 1, "Makes the connection as new."),
-    b"SELECT": Local(_select, 2, 2, "Takes database 0, the only one."),
-    b"AUTH": Local(_auth, 2, _ANY, "Takes the user default, the only one, who has no password."),
-    b"HELLO": Local(_hello, 1, _ANY, "Chooses RESP2 or RESP3, and says who answers."),
-    b"CLIENT": Local(_of_subcommands("CLIENT", _CLIENT), 2, _ANY, "Tells about connections, and names this one."),
-    b"INFO": Local(_info, 1, _ANY, "Tells about this replica."),
-    b"CONFIG": Local(_of_subcommands("CONFIG", _CONFIG), 2, _ANY, "Tells how the Redis port is set up."),
-    b"COMMAND": Local(_command_or_subcommand, 1, _ANY, "Tells which commands there are."),
+LOCAL_COMMANDS = {
+    b"PING": LocalCommand(_ping, 1, 2, "Answers PONG, or what it was given."),
+    b"ECHO": LocalCommand(_echo, 2, 2, "Answers what it was given."),
+    b"QUIT": LocalCommand(_quit, 1, _ANY, "Closes the connection, once everything is answered."),
+    b"RESET": LocalCommand(_reset, 1, 1, "Makes the connection as new."),
+    b"SELECT": LocalCommand(_select, 2, 2, "Takes database 0, the only one."),
+    b"AUTH": LocalCommand(_auth, 2, _ANY, "Takes the user default, the only one, who has no password."),
+    b"HELLO": LocalCommand(_hello, 1, _ANY, "Chooses RESP2 or RESP3, and says who answers."),
+    b"CLIENT": LocalCommand(
+        _of_subcommands("CLIENT", _CLIENT), 2, _ANY, "Tells about connections, and names this one."
+    ),
+    b"INFO": LocalCommand(_info, 1, _ANY, "Tells about this replica."),
+    b"CONFIG": LocalCommand(_of_subcommands("CONFIG", _CONFIG), 2, _ANY, "Tells how the Redis port is set up."),
+    b"COMMAND": LocalCommand(_command_or_subcommand, 1, _ANY, "Tells which commands there are."),
 }
 """By name in capitals."""

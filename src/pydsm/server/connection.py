@@ -18,17 +18,17 @@ from pydsm.machines.kv import COMMANDS, encode, wrong_number
 from pydsm.runtime.batching import Aborted, Answer, Overloaded, SubmitMany
 from pydsm.runtime.command_queue import Stream
 from pydsm.server.client_connection import ClientConnection
-from pydsm.server.commands import LOCAL, Local, Surroundings, execute, unknown_command
+from pydsm.server.commands import LOCAL_COMMANDS, CommandContext, LocalCommand, execute, unknown_command
 from pydsm.server.memory import ClientMemory
 from pydsm.server.parser import CommandTooLarge, ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
 from pydsm.server.session import Session
 from pydsm.server.slots import UNANSWERED, Slot, waiting_bytes
 from pydsm.server.sockets import heard, notice_if_it_vanishes
-from pydsm.server.transactions import ABORTED, ROWS, Gathered
+from pydsm.server.transactions import ABORTED, TRANSACTION_COMMANDS, QueuedCommands
 
 
-class Port(Surroundings, Protocol):
+class ServerContext(CommandContext, Protocol):
     """The server that a connection belongs to."""
 
     submit_many: SubmitMany
@@ -39,11 +39,11 @@ class Port(Surroundings, Protocol):
         """Why no command is taken at the moment that has to be agreed on; None while they are."""
         ...
 
-    def opened(self, connection: "Connection") -> Session | CommandFailed:
+    def opened(self, connection: "RespConnection") -> Session | CommandFailed:
         """A new connection's session, or why it gets none."""
         ...
 
-    def closed(self, connection: "Connection") -> None:
+    def closed(self, connection: "RespConnection") -> None:
         """The connection is gone."""
         ...
 
@@ -53,7 +53,7 @@ log = logging.getLogger("pydsm.server")
 _WRITE_BYTES_MAX = 1 << 18
 """Bytes of replies that are put together for one write."""
 
-_AT_ONCE = frozenset((b"QUIT", b"RESET"))
+_NOT_QUEUED = frozenset((b"QUIT", b"RESET"))
 """Commands that are not gathered after MULTI."""
 
 _SPOKEN_BY_BROWSERS = frozenset((b"POST", b"HOST:"))
@@ -68,12 +68,12 @@ def _ignore(offset: int, answers: Sequence[Answer]) -> None:
     pass
 
 
-class Connection(ClientConnection):
+class RespConnection(ClientConnection):
     """See the module."""
 
     session: Session
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self, port: ServerContext) -> None:
         super().__init__()
         self._port = port
         self._limits = port.limits
@@ -230,7 +230,7 @@ class Connection(ClientConnection):
                 self._leaving = self._refused = True
                 break
             except CommandTooLarge as error:
-                self._spoil(CommandFailed(f"ERR {error}"))
+                self._flag_transaction(CommandFailed(f"ERR {error}"))
                 self._write_answered()
                 continue
             if not commands:
@@ -255,9 +255,9 @@ class Connection(ClientConnection):
     def _serve(self, words: Words) -> None:
         name = words[0].upper()
         gathered = self.session.transaction.gathered
-        if name in ROWS:
+        if name in TRANSACTION_COMMANDS:
             self._transact(name, words)
-        elif gathered is not None and name not in _AT_ONCE:
+        elif gathered is not None and name not in _NOT_QUEUED:
             self._gather(gathered, name, words)
         elif (command := COMMANDS.get(name)) is not None:
             if command.takes(len(words)):
@@ -269,7 +269,7 @@ class Connection(ClientConnection):
 
     def _serve_here(self, name: bytes, words: Words) -> None:
         """Commands that need no agreement, and what is no command."""
-        local = LOCAL.get(name)
+        local = LOCAL_COMMANDS.get(name)
         if name in _SPOKEN_BY_BROWSERS:
             log.warning(
                 "%s speaks HTTP, perhaps a browser made to do so by a web page; disconnected", self.session.address
@@ -284,7 +284,7 @@ class Connection(ClientConnection):
             self._answer(self._execute_here(local, name, words))
             self._leaving = self.session.leaving
 
-    def _execute_here(self, local: Local, name: bytes, words: Words) -> Result:
+    def _execute_here(self, local: LocalCommand, name: bytes, words: Words) -> Result:
         self.session.last_command = name.decode().lower()
         return execute(local, name.decode(), self._port, self.session, words)
 
@@ -319,10 +319,10 @@ class Connection(ClientConnection):
     def _transact(self, name: bytes, words: Words) -> None:
         transaction = self.session.transaction
         self.session.last_command = name.decode().lower()
-        if not ROWS[name].takes(len(words)):
-            self._spoil(CommandFailed(wrong_number(name.decode())))
+        if not TRANSACTION_COMMANDS[name].takes(len(words)):
+            self._flag_transaction(CommandFailed(wrong_number(name.decode())))
         elif name == b"MULTI" and transaction.gathered is None:
-            transaction.gathered = Gathered()
+            transaction.gathered = QueuedCommands()
             self._answer("OK")
         elif name == b"MULTI":
             self._answer(CommandFailed("ERR MULTI calls can not be nested"))
@@ -355,26 +355,26 @@ class Connection(ClientConnection):
         self._held = False
         return answer
 
-    def _gather(self, gathered: Gathered, name: bytes, words: Words) -> None:
+    def _gather(self, gathered: QueuedCommands, name: bytes, words: Words) -> None:
         """Take a command for later, or say at once that it can never be executed."""
-        command = COMMANDS.get(name) or LOCAL.get(name) or ROWS.get(name)
+        command = COMMANDS.get(name) or LOCAL_COMMANDS.get(name) or TRANSACTION_COMMANDS.get(name)
         if command is None:
-            self._spoil(unknown_command(words))
+            self._flag_transaction(unknown_command(words))
         elif not command.takes(len(words)):
-            self._spoil(CommandFailed(wrong_number(name.decode())))
+            self._flag_transaction(CommandFailed(wrong_number(name.decode())))
         else:
             try:
                 self._answer(gathered.add(name, words, for_machine=name in COMMANDS, limits=self._limits))
             except CommandFailed as failed:
-                self._spoil(failed)
+                self._flag_transaction(failed)
 
-    def _spoil(self, error: CommandFailed) -> None:
+    def _flag_transaction(self, error: CommandFailed) -> None:
         """An error while commands are gathered: EXEC will refuse."""
         if self.session.transaction.gathered is not None:
             self.session.transaction.gathered.broken = True
         self._answer(CommandFailed(error.message))
 
-    def _execute_transaction(self, gathered: Gathered) -> None:
+    def _execute_transaction(self, gathered: QueuedCommands) -> None:
         transaction = self.session.transaction
         transaction.gathered = None
         if gathered.for_machine or transaction.watched:
@@ -384,7 +384,7 @@ class Connection(ClientConnection):
         else:
             self._answer(self._with_local(gathered, []))
 
-    def _with_local(self, gathered: Gathered, answer: Answer) -> Answer:
+    def _with_local(self, gathered: QueuedCommands, answer: Answer) -> Answer:
         """The machine's results together with those of commands that are answered here, each in its place."""
         if not isinstance(answer, list):
             return answer
@@ -395,7 +395,7 @@ class Connection(ClientConnection):
         ]
 
     def _local_result(self, words: Words) -> Result:
-        local = LOCAL.get(words[0])
+        local = LOCAL_COMMANDS.get(words[0])
         return "OK" if local is None else self._execute_here(local, words[0], words)
 
     def _forget_transaction(self) -> None:

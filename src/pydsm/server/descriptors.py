@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 from pydsm.server.occasionally import Occasionally
 
 log = logging.getLogger("pydsm.serve")
@@ -46,13 +46,13 @@ def reserve(replicas: int, http_connections: int) -> int:
 def clients_that_fit(asked: int, reserved: int, descriptors: Descriptors) -> tuple[int, int]:
     """How many clients there may be at a time, and the soft limit that they need.
 
-    Raises WorldFault when there is no room for any.
+    Raises OperationalError when there is no room for any.
     """
     wanted = asked + reserved
     soft = max(descriptors.soft, min(wanted, descriptors.hard))
     fitting = min(asked, soft - reserved)
     if fitting < min(asked, CLIENTS_MIN):
-        raise WorldFault(
+        raise OperationalError(
             f"this process may open {soft} descriptors, of which {reserved} are for replicas, files and HTTP: none is "
             f"left for clients; raise the limit (ulimit -n, LimitNOFILE) to {wanted}"
         )
@@ -109,7 +109,7 @@ class ClientCount:
 _exhausted = Occasionally(log)
 
 
-def tell_of_exhaustion(context: Mapping[str, Any]) -> bool:
+def log_exhaustion(context: Mapping[str, Any]) -> bool:
     """Whether what a loop reports is that there are no descriptors left; then one line says so, from time to time."""
     error = context.get("exception")
     if not (isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS):

@@ -14,13 +14,13 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from pydsm.core.ids import RequestId, first_replica_of
-from pydsm.core.session_limits import Fate
+from pydsm.core.sessions.session_limits import RequestState
+from pydsm.core.types.ids import RequestId, first_replica_of
 from pydsm.runtime.maintenance import Maintenance
-from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
+from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.runtime.traces import RequestTrace
+from pydsm.server.admin import VERBS, AdminRoutes
 from pydsm.server.http_callers import Hosts
-from pydsm.server.maintenance import VERBS, MaintenanceDoor
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.storage.identity import Identity
@@ -31,7 +31,7 @@ _REQUEST_ID_UUID_VERSION = 7
 log = logging.getLogger("pydsm.http")
 
 PATHS = ("/health", "/ready", "/metrics", "/status", "/trace/REQUEST_ID")
-"""All that is answered, besides `server.maintenance.VERBS`."""
+"""All that is answered, besides `server.admin.VERBS`."""
 
 _quiet = logging.getLogger("pydsm.http.protocol")
 _quiet.setLevel(logging.CRITICAL)
@@ -95,7 +95,7 @@ class HttpServer:
         return number
 
     async def start(self, address: Address) -> None:
-        """Listen on this address and no other. Raises WorldFault when it cannot be had."""
+        """Listen on this address and no other. Raises OperationalError when it cannot be had."""
         app = web.Application(middlewares=[self._answer_everything], client_max_size=self._limits.body_bytes_max)
         app.add_routes(
             [
@@ -107,7 +107,7 @@ class HttpServer:
             ]
         )
         if self._subject.maintenance is not None:
-            app.add_routes(MaintenanceDoor(self._subject.maintenance, self._allow).routes())
+            app.add_routes(AdminRoutes(self._subject.maintenance, self._allow).routes())
         runner = web.AppRunner(
             app,
             handle_signals=False,
@@ -193,7 +193,7 @@ class HttpServer:
         return _line(200, "healthy") if failure is None else _line(503, f"it has failed: {failure}")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        reason = why_not_ready(self._subject.observe(), self._ready_limits)
+        reason = not_ready_reason(self._subject.observe(), self._ready_limits)
         return _line(200, "ready") if reason is None else _line(503, reason)
 
     async def _numbers(self, request: web.Request) -> web.Response:
@@ -214,7 +214,7 @@ class HttpServer:
         if foreign is not None:
             return _line(404, f"{id} is no request of group {self._subject.identity.group}: {foreign}")
         found = self._subject.trace(RequestId(id.bytes))
-        if not found.instances and found.fate == Fate.NEW.value:
+        if not found.instances and found.fate == RequestState.NEW.value:
             return _line(
                 404,
                 f"{id} is not known at {self._subject.identity.name}: none of the {found.remembered_instances} "

@@ -12,8 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from pydsm import __version__
-from pydsm.runtime.lifecycle import Phase
-from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
+from pydsm.runtime.apply_gate import MachinePhase
+from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.server.report import counts
 from pydsm.storage.identity import Identity
 
@@ -71,7 +71,7 @@ class _ReplicaCollector(Collector):
         seen = self._observe()
         yield self._info(seen)
         yield GaugeMetricFamily("pydsm_healthy", "1 unless the replica has failed.", int(seen.failure is None))
-        ready = why_not_ready(seen, self._limits) is None
+        ready = not_ready_reason(seen, self._limits) is None
         yield GaugeMetricFamily("pydsm_ready", "1 when clients may be sent here.", int(ready))
         yield from _counters(seen)
         yield from _by_leader(seen)
@@ -79,12 +79,10 @@ class _ReplicaCollector(Collector):
         yield CounterMetricFamily(
             "pydsm_commands_raised", "Commands executed here that raised an exception.", seen.commands_raised
         )
-        yield GaugeMetricFamily(
-            "pydsm_turns_waiting_for_disk", "Turns that are not durable yet.", seen.turns_waiting_for_disk
-        )
+        yield GaugeMetricFamily("pydsm_disk_queue_turns", "Turns that are not durable yet.", seen.disk_queue_turns)
         yield GaugeMetricFamily("pydsm_instances", "Instances in memory.", seen.instances)
         yield from _snapshots(seen)
-        paused = int(seen.phase is not Phase.RUNNING)
+        paused = int(seen.phase is not MachinePhase.RUNNING)
         yield GaugeMetricFamily("pydsm_paused", "1 unless what is agreed is executed at once.", paused)
         yield GaugeMetricFamily("pydsm_held", "Batches that wait for a paused machine.", seen.held)
         yield from _clock(seen)

@@ -3,7 +3,7 @@
 Decides who may connect and how much one client may have under way. Guards that each command gets one answer, and that a
 client which asks faster than it is answered, or does not read, is not read from until that changes. The wire format is
 `runtime/client_protocol`'s business, agreement that of `submit_requests`. Which requests come for the first time is not
-asked of the client but seen here, from the session that its connection was granted (`core/sessions`).
+asked of the client but seen here, from the session that its connection was granted (`core/sessions/sessions`).
 """
 
 import asyncio
@@ -13,25 +13,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from pydsm.core.faults import PeerFault
-from pydsm.core.grants import Grant
-from pydsm.core.ids import SessionId, sequence_of, session_of, timestamp_of
-from pydsm.core.messages import Run
+from pydsm.core.sessions.grants import Grant
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import SessionId, sequence_of, session_of, timestamp_of
+from pydsm.core.types.messages import Run
 from pydsm.runtime.batching import Aborted, Answer, Overloaded, ReplyMany, SubmitRequests
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
     ClientHello,
-    Farewell,
-    Request,
+    ClientRequest,
+    CloseReason,
     Welcome,
     decode_from_client,
     encode_answers,
     encode_message,
 )
 from pydsm.server.client_connection import ClientConnection
-from pydsm.server.crowd import Crowd
+from pydsm.server.connection_registry import ConnectionRegistry
 from pydsm.server.occasionally import Occasionally
-from pydsm.server.shared import Shared
+from pydsm.server.shared import SharedServerState
 from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address, cannot_listen
@@ -46,7 +46,7 @@ class NativeLimits:
 
     connections_max: int = 10_000
     """Clients at a time; one more is told so and disconnected."""
-    greeting_seconds_max: float = 5.0
+    handshake_seconds_max: float = 5.0
     """How long a client may take to say who it is."""
     command_bytes_max: int = 8 << 20
     """Bytes of one command, as the replica takes it; clients are told, so that they send none that is longer."""
@@ -63,11 +63,12 @@ class NativeLimits:
     answer_bytes_max: int = 64 << 20
     """Bytes of one frame of answers; a single longer one is told as a failure."""
     ahead_ms_max: int = 60_000
-    """How far after `Host.now_ms` a session may begin; a later one would be refused less surely than others."""
+    """How far after `NativeServerContext.now_ms` a session may begin; a later one would be refused less surely than
+    others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
+class NativeServerContext:
     """The replica behind the port. `names` has every member's name; `is_ready` whether it can serve now.
 
     `grant` gives each connection a session of its own, `now_ms` is when one begins that begins now.
@@ -86,16 +87,16 @@ class NativeServer:
     def __init__(
         self,
         submit_requests: SubmitRequests,
-        host: Host,
+        host: NativeServerContext,
         limits: NativeLimits | None = None,
-        shared: Shared | None = None,
+        shared: SharedServerState | None = None,
     ) -> None:
         """`shared` is what all ports for clients have in common."""
         self.submit_requests = submit_requests
         self.host = host
         self.limits = limits or NativeLimits()
-        self.shared = shared or Shared()
-        self.crowd: Crowd[NativeConnection, None] = Crowd()
+        self.shared = shared or SharedServerState()
+        self.crowd: ConnectionRegistry[NativeConnection, None] = ConnectionRegistry()
         self.refusals = Occasionally(log)
         self._server: asyncio.Server | None = None
 
@@ -107,7 +108,7 @@ class NativeServer:
         return number
 
     async def start(self, address: Address) -> None:
-        """Listen. Raises WorldFault when the address cannot be had."""
+        """Listen. Raises OperationalError when the address cannot be had."""
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(lambda: NativeConnection(self), address.host, address.port)
@@ -120,7 +121,7 @@ class NativeServer:
             return
         server, self._server = self._server, None
         server.close()
-        await self.crowd.send_away(lambda connection: connection.close("this replica is stopping"))
+        await self.crowd.close_all(lambda connection: connection.close("this replica is stopping"))
         await server.wait_closed()
 
     def opened(self, connection: "NativeConnection") -> str | None:
@@ -210,7 +211,7 @@ class NativeConnection(ClientConnection):
         if reason is not None:
             self._refuse(reason)
         else:
-            self._patience = self._loop.call_later(self._limits.greeting_seconds_max, self._greeting_is_late)
+            self._patience = self._loop.call_later(self._limits.handshake_seconds_max, self._greeting_is_late)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Forget what was asked; it may still be executed."""
@@ -230,7 +231,7 @@ class NativeConnection(ClientConnection):
             for payload in self._reader.payloads():
                 self._frames += 1
                 self._take(payload)
-        except PeerFault as fault:
+        except PeerProtocolError as fault:
             self._refuse(str(fault))
         else:
             self._settle_reading()
@@ -277,7 +278,7 @@ class NativeConnection(ClientConnection):
         self._flush()
         if self._transport is not None:
             if not self._ending:
-                self._write(encode_message(Farewell(reason)))
+                self._write(encode_message(CloseReason(reason)))
             self._transport.close()
 
     # Inside
@@ -285,7 +286,7 @@ class NativeConnection(ClientConnection):
     def _take(self, payload: bytes) -> None:
         message = decode_from_client(payload)
         if isinstance(message, ClientHello) == self._greeted:
-            raise PeerFault("a client greets once, before its first command")
+            raise PeerProtocolError("a client greets once, before its first command")
         if isinstance(message, ClientHello):
             self._greet(message)
         else:
@@ -294,7 +295,9 @@ class NativeConnection(ClientConnection):
     def _greet(self, hello: ClientHello) -> None:
         host, transport = self._server.host, self._transport
         if hello.group not in {"", host.identity.group}:
-            raise PeerFault(f"it means group {hello.group!r}, this is {host.identity.group!r}: check the addresses")
+            raise PeerProtocolError(
+                f"it means group {hello.group!r}, this is {host.identity.group!r}: check the addresses"
+            )
         assert transport is not None, "greeted after the end"
         self._greeted = True
         self._stop_waiting()
@@ -311,11 +314,11 @@ class NativeConnection(ClientConnection):
         )
         transport.write(CLIENT_PREAMBLE + encode_message(welcome))
 
-    def _execute(self, request: Request) -> None:
+    def _execute(self, request: ClientRequest) -> None:
         if request.first != self._next:
-            raise PeerFault(f"its commands go on with number {request.first}, and not with {self._next}")
+            raise PeerProtocolError(f"its commands go on with number {request.first}, and not with {self._next}")
         if len(request.commands) > self._limits.frame_commands_max:
-            raise PeerFault(
+            raise PeerProtocolError(
                 f"{len(request.commands)} commands in one frame are over the limit of {self._limits.frame_commands_max}"
             )
         self._next += len(request.commands)
@@ -345,7 +348,7 @@ class NativeConnection(ClientConnection):
         if session != self._session:
             ahead_ms = timestamp_of(session) - self._server.host.now_ms()
             if ahead_ms > self._limits.ahead_ms_max:
-                raise PeerFault(f"a session begins {ahead_ms} ms from now: set the clock")
+                raise PeerProtocolError(f"a session begins {ahead_ms} ms from now: set the clock")
             self._session = session
 
     def _answered(self, first: int, offset: int, answers: Sequence[Answer]) -> None:
@@ -374,11 +377,11 @@ class NativeConnection(ClientConnection):
             self._flush()
         self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more
         preamble = b"" if self._greeted else CLIENT_PREAMBLE
-        self._write(preamble + encode_message(Farewell(reason)))
+        self._write(preamble + encode_message(CloseReason(reason)))
         self._end()
 
     def _greeting_is_late(self) -> None:
-        self._refuse(f"it did not say who it is within {self._limits.greeting_seconds_max:g} s")
+        self._refuse(f"it did not say who it is within {self._limits.handshake_seconds_max:g} s")
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:

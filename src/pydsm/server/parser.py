@@ -7,17 +7,17 @@ limits say: a command is parsed once however finely its bytes are split, and no 
 import re
 from collections.abc import Sequence
 
-from pydsm.core.faults import PeerFault
+from pydsm.core.types.errors import PeerProtocolError
 from pydsm.server.limits import RespLimits
 
 Words = Sequence[bytes]
 
 
-class ProtocolError(PeerFault):
+class ProtocolError(PeerProtocolError):
     """The client does not speak the protocol: tell it `str(error)` and close."""
 
 
-class CommandTooLarge(PeerFault):
+class CommandTooLarge(PeerProtocolError):
     """A command is over a limit: tell the client `str(error)`. It is passed over, and what follows is read as usual."""
 
 

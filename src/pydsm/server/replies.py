@@ -6,7 +6,7 @@ CommandFailed an error.
 `Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
 """
 
-from pydsm.core.stretches import weight
+from pydsm.core.sessions.result_ranges import weight
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import Members, NoList, Pairs
 from pydsm.machines.kv.command import show_float

@@ -9,8 +9,8 @@ from dataclasses import asdict
 import msgspec
 
 from pydsm import __version__
-from pydsm.core.ids import ReplicaId
-from pydsm.runtime.observation import Observation, ReadyLimits, why_not_ready
+from pydsm.core.types.ids import ReplicaId
+from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.storage.identity import Identity
 
 
@@ -21,7 +21,7 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     replica: int
     connected: bool
     """Always true of the replica itself."""
-    told_seconds_ago: float | None
+    last_report_age_seconds: float | None
     """How long ago it told its frontier; None when it has not since this replica started, and of the replica itself."""
     executed: int
     known: int
@@ -46,17 +46,17 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     not_ready_because: str | None
     members: tuple[MemberReport, ...]
     counters: dict[str, int]
-    """Counts since the start of the process, named as in `core/counters.py`."""
+    """Counts since the start of the process, named as in `core/types/counters.py`."""
     recovery_rules: dict[str, int]
     fast_share: float | None
     commands_waiting: int
-    turns_waiting_for_disk: int
+    disk_queue_turns: int
     traffic: dict[str, int]
     """Counts since the start of the process, named as in `transport/base.py`."""
     instances: int = 0
     """In memory: not executed yet, or not known to be executed everywhere."""
     machine: str = "running"
-    """A `runtime.lifecycle.Phase`: paused, for example."""
+    """A `runtime.apply_gate.MachinePhase`: paused, for example."""
     machine_fault: str | None = None
     """What the machine raised when it was last started or stopped."""
     held: int = 0
@@ -75,7 +75,7 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, limits: ReadyLimits) -> StatusReport:
     """The report of what was seen; `names` has every member's name, in the group's order."""
-    reason = why_not_ready(seen, limits)
+    reason = not_ready_reason(seen, limits)
     return StatusReport(
         version=__version__,
         group=identity.group,
@@ -90,7 +90,7 @@ def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, l
         recovery_rules=dict(seen.counters.branches),
         fast_share=seen.fast_share,
         commands_waiting=seen.commands_waiting,
-        turns_waiting_for_disk=seen.turns_waiting_for_disk,
+        disk_queue_turns=seen.disk_queue_turns,
         traffic=asdict(seen.traffic),
         instances=seen.instances,
         machine=seen.phase.value,
@@ -110,12 +110,12 @@ def counts(seen: Observation) -> dict[str, int]:
 
 
 def _member(replica: ReplicaId, name: str, seen: Observation) -> MemberReport:
-    ago = seen.told_seconds_ago.get(replica)
+    ago = seen.last_report_age_seconds.get(replica)
     return MemberReport(
         name=name,
         replica=replica,
         connected=replica == seen.replica or replica in seen.connected,
-        told_seconds_ago=None if ago is None else round(ago, 3),
+        last_report_age_seconds=None if ago is None else round(ago, 3),
         executed=seen.frontier[replica],
         known=seen.known[replica],
         lag=seen.lag[replica],

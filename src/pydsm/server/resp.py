@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import SubmitMany
-from pydsm.server.connection import Connection
-from pydsm.server.crowd import Crowd
+from pydsm.server.connection import RespConnection
+from pydsm.server.connection_registry import ConnectionRegistry
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session
-from pydsm.server.shared import Shared
+from pydsm.server.shared import SharedServerState
 
 _LATE_SECONDS = 0.25
 
@@ -26,17 +26,17 @@ class RespServer:
         submit_many: SubmitMany,
         info: Callable[[], dict[str, dict[str, str]]],
         limits: RespLimits | None = None,
-        shared: Shared | None = None,
+        shared: SharedServerState | None = None,
     ) -> None:
         """`shared` is what all ports for clients have in common."""
         self.submit_many = submit_many
         self.info = info
         self.limits = limits or RespLimits()
-        self.shared = shared or Shared()
+        self.shared = shared or SharedServerState()
         self.memory = self.shared.memory
         self._late: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
-        self._crowd: Crowd[Connection, Session] = Crowd()
+        self._crowd: ConnectionRegistry[RespConnection, Session] = ConnectionRegistry()
         self._server: asyncio.Server | None = None
 
     @property
@@ -49,7 +49,7 @@ class RespServer:
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises OSError when the address cannot be had."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), host, port)
+        self._server = await loop.create_server(lambda: RespConnection(self), host, port)
         self._look_for_late_answers()
 
     async def stop(self) -> None:
@@ -60,12 +60,12 @@ class RespServer:
         server.close()
         if self._late is not None:
             self._late.cancel()
-        await self._crowd.send_away(Connection.close)
+        await self._crowd.close_all(RespConnection.close)
         await server.wait_closed()
 
-    def connections(self) -> Sequence[Connection]:
+    def connections(self) -> Sequence[RespConnection]:
         """Everyone who is connected, oldest first."""
-        return self._crowd.everyone()
+        return self._crowd.connections()
 
     # What connections see
 
@@ -77,7 +77,7 @@ class RespServer:
         """See `Surroundings`."""
         return asyncio.get_running_loop().time()
 
-    def opened(self, connection: Connection) -> Session | CommandFailed:
+    def opened(self, connection: RespConnection) -> Session | CommandFailed:
         """See `Port`."""
         if self._server is None:
             return CommandFailed("ERR this replica is stopping; connect to another")
@@ -89,7 +89,7 @@ class RespServer:
         self._crowd.add(connection, session)
         return session
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: RespConnection) -> None:
         """See `Port`."""
         if self._crowd.left(connection):
             self.shared.clients.leave()
@@ -113,6 +113,6 @@ class RespServer:
             f"CLUSTERDOWN no answer within {seconds:g} s ({reason}): whether the command was or will be executed is "
             "unknown"
         )
-        for connection in self._crowd.everyone():
+        for connection in self._crowd.connections():
             connection.answer_late(loop.time() - seconds, error)
         self._late = loop.call_later(min(_LATE_SECONDS, seconds / 4), self._look_for_late_answers)

@@ -9,7 +9,7 @@ _CLIENTS_MAX = 20_000
 
 
 @dataclass(slots=True)
-class Shared:
+class SharedServerState:
     """`reason` says why the replica is not ready, None when it is; `refusal` why no command is taken, None if one is.
 
     Both are kept up to date by whoever runs the replica.

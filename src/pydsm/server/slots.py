@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from pydsm.core.stretches import weight
+from pydsm.core.sessions.result_ranges import weight
 from pydsm.runtime.batching import Answer
 
 _ENOUGH_BYTES = 1 << 40

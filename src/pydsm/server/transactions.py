@@ -21,7 +21,7 @@ _COMMAND_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TransactionCommand:
     """One of the commands that `connection` handles itself; counts of words include the name."""
 
     words_min: int
@@ -33,18 +33,18 @@ class Row:
         return self.words_min <= words <= self.words_max
 
 
-ROWS = {
-    b"MULTI": Row(1, 1, "Begins a transaction: what follows is gathered until EXEC."),
-    b"EXEC": Row(1, 1, "Executes what was gathered at one moment, unless a watched key was changed."),
-    b"DISCARD": Row(1, 1, "Forgets what was gathered, and watches nothing any more."),
-    b"WATCH": Row(2, 1 << 30, "Makes the next EXEC depend on these keys staying as they are."),
-    b"UNWATCH": Row(1, 1, "Watches nothing any more."),
+TRANSACTION_COMMANDS = {
+    b"MULTI": TransactionCommand(1, 1, "Begins a transaction: what follows is gathered until EXEC."),
+    b"EXEC": TransactionCommand(1, 1, "Executes what was gathered at one moment, unless a watched key was changed."),
+    b"DISCARD": TransactionCommand(1, 1, "Forgets what was gathered, and watches nothing any more."),
+    b"WATCH": TransactionCommand(2, 1 << 30, "Makes the next EXEC depend on these keys staying as they are."),
+    b"UNWATCH": TransactionCommand(1, 1, "Watches nothing any more."),
 }
 """By name in capitals."""
 
 
 @dataclass(slots=True)
-class Gathered:
+class QueuedCommands:
     """Commands between MULTI and EXEC, in order: encoded ones for the machine, words of those answered here."""
 
     commands: list[bytes | Words] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Gathered:
 class Transaction:
     """One client's state. `gathered` is None outside of MULTI."""
 
-    gathered: Gathered | None = None
+    gathered: QueuedCommands | None = None
     watched: dict[bytes, None] = field(default_factory=dict)
     watch: bytes = field(default_factory=lambda: secrets.token_bytes(_WATCH_BYTES))
     """Names the watches of this client, among those of all replicas and of all times."""

@@ -6,7 +6,7 @@ A store is used from one thread at a time; the runtime gives it a thread of its 
 from collections.abc import Sequence
 from typing import Protocol
 
-from pydsm.core.effects import Record
+from pydsm.core.types.effects import Record
 
 
 class Store(Protocol):
@@ -18,12 +18,15 @@ class Store(Protocol):
     def load(self) -> list[Record]:
         """Everything kept: reservation, frontier, what was purged, then instances in order of their ids.
 
-        Raises WorldFault on damage.
+        Raises OperationalError on damage.
         """
         ...
 
     def write(self, records: Sequence[Record]) -> None:
-        """Keep these, all or none; on return they survive a power cut. Raises WorldFault if that cannot be promised."""
+        """Keep these, all or none; on return they survive a power cut.
+
+        Raises OperationalError if that cannot be promised.
+        """
         ...
 
     @property

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydsm.core.ids import ReplicaId
-from pydsm.core.starts import Met, Start
+from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.types.ids import ReplicaId
 from pydsm.storage.base import Store
 
 
@@ -27,7 +27,7 @@ class Identity:
 
 
 class StartStore(Protocol):
-    """What a store knows of starts, its own replica's and those of others (see `core.starts`)."""
+    """What a store knows of starts, its own replica's and those of others (see `core.protocol.starts`)."""
 
     @property
     def position(self) -> int:
@@ -43,7 +43,7 @@ class StartStore(Protocol):
         ...
 
     def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
-        """Keep these, for `starts`. Raises WorldFault if the disk fails."""
+        """Keep these, for `starts`. Raises OperationalError if the disk fails."""
         ...
 
 
@@ -60,9 +60,12 @@ class ReplicaStore(Store, StartStore, Protocol):
         ...
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
+        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises OperationalError if the disk fails."""
         ...
 
     def check(self) -> None:
-        """Raises WorldFault if the files of the store were removed or replaced: what is written next would be lost."""
+        """Raises OperationalError if the files of the store were removed or replaced.
+
+        What is written next would be lost.
+        """
         ...

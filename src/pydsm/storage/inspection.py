@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from pydsm.core.checkpoint import first_missing
-from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
-from pydsm.core.faults import WorldFault
-from pydsm.core.fingerprint import fingerprint
-from pydsm.core.ids import InstanceId, ReplicaId, merge
-from pydsm.core.messages import Nop
-from pydsm.core.starts import Start
-from pydsm.core.status import Status
+from pydsm.core.protocol.starts import Start
+from pydsm.core.types.checkpoint import first_missing
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.fingerprint import fingerprint
+from pydsm.core.types.ids import InstanceId, ReplicaId, merge
+from pydsm.core.types.messages import Nop
+from pydsm.core.types.status import Status
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME, examine
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
@@ -53,7 +53,7 @@ class LeaderCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Undecided:
+class UndecidedInstance:
     """An instance whose value was not final when the replica stopped."""
 
     id: InstanceId
@@ -81,7 +81,7 @@ class Findings:
     purged: tuple[int, ...] = ()
     """Per leader, instances up to here have no record any more; empty if all have one."""
     leaders: list[LeaderCounts] = field(default_factory=list)
-    undecided: list[Undecided] = field(default_factory=list)
+    undecided: list[UndecidedInstance] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     """What is damaged, and how: files and pages, then records in the order of the database, then snapshots."""
     snapshots: list[int] = field(default_factory=list)
@@ -101,7 +101,7 @@ class DataDirectory:
         self._identity = self._read_identity()
 
     def survey(self) -> Findings:
-        """Read and check every record. Raises WorldFault when so little is whole that nothing can be said."""
+        """Read and check every record. Raises OperationalError when so little is whole that nothing can be said."""
         findings = Findings(
             identity=self._identity,
             format=FORMAT_VERSION,
@@ -126,7 +126,7 @@ class DataDirectory:
         for id, checksum, data in self._rows("SELECT id, checksum, record FROM purged"):
             record = self._read(id, checksum, data, PurgeRecord, findings)
             if isinstance(record, PurgeRecord):
-                absent.update(record.besides)
+                absent.update(record.exceptions)
                 findings.purged = record.up_to
                 for counts, last in zip(findings.leaders, record.up_to, strict=True):
                     counts.purged = counts.highest = last
@@ -169,15 +169,15 @@ class DataDirectory:
                 )
 
     def instance(self, id: InstanceId) -> InstanceRecord | None:
-        """One record, or None if there is none. Raises WorldFault when it is damaged."""
+        """One record, or None if there is none. Raises OperationalError when it is damaged."""
         if id.leader >= self._identity.replicas:
             return None
         row_id = row_of(id)
         for checksum, data in self._rows("SELECT checksum, record FROM instances WHERE id = ?", row_id):
             try:
                 record = read_row(row_id, checksum, data, of=InstanceRecord, replicas=self._identity.replicas)
-            except WorldFault as fault:
-                raise WorldFault(f"{name_row(row_id)} in {self._path} is damaged: {fault}") from fault
+            except OperationalError as fault:
+                raise OperationalError(f"{name_row(row_id)} in {self._path} is damaged: {fault}") from fault
             if isinstance(record, InstanceRecord):
                 return record
         return None
@@ -188,7 +188,7 @@ class DataDirectory:
     def _read_identity(self) -> Identity:
         version = self._meta.get("format", "none")
         if version != str(FORMAT_VERSION):
-            raise WorldFault(
+            raise OperationalError(
                 f"data directory {self._path} has format {version}, this PyDSM reads format {FORMAT_VERSION}: "
                 "run the PyDSM that wrote it"
             )
@@ -200,7 +200,9 @@ class DataDirectory:
                 replicas=int(self._meta["group size"]),
             )
         except (KeyError, ValueError) as error:
-            raise WorldFault(f"the meta table in {self._path} is damaged: {error}; nothing else can be read") from error
+            raise OperationalError(
+                f"the meta table in {self._path} is damaged: {error}; nothing else can be read"
+            ) from error
 
     def _rows(self, query: str, *arguments: int) -> Iterator[tuple[Any, ...]]:
         """Rows of sqlite3, which checks no types: whoever takes a value apart checks it."""
@@ -208,7 +210,7 @@ class DataDirectory:
             yield from self._database.execute(query, arguments)
         except sqlite3.Error as error:
             more = f"; {self._damage[0]}" if self._damage else ""
-            raise WorldFault(
+            raise OperationalError(
                 f"{self._path / DATABASE_NAME} is damaged: {error}{more}; keep it as evidence, and do not start the "
                 "replica"
             ) from error
@@ -221,7 +223,7 @@ class DataDirectory:
     def _read(self, id: int, checksum: int, data: object, of: type[Record], findings: Findings) -> Record | None:
         try:
             return read_row(id, checksum, data, of=of, replicas=self._identity.replicas)
-        except WorldFault as fault:
+        except OperationalError as fault:
             findings.damage.append(f"{name_row(id)}: {fault}")
             return None
 
@@ -236,7 +238,7 @@ class DataDirectory:
             return
         counts.by_status[record.status] += 1
         if record.status < Status.COMMITTED:
-            findings.undecided.append(Undecided(record.id, record.status))
+            findings.undecided.append(UndecidedInstance(record.id, record.status))
         elif isinstance(record.value, Nop):
             counts.nops += 1
 
@@ -245,7 +247,7 @@ class DataDirectory:
 def open_directory(path: Path) -> Iterator[DataDirectory]:
     """Open for reading; no replica can use the directory meanwhile.
 
-    Raises WorldFault when there is no replica's data, when one is using them, or when they cannot be read at all.
+    Raises OperationalError when there is no replica's data, when one is using them, or when they cannot be read at all.
     """
     database_path = path / DATABASE_NAME
     try:
@@ -253,13 +255,13 @@ def open_directory(path: Path) -> Iterator[DataDirectory]:
             damage = examine(path).damage
             if not database_path.is_file():
                 lost = f"; {damage[0]}" if damage else ": it is not the data directory of a replica"
-                raise WorldFault(f"{path} has no {DATABASE_NAME}{lost}")
+                raise OperationalError(f"{path} has no {DATABASE_NAME}{lost}")
             with closing(_connect(database_path, changing=_has_log(path))) as database:
                 yield DataDirectory(path, database, damage)
     except OSError as error:
-        raise WorldFault(f"cannot read data directory {path}: {error}") from error
+        raise OperationalError(f"cannot read data directory {path}: {error}") from error
     except sqlite3.Error as error:
-        raise WorldFault(f"cannot read data directory {path}: {error}") from error
+        raise OperationalError(f"cannot read data directory {path}: {error}") from error
 
 
 @contextmanager
@@ -276,7 +278,7 @@ def _locked(path: Path) -> Iterator[None]:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
-            raise WorldFault(
+            raise OperationalError(
                 f"data directory {path} is in use by a running replica: stop it first, or ask it with pydsm status"
             ) from error
         yield

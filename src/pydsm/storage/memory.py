@@ -7,10 +7,10 @@ what has left the replica's own memory, and the store drops it too.
 import secrets
 from collections.abc import Mapping, Sequence
 
-from pydsm.core.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import InstanceId, ReplicaId
-from pydsm.core.starts import Met, Start
+from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import InstanceId, ReplicaId
 
 
 class MemoryStore:
@@ -86,4 +86,4 @@ class MemoryStore:
 
     def _must_be_open(self) -> None:
         if self._closed:
-            raise CallerFault("the store is closed: open a new one")
+            raise UsageError("the store is closed: open a new one")

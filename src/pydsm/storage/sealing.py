@@ -14,7 +14,7 @@ import weakref
 from enum import Enum, auto
 from pathlib import Path
 
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME, Examination
 from pydsm.storage.seal import (
     MARK_NAME,
@@ -32,7 +32,7 @@ LOG_FRAMES_MAX = 4000
 """From so many frames on, the log is moved into the database."""
 
 
-class Files:
+class OpenFiles:
     """Descriptors of a data directory, to be closed behind SQLite's connections."""
 
     def __init__(self, directory: Path, lock: sqlite3.Connection) -> None:
@@ -55,7 +55,7 @@ class Files:
         self._lock.close()
 
 
-class Phase(Enum):
+class StorePhase(Enum):
     """Of the files of an open database."""
 
     OPENING = auto()
@@ -70,35 +70,38 @@ class Phase(Enum):
 class Sealing:
     """Of one open database. Everything in `files` is closed by `close`, or with this object."""
 
-    def __init__(self, directory: Path, files: Files) -> None:
+    def __init__(self, directory: Path, files: OpenFiles) -> None:
         self._directory = directory
         self._files = files
         self._log = LogReport(directory / LOG_NAME)
         self._log_path = str(directory / LOG_NAME)  # it is looked up at each commit
         self._next_frames = LOG_FRAMES_MAX
-        self._phase = Phase.OPENING
+        self._phase = StorePhase.OPENING
         self._finalizer = weakref.finalize(self, files.close)
 
     def begin(self, found: Examination) -> None:
-        """Go on where `found` ends: empty the log. Raises WorldFault if another program keeps it from being emptied."""
+        """Go on where `found` ends: empty the log.
+
+        Raises OperationalError if another program keeps it from being emptied.
+        """
         self._seal, self._sequence, self._log = found.seal, found.sequence, found.log
         for connection in self._files.connections:  # SQLite opens the log when something is read
             connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
         self._open_log()
         if os.fstat(self._files.log).st_size and not self.empty_log():
-            raise WorldFault(
+            raise OperationalError(
                 f"data directory {self._directory} is read by another program: end it, then start the replica again"
             )
-        self._phase = Phase.OPEN
+        self._phase = StorePhase.OPEN
 
     def committed(self) -> None:
-        """A commit is durable: mark that. Raises WorldFault if it went into files that are not there any more.
+        """A commit is durable: mark that. Raises OperationalError if it went into files that are not there any more.
 
         After a write that failed it cannot be known to be durable: the system may have dropped what it could not write.
         """
         self._check_log()
-        if self._phase is Phase.FAILED:
-            raise WorldFault(f"an earlier write to {self._directory} failed: start the replica again")
+        if self._phase is StorePhase.FAILED:
+            raise OperationalError(f"an earlier write to {self._directory} failed: start the replica again")
         follow_log(self._log, self._files.log)
         if self._log.salts is None:
             return
@@ -111,7 +114,7 @@ class Sealing:
 
     def failed(self) -> None:
         """A write failed: from here on the files stay as they are, and no commit counts any more."""
-        self._phase = Phase.FAILED
+        self._phase = StorePhase.FAILED
 
     def empty_log(self) -> bool:
         """Seal what is in the log and move it into the database. False if somebody who reads is in the way."""
@@ -124,7 +127,7 @@ class Sealing:
         return not busy
 
     def check_place(self) -> None:
-        """Raises WorldFault if the directory, or a file in it, was removed or replaced."""
+        """Raises OperationalError if the directory, or a file in it, was removed or replaced."""
         self._check(self._directory, self._files.directory)
         self._check(self._directory / DATABASE_NAME, self._files.database)
         self._check(self._directory / MARK_NAME, self._files.mark)
@@ -136,13 +139,13 @@ class Sealing:
         try:
             if self._may_empty() and self.empty_log():
                 self._files.connections.reverse()  # nothing is left to be moved, so SQLite may remove the log
-        except (sqlite3.Error, OSError, WorldFault):
+        except (sqlite3.Error, OSError, OperationalError):
             pass  # what is in the log stays there
         self._finalizer()
 
     def _may_empty(self) -> bool:
-        """Only if the files are ours and known to be whole; otherwise all stays as it is. Raises WorldFault."""
-        if self._phase is not Phase.OPEN or not self._finalizer.alive:
+        """Only if the files are ours and known to be whole; otherwise all stays as it is. Raises OperationalError."""
+        if self._phase is not StorePhase.OPEN or not self._finalizer.alive:
             return False
         self.check_place()
         follow_log(self._log, self._files.log)
@@ -158,10 +161,10 @@ class Sealing:
         try:
             there = os.stat(path)
         except OSError as error:
-            raise WorldFault(self._gone(path, error.strerror or str(error))) from error
+            raise OperationalError(self._gone(path, error.strerror or str(error))) from error
         ours = os.fstat(descriptor)
         if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            raise WorldFault(self._gone(path, "another one is in its place"))
+            raise OperationalError(self._gone(path, "another one is in its place"))
 
     def _gone(self, path: Path | str, how: str) -> str:
         return (

@@ -14,8 +14,8 @@ from zlib import crc32
 
 import msgspec
 
-from pydsm.core.checkpoint import Checkpoint
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.core.types.errors import OperationalError
 
 SNAPSHOT_VERSION = 2
 """Layout of the bytes. Another one is refused."""
@@ -67,13 +67,16 @@ def encode_snapshot(head: Head, chunks: Sequence[bytes]) -> bytes:
 
 
 def read_chunks(file: BinaryIO, digests: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of a snapshot that was found good, from its beginning. Raises WorldFault if it was changed since."""
+    """The chunks of a snapshot that was found good, from its beginning.
+
+    Raises OperationalError if it was changed since.
+    """
     file.seek(len(MAGIC))
     _next_payload(file)
     for expected in digests:
         chunk = _next_payload(file)
         if digest(chunk) != expected:
-            raise WorldFault("it was changed while it was read")
+            raise OperationalError("it was changed while it was read")
         yield chunk
 
 
@@ -123,11 +126,11 @@ class SnapshotChecker:
         return self._expects is _Expects.NOTHING
 
     def take(self, data: bytes) -> None:
-        """The next bytes. Raises WorldFault that says what is wrong with them."""
+        """The next bytes. Raises OperationalError that says what is wrong with them."""
         rest = memoryview(data)
         while rest:
             if self._expects is _Expects.NOTHING:
-                raise WorldFault("it goes on behind its end")
+                raise OperationalError("it goes on behind its end")
             rest = self._take_payload(rest) if self._expects is _Expects.PAYLOAD else self._take_frame(rest)
 
     def back(self) -> None:
@@ -148,7 +151,7 @@ class SnapshotChecker:
             self._pending.clear()
             if self._expects is _Expects.MAGIC:
                 if found != MAGIC:
-                    raise WorldFault("it is no snapshot")
+                    raise OperationalError("it is no snapshot")
                 self._expects = _Expects.FRAME
             else:
                 self._begin_payload(*FRAME.unpack(found))
@@ -156,7 +159,7 @@ class SnapshotChecker:
 
     def _begin_payload(self, size: int, checksum: int) -> None:
         if self._part is not _Part.CHUNK and size > _SMALL_PAYLOAD_BYTES_MAX:
-            raise WorldFault(f"its {self._part.value} has {size} bytes")
+            raise OperationalError(f"its {self._part.value} has {size} bytes")
         self._size, self._checksum = size, checksum
         self._done = self._crc = 0
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
@@ -179,7 +182,7 @@ class SnapshotChecker:
 
     def _end_payload(self) -> None:
         if self._crc != self._checksum:
-            raise WorldFault("a checksum differs")
+            raise OperationalError("a checksum differs")
         payload = bytes(self._pending)
         self._pending.clear()
         self._expects = _Expects.FRAME
@@ -193,25 +196,25 @@ class SnapshotChecker:
                 self._part = _Part.END
             case _:
                 if decode_end(payload).digests != tuple(self.digests):
-                    raise WorldFault("its chunks are not those that were written")
+                    raise OperationalError("its chunks are not those that were written")
                 self._expects = _Expects.NOTHING
         self.good = self.offset
 
 
 def decode_head(payload: bytes) -> Head:
-    """Raises WorldFault for what is none, or of another version."""
+    """Raises OperationalError for what is none, or of another version."""
     try:
         head = msgspec.msgpack.decode(payload, type=Head)
     except msgspec.DecodeError as error:
-        raise WorldFault(f"its head is damaged: {error}") from error
+        raise OperationalError(f"its head is damaged: {error}") from error
     if head.version != SNAPSHOT_VERSION:
-        raise WorldFault(f"it has format {head.version}, this PyDSM reads format {SNAPSHOT_VERSION}")
+        raise OperationalError(f"it has format {head.version}, this PyDSM reads format {SNAPSHOT_VERSION}")
     return head
 
 
 def decode_end(payload: bytes) -> End:
-    """Raises WorldFault for what is none."""
+    """Raises OperationalError for what is none."""
     try:
         return msgspec.msgpack.decode(payload, type=End)
     except msgspec.DecodeError as error:
-        raise WorldFault(f"its end is damaged: {error}") from error
+        raise OperationalError(f"its end is damaged: {error}") from error

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from pydsm.core.checkpoint import Checkpoint
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import Deps, merge
+from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import Deps, merge
 from pydsm.storage.examination import SNAPSHOTS_NAME
 from pydsm.storage.identity import Identity
 from pydsm.storage.seal import sync_directory
@@ -37,7 +37,7 @@ from pydsm.storage.snapshot_format import (
 
 log = logging.getLogger("pydsm.snapshots")
 
-CONDEMNED_NAME = "DIVERGED"
+DIVERGENCE_MARKER = "DIVERGED"
 """In the data directory of a replica whose state was not the agreed one."""
 
 SNAPSHOTS_KEPT = 2
@@ -64,12 +64,12 @@ class SnapshotFile:
         return hashlib.blake2b(b"".join(self.digests), digest_size=DIGEST_BYTES).digest()
 
     def chunks(self) -> Iterator[bytes]:
-        """What the machine gave. Raises WorldFault if the file was damaged since it was looked at."""
+        """What the machine gave. Raises OperationalError if the file was damaged since it was looked at."""
         with self.path.open("rb") as file:
             try:
                 yield from read_chunks(file, self.digests)
-            except WorldFault as fault:
-                raise WorldFault(f"snapshot {self.path} cannot be used: {fault}") from fault
+            except OperationalError as fault:
+                raise OperationalError(f"snapshot {self.path} cannot be used: {fault}") from fault
 
 
 class SnapshotWriter:
@@ -118,7 +118,7 @@ class SnapshotReceiver:
         self._checker = SnapshotChecker()
         self._unsynced = 0
         self._file: BinaryIO = path.open("r+b" if path.is_file() else "w+b")
-        with suppress(WorldFault):
+        with suppress(OperationalError):
             while data := self._file.read(_READ_BYTES):
                 self._checker.take(data)
         self._back()
@@ -135,11 +135,11 @@ class SnapshotReceiver:
         return head.checkpoint if head is not None and self._checker.complete else None
 
     def append(self, data: bytes) -> None:
-        """Write the next piece. Raises WorldFault if it is damaged; `offset` is then behind what is good."""
+        """Write the next piece. Raises OperationalError if it is damaged; `offset` is then behind what is good."""
         self._file.write(data)  # first, since frames that end in it may be good
         try:
             self._checker.take(data)
-        except WorldFault:
+        except OperationalError:
             self._back()
             raise
         self._unsynced += len(data)
@@ -148,10 +148,10 @@ class SnapshotReceiver:
             self._unsynced = 0
 
     def finish(self, identity: Identity) -> SnapshotFile:
-        """Make it durable, under this name. Raises WorldFault if it is not what it should be, and begins anew."""
+        """Make it durable, under this name. Raises OperationalError if it is not what it should be, and begins anew."""
         try:
             file = _judged(self.path, self._checker, identity)
-        except WorldFault:
+        except OperationalError:
             self._checker = SnapshotChecker()
             self._back()
             raise
@@ -255,7 +255,7 @@ class SnapshotFiles:
     def adopt(self, purged: Deps) -> None:
         """Take a fetched snapshot for an own one. Records up to it are gone: `purged` says how far."""
         for fetched in sorted(self._directory.glob(f"*{_FETCHED}")):
-            with suppress(WorldFault):  # it is still on its way
+            with suppress(OperationalError):  # it is still on its way
                 checkpoint = self._look_at(fetched).checkpoint
                 if merge(purged, checkpoint.position.up_to) == purged:
                     self.put(fetched, self.path(checkpoint.number))
@@ -264,7 +264,7 @@ class SnapshotFiles:
 
     def condemn(self, text: str) -> None:
         """Leave word that no replica may start with this directory until somebody has seen to it."""
-        path = self._directory.parent / CONDEMNED_NAME
+        path = self._directory.parent / DIVERGENCE_MARKER
         with path.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -272,10 +272,10 @@ class SnapshotFiles:
         sync_directory(path.parent)
 
     def check(self) -> None:
-        """Raises WorldFault if `condemn` was called here."""
-        path = self._directory.parent / CONDEMNED_NAME
+        """Raises OperationalError if `condemn` was called here."""
+        path = self._directory.parent / DIVERGENCE_MARKER
         if path.is_file():
-            raise WorldFault(
+            raise OperationalError(
                 f"{path} says why this replica must not start, and what to do: {path.read_text('utf-8', 'replace')}"
             )
 
@@ -297,22 +297,22 @@ class SnapshotFiles:
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             try:
                 found.append(self._look_at(path))
-            except WorldFault as fault:
+            except OperationalError as fault:
                 faults[path] = str(fault)
             except OSError as error:
                 faults[path] = f"snapshot {path} cannot be read: {error.strerror or error}"
         return found, faults
 
     def check_place(self) -> None:
-        """Raises WorldFault if one of the last two was removed or replaced. Their content is not looked at."""
+        """Raises OperationalError if one of the last two was removed or replaced. Their content is not looked at."""
         with self._changing:
             for path, file in self._whole.items():
                 try:
                     there = path.stat()
                 except OSError as error:
-                    raise WorldFault(_gone(path, error.strerror or str(error))) from error
+                    raise OperationalError(_gone(path, error.strerror or str(error))) from error
                 if (there.st_dev, there.st_ino) != file:
-                    raise WorldFault(_gone(path, "another one is in its place"))
+                    raise OperationalError(_gone(path, "another one is in its place"))
 
     def _remember(self, paths: Sequence[Path]) -> None:
         stats = {path: path.stat() for path in paths}
@@ -324,20 +324,25 @@ class SnapshotFiles:
             with path.open("rb") as file:
                 while data := file.read(_READ_BYTES):
                     checker.take(data)
-        except WorldFault as fault:
-            raise WorldFault(f"snapshot {path} is damaged: {fault}") from fault
+        except OperationalError as fault:
+            raise OperationalError(f"snapshot {path} is damaged: {fault}") from fault
         return _judged(path, checker, self._identity)
 
 
 def _judged(path: Path, checker: SnapshotChecker, identity: Identity) -> SnapshotFile:
-    """The snapshot whose bytes were all looked at. Raises WorldFault if it is not whole, or not what its name says."""
+    """The snapshot whose bytes were all looked at.
+
+    Raises OperationalError if it is not whole, or not what its name says.
+    """
     head = checker.head
     if head is None or not checker.complete:
-        raise WorldFault(f"snapshot {path} is damaged: it ends too early")
+        raise OperationalError(f"snapshot {path} is damaged: it ends too early")
     if (head.group, head.replicas) != (identity.group, identity.replicas):
-        raise WorldFault(f"snapshot {path} is of another group: {head.group} of {head.replicas} replicas")
+        raise OperationalError(f"snapshot {path} is of another group: {head.group} of {head.replicas} replicas")
     if head.checkpoint.number != number_of(path):
-        raise WorldFault(f"snapshot {path} is of checkpoint {head.checkpoint.number}, and its name is that of another")
+        raise OperationalError(
+            f"snapshot {path} is of checkpoint {head.checkpoint.number}, and its name is that of another"
+        )
     return SnapshotFile(path, head.checkpoint, tuple(checker.digests))
 
 

@@ -19,15 +19,15 @@ from zlib import crc32
 
 import msgspec
 
-from pydsm.core.codec import decode_record, encode_record
-from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
-from pydsm.core.faults import CallerFault, WorldFault
-from pydsm.core.ids import InstanceId, ReplicaId
-from pydsm.core.starts import Met, Start
+from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.types.errors import OperationalError, UsageError
+from pydsm.core.types.ids import InstanceId, ReplicaId
+from pydsm.core.wire.codec import decode_record, encode_record
 from pydsm.storage.examination import DATABASE_NAME, Condition, examine
 from pydsm.storage.identity import Identity
 from pydsm.storage.seal import MARK_NAME, Seal, page_sum, sync_directory, write_first_mark, write_seal
-from pydsm.storage.sealing import Files, Sealing
+from pydsm.storage.sealing import OpenFiles, Sealing
 
 FORMAT_VERSION = 3
 """Layout of the file. A higher one was written by a newer PyDSM and is refused."""
@@ -79,8 +79,8 @@ _Text = TypeVar("_Text", Start, Met)
 class SqliteStore:
     """The store of one replica in one directory, which is made if it is missing.
 
-    Raises WorldFault when the directory is another replica's, in use, damaged or not writable. Used from one thread
-    at a time, not necessarily the one that opened it.
+    Raises OperationalError when the directory is another replica's, in use, damaged or not writable. Used from one
+    thread at a time, not necessarily the one that opened it.
     """
 
     def __init__(self, directory: Path, identity: Identity) -> None:
@@ -98,7 +98,7 @@ class SqliteStore:
                 lock.close()
                 raise
         except (sqlite3.Error, OSError) as error:
-            raise WorldFault(
+            raise OperationalError(
                 f"cannot use data directory {directory}: {error}; check it, or give another one"
             ) from error
 
@@ -106,7 +106,7 @@ class SqliteStore:
         found = examine(self._directory)
         if found.damage:
             more = f" and {len(found.damage) - 1} more" if len(found.damage) > 1 else ""
-            raise WorldFault(f"{found.damage[0]}{more}. {WHAT_TO_DO}")
+            raise OperationalError(f"{found.damage[0]}{more}. {WHAT_TO_DO}")
         if found.condition is not Condition.USED:
             self._create()
             found = examine(self._directory)
@@ -121,7 +121,7 @@ class SqliteStore:
     def _connect(self, lock: sqlite3.Connection) -> sqlite3.Connection:
         """From here on everything, the lock too, is closed together."""
         path = self._directory / DATABASE_NAME
-        files = Files(self._directory, lock)
+        files = OpenFiles(self._directory, lock)
         self._sealing = Sealing(self._directory, files)
         database = _connect(path)
         files.connections += [database, _connect(path, read_only=True)]
@@ -162,7 +162,7 @@ class SqliteStore:
 
     @contextmanager
     def _commit(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, durable behind it. Raises WorldFault if it fails; then nothing more can be written."""
+        """One transaction, durable behind it. Raises OperationalError if it fails; then nothing more can be written."""
         database, sealing = self._open_database(), self._open_sealing()
         try:
             database.execute("BEGIN IMMEDIATE")
@@ -175,7 +175,7 @@ class SqliteStore:
                 with suppress(sqlite3.Error):
                     database.execute("ROLLBACK")
             if isinstance(error, (sqlite3.Error, OSError)):
-                raise WorldFault(
+                raise OperationalError(
                     f"cannot write to {self._directory}: {error}; free space or mend the disk, then start the replica "
                     "again"
                 ) from error
@@ -191,7 +191,7 @@ class SqliteStore:
                 (row_of(InstanceId(ReplicaId(leader), 0)), row_of(InstanceId(ReplicaId(leader), last)))
                 for leader, last in leaders
             ),
-            *((row_of(id), row_of(id)) for id in purge.besides),
+            *((row_of(id), row_of(id)) for id in purge.exceptions),
         ]
 
     def close(self) -> None:
@@ -252,18 +252,18 @@ class SqliteStore:
             raise self._damaged("the table of peers", str(error)) from error
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises WorldFault if the disk fails."""
+        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises OperationalError if the disk fails."""
         with self._commit() as database:
             database.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}"))
 
     def _open_database(self) -> sqlite3.Connection:
         if self._database is None:
-            raise CallerFault(f"the store in {self._directory} is closed: open it again")
+            raise UsageError(f"the store in {self._directory} is closed: open it again")
         return self._database
 
     def _open_sealing(self) -> Sealing:
         if self._sealing is None:
-            raise CallerFault(f"the store in {self._directory} is closed: open it again")
+            raise UsageError(f"the store in {self._directory} is closed: open it again")
         return self._sealing
 
     def _take_lock(self) -> sqlite3.Connection:
@@ -274,7 +274,7 @@ class SqliteStore:
             lock.close()
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
-            raise WorldFault(
+            raise OperationalError(
                 f"data directory {self._directory} is in use by another process: stop it or give another directory"
             ) from error
         return lock
@@ -294,13 +294,13 @@ class SqliteStore:
     def _check_meta(self, found: dict[str, str]) -> None:
         version = found.get("format", "none")
         if version != str(FORMAT_VERSION):
-            raise WorldFault(
+            raise OperationalError(
                 f"data directory {self._directory} has format {version}, this PyDSM reads format {FORMAT_VERSION}: "
                 "run the PyDSM that wrote it"
             )
         for name, wanted in self._meta().items():
             if found.get(name) != wanted:
-                raise WorldFault(
+                raise OperationalError(
                     f"data directory {self._directory} belongs to another replica: its {name} is {found.get(name)}, "
                     f"not {wanted}; give the directory of this replica, or an empty one for a new member"
                 )
@@ -336,20 +336,20 @@ class SqliteStore:
     def _decode(self, id: int, checksum: int, data: bytes, *, of: type[Record]) -> Record:
         try:
             return read_row(id, checksum, data, of=of, replicas=self._identity.replicas)
-        except WorldFault as error:
+        except OperationalError as error:
             raise self._damaged(name_row(id), str(error)) from error
 
-    def _damaged(self, what: str, how: str) -> WorldFault:
-        return WorldFault(f"{what} in {self._directory / DATABASE_NAME} is damaged: {how}. {WHAT_TO_DO}")
+    def _damaged(self, what: str, how: str) -> OperationalError:
+        return OperationalError(f"{what} in {self._directory / DATABASE_NAME} is damaged: {how}. {WHAT_TO_DO}")
 
 
 def read_row(id: int, checksum: int, data: object, *, of: type[Record], replicas: int) -> Record:
-    """The record in a row of the file. Raises WorldFault that says how it is damaged."""
+    """The record in a row of the file. Raises OperationalError that says how it is damaged."""
     if not isinstance(data, bytes) or crc32(data, id & 0xFFFFFFFF) != checksum:
-        raise WorldFault("its checksum differs")
+        raise OperationalError("its checksum differs")
     record = decode_record(data, replicas)
     if not isinstance(record, of) or _row_id(record) != id:
-        raise WorldFault("it is stored under another name")
+        raise OperationalError("it is stored under another name")
     return record
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 
 _BYTES = 4096
 
@@ -14,7 +14,7 @@ _BYTES = 4096
 def sync_seconds(directory: Path, times: int = 50) -> float:
     """The median time of appending 4 KiB to a file in `directory` and making it durable.
 
-    Raises WorldFault when nothing can be written there.
+    Raises OperationalError when nothing can be written there.
     """
     sync = getattr(os, "fdatasync", os.fsync)
     taken: list[float] = []
@@ -26,5 +26,5 @@ def sync_seconds(directory: Path, times: int = 50) -> float:
                 sync(file.fileno())
                 taken.append(time.perf_counter() - before)
     except OSError as error:
-        raise WorldFault(f"cannot write to {directory}: {error.strerror or error}") from error
+        raise OperationalError(f"cannot write to {directory}: {error.strerror or error}") from error
     return median(taken)

@@ -5,7 +5,7 @@ import os
 import socket
 from typing import NamedTuple
 
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, UsageError
 
 _HOST_CHARACTERS_MAX = 255
 _PORT_DIGITS_MAX = 5
@@ -24,7 +24,7 @@ class Address(NamedTuple):
 
 
 def parse_address(text: str) -> Address:
-    """Raises CallerFault for anything but HOST:PORT with a port in 1 .. 65535.
+    """Raises UsageError for anything but HOST:PORT with a port in 1 .. 65535.
 
     A host is at most 255 characters, printable and without white space, as names and addresses are.
     """
@@ -35,11 +35,11 @@ def parse_address(text: str) -> Address:
         host = ""
     strange = len(host) > _HOST_CHARACTERS_MAX or not host.isprintable() or any(map(str.isspace, host))
     if not host or strange or not (port.isascii() and port.isdigit()):
-        raise CallerFault(
+        raise UsageError(
             f"{text[:_SHOWN_CHARACTERS]!r} is not an address: write HOST:PORT, like 127.0.0.1:7000 or [::1]:7000"
         )
     if len(port) > _PORT_DIGITS_MAX or not 1 <= int(port) <= _PORT_MAX:
-        raise CallerFault(f"{text[:_SHOWN_CHARACTERS]!r} has a port that does not exist: ports are 1 to {_PORT_MAX}")
+        raise UsageError(f"{text[:_SHOWN_CHARACTERS]!r} has a port that does not exist: ports are 1 to {_PORT_MAX}")
     return Address(host, int(port))
 
 
@@ -50,13 +50,13 @@ def words_of(error: Exception) -> str:
     return os.strerror(number) if number and number > 0 else said or str(error)
 
 
-def cannot_listen(whom: str, address: Address, error: OSError) -> WorldFault:
+def cannot_listen(whom: str, address: Address, error: OSError) -> OperationalError:
     """What to raise when an address cannot be listened on; `whom` says for whom it would be."""
     if isinstance(error, socket.gaierror):
         remedy = "give a name or an address of this computer"
     else:
         remedy = _REMEDIES.get(error.errno or 0, "free the port or use another")
-    return WorldFault(f"cannot listen for {whom} on {address}: {words_of(error)}; {remedy}")
+    return OperationalError(f"cannot listen for {whom} on {address}: {words_of(error)}; {remedy}")
 
 
 _REMEDIES = {

@@ -61,7 +61,7 @@ class Backlog:
         self._queue.append(data)
         self._bytes += size
         dropped = 0
-        while self._bytes > self.limits.absent_queue_bytes_max:
+        while self._bytes > self.limits.disconnected_queue_bytes_max:
             self._bytes -= message_bytes(self._queue.popleft())
             dropped += 1
         return dropped

@@ -8,21 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydsm.core.ids import Epoch, ReplicaId
-from pydsm.core.messages import Message
-from pydsm.core.starts import Remembered, StartGreeting
+from pydsm.core.protocol.starts import Remembered, StartGreeting
+from pydsm.core.types.ids import Epoch, ReplicaId
+from pydsm.core.types.messages import Message
 from pydsm.transport.members import Member, name_of, unnamed
 from pydsm.transport.secret import GroupSecret
 
 Receive = Callable[[ReplicaId, Message], None]
-"""Takes a message of a peer, on the loop. Raises PeerFault to have that peer's connection closed."""
+"""Takes a message of a peer, on the loop. Raises PeerProtocolError to have that peer's connection closed."""
 
 Admit = Callable[[ReplicaId, int], str | None]
 """Given a peer and the fingerprint of its incarnation: None to talk to it, or the reason not to."""
 
 
-class Starts(Protocol):
-    """What this replica and its peers know of each other's starts (see `core.starts`)."""
+class StartExchange(Protocol):
+    """What this replica and its peers know of each other's starts (see `core.protocol.starts`)."""
 
     @property
     def stamp(self) -> tuple[int, int]:
@@ -54,7 +54,7 @@ _FIRST_EPOCH = Epoch(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Self:
+class LocalIdentity:
     """What a replica says of itself when it meets a peer, and what it must know to believe the peer.
 
     `members` are all of the group, in order; without them, replicas are called by their numbers. With a `secret`, only
@@ -120,13 +120,13 @@ class Transport(Protocol):
         ...
 
     async def start(self, receive: Receive) -> None:
-        """Begin to listen and to reach for peers. Raises WorldFault if it cannot listen."""
+        """Begin to listen and to reach for peers. Raises OperationalError if it cannot listen."""
         ...
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """Pass one message to several peers; returns at once. What is sent in one turn of the loop leaves together.
 
-        A message that can wait (`transport.patience`) may be kept back for a while, for company.
+        A message that can wait (`transport.coalescing`) may be kept back for a while, for company.
         """
         ...
 

@@ -1,14 +1,14 @@
 """The wire format between replicas, without any I/O: preamble, frames, greeting.
 
-A connection is used in one direction. Each side begins with `PREAMBLE` and a frame that holds its Hello; then the
-side that dialled sends a Claim, the other one a Confirmation. From then on the side that dialled sends frames of
-messages, and the other one at most a Refusal. Either side may send a Refusal instead of what is due, and then closes.
-A frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a stamp (the number of
-the sender's start, 8 bytes, and its position, 8 bytes; see `core.starts`), then a sequence of length (4 bytes) and
-encoded message. All numbers are big-endian.
+A connection is used in one direction. Each side begins with `PREAMBLE` and a frame that holds its Hello; then the side
+that dialled sends a Claim, the other one a Confirmation. From then on the side that dialled sends frames of messages,
+and the other one at most a Refusal. Either side may send a Refusal instead of what is due, and then closes. A frame is
+its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a stamp (the number of the sender's
+start, 8 bytes, and its position, 8 bytes; see `core.protocol.starts`), then a sequence of length (4 bytes) and encoded
+message. All numbers are big-endian.
 
-Guards against garbage: whatever arrives, a reader gives right payloads or raises PeerFault, and keeps no more than
-one frame.
+Guards against garbage: whatever arrives, a reader gives right payloads or raises PeerProtocolError, and keeps no more
+than one frame.
 """
 
 import struct
@@ -18,14 +18,14 @@ from zlib import crc32
 
 import msgspec
 
-from pydsm.core.codec import DOES_NOT_PARSE
-from pydsm.core.faults import PeerFault
-from pydsm.core.starts import Remembered, StartGreeting
+from pydsm.core.protocol.starts import Remembered, StartGreeting
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.wire.codec import DOES_NOT_PARSE
 from pydsm.logs import printable
 from pydsm.transport.members import Member
 
 PROTOCOL_VERSION = 3
-"""Changes when frames or greetings do; messages have a version of their own in `core.codec`."""
+"""Changes when frames or greetings do; messages have a version of their own in `core.wire.codec`."""
 
 _VERSION_BYTES = 2
 
@@ -122,11 +122,11 @@ def greeting_payload(greeting: Greeting) -> bytes:
 
 
 def decode_greeting(payload: bytes) -> Greeting:
-    """Raises PeerFault for anything but a greeting."""
+    """Raises PeerProtocolError for anything but a greeting."""
     try:
         return _greetings.decode(payload)
     except DOES_NOT_PARSE as error:
-        raise PeerFault(f"the greeting does not parse: {printable(str(error))}") from error
+        raise PeerProtocolError(f"the greeting does not parse: {printable(str(error))}") from error
 
 
 def encode_messages(messages: Iterable[bytes], stamp: Stamp) -> bytes:
@@ -138,50 +138,50 @@ def encode_messages(messages: Iterable[bytes], stamp: Stamp) -> bytes:
 
 
 def decode_stamp(payload: bytes) -> Stamp:
-    """What a frame of messages begins with. Raises PeerFault when it is too short."""
+    """What a frame of messages begins with. Raises PeerProtocolError when it is too short."""
     if len(payload) < _STAMP.size:
-        raise PeerFault("a frame ends inside its stamp")
+        raise PeerProtocolError("a frame ends inside its stamp")
     return Stamp(*_STAMP.unpack_from(payload))
 
 
 def decode_messages(payload: bytes) -> Iterator[memoryview]:
-    """The encoded messages of a frame. Raises PeerFault when the payload does not divide into messages."""
+    """The encoded messages of a frame. Raises PeerProtocolError when the payload does not divide into messages."""
     view = memoryview(payload)
     start, end = _STAMP.size, len(view)
     while start < end:
         body = start + _LENGTH.size
         if body > end:
-            raise PeerFault("a frame ends inside the length of a message")
+            raise PeerProtocolError("a frame ends inside the length of a message")
         (length,) = _LENGTH.unpack_from(view, start)
         start = body + length
         if start > end:
-            raise PeerFault("a frame ends inside a message")
+            raise PeerProtocolError("a frame ends inside a message")
         yield view[body:start]
 
 
 def open_greeting(data: bytes) -> bytes:
-    """The payload of a first greeting: preamble and frame in one piece. Raises PeerFault for anything else."""
+    """The payload of a first greeting: preamble and frame in one piece. Raises PeerProtocolError for anything else."""
     if len(data) > len(PREAMBLE) + _HEADER.size + GREETING_BYTES_MAX:
-        raise PeerFault(f"its greeting has {len(data)} bytes, the limit is {GREETING_BYTES_MAX}")
+        raise PeerProtocolError(f"its greeting has {len(data)} bytes, the limit is {GREETING_BYTES_MAX}")
     reader = FrameReader()
     reader.feed(data)
     for payload in reader.payloads():
         return payload
-    raise PeerFault("its greeting is cut short")
+    raise PeerProtocolError("its greeting is cut short")
 
 
 def open_frame(data: bytes, bytes_max: int = FRAME_BYTES_MAX) -> bytes:
-    """The payload of a frame that came in one piece. Raises PeerFault for anything else."""
+    """The payload of a frame that came in one piece. Raises PeerProtocolError for anything else."""
     if len(data) - _HEADER.size > bytes_max:
-        raise PeerFault(f"a frame of {len(data) - _HEADER.size} bytes, the limit is {bytes_max}")
+        raise PeerProtocolError(f"a frame of {len(data) - _HEADER.size} bytes, the limit is {bytes_max}")
     if len(data) < _HEADER.size:
-        raise PeerFault("a frame is cut short")
+        raise PeerProtocolError("a frame is cut short")
     length, checksum = _HEADER.unpack_from(data)
     payload = data[_HEADER.size :]
     if len(payload) != length:
-        raise PeerFault(f"a frame claims {length} bytes and has {len(payload)}")
+        raise PeerProtocolError(f"a frame claims {length} bytes and has {len(payload)}")
     if crc32(payload) != checksum:
-        raise PeerFault("the checksum of a frame differs")
+        raise PeerProtocolError("the checksum of a frame differs")
     return payload
 
 
@@ -228,20 +228,20 @@ class FrameReader:
         self._buffer += data
 
     def payloads(self) -> Iterator[bytes]:
-        """Complete payloads so far. Raises PeerFault for a wrong preamble, checksum, or length."""
+        """Complete payloads so far. Raises PeerProtocolError for a wrong preamble, checksum, or length."""
         if not self._preamble_seen and not self._take_preamble():
             return
         while len(self._buffer) >= _HEADER.size:
             length, checksum = _HEADER.unpack_from(self._buffer)
             if not 0 < length <= self._limit:
-                raise PeerFault(f"a frame claims {length} bytes, the limit is {self._limit}")
+                raise PeerProtocolError(f"a frame claims {length} bytes, the limit is {self._limit}")
             end = _HEADER.size + length
             if len(self._buffer) < end:
                 return
             payload = bytes(memoryview(self._buffer)[_HEADER.size : end])
             del self._buffer[:end]
             if crc32(payload) != checksum:
-                raise PeerFault("the checksum of a frame differs")
+                raise PeerProtocolError("the checksum of a frame differs")
             yield payload
 
     def _take_preamble(self) -> bool:
@@ -251,7 +251,7 @@ class FrameReader:
             del self._buffer[:size]
             self._preamble_seen = True
         elif len(given) == size or not self._preamble[:version].startswith(given[:version]):
-            raise PeerFault(_what_else(given, self._preamble))
+            raise PeerProtocolError(_what_else(given, self._preamble))
         return self._preamble_seen
 
 

@@ -22,12 +22,12 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from pydsm.core.faults import PeerFault
-from pydsm.core.fingerprint import fingerprint
-from pydsm.core.ids import Epoch, ReplicaId
-from pydsm.core.starts import Remembered, StartGreeting
+from pydsm.core.protocol.starts import Remembered, StartGreeting
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.fingerprint import fingerprint
+from pydsm.core.types.ids import Epoch, ReplicaId
 from pydsm.logs import LogLimiter, printable
-from pydsm.transport.base import Admit, Self, Starts
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange
 from pydsm.transport.frames import (
     NONCE_BYTES,
     PREAMBLE,
@@ -50,11 +50,11 @@ _CLAIM, _CONFIRMATION, _REFUSAL = b"dialled", b"was dialled", b"refuses"
 _GIVE_THE_SAME = "give --peers the same names in the same order everywhere"
 
 
-class RefusedByPeer(PeerFault):
+class RefusedByPeer(PeerProtocolError):
     """The other end has said why it closes the connection; there is nothing to answer."""
 
 
-class OlderStart(PeerFault):
+class OlderStart(PeerProtocolError):
     """A start of a peer that lacks something which is remembered of it."""
 
     def __init__(self, reason: str, remembered: Remembered) -> None:
@@ -62,13 +62,13 @@ class OlderStart(PeerFault):
         self.remembered = remembered
 
 
-class Doorkeeper:
+class HandshakeValidator:
     """Greets, and judges greetings.
 
     `peers` are the others; `admit` decides about incarnations, `starts` about starts.
     """
 
-    def __init__(self, me: Self, peers: Collection[ReplicaId], admit: Admit, starts: Starts) -> None:
+    def __init__(self, me: LocalIdentity, peers: Collection[ReplicaId], admit: Admit, starts: StartExchange) -> None:
         self.epochs: dict[ReplicaId, Epoch] = {}
         """See `transport.base.Transport`."""
         self.fingerprints: dict[ReplicaId, int] = {}
@@ -103,7 +103,10 @@ class Doorkeeper:
         return Stamp(*self._starts.stamp)
 
     def heard(self, peer: ReplicaId, stamp: Stamp) -> None:
-        """A frame of messages has come. Raises PeerFault when it is of a start that is not listened to any more."""
+        """A frame of messages has come.
+
+        Raises PeerProtocolError when it is of a start that is not listened to any more.
+        """
         reason = self._starts.hear(peer, stamp.start, stamp.position)
         if reason is not None:
             raise OlderStart(reason, self._starts.remembered(peer))
@@ -126,39 +129,43 @@ class Doorkeeper:
             self._starts.told(remembered)
 
     def decode(self, payload: bytes) -> Greeting:
-        """The greeting in a frame. Raises PeerFault for anything else, and for a Refusal, with its reason."""
+        """The greeting in a frame. Raises PeerProtocolError for anything else, and for a Refusal, with its reason."""
         greeting = decode_greeting(payload)
         if isinstance(greeting, Refusal):
             raise RefusedByPeer(f"it refuses us: {printable(greeting.reason, REASON_CHARACTERS_MAX)}")
         return greeting
 
     def judge_group(self, hello: Hello) -> None:
-        """Raises PeerFault unless whoever greets was started for the same group with the same members."""
+        """Raises PeerProtocolError unless whoever greets was started for the same group with the same members."""
         me = self.me
         them = printable(hello.name, 64)
         if hello.group != me.group:
-            raise PeerFault(
+            raise PeerProtocolError(
                 f"{them} is of group {printable(hello.group)!r}, {me.name} of {me.group!r}: check --group on both"
             )
         if hello.proves != (me.secret is not None):
             has, lacks = (them, me.name) if hello.proves else (me.name, them)
-            raise PeerFault(f"{has} was given a group secret and {lacks} was not: give --secret-file to all or to none")
+            raise PeerProtocolError(
+                f"{has} was given a group secret and {lacks} was not: give --secret-file to all or to none"
+            )
         if hello.epoch == me.epoch and (hello.members_digest != self._digest or hello.replicas != me.replicas):
-            raise PeerFault(f"{them} and {me.name} were given different members: {self._both_lists(hello, them)}")
+            raise PeerProtocolError(
+                f"{them} and {me.name} were given different members: {self._both_lists(hello, them)}"
+            )
 
     def judge(self, hello: Hello) -> ReplicaId:
-        """The peer that this greeting is from. Raises PeerFault with the reason when it may not talk to us."""
+        """The peer that this greeting is from. Raises PeerProtocolError with the reason when it may not talk to us."""
         self.judge_group(hello)
         me, them = self.me, printable(hello.name, 64)
         if hello.nonce in self.own_nonces:
-            raise PeerFault(f"this is {me.name} itself: correct the address that leads here in its --peers")
+            raise PeerProtocolError(f"this is {me.name} itself: correct the address that leads here in its --peers")
         peer = ReplicaId(hello.replica)
         if peer == me.replica and hello.epoch == me.epoch:
-            raise PeerFault(f"two replicas were started as {me.name}: give each its own --name")
+            raise PeerProtocolError(f"two replicas were started as {me.name}: give each its own --name")
         if peer not in self.peers:
-            raise PeerFault(f"replica {peer} ({them}) is none of the peers of {me.name}: check --peers on both")
+            raise PeerProtocolError(f"replica {peer} ({them}) is none of the peers of {me.name}: check --peers on both")
         if hello.epoch == me.epoch and hello.name != me.name_of(peer):
-            raise PeerFault(f"it calls itself {them}, and member {peer} is {me.name_of(peer)}: it is no PyDSM")
+            raise PeerProtocolError(f"it calls itself {them}, and member {peer} is {me.name_of(peer)}: it is no PyDSM")
         return peer
 
     def _both_lists(self, hello: Hello, them: str) -> str:
@@ -167,17 +174,17 @@ class Doorkeeper:
         return f"{them} has {theirs}; {me.name} has {ours}; {_GIVE_THE_SAME}"
 
     def admit(self, peer: ReplicaId, mark: int) -> None:
-        """Raises PeerFault when the peer has other data than this replica knows of it."""
+        """Raises PeerProtocolError when the peer has other data than this replica knows of it."""
         reason = self._admit(peer, mark)
         if reason is not None:
-            raise PeerFault(reason)
+            raise PeerProtocolError(reason)
 
     def check_proof(self, peer: ReplicaId, proof: bytes, role: bytes, *said: bytes) -> None:
-        """Raises PeerFault unless the peer knows the secret, where there is one."""
+        """Raises PeerProtocolError unless the peer knows the secret, where there is one."""
         secret = self.me.secret
         if secret is not None and not secret.accepts(proof, role, *said):
             them, us = self.me.name_of(peer), self.me.name
-            raise PeerFault(f"{them} and {us} have different group secrets: give the same --secret-file to all")
+            raise PeerProtocolError(f"{them} and {us} have different group secrets: give the same --secret-file to all")
 
     def prove(self, role: bytes, *said: bytes) -> bytes:
         """Our own proof; empty without a secret."""
@@ -210,7 +217,7 @@ Vouched = Callable[[ReplicaId], str | None]
 class IncomingHandshake:
     """The side that was dialled. Give it each payload; it gives what to answer."""
 
-    def __init__(self, keeper: Doorkeeper, vouched: Vouched = lambda peer: None) -> None:
+    def __init__(self, keeper: HandshakeValidator, vouched: Vouched = lambda peer: None) -> None:
         self.peer: ReplicaId | None = None
         """Who dialled; None until it is let in."""
         self._keeper = keeper
@@ -222,14 +229,14 @@ class IncomingHandshake:
         """Both Hellos and the Claim, once that is proven."""
 
     def answer(self, payload: bytes) -> bytes:
-        """What to send. Raises PeerFault with the reason to refuse whoever dialled."""
+        """What to send. Raises PeerProtocolError with the reason to refuse whoever dialled."""
         keeper, greeting = self._keeper, self._keeper.decode(payload)
         if self._claimed is None:
             if not isinstance(greeting, Hello):
-                raise PeerFault("it does not begin with a Hello")
+                raise PeerProtocolError("it does not begin with a Hello")
             return self._greet(greeting, payload)
         if not isinstance(greeting, Claim) or self.peer is not None:
-            raise PeerFault("it greets twice")
+            raise PeerProtocolError("it greets twice")
         peer = self._claimed
         keeper.check_proof(peer, greeting.proof, _CLAIM, *self._said, _unproven(greeting))
         self._proven = (*self._said, payload)
@@ -248,14 +255,14 @@ class IncomingHandshake:
         if peer in self._keeper.peers:
             reason = self._vouched(peer)  # before anything else is said: an impostor learns nothing
             if reason is not None:
-                raise PeerFault(reason)
+                raise PeerProtocolError(reason)
         self._claimed = self._keeper.judge(hello)
         self._epoch = Epoch(hello.epoch)
         own = self._keeper.hello()
         self._said = (payload, greeting_payload(own))
         return PREAMBLE + encode_greeting(own)
 
-    def refusal(self, fault: PeerFault) -> bytes:
+    def refusal(self, fault: PeerProtocolError) -> bytes:
         """The last thing to say, whatever was said before."""
         said = Refusal(printable(str(fault), REASON_CHARACTERS_MAX))
         if isinstance(fault, OlderStart) and self._proven:
@@ -268,7 +275,7 @@ class IncomingHandshake:
 class OutgoingHandshake:
     """The side that dialled `expected` at `address`. Send `hello`; give it each payload; it gives what to answer."""
 
-    def __init__(self, keeper: Doorkeeper, expected: ReplicaId, address: object) -> None:
+    def __init__(self, keeper: HandshakeValidator, expected: ReplicaId, address: object) -> None:
         self.peer: ReplicaId | None = None
         """Who answered; None until it is the one that was dialled, and lets us in."""
         self._keeper = keeper
@@ -284,18 +291,18 @@ class OutgoingHandshake:
         return PREAMBLE + encode_greeting(self._hello)
 
     def answer(self, payload: bytes) -> bytes:
-        """What to send, possibly nothing. Raises PeerFault with the reason to close the connection."""
+        """What to send, possibly nothing. Raises PeerProtocolError with the reason to close the connection."""
         keeper, expected = self._keeper, self._expected
         self._note_remembered(payload)
         greeting = keeper.decode(payload)
         if self.peer is not None:
-            raise PeerFault("it greets twice")
+            raise PeerProtocolError("it greets twice")
         if not self._said:
             if not isinstance(greeting, Hello):
-                raise PeerFault("it does not begin with a Hello")
+                raise PeerProtocolError("it does not begin with a Hello")
             return self._claim(greeting, payload)
         if not isinstance(greeting, Confirmation):
-            raise PeerFault("it greets twice")
+            raise PeerProtocolError("it greets twice")
         keeper.check_proof(expected, greeting.proof, _CONFIRMATION, *self._said, _unproven(greeting))
         keeper.admit(expected, greeting.fingerprint)
         keeper.judge_start(expected, greeting.fingerprint, greeting.start)
@@ -321,7 +328,7 @@ class OutgoingHandshake:
         keeper.judge_group(hello)
         if hello.replica != self._expected:
             expected, other = me.name_of(self._expected), me.name_of(ReplicaId(hello.replica))
-            raise PeerFault(
+            raise PeerProtocolError(
                 f"{other} answers at {self._address}, where {expected} should be: correct the address of "
                 f"{expected} in --peers of {me.name}, or what listens there"
             )
@@ -337,6 +344,6 @@ class OutgoingHandshake:
         self._keeper.own_nonces.discard(self._hello.nonce)
 
 
-def refusal(fault: PeerFault) -> bytes:
+def refusal(fault: PeerProtocolError) -> bytes:
     """The last thing to say on a connection, without the preamble."""
     return encode_greeting(Refusal(printable(str(fault), REASON_CHARACTERS_MAX)))

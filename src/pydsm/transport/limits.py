@@ -9,15 +9,15 @@ class TransportLimits:
 
     peer_queue_bytes_max: int = 64 << 20
     """Bytes waiting for one peer; messages beyond are dropped."""
-    absent_queue_bytes_max: int = 1 << 20
+    disconnected_queue_bytes_max: int = 1 << 20
     """Bytes kept for a peer to which there is no connection, the newest; older messages are dropped."""
     frame_bytes_wanted: int = 1 << 20
     """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
-    patient_seconds_max: float = 0.002
+    linger_seconds_max: float = 0.002
     """How long a message that can wait (see `patience`) is kept for company to the same peer; 0: not at all."""
     patient_bytes_max: int = 4096
     """Bytes that wait for one peer without patience running out."""
-    greeting_seconds_max: float = 5.0
+    handshake_seconds_max: float = 5.0
     """How long dialling and greeting may take together."""
     silence_seconds_max: float = 10.0
     """How long sent bytes may stay unacknowledged before the connection is given up (where the system allows it)."""
@@ -25,7 +25,7 @@ class TransportLimits:
     """Wait before the first redial, times a random factor between 0.5 and 1.5."""
     backoff_seconds_max: float = 2.0
     """The wait doubles up to this."""
-    strangers_max: int = 64
+    unauthenticated_connections_max: int = 64
     """Incoming connections that have not greeted yet, from addresses of which no member is known; see `pending`."""
     strangers_per_address_max: int = 16
     """Of those, from one address. As many again for each member, from the address of that member, are kept free."""

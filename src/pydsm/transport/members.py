@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.ids import ReplicaId
 from pydsm.logs import printable
 
 _LABEL = b"PyDSM members 1\0"

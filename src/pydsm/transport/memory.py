@@ -9,15 +9,15 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 
-from pydsm.core.carriers import KnownBatches
-from pydsm.core.codec import decode_message, encode_message
-from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import Epoch, ReplicaId
-from pydsm.core.messages import Message
+from pydsm.core.types.errors import OperationalError, PeerProtocolError
+from pydsm.core.types.ids import Epoch, ReplicaId
+from pydsm.core.types.messages import Message
+from pydsm.core.wire.codec import decode_message, encode_message
+from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import printable
-from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
+from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
 from pydsm.transport.frames import PREAMBLE, FrameReader, Stamp
-from pydsm.transport.handshake import REASON_CHARACTERS_MAX, Doorkeeper, IncomingHandshake, OutgoingHandshake
+from pydsm.transport.handshake import REASON_CHARACTERS_MAX, HandshakeValidator, IncomingHandshake, OutgoingHandshake
 
 log = logging.getLogger("pydsm.transport")
 
@@ -32,15 +32,15 @@ class MemoryHub:
 class MemoryTransport:
     """See `transport.base.Transport`."""
 
-    def __init__(self, me: Self, hub: MemoryHub, admit: Admit, starts: Starts) -> None:
+    def __init__(self, me: LocalIdentity, hub: MemoryHub, admit: Admit, starts: StartExchange) -> None:
         self.traffic = Traffic()
         self.me = me
         self._hub = hub
         others = [ReplicaId(other) for other in range(me.replicas) if other != me.replica]
-        self.doorkeeper = Doorkeeper(me, others, admit, starts)
+        self.doorkeeper = HandshakeValidator(me, others, admit, starts)
         self._greeted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
-        self._known = KnownBatches()
+        self._known = BatchCache()
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -60,7 +60,7 @@ class MemoryTransport:
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
         if self.me.replica in self._hub.present:
-            raise WorldFault(f"{self.me.name} is here already: stop the other one first")
+            raise OperationalError(f"{self.me.name} is here already: stop the other one first")
         self._receive = receive
         for other in self._hub.present.values():
             other.dialled_by(self)
@@ -100,7 +100,7 @@ class MemoryTransport:
                     refuser, refused = other, self
                     ours.feed(outgoing.answer(payload))
             self._greeted.add(other)
-        except PeerFault as fault:
+        except PeerProtocolError as fault:
             if refuser is self:
                 _hand_over(incoming.refusal(fault), outgoing)
             refuser.traffic.refused += 1
@@ -129,7 +129,7 @@ class MemoryTransport:
         try:
             self.doorkeeper.heard(sender, stamp)
             self._receive(sender, decode_message(data, self.me.replicas, self._known))
-        except PeerFault as fault:
+        except PeerProtocolError as fault:
             self.traffic.refused += 1
             reason = printable(str(fault), REASON_CHARACTERS_MAX)
             log.warning("refused %s: %s", self.me.name_of(sender), reason)
@@ -139,6 +139,6 @@ def _hand_over(refusal: bytes, outgoing: OutgoingHandshake) -> None:
     """What is remembered of the one that is refused reaches it."""
     reader = FrameReader()
     reader.feed(refusal if refusal.startswith(PREAMBLE) else PREAMBLE + refusal)
-    with suppress(PeerFault):
+    with suppress(PeerProtocolError):
         for payload in reader.payloads():
             outgoing.answer(payload)

@@ -10,10 +10,10 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.ids import ReplicaId
 from pydsm.transport.limits import TransportLimits
 
-Connection = TypeVar("Connection")
+PendingConnection = TypeVar("PendingConnection")
 
 
 def comparable_host(host: str) -> str:
@@ -26,20 +26,20 @@ def comparable_host(host: str) -> str:
     return str(mapped or address)
 
 
-class PendingConnections(Generic[Connection]):
+class PendingConnections(Generic[PendingConnection]):
     """Connections by the address that they come from, oldest first."""
 
     def __init__(self, limits: TransportLimits) -> None:
         self._limits = limits
-        self._hosts: dict[str, dict[Connection, None]] = {}
-        self._host_of: dict[Connection, str] = {}
+        self._hosts: dict[str, dict[PendingConnection, None]] = {}
+        self._host_of: dict[PendingConnection, str] = {}
         self._resolved: dict[ReplicaId, frozenset[str]] = {}
         self._seen: dict[ReplicaId, str] = {}
 
     def __len__(self) -> int:
         return len(self._host_of)
 
-    def all(self) -> list[Connection]:
+    def all(self) -> list[PendingConnection]:
         """Oldest first."""
         return list(self._host_of)
 
@@ -51,7 +51,7 @@ class PendingConnections(Generic[Connection]):
         """This member has greeted from this host, which need not be where it listens."""
         self._seen[member] = comparable_host(host)
 
-    def add(self, connection: Connection, host: str) -> Connection | None:
+    def add(self, connection: PendingConnection, host: str) -> PendingConnection | None:
         """One more; gives the one that must be closed for it, which is no longer counted."""
         host = comparable_host(host)
         members = self._members_at(host)
@@ -62,11 +62,11 @@ class PendingConnections(Generic[Connection]):
             return self._drop_oldest(host)
         if not members:
             strangers = {name: len(theirs) for name, theirs in self._hosts.items() if not self._members_at(name)}
-            if sum(strangers.values()) > self._limits.strangers_max:
+            if sum(strangers.values()) > self._limits.unauthenticated_connections_max:
                 return self._drop_oldest(max(strangers, key=lambda name: strangers[name]))
         return None
 
-    def remove(self, connection: Connection) -> None:
+    def remove(self, connection: PendingConnection) -> None:
         """It has greeted, or is gone. Removing one that is not here is allowed."""
         host = self._host_of.pop(connection, None)
         if host is not None:
@@ -78,7 +78,7 @@ class PendingConnections(Generic[Connection]):
         members = self._resolved.keys() | self._seen.keys()
         return sum(host == self._seen.get(one) or host in self._resolved.get(one, ()) for one in members)
 
-    def _drop_oldest(self, host: str) -> Connection:
+    def _drop_oldest(self, host: str) -> PendingConnection:
         oldest = next(iter(self._hosts[host]))
         self.remove(oldest)
         return oldest

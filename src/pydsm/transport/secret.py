@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 
 log = logging.getLogger("pydsm.transport")
 
@@ -31,9 +31,9 @@ class GroupSecret:
     __slots__ = ("_value",)
 
     def __init__(self, value: bytes) -> None:
-        """Raises CallerFault for a value that is too short to be a secret, or too long to be meant as one."""
+        """Raises UsageError for a value that is too short to be a secret, or too long to be meant as one."""
         if not SECRET_BYTES_MIN <= len(value) <= SECRET_BYTES_MAX:
-            raise CallerFault(
+            raise UsageError(
                 f"a group secret of {len(value)} bytes: it must have {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX}; "
                 "make one with: openssl rand -hex 32"
             )
@@ -52,7 +52,7 @@ class GroupSecret:
 def read_secret(path: Path) -> GroupSecret:
     """The secret in a file, without white space around it.
 
-    Raises CallerFault for a file that cannot be read, that everybody on this computer may read or change, or that
+    Raises UsageError for a file that cannot be read, that everybody on this computer may read or change, or that
     holds too little.
     """
     try:
@@ -60,11 +60,11 @@ def read_secret(path: Path) -> GroupSecret:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(SECRET_BYTES_MAX + 256)
     except OSError as error:
-        raise CallerFault(
+        raise UsageError(
             f"cannot read --secret-file {path}: {error.strerror or error}; give a file that this process may read"
         ) from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise CallerFault(
+        raise UsageError(
             f"--secret-file {path} may be read or changed by everybody on this computer (mode {mode:04o}): "
             f"chmod 600 {path}, and make a new secret if others could have read it"
         )
@@ -72,8 +72,8 @@ def read_secret(path: Path) -> GroupSecret:
         log.warning("--secret-file %s may be read or changed by its group (mode %04o): chmod 600 it", path, mode)
     try:
         return GroupSecret(text.strip())
-    except CallerFault as fault:
-        raise CallerFault(f"--secret-file {path} holds {fault}") from fault
+    except UsageError as fault:
+        raise UsageError(f"--secret-file {path} holds {fault}") from fault
 
 
 def warn_if_anybody_may_join(hosts: Iterable[str], secret: GroupSecret | None, *, encrypted: bool) -> None:

@@ -13,20 +13,20 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from pydsm.core.carriers import KnownBatches
-from pydsm.core.codec import decode_message, encode_message
-from pydsm.core.ids import Epoch, ReplicaId
-from pydsm.core.messages import Message
+from pydsm.core.types.ids import Epoch, ReplicaId
+from pydsm.core.types.messages import Message
+from pydsm.core.wire.codec import decode_message, encode_message
+from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import LogLimiter, printable
 from pydsm.transport.address import Address, cannot_listen, words_of
 from pydsm.transport.backlog import Backlog
-from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
+from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
+from pydsm.transport.coalescing import FlushTimer, can_wait
 from pydsm.transport.frames import Stamp, decode_messages, decode_stamp
-from pydsm.transport.handshake import REASON_CHARACTERS_MAX, Doorkeeper
+from pydsm.transport.handshake import REASON_CHARACTERS_MAX, HandshakeValidator
 from pydsm.transport.limits import TransportLimits
-from pydsm.transport.patience import Patience, can_wait
 from pydsm.transport.pending import PendingConnections
-from pydsm.transport.redial import Redialler
+from pydsm.transport.reconnect import Reconnector
 from pydsm.transport.secret import warn_if_anybody_may_join
 from pydsm.transport.tcp_connections import Incoming, Outgoing
 from pydsm.transport.tls import Tls, explain
@@ -43,11 +43,11 @@ class TcpTransport:
 
     def __init__(
         self,
-        me: Self,
+        me: LocalIdentity,
         listen: Address,
         peers: Mapping[ReplicaId, Address],
         admit: Admit,
-        starts: Starts,
+        starts: StartExchange,
         limits: TransportLimits | None = None,
         tls: Tls | None = None,
     ) -> None:
@@ -56,17 +56,17 @@ class TcpTransport:
         self.tls = tls
         self._me = me
         self._listen = listen
-        self.doorkeeper = Doorkeeper(me, peers, admit, starts)
+        self.doorkeeper = HandshakeValidator(me, peers, admit, starts)
         self.complaints = LogLimiter(log)
         self.pending: PendingConnections[Incoming] = PendingConnections(self.limits)
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
         self._incoming: dict[ReplicaId, Incoming] = {}
         self._server: asyncio.Server | None = None
         self._receive: Receive | None = None
-        self._known = KnownBatches()
+        self._known = BatchCache()
         self._dialling: list[asyncio.Task[None]] = []
         self._touched: dict[ReplicaId, _Link] = {}
-        self._patience = Patience(self.limits.patient_seconds_max, self._flush_all)
+        self._patience = FlushTimer(self.limits.linger_seconds_max, self._flush_all)
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -93,12 +93,12 @@ class TcpTransport:
             raise cannot_listen("replicas", self._listen, error) from error
         hosts = [one.getsockname()[0] for one in self._server.sockets]
         warn_if_anybody_may_join(hosts, self._me.secret, encrypted=self.tls is not None)
-        self._dialling = [loop.create_task(link.keep_up()) for link in self._links.values()]
+        self._dialling = [loop.create_task(link.run()) for link in self._links.values()]
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """See `transport.base.Transport`."""
         data = encode_message(message)
-        patient = can_wait(message) and self.limits.patient_seconds_max > 0
+        patient = can_wait(message) and self.limits.linger_seconds_max > 0
         for peer in to:
             link = self._links[peer]
             self.traffic.messages_dropped += link.take(data, can_wait=patient)
@@ -140,13 +140,13 @@ class TcpTransport:
         return self.doorkeeper.stamp()
 
     def arrived(self, incoming: Incoming, host: str) -> None:
-        """See `tcp_connections.Owner`."""
+        """See `tcp_connections.ConnectionOwner`."""
         oldest = self.pending.add(incoming, host)
         if oldest is not None:
             oldest.make_room()
 
     def met(self, incoming: Incoming, peer: ReplicaId) -> None:
-        """See `tcp_connections.Owner`."""
+        """See `tcp_connections.ConnectionOwner`."""
         self.pending.remove(incoming)
         self.pending.member_came_from(peer, incoming.host)
         self._links[peer].dial_now()
@@ -156,13 +156,13 @@ class TcpTransport:
             earlier.close()
 
     def left(self, incoming: Incoming) -> None:
-        """See `tcp_connections.Owner`."""
+        """See `tcp_connections.ConnectionOwner`."""
         self.pending.remove(incoming)
         if incoming.peer is not None and self._incoming.get(incoming.peer) is incoming:
             del self._incoming[incoming.peer]
 
     def deliver(self, peer: ReplicaId, payload: bytes) -> None:
-        """See `tcp_connections.Owner`."""
+        """See `tcp_connections.ConnectionOwner`."""
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
@@ -172,7 +172,7 @@ class TcpTransport:
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
 
 
-class _Link(Redialler):
+class _Link(Reconnector):
     """What we send to one peer: what waits for it, and the connection that is kept up."""
 
     def __init__(self, owner: TcpTransport, peer: ReplicaId, address: Address) -> None:
@@ -219,15 +219,15 @@ class _Link(Redialler):
         transport.write(b"".join(frames))
 
     def close(self) -> None:
-        """Drop the connection; `keep_up` makes another one unless it was cancelled."""
+        """Drop the connection; `run` makes another one unless it was cancelled."""
         if self._connection is not None:
             self._connection.close()
 
     async def one_connection(self) -> str | None:
-        """See `Redialler`."""
+        """See `Reconnector`."""
         connection = Outgoing(self._owner, self._peer, self.address)
         try:
-            async with asyncio.timeout(self._limits.greeting_seconds_max):
+            async with asyncio.timeout(self._limits.handshake_seconds_max):
                 await self._dial(connection)
                 await connection.ready.wait()
             if connection.transport is None or connection.fault is not None:
@@ -249,7 +249,7 @@ class _Link(Redialler):
             connection.close()
 
     async def _dial(self, connection: Outgoing) -> None:
-        tls, seconds = self._owner.tls, self._limits.greeting_seconds_max
+        tls, seconds = self._owner.tls, self._limits.handshake_seconds_max
         options: dict[str, Any] = {}
         if tls is not None:
             options = {"ssl": tls.client, "ssl_handshake_timeout": 2 * seconds, "ssl_shutdown_timeout": seconds}

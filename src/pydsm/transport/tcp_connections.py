@@ -13,15 +13,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
-from pydsm.core.faults import PeerFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.logs import LogLimiter, printable
 from pydsm.transport.address import Address
 from pydsm.transport.base import Traffic
 from pydsm.transport.frames import FrameReader
 from pydsm.transport.handshake import (
     REASON_CHARACTERS_MAX,
-    Doorkeeper,
+    HandshakeValidator,
     IncomingHandshake,
     OutgoingHandshake,
     RefusedByPeer,
@@ -33,13 +33,13 @@ from pydsm.transport.tls import Tls, explain
 log = logging.getLogger("pydsm.transport")
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """What connections need of the transport that they belong to."""
 
     limits: TransportLimits
     traffic: Traffic
     tls: Tls | None
-    doorkeeper: Doorkeeper
+    doorkeeper: HandshakeValidator
     complaints: LogLimiter
     """For lines that a stranger can cause."""
 
@@ -56,14 +56,14 @@ class Owner(Protocol):
         ...
 
     def deliver(self, peer: ReplicaId, payload: bytes) -> None:
-        """Pass on the messages of one frame. Raises PeerFault for one that is nonsense."""
+        """Pass on the messages of one frame. Raises PeerProtocolError for one that is nonsense."""
         ...
 
 
-class Connection(asyncio.Protocol, ABC):
+class PeerConnection(asyncio.Protocol, ABC):
     """What both directions share: reading frames, and closing with a reason."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ConnectionOwner) -> None:
         self.owner = owner
         self.peer: ReplicaId | None = None
         self.transport: asyncio.Transport | None = None
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol, ABC):
                     self.received(self.peer, payload)
                 if self.transport is None or self.transport.is_closing():
                     return
-        except PeerFault as fault:
+        except PeerProtocolError as fault:
             self.refuse(fault)
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol, ABC):
         """Any later payload."""
 
     @abstractmethod
-    def refuse(self, fault: PeerFault) -> None:
+    def refuse(self, fault: PeerProtocolError) -> None:
         """Close, and say why where an operator looks for it."""
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class Connection(asyncio.Protocol, ABC):
             self.transport.abort()
 
 
-class Incoming(Connection):
+class Incoming(PeerConnection):
     """A connection that a peer, or a stranger, has dialled."""
 
     _name = "an unknown address"
@@ -120,7 +120,7 @@ class Incoming(Connection):
     _patience: asyncio.TimerHandle | None = None
     _securing: asyncio.Task[None] | None = None
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: ConnectionOwner) -> None:
         super().__init__(owner)
         self._handshake = IncomingHandshake(owner.doorkeeper, self._vouched)
 
@@ -139,7 +139,7 @@ class Incoming(Connection):
         self.host, self._name = _where_from(transport)
         self.owner.arrived(self, self.host)
         loop = asyncio.get_running_loop()
-        self._patience = loop.call_later(self.owner.limits.greeting_seconds_max, self._give_up)
+        self._patience = loop.call_later(self.owner.limits.handshake_seconds_max, self._give_up)
         if self.owner.tls is not None:
             taken = _take_socket(self.transport)
             self.transport = None
@@ -148,7 +148,7 @@ class Incoming(Connection):
 
     async def _secure(self, connection: socket.socket, tls: Tls) -> None:
         """Shake hands here and not in the server, which would neither count nor log what strangers do wrong."""
-        seconds = self.owner.limits.greeting_seconds_max
+        seconds = self.owner.limits.handshake_seconds_max
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self,
@@ -159,14 +159,14 @@ class Incoming(Connection):
             )
         except OSError as error:
             connection.close()
-            self._say_refused(PeerFault(explain(error)))
+            self._say_refused(PeerProtocolError(explain(error)))
             self._gone()
 
     def _give_up(self) -> None:
         if self.transport is not None and self.transport.is_closing():
             self.close()  # it was refused, and does not take the reason
             return
-        self.refuse(PeerFault("it did not say who it is in time"))
+        self.refuse(PeerProtocolError("it did not say who it is in time"))
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -187,7 +187,7 @@ class Incoming(Connection):
         """Messages."""
         self.owner.deliver(peer, payload)
 
-    def refuse(self, fault: PeerFault) -> None:
+    def refuse(self, fault: PeerProtocolError) -> None:
         """Say why, in the log and to the other end, and close."""
         self._say_refused(fault)
         if self._securing is not None:
@@ -199,17 +199,17 @@ class Incoming(Connection):
 
     def make_room(self) -> None:
         """Close, because too many have not said who they are."""
-        self._say_refused(PeerFault("too many connections have not said who they are, this one longest"))
+        self._say_refused(PeerProtocolError("too many connections have not said who they are, this one longest"))
         self.close()
 
-    def _say_refused(self, fault: PeerFault) -> None:
+    def _say_refused(self, fault: PeerProtocolError) -> None:
         who = "a connection" if self.peer is None else self.owner.doorkeeper.me.name_of(self.peer)
         reason = printable(str(fault), REASON_CHARACTERS_MAX)
         self.owner.complaints.warning((self.host, reason), "refused %s from %s: %s", who, self._name, reason)
         self.owner.traffic.refused += 1
 
     def close(self) -> None:
-        """See `Connection`; a handshake that is going on ends too."""
+        """See `PeerConnection`; a handshake that is going on ends too."""
         if self._securing is not None:
             self._securing.cancel()
             self._gone()
@@ -226,14 +226,14 @@ class Incoming(Connection):
         self.owner.left(self)
 
 
-class Outgoing(Connection):
+class Outgoing(PeerConnection):
     """The connection that we dialled to one peer. It only ever answers with a greeting."""
 
-    def __init__(self, owner: Owner, expected: ReplicaId, address: Address) -> None:
+    def __init__(self, owner: ConnectionOwner, expected: ReplicaId, address: Address) -> None:
         super().__init__(owner)
         self._expected = expected
         self._handshake = OutgoingHandshake(owner.doorkeeper, expected, address)
-        self.fault: PeerFault | None = None
+        self.fault: PeerProtocolError | None = None
         self.error: Exception | None = None
         """Why the connection was lost, where the system says."""
         self.ready = asyncio.Event()
@@ -247,7 +247,7 @@ class Outgoing(Connection):
         if self.owner.tls is not None:
             reason = self.owner.tls.why_not(self._expected, self.certificate)
             if reason is not None:
-                self.refuse(PeerFault(reason))
+                self.refuse(PeerProtocolError(reason))
                 return
         self.transport.write(self._handshake.hello())
         self._greets = True
@@ -265,7 +265,7 @@ class Outgoing(Connection):
         """After its greeting a peer has nothing to say but why it refuses us."""
         self._handshake.answer(payload)
 
-    def refuse(self, fault: PeerFault) -> None:
+    def refuse(self, fault: PeerProtocolError) -> None:
         """Keep the reason for whoever dialled, tell it to the other end, and close."""
         self.fault = fault
         self.owner.traffic.refused += 1
@@ -277,7 +277,7 @@ class Outgoing(Connection):
         self.ended.set()
 
     def close(self) -> None:
-        """See `Connection`. What was refused closes by itself, when the reason has left."""
+        """See `PeerConnection`. What was refused closes by itself, when the reason has left."""
         self._handshake.end()
         if self.fault is None:
             super().close()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.logs import printable
 
 _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_EOF")
@@ -53,7 +53,7 @@ class Tls:
 
 
 def load_tls(files: TlsFiles, names: Mapping[ReplicaId, tuple[str, ...]]) -> Tls:
-    """Read the files once. Raises CallerFault for one that cannot be read, is something else, or does not fit."""
+    """Read the files once. Raises UsageError for one that cannot be read, is something else, or does not fit."""
     return Tls(
         _context(files, ssl.PROTOCOL_TLS_SERVER),
         _context(files, ssl.PROTOCOL_TLS_CLIENT),
@@ -71,15 +71,15 @@ def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:
     try:
         context.load_verify_locations(files.ca)
     except ssl.SSLError as error:
-        raise CallerFault(f"--tls-ca {files.ca} holds no certificate in PEM form: give the authority's") from error
+        raise UsageError(f"--tls-ca {files.ca} holds no certificate in PEM form: give the authority's") from error
     try:
         context.load_cert_chain(files.cert, files.key, password=lambda: _refuse_password(files.key))
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            raise CallerFault(
+            raise UsageError(
                 f"--tls-key {files.key} is not the key of --tls-cert {files.cert}: give the two that were made together"
             ) from error
-        raise CallerFault(
+        raise UsageError(
             f"--tls-cert {files.cert} and --tls-key {files.key} are not a certificate and its key in PEM form "
             f"({error.reason or error}): make them anew"
         ) from error
@@ -90,13 +90,13 @@ def _check_readable(option: str, path: Path) -> None:
     try:
         path.read_bytes()
     except OSError as error:
-        raise CallerFault(
+        raise UsageError(
             f"cannot read {option} {path}: {error.strerror or error}; give a file that this process may read"
         ) from error
 
 
 def _refuse_password(key: Path) -> str:
-    raise CallerFault(f"--tls-key {key} is protected by a password, and nobody is there to type it: remove it")
+    raise UsageError(f"--tls-key {key} is protected by a password, and nobody is there to type it: remove it")
 
 
 def explain(error: OSError) -> str:

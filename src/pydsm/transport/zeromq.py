@@ -22,15 +22,16 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
-from pydsm.core.carriers import KnownBatches
-from pydsm.core.codec import decode_message, encode_message
-from pydsm.core.faults import PeerFault, WorldFault
-from pydsm.core.ids import Epoch, ReplicaId
-from pydsm.core.messages import Message
+from pydsm.core.types.errors import OperationalError, PeerProtocolError
+from pydsm.core.types.ids import Epoch, ReplicaId
+from pydsm.core.types.messages import Message
+from pydsm.core.wire.codec import decode_message, encode_message
+from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import LogLimiter, printable
 from pydsm.transport.address import Address, words_of
 from pydsm.transport.backlog import Backlog
-from pydsm.transport.base import Admit, Receive, Self, Starts, Traffic
+from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
+from pydsm.transport.coalescing import FlushTimer, can_wait
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
     GREETING_BYTES_MAX,
@@ -42,15 +43,14 @@ from pydsm.transport.frames import (
 )
 from pydsm.transport.handshake import (
     REASON_CHARACTERS_MAX,
-    Doorkeeper,
+    HandshakeValidator,
     IncomingHandshake,
     OutgoingHandshake,
     RefusedByPeer,
     refusal,
 )
 from pydsm.transport.limits import TransportLimits
-from pydsm.transport.patience import Patience, can_wait
-from pydsm.transport.redial import Redialler
+from pydsm.transport.reconnect import Reconnector
 from pydsm.transport.secret import warn_if_anybody_may_join
 
 log = logging.getLogger("pydsm.transport")
@@ -74,16 +74,16 @@ class ZeroMqTransport:
 
     def __init__(
         self,
-        me: Self,
+        me: LocalIdentity,
         listen: Address,
         peers: Mapping[ReplicaId, Address],
         admit: Admit,
-        starts: Starts,
+        starts: StartExchange,
         limits: TransportLimits | None = None,
     ) -> None:
         self.traffic = Traffic()
         self.limits = limits or TransportLimits()
-        self.doorkeeper = Doorkeeper(me, peers, admit, starts)
+        self.doorkeeper = HandshakeValidator(me, peers, admit, starts)
         self._me = me
         self._listen = listen
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
@@ -94,9 +94,9 @@ class ZeroMqTransport:
         self._complaints = LogLimiter(log)
         self._refused: deque[bytes] = deque(maxlen=_REFUSED_ROUTES_MAX)
         self._receive: Receive | None = None
-        self._known = KnownBatches()
+        self._known = BatchCache()
         self._running: list[asyncio.Task[None]] = []
-        self._patience = Patience(self.limits.patient_seconds_max, self._send_all)
+        self._patience = FlushTimer(self.limits.linger_seconds_max, self._send_all)
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -126,19 +126,19 @@ class ZeroMqTransport:
             watched.close(0)
             context.destroy(linger=0)
             self._context = None
-            raise WorldFault(
+            raise OperationalError(
                 f"cannot listen for replicas on {self._listen}: {words_of(error)}; free the port or use another"
             ) from error
         host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
         warn_if_anybody_may_join([host], self._me.secret, encrypted=False)
         loop = asyncio.get_running_loop()
         self._running = [loop.create_task(self._listen_to(router)), loop.create_task(self._watch(watched))]
-        self._running += [loop.create_task(link.keep_up()) for link in self._links.values()]
+        self._running += [loop.create_task(link.run()) for link in self._links.values()]
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """See `transport.base.Transport`."""
         data = encode_message(message)
-        patient = can_wait(message) and self.limits.patient_seconds_max > 0
+        patient = can_wait(message) and self.limits.linger_seconds_max > 0
         for peer in to:
             link = self._links[peer]
             self.traffic.messages_dropped += link.take(data, can_wait=patient)
@@ -170,7 +170,7 @@ class ZeroMqTransport:
             zmq.SNDHWM: _FRAMES_IN_FLIGHT_MAX,
             zmq.RCVHWM: _FRAMES_IN_FLIGHT_MAX,
             zmq.MAXMSGSIZE: FRAME_BYTES_MAX + _OVERHEAD_BYTES,
-            zmq.HANDSHAKE_IVL: int(self.limits.greeting_seconds_max * 1000),
+            zmq.HANDSHAKE_IVL: int(self.limits.handshake_seconds_max * 1000),
             zmq.RECONNECT_IVL: -1,
             zmq.HEARTBEAT_IVL: max(1, silence_ms // 3),
             zmq.HEARTBEAT_TIMEOUT: silence_ms,
@@ -184,7 +184,7 @@ class ZeroMqTransport:
             route, *parts = await router.recv_multipart()
             try:
                 self._arrived(router, route, parts)
-            except PeerFault as fault:
+            except PeerProtocolError as fault:
                 self._refuse(router, route, fault)
             except Exception:
                 log.exception("dropped what a peer sent, because handling it failed")
@@ -196,7 +196,7 @@ class ZeroMqTransport:
         if peer is None and route in self._refused:
             return
         if len(parts) != 1:
-            raise PeerFault(f"it sent a message of {len(parts)} parts, ours have one")
+            raise PeerProtocolError(f"it sent a message of {len(parts)} parts, ours have one")
         if peer is None:
             self._greet(router, route, parts[0])
         else:
@@ -207,7 +207,7 @@ class ZeroMqTransport:
         handshake = self._greeting.get(route)
         if handshake is None:
             payload = open_greeting(data)
-            if len(self._greeting) >= self.limits.strangers_max:
+            if len(self._greeting) >= self.limits.unauthenticated_connections_max:
                 del self._greeting[next(iter(self._greeting))]  # the oldest: a peer needs a round trip and is gone
             handshake = self._greeting[route] = IncomingHandshake(self.doorkeeper)
         else:
@@ -229,7 +229,7 @@ class ZeroMqTransport:
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
 
-    def _refuse(self, router: zmq.asyncio.Socket, route: bytes, fault: PeerFault) -> None:
+    def _refuse(self, router: zmq.asyncio.Socket, route: bytes, fault: PeerProtocolError) -> None:
         """Say why, in the log and to the other end, and hear nothing more of what comes on this connection."""
         peer, handshake = self._routes.pop(route, None), self._greeting.pop(route, None)
         who = "a connection" if peer is None else self._me.name_of(peer)
@@ -261,7 +261,7 @@ class ZeroMqTransport:
             watched.close(0)
 
 
-class _Link(Redialler):
+class _Link(Reconnector):
     """What we send to one peer: what waits for it, and the DEALER that takes it there."""
 
     def __init__(self, owner: ZeroMqTransport, peer: ReplicaId, address: Address) -> None:
@@ -291,14 +291,14 @@ class _Link(Redialler):
         self._something_waits.set()
 
     async def one_connection(self) -> str | None:
-        """See `Redialler`."""
+        """See `Reconnector`."""
         dealer = self._owner.new_socket(zmq.DEALER)
         watched = dealer.get_monitor_socket(_ENDED)
         ended: asyncio.Future[Any] = asyncio.ensure_future(recv_monitor_message(watched))
         handshake = OutgoingHandshake(self._owner.doorkeeper, self._peer, self.address)
         linger_ms = 0
         try:
-            async with asyncio.timeout(self._limits.greeting_seconds_max):
+            async with asyncio.timeout(self._limits.handshake_seconds_max):
                 dealer.connect(await _endpoint(dealer, self.address))
                 await dealer.send(handshake.hello())
                 if not await self._greet(dealer, ended, handshake):
@@ -306,7 +306,7 @@ class _Link(Redialler):
             await self._carry(dealer, ended, handshake)
         except TimeoutError:
             return "it does not answer"
-        except PeerFault as fault:
+        except PeerProtocolError as fault:
             self._owner.traffic.refused += 1
             if not isinstance(fault, RefusedByPeer):
                 linger_ms = _LAST_WORD_LINGER_MS
@@ -328,7 +328,7 @@ class _Link(Redialler):
     async def _greet(
         self, dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]", handshake: OutgoingHandshake
     ) -> bool:
-        """Whether the greeting came to its end. Raises PeerFault when one of both refuses the other."""
+        """Whether the greeting came to its end. Raises PeerProtocolError when one of both refuses the other."""
         answer = await _unless_it_ends(dealer, ended)
         while answer is not None:
             say = handshake.answer(_greeting_in(answer))
@@ -341,7 +341,7 @@ class _Link(Redialler):
     async def _carry(
         self, dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]", handshake: OutgoingHandshake
     ) -> None:
-        """Send what waits until the connection ends. Raises PeerFault when the peer refuses us."""
+        """Send what waits until the connection ends. Raises PeerProtocolError when the peer refuses us."""
         log.info("connected to %s at %s", self.name, self.address)
         self.is_up = True
         sending = asyncio.create_task(self._send_what_waits(dealer))

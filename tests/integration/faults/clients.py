@@ -6,8 +6,8 @@ from collections.abc import Hashable, Sequence
 from random import Random
 
 from pydsm.client.resp import ErrorReply, RespReader, RespReply, encode_command
-from pydsm.core.faults import PeerFault
-from pydsm.sim.history import Call, History
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.sim.base.history import Call, History
 from pydsm.transport.address import Address
 
 CALLS_PER_KEY = 40
@@ -146,7 +146,7 @@ class RecordingClient:
                 writer.write(words(call))
                 async with asyncio.timeout(PATIENCE_SECONDS):
                     answer = await self._answer(reader, replies)
-            except (OSError, TimeoutError, PeerFault):
+            except (OSError, TimeoutError, PeerProtocolError):
                 self._ledger.give_up(call)
                 return
             except asyncio.CancelledError:

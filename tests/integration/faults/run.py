@@ -9,9 +9,9 @@ from pydsm.cli.serve import Storage
 from pydsm.cli.status import fetch
 from pydsm.client.load import ask
 from pydsm.client.resp import RespReply, encode_command
-from pydsm.core.faults import PeerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, PeerProtocolError
 from pydsm.server.report import StatusReport
-from pydsm.sim.linearizability import Linearizable, Verdict, check
+from pydsm.sim.checkers.linearizability import LinearizabilityResult, Linearizable, check
 from tests.integration.faults.clients import KeyModel, Ledger, RecordingClient, read_everything
 from tests.integration.faults.faults import Fault
 from tests.integration.faults.group import WiredGroup
@@ -39,7 +39,7 @@ class Report:
     unknown: int
     recovery_seconds: float
     """From when the last fault began to be mended until every replica had answered a write: restarts count."""
-    verdict: Verdict
+    verdict: LinearizabilityResult
     snapshots_installed: int = 0
     """How often a replica began again with the snapshot of another."""
 
@@ -114,7 +114,7 @@ async def _first_write(group: WiredGroup, replica: int) -> None:
     while (left := deadline - loop.time()) > 0:
         try:
             (reply,) = await ask(group.redis[replica], encode_command(b"INCR", b"well"), seconds_max=left)
-        except (OSError, PeerFault) as error:
+        except (OSError, PeerProtocolError) as error:
             reply = (str(error) or type(error).__name__).encode()
         if isinstance(reply, int):
             return
@@ -130,7 +130,7 @@ async def _agree(group: WiredGroup) -> None:
         try:
             reports = await asyncio.gather(*(asyncio.to_thread(fetch, address, _ASK_SECONDS) for address in group.http))
             wrong = disagreement(reports)
-        except WorldFault as fault:
+        except OperationalError as fault:
             wrong = str(fault)
         if wrong is None:
             return

@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydsm.core.faults import PyDSMError
-from pydsm.sim.linearizability import Linearizable
+from pydsm.core.types.errors import PyDSMError
+from pydsm.sim.checkers.linearizability import Linearizable
 from tests.integration.faults.clients import Ledger
 from tests.integration.faults.faults import plan
 from tests.integration.faults.run import SHORT_MEMORY, run

@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from pydsm.server.report import MemberReport, StatusReport
-from pydsm.sim.history import History
-from pydsm.sim.linearizability import Linearizable, NotLinearizable, check
+from pydsm.sim.base.history import History
+from pydsm.sim.checkers.linearizability import Linearizable, NotLinearizable, check
 from pydsm.transport.address import Address
 from tests.integration.faults.clients import KeyModel, Ledger, read_everything
 from tests.integration.faults.faults import plan
@@ -110,7 +110,7 @@ def told(
                 name=f"r{leader + 1}",
                 replica=leader,
                 connected=True,
-                told_seconds_ago=0.1,
+                last_report_age_seconds=0.1,
                 executed=done,
                 known=highest,
                 lag=highest - done,
@@ -121,7 +121,7 @@ def told(
         recovery_rules={},
         fast_share=None,
         commands_waiting=0,
-        turns_waiting_for_disk=0,
+        disk_queue_turns=0,
         traffic={},
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pydsm.cli.serve import Storage
-from pydsm.sim.linearizability import Linearizable, NotLinearizable
+from pydsm.sim.checkers.linearizability import Linearizable, NotLinearizable
 from tests.integration.faults import run as run_module
 from tests.integration.faults.faults import (
     Fault,

@@ -10,29 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from pydsm.core import (
-    acceptor,
-    checkpoint,
-    commit,
-    execution,
-    log,
-    messages,
-    outbox,
-    phases,
-    quorums,
-    recoverer,
-    recovery,
-    starts,
-    state,
-    window,
-)
 from pydsm.core import replica as replicas
-from pydsm.core.ballots import Ballot
-from pydsm.core.effects import FrontierRecord, PurgeRecord, Record, TakeCheckpoint
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge, with_instance
-from pydsm.core.instance import Instance
-from pydsm.core.messages import NOP, Batch, Invalidator, Message, Nop, PrepareOk
-from pydsm.core.status import Status
+from pydsm.core.log import log, window
+from pydsm.core.log.instance import Instance
+from pydsm.core.protocol import acceptor, execution, outbox, phases, proposer, recoverer, recovery_rules, starts, state
+from pydsm.core.types import checkpoint, messages, quorums
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.effects import FrontierRecord, PurgeRecord, Record, TakeCheckpoint
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, merge, with_instance
+from pydsm.core.types.messages import NOP, Batch, Invalidator, Message, Nop, PrepareOk
+from pydsm.core.types.status import Status
 from pydsm.runtime import starts as runtime_starts
 from tests.sim.injected.registry import bug
 
@@ -76,15 +63,15 @@ def duplicate_answers_counted(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4: answers are matched on their ballot (9, swiftpaxos)")
 def votes_of_an_old_ballot_counted(patch: pytest.MonkeyPatch) -> None:
-    original = commit.Proposer.on_accept_ok
+    original = proposer.Proposer.on_accept_ok
 
-    def on_accept_ok(self: commit.Proposer, sender: ReplicaId, message: messages.AcceptOk) -> None:
+    def on_accept_ok(self: proposer.Proposer, sender: ReplicaId, message: messages.AcceptOk) -> None:
         phase = self._state.leading.get(message.id)
         if isinstance(phase, phases.Accepting):
             message = messages.AcceptOk(message.id, phase.ballot)
         original(self, sender, message)
 
-    patch.setattr(commit.Proposer, "on_accept_ok", on_accept_ok)
+    patch.setattr(proposer.Proposer, "on_accept_ok", on_accept_ok)
 
 
 @bug("1: a fast quorum is n-e (9, summerset)")
@@ -124,7 +111,7 @@ def pre_accept_answered_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, step 3: the leader's own answer decides nop")
 def rule_3_left_out(patch: pytest.MonkeyPatch) -> None:
-    original = recovery.after_prepare
+    original = recovery_rules.after_prepare
 
     def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
         nobody = InstanceId(ReplicaId(q.n), id.index)
@@ -140,12 +127,12 @@ def leader_commits_after_a_promise(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, step 4: a possible fast commit is validated before it is accepted")
 def validate_left_out(patch: pytest.MonkeyPatch) -> None:
-    original = recovery.after_prepare
+    original = recovery_rules.after_prepare
 
     def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
         decision = original(id, answers, q)
-        if isinstance(decision, recovery.ValidateValue):
-            return recovery.AcceptValue(decision.rule, decision.batch, decision.deps)
+        if isinstance(decision, recovery_rules.ValidateValue):
+            return recovery_rules.AcceptValue(decision.rule, decision.batch, decision.deps)
         return decision
 
     patch.setattr(recoverer, "after_prepare", after_prepare)
@@ -153,12 +140,12 @@ def validate_left_out(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, step 4: what may have been committed fast is not abandoned")
 def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
-    original = recovery.after_prepare
+    original = recovery_rules.after_prepare
 
     def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
         decision = original(id, answers, q)
-        if isinstance(decision, recovery.ValidateValue):
-            return recovery.AcceptValue(decision.rule, NOP, (0,) * q.n)
+        if isinstance(decision, recovery_rules.ValidateValue):
+            return recovery_rules.AcceptValue(decision.rule, NOP, (0,) * q.n)
         return decision
 
     patch.setattr(recoverer, "after_prepare", after_prepare)
@@ -166,7 +153,7 @@ def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, Validate: a committed invalidator decides nop")
 def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
-    original = recovery.after_validate
+    original = recovery_rules.after_validate
 
     def after_validate(batch: Batch, deps: Deps, unchanged: int, quorum: Any, invalidators: Any, q: Any) -> Any:
         return original(batch, deps, unchanged, quorum, {}, q)
@@ -176,9 +163,11 @@ def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, waiting: an invalidator that commits without covering decides nop")
 def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
-    def fate(self: recoverer.Recoverer, other: InstanceId, id: InstanceId, deps: Deps) -> recovery.Fate:
+    def fate(
+        self: recoverer.Recoverer, other: InstanceId, id: InstanceId, deps: Deps
+    ) -> recovery_rules.InvalidatorState:
         decided = self._state.log.instance(other).decided
-        return recovery.Fate.HARMLESS if decided else recovery.Fate.OPEN
+        return recovery_rules.InvalidatorState.HARMLESS if decided else recovery_rules.InvalidatorState.OPEN
 
     patch.setattr(recoverer.Recoverer, "_fate", fate)
 
@@ -293,14 +282,14 @@ def execution_does_not_wait_for_commit(patch: pytest.MonkeyPatch) -> None:
 
 @bug("6: a restarted leader never uses an index twice")
 def index_used_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
-    def restore(self: commit.Proposer, reserved: int) -> None:
+    def restore(self: proposer.Proposer, reserved: int) -> None:
         own = [id.index for id in self._state.log.instances if id.leader == self._state.me]
         self._next_index = self._state.first_index = max(own, default=0) + 1
         self._durably_reserved = reserved
         self._set_reserved(reserved)
 
-    patch.setattr(commit.Proposer, "restore", restore)
-    patch.setattr(commit.Proposer, "_free_index", lambda self: self._next_index)
+    patch.setattr(proposer.Proposer, "restore", restore)
+    patch.setattr(proposer.Proposer, "_free_index", lambda self: self._next_index)
 
 
 @bug("6: after a restart a replica never acts in round 0 for an instance of before")
@@ -338,14 +327,14 @@ def late_validate_overwrites_a_vote(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, step 2: the value of the highest vote is taken (9, efficient/epaxos: deps lost in recovery)")
 def accepted_deps_lost_in_recovery(patch: pytest.MonkeyPatch) -> None:
-    original = recovery.after_prepare
+    original = recovery_rules.after_prepare
 
     def after_prepare(id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], q: quorums.Quorums) -> Any:
         decision = original(id, answers, q)
-        if isinstance(decision, recovery.AcceptValue) and isinstance(decision.value, Batch):
+        if isinstance(decision, recovery_rules.AcceptValue) and isinstance(decision.value, Batch):
             lowest = min((one for one in answers.values() if one.initial_batch), key=lambda one: one.deps, default=None)
             if lowest is not None:
-                return recovery.AcceptValue(decision.rule, decision.value, lowest.initial_deps)
+                return recovery_rules.AcceptValue(decision.rule, decision.value, lowest.initial_deps)
         return decision
 
     patch.setattr(recoverer, "after_prepare", after_prepare)
@@ -357,7 +346,7 @@ def lowest_vote_taken(patch: pytest.MonkeyPatch) -> None:
         votes = [one for one in answers.values() if one.status is Status.ACCEPTED and one.voted is not None]
         return min(votes, key=lambda one: one.voted or Ballot(0, ReplicaId(0)), default=None)
 
-    patch.setattr(recovery, "_highest_vote", lowest)
+    patch.setattr(recovery_rules, "_highest_vote", lowest)
 
 
 @bug("4: an instance that is only known by being covered is recovered too (9, efficient/epaxos)")
@@ -387,7 +376,7 @@ def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
     def validate(self: log.Log, instance: Instance, batch: Batch, initial: Deps) -> None:
         instance.value = instance.initial_batch = batch
         instance.initial_deps = initial
-        self.hear_of(initial)
+        self.note_exists(initial)
 
     patch.setattr(log.Log, "validate", validate)
 

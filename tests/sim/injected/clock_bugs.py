@@ -2,9 +2,9 @@
 
 import pytest
 
-from pydsm.core import sessions
-from pydsm.core.agreed_time import AgreedTime
-from pydsm.core.sessions import Sessions
+from pydsm.core.clocks.agreed_time import AgreedTime
+from pydsm.core.sessions import sessions
+from pydsm.core.sessions.sessions import Sessions
 from pydsm.runtime.clock import GroupClock
 from tests.sim.injected.registry import bug
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pydsm.core.recovery import Rule
-from pydsm.sim.plan import Crash, Fault, Operation, Plan, PutBack, SlowDisk, SlowLinks
-from pydsm.sim.search import Search
+from pydsm.core.protocol.recovery_rules import Rule
+from pydsm.sim.base.plan import Crash, Fault, Operation, Plan, PutBack, SlowDisk, SlowLinks
+from pydsm.sim.tools.search import Search
 from tests.sim.stories import MS, ask, calm, cut
 from tests.sim.test_recovery_rules import STORIES as RULE_STORIES
 from tests.sim.test_recovery_rules import slow_clock
@@ -159,14 +159,14 @@ FINDS: tuple[Find, ...] = (
     Find("pre accept answered before it is durable", "durable", 0),
     Find("leader commits after a promise", "durable", 5),
     Find("validate left out", "visibility", 44),
-    Find("possible fast commit abandoned", "stopped by BrokenInvariant", 36, duels=True),
+    Find("possible fast commit abandoned", "stopped by InvariantViolation", 36, duels=True),
     Find("invalidators ignored", "visibility", 3, duels=True),
     Find("execution passes over an accepted nop", "order", 98, duels=True, replicas=5),
     Find("committed nop taken for a command", "exactness", 10),
     Find("deps taken for initial deps", "exactness", 9),
     Find("execution ignores one edge", "checkpoint", 0),
     Find("execution does not wait for commit", "order", 0),
-    Find("index used again after a restart", "stopped by BrokenInvariant", 0),
+    Find("index used again after a restart", "stopped by InvariantViolation", 0),
     Find("restarted leader goes on in round 0", "ballot", 94),
     Find("late validate overwrites a vote", "vote", 251, adversary=True),
     Find("accepted deps lost in recovery", "visibility", 5),
@@ -183,7 +183,7 @@ FINDS: tuple[Find, ...] = (
     Find("validate does not look behind the floor", "exactness", 5, adversary=True),
     Find("floor not raised by a checkpoint", "visibility", 0),
     Find("checkpoint taken inside its component", "checkpoint", 4),
-    Find("snapshot taken before its commits are durable", "stopped by WorldFault", 0),
+    Find("snapshot taken before its commits are durable", "stopped by OperationalError", 0),
     Find("records purged before a snapshot is durable", "purge", 0),
     Find("records purged up to the newest snapshot", "purge", 0),
     Find("records purged that a member has not executed", "purge", 0),
@@ -210,7 +210,7 @@ FINDS: tuple[Find, ...] = (
     Find("records older than the snapshot taken", "disk", 5),
     Find("damaged piece is not asked for again", "liveness", 1, laggards=True),
     Find("late source asked for ever", "liveness", 3, laggards=True),
-    Find("records stay behind a fetched snapshot", "stopped by WorldFault", 1, laggards=True),
+    Find("records stay behind a fetched snapshot", "stopped by OperationalError", 1, laggards=True),
     Find("one behind taken for up to date", "early drop", 1, laggards=True),
     Find("validated batch not in the index", "stopped by KeyError", 0, adversary=True),
     Find("forgotten proposals not covered", "agreement", 0, adversary=True),
@@ -264,11 +264,11 @@ FINDS: tuple[Find, ...] = (
 )
 
 NOT_BY_CHANCE: dict[str, str] = {
-    "refuse of any ballot counted": "tests/unit/core/test_recoverer.py::"
+    "refuse of any ballot counted": "tests/unit/core/protocol/test_recoverer.py::"
     "test_a_second_refusal_of_one_replica_counts_once_and_one_of_another_ballot_not_at_all",
-    "validate ok of an old ballot counted": "tests/unit/core/test_recoverer.py::"
+    "validate ok of an old ballot counted": "tests/unit/core/protocol/test_recoverer.py::"
     "test_every_member_of_the_quorum_must_have_answered_and_counts_once",
-    "minority of digests stops a replica": "tests/unit/core/test_divergence.py::"
+    "minority of digests stops a replica": "tests/unit/core/protocol/test_divergence.py::"
     "test_one_other_is_no_quorum_while_somebody_is_silent",
 }
 """What no run shows; and the test of the rule that fails with the bug."""

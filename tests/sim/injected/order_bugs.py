@@ -2,15 +2,15 @@
 
 import pytest
 
-from pydsm.core import session_window, sessions
-from pydsm.core.effects import Execute
-from pydsm.core.ids import SEQUENCES, InstanceId, sequence_of, session_of
-from pydsm.core.messages import NOP, Batch, Run
-from pydsm.core.session_window import POSTPONED, Result
-from pydsm.core.sessions import Sessions
+from pydsm.core.sessions import session_window, sessions
+from pydsm.core.sessions.session_window import POSTPONED, StoredResult
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.effects import Execute
+from pydsm.core.types.ids import SEQUENCES, InstanceId, sequence_of, session_of
+from pydsm.core.types.messages import NOP, Batch, Run
 from pydsm.runtime import batching, command_queue
-from pydsm.runtime.command_queue import Part
-from pydsm.sim import clients, life
+from pydsm.runtime.command_queue import Submission
+from pydsm.sim.cluster import clients, life
 from tests.sim.injected.registry import bug
 
 
@@ -27,7 +27,7 @@ def no_order_in_sessions(patch: pytest.MonkeyPatch) -> None:
 def no_order_on_connections(patch: pytest.MonkeyPatch) -> None:
     original = command_queue.CommandQueue.add
 
-    def add(self: command_queue.CommandQueue, part: Part) -> None:
+    def add(self: command_queue.CommandQueue, part: Submission) -> None:
         original(self, part._replace(stream=None))
 
     patch.setattr(command_queue.CommandQueue, "add", add)
@@ -37,7 +37,7 @@ def no_order_on_connections(patch: pytest.MonkeyPatch) -> None:
 def later_commands_of_a_connection_wait_in_front(patch: pytest.MonkeyPatch) -> None:
     original = command_queue.CommandQueue.add
 
-    def add(self: command_queue.CommandQueue, part: Part) -> None:
+    def add(self: command_queue.CommandQueue, part: Submission) -> None:
         original(self, part)
         if part.stream is not None and part.stream.under_way:
             part.stream.parts.rotate(1)
@@ -58,7 +58,7 @@ def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
         void = before is not None and before[0] == NOP
         original(self, execution)
 
-    def flagged(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+    def flagged(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[StoredResult]:
         after = SEQUENCES - 1 if void else 0
         runs = [Run(run.first, run.count, run.acknowledged, after if run.after else 0) for run in batch.runs]
         batch = Batch(tuple(runs), batch.commands, batch.footprint, batch.timestamp_ms, batch.retried)
@@ -70,20 +70,20 @@ def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7, program order: retries through any replica name the same")
 def after_dropped_on_a_retry(patch: pytest.MonkeyPatch) -> None:
-    original = clients.Request.try_elsewhere
+    original = clients.PendingRequest.try_elsewhere
 
-    def try_elsewhere(self: clients.Request) -> None:
+    def try_elsewhere(self: clients.PendingRequest) -> None:
         self.after = 0
         original(self)
 
-    patch.setattr(clients.Request, "try_elsewhere", try_elsewhere)
+    patch.setattr(clients.PendingRequest, "try_elsewhere", try_elsewhere)
 
 
 @bug("7, program order: of a run that is left out nothing is recorded")
 def left_out_and_recorded(patch: pytest.MonkeyPatch) -> None:
     original = Sessions.execute
 
-    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[StoredResult]:
         results = original(self, batch, apply)
         place = 0
         for run in batch.runs:

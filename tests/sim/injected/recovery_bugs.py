@@ -4,23 +4,15 @@ from collections.abc import Collection, Iterable
 
 import pytest
 
-from pydsm.core import (
-    checkpoint,
-    divergence,
-    execution,
-    messages,
-    outbox,
-    recoverer,
-    session_conflicts,
-    state,
-    suspicion,
-)
 from pydsm.core import replica as replicas
-from pydsm.core.distances import Distances
-from pydsm.core.effects import PurgeRecord
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, SessionId, Tick, covers, merge
-from pydsm.core.messages import Batch, Value
-from pydsm.core.phases import Validating
+from pydsm.core.log import session_conflicts
+from pydsm.core.protocol import divergence, execution, outbox, recoverer, state, suspicion
+from pydsm.core.protocol.distances import Distances
+from pydsm.core.protocol.phases import Validating
+from pydsm.core.types import checkpoint, messages
+from pydsm.core.types.effects import PurgeRecord
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, SessionId, Tick, covers, merge
+from pydsm.core.types.messages import Batch, Value
 from tests.sim.injected.registry import bug
 
 
@@ -67,8 +59,8 @@ def unbounded_purge(patch: pytest.MonkeyPatch) -> None:
             gone = tuple(map(min, self._snapshots[0].position.up_to, inner.log.dropped))
             if merge(self._purged, gone) != self._purged:
                 self._purged = gone
-                besides = tuple(id for id in sorted(inner.log.absent) if not covers(gone, id))
-                inner.outbox.persist_lazily(PurgeRecord(gone, besides))
+                exceptions = tuple(id for id in sorted(inner.log.absent) if not covers(gone, id))
+                inner.outbox.persist_lazily(PurgeRecord(gone, exceptions))
 
     patch.setattr(replicas.Replica, "_forget", forget)
 
@@ -96,10 +88,10 @@ def retry_ordered_against_one_leader_only(patch: pytest.MonkeyPatch) -> None:
 def minority_of_digests_stops_a_replica(patch: pytest.MonkeyPatch) -> None:
     def judge(
         self: divergence.Divergence, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]
-    ) -> divergence.Verdict | None:
+    ) -> divergence.DivergenceReport | None:
         mine = of_members.get(self.me)
         others = tuple(one for one in sorted(of_members) if of_members[one] != mine)
-        return divergence.Verdict(number, others, 0) if mine is not None and others else None
+        return divergence.DivergenceReport(number, others, 0) if mine is not None and others else None
 
     patch.setattr(divergence.Divergence, "_judge", judge)
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from pydsm.sim.search import Search
+from pydsm.sim.tools.search import Search
 from tests.sim.injected.registry import BUGS, Bug
 
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import pytest
 
 from pydsm.core import replica as replicas
-from pydsm.core import session_window, sessions
-from pydsm.core.conflicts import Relation
-from pydsm.core.ids import RequestId
-from pydsm.core.messages import Batch
-from pydsm.core.session_window import Result, SessionWindow
-from pydsm.core.sessions import Sessions
-from pydsm.core.stretches import Codec
+from pydsm.core.log.conflicts import Relation
+from pydsm.core.sessions import session_window, sessions
+from pydsm.core.sessions.result_ranges import Codec
+from pydsm.core.sessions.session_window import SessionWindow, StoredResult
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.ids import RequestId
+from pydsm.core.types.messages import Batch
 from pydsm.runtime.results import decode_results, encode_results
-from pydsm.sim import host, life
+from pydsm.sim.cluster import host, life
 from tests.sim.injected.registry import bug
 
 
@@ -59,7 +59,7 @@ def second_execution_not_skipped(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7: a request that comes again is answered with its first result")
 def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) -> None:
-    def result(self: session_window.SessionWindow, sequence: int, codec: Codec) -> Result:
+    def result(self: session_window.SessionWindow, sequence: int, codec: Codec) -> StoredResult:
         return self.stretches[-1].result(self.stretches[-1].end - 1, codec) if self.firsts else None
 
     patch.setattr(session_window.SessionWindow, "result", result)
@@ -69,7 +69,7 @@ def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) 
 def window_pruned_before_the_acknowledgement(patch: pytest.MonkeyPatch) -> None:
     original = session_window.SessionWindow.keep
 
-    def keep(self: SessionWindow, first: int, results: Sequence[Result], codec: Codec, bytes_max: int) -> None:
+    def keep(self: SessionWindow, first: int, results: Sequence[StoredResult], codec: Codec, bytes_max: int) -> None:
         original(self, first, results, codec, bytes_max)
         self.drop(first, codec)
 
@@ -95,7 +95,7 @@ def acknowledged_requests_taken_for_executed(patch: pytest.MonkeyPatch) -> None:
 def sessions_forgotten_at_every_batch(patch: pytest.MonkeyPatch) -> None:
     original = Sessions.execute
 
-    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[StoredResult]:
         self.expire([batch.timestamp_ms])
         return original(self, batch, apply)
 
@@ -106,7 +106,7 @@ def sessions_forgotten_at_every_batch(patch: pytest.MonkeyPatch) -> None:
 def results_of_all_sessions_limited_at_every_batch(patch: pytest.MonkeyPatch) -> None:
     original = Sessions.execute
 
-    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[Result]:
+    def execute(self: Sessions, batch: Batch, apply: sessions.Apply) -> list[StoredResult]:
         results = original(self, batch, apply)
         if self.results_bytes > self.results_bytes_max:
             self._drop_largest(self.results_bytes - self.results_bytes_max)

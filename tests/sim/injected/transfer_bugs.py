@@ -4,12 +4,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from pydsm.core import log, replica, transfer, window
-from pydsm.core.checkpoint import Checkpoint
-from pydsm.core.effects import InstallSnapshot
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, merge
-from pydsm.core.messages import Batch, Invalidator, SnapshotPiece
-from pydsm.sim import disk
+from pydsm.core import replica
+from pydsm.core.log import log, window
+from pydsm.core.protocol import snapshot_fetch
+from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.core.types.effects import InstallSnapshot
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, merge
+from pydsm.core.types.messages import Batch, Invalidator, SnapshotPiece
+from pydsm.sim.devices import disk
 from tests.sim.injected.registry import bug
 
 
@@ -18,11 +20,11 @@ def barrier_silent_about_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.invalidators
 
     def invalidators(self: log.Log, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
-        self.horizon, horizon = None, self.horizon
+        self.compaction_checkpoint, compaction_checkpoint = None, self.compaction_checkpoint
         try:
             return original(self, id, batch, deps)
         finally:
-            self.horizon = horizon
+            self.compaction_checkpoint = compaction_checkpoint
 
     patch.setattr(log.Log, "invalidators", invalidators)
 
@@ -35,7 +37,7 @@ def forgotten_beyond_the_snapshot(patch: pytest.MonkeyPatch) -> None:
         original(self)
         inner = self._state.log
         if self._snapshots and inner.kept_bytes > self._state.config.window_bytes_max:
-            inner.horizon = self._snapshots[-1]
+            inner.compaction_checkpoint = self._snapshots[-1]
             inner.drop(inner.frontier, self._state.config.drop_instances_max)
 
     patch.setattr(replica.Replica, "_forget", forget)
@@ -72,61 +74,61 @@ def what_came_with_a_snapshot_is_in_no_vector(patch: pytest.MonkeyPatch) -> None
 
 @bug("6, State transfer: a snapshot is installed only if it has more than was executed here")
 def snapshot_of_the_past_installed(patch: pytest.MonkeyPatch) -> None:
-    def finish(self: transfer.Transfers, fetch: transfer._Fetch) -> None:
-        fetch.waits = transfer._Waits.FOR_INSTALL
+    def finish(self: snapshot_fetch.SnapshotFetcher, fetch: snapshot_fetch._Fetch) -> None:
+        fetch.waits = snapshot_fetch._Waits.FOR_INSTALL
         self._state.outbox.transfer(InstallSnapshot(fetch.number))
 
-    def tick(self: transfer.Transfers) -> None:
+    def tick(self: snapshot_fetch.SnapshotFetcher) -> None:
         fetch = self._fetch
-        if fetch is not None and fetch.waits is transfer._Waits.FOR_PEER and fetch.deadline <= self._state.now:
+        if fetch is not None and fetch.waits is snapshot_fetch._Waits.FOR_PEER and fetch.deadline <= self._state.now:
             self._ask_next(fetch)
 
-    patch.setattr(transfer.Transfers, "_finish", finish)
-    patch.setattr(transfer.Transfers, "tick", tick)
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "_finish", finish)
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "tick", tick)
 
 
 @bug("6, State transfer: a damaged piece only costs time")
 def damaged_piece_is_not_asked_for_again(patch: pytest.MonkeyPatch) -> None:
-    original = transfer.Transfers.kept
+    original = snapshot_fetch.SnapshotFetcher.kept
 
-    def kept(self: transfer.Transfers, number: int, offset: int, *, damaged: bool) -> None:
+    def kept(self: snapshot_fetch.SnapshotFetcher, number: int, offset: int, *, damaged: bool) -> None:
         if not damaged:
             original(self, number, offset, damaged=False)
 
-    patch.setattr(transfer.Transfers, "kept", kept)
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "kept", kept)
 
 
 @bug("6, State transfer: a source that dies only costs time")
 def late_source_asked_for_ever(patch: pytest.MonkeyPatch) -> None:
-    def ask_next(self: transfer.Transfers, fetch: transfer._Fetch) -> None:
+    def ask_next(self: snapshot_fetch.SnapshotFetcher, fetch: snapshot_fetch._Fetch) -> None:
         self._ask(fetch)
 
-    def on_piece(self: transfer.Transfers, sender: ReplicaId, message: SnapshotPiece) -> None:
+    def on_piece(self: snapshot_fetch.SnapshotFetcher, sender: ReplicaId, message: SnapshotPiece) -> None:
         if self._fetch is not None and self._fetch.source == sender:
             original_piece(self, sender, message)
 
-    def on_purged(self: transfer.Transfers, sender: ReplicaId, message: object) -> None:
+    def on_purged(self: snapshot_fetch.SnapshotFetcher, sender: ReplicaId, message: object) -> None:
         if self._fetch is None:
             original(self, sender, message)  # type: ignore[arg-type]
 
-    original = transfer.Transfers.on_purged
-    original_piece = transfer.Transfers.on_piece
-    patch.setattr(transfer.Transfers, "on_piece", on_piece)
-    patch.setattr(transfer.Transfers, "_ask_next", ask_next)
-    patch.setattr(transfer.Transfers, "on_purged", on_purged)
+    original = snapshot_fetch.SnapshotFetcher.on_purged
+    original_piece = snapshot_fetch.SnapshotFetcher.on_piece
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "on_piece", on_piece)
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "_ask_next", ask_next)
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "on_purged", on_purged)
 
 
 @bug("6, State transfer: a snapshot that was fetched takes the place of all records up to it")
 def records_stay_behind_a_fetched_snapshot(patch: pytest.MonkeyPatch) -> None:
-    original = disk.Disk.adopt
+    original = disk.SimulatedDisk.adopt
 
-    def adopt(self: disk.Disk, watched: object) -> Checkpoint:
+    def adopt(self: disk.SimulatedDisk, watched: object) -> Checkpoint:
         records, purged = dict(self.instances), self.purged
         checkpoint = original(self, watched)
         self.instances, self.purged = records, purged
         return checkpoint
 
-    patch.setattr(disk.Disk, "adopt", adopt)
+    patch.setattr(disk.SimulatedDisk, "adopt", adopt)
 
 
 @bug("6, Sliding window: a member counts as having executed what it has told, and no more")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from pydsm.bench.machine import Machine, Yardstick
-from pydsm.bench.results import Measurement, Results, Run, Setting
+from pydsm.bench.machine import Calibration, Machine
+from pydsm.bench.results import BenchmarkRun, Measurement, Results, Setting
 
 
 def machine(cpu: str = "a processor") -> Machine:
@@ -13,10 +13,10 @@ def machine(cpu: str = "a processor") -> Machine:
 
 def measurement(name: str, figure: str, values: Sequence[float], setting: Setting | None = None) -> Measurement:
     """One figure, in so many runs."""
-    return Measurement(name, setting or {}, [Run({figure: value}) for value in values])
+    return Measurement(name, setting or {}, [BenchmarkRun({figure: value}) for value in values])
 
 
 def results(*measurements: Measurement, cpu: str = "a processor", loop_ms: float = 3.0) -> Results:
     """A file."""
-    yardstick = Yardstick("2025-01-01T00:00:00+00:00", loop_ms, 0.2, 0.5)
-    return Results("pydsm bench", machine(cpu), [yardstick, yardstick], list(measurements))
+    calibration = Calibration("2025-01-01T00:00:00+00:00", loop_ms, 0.2, 0.5)
+    return Results("pydsm bench", machine(cpu), [calibration, calibration], list(measurements))

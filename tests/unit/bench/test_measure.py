@@ -3,11 +3,11 @@
 import pytest
 
 from pydsm.bench.loads import Closed, Driven, FixedRate, Flood, Load, lanes
-from pydsm.bench.measure import Plan, Spent, judge, name_of
+from pydsm.bench.measure import BenchmarkPlan, Spent, judge, name_of
 from pydsm.bench.target import Target
-from pydsm.bench.workload import Workload
-from pydsm.client import NoReplica
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.bench.workload import BenchmarkWorkload
+from pydsm.client import NoReplicaReachable
+from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.machines.base import CommandFailed
 from pydsm.transport.address import Address
 
@@ -67,14 +67,14 @@ def test_lateness_of_the_generator_is_said_where_it_counts() -> None:
 
 
 def test_nothing_answered_is_a_failure() -> None:
-    with pytest.raises(WorldFault, match="no request was answered"):
+    with pytest.raises(OperationalError, match="no request was answered"):
         judge(Driven(), IDLE, {}, Flood(10))
 
 
 def test_outcomes_without_a_result_are_not_counted_as_answers() -> None:
     made = Driven()
     made.take(["OK", b"value", None])
-    made.take(["OK", CommandFailed("wrong"), NoReplica("gone")])
+    made.take(["OK", CommandFailed("wrong"), NoReplicaReachable("gone")])
     assert (made.answered, made.failed, made.example) == (4, 2, "CommandFailed: wrong")
 
 
@@ -93,12 +93,14 @@ def test_a_client_divides_what_it_keeps_in_flight(pipeline: int, parts: list[int
 )
 def test_measurements_are_named_by_what_tells_them_apart(load: Load, name: str) -> None:
     target = Target([Address("h", 1)], setting={"replicas": 3, "storage": "memory", "thrifty": False})
-    assert name_of(target, Plan(load)) == name
-    busy = Workload(conflict=0.02, reads=0.5, value_bytes=100, keys=1000)
-    assert name_of(target, Plan(load, busy)) == f"{name}, 2 % on one key, 50 % reads, 100 byte values, 1,000 keys"
+    assert name_of(target, BenchmarkPlan(load)) == name
+    busy = BenchmarkWorkload(conflict=0.02, reads=0.5, value_bytes=100, keys=1000)
+    assert (
+        name_of(target, BenchmarkPlan(load, busy)) == f"{name}, 2 % on one key, 50 % reads, 100 byte values, 1,000 keys"
+    )
 
 
 def test_loads_that_cannot_be_are_refused() -> None:
     for make in (lambda: Flood(0), lambda: Closed(0, 1, 1), lambda: Closed(1, 0, 1), lambda: Closed(1, 1, 0)):
-        with pytest.raises(CallerFault):
+        with pytest.raises(UsageError):
             make()

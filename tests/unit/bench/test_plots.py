@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from pydsm.bench.plots import curves, plot
-from pydsm.bench.results import Measurement, Run, Setting
+from pydsm.bench.results import BenchmarkRun, Measurement, Setting
 
 
 def made(setting: Setting, per_second: float = 1000) -> Measurement:
     figures = {"commands_per_second": per_second, "p50_ms": 1.0, "p99_ms": 2.0, "replicas_us_per_command": 3.0}
     timed = setting["load"] != "flood"
-    return Measurement(str(setting), setting, [Run(figures, [(900, 98), (2000, 2)] if timed else [])] * 2)
+    return Measurement(str(setting), setting, [BenchmarkRun(figures, [(900, 98), (2000, 2)] if timed else [])] * 2)
 
 
 def flood(**changes: float) -> Measurement:

@@ -7,14 +7,14 @@ import pytest
 
 from pydsm.bench.machine import describe
 from pydsm.bench.recording import Recording
-from pydsm.bench.results import Measurement, Run, better, read, write
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.bench.results import BenchmarkRun, Measurement, better, read, write
+from pydsm.core.types.errors import OperationalError, UsageError
 from tests.documents import ROOT
 from tests.unit.bench.made import measurement, results
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
-    made = results(Measurement("m", {"load": "flood"}, [Run({"p50_ms": 1.5}, [(1500, 3)], ["a note"])]))
+    made = results(Measurement("m", {"load": "flood"}, [BenchmarkRun({"p50_ms": 1.5}, [(1500, 3)], ["a note"])]))
     write(tmp_path / "r.json", made)
     assert read(tmp_path / "r.json") == made
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
@@ -38,19 +38,19 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
 )
 def test_what_is_not_a_result_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "r.json").write_text(text)
-    with pytest.raises(CallerFault, match=said):
+    with pytest.raises(UsageError, match=said):
         read(tmp_path / "r.json")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CallerFault, match="give a file made with --json"):
+    with pytest.raises(UsageError, match="give a file made with --json"):
         read(tmp_path / "none.json")
 
 
 def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(CallerFault, match="there is no directory"):
+    with pytest.raises(UsageError, match="there is no directory"):
         Recording("pydsm bench", tmp_path / "none" / "r.json")
-    with pytest.raises(WorldFault, match="cannot write the results"):
+    with pytest.raises(OperationalError, match="cannot write the results"):
         write(tmp_path / "none" / "r.json", results())
 
 
@@ -63,7 +63,9 @@ def test_a_recording_is_in_its_file_from_the_first_measurement_on(tmp_path: Path
 
 
 def test_medians_and_notes_are_of_all_runs() -> None:
-    one = Measurement("m", {}, [Run({"p50_ms": 1}, [(10, 1)], ["n"]), Run({"p50_ms": 3}, [(10, 2)], ["n"])])
+    one = Measurement(
+        "m", {}, [BenchmarkRun({"p50_ms": 1}, [(10, 1)], ["n"]), BenchmarkRun({"p50_ms": 3}, [(10, 2)], ["n"])]
+    )
     assert one.median("p50_ms") == 2
     assert one.median("none") is None
     assert one.notes == ["n"]
@@ -84,5 +86,5 @@ def test_the_machine_is_described() -> None:
 
 def test_the_document_tells_of_every_field() -> None:
     document = (ROOT / "docs/reference/results.md").read_text("utf-8")
-    fields = {*results().__struct_fields__, *describe().__struct_fields__, *Run({}).__struct_fields__}
+    fields = {*results().__struct_fields__, *describe().__struct_fields__, *BenchmarkRun({}).__struct_fields__}
     assert [name for name in sorted(fields) if f"`{name}`" not in document] == []

@@ -2,42 +2,42 @@
 
 import pytest
 
-from pydsm.bench.workload import Workload
-from pydsm.core.faults import CallerFault
+from pydsm.bench.workload import BenchmarkWorkload
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.kv import KeyValue, encode
 
 
 def test_without_conflicts_every_request_writes_a_key_of_its_own() -> None:
-    requests = Workload().requests(100, seed=1)
+    requests = BenchmarkWorkload().requests(100, seed=1)
     footprints = {KeyValue().footprint((request,)).writes for request in requests}
     assert len(footprints) == 100
 
 
 def test_the_same_seed_gives_the_same_requests_and_another_one_others() -> None:
-    workload = Workload(conflict=0.5, reads=0.5)
+    workload = BenchmarkWorkload(conflict=0.5, reads=0.5)
     assert workload.requests(50, seed=3) == workload.requests(50, seed=3)
     assert workload.requests(50, seed=3) != workload.requests(50, seed=4)
 
 
 def test_all_conflicts_are_on_one_key() -> None:
-    assert len(set(Workload(conflict=1).requests(50, seed=1))) == 1
+    assert len(set(BenchmarkWorkload(conflict=1).requests(50, seed=1))) == 1
 
 
 def test_reads_read() -> None:
-    requests = Workload(reads=1).requests(2, seed=1)
+    requests = BenchmarkWorkload(reads=1).requests(2, seed=1)
     assert requests == [encode((b"GET", b"00000000")), encode((b"GET", b"00000001"))]
 
 
 @pytest.mark.parametrize("size", [1, 8, 1000])
 def test_values_have_the_size_that_was_asked_for(size: int) -> None:
-    (request,) = Workload(value_bytes=size).requests(1, seed=7)
-    (other,) = Workload(value_bytes=size + 8).requests(1, seed=7)
+    (request,) = BenchmarkWorkload(value_bytes=size).requests(1, seed=7)
+    (other,) = BenchmarkWorkload(value_bytes=size + 8).requests(1, seed=7)
     assert size <= len(request) < len(other)
 
 
 def test_keys_are_bounded_or_begin_where_that_is_wanted() -> None:
-    assert len(set(Workload(keys=3).requests(9, seed=1))) == 3
-    assert not set(Workload().requests(5, seed=1)) & set(Workload().requests(5, seed=1, first=5))
+    assert len(set(BenchmarkWorkload(keys=3).requests(9, seed=1))) == 3
+    assert not set(BenchmarkWorkload().requests(5, seed=1)) & set(BenchmarkWorkload().requests(5, seed=1, first=5))
 
 
 @pytest.mark.parametrize(
@@ -50,5 +50,5 @@ def test_keys_are_bounded_or_begin_where_that_is_wanted() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, float], said: str) -> None:
-    with pytest.raises(CallerFault, match=said):
-        Workload(**changes)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=said):
+        BenchmarkWorkload(**changes)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from benchmarks.etcd_client import EtcdClient, frame, put_message
-from pydsm.core.faults import PeerFault
+from pydsm.core.types.errors import PeerProtocolError
 
 DATA, HEADERS, SETTINGS, PING, WINDOW_UPDATE = 0, 1, 4, 6, 8
 MESSAGES = [put_message(b"%08d" % number, b"v") for number in range(3)]
@@ -58,14 +58,14 @@ async def test_so_many_are_in_flight_and_the_next_leaves_with_an_answer() -> Non
 async def test_a_stream_that_ends_without_a_message_is_a_refusal() -> None:
     client, _, task = await begin(in_flight=1)
     client.data_received(frame(HEADERS, 5, 1, b"t"))
-    with pytest.raises(PeerFault, match="etcd refused a Put"):
+    with pytest.raises(PeerProtocolError, match="etcd refused a Put"):
         await task
 
 
 async def test_a_lost_connection_is_told() -> None:
     client, _, task = await begin(in_flight=1)
     client.connection_lost(None)
-    with pytest.raises(PeerFault, match="etcd closed the connection"):
+    with pytest.raises(PeerProtocolError, match="etcd closed the connection"):
         await task
 
 

@@ -3,17 +3,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.flat import Flat, directory_bytes, grown, minutes_of
-from pydsm.bench.results import Measurement, Run
-from pydsm.core.faults import CallerFault
+from benchmarks.steady_state import Flat, directory_bytes, grown, minutes_of
+from pydsm.bench.results import BenchmarkRun, Measurement
+from pydsm.core.types.errors import UsageError
 
 
-def run(resident: float = 60.0, data: float = 20.0, p99: float = 5.0, rate: float = 500.0) -> Run:
+def run(resident: float = 60.0, data: float = 20.0, p99: float = 5.0, rate: float = 500.0) -> BenchmarkRun:
     figures = {"replica_1_resident_mib": resident, "replica_1_data_mib": data, "p99_ms": p99}
-    return Run({**figures, "commands_per_second": rate})
+    return BenchmarkRun({**figures, "commands_per_second": rate})
 
 
-def minutes(*runs: Run) -> list[Sequence[Run]]:
+def minutes(*runs: BenchmarkRun) -> list[Sequence[BenchmarkRun]]:
     return [[each] * 6 for each in runs]
 
 
@@ -30,7 +30,7 @@ def test_equal_minutes_are_flat() -> None:
         (run(rate=400), "throughput"),
     ],
 )
-def test_what_the_last_minute_has_more_than_the_third_is_named(last: Run, word: str) -> None:
+def test_what_the_last_minute_has_more_than_the_third_is_named(last: BenchmarkRun, word: str) -> None:
     (said,) = grown(minutes(run(), run(), run(), run(), last))
     assert said.startswith(word)
 
@@ -56,5 +56,5 @@ def test_a_directory_has_the_bytes_of_its_files(tmp_path: Path) -> None:
 
 
 def test_too_short_a_run_is_refused() -> None:
-    with pytest.raises(CallerFault):
+    with pytest.raises(UsageError):
         Flat(minutes=1)

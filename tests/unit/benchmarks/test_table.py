@@ -4,8 +4,8 @@ import pytest
 
 from benchmarks.long_run import LongRun, last_by_second, why_stop
 from benchmarks.table import ROWS, Goal, ratio_of_rounds
-from pydsm.bench.results import Measurement, Run
-from pydsm.core.faults import CallerFault
+from pydsm.bench.results import BenchmarkRun, Measurement
+from pydsm.core.types.errors import UsageError
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,14 @@ def test_rows_have_names_of_their_own() -> None:
 
 def test_a_ratio_is_made_of_runs_of_the_same_round() -> None:
     one, other = (
-        Measurement("m", {}, [Run({"commands_per_second": value}) for value in values])
+        Measurement("m", {}, [BenchmarkRun({"commands_per_second": value}) for value in values])
         for values in ([50, 5, 80], [100, 10, 100])
     )
     assert ratio_of_rounds(one, other) == 0.5
 
 
-def minute(per_second: float, mib: float, *notes: str) -> Run:
-    return Run({"commands_per_second": per_second, "replica_1_resident_mib": mib}, notes=[*notes])
+def minute(per_second: float, mib: float, *notes: str) -> BenchmarkRun:
+    return BenchmarkRun({"commands_per_second": per_second, "replica_1_resident_mib": mib}, notes=[*notes])
 
 
 def test_the_last_minute_is_set_against_the_second() -> None:
@@ -53,5 +53,5 @@ def test_a_long_run_stops_where_it_cannot_be_kept_up_or_paid_for() -> None:
 
 
 def test_a_long_run_has_minutes_to_compare() -> None:
-    with pytest.raises(CallerFault, match="--minutes must be between 3"):
+    with pytest.raises(UsageError, match="--minutes must be between 3"):
         LongRun(minutes=2)

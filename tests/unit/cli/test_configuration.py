@@ -8,9 +8,9 @@ import pytest
 from pydsm.cli import serve as verb
 from pydsm.cli.configuration import read_options
 from pydsm.cli.main import run
-from pydsm.cli.serve import Settings, serve
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
+from pydsm.cli.serve import ServeOptions, serve
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.transport.address import Address
 from pydsm.transport.secret import GroupSecret
 from pydsm.transport.tcp import TcpTransport
@@ -37,11 +37,11 @@ def written(directory: Path, text: str) -> Path:
 
 
 @pytest.fixture
-def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
     """What replicas would have been started with; none is."""
-    seen: list[Settings] = []
+    seen: list[ServeOptions] = []
 
-    def keep(settings: Settings) -> Settings:
+    def keep(settings: ServeOptions) -> ServeOptions:
         seen.append(settings)
         return settings
 
@@ -50,26 +50,26 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     return seen
 
 
-def test_file_alone_is_enough(tmp_path: Path, served: list[Settings]) -> None:
+def test_file_alone_is_enough(tmp_path: Path, served: list[ServeOptions]) -> None:
     assert run(["serve", "--config", str(written(tmp_path, MINIMAL))]) == 0
     assert (served[0].identity.name, served[0].ports.names, served[0].identity.replicas) == ("r1", ("r1", "r2"), 2)
     assert (served[0].listen, served[0].ports.redis) == (Address("127.0.0.1", 7001), Address("127.0.0.1", 6001))
     assert served[0].data == tmp_path / "data"
 
 
-def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path, served: list[Settings]) -> None:
+def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path, served: list[ServeOptions]) -> None:
     assert run(["serve", "--config", str(written(tmp_path, "\ufeff" + MINIMAL))]) == 0
     assert served[0].identity.name == "r1"
 
 
-def test_native_clients_alone_are_enough(tmp_path: Path, served: list[Settings]) -> None:
+def test_native_clients_alone_are_enough(tmp_path: Path, served: list[ServeOptions]) -> None:
     text = MINIMAL.replace('redis = "127.0.0.1:6001"', 'clients = "127.0.0.1:6002"')
     assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
     assert (served[0].ports.redis, served[0].ports.clients) == (None, Address("127.0.0.1", 6002))
 
 
 def test_environment_overrides_the_file_and_the_command_line_overrides_both(
-    tmp_path: Path, served: list[Settings], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, served: list[ServeOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = written(tmp_path, 'group = "from the file"\nready-lag = 1\nthrifty = true\nlisten = "h:1"\n' + MINIMAL)
     monkeypatch.setenv("PYDSM_GROUP", "from the environment")
@@ -82,13 +82,13 @@ def test_environment_overrides_the_file_and_the_command_line_overrides_both(
     assert (served[1].thrifty, served[1].ports.ready_limits.lag_instances_max) == (False, 2)
 
 
-def test_peers_may_be_text_as_on_the_command_line(tmp_path: Path, served: list[Settings]) -> None:
+def test_peers_may_be_text_as_on_the_command_line(tmp_path: Path, served: list[ServeOptions]) -> None:
     text = 'name = "b"\nredis = "h:1"\nstorage = "memory"\npeers = "a=h:2,b=h:3"\n'
     assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
     assert (served[0].ports.names, served[0].listen, served[0].data) == (("a", "b"), Address("h", 3), None)
 
 
-def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[Settings]) -> None:
+def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[ServeOptions]) -> None:
     files = authority().issue("r1")
     for source, name in ((files.cert, "cert.pem"), (files.key, "key.pem"), (files.ca, "ca.pem")):
         (tmp_path / name).write_bytes(source.read_bytes())
@@ -97,7 +97,7 @@ def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[Settin
     assert len(served) == 1
 
 
-def secret_of(settings: Settings) -> GroupSecret | None:
+def secret_of(settings: ServeOptions) -> GroupSecret | None:
     """What a transport of this replica would be made with."""
     made = settings.transport(7, lambda peer, mark: None, PlainStarts(ReplicaId(0), 2))
     assert isinstance(made, TcpTransport)
@@ -106,7 +106,7 @@ def secret_of(settings: Settings) -> GroupSecret | None:
 
 
 def test_secret_comes_from_a_file_that_the_file_the_environment_or_the_command_line_names(
-    tmp_path: Path, served: list[Settings], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, served: list[ServeOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     values = {name: name.encode() * 16 for name in ("a", "b", "c")}
     for name, value in values.items():
@@ -123,7 +123,7 @@ def test_secret_comes_from_a_file_that_the_file_the_environment_or_the_command_l
         assert secret.accepts(GroupSecret(value).proof(b"role"), b"role")
 
 
-def test_without_a_secret_file_there_is_no_secret(tmp_path: Path, served: list[Settings]) -> None:
+def test_without_a_secret_file_there_is_no_secret(tmp_path: Path, served: list[ServeOptions]) -> None:
     assert run(["serve", "--config", str(written(tmp_path, MINIMAL))]) == 0
     assert secret_of(served[0]) is None
 
@@ -136,7 +136,7 @@ def test_without_a_secret_file_there_is_no_secret(tmp_path: Path, served: list[S
     ],
 )
 def test_secret_that_is_none_is_one_line(
-    value: bytes, mode: int, said: str, tmp_path: Path, served: list[Settings], capsys: pytest.CaptureFixture[str]
+    value: bytes, mode: int, said: str, tmp_path: Path, served: list[ServeOptions], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "secret").write_bytes(value)
     (tmp_path / "secret").chmod(mode)
@@ -168,7 +168,7 @@ def test_secret_that_is_none_is_one_line(
     ],
 )
 def test_mistake_in_the_file_is_one_line_with_file_key_and_remedy(
-    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], served: list[Settings]
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], served: list[ServeOptions]
 ) -> None:
     file = written(tmp_path, text)
     assert run(["serve", "--config", str(file)]) == 2
@@ -254,5 +254,5 @@ def test_missing_pyzmq_is_one_line_with_the_command_that_helps(
 def test_every_option_of_serve_can_stand_in_a_file(tmp_path: Path) -> None:
     empty = written(tmp_path, "")
     assert read_options(empty, serve) == {}
-    with pytest.raises(CallerFault, match="did you mean until-stdin-closes"):
+    with pytest.raises(UsageError, match="did you mean until-stdin-closes"):
         read_options(written(tmp_path, "until-stdin-close = true"), serve)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pydsm.cli import demo_plot
-from pydsm.core.faults import CallerFault, WorldFault
+from pydsm.core.types.errors import OperationalError, UsageError
 from tests.unit.cli.test_demo_view import MOMENT, REPORT
 
 
@@ -16,11 +16,11 @@ def test_a_picture_is_written_also_of_a_run_without_a_single_moment(tmp_path: Pa
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WorldFault, match=r"cannot write the picture to .*No such file or directory"):
+    with pytest.raises(OperationalError, match=r"cannot write the picture to .*No such file or directory"):
         demo_plot.plot(tmp_path / "nowhere" / "run.png", [MOMENT], REPORT, [])
 
 
 def test_without_the_extra_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_plot, "can_plot", lambda: False)
-    with pytest.raises(CallerFault, match="pip install 'pydsm-epaxos"):
+    with pytest.raises(UsageError, match="pip install 'pydsm-epaxos"):
         demo_plot.plot(tmp_path / "run.png", [MOMENT], REPORT, [])

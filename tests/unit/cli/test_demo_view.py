@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 
-from pydsm.cli.demo_view import Moment, ReplicaMoment, Report, make_view, show_report
+from pydsm.cli.demo_view import DemoReport, Moment, ReplicaMoment, make_view, show_report
 
 MOMENT = Moment(
     seconds=3.0,
@@ -20,7 +20,7 @@ MOMENT = Moment(
     lost=0,
     wrong=0,
 )
-REPORT = Report(
+REPORT = DemoReport(
     replicas=2,
     clients=1,
     pipeline=8,

@@ -10,13 +10,13 @@ import pytest
 
 from pydsm.cli.inspect import parse_instance
 from pydsm.cli.main import run
-from pydsm.core.ballots import Ballot
-from pydsm.core.checkpoint import Checkpoint, Position
-from pydsm.core.effects import InstanceRecord, PurgeRecord, Record, ReservationRecord
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import InstanceId, ReplicaId, request_id
-from pydsm.core.messages import NOP, Batch, Footprint, Run
-from pydsm.core.status import Status
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.checkpoint import Checkpoint, Position
+from pydsm.core.types.effects import InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import InstanceId, ReplicaId, request_id
+from pydsm.core.types.messages import NOP, Batch, Footprint, Run
+from pydsm.core.types.status import Status
 from pydsm.machines.kv import encode
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME
 from pydsm.storage.snapshots import SnapshotFiles
@@ -305,7 +305,7 @@ def test_a_damaged_log_is_named_and_what_is_before_the_damage_is_shown(
 
 
 def refused_start(directory: Path) -> str:
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(OperationalError) as caught:
         SqliteStore(directory, IDENTITY)
     return str(caught.value)
 

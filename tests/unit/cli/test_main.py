@@ -8,7 +8,7 @@ from pydsm import __version__
 from pydsm.cli.local_group import free_ports
 from pydsm.cli.main import run
 from pydsm.cli.serve import _log_to_stderr, parse_members
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.transport.address import Address
 
 PEERS = "r1=127.0.0.1:7001,r2=127.0.0.1:7002,r3=127.0.0.1:7003"
@@ -113,7 +113,7 @@ def test_members_keep_their_order() -> None:
 
 @pytest.mark.parametrize(("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have one address")])
 def test_members_are_distinct(peers: str, said: str) -> None:
-    with pytest.raises(CallerFault, match=said):
+    with pytest.raises(UsageError, match=said):
         parse_members(peers)
 
 

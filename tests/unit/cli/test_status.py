@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from pydsm.cli.main import run
-from pydsm.core.counters import Counters
+from pydsm.core.types.counters import ProtocolCounters
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation
 from tests.ports import free_ports
@@ -89,7 +89,7 @@ def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixt
     [
         (but(connected=()), "not ready: it sees 1 of 3 replicas"),
         (but(failure="disk is full"), "FAILED: it has failed: disk is full"),
-        (but(counters=Counters()), "0 fast, 0 slow (none yet)"),
+        (but(counters=ProtocolCounters()), "0 fast, 0 slow (none yet)"),
         (but(connected=(1,)), "│ r3 │ not connected │"),
         (but(clock=AHEAD), "clock +11.0 s from the group's time; r2 -11.0 s, r3 -11.5 s; agreed time was set 10 s ago"),
         (but(clock=AHEAD), "not ready: its clock shows 2023-11-14T22:13:31"),

@@ -10,34 +10,34 @@ from uuid import UUID
 import pytest
 
 from pydsm.client import (
-    Aborted,
     BlockingClient,
+    CallOutcome,
     Client,
     ClientClosed,
     ClientLimits,
-    NoReplica,
-    Outcome,
-    Overloaded,
-    Unknown,
+    CommandAborted,
+    NoReplicaReachable,
+    OutcomeUnknown,
+    ReplicaOverloaded,
 )
-from pydsm.client import RequestExpired as GoneRequest
-from pydsm.client import SessionExpired as GoneSession
+from pydsm.client import RequestExpiredError as GoneRequest
+from pydsm.client import SessionExpiredError as GoneSession
 from pydsm.client import client as client_module
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId, request_at, request_id
-from pydsm.core.session_limits import SessionExpired
-from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId, request_at, request_id
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.runtime import batching
-from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, Answers, Welcome, encode_message
+from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, ClientAnswers, Welcome, encode_message
 from pydsm.server.native import NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from tests.unit.server.local import LocalAgreement, make_host
 from tests.waiting import eventually
 
-QUICK = ClientLimits(timeout_seconds=5, look_around_seconds=0.05, silence_seconds_max=0.2)
+QUICK = ClientLimits(timeout_seconds=5, rediscovery_interval_seconds=0.05, silence_seconds_max=0.2)
 GRANT = request_id(1, ReplicaId(2), 3, 0)
 NOBODY = Address("127.0.0.1", 1)
 
@@ -65,7 +65,7 @@ class Replica:
 
     async def die(self) -> None:
         """Without a word, with everything unanswered."""
-        for connection in self.server.crowd.everyone():
+        for connection in self.server.crowd.connections():
             connection.abort()
         await self.server.stop()
 
@@ -165,7 +165,7 @@ async def test_an_abort_of_what_may_have_been_executed_before_does_not_make_its_
         asked = asyncio.ensure_future(client.execute(command("INCR a"), timeout_seconds=1))
         await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
         await one.die()
-        with pytest.raises(Unknown) as told:
+        with pytest.raises(OutcomeUnknown) as told:
             await asked
         assert told.value.request_id is not None
         assert told.value.request_id.bytes == one.agreement.runs[0][0].first
@@ -194,7 +194,7 @@ async def test_sessions_that_are_refused_again_and_again_are_begun_ever_more_slo
     """A group whose agreed time is wrong may refuse them all: each attempt costs it an instance."""
     async with replicas(1) as (one,), Client([one.address], limits=QUICK) as client:
         one.agreement.refusal = SessionExpired()
-        with pytest.raises(Aborted, match=r"not executed: .* refused as forgotten"):
+        with pytest.raises(CommandAborted, match=r"not executed: .* refused as forgotten"):
             await client.execute(command("INCR a"), timeout_seconds=3)
         assert 2 <= len(one.agreement.runs) < 30
         assert not any(again for _, again in one.agreement.runs)
@@ -239,7 +239,7 @@ async def test_refusals_among_results_are_sent_again_alone() -> None:
 async def test_time_that_is_up_makes_the_outcome_of_a_sent_command_unknown() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         one.agreement.holding = True
-        with pytest.raises(Unknown, match="no answer came in time"):
+        with pytest.raises(OutcomeUnknown, match="no answer came in time"):
             await client.execute(command("INCR a"), timeout_seconds=0.1)
         one.agreement.holding = False
         one.agreement.release()  # the late answer disturbs nobody
@@ -281,10 +281,10 @@ async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
 async def test_what_was_aborted_to_the_end_is_told_as_that_one_by_one_and_together(unhurried: ClientLimits) -> None:
     async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
         one.agreement.refusal = batching.Aborted("a nop")
-        with pytest.raises(Aborted, match="a nop"):
+        with pytest.raises(CommandAborted, match="a nop"):
             await client.execute(command("INCR b"), timeout_seconds=1)
         refused = await client.execute_many([command("INCR a")] * 3, timeout_seconds=1)
-        assert [type(outcome) for outcome in refused] == [Aborted] * 3
+        assert [type(outcome) for outcome in refused] == [CommandAborted] * 3
 
 
 async def test_many_commands_are_sent_again_elsewhere() -> None:
@@ -313,7 +313,7 @@ async def test_an_overloaded_replica_is_left_for_another() -> None:
 async def test_what_no_replica_takes_is_told_as_that(unhurried: ClientLimits) -> None:
     async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
         one.agreement.refusal = batching.Overloaded("full")
-        with pytest.raises(Overloaded, match="full"):
+        with pytest.raises(ReplicaOverloaded, match="full"):
             await client.execute(command("INCR a"), timeout_seconds=1)
 
 
@@ -361,7 +361,7 @@ async def test_further_commands_wait_while_too_many_are_under_way() -> None:
 
 @pytest.mark.parametrize("name", ["timeout_seconds", "in_flight_commands_max", "silence_seconds_max"])
 def test_a_limit_that_cannot_work_is_the_callers_fault(name: str) -> None:
-    with pytest.raises(CallerFault, match=f"{name} must be above 0"):
+    with pytest.raises(UsageError, match=f"{name} must be above 0"):
         ClientLimits(**{name: 0})
 
 
@@ -370,7 +370,7 @@ def test_a_limit_that_cannot_work_is_the_callers_fault(name: str) -> None:
     [([], None, "at least one"), (["nowhere"], None, "HOST:PORT"), (["h:1"], "h:2", "not among the addresses")],
 )
 def test_wrong_addresses_are_the_callers_fault(addresses: list[str], prefer: str | None, text: str) -> None:
-    with pytest.raises(CallerFault, match=text):
+    with pytest.raises(UsageError, match=text):
         Client(addresses, prefer=prefer)
 
 
@@ -380,9 +380,9 @@ def test_wrong_addresses_are_the_callers_fault(addresses: list[str], prefer: str
 async def test_when_no_replica_answers_every_address_is_named_with_its_reason() -> None:
     limits = ClientLimits(timeout_seconds=0.2)
     async with replicas(1) as (one,):
-        with pytest.raises(NoReplica, match=r"127\.0\.0\.1:1: .*[Cc]onnect"):
+        with pytest.raises(NoReplicaReachable, match=r"127\.0\.0\.1:1: .*[Cc]onnect"):
             await Client([NOBODY], limits=limits).__aenter__()
-        with pytest.raises(NoReplica, match="it means group 'other', this is 'shop'"):
+        with pytest.raises(NoReplicaReachable, match="it means group 'other', this is 'shop'"):
             await Client([one.address], group="other", limits=limits).__aenter__()
 
 
@@ -390,7 +390,7 @@ async def test_a_command_that_was_never_sent_is_told_as_such() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         await one.die()
         await eventually(lambda: client.at is None, "the client notices")
-        with pytest.raises(NoReplica, match="nothing was sent"):
+        with pytest.raises(NoReplicaReachable, match="nothing was sent"):
             await client.execute(command("INCR a"), timeout_seconds=0.1)
         asked = asyncio.ensure_future(client.execute(command("INCR a")))
         await one.start()
@@ -407,7 +407,7 @@ async def test_a_replica_that_is_not_ready_is_only_used_when_no_other_is() -> No
 
 
 async def test_the_preferred_replica_is_used_again_when_it_is_back() -> None:
-    limits = ClientLimits(look_around_seconds=0.02)
+    limits = ClientLimits(rediscovery_interval_seconds=0.02)
     async with (
         replicas(2) as (one, other),
         Client([one.address, other.address], prefer=one.address, limits=limits) as client,
@@ -480,7 +480,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", encode_message(Answers([7], [b"x"])), b"\xff" * 99]
+    "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", encode_message(ClientAnswers([7], [b"x"])), b"\xff" * 99]
 )
 async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -503,7 +503,7 @@ async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
 
 async def test_the_blocking_client_serves_many_threads() -> None:
     async with replicas(1) as (one,):
-        outcomes: list[Outcome] = []
+        outcomes: list[CallOutcome] = []
 
         def work() -> None:
             with BlockingClient([one.address]) as client:
@@ -530,7 +530,7 @@ async def test_the_blocking_client_serves_many_threads() -> None:
 
 async def test_a_blocking_client_that_reaches_nobody_says_so_and_leaves_no_thread() -> None:
     def work() -> None:
-        with pytest.raises(NoReplica), BlockingClient([NOBODY], limits=ClientLimits(timeout_seconds=0.1)):
+        with pytest.raises(NoReplicaReachable), BlockingClient([NOBODY], limits=ClientLimits(timeout_seconds=0.1)):
             pass
 
     await asyncio.to_thread(work)

@@ -1,15 +1,15 @@
 """Percentiles and histograms."""
 
-from pydsm.client.latency import Latencies
+from pydsm.client.latency import LatencyEstimates
 
 
 def test_no_operation_has_no_percentile_and_no_histogram() -> None:
-    assert Latencies().percentile_ms(50) == 0
-    assert Latencies().histogram() == []
+    assert LatencyEstimates().percentile_ms(50) == 0
+    assert LatencyEstimates().histogram() == []
 
 
 def test_percentiles_are_upper_ends_of_tenths_of_a_millisecond() -> None:
-    latencies = Latencies()
+    latencies = LatencyEstimates()
     latencies.add(0.00101, 98)
     latencies.add(0.5, 2)
     assert latencies.percentile_ms(50) == 1.1
@@ -18,7 +18,7 @@ def test_percentiles_are_upper_ends_of_tenths_of_a_millisecond() -> None:
 
 
 def test_histogram_runs_from_the_first_to_the_last_range_in_use() -> None:
-    latencies, more = Latencies(), Latencies()
+    latencies, more = LatencyEstimates(), LatencyEstimates()
     latencies.add(0.0006, 3)
     more.add(0.003, 2)
     latencies.take_in(more)
@@ -27,7 +27,7 @@ def test_histogram_runs_from_the_first_to_the_last_range_in_use() -> None:
 
 
 def test_histogram_has_open_ends() -> None:
-    latencies = Latencies()
+    latencies = LatencyEstimates()
     latencies.add(0)
     latencies.add(9)
     assert latencies.histogram()[0] == ("< 0.5 ms", 1)

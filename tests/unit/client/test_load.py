@@ -7,9 +7,9 @@ import pytest
 
 from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
 from pydsm.client.resp import encode_command
-from pydsm.core.ids import ReplicaId
-from pydsm.core.messages import Batch, Footprint, Run
-from pydsm.core.sessions import Sessions
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.ids import ReplicaId
+from pydsm.core.types.messages import Batch, Footprint, Run
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import ReplyMany
@@ -102,7 +102,7 @@ class FakeReplica:
 
     async def die(self) -> None:
         """Disconnect everyone without a word."""
-        for connection in self._server.crowd.everyone():
+        for connection in self._server.crowd.connections():
             connection.abort()
         await self._server.stop()
 

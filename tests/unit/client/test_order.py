@@ -6,7 +6,7 @@ import pytest
 
 from pydsm.client import Client
 from pydsm.client import session as session_module
-from pydsm.core.ids import sequence_of, session_of
+from pydsm.core.types.ids import sequence_of, session_of
 from pydsm.runtime.batching import Aborted
 from tests.unit.client.test_client import QUICK, command, replicas
 from tests.waiting import eventually

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from pydsm.client.session import RENEWAL_MS, ClientSession
-from pydsm.core.grants import Grant
-from pydsm.core.ids import SEQUENCES, ReplicaId, RequestId, request_at, request_id, session_of, timestamp_of
+from pydsm.core.sessions.grants import Grant
+from pydsm.core.types.ids import SEQUENCES, ReplicaId, RequestId, request_at, request_id, session_of, timestamp_of
 
 GRANT = request_id(5000, ReplicaId(2), 77, 0)
 

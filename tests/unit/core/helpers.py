@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from pydsm.core.ballots import Ballot
-from pydsm.core.checkpoint import Checkpoint
-from pydsm.core.codec import decode_message, decode_record, encode_message, encode_record
-from pydsm.core.config import Config
-from pydsm.core.conflicts import Backlog, ConflictIndex, DeclaredKeys, Relation, footprints_conflict
-from pydsm.core.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record, TakeCheckpoint, Transfer
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId, Tick, covers
-from pydsm.core.messages import Batch, Footprint, Frontier, Message, PrepareOk, Run, Value
+from pydsm.core.log.conflicts import Backlog, ConflictIndex, DeclaredKeys, Relation, footprints_conflict
 from pydsm.core.replica import PipelineFull, Replica
-from pydsm.core.status import Status
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record, TakeCheckpoint, Transfer
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, RequestId, Tick, covers
+from pydsm.core.types.messages import Batch, Footprint, Frontier, Message, PrepareOk, Run, Value
+from pydsm.core.types.status import Status
+from pydsm.core.wire.codec import decode_message, decode_record, encode_message, encode_record
 from pydsm.runtime.perform import Performer
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
@@ -120,7 +120,7 @@ class MemoryDisk:
             self._kept[record.id if isinstance(record, InstanceRecord) else type(record)] = encode_record(record)
             if isinstance(record, PurgeRecord):
                 for id in [one for one in self._kept if isinstance(one, InstanceId)]:
-                    if covers(record.up_to, id) or id in record.besides:
+                    if covers(record.up_to, id) or id in record.exceptions:
                         del self._kept[id]
 
     def load(self) -> list[Record]:

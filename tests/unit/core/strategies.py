@@ -2,26 +2,26 @@
 
 from hypothesis import strategies as st
 
-from pydsm.core.ballots import Ballot
-from pydsm.core.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
-from pydsm.core.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, ReplicaId, request_id
-from pydsm.core.messages import (
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.types.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, ReplicaId, request_id
+from pydsm.core.types.messages import (
     NOP,
     Accept,
     AcceptOk,
     Batch,
     Commit,
+    CommitQuery,
+    Compacted,
     FetchSnapshot,
     Footprint,
     Frontier,
-    Inquire,
     Invalidator,
     Message,
     PreAccept,
     PreAcceptOk,
     Prepare,
     PrepareOk,
-    Purged,
     Refuse,
     Run,
     SnapshotPiece,
@@ -31,7 +31,7 @@ from pydsm.core.messages import (
     Value,
     Waiting,
 )
-from pydsm.core.status import Status
+from pydsm.core.types.status import Status
 
 REPLICAS = 3
 
@@ -112,9 +112,9 @@ MESSAGES: dict[type[Message], st.SearchStrategy[Message]] = {
     ValidateOk: st.builds(ValidateOk, instance_ids, ballots, st.lists(invalidators, max_size=3).map(tuple)),
     Waiting: st.builds(Waiting, instance_ids, st.integers(0, REPLICAS)),
     Refuse: st.builds(Refuse, instance_ids, ballots, ballots),
-    Inquire: st.builds(Inquire, st.lists(instance_ids, max_size=4).map(tuple)),
+    CommitQuery: st.builds(CommitQuery, st.lists(instance_ids, max_size=4).map(tuple)),
     Frontier: st.builds(Frontier, vectors, vectors),
-    Purged: st.builds(Purged, st.integers(1, INDEX_MAX), vectors),
+    Compacted: st.builds(Compacted, st.integers(1, INDEX_MAX), vectors),
     FetchSnapshot: st.builds(FetchSnapshot, st.integers(1, INDEX_MAX), st.integers(0, INDEX_MAX)),
     SnapshotPiece: st.builds(
         SnapshotPiece, st.integers(1, INDEX_MAX), st.integers(0, 1 << 30), st.just(1 << 32), st.binary(max_size=9)

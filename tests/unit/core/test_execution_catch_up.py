@@ -1,12 +1,12 @@
 """A replica that was away gets what is new first and what it missed afterwards: the work must not explode."""
 
-from pydsm.core.config import Config
-from pydsm.core.conflicts import DeclaredKeys
-from pydsm.core.effects import Execute
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Commit, Footprint, PreAccept, Run
+from pydsm.core.log.conflicts import DeclaredKeys
+from pydsm.core.protocol.timers import jitter
 from pydsm.core.replica import Replica
-from pydsm.core.timers import jitter
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import Execute
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, RequestId
+from pydsm.core.types.messages import Batch, Commit, Footprint, PreAccept, Run
 from tests.unit.core.helpers import CountingKeys
 
 REPLICAS = 3

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.conflicts import DeclaredKeys
-from pydsm.core.execution import Execution
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, covers, with_instance
-from pydsm.core.instance import Instance
-from pydsm.core.log import Log
-from pydsm.core.messages import NOP, Batch, Footprint
+from pydsm.core.log.conflicts import DeclaredKeys
+from pydsm.core.log.instance import Instance
+from pydsm.core.log.log import Log
+from pydsm.core.protocol.execution import Execution
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, covers, with_instance
+from pydsm.core.types.messages import NOP, Batch, Footprint
 
 REPLICAS = 3
 RELATION = DeclaredKeys()

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from pydsm.core.ids import ReplicaId, request_at, request_id, session_of
-from pydsm.core.messages import Batch, Footprint, Run
-from pydsm.core.session_limits import SessionExpired, SessionLimits
-from pydsm.core.session_window import POSTPONED, RequestExpired, Result
-from pydsm.core.sessions import Sessions
+from pydsm.core.sessions.session_limits import SessionExpired, SessionLimits
+from pydsm.core.sessions.session_window import POSTPONED, RequestExpired, StoredResult
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.ids import ReplicaId, request_at, request_id, session_of
+from pydsm.core.types.messages import Batch, Footprint, Run
 
 SESSION = request_id(5000, ReplicaId(2), 77, 0)
 
@@ -17,7 +17,7 @@ class Machine:
     def __init__(self) -> None:
         self.applied: list[bytes] = []
 
-    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+    def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[StoredResult]:
         self.applied += commands
         return list(commands)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from pydsm.core.checkpoint import Checkpoint, Position, checkpoint_batch
-from pydsm.core.config import Config
-from pydsm.core.conflicts import DeclaredKeys
-from pydsm.core.effects import (
+from pydsm.core.log.conflicts import DeclaredKeys
+from pydsm.core.replica import Replica
+from pydsm.core.types.checkpoint import Checkpoint, Position, checkpoint_batch
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import (
     BeginFetch,
     Effects,
     Execute,
@@ -24,32 +25,31 @@ from pydsm.core.effects import (
     Send,
     ServePiece,
 )
-from pydsm.core.faults import BrokenInvariant, CallerFault, FarAhead, PeerFault, WorldFault
-from pydsm.core.ids import Deps, InstanceId, ReplicaId, Tick
-from pydsm.core.messages import (
+from pydsm.core.types.errors import FarAhead, InvariantViolation, OperationalError, PeerProtocolError, UsageError
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, Tick
+from pydsm.core.types.messages import (
     NOP,
     Accept,
     AcceptOk,
     Batch,
     Commit,
+    CommitQuery,
+    Compacted,
     FetchSnapshot,
     Frontier,
-    Inquire,
     Invalidator,
     Message,
     PreAccept,
     PreAcceptOk,
     Prepare,
     PrepareOk,
-    Purged,
     Refuse,
     SnapshotPiece,
     Validate,
     ValidateOk,
     Waiting,
 )
-from pydsm.core.replica import Replica
-from pydsm.core.status import Status
+from pydsm.core.types.status import Status
 from tests.unit.core.helpers import P0, P1, P2, CountingKeys, Driven, MemoryDisk, at, ballot, barrier, to_all, writing
 
 A, B = writing("key", name="a"), writing("key", name="b")
@@ -124,14 +124,14 @@ def test_gossip_tells_what_exists() -> None:
 
 def test_a_question_about_what_was_never_heard_of_makes_nothing_known() -> None:
     replica = Driven(0, 3)
-    replica.receive(1, Inquire((at(1, 9), at(2, 9))))
+    replica.receive(1, CommitQuery((at(1, 9), at(2, 9))))
     assert (replica.replica.known, replica.take()) == (NONE, [])
 
 
 @pytest.mark.parametrize("sender", [-1, 3, 12])
 def test_a_sender_from_outside_the_group_is_a_fault_of_the_peer(sender: int) -> None:
     replica = Replica(Config(P0, 3))
-    with pytest.raises(PeerFault, match=f"replica {sender}, which is not in this group of 3"):
+    with pytest.raises(PeerProtocolError, match=f"replica {sender}, which is not in this group of 3"):
         replica.receive(ReplicaId(sender), Prepare(at(1, 1), ballot(1, 1)))
     assert not replica.take_effects()
 
@@ -139,7 +139,7 @@ def test_a_sender_from_outside_the_group_is_a_fault_of_the_peer(sender: int) -> 
 def test_an_absurdly_distant_instance_is_a_fault_of_the_peer() -> None:
     replica = Driven(0, 3, gap_instances_max=100)
     replica.receive(1, Frontier(NONE, (0, 100, 0)))
-    with pytest.raises(PeerFault, match=r"instance 1\.201 is 101 beyond what is known, more than 100"):
+    with pytest.raises(PeerProtocolError, match=r"instance 1\.201 is 101 beyond what is known, more than 100"):
         replica.receive(1, Frontier(NONE, (0, 201, 0)))
     assert replica.replica.known == (0, 100, 0)
 
@@ -155,7 +155,7 @@ def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
         Prepare(at(0, 9), ballot(1, 1)),
         ValidateOk(at(1, 1), ballot(1, 1), (Invalidator(at(0, 9), True),)),
     ):
-        with pytest.raises(PeerFault, match=r"instance 0\.9 of this replica, which has used 8 indexes at most"):
+        with pytest.raises(PeerProtocolError, match=r"instance 0\.9 of this replica, which has used 8 indexes at most"):
             replica.receive(1, message)
     assert replica.propose(B) == at(0, 2)
 
@@ -177,7 +177,7 @@ def test_a_restarted_replica_takes_what_peers_know_up_to_its_reservation() -> No
     replica.restart()
     replica.receive(1, Frontier(NONE, (8, 0, 0)))
     assert replica.propose(B) == at(0, 9)
-    with pytest.raises(PeerFault, match=r"instance 0\.17 of this replica"):
+    with pytest.raises(PeerProtocolError, match=r"instance 0\.17 of this replica"):
         replica.receive(1, Frontier(NONE, (17, 0, 0)))
 
 
@@ -222,7 +222,7 @@ def test_what_a_peer_names_sizes_no_loop() -> None:
 def test_a_second_decision_that_differs_stops_the_replica() -> None:
     replica = Driven(0, 3)
     replica.receive(1, Commit(at(1, 1), A, NONE))
-    with pytest.raises(BrokenInvariant, match=r"instance 1\.1 was decided twice"):
+    with pytest.raises(InvariantViolation, match=r"instance 1\.1 was decided twice"):
         replica.receive(2, Commit(at(1, 1), NOP, NONE))
 
 
@@ -233,14 +233,14 @@ def test_time_must_not_go_back() -> None:
     replica = Replica(Config(P0, 3))
     replica.tick(Tick(10))
     replica.tick(Tick(10))
-    with pytest.raises(CallerFault, match="time went back from tick 10 to 9"):
+    with pytest.raises(UsageError, match="time went back from tick 10 to 9"):
         replica.tick(Tick(9))
 
 
 def test_time_must_not_go_back_between_ticks_either() -> None:
     replica = Replica(Config(P0, 3))
     replica.advance(Tick(10))
-    with pytest.raises(CallerFault, match="time went back from tick 10 to 9"):
+    with pytest.raises(UsageError, match="time went back from tick 10 to 9"):
         replica.advance(Tick(9))
 
 
@@ -260,9 +260,9 @@ def test_what_is_heard_of_after_a_pause_is_not_late_because_of_the_pause() -> No
     replica.replica.advance(Tick(5000))
     replica.receive(1, PreAccept(at(1, 1), A, NONE))
     replica.tick(5010)
-    assert replica.take_only(Inquire) == []
+    assert replica.take_only(CommitQuery) == []
     replica.run(5300)
-    assert replica.take_only(Inquire) == to_all(Inquire((at(1, 1),)), [1, 2])
+    assert replica.take_only(CommitQuery) == to_all(CommitQuery((at(1, 1),)), [1, 2])
 
 
 def test_what_is_proposed_after_a_pause_is_not_repeated_because_of_the_pause() -> None:
@@ -439,7 +439,7 @@ def forgetful(me: int = 0) -> Driven:
     return driven
 
 
-PURGED = Purged(1, (0, 2, 0))
+PURGED = Compacted(1, (0, 2, 0))
 
 
 @pytest.mark.parametrize("executed", [NONE, (0, 1, 0), (0, 1, 9)])
@@ -491,7 +491,7 @@ def test_the_last_snapshot_is_the_one_that_is_named() -> None:
     driven.replica.snapshot_durable(driven.checkpoints[1])
     driven.take()
     driven.receive(2, Frontier(NONE, NONE))
-    assert driven.take_only(Purged) == [(P2, Purged(2, (0, 3, 1)))]
+    assert driven.take_only(Compacted) == [(P2, Compacted(2, (0, 3, 1)))]
 
 
 def test_one_that_asks_for_a_snapshot_that_is_not_there_any_more_is_told_of_the_last() -> None:
@@ -515,7 +515,7 @@ def test_one_that_has_no_snapshot_has_nothing_to_tell() -> None:
 
 def test_a_snapshot_is_fetched_piece_by_piece_and_installed() -> None:
     driven = Driven(0, 3)
-    driven.receive(1, Purged(4, (0, 9, 0)))
+    driven.receive(1, Compacted(4, (0, 9, 0)))
     driven.replica.fetched(4, 0)
     driven.performer.pump()
     assert driven.take_only(FetchSnapshot) == [(P1, FetchSnapshot(4, 0))]
@@ -528,7 +528,7 @@ def test_a_snapshot_is_fetched_piece_by_piece_and_installed() -> None:
 
 def test_a_snapshot_that_the_disk_does_not_take_is_not_fetched_any_more() -> None:
     driven = Driven(0, 3)
-    driven.receive(1, Purged(4, (0, 9, 0)))
+    driven.receive(1, Compacted(4, (0, 9, 0)))
     driven.replica.cannot_keep(4)
     assert driven.replica.fetching is None
 
@@ -537,7 +537,7 @@ def test_one_that_is_too_far_behind_to_take_a_message_learns_that_it_needs_a_sna
     driven = Driven(0, 3, gap_instances_max=100)
     with pytest.raises(FarAhead, match="or this replica is far behind, and needs a snapshot"):
         driven.receive(1, Commit(at(1, 101), A, NONE))
-    driven.receive(1, Purged(4, (0, 9_000, 0)))
+    driven.receive(1, Compacted(4, (0, 9_000, 0)))
     assert (driven.replica.known, driven.transfers) == (NONE, [BeginFetch(4)])
 
 
@@ -559,11 +559,11 @@ def test_what_came_with_a_snapshot_counts_as_executed_and_is_not_missed() -> Non
 
 
 def test_what_was_reported_and_is_neither_on_the_disk_nor_in_the_snapshot_is_missed() -> None:
-    with pytest.raises(WorldFault, match=r"instance 2\.2 is missing"):
+    with pytest.raises(OperationalError, match=r"instance 2\.2 is missing"):
         fetched(FrontierRecord((0, 3, 2), NONE))
     disk = MemoryDisk(3)
     disk.write([PurgeRecord((0, 3, 0)), FrontierRecord((0, 3, 1), NONE)], lambda: None)
-    with pytest.raises(WorldFault, match=r"instance 2\.1 is missing"):
+    with pytest.raises(OperationalError, match=r"instance 2\.1 is missing"):
         Driven(0, 3, disk=disk, snapshots=[FETCHED])
 
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.conflicts import footprints_conflict
-from pydsm.core.faults import CallerFault
-from pydsm.core.messages import Footprint
+from pydsm.core.log.conflicts import footprints_conflict
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, StateMachine
-from pydsm.machines.counters import Add, Counters, Read, encode
+from pydsm.machines.counters import Add, CountersMachine, Read, encode
 
 commands = st.one_of(
     st.builds(Add, st.sampled_from([b"a", b"b"]), st.integers(-(2**63), 2**63 - 1)),
@@ -17,7 +17,7 @@ commands = st.one_of(
 
 
 def counters_after(*story: Add | Read) -> tuple[StateMachine, list[object]]:
-    machine = Counters()
+    machine = CountersMachine()
     return machine, machine.apply([encode(command) for command in story], 0)
 
 
@@ -33,7 +33,7 @@ def test_sums_grow_beyond_64_bits_so_that_no_addition_can_fail() -> None:
 
 
 def test_additions_are_commuting_updates_and_conflict_with_reads() -> None:
-    footprint = Counters().footprint
+    footprint = CountersMachine().footprint
     adds = footprint([encode(Add(b"a", 1)), encode(Add(b"a", 2)), encode(Add(b"b", 1))])
     reads = footprint([encode(Read(b"b"))])
     assert adds == Footprint(updates=((b"add", (b"a", b"b")),))
@@ -46,7 +46,7 @@ def test_additions_are_commuting_updates_and_conflict_with_reads() -> None:
 def test_what_does_not_conflict_gives_the_same_in_either_order(
     left: Add | Read, right: Add | Read, before: list[Add | Read]
 ) -> None:
-    footprints = [Counters().footprint([encode(command)]) for command in (left, right)]
+    footprints = [CountersMachine().footprint([encode(command)]) for command in (left, right)]
     if footprints_conflict(*footprints):
         return
     forwards, one = counters_after(*before, left, right)
@@ -57,19 +57,19 @@ def test_what_does_not_conflict_gives_the_same_in_either_order(
 
 def test_counter_back_at_nothing_is_as_if_never_heard_of() -> None:
     machine, _ = counters_after(Add(b"a", 1), Add(b"a", -1), Add(b"b", 0))
-    assert machine.digest() == Counters().digest()
+    assert machine.digest() == CountersMachine().digest()
     changed, _ = counters_after(Add(b"a", 1))
     assert changed.digest() != machine.digest()
     assert len(machine.digest()) == 32
 
 
 def test_amount_beyond_64_bits_is_the_callers_fault() -> None:
-    with pytest.raises(CallerFault, match="not within 64 bits"):
+    with pytest.raises(UsageError, match="not within 64 bits"):
         encode(Add(b"a", 2**64))
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"\x92\x05\xc4\x01a"])
 def test_garbage_is_the_callers_fault(garbage: bytes) -> None:
-    with pytest.raises(CallerFault, match="not a command of the counters"):
-        Counters().footprint([garbage])
-    assert isinstance(Counters().apply([garbage], 0)[0], CommandFailed)
+    with pytest.raises(UsageError, match="not a command of the counters"):
+        CountersMachine().footprint([garbage])
+    assert isinstance(CountersMachine().apply([garbage], 0)[0], CommandFailed)

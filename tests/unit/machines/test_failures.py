@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from pydsm.core.faults import CallerFault, WorldFault
-from pydsm.core.messages import Footprint
+from pydsm.core.types.errors import OperationalError, UsageError
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.machines.failures import GuardedApply, guarded_footprint
 
@@ -102,7 +102,7 @@ def test_whatever_a_command_raises_is_its_result(error: BaseException) -> None:
     assert apply.raised == 1
 
 
-@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), WorldFault("the disk is full")])
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), OperationalError("the disk is full")])
 @pytest.mark.parametrize("machine", [WithUndo, WithoutUndo])
 def test_what_only_this_replica_has_met_is_no_result(error: BaseException, machine: type[WithoutUndo]) -> None:
     with pytest.raises(type(error)):
@@ -153,7 +153,7 @@ def test_footprint_that_raises_fails_its_commands_only() -> None:
         def footprint(self, commands: Sequence[bytes]) -> Footprint:
             raise ZeroDivisionError("of what?")
 
-    with pytest.raises(CallerFault, match="footprint raised ZeroDivisionError: of what"):
+    with pytest.raises(UsageError, match="footprint raised ZeroDivisionError: of what"):
         guarded_footprint(Unsure(), [b"a"])
 
 
@@ -166,5 +166,5 @@ def test_what_others_could_not_read_is_no_footprint(footprint: Footprint) -> Non
         def footprint(self, commands: Sequence[bytes]) -> Footprint:
             return footprint
 
-    with pytest.raises(CallerFault, match="footprint"):
+    with pytest.raises(UsageError, match="footprint"):
         guarded_footprint(Mistaken(), [b"a"])

@@ -6,13 +6,13 @@ from typing import Protocol
 
 import pytest
 
-from pydsm.core.sessions import Sessions
-from pydsm.machines.base import Result, Snapshots
-from pydsm.machines.counters import Add, Counters
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.machines.base import Result, SupportsSnapshots
+from pydsm.machines.counters import Add, CountersMachine
 from pydsm.machines.counters import encode as encode_counter
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.machines.kv.transactions import transaction
-from pydsm.machines.parts import in_parts
+from pydsm.machines.partitions import partition_keys
 from pydsm.runtime.replicated import ReplicatedState
 from tests.unit.machines.kv.arguments import DETERMINISTIC, random_command
 from tests.unit.machines.kv.stories import NOW_MS, run
@@ -41,11 +41,11 @@ def some_sums(random: Random) -> bytes:
 
 
 Draw = Callable[[Random], bytes]
-MACHINES: list[tuple[type[Machine], Draw]] = [(KeyValue, some_values), (Counters, some_sums)]
+MACHINES: list[tuple[type[Machine], Draw]] = [(KeyValue, some_values), (CountersMachine, some_sums)]
 
 
 def both(name: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(("make", name), MACHINES, ids=["KeyValue", "Counters"])
+    return pytest.mark.parametrize(("make", name), MACHINES, ids=["KeyValue", "CountersMachine"])
 
 
 def worked(make: type[Machine], draw: Draw, random: Random, commands: int = 400) -> Machine:
@@ -60,7 +60,7 @@ def worked(make: type[Machine], draw: Draw, random: Random, commands: int = 400)
 def test_a_snapshot_is_the_state_of_its_moment(make: type[Machine], draw: Draw, seed: int) -> None:
     random = Random(seed)
     machine, copy = worked(make, draw, random), make()
-    assert isinstance(machine, Snapshots)
+    assert isinstance(machine, SupportsSnapshots)
     before = machine.digest()
     chunks = []
     for chunk in machine.snapshot():
@@ -116,7 +116,7 @@ def test_a_snapshot_that_is_given_up_costs_nothing_afterwards(make: type[Machine
 
 
 def test_what_is_none_is_refused() -> None:
-    for machine in (KeyValue(), Counters()):
+    for machine in (KeyValue(), CountersMachine()):
         for wrong in (b"\xc1", b"\x93\x01\x02\x03", b"\x91\x94\xc4\x01a\x92\xa4what\x90\xc0\x90"):
             with pytest.raises(ValueError, match=r"."):
                 machine.restore([wrong])
@@ -139,13 +139,13 @@ def test_a_key_that_expired_before_the_snapshot_is_as_gone_as_it_was() -> None:
     run(machine, "SET a 1 PX 10", "SET b 2 PX 1000")
     copy.restore(machine.snapshot())
     assert run(copy, "GET a", "GET b", at_ms=NOW_MS + 20) == [None, b"2"]
-    assert copy.overdue(NOW_MS + 20) == machine.overdue(NOW_MS + 20) != []
+    assert copy.due_commands(NOW_MS + 20) == machine.due_commands(NOW_MS + 20) != []
 
 
 def test_parts_have_every_key_once_and_in_order() -> None:
     keys = [b"%d" % one for one in range(10_000)]
-    parts = [part for part in in_parts(list(keys)) if part is not None]
+    parts = [part for part in partition_keys(list(keys)) if part is not None]
     assert len(parts) == 32
     assert all(part == sorted(part) for part in parts)
     assert sorted(key for part in parts for key in part) == sorted(keys)
-    assert [part for part in in_parts(keys[::-1]) if part is not None] == parts
+    assert [part for part in partition_keys(keys[::-1]) if part is not None] == parts

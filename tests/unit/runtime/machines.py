@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from hashlib import sha256
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.messages import Footprint
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
 
 
@@ -20,7 +20,7 @@ class Lists:
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
         """See `machines.base.StateMachine`."""
         if b"" in commands:
-            raise CallerFault("a command needs a key")
+            raise UsageError("a command needs a key")
         return Footprint(writes=tuple(dict.fromkeys(command.split()[0] for command in commands)))
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:

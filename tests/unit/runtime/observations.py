@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from pydsm.core.counters import Counters
-from pydsm.core.ids import Epoch, ReplicaId
+from pydsm.core.types.counters import ProtocolCounters
+from pydsm.core.types.ids import Epoch, ReplicaId
 from pydsm.runtime.clock import ClockReport
 from pydsm.runtime.observation import Observation
 from pydsm.transport.base import Traffic
@@ -16,12 +16,12 @@ READY = Observation(
     stopping=False,
     failure=None,
     connected=PEERS,
-    told_seconds_ago={PEERS[0]: 0.1, PEERS[1]: 0.25},
+    last_report_age_seconds={PEERS[0]: 0.1, PEERS[1]: 0.25},
     frontier=(10, 20, 30),
     known=(10, 21, 30),
     commands_waiting=4,
-    turns_waiting_for_disk=2,
-    counters=Counters(proposed=10, fast=6, slow=2, recovered=1, nops=1, executed=60, branches={"a rule": 3}),
+    disk_queue_turns=2,
+    counters=ProtocolCounters(proposed=10, fast=6, slow=2, recovered=1, nops=1, executed=60, branches={"a rule": 3}),
     traffic=Traffic(messages_sent=100, messages_received=90, messages_dropped=5, refused=1),
     epochs={PEERS[0]: Epoch(4)},
 )

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from pydsm.core.faults import BrokenInvariant
-from pydsm.core.ids import SEQUENCES, InstanceId, ReplicaId, RequestId, request_at, request_id, session_of
-from pydsm.core.messages import Batch, Footprint, Run
+from pydsm.core.types.errors import InvariantViolation
+from pydsm.core.types.ids import SEQUENCES, InstanceId, ReplicaId, RequestId, request_at, request_id, session_of
+from pydsm.core.types.messages import Batch, Footprint, Run
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits, Overloaded
 from tests.unit.runtime.machines import Lists
@@ -277,7 +277,7 @@ def test_a_machine_that_gives_too_few_results_stops_the_replica() -> None:
     bench = Bench()
     submit_many(bench, b"a 1", b"a 2")
     bench.batcher.flush()
-    with pytest.raises(BrokenInvariant, match="1 results for 2 commands"):
+    with pytest.raises(InvariantViolation, match="1 results for 2 commands"):
         bench.execute(1, "only one")
 
 

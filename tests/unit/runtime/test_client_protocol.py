@@ -1,4 +1,4 @@
-"""The native clients' wire format: what is sent comes back, and garbage is a PeerFault or a right message."""
+"""The native clients' wire format: what is sent comes back, and garbage is a PeerProtocolError or a right message."""
 
 import math
 from typing import Any
@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.faults import PeerFault
-from pydsm.core.ids import SEQUENCES, UNKEPT_SESSIONS, ReplicaId, RequestId, request_id
-from pydsm.core.messages import Run
-from pydsm.core.session_limits import SessionExpired
-from pydsm.core.session_window import RequestExpired
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import SEQUENCES, UNTRACKED_SESSIONS_START, ReplicaId, RequestId, request_id
+from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NO_LIST, Members
 from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
-    Answers,
+    ClientAnswers,
     ClientHello,
-    Farewell,
-    Request,
+    ClientRequest,
+    CloseReason,
     Welcome,
     decode_from_client,
     decode_from_replica,
@@ -53,7 +53,7 @@ def answers_in(frames: bytes) -> list[tuple[int, object]]:
     found: list[tuple[int, object]] = []
     for payload in payloads(frames):
         message = decode_from_replica(payload)
-        assert isinstance(message, Answers)
+        assert isinstance(message, ClientAnswers)
         found += zip(message.numbers, message.answers, strict=True)
     return found
 
@@ -61,8 +61,8 @@ def answers_in(frames: bytes) -> list[tuple[int, object]]:
 @given(st.lists(st.binary(), max_size=5), st.integers(0, 2**40))
 def test_commands_arrive_as_they_were(commands: list[bytes], first: int) -> None:
     runs = [Run(request_id(5, ReplicaId(1), 7, 1), len(commands), 3)] if commands else []
-    (payload,) = payloads(encode_message(Request(first, commands, runs)))
-    assert decode_from_client(payload) == Request(first, commands, runs)
+    (payload,) = payloads(encode_message(ClientRequest(first, commands, runs)))
+    assert decode_from_client(payload) == ClientRequest(first, commands, runs)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_commands_arrive_as_they_were(commands: list[bytes], first: int) -> None
         ([Run(request_id(5, ReplicaId(1), 7, 1), 2)], "2 request ids for 1 commands"),
         ([Run(RequestId(bytes(15)), 1)], "is not the id of a client's request"),
         ([Run(request_id(5, ReplicaId(1), 7, 0), 1)], "is not the id of a client's request"),
-        ([Run(request_id(5, ReplicaId(1), UNKEPT_SESSIONS, 1), 1)], "is not the id of a client's request"),
+        ([Run(request_id(5, ReplicaId(1), UNTRACKED_SESSIONS_START, 1), 1)], "is not the id of a client's request"),
         ([Run(request_id(5, ReplicaId(1), 7, SEQUENCES - 1), 2)], "past the last sequence"),
     ],
 )
 def test_ids_that_are_not_those_of_the_commands_are_refused(runs: list[Run], what: str) -> None:
-    (payload,) = payloads(encode_message(Request(0, [b"x"], runs)))
-    with pytest.raises(PeerFault, match=what):
+    (payload,) = payloads(encode_message(ClientRequest(0, [b"x"], runs)))
+    with pytest.raises(PeerProtocolError, match=what):
         decode_from_client(payload)
 
 
@@ -88,9 +88,9 @@ def test_results_come_back_as_they_were(answers: list[Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "greeting", [ClientHello("g"), Welcome("g", "r1", 0, ("r1", "r2"), True, bytes(16), 8), Farewell("why")]
+    "greeting", [ClientHello("g"), Welcome("g", "r1", 0, ("r1", "r2"), True, bytes(16), 8), CloseReason("why")]
 )
-def test_greetings_arrive_as_they_were(greeting: ClientHello | Welcome | Farewell) -> None:
+def test_greetings_arrive_as_they_were(greeting: ClientHello | Welcome | CloseReason) -> None:
     (payload,) = payloads(encode_message(greeting))
     decode = decode_from_client if isinstance(greeting, ClientHello) else decode_from_replica
     assert decode(payload) == greeting
@@ -125,7 +125,7 @@ def test_garbage_is_a_fault_of_the_peer_or_a_right_message(garbage: bytes) -> No
     for decode in (decode_from_client, decode_from_replica):
         try:
             decode(garbage)
-        except PeerFault:
+        except PeerProtocolError:
             continue
 
 
@@ -137,18 +137,18 @@ def test_a_cut_or_bent_message_is_a_fault_of_the_peer_or_a_right_message(data: s
     for broken in (payload[:place], bent):
         try:
             decode_from_replica(broken)
-        except PeerFault:
+        except PeerProtocolError:
             continue
 
 
 def test_more_answers_than_numbers_are_refused() -> None:
-    (payload,) = payloads(encode_message(Answers([1], [b"a", b"b"])))
-    with pytest.raises(PeerFault, match="more answers than numbers"):
+    (payload,) = payloads(encode_message(ClientAnswers([1], [b"a", b"b"])))
+    with pytest.raises(PeerProtocolError, match="more answers than numbers"):
         decode_from_replica(payload)
 
 
 def test_a_replica_that_dials_a_client_port_is_told_apart() -> None:
     reader = FrameReader(CLIENT_PREAMBLE)
     reader.feed(PREAMBLE)
-    with pytest.raises(PeerFault):
+    with pytest.raises(PeerProtocolError):
         list(reader.payloads())

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
-from pydsm.core.agreed_time import TimeLimits
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId, Tick
-from pydsm.core.sessions import Sessions
+from pydsm.core.clocks.agreed_time import TimeLimits
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId, Tick
 from pydsm.runtime.clock import GroupClock
 
 NOW_MS = 1_700_000_000_000
@@ -148,5 +148,5 @@ def test_agreed_time_is_reported() -> None:
 
 
 def test_a_limit_that_cannot_work_is_refused() -> None:
-    with pytest.raises(CallerFault, match="above 0"):
+    with pytest.raises(UsageError, match="above 0"):
         GroupClock(ReplicaId(0), 1, Sessions(), lambda: Tick(0), difference_ms_max=0)

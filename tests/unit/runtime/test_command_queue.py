@@ -5,17 +5,19 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.runtime.command_queue import CommandQueue, Part, Stream
+from pydsm.runtime.command_queue import CommandQueue, Stream, Submission
 
 CONNECTIONS = 3
 
 
-def part(stream: Stream | None, numbers: range) -> Part:
+def part(stream: Stream | None, numbers: range) -> Submission:
     commands = [b"%d" % number for number in numbers]
-    return Part(lambda offset, answers: None, 0, commands, sum(map(len, commands)), None, again=False, stream=stream)
+    return Submission(
+        lambda offset, answers: None, 0, commands, sum(map(len, commands)), None, again=False, stream=stream
+    )
 
 
-def numbers_of(parts: list[Part], stream: Stream | None) -> list[int]:
+def numbers_of(parts: list[Submission], stream: Stream | None) -> list[int]:
     return [int(command) for one in parts if one.stream is stream for command in one.commands]
 
 

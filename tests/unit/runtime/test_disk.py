@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
-from pydsm.core.effects import Record, ReservationRecord
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.effects import Record, ReservationRecord
+from pydsm.core.types.errors import OperationalError
 from pydsm.runtime.disk import QUICK_SECONDS_MAX, Failed, InlineDisk, ThreadedDisk
 from pydsm.storage.base import Store
 from pydsm.storage.memory import MemoryStore
@@ -55,7 +55,7 @@ class FailingStore(MemoryStore):
         """See `storage.base.Store`."""
         self.writes += 1
         if self.writes > 1:
-            raise WorldFault("disk is full")
+            raise OperationalError("disk is full")
         super().write(records)
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.faults import CallerFault, WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.errors import OperationalError, UsageError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.kv import encode
+from pydsm.runtime.apply_gate import ApplyQueueLimits, MachinePhase
 from pydsm.runtime.batching import Answer, Overloaded
-from pydsm.runtime.lifecycle import HoldLimits, Phase
 from pydsm.runtime.maintenance import PauseReport, ResumeReport
 from pydsm.runtime.node import Node
-from pydsm.runtime.observation import ReadyLimits, why_not_ready
+from pydsm.runtime.observation import ReadyLimits, not_ready_reason
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles, SnapshotWriter
 from tests.unit.runtime.test_node import group as group_in_memory
@@ -79,7 +79,7 @@ async def test_commands_to_a_paused_replica_are_refused_and_it_is_not_ready(tmp_
         await node.maintenance.pause()
         answer = await submit(node, 1, 1)
         assert answer == Overloaded("this replica is paused for maintenance; submit elsewhere")
-        reason = why_not_ready(node.observe(), ReadyLimits())
+        reason = not_ready_reason(node.observe(), ReadyLimits())
         assert reason == "it is paused: 0 batches wait to be executed"
         await node.maintenance.resume()
         assert await submit(node, 1, 1) == "OK"
@@ -110,7 +110,7 @@ async def test_pausing_twice_and_resuming_what_runs_say_so(tmp_path: Path) -> No
 async def test_replica_that_holds_too_much_takes_no_part_and_catches_up_afterwards(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         node = nodes.nodes[2]
-        node._gate._limits = HoldLimits(commands_max=10)
+        node._gate._limits = ApplyQueueLimits(commands_max=10)
         await node.maintenance.pause()
         await nodes.set_many(0, 200, 0, 1)
         seen = node.observe()
@@ -127,11 +127,11 @@ async def test_machine_that_does_not_start_again_is_shown_and_nothing_is_lost(tm
         await node.maintenance.pause()
         await nodes.set_many(0, 20, 0, 1)
         machine.broken = True
-        with pytest.raises(WorldFault, match="its file is gone"):
+        with pytest.raises(OperationalError, match="its file is gone"):
             await node.maintenance.resume()
         seen = node.observe()
-        assert seen.phase is Phase.PAUSED
-        assert "(the machine did not start: OSError: its file is gone)" in str(why_not_ready(seen, ReadyLimits()))
+        assert seen.phase is MachinePhase.PAUSED
+        assert "(the machine did not start: OSError: its file is gone)" in str(not_ready_reason(seen, ReadyLimits()))
         machine.broken = False
         await node.maintenance.resume()
         await nodes.agree()
@@ -142,7 +142,7 @@ async def test_replica_whose_machine_does_not_start_does_not_start(tmp_path: Pat
         await nodes.nodes[2].stop()
         machine = Opened()
         machine.broken = True
-        with pytest.raises(WorldFault, match="the machine did not start: OSError: its file is gone"):
+        with pytest.raises(OperationalError, match="the machine did not start: OSError: its file is gone"):
             await nodes.start(2, machine)
 
 
@@ -152,7 +152,7 @@ async def test_replica_that_is_stopped_while_paused_begins_running_with_everythi
         await nodes.set_many(0, 50, 0, 1)
         await nodes.nodes[2].stop()
         node, machine = await nodes.start(2, Opened()), nodes.machines[2]
-        assert node.observe().phase is Phase.RUNNING
+        assert node.observe().phase is MachinePhase.RUNNING
         await nodes.agree()
         assert machine.executed >= 50
 
@@ -174,12 +174,12 @@ async def test_cancelled_pause_leaves_the_replica_running(tmp_path: Path) -> Non
         node = nodes.nodes[2]
         answer = submit(node, 1, 1)
         pausing = asyncio.create_task(node.maintenance.pause(drain_seconds_max=60))
-        await eventually(lambda: node.observe().phase is Phase.PAUSING, "it waits for answers")
-        with pytest.raises(CallerFault, match="the machine is pausing"):
+        await eventually(lambda: node.observe().phase is MachinePhase.PAUSING, "it waits for answers")
+        with pytest.raises(UsageError, match="the machine is pausing"):
             await node.maintenance.resume()
         pausing.cancel()
         await asyncio.wait((pausing,))
-        assert node.observe().phase is Phase.RUNNING
+        assert node.observe().phase is MachinePhase.RUNNING
         await nodes.start(0)
         assert await asyncio.wait_for(answer, 10) == "OK"
         assert await asyncio.wait_for(submit(node, 2, 2), 10) == "OK"
@@ -198,14 +198,14 @@ async def test_snapshot_is_durable_when_it_is_reported_and_has_what_was_executed
 
 async def test_snapshot_where_none_are_taken_is_refused() -> None:
     async with group_in_memory(1) as nodes:
-        with pytest.raises(CallerFault, match="takes no snapshots: it keeps its data in memory"):
+        with pytest.raises(UsageError, match="takes no snapshots: it keeps its data in memory"):
             await nodes.nodes[0].maintenance.snapshot()
 
 
 async def test_snapshot_of_a_paused_replica_is_refused(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.nodes[0].maintenance.pause()
-        with pytest.raises(CallerFault, match="is paused: resume it first"):
+        with pytest.raises(UsageError, match="is paused: resume it first"):
             await nodes.nodes[0].maintenance.snapshot()
 
 
@@ -216,11 +216,11 @@ async def test_snapshot_that_nobody_agrees_on_is_given_up_in_time(tmp_path: Path
         maintenance = nodes.nodes[2].maintenance
         waiting = asyncio.create_task(maintenance.snapshot(60))
         await eventually(lambda: nodes.nodes[2].info()["proposed"] != "0", "it is proposed")
-        with pytest.raises(CallerFault, match="somebody else waits"):
+        with pytest.raises(UsageError, match="somebody else waits"):
             await maintenance.snapshot()
         waiting.cancel()
         await asyncio.wait((waiting,))
-        with pytest.raises(WorldFault, match=r"no snapshot was durable within 0.05 s"):
+        with pytest.raises(OperationalError, match=r"no snapshot was durable within 0.05 s"):
             await maintenance.snapshot(0.05)
 
 
@@ -230,7 +230,7 @@ async def test_snapshot_that_cannot_be_written_is_an_error(tmp_path: Path, monke
 
     monkeypatch.setattr(SnapshotWriter, "commit", full)
     async with group(tmp_path) as nodes:
-        with pytest.raises(WorldFault, match="could not be written"):
+        with pytest.raises(OperationalError, match="could not be written"):
             await nodes.nodes[0].maintenance.snapshot()
 
 
@@ -241,6 +241,6 @@ async def test_replica_that_fails_tells_who_waits_for_a_snapshot(tmp_path: Path)
         node = nodes.nodes[2]
         waiting = asyncio.create_task(node.maintenance.snapshot(60))
         await eventually(lambda: node.info()["proposed"] != "0", "it is proposed")
-        node._fail(WorldFault("disk is full"))
-        with pytest.raises(WorldFault, match="the replica stopped meanwhile: disk is full"):
+        node._fail(OperationalError("disk is full"))
+        with pytest.raises(OperationalError, match="the replica stopped meanwhile: disk is full"):
             await asyncio.wait_for(waiting, 10)

@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.config import Config
-from pydsm.core.effects import Record
-from pydsm.core.faults import BrokenInvariant, PeerFault, WorldFault
-from pydsm.core.fingerprint import fingerprint
-from pydsm.core.ids import InstanceId, ReplicaId, request_at, session_of
-from pydsm.core.messages import NOP, Batch, Commit, Footprint, Frontier, PreAccept, Run
-from pydsm.core.starts import Remembered
+from pydsm.core.protocol.starts import Remembered
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import Record
+from pydsm.core.types.errors import InvariantViolation, OperationalError, PeerProtocolError
+from pydsm.core.types.fingerprint import fingerprint
+from pydsm.core.types.ids import InstanceId, ReplicaId, request_at, session_of
+from pydsm.core.types.messages import NOP, Batch, Commit, Footprint, Frontier, PreAccept, Run
 from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.runtime import admission
 from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
 from pydsm.runtime.clock import unix_ms
+from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
-from pydsm.runtime.observation import ReadyLimits, why_not_ready
-from pydsm.runtime.parts import Parts
+from pydsm.runtime.observation import ReadyLimits, not_ready_reason
 from pydsm.runtime.starts import StartLimits
 from pydsm.storage.identity import Identity, ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.base import Admit, Self, Starts
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.unit.runtime.machines import Lists
 from tests.unit.transport.starts import PlainStarts
@@ -44,7 +44,7 @@ class FragileStore(MemoryStore):
     def write(self, records: Sequence[Record]) -> None:
         """See `storage.base.Store`."""
         if self.broken:
-            raise WorldFault("disk is full")
+            raise OperationalError("disk is full")
         super().write(records)
 
 
@@ -66,11 +66,11 @@ class Group:
         machine = self.make_machine()
         config = Config(ReplicaId(replica), self.replicas, recovery_timeout_ticks=100, gossip_ticks=50)
 
-        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
-            me = Self("test", ReplicaId(replica), self.replicas, incarnation)
+        def transport(incarnation: int, admit: Admit, starts: StartExchange) -> MemoryTransport:
+            me = LocalIdentity("test", ReplicaId(replica), self.replicas, incarnation)
             return MemoryTransport(me, self.hub, admit, starts)
 
-        node = Node(config, Parts(machine, store or MemoryStore(), transport, starts=QUICK))
+        node = Node(config, NodeComponents(machine, store or MemoryStore(), transport, starts=QUICK))
         await node.start()
         self.nodes[replica], self.machines[replica] = node, machine
         return node
@@ -164,7 +164,7 @@ async def test_a_node_whose_directory_is_removed_acknowledges_nothing_more(tmp_p
         nodes.nodes[0].submit(b"a two", answers.append)
         async with asyncio.timeout(10):
             failure = await nodes.nodes[0].failure
-        assert isinstance(failure, WorldFault)
+        assert isinstance(failure, OperationalError)
         assert "was removed or replaced while the replica ran" in str(failure)
         assert not any(isinstance(answer, int) for answer in answers)
         assert await nodes.ask(1, "a three") in (2, 3)
@@ -202,7 +202,7 @@ async def test_failing_disk_stops_the_node_before_it_acknowledges_anything(caplo
         answers: list[Answer] = []
         nodes.nodes[0].submit(b"a two", answers.append)
         failure = await asyncio.wait_for(nodes.nodes[0].failure, 5)
-        assert isinstance(failure, WorldFault)
+        assert isinstance(failure, OperationalError)
         assert answers == []
         assert "replica 0 stops: disk is full" in caplog.text
         assert isinstance(await nodes.ask(0, "a three"), Overloaded)
@@ -293,14 +293,14 @@ async def test_broken_invariant_stops_the_node(caplog: pytest.LogCaptureFixture)
     async with group() as nodes:
         assert await nodes.ask(0, "a one") == 1
         nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(0), 1), NOP, (0, 0, 0)))
-        assert isinstance(await asyncio.wait_for(nodes.nodes[0].failure, 5), BrokenInvariant)
+        assert isinstance(await asyncio.wait_for(nodes.nodes[0].failure, 5), InvariantViolation)
         assert "the message that did it, from replica 1: Commit" in caplog.text
 
 
 async def test_fault_of_a_peer_is_left_to_the_transport() -> None:
     async with group() as nodes:
         not_its_own = PreAccept(InstanceId(ReplicaId(0), 1), Batch((), (), Footprint()), (0, 0, 0))
-        with pytest.raises(PeerFault):
+        with pytest.raises(PeerProtocolError):
             nodes.nodes[0]._receive(ReplicaId(1), not_its_own)
         assert await nodes.ask(0, "a one") == 1
 
@@ -341,7 +341,7 @@ async def test_stopping_node_answers_what_it_took_and_refuses_the_rest() -> None
 
 def is_ready(node: Node) -> bool:
     """Whether clients may be sent to it, whatever its lag was allowed to be."""
-    return why_not_ready(node.observe(), ReadyLimits(lag_instances_max=0)) is None
+    return not_ready_reason(node.observe(), ReadyLimits(lag_instances_max=0)) is None
 
 
 async def test_node_is_ready_once_a_quorum_has_told_how_far_it_is_and_no_longer_without_it() -> None:
@@ -375,7 +375,7 @@ async def test_observation_has_what_the_node_did_and_does_not_change_with_it() -
         assert (seen.counters.proposed, seen.frontier, seen.known, seen.lag) == (2, (2,), (2,), (0,))
         assert nodes.nodes[0].observe().counters.proposed == 3
         await nodes.nodes[0].stop()
-        assert why_not_ready(nodes.nodes[0].observe(), ReadyLimits()) == "it is stopping"
+        assert not_ready_reason(nodes.nodes[0].observe(), ReadyLimits()) == "it is stopping"
 
 
 async def test_observation_of_a_failed_node_says_why_in_one_line() -> None:
@@ -393,8 +393,8 @@ async def test_observation_of_a_failed_node_says_why_in_one_line() -> None:
 class Punctual(Lists):
     """Wants `due done` to be executed, for as long as that has not happened."""
 
-    def overdue(self, now_ms: int) -> list[bytes]:
-        """See `machines.base.Upkeep`."""
+    def due_commands(self, now_ms: int) -> list[bytes]:
+        """See `machines.base.SupportsScheduledCommands`."""
         return [] if b"due" in self.lists else [b"due done"]
 
 
@@ -404,20 +404,20 @@ async def test_machine_that_raises_when_asked_what_is_due_is_asked_again(
     class Late(Punctual):
         asked = 0
 
-        def overdue(self, now_ms: int) -> list[bytes]:
+        def due_commands(self, now_ms: int) -> list[bytes]:
             self.asked += 1
             if self.asked < 4:
                 raise ArithmeticError("not yet")
-            return super().overdue(now_ms)
+            return super().due_commands(now_ms)
 
-    monkeypatch.setattr(node_module, "UPKEEP_SECONDS", 0.001)
+    monkeypatch.setattr(node_module, "SCHEDULED_COMMANDS_SECONDS", 0.001)
     async with group(1, make_machine=Late) as nodes:
         await eventually(lambda: b"due" in nodes.machines[0].lists, "it is executed all the same")
     assert caplog.text.count("ArithmeticError: not yet") == 1
 
 
 async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "UPKEEP_SECONDS", 0.01)
+    monkeypatch.setattr(node_module, "SCHEDULED_COMMANDS_SECONDS", 0.01)
     async with group(make_machine=Punctual) as nodes:
         await eventually(
             lambda: all(b"due" in one.lists for one in nodes.machines.values()), "it is executed everywhere"
@@ -426,7 +426,7 @@ async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(m
 
 
 async def test_what_is_due_is_proposed_once_while_nobody_can_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "UPKEEP_SECONDS", 0.001)
+    monkeypatch.setattr(node_module, "SCHEDULED_COMMANDS_SECONDS", 0.001)
     alone = Group(3, Punctual)
     node = await alone.start(0)
     node._clock.hear(ReplicaId(1), unix_ms())  # a peer was there a moment ago
@@ -505,13 +505,13 @@ class StartsThatRemembersNothing(PlainStarts):
     """Of somebody who has met nobody before."""
 
     def remembered(self, peer: ReplicaId) -> Remembered:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return Remembered(self.replica, None, 0, 0, (0,) * self.replicas)
 
 
 def impostor(nodes: Group, replica: int, incarnation: int) -> MemoryTransport:
     """Somebody who greets as this replica, and whom every replica lets in."""
-    me = Self("test", ReplicaId(replica), nodes.replicas, incarnation)
+    me = LocalIdentity("test", ReplicaId(replica), nodes.replicas, incarnation)
     return MemoryTransport(me, nodes.hub, lambda peer, mark: None, StartsThatRemembersNothing(me.replica, me.replicas))
 
 
@@ -523,7 +523,9 @@ async def test_replica_that_greeted_by_mistake_and_took_no_part_does_not_lock_ou
     wrong = impostor(nodes, 2, 666)
     await wrong.start(lambda sender, message: None)
     wrong.send((ReplicaId(0), ReplicaId(1)), Frontier((0, 0, 0), (0, 0, 0)))
-    await eventually(lambda: all(2 in node.observe().told_seconds_ago for node in nodes.nodes.values()), "it is heard")
+    await eventually(
+        lambda: all(2 in node.observe().last_report_age_seconds for node in nodes.nodes.values()), "it is heard"
+    )
     await wrong.stop()
     await nodes.start(2, stores[2])
     assert await nodes.ask(2, "a one") == 1

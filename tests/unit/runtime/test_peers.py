@@ -2,10 +2,10 @@
 
 import pytest
 
-from pydsm.core import messages as m
-from pydsm.core.ballots import Ballot
-from pydsm.core.ids import InstanceId, ReplicaId
-from pydsm.runtime.peers import PeerBook, takes_part
+from pydsm.core.types import messages as m
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.ids import InstanceId, ReplicaId
+from pydsm.runtime.peers import PeerIncarnations, takes_part
 
 PEER = ReplicaId(2)
 ID = InstanceId(PEER, 1)
@@ -17,7 +17,7 @@ def ignore(peer: ReplicaId, fingerprint: int) -> None:
 
 
 def test_greeting_alone_binds_nobody() -> None:
-    book = PeerBook({}, ignore)
+    book = PeerIncarnations({}, ignore)
     assert book.admit(PEER, 5) is None
     assert book.admit(PEER, 6) is None
     assert not book.knows(PEER)
@@ -25,7 +25,7 @@ def test_greeting_alone_binds_nobody() -> None:
 
 def test_peer_that_took_part_is_remembered_once() -> None:
     remembered: list[tuple[int, int]] = []
-    book = PeerBook({}, lambda peer, fingerprint: remembered.append((peer, fingerprint)))
+    book = PeerIncarnations({}, lambda peer, fingerprint: remembered.append((peer, fingerprint)))
     book.took_part(PEER, 5)
     book.took_part(PEER, 5)
     assert remembered == [(2, 5)]
@@ -35,7 +35,7 @@ def test_peer_that_took_part_is_remembered_once() -> None:
 
 
 def test_peer_that_lost_its_data_is_told_so_by_name() -> None:
-    book = PeerBook({PEER: 5}, ignore, ("r1", "r2", "r3").__getitem__)
+    book = PeerIncarnations({PEER: 5}, ignore, ("r1", "r2", "r3").__getitem__)
     reason = book.admit(PEER, 6)
     assert reason is not None
     assert reason.startswith("r3 came back without its data: the fingerprint of its data is 0000000000000006")
@@ -45,7 +45,7 @@ def test_peer_that_lost_its_data_is_told_so_by_name() -> None:
 @pytest.mark.parametrize(
     ("message", "takes"),
     [
-        (m.Inquire((ID,)), False),
+        (m.CommitQuery((ID,)), False),
         (m.FetchSnapshot(1, 0), False),
         (m.Frontier((0, 0, 0), (0, 0, 9)), False),
         (m.Frontier((0, 0, 1), (0, 0, 9)), True),
@@ -55,7 +55,7 @@ def test_peer_that_lost_its_data_is_told_so_by_name() -> None:
         (m.Refuse(ID, BALLOT, BALLOT), True),
         (m.ValidateOk(ID, BALLOT, ()), True),
         (m.Commit(ID, m.NOP, (0, 0, 0)), True),
-        (m.Purged(1, (1, 1, 1)), True),
+        (m.Compacted(1, (1, 1, 1)), True),
     ],
 )
 def test_message_on_which_a_receiver_relies_takes_part(message: m.Message, takes: bool) -> None:

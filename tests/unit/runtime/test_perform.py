@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pydsm.core.checkpoint import Checkpoint, Position
-from pydsm.core.effects import Abort, Effects, Execute, Record, ReservationRecord, Send, TakeCheckpoint, Transfer
-from pydsm.core.ids import InstanceId, ReplicaId
-from pydsm.core.messages import Batch, Footprint, Message, Waiting
+from pydsm.core.types.checkpoint import Checkpoint, Position
+from pydsm.core.types.effects import Abort, Effects, Execute, Record, ReservationRecord, Send, TakeCheckpoint, Transfer
+from pydsm.core.types.ids import InstanceId, ReplicaId
+from pydsm.core.types.messages import Batch, Footprint, Message, Waiting
 from pydsm.runtime.perform import Performer
 
 ME, PEER, OTHER = ReplicaId(0), ReplicaId(1), ReplicaId(2)

@@ -8,21 +8,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pydsm.core.checkpoint import Checkpoint, Position
-from pydsm.core.config import Config
-from pydsm.core.faults import Diverged, WorldFault
-from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.types.checkpoint import Checkpoint, Position
+from pydsm.core.types.config import Config
+from pydsm.core.types.errors import Diverged, OperationalError
+from pydsm.core.types.ids import InstanceId, ReplicaId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.runtime.batching import Answer
+from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
-from pydsm.runtime.parts import Parts
 from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.runtime.starts import StartLimits
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
 from pydsm.storage.sqlite import SqliteStore
-from pydsm.transport.base import Admit, Self, Starts
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.unit.storage.records import IDENTITY
 from tests.waiting import eventually
@@ -176,11 +176,11 @@ class Group:
             me, 3, recovery_timeout_ticks=100, gossip_ticks=20, checkpoint_instances_max=10, digest_ticks=50
         )
 
-        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
-            return MemoryTransport(Self("test", me, 3, incarnation), self.hub, admit, starts)
+        def transport(incarnation: int, admit: Admit, starts: StartExchange) -> MemoryTransport:
+            return MemoryTransport(LocalIdentity("test", me, 3, incarnation), self.hub, admit, starts)
 
         machine = machine or Counting()
-        parts = Parts(
+        parts = NodeComponents(
             machine, SqliteStore(data, identity), transport, snapshots=SnapshotFiles(data, identity), starts=QUICK
         )
         node = Node(config, parts)
@@ -297,7 +297,7 @@ async def test_a_replica_that_is_not_deterministic_stops_and_says_where_and_how_
         assert "keys from" in told
         await nodes.set_many(60, 20, 0, 1)
         await nodes.nodes[2].stop()
-        with pytest.raises(WorldFault, match="says why this replica must not start"):
+        with pytest.raises(OperationalError, match="says why this replica must not start"):
             SnapshotFiles(tmp_path / "2", Identity("test", "r2", ReplicaId(2), 3)).check()
         # as it says
         (tmp_path / "2" / "DIVERGED").unlink()

@@ -12,21 +12,21 @@ from zlib import crc32
 
 import pytest
 
-from pydsm.core.config import Config
-from pydsm.core.faults import RolledBack, WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.config import Config
+from pydsm.core.types.errors import OperationalError, RolledBack
+from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.runtime.batching import Answer
+from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
-from pydsm.runtime.observation import ReadyLimits, why_not_ready
-from pydsm.runtime.parts import Parts
+from pydsm.runtime.observation import ReadyLimits, not_ready_reason
 from pydsm.runtime.starts import StartLimits
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore
 from pydsm.transport.address import Address
-from pydsm.transport.base import Admit, Self, Starts
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange
 from pydsm.transport.tcp import TcpTransport
 from tests.ports import free_ports
 from tests.unit.storage.directories import alter, copy_of
@@ -69,17 +69,19 @@ class Group:
         identity = Identity("test", f"r{replica}", me, self.replicas)
         config = Config(me, self.replicas, recovery_timeout_ticks=100, gossip_ticks=20, checkpoint_instances_max=20)
 
-        def transport(incarnation: int, admit: Admit, starts: Starts) -> TcpTransport:
+        def transport(incarnation: int, admit: Admit, starts: StartExchange) -> TcpTransport:
             peers = {
                 ReplicaId(peer): Address("127.0.0.1", self.ports[peer])
                 for peer in range(self.replicas)
                 if peer != replica
             }
             here = Address("127.0.0.1", port)
-            return TcpTransport(Self("test", me, self.replicas, incarnation), here, peers, admit, starts, QUICK)
+            return TcpTransport(
+                LocalIdentity("test", me, self.replicas, incarnation), here, peers, admit, starts, QUICK
+            )
 
         machine = KeyValue()
-        parts = Parts(
+        parts = NodeComponents(
             machine,
             SqliteStore(data, identity),
             transport,
@@ -215,7 +217,7 @@ async def test_a_log_that_was_cut_off_is_refused_before_anybody_is_asked(tmp_pat
         (copy / f"{DATABASE_NAME}-shm").unlink(missing_ok=True)
         await nodes.stop(0)
         nodes.put_back(0, copy)
-        with pytest.raises(WorldFault, match="frames were durable"):
+        with pytest.raises(OperationalError, match="frames were durable"):
             await nodes.start(0)
 
 
@@ -291,11 +293,13 @@ async def test_a_replica_that_hears_from_too_few_waits_and_says_so(tmp_path: Pat
         await made.start(replica)
     try:
         seen = made.nodes[0].observe
-        await eventually(lambda: "1 have answered, 2 are needed" in (seen().waits_to_take_part or ""), "one answers")
-        assert why_not_ready(seen(), ReadyLimits()) == seen().waits_to_take_part
+        await eventually(
+            lambda: "1 have answered, 2 are needed" in (seen().not_participating_reason or ""), "one answers"
+        )
+        assert not_ready_reason(seen(), ReadyLimits()) == seen().not_participating_reason
         assert seen().traffic.messages_sent == 0
         await made.start(2)
-        await eventually(lambda: seen().waits_to_take_part is None, "it takes part")
+        await eventually(lambda: seen().not_participating_reason is None, "it takes part")
         await made.set(0, 1, 1)
     finally:
         for replica in tuple(made.nodes):

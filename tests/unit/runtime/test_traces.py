@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from pydsm.core.ballots import Ballot
-from pydsm.core.conflicts import DeclaredKeys
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId, request_at, request_id
-from pydsm.core.instance import Instance
-from pydsm.core.messages import NOP, Batch, Footprint, Run
-from pydsm.core.status import Status
+from pydsm.core.log.conflicts import DeclaredKeys
+from pydsm.core.log.instance import Instance
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId, request_at, request_id
+from pydsm.core.types.messages import NOP, Batch, Footprint, Run
+from pydsm.core.types.status import Status
 from pydsm.runtime.traces import InstanceTrace, TraceLimits, Traces, show
 
 SESSION = request_id(5000, ReplicaId(1), 7, 0)

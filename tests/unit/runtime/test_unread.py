@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.ids import ReplicaId, request_at
-from pydsm.core.messages import Run
+from pydsm.core.types.ids import ReplicaId, request_at
+from pydsm.core.types.messages import Run
 from pydsm.machines.base import Result
 from pydsm.runtime.batching import Answer
 from pydsm.storage.identity import Identity
@@ -32,7 +32,7 @@ class Skipping(Lists):
         return super().apply(commands, timestamp_ms)
 
     def apply_unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """See `machines.base.SkipsReads`."""
+        """See `machines.base.SupportsReadSkipping`."""
         self.unread += commands
         super().apply(commands, timestamp_ms)
         return [None] * len(commands)

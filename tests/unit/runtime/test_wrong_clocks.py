@@ -6,18 +6,18 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pydsm.core.agreed_time import TimeLimits
-from pydsm.core.config import Config
-from pydsm.core.ids import ReplicaId, request_at
-from pydsm.core.messages import Run
+from pydsm.core.clocks.agreed_time import TimeLimits
+from pydsm.core.types.config import Config
+from pydsm.core.types.ids import ReplicaId, request_at
+from pydsm.core.types.messages import Run
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.runtime.batching import Answer
 from pydsm.runtime.clock import unix_ms
+from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
-from pydsm.runtime.observation import ReadyLimits, why_not_ready
-from pydsm.runtime.parts import Parts
+from pydsm.runtime.observation import ReadyLimits, not_ready_reason
 from pydsm.storage.memory import MemoryStore
-from pydsm.transport.base import Admit, Self, Starts
+from pydsm.transport.base import Admit, LocalIdentity, StartExchange
 from pydsm.transport.memory import MemoryHub, MemoryTransport
 from tests.waiting import eventually
 
@@ -36,13 +36,13 @@ class Group:
         self.nodes = [self._make(replica) for replica in range(len(off_ms))]
 
     def _make(self, replica: int) -> Node:
-        def transport(incarnation: int, admit: Admit, starts: Starts) -> MemoryTransport:
-            me = Self("test", ReplicaId(replica), len(self.off_ms), incarnation)
+        def transport(incarnation: int, admit: Admit, starts: StartExchange) -> MemoryTransport:
+            me = LocalIdentity("test", ReplicaId(replica), len(self.off_ms), incarnation)
             return MemoryTransport(me, self.hub, admit, starts)
 
         config = Config(ReplicaId(replica), len(self.off_ms), gossip_ticks=20, checkpoint_instances_max=3)
         clock = lambda: unix_ms() + self.off_ms[replica]  # noqa: E731 (it follows what a test sets later)
-        return Node(config, Parts(KeyValue(), MemoryStore(), transport, wall_clock_ms=clock))
+        return Node(config, NodeComponents(KeyValue(), MemoryStore(), transport, wall_clock_ms=clock))
 
     async def ask(self, replica: int, line: str) -> Answer:
         """Submit and wait for the answer."""
@@ -66,7 +66,7 @@ class Group:
 
     def reason(self, replica: int) -> str | None:
         """Why it is not ready."""
-        return why_not_ready(self.nodes[replica].observe(), LIMITS)
+        return not_ready_reason(self.nodes[replica].observe(), LIMITS)
 
 
 @asynccontextmanager

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID
 
-from pydsm.core.ids import ReplicaId, RequestId
-from pydsm.core.session_limits import Fate
+from pydsm.core.sessions.session_limits import RequestState
+from pydsm.core.types.ids import ReplicaId, RequestId
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.traces import RequestTrace
@@ -25,7 +25,7 @@ def nothing_known(id: RequestId) -> RequestTrace:
     return RequestTrace(
         request=str(UUID(bytes=id)),
         replica=0,
-        fate=Fate.NEW.value,
+        fate=RequestState.NEW.value,
         instances=(),
         remembered_instances=7,
         remembered_seconds=3.0,

@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.grants import Grants
-from pydsm.core.messages import Run
+from pydsm.core.sessions.grants import Grants
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
 from pydsm.runtime.batching import Answer, Reply, ReplyMany
 from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.command_queue import Stream
 from pydsm.server.limits import RespLimits
-from pydsm.server.native import Host
+from pydsm.server.native import NativeServerContext
 from pydsm.server.resp import RespServer
-from pydsm.server.shared import Shared
+from pydsm.server.shared import SharedServerState
 from pydsm.storage.identity import Identity
 
 INFO = {"Stats": {"name": "alone", "executed": "7"}, "Keyspace": {"db0": "keys=3,expires=1,avg_ttl=0"}}
@@ -40,7 +40,7 @@ class LocalAgreement:
             return
         try:
             self.machine.footprint([command])
-        except CallerFault as fault:
+        except UsageError as fault:
             reply(CommandFailed(str(fault)))
             return
         if not self.waiting and not self.holding:
@@ -65,10 +65,10 @@ class LocalAgreement:
             reply(result)
 
 
-def make_host(identity: Identity, is_ready: Callable[[], bool] = lambda: True) -> Host:
+def make_host(identity: Identity, is_ready: Callable[[], bool] = lambda: True) -> NativeServerContext:
     """What a port for native clients needs of the replica behind it."""
     grants = Grants(identity.replica, start=7)
-    return Host(identity, ("r1", "r2", "r3"), is_ready, lambda: grants.grant(unix_ms()), unix_ms)
+    return NativeServerContext(identity, ("r1", "r2", "r3"), is_ready, lambda: grants.grant(unix_ms()), unix_ms)
 
 
 def _answer_at(reply: ReplyMany, place: int, answer: Answer) -> None:
@@ -77,7 +77,7 @@ def _answer_at(reply: ReplyMany, place: int, answer: Answer) -> None:
 
 @asynccontextmanager
 async def serving(
-    agreement: LocalAgreement | None = None, limits: RespLimits | None = None, shared: Shared | None = None
+    agreement: LocalAgreement | None = None, limits: RespLimits | None = None, shared: SharedServerState | None = None
 ) -> AsyncIterator[RespServer]:
     """A started server on a free port; everything closed at the end."""
     server = RespServer((agreement or LocalAgreement()).submit_many, lambda: INFO, limits, shared)

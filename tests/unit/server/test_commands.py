@@ -4,8 +4,8 @@ import pytest
 
 from pydsm import __version__
 from pydsm.machines.kv import COMMANDS
-from pydsm.server.commands import LOCAL
-from pydsm.server.transactions import ROWS
+from pydsm.server.commands import LOCAL_COMMANDS
+from pydsm.server.transactions import TRANSACTION_COMMANDS
 from tests.unit.server.local import LocalAgreement, array, connected, serving
 from tests.waiting import eventually
 
@@ -61,7 +61,7 @@ NAMES = b"-ERR Client names cannot contain spaces, newlines or special character
         (b"CONFIG GET sa\\ve", b"*0\r\n"),
         (b"CONFIG GET " + b"*a" * 2049, b"-ERR the pattern has 4098 bytes, over the limit of 4096\r\n"),
         (b"CONFIG SET save x", b"-ERR unknown subcommand 'SET'. Try CONFIG HELP.\r\n"),
-        (b"COMMAND COUNT", b":%d\r\n" % (len(COMMANDS) + len(LOCAL) + len(ROWS))),
+        (b"COMMAND COUNT", b":%d\r\n" % (len(COMMANDS) + len(LOCAL_COMMANDS) + len(TRANSACTION_COMMANDS))),
         (b"COMMAND INFO nosuch", b"*1\r\n$-1\r\n"),
         (
             b"COMMAND INFO mset",

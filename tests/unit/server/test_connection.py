@@ -9,7 +9,7 @@ from pydsm.runtime.batching import Aborted, Overloaded
 from pydsm.server.descriptors import ClientCount
 from pydsm.server.limits import RespLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.shared import Shared
+from pydsm.server.shared import SharedServerState
 from pydsm.server.transactions import ABORTED
 from tests.unit.server.local import LocalAgreement, array, connected, serving
 from tests.waiting import eventually
@@ -105,7 +105,7 @@ async def test_keys_beyond_the_limit_are_not_watched() -> None:
 
 
 async def test_a_command_without_an_answer_is_answered_after_a_time_and_later_ones_in_their_order() -> None:
-    agreement, shared = LocalAgreement(), Shared(reason="it sees 1 of 3 replicas")
+    agreement, shared = LocalAgreement(), SharedServerState(reason="it sees 1 of 3 replicas")
     agreement.holding = True
     limits = RespLimits(answer_seconds_max=0.05)
     async with serving(agreement, limits, shared) as server, connected(server) as client:
@@ -122,7 +122,7 @@ async def test_a_command_without_an_answer_is_answered_after_a_time_and_later_on
 
 
 async def test_commands_are_refused_at_once_while_nothing_can_be_agreed_on() -> None:
-    agreement, shared = LocalAgreement(), Shared(refusal="it sees 1 of 3 replicas")
+    agreement, shared = LocalAgreement(), SharedServerState(refusal="it sees 1 of 3 replicas")
     async with serving(agreement, shared=shared) as server, connected(server) as client:
         for command in (b"INCR a\r\n", b"WATCH a\r\n"):
             client.send(command)
@@ -135,7 +135,7 @@ async def test_commands_are_refused_at_once_while_nothing_can_be_agreed_on() -> 
 
 
 async def test_ports_share_the_number_of_clients_and_config_tells_it() -> None:
-    shared = Shared(clients=ClientCount(2))
+    shared = SharedServerState(clients=ClientCount(2))
     async with serving(shared=shared) as one, serving(shared=shared) as other:
         async with connected(one) as first, connected(other) as second:
             await first.ask(b"PING", b"+PONG\r\n")
@@ -189,7 +189,7 @@ async def test_client_that_does_not_read_is_not_written_to_without_bound_nor_rea
 
 async def test_client_that_takes_nothing_for_too_long_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
     limits = RespLimits(write_buffer_bytes_max=1000)
-    shared = Shared(memory=ClientMemory(MemoryLimits(unread_seconds_max=0.02)))
+    shared = SharedServerState(memory=ClientMemory(MemoryLimits(unread_seconds_max=0.02)))
     async with serving(limits=limits, shared=shared) as server, connected(server) as other:
         other.send(array(b"SET", b"a", b"x" * 8_000_000))
         await other.receive(b"+OK\r\n")

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from pydsm.core.faults import WorldFault
-from pydsm.server.descriptors import ClientCount, Descriptors, clients_that_fit, reserve, tell_of_exhaustion
+from pydsm.core.types.errors import OperationalError
+from pydsm.server.descriptors import ClientCount, Descriptors, clients_that_fit, log_exhaustion, reserve
 from pydsm.server.occasionally import Occasionally
 
 
@@ -20,7 +20,7 @@ def test_as_many_clients_as_fit_are_let_in_when_it_cannot() -> None:
 
 
 def test_a_replica_without_room_for_clients_does_not_start() -> None:
-    with pytest.raises(WorldFault, match=r"300 are for replicas.*ulimit -n.* to 10300"):
+    with pytest.raises(OperationalError, match=r"300 are for replicas.*ulimit -n.* to 10300"):
         clients_that_fit(10_000, 300, Descriptors(256, 305))
     assert clients_that_fit(2, 300, Descriptors(256, 302)) == (2, 302)
 
@@ -54,7 +54,7 @@ def test_a_line_comes_now_and_then_and_says_how_often_it_was_left_out(caplog: py
 
 
 def test_exhaustion_is_told_and_other_errors_are_not(caplog: pytest.LogCaptureFixture) -> None:
-    assert tell_of_exhaustion({"exception": OSError(errno.EMFILE, "Too many open files")})
+    assert log_exhaustion({"exception": OSError(errno.EMFILE, "Too many open files")})
     assert "no descriptor is left" in caplog.text
-    assert not tell_of_exhaustion({"exception": OSError(errno.EPIPE, "")})
-    assert not tell_of_exhaustion({"message": "nothing"})
+    assert not log_exhaustion({"exception": OSError(errno.EPIPE, "")})
+    assert not log_exhaustion({"message": "nothing"})

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from pydsm.core.counters import Counters
-from pydsm.core.faults import WorldFault
-from pydsm.core.session_limits import Fate
+from pydsm.core.sessions.session_limits import RequestState
+from pydsm.core.types.counters import ProtocolCounters
+from pydsm.core.types.errors import OperationalError
 from pydsm.runtime.observation import Observation
+from pydsm.runtime.snapshot_transfer import PieceCounters
 from pydsm.runtime.traces import RequestTrace
-from pydsm.runtime.transfers import PieceCounters
 from pydsm.server.http import HttpLimits, HttpServer, Subject
 from pydsm.transport.address import Address
 from tests.ports import free_ports
@@ -61,11 +61,11 @@ async def test_metrics_are_what_is_seen_now() -> None:
             'pydsm_peer_connected{peer="2"} 1.0',
             "pydsm_peer_messages_dropped_total 5.0",
             "pydsm_commands_waiting 4.0",
-            "pydsm_turns_waiting_for_disk 2.0",
+            "pydsm_disk_queue_turns 2.0",
             "pydsm_fast_share 0.75",
             "# TYPE pydsm_fast_total counter",
         } <= lines
-        seen[0] = but(counters=Counters(), connected=())
+        seen[0] = but(counters=ProtocolCounters(), connected=())
         lines = set((await get(server.port, "/metrics")).body.splitlines())
         assert {"pydsm_ready 0.0", "pydsm_fast_total 0.0", 'pydsm_peer_connected{peer="2"} 0.0'} <= lines
         assert not any(line.startswith("pydsm_fast_share ") for line in lines)
@@ -122,7 +122,7 @@ async def test_status_is_json_of_the_same() -> None:
             "name": "r2",
             "replica": 1,
             "connected": True,
-            "told_seconds_ago": 0.1,
+            "last_report_age_seconds": 0.1,
             "executed": 20,
             "known": 21,
             "lag": 1,
@@ -218,7 +218,7 @@ async def test_port_in_use_is_named() -> None:
     address = Address("127.0.0.1", port)
     one, other = (HttpServer(Subject(IDENTITY, NAMES, lambda: READY, nothing_known)) for _ in range(2))
     await one.start(address)
-    with pytest.raises(WorldFault, match=f"cannot listen for HTTP on {address}: .*free the port or use another"):
+    with pytest.raises(OperationalError, match=f"cannot listen for HTTP on {address}: .*free the port or use another"):
         await other.start(address)
     await other.stop()
     await one.stop()
@@ -228,7 +228,7 @@ async def test_a_request_is_traced_by_its_id() -> None:
     found = RequestTrace(
         request="0193a5c0-1b2c-7001-8000-00070000002a",
         replica=0,
-        fate=Fate.KEPT.value,
+        fate=RequestState.KEPT.value,
         instances=(),
         remembered_instances=7,
         remembered_seconds=3.0,

@@ -7,7 +7,7 @@ import pytest
 
 from pydsm.server.limits import RespLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.shared import Shared
+from pydsm.server.shared import SharedServerState
 from tests.unit.server.local import array, connected, serving
 from tests.waiting import eventually
 
@@ -101,7 +101,7 @@ async def test_nobody_is_looked_at_who_holds_nothing() -> None:
 
 
 async def test_half_sent_commands_of_real_clients_are_within_one_total() -> None:
-    shared = Shared(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=2_500_000)))
+    shared = SharedServerState(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=2_500_000)))
     async with (
         serving(shared=shared) as server,
         connected(server) as one,
@@ -119,7 +119,7 @@ async def test_half_sent_commands_of_real_clients_are_within_one_total() -> None
 
 
 async def test_unread_answers_of_real_clients_are_within_one_total() -> None:
-    shared = Shared(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=20_000_000)))
+    shared = SharedServerState(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=20_000_000)))
     limits = RespLimits(write_buffer_bytes_max=64_000_000)
     async with serving(limits=limits, shared=shared) as server, connected(server) as other:
         other.send(array(b"SET", b"a", b"x" * 8_000_000))
@@ -133,7 +133,7 @@ async def test_unread_answers_of_real_clients_are_within_one_total() -> None:
 
 
 async def test_a_connection_that_left_holds_nothing() -> None:
-    shared = Shared()
+    shared = SharedServerState()
     async with serving(shared=shared) as server:
         async with connected(server) as client:
             client.send(b"*1\r\n$100\r\nabc")

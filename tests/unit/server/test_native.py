@@ -7,28 +7,28 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pydsm.core.faults import WorldFault
-from pydsm.core.grants import Grant
-from pydsm.core.ids import ReplicaId, RequestId, request_at, request_id
-from pydsm.core.messages import Run
+from pydsm.core.sessions.grants import Grant
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id
+from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.runtime.batching import Overloaded
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
-    Answers,
+    ClientAnswers,
     ClientHello,
-    Farewell,
+    ClientRequest,
+    CloseReason,
     FromClient,
     FromReplica,
-    Request,
     Welcome,
     decode_from_replica,
     encode_message,
 )
 from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.native import Host, NativeLimits, NativeServer
-from pydsm.server.shared import Shared
+from pydsm.server.native import NativeLimits, NativeServer, NativeServerContext
+from pydsm.server.shared import SharedServerState
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader, encode_frame
@@ -36,21 +36,21 @@ from tests.unit.server.local import LocalAgreement
 from tests.waiting import eventually
 
 GRANT = request_id(5000, ReplicaId(1), 7, 0)
-HOST = Host(
+HOST = NativeServerContext(
     Identity("shop", "r2", ReplicaId(1), 3), ("r1", "r2", "r3"), lambda: True, lambda: Grant(GRANT), lambda: 6000
 )
 WELCOME = Welcome("shop", "r2", 1, ("r1", "r2", "r3"), True, GRANT, 8 << 20)
 
 
-def request(first: int, commands: list[bytes], name: RequestId | None = None) -> Request:
+def request(first: int, commands: list[bytes], name: RequestId | None = None) -> ClientRequest:
     """Commands whose sequences go on like their numbers."""
     name = name or request_at(GRANT, 1 + first)
-    return Request(first, commands, [Run(name, len(commands))] if commands else [])
+    return ClientRequest(first, commands, [Run(name, len(commands))] if commands else [])
 
 
 @asynccontextmanager
 async def serving(
-    agreement: LocalAgreement, limits: NativeLimits | None = None, shared: Shared | None = None
+    agreement: LocalAgreement, limits: NativeLimits | None = None, shared: SharedServerState | None = None
 ) -> AsyncIterator[NativeServer]:
     server = NativeServer(agreement.submit_requests, HOST, limits, shared)
     await server.start(Address("127.0.0.1", 0))
@@ -111,11 +111,11 @@ async def test_commands_of_a_turn_are_answered_together_with_their_numbers() -> 
     async with serving(LocalAgreement()) as server, connected(server) as peer:
         peer.say(request(0, [command("SET a 1"), command("INCR a")]), request(2, [command("GET a"), command("NOSUCH")]))
         message = await peer.hear()
-        assert isinstance(message, Answers)
+        assert isinstance(message, ClientAnswers)
         answers = dict(zip(message.numbers, message.answers, strict=True))
         while len(answers) < 4:
             more = await peer.hear()
-            assert isinstance(more, Answers)
+            assert isinstance(more, ClientAnswers)
             answers.update(zip(more.numbers, more.answers, strict=True))
         assert answers == {0: "OK", 1: 2, 2: b"2", 3: CommandFailed("ERR unknown command 'NOSUCH'")}
 
@@ -125,12 +125,12 @@ async def test_what_comes_for_the_first_time_is_seen_here_and_not_asked() -> Non
     elsewhere = request_id(4000, ReplicaId(0), 9, 4)
     async with serving(agreement) as server, connected(server) as peer:
         first, ping = request_at(GRANT, 1), command("GET a")
-        peer.say(Request(0, [ping] * 3, [Run(first, 2), Run(elsewhere, 1)]))
+        peer.say(ClientRequest(0, [ping] * 3, [Run(first, 2), Run(elsewhere, 1)]))
         peer.say(request(3, [ping], first), request(4, [ping], request_at(GRANT, 3)))
         seen = 0
         while seen < 5:
             message = await peer.hear()
-            assert isinstance(message, Answers)
+            assert isinstance(message, ClientAnswers)
             seen += len(message.numbers)
     assert [(run.first, again) for run, again in agreement.runs] == [
         (first, False),
@@ -144,7 +144,7 @@ async def test_a_session_that_begins_long_after_now_is_refused() -> None:
     async with serving(LocalAgreement()) as server, connected(server) as peer:
         peer.say(request(0, [b"x"], request_id(70_000, ReplicaId(1), 7, 1)))
         message = await peer.hear()
-        assert isinstance(message, Farewell)
+        assert isinstance(message, CloseReason)
         assert "a session begins 64000 ms from now: set the clock" in message.reason
 
 
@@ -153,7 +153,7 @@ async def test_a_refusal_is_told_as_such() -> None:
     agreement.refusal = Overloaded("full")
     async with serving(agreement) as server, connected(server) as peer:
         peer.say(request(0, [b"x"]))
-        assert await peer.hear() == Answers([0], [Overloaded("full")])
+        assert await peer.hear() == ClientAnswers([0], [Overloaded("full")])
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ async def test_a_refusal_is_told_as_such() -> None:
         (CLIENT_PREAMBLE + encode_message(request(0, [])), "greets once, before its first command"),
         (CLIENT_PREAMBLE + encode_message(ClientHello("")) * 2, "greets once"),
         (CLIENT_PREAMBLE + encode_message(ClientHello("")) + encode_message(request(5, [b"x"])), "go on with number 5"),
-        (CLIENT_PREAMBLE + encode_message(Farewell("x")), "does not parse"),
+        (CLIENT_PREAMBLE + encode_message(CloseReason("x")), "does not parse"),
     ],
 )
 async def test_who_does_not_keep_to_the_protocol_is_refused_with_a_logged_reason(
@@ -177,21 +177,21 @@ async def test_who_does_not_keep_to_the_protocol_is_refused_with_a_logged_reason
     async with serving(agreement) as server:
         async with connected(server, greet=False) as peer:
             peer.writer.write(said)
-            while not isinstance(message := await peer.hear(), Farewell):
+            while not isinstance(message := await peer.hear(), CloseReason):
                 assert isinstance(message, Welcome)
             assert reason in message.reason
             assert await peer.ends()
         assert reason in caplog.text
         async with connected(server) as peer:  # the others are served as before
             peer.say(request(0, [command("PING")]))
-            assert isinstance(await peer.hear(), Answers)
+            assert isinstance(await peer.hear(), ClientAnswers)
 
 
 async def test_a_client_that_says_nothing_is_disconnected() -> None:
-    limits = NativeLimits(greeting_seconds_max=0.05)
+    limits = NativeLimits(handshake_seconds_max=0.05)
     async with serving(LocalAgreement(), limits) as server, connected(server, greet=False) as peer:
         message = await peer.hear()
-        assert isinstance(message, Farewell)
+        assert isinstance(message, CloseReason)
         assert "did not say who it is" in message.reason
         assert await peer.ends()
 
@@ -201,7 +201,7 @@ async def test_a_frame_over_the_limit_ends_the_connection() -> None:
     async with serving(LocalAgreement(), limits) as server, connected(server) as peer:
         peer.say(request(0, [b"x" * 2000]))
         message = await peer.hear()
-        assert isinstance(message, Farewell)
+        assert isinstance(message, CloseReason)
         assert "the limit is 1000" in message.reason
 
 
@@ -212,7 +212,7 @@ async def test_a_client_too_many_is_told_so() -> None:
         connected(server, greet=False) as second,
     ):
         message = await second.hear()
-        assert isinstance(message, Farewell)
+        assert isinstance(message, CloseReason)
         assert "connect to another replica" in message.reason
 
 
@@ -231,7 +231,7 @@ async def test_nothing_is_read_from_a_client_with_too_much_unanswered() -> None:
         seen = 0
         while seen < 2000:
             message = await peer.hear()
-            assert isinstance(message, Answers)
+            assert isinstance(message, ClientAnswers)
             seen += len(message.numbers)
 
 
@@ -241,14 +241,14 @@ async def test_stopping_sends_what_is_answered_and_says_farewell() -> None:
         peer.say(request(0, [command("PING x")]))
         await peer.hear()
         await server.stop()
-        assert await peer.hear() == Farewell("this replica is stopping")
+        assert await peer.hear() == CloseReason("this replica is stopping")
         assert await peer.ends()
 
 
 async def test_a_taken_port_is_named() -> None:
     async with serving(LocalAgreement()) as server:
         with pytest.raises(
-            WorldFault, match=r"cannot listen for clients on 127\.0\.0\.1:.*free the port or use another"
+            OperationalError, match=r"cannot listen for clients on 127\.0\.0\.1:.*free the port or use another"
         ):
             await NativeServer(LocalAgreement().submit_requests, HOST).start(Address("127.0.0.1", server.port))
 
@@ -257,7 +257,7 @@ async def test_a_client_over_a_limit_hears_why_though_it_goes_on_sending() -> No
     async with serving(LocalAgreement(), NativeLimits(frame_bytes_max=1000)) as server, connected(server) as peer:
         peer.writer.write(encode_frame(bytes(5_000_000)) + bytes(5_000_000))
         message = await peer.hear()
-        assert isinstance(message, Farewell)
+        assert isinstance(message, CloseReason)
         assert "the limit is 1000" in message.reason
         assert await peer.ends()
 
@@ -266,20 +266,20 @@ async def test_too_many_commands_in_a_frame_end_the_connection_with_the_limit() 
     async with serving(LocalAgreement(), NativeLimits(frame_commands_max=3)) as server, connected(server) as peer:
         peer.say(request(0, [command("GET a")] * 4))
         message = await peer.hear()
-        assert isinstance(message, Farewell)
+        assert isinstance(message, CloseReason)
         assert "4 commands in one frame are over the limit of 3" in message.reason
 
 
 async def test_commands_are_refused_as_not_executed_while_nothing_can_be_agreed_on() -> None:
-    agreement, shared = LocalAgreement(), Shared(refusal="it sees 1 of 3 replicas")
+    agreement, shared = LocalAgreement(), SharedServerState(refusal="it sees 1 of 3 replicas")
     async with serving(agreement, shared=shared) as server, connected(server) as peer:
         peer.say(request(0, [command("GET a")] * 2))
-        assert await peer.hear() == Answers([0, 1], [Overloaded("it sees 1 of 3 replicas")] * 2)
+        assert await peer.hear() == ClientAnswers([0, 1], [Overloaded("it sees 1 of 3 replicas")] * 2)
         assert not agreement.runs
 
 
 async def test_what_clients_hold_is_counted_with_that_of_other_ports() -> None:
-    shared = Shared(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=1_000_000)))
+    shared = SharedServerState(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=1_000_000)))
     async with serving(LocalAgreement(), shared=shared) as server, connected(server) as peer:
         peer.writer.write(encode_frame(bytes(5_000_000))[:2_000_000])
         await eventually(lambda: shared.memory.closed == 1, "it is disconnected")

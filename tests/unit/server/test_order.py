@@ -1,7 +1,7 @@
 """What comes behind a refused command is not executed: on Redis connections, and in sessions of native clients."""
 
-from pydsm.core.ids import ReplicaId, request_at, request_id
-from pydsm.core.messages import Run
+from pydsm.core.types.ids import ReplicaId, request_at, request_id
+from pydsm.core.types.messages import Run
 from pydsm.runtime.batching import Overloaded
 from pydsm.server.native import RefusedRequests
 from tests.unit.server.local import LocalAgreement, connected, serving

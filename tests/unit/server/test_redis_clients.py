@@ -9,8 +9,8 @@ import redis
 import redis.asyncio
 
 from pydsm.machines.kv import COMMANDS
-from pydsm.server.commands import LOCAL
-from pydsm.server.transactions import ROWS
+from pydsm.server.commands import LOCAL_COMMANDS
+from pydsm.server.transactions import TRANSACTION_COMMANDS
 from tests.unit.server.local import serving
 
 protocols = pytest.mark.parametrize("protocol", [2, 3])
@@ -38,7 +38,7 @@ async def test_redis_py_on_asyncio(protocol: int) -> None:
             assert await client.client_getname() == "tester"
             assert (await client.info("stats"))["executed"] == 7
             assert await client.config_get("save") == {"save": ""}
-            assert (await client.command_count()) == len(COMMANDS) + len(LOCAL) + len(ROWS)
+            assert (await client.command_count()) == len(COMMANDS) + len(LOCAL_COMMANDS) + len(TRANSACTION_COMMANDS)
             assert (await client.command())["get"]["arity"] == 2
             assert await client.dbsize() == 2
             assert await client.flushall()

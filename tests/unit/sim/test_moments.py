@@ -1,8 +1,8 @@
 """When calls of simulated clients begin and end, as their history has it."""
 
-from pydsm.sim.history import Call, Outcome
-from pydsm.sim.planning import make_plan
-from pydsm.sim.world import World
+from pydsm.sim.base.history import Call, Outcome
+from pydsm.sim.cluster.world import World
+from pydsm.sim.workload.planning import make_plan
 
 
 def test_calls_of_one_client_are_one_behind_the_other() -> None:

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 
-from pydsm.core.acceptor import Acceptor
-from pydsm.core.config import Config
-from pydsm.core.conflicts import Relation
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId
-from pydsm.core.instance import Instance
-from pydsm.core.messages import Batch, Footprint, Run
+from pydsm.core.log.conflicts import Relation
+from pydsm.core.log.instance import Instance
+from pydsm.core.protocol.acceptor import Acceptor
 from pydsm.core.replica import Replica
-from pydsm.sim.context import Context
-from pydsm.sim.settings import Settings
+from pydsm.core.types.config import Config
+from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId
+from pydsm.core.types.messages import Batch, Footprint, Run
+from pydsm.sim.base.context import Context
+from pydsm.sim.base.settings import Settings
 
 
 def settings(replicas: int = 3, **changes: object) -> Settings:

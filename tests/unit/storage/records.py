@@ -1,10 +1,10 @@
 """Records for the tests of stores."""
 
-from pydsm.core.ballots import Ballot
-from pydsm.core.effects import InstanceRecord
-from pydsm.core.ids import InstanceId, ReplicaId, RequestId
-from pydsm.core.messages import Batch, Footprint, Run
-from pydsm.core.status import Status
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.effects import InstanceRecord
+from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId
+from pydsm.core.types.messages import Batch, Footprint, Run
+from pydsm.core.types.status import Status
 from pydsm.storage.identity import Identity
 
 IDENTITY = Identity(group="test", name="r1", replica=ReplicaId(0), replicas=3)

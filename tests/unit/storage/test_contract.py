@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.effects import FrontierRecord, ReservationRecord
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.effects import FrontierRecord, ReservationRecord
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.sqlite import SqliteStore
 from tests.unit.storage.records import IDENTITY, instance_record
@@ -69,7 +69,7 @@ def test_peers_are_remembered(store: AnyStore) -> None:
 def test_closed_store_refuses_work_and_may_be_closed_again(store: AnyStore) -> None:
     store.close()
     store.close()
-    with pytest.raises(CallerFault, match="closed"):
+    with pytest.raises(UsageError, match="closed"):
         store.write([instance_record(0, 1)])
-    with pytest.raises(CallerFault, match="closed"):
+    with pytest.raises(UsageError, match="closed"):
         store.load()

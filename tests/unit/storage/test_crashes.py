@@ -17,8 +17,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pydsm.core.effects import Record
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.effects import Record
+from pydsm.core.types.errors import OperationalError
 from pydsm.storage import sealing
 from pydsm.storage import sqlite as store_module
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME, Condition, examine
@@ -213,7 +213,7 @@ def test_every_page_of_the_database_is_compared(story: Story, place: Path) -> No
         directory = laid_out(place, {**story.after, DATABASE_NAME: damaged})
         where = f"{directory / DATABASE_NAME}: page {page + 1}, at byte {page * 4096}, is damaged"
         assert examine(directory).damage == [where]
-        with pytest.raises(WorldFault, match=f"page {page + 1}, at byte .*keep the directory as evidence"):
+        with pytest.raises(OperationalError, match=f"page {page + 1}, at byte .*keep the directory as evidence"):
             SqliteStore(directory, IDENTITY)
 
 
@@ -227,7 +227,7 @@ def test_a_file_that_is_gone_or_empty_is_named(story: Story, place: Path, name: 
     assert any(name in one for one in examine(directory).damage)
     (directory / name).write_bytes(b"")
     assert any(name in one for one in examine(directory).damage)
-    with pytest.raises(WorldFault, match="keep the directory as evidence"):
+    with pytest.raises(OperationalError, match="keep the directory as evidence"):
         SqliteStore(directory, IDENTITY)
 
 
@@ -302,7 +302,7 @@ def test_a_start_that_is_refused_leaves_everything_as_it_was(story: Story, place
     directory = laid_out(place, story.before)
     other = replace(IDENTITY, name="r2")
     for _ in range(2):
-        with pytest.raises(WorldFault, match="belongs to another replica"):
+        with pytest.raises(OperationalError, match="belongs to another replica"):
             SqliteStore(directory, other)
     assert found(directory) == story.records(COMMITS)
 
@@ -332,9 +332,9 @@ def test_a_disk_that_is_full_in_the_middle_of_a_commit_leaves_what_was_acknowled
 
     write_until(40)
     with file_size_limited((tmp_path / LOG_NAME).stat().st_size + room):
-        with pytest.raises(WorldFault, match="free space or mend the disk"):
+        with pytest.raises(OperationalError, match="free space or mend the disk"):
             write_until(50)
-        with pytest.raises(WorldFault, match="start the replica again"):
+        with pytest.raises(OperationalError, match="start the replica again"):
             store.write(groups[-1])
         store.close()
     again = SqliteStore(tmp_path, IDENTITY)
@@ -351,7 +351,7 @@ def test_a_program_that_reads_the_log_of_a_killed_replica_holds_up_its_start(sto
     with closing(sqlite3.connect(where, uri=True, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM instances").fetchone()
-        with pytest.raises(WorldFault, match="is read by another program: end it"):
+        with pytest.raises(OperationalError, match="is read by another program: end it"):
             SqliteStore(directory, IDENTITY)
     assert found(directory) == story.records(COMMITS)
 

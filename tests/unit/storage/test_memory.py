@@ -1,6 +1,6 @@
 """What a store that dies with its process may forget."""
 
-from pydsm.core.effects import FrontierRecord
+from pydsm.core.types.effects import FrontierRecord
 from pydsm.storage.memory import MemoryStore
 from tests.unit.storage.records import instance_record
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.effects import ReservationRecord
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.effects import ReservationRecord
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.storage import sealing
 from pydsm.storage.examination import DATABASE_NAME, LOG_NAME
 from pydsm.storage.seal import MARK_NAME, SEAL_NAME
@@ -32,9 +32,9 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_the_next_write_after_the_directory_was_removed_is_refused(tmp_path: Path) -> None:
     store = opened(tmp_path / "data")
     shutil.rmtree(tmp_path / "data")
-    with pytest.raises(WorldFault, match="was removed or replaced while the replica ran"):
+    with pytest.raises(OperationalError, match="was removed or replaced while the replica ran"):
         store.write([ReservationRecord(32)])
-    with pytest.raises(WorldFault, match="was removed or replaced"):
+    with pytest.raises(OperationalError, match="was removed or replaced"):
         store.remember_peer(ReplicaId(1), 7)
     store.close()
 
@@ -44,7 +44,7 @@ def test_the_next_write_after_a_copy_was_put_in_its_place_is_refused(tmp_path: P
     shutil.copytree(tmp_path / "data", tmp_path / "copy")
     (tmp_path / "data").rename(tmp_path / "away")
     (tmp_path / "copy").rename(tmp_path / "data")
-    with pytest.raises(WorldFault, match=r"another one is in its place"):
+    with pytest.raises(OperationalError, match=r"another one is in its place"):
         store.write([ReservationRecord(32)])
     store.close()
 
@@ -70,7 +70,7 @@ def test_each_file_that_is_removed_or_replaced_is_noticed(tmp_path: Path, name: 
     (tmp_path / name).rename(tmp_path / "away")
     if replaced:
         shutil.copy(tmp_path / "away", tmp_path / name)
-    with pytest.raises(WorldFault, match=name):
+    with pytest.raises(OperationalError, match=name):
         store.check()
     store.close()
 

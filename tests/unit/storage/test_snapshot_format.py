@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pydsm.core.checkpoint import Checkpoint, Position
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.types.checkpoint import Checkpoint, Position
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import InstanceId, ReplicaId
 from pydsm.storage.snapshot_format import (
     FRAME,
     MAGIC,
@@ -48,7 +48,7 @@ def take_all(checker: SnapshotChecker, data: bytes, cuts: Sequence[int] = ()) ->
     try:
         for piece in split(data, cuts):
             checker.take(piece)
-    except WorldFault:
+    except OperationalError:
         return False
     return True
 
@@ -123,7 +123,7 @@ def test_what_comes_behind_the_end_is_damage_and_the_snapshot_before_it_is_still
     chunks: list[bytes], more: bytes
 ) -> None:
     data, checker = encoded(chunks), SnapshotChecker()
-    with pytest.raises(WorldFault, match="goes on behind its end"):
+    with pytest.raises(OperationalError, match="goes on behind its end"):
         checker.take(data + more)
     checker.back()
     assert (checker.good, checker.offset, checker.complete) == (len(data), len(data), True)
@@ -146,7 +146,7 @@ def test_bytes_that_are_no_snapshot_are_never_one(data: bytes) -> None:
 
 
 def whats_wrong(data: bytes) -> str:
-    with pytest.raises(WorldFault) as caught:
+    with pytest.raises(OperationalError) as caught:
         SnapshotChecker().take(data)
     return str(caught.value)
 
@@ -177,9 +177,9 @@ def test_another_version_is_refused_and_named() -> None:
 
 
 def test_a_head_or_an_end_that_does_not_parse_is_damaged() -> None:
-    with pytest.raises(WorldFault, match="its head is damaged"):
+    with pytest.raises(OperationalError, match="its head is damaged"):
         decode_head(b"\xc1")
-    with pytest.raises(WorldFault, match="its end is damaged"):
+    with pytest.raises(OperationalError, match="its end is damaged"):
         decode_end(b"\xc1")
     assert whats_wrong(MAGIC + framed(b"")).startswith("its head is damaged")
 
@@ -199,5 +199,5 @@ def test_chunks_come_back_as_they_went_in(chunks: list[bytes]) -> None:
 
 def test_chunks_that_were_changed_since_they_were_found_good_are_not_given() -> None:
     data = encoded([b"one", b"two"]).replace(b"two", b"twO")
-    with pytest.raises(WorldFault, match="changed while it was read"):
+    with pytest.raises(OperationalError, match="changed while it was read"):
         list(read_chunks(BytesIO(data), map(digest, (b"one", b"two"))))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.checkpoint import Checkpoint, Position
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import InstanceId, ReplicaId
+from pydsm.core.types.checkpoint import Checkpoint, Position
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import InstanceId, ReplicaId
 from pydsm.storage import snapshots as module
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotReceiver
@@ -106,9 +106,9 @@ def test_one_that_is_removed_or_replaced_is_noticed(tmp_path: Path, replaced: bo
     paths[1].rename(tmp_path / "away")
     if replaced:
         paths[1].write_bytes((tmp_path / "away").read_bytes())
-    with pytest.raises(WorldFault, match=r"000002\.snapshot was removed or replaced while the replica ran"):
+    with pytest.raises(OperationalError, match=r"000002\.snapshot was removed or replaced while the replica ran"):
         files.check_place()
-    with pytest.raises(WorldFault, match="nothing more is acknowledged"):
+    with pytest.raises(OperationalError, match="nothing more is acknowledged"):
         files.check_place()
 
 
@@ -143,7 +143,7 @@ def test_a_chunk_that_was_left_out_is_recognised(tmp_path: Path) -> None:
 def test_damage_after_it_was_looked_at_is_no_state(tmp_path: Path) -> None:
     file = written(tmp_path, 1)
     file.path.write_bytes(file.path.read_bytes().replace(b"first", b"fourth"[:5]))
-    with pytest.raises(WorldFault):
+    with pytest.raises(OperationalError):
         list(file.chunks())
 
 
@@ -151,7 +151,7 @@ def test_a_condemned_directory_is_refused_with_what_was_left_there(tmp_path: Pat
     files = SnapshotFiles(tmp_path, IDENTITY)
     files.check()
     files.condemn("because of this")
-    with pytest.raises(WorldFault, match=r"DIVERGED says why .*: because of this"):
+    with pytest.raises(OperationalError, match=r"DIVERGED says why .*: because of this"):
         files.check()
 
 
@@ -295,7 +295,7 @@ def test_a_damaged_piece_is_refused_and_what_was_good_before_it_stays(tmp_path: 
     whole = source(tmp_path)
     last = whole.index(b"last")
     receiver = receiving(tmp_path, whole[:last])
-    with pytest.raises(WorldFault, match="a checksum differs"):
+    with pytest.raises(OperationalError, match="a checksum differs"):
         receiver.append(b"l0st" + whole[last + 4 :])
     assert receiver.offset == last - 8
     receiver.append(whole[last - 8 :])
@@ -308,7 +308,7 @@ def test_bytes_behind_the_end_are_refused_and_the_whole_snapshot_stays(tmp_path:
     """A source whose file has grown; the next peer has nothing to add."""
     whole = source(tmp_path)
     receiver = receiving(tmp_path, whole[:50])
-    with pytest.raises(WorldFault, match="goes on behind its end"):
+    with pytest.raises(OperationalError, match="goes on behind its end"):
         receiver.append(whole[50:] + b"more")
     assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
     assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver).checkpoint == checkpoint(4)
@@ -331,7 +331,7 @@ def test_bytes_behind_the_end_that_a_crash_left_there_are_cut_off(tmp_path: Path
 
 def test_one_that_is_not_whole_is_not_finished_and_begins_anew(tmp_path: Path) -> None:
     receiver = receiving(tmp_path, source(tmp_path)[:-1])
-    with pytest.raises(WorldFault, match="it ends too early"):
+    with pytest.raises(OperationalError, match="it ends too early"):
         SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
     assert (receiver.offset, received(tmp_path).stat().st_size) == (0, 0)
     receiver.append(source(tmp_path))
@@ -342,7 +342,7 @@ def test_one_that_is_not_whole_is_not_finished_and_begins_anew(tmp_path: Path) -
 @pytest.mark.parametrize("other", [Identity("other", "r1", ReplicaId(0), 3), Identity("test", "r1", ReplicaId(0), 5)])
 def test_one_of_another_group_is_not_finished_and_begins_anew(tmp_path: Path, other: Identity) -> None:
     receiver = receiving(tmp_path, source(tmp_path, identity=other))
-    with pytest.raises(WorldFault, match="of another group"):
+    with pytest.raises(OperationalError, match="of another group"):
         SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
     assert receiver.offset == 0
     receiver.close()
@@ -350,7 +350,7 @@ def test_one_of_another_group_is_not_finished_and_begins_anew(tmp_path: Path, ot
 
 def test_one_of_which_nothing_has_come_is_not_finished(tmp_path: Path) -> None:
     receiver = receiving(tmp_path)
-    with pytest.raises(WorldFault):
+    with pytest.raises(OperationalError):
         SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
     receiver.close()
 
@@ -419,7 +419,7 @@ def test_a_snapshot_under_the_name_of_another_is_neither_finished_nor_used(tmp_p
     whole, files = source(tmp_path), SnapshotFiles(tmp_path, IDENTITY)
     receiver = files.receive(9)
     receiver.append(whole)
-    with pytest.raises(WorldFault, match="its name is that of another"):
+    with pytest.raises(OperationalError, match="its name is that of another"):
         files.finish(receiver)
     receiver.close()
     files.path(9).write_bytes(whole)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.effects import PurgeRecord, ReservationRecord
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import InstanceId, ReplicaId
-from pydsm.core.starts import Met, Start
+from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.types.effects import PurgeRecord, ReservationRecord
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import InstanceId, ReplicaId
 from pydsm.storage.examination import DATABASE_NAME
 from pydsm.storage.identity import Identity
 from pydsm.storage.sqlite import FORMAT_VERSION, SqliteStore
@@ -45,7 +45,7 @@ def test_database_is_synchronised_fully(tmp_path: Path) -> None:
 
 def test_second_user_of_a_directory_is_refused(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
-    with pytest.raises(WorldFault, match="in use by another process"):
+    with pytest.raises(OperationalError, match="in use by another process"):
         SqliteStore(tmp_path, IDENTITY)
     store.close()
     SqliteStore(tmp_path, IDENTITY).close()
@@ -70,21 +70,21 @@ def test_open_database_can_be_read_by_tools(tmp_path: Path) -> None:
 )
 def test_directory_of_another_replica_is_refused(tmp_path: Path, other: Identity, named: str) -> None:
     filled(tmp_path)
-    with pytest.raises(WorldFault, match=named):
+    with pytest.raises(OperationalError, match=named):
         SqliteStore(tmp_path, other)
 
 
 def test_newer_format_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     alter(tmp_path, "UPDATE meta SET value = '99' WHERE name = 'format'")
-    with pytest.raises(WorldFault, match=f"has format 99, this PyDSM reads format {FORMAT_VERSION}"):
+    with pytest.raises(OperationalError, match=f"has format 99, this PyDSM reads format {FORMAT_VERSION}"):
         SqliteStore(tmp_path, IDENTITY)
 
 
 def test_damaged_meta_table_is_named(tmp_path: Path) -> None:
     filled(tmp_path)
     alter(tmp_path, "DELETE FROM meta WHERE name = 'incarnation'")
-    with pytest.raises(WorldFault, match="incarnation in the meta table"):
+    with pytest.raises(OperationalError, match="incarnation in the meta table"):
         SqliteStore(tmp_path, IDENTITY)
 
 
@@ -101,7 +101,7 @@ def test_damaged_meta_table_is_named(tmp_path: Path) -> None:
 def test_damaged_record_is_named(tmp_path: Path, damage: str, named: str) -> None:
     filled(tmp_path)
     alter(tmp_path, damage)
-    with pytest.raises(WorldFault, match=named):
+    with pytest.raises(OperationalError, match=named):
         SqliteStore(tmp_path, IDENTITY).load()
 
 
@@ -109,27 +109,27 @@ def test_damaged_table_of_peers_is_named(tmp_path: Path) -> None:
     filled(tmp_path)
     alter(tmp_path, "DROP TABLE peers")
     store = SqliteStore(tmp_path, IDENTITY)
-    with pytest.raises(WorldFault, match="the table of peers"):
+    with pytest.raises(OperationalError, match="the table of peers"):
         store.peers()
 
 
 def test_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     filled(tmp_path)
     (tmp_path / DATABASE_NAME).write_bytes(b"not a database, " * 400)
-    with pytest.raises(WorldFault, match=r"replica\.sqlite: page 1, at byte 0, is damaged and \d+ more"):
+    with pytest.raises(OperationalError, match=r"replica\.sqlite: page 1, at byte 0, is damaged and \d+ more"):
         SqliteStore(tmp_path, IDENTITY)
 
 
 def test_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(WorldFault, match="cannot use data directory"):
+    with pytest.raises(OperationalError, match="cannot use data directory"):
         SqliteStore(tmp_path / "file" / "data", IDENTITY)
 
 
 def test_failed_write_keeps_nothing_of_the_group(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     alter(tmp_path, "CREATE TRIGGER full BEFORE INSERT ON reservation BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
-    with pytest.raises(WorldFault, match=r"cannot write .*disk is full"):
+    with pytest.raises(OperationalError, match=r"cannot write .*disk is full"):
         store.write([instance_record(0, 1), ReservationRecord(32)])
     assert store.load() == []
 
@@ -161,7 +161,7 @@ def test_a_purge_that_fails_leaves_every_record_where_it_was(tmp_path: Path) -> 
     store = SqliteStore(tmp_path, IDENTITY)
     before = store.load()
     alter(tmp_path, "CREATE TRIGGER full BEFORE DELETE ON instances BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
-    with pytest.raises(WorldFault, match=r"cannot write .*disk is full"):
+    with pytest.raises(OperationalError, match=r"cannot write .*disk is full"):
         store.write([PurgeRecord((9, 9, 9), BESIDES)])
     assert store.load() == before
 
@@ -171,7 +171,7 @@ def test_a_damaged_note_of_what_was_purged_is_named(tmp_path: Path) -> None:
     store.write([PurgeRecord((2, 0, 1), BESIDES)])
     store.close()
     alter(tmp_path, "UPDATE purged SET record = zeroblob(9)")
-    with pytest.raises(WorldFault, match=r"what was purged .*checksum"):
+    with pytest.raises(OperationalError, match=r"what was purged .*checksum"):
         SqliteStore(tmp_path, IDENTITY).load()
 
 
@@ -225,5 +225,5 @@ def test_damage_in_what_is_known_of_starts_is_named(tmp_path: Path, change: str,
         store.starts()
         store.begin_start()
 
-    with pytest.raises(WorldFault, match=words):
+    with pytest.raises(OperationalError, match=words):
         look()

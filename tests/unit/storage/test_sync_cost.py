@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.faults import WorldFault
+from pydsm.core.types.errors import OperationalError
 from pydsm.storage.sync_cost import sync_seconds
 
 
@@ -14,5 +14,5 @@ def test_a_sync_takes_some_time_and_leaves_nothing_behind(tmp_path: Path) -> Non
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WorldFault, match=r"cannot write to .*nowhere: No such file or directory"):
+    with pytest.raises(OperationalError, match=r"cannot write to .*nowhere: No such file or directory"):
         sync_seconds(tmp_path / "nowhere")

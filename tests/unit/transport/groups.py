@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pydsm.core.ids import Epoch, InstanceId, ReplicaId
-from pydsm.core.messages import Batch, Footprint, Inquire, Message, PreAccept
-from pydsm.core.starts import Start, StartGreeting
+from pydsm.core.protocol.starts import Start, StartGreeting
+from pydsm.core.types.ids import Epoch, InstanceId, ReplicaId
+from pydsm.core.types.messages import Batch, CommitQuery, Footprint, Message, PreAccept
 from pydsm.transport.address import Address
-from pydsm.transport.base import Admit, Self, Transport
+from pydsm.transport.base import Admit, LocalIdentity, Transport
 from pydsm.transport.frames import PREAMBLE, Claim, Hello, encode_greeting
-from pydsm.transport.handshake import Doorkeeper
+from pydsm.transport.handshake import HandshakeValidator
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.members import Member
 from pydsm.transport.memory import MemoryHub, MemoryTransport
@@ -28,9 +28,9 @@ from tests.waiting import eventually
 START = StartGreeting(Start(1, 7), 0)
 """What a replica says of its start."""
 
-QUICK = TransportLimits(greeting_seconds_max=0.5, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
+QUICK = TransportLimits(handshake_seconds_max=0.5, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 
-PATIENT = TransportLimits(greeting_seconds_max=30, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
+PATIENT = TransportLimits(handshake_seconds_max=30, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 """For groups in which nobody is late on purpose: a busy machine takes its time for a handshake."""
 
 
@@ -41,7 +41,7 @@ def admit_all(peer: ReplicaId, incarnation: int) -> str | None:
 
 def small(index: int) -> Message:
     """Any message that does not weigh much."""
-    return Inquire((InstanceId(ReplicaId(0), index),))
+    return CommitQuery((InstanceId(ReplicaId(0), index),))
 
 
 def large(index: int, size: int) -> Message:
@@ -49,9 +49,9 @@ def large(index: int, size: int) -> Message:
     return PreAccept(InstanceId(ReplicaId(0), index), Batch((), (), Footprint(writes=(bytes(size),))), (0, 0, 0))
 
 
-def hello_of(me: Self) -> Hello:
+def hello_of(me: LocalIdentity) -> Hello:
     """What this replica says first."""
-    return Doorkeeper(me, (), admit_all, PlainStarts(me.replica, me.replicas)).hello()
+    return HandshakeValidator(me, (), admit_all, PlainStarts(me.replica, me.replicas)).hello()
 
 
 def hello(group: str, replica: int, replicas: int) -> bytes:
@@ -59,7 +59,7 @@ def hello(group: str, replica: int, replicas: int) -> bytes:
     return PREAMBLE + encode_greeting(hello_of(who(replica, replicas, group=group)))
 
 
-async def say(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, me: Self) -> bytes:
+async def say(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, me: LocalIdentity) -> bytes:
     """Greet as this replica, up to the end, without a secret; gives the Confirmation, or the Refusal."""
     writer.write(PREAMBLE + encode_greeting(hello_of(me)))
     assert await reader.readexactly(len(PREAMBLE)) == PREAMBLE
@@ -89,13 +89,13 @@ class End:
         self.received.append((sender, message))
 
 
-def peers_of(me: Self, ports: Sequence[int]) -> dict[ReplicaId, Address]:
+def peers_of(me: LocalIdentity, ports: Sequence[int]) -> dict[ReplicaId, Address]:
     """Where the others listen."""
     return {ReplicaId(peer): Address("127.0.0.1", port) for peer, port in enumerate(ports) if peer != me.replica}
 
 
 def tcp_end(
-    me: Self,
+    me: LocalIdentity,
     ports: Sequence[int],
     admit: Admit = admit_all,
     limits: TransportLimits = QUICK,
@@ -117,11 +117,11 @@ def who(
     epoch: int = 0,
     names: Sequence[str] = (),
     secret: bytes | None = None,
-) -> Self:
+) -> LocalIdentity:
     """A member of a test group: r1, r2, ... unless it is given other names."""
     members = tuple(Member(name, f"{name}.example:7000") for name in names or [f"r{n + 1}" for n in range(replicas)])
     known = None if secret is None else GroupSecret(secret)
-    return Self(group, ReplicaId(replica), replicas, incarnation, Epoch(epoch), members, known)
+    return LocalIdentity(group, ReplicaId(replica), replicas, incarnation, Epoch(epoch), members, known)
 
 
 class Network:
@@ -134,7 +134,7 @@ class Network:
 
     def end(
         self,
-        me: Self,
+        me: LocalIdentity,
         admit: Admit = admit_all,
         limits: TransportLimits = QUICK,
         starts: PlainStarts | None = None,

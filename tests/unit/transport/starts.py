@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from pydsm.core.ids import ReplicaId
-from pydsm.core.starts import Remembered, Start, StartGreeting
+from pydsm.core.protocol.starts import Remembered, Start, StartGreeting
+from pydsm.core.types.ids import ReplicaId
 
 
 @dataclass
 class PlainStarts:
-    """See `transport.base.Starts`."""
+    """See `transport.base.StartExchange`."""
 
     replica: ReplicaId
     replicas: int = 3
@@ -23,26 +23,26 @@ class PlainStarts:
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return self.number, self.position
 
     def greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return StartGreeting(Start(self.number, 7), self.position, None if to is None else self.remembered(to))
 
     def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return self.reasons.get(peer)
 
     def told(self, remembered: Remembered) -> None:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         self.was_told.append(remembered)
 
     def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         self.heard.append((peer, start, position))
         return self.late_reasons.get(peer)
 
     def remembered(self, peer: ReplicaId) -> Remembered:
-        """See `transport.base.Starts`."""
+        """See `transport.base.StartExchange`."""
         return Remembered(self.replica, Start(9, peer), 90, 900, (0,) * self.replicas)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.transport.address import Address, parse_address
 
 
@@ -23,5 +23,5 @@ def test_good_address_is_taken_apart_and_written_back(text: str, address: Addres
     "text", ["", "7000", ":7000", "host:", "host:0", "host:65536", "host:-1", "::1:7000", "host:٣"]
 )
 def test_bad_address_is_refused(text: str) -> None:
-    with pytest.raises(CallerFault, match=r"HOST:PORT|ports are 1 to 65535"):
+    with pytest.raises(UsageError, match=r"HOST:PORT|ports are 1 to 65535"):
         parse_address(text)

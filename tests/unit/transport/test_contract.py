@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 
-from pydsm.core.faults import PeerFault
-from pydsm.core.fingerprint import fingerprint
-from pydsm.core.ids import ReplicaId
-from pydsm.core.messages import Message
-from pydsm.transport.base import Self
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.fingerprint import fingerprint
+from pydsm.core.types.ids import ReplicaId
+from pydsm.core.types.messages import Message
+from pydsm.transport.base import LocalIdentity
 from pydsm.transport.members import Member
 from tests.unit.transport.groups import End, Network, group, large, small, started, who
 from tests.unit.transport.starts import PlainStarts
@@ -70,7 +70,7 @@ async def test_messages_to_a_peer_that_is_gone_cost_bounded_memory_and_reach_the
 
 async def test_peer_that_sends_nonsense_is_refused_and_counted(kind: str) -> None:
     async with group(kind) as ends:
-        ends[1].fault = PeerFault("nonsense")
+        ends[1].fault = PeerProtocolError("nonsense")
         ends[0].transport.send((ReplicaId(1),), small(1))
         await eventually(lambda: ends[1].transport.traffic.refused == 1, "it is refused")
         ends[1].fault = None
@@ -148,7 +148,7 @@ OURS = "r1 has r1=r1.example:7000, r2=r2.example:7000"
     ],
 )
 async def test_replica_that_does_not_belong_is_refused_with_a_reason_and_carries_nothing(
-    kind: str, other: Self, reason: str, caplog: pytest.LogCaptureFixture
+    kind: str, other: LocalIdentity, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     known = fingerprint(7)
 

@@ -3,8 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from pydsm.core.faults import PeerFault
-from pydsm.core.starts import Start, StartGreeting
+from pydsm.core.protocol.starts import Start, StartGreeting
+from pydsm.core.types.errors import PeerProtocolError
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
     GREETING_BYTES_MAX,
@@ -64,12 +64,12 @@ def test_other_greetings_come_out_as_they_went_in(said: Greeting) -> None:
 
 @pytest.mark.parametrize("nonce", [b"", bytes(NONCE_BYTES - 1), bytes(NONCE_BYTES + 1)])
 def test_greeting_with_too_few_random_bytes_is_a_fault(nonce: bytes) -> None:
-    with pytest.raises(PeerFault, match="does not parse"):
+    with pytest.raises(PeerProtocolError, match="does not parse"):
         decode_greeting(greeting_payload(replace(HELLO, nonce=nonce)))
 
 
 def test_fault_of_a_greeting_holds_no_control_characters() -> None:
-    with pytest.raises(PeerFault) as caught:
+    with pytest.raises(PeerProtocolError) as caught:
         decode_greeting(b"\x9f\xd9\x04\x1b[2J" * 3)
     assert str(caught.value).isprintable()
 
@@ -91,14 +91,14 @@ def test_fault_of_a_greeting_holds_no_control_characters() -> None:
 def test_garbage_instead_of_a_greeting_is_a_fault(garbage: bytes, named: str) -> None:
     reader = FrameReader()
     reader.feed(garbage)
-    with pytest.raises(PeerFault, match=named):
+    with pytest.raises(PeerProtocolError, match=named):
         list(reader.payloads())
 
 
 def test_oversize_frame_is_a_fault_before_its_payload_arrives() -> None:
     reader = greeted_reader()
     reader.feed((FRAME_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4))
-    with pytest.raises(PeerFault, match="the limit is"):
+    with pytest.raises(PeerProtocolError, match="the limit is"):
         list(reader.payloads())
 
 
@@ -107,20 +107,20 @@ def test_flipped_bit_is_a_fault() -> None:
     frame[-1] ^= 1
     reader = greeted_reader()
     reader.feed(bytes(frame))
-    with pytest.raises(PeerFault, match="checksum"):
+    with pytest.raises(PeerProtocolError, match="checksum"):
         list(reader.payloads())
 
 
 @pytest.mark.parametrize("payload", [b"\0\0", b"\0\0\0\5abc"])
 def test_payload_that_does_not_divide_into_messages_is_a_fault(payload: bytes) -> None:
-    with pytest.raises(PeerFault, match="a frame ends inside"):
+    with pytest.raises(PeerProtocolError, match="a frame ends inside"):
         list(decode_messages(bytes(16) + payload))
 
 
 def test_a_frame_of_messages_says_of_which_start_it_is_and_what_was_durable_when_it_left() -> None:
     payload = encode_messages([b"one"], Stamp(3, 1 << 40))[8:]
     assert decode_stamp(payload) == Stamp(3, 1 << 40)
-    with pytest.raises(PeerFault, match="a frame ends inside its stamp"):
+    with pytest.raises(PeerProtocolError, match="a frame ends inside its stamp"):
         decode_stamp(payload[:15])
 
 
@@ -134,5 +134,5 @@ def test_a_frame_of_messages_says_of_which_start_it_is_and_what_was_durable_when
     ],
 )
 def test_greeting_that_is_no_greeting_is_a_fault(payload: bytes) -> None:
-    with pytest.raises(PeerFault, match="greeting does not parse"):
+    with pytest.raises(PeerProtocolError, match="greeting does not parse"):
         decode_greeting(payload)

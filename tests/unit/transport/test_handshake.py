@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from pydsm.core.faults import PeerFault
-from pydsm.core.fingerprint import fingerprint
-from pydsm.core.ids import ReplicaId
-from pydsm.transport.base import Self
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.fingerprint import fingerprint
+from pydsm.core.types.ids import ReplicaId
+from pydsm.transport.base import LocalIdentity
 from pydsm.transport.frames import (
     PREAMBLE,
     Claim,
@@ -22,7 +22,7 @@ from pydsm.transport.frames import (
     open_frame,
     open_greeting,
 )
-from pydsm.transport.handshake import Doorkeeper, IncomingHandshake, OutgoingHandshake
+from pydsm.transport.handshake import HandshakeValidator, IncomingHandshake, OutgoingHandshake
 from pydsm.transport.members import Member
 from tests.unit.transport.groups import START, admit_all, who
 from tests.unit.transport.starts import PlainStarts
@@ -31,10 +31,10 @@ SECRET = b"a secret of this group, long enough"
 INCARNATION = 0xFEDC_BA98_7654_3210
 
 
-def keeper(me: Self) -> Doorkeeper:
+def keeper(me: LocalIdentity) -> HandshakeValidator:
     """A replica that admits every member."""
     peers = [ReplicaId(peer) for peer in range(me.replicas) if peer != me.replica]
-    return Doorkeeper(me, peers, admit_all, PlainStarts(me.replica, me.replicas))
+    return HandshakeValidator(me, peers, admit_all, PlainStarts(me.replica, me.replicas))
 
 
 def first(data: bytes) -> bytes:
@@ -53,7 +53,9 @@ def unchanged(greeting: Greeting) -> Greeting:
 class Pair:
     """r2 dials r1; somebody between them may change what they say."""
 
-    def __init__(self, dialler: Self | None = None, dialled: Self | None = None, change: Change = unchanged) -> None:
+    def __init__(
+        self, dialler: LocalIdentity | None = None, dialled: LocalIdentity | None = None, change: Change = unchanged
+    ) -> None:
         self.dialler = keeper(dialler or who(1, secret=SECRET))
         self.dialled = keeper(dialled or who(0, secret=SECRET))
         self.outgoing = OutgoingHandshake(self.dialler, ReplicaId(0), "10.0.0.1:7000")
@@ -118,7 +120,7 @@ def only(kind: type, **changes: object) -> Change:
     ],
 )
 def test_whoever_changes_anything_that_is_said_breaks_the_proof(change: Change) -> None:
-    with pytest.raises(PeerFault, match="have different group secrets: give the same --secret-file to all"):
+    with pytest.raises(PeerProtocolError, match="have different group secrets: give the same --secret-file to all"):
         Pair(change=change).run()
 
 
@@ -128,7 +130,7 @@ def test_proof_of_an_earlier_connection_is_worth_nothing() -> None:
     hello, _, claim, _ = earlier.said
     again = IncomingHandshake(earlier.dialled)
     again.answer(hello)
-    with pytest.raises(PeerFault, match="have different group secrets"):
+    with pytest.raises(PeerProtocolError, match="have different group secrets"):
         again.answer(claim)
     assert again.peer is None
 
@@ -144,7 +146,7 @@ def test_proof_is_worth_nothing_in_the_other_direction() -> None:
     answer = decode_greeting(first(dialled.answer(greeting_payload(replace(as_r2, nonce=bytes(32))))))
     assert isinstance(answer, Hello)
     reflected = open_frame(outgoing.answer(greeting_payload(replace(as_r2, nonce=answer.nonce))))
-    with pytest.raises(PeerFault, match="have different group secrets"):
+    with pytest.raises(PeerProtocolError, match="have different group secrets"):
         dialled.answer(reflected)
 
 
@@ -153,7 +155,7 @@ def test_proof_of_the_side_that_dialled_does_not_serve_the_side_that_was_dialled
     hello = first(pair.incoming.answer(first(pair.outgoing.hello())))
     claim = decode_greeting(open_frame(pair.outgoing.answer(hello)))
     assert isinstance(claim, Claim)
-    with pytest.raises(PeerFault, match="have different group secrets"):
+    with pytest.raises(PeerProtocolError, match="have different group secrets"):
         pair.outgoing.answer(greeting_payload(Confirmation(fingerprint(7), START, claim.proof)))
 
 
@@ -172,7 +174,7 @@ def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> 
 def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprint() -> None:
     incoming = IncomingHandshake(keeper(who(0, incarnation=INCARNATION, secret=SECRET)))
     said = incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1, secret=bytes(16))).hello())))
-    with pytest.raises(PeerFault) as caught:
+    with pytest.raises(PeerProtocolError) as caught:
         incoming.answer(greeting_payload(Claim(7, START, bytes(32))))
     said += incoming.refusal(caught.value)
     assert fingerprint(INCARNATION).to_bytes(8, "big") not in said
@@ -185,13 +187,13 @@ def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprin
 def test_greetings_have_an_order(said: Greeting) -> None:
     pair = Pair()
     for side in (pair.incoming, pair.outgoing):
-        with pytest.raises(PeerFault, match="it does not begin with a Hello"):
+        with pytest.raises(PeerProtocolError, match="it does not begin with a Hello"):
             side.answer(greeting_payload(said))
 
 
 def test_reason_of_a_refusal_is_shown_without_control_characters_and_is_bounded() -> None:
     pair = Pair()
-    with pytest.raises(PeerFault) as caught:
+    with pytest.raises(PeerProtocolError) as caught:
         pair.outgoing.answer(greeting_payload(Refusal("\x1b[2J\n" + "x" * 10_000)))
     assert str(caught.value).startswith("it refuses us: \\x1b[2J\\x0axxx")
     assert len(str(caught.value)) < 2100
@@ -200,8 +202,8 @@ def test_reason_of_a_refusal_is_shown_without_control_characters_and_is_bounded(
 def test_replica_that_dials_itself_is_told_so_and_one_with_the_same_name_otherwise() -> None:
     r1 = keeper(who(0))
     outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")
-    with pytest.raises(PeerFault, match="this is r1 itself"):
+    with pytest.raises(PeerProtocolError, match="this is r1 itself"):
         IncomingHandshake(r1).answer(first(outgoing.hello()))
     outgoing.end()
-    with pytest.raises(PeerFault, match="two replicas were started as r1"):
+    with pytest.raises(PeerProtocolError, match="two replicas were started as r1"):
         IncomingHandshake(r1).answer(first(outgoing.hello()))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.transport.secret import GroupSecret, read_secret, warn_if_anybody_may_join
 
 VALUE = b"0123456789abcdef"
@@ -26,7 +26,7 @@ def test_white_space_around_the_secret_does_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666, 0o777])
 def test_file_that_everybody_may_read_is_refused(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(CallerFault, match=rf"may be read or changed by everybody .*\(mode {mode:04o}\): chmod 600"):
+    with pytest.raises(UsageError, match=rf"may be read or changed by everybody .*\(mode {mode:04o}\): chmod 600"):
         read_secret(written(tmp_path, VALUE, mode))
 
 
@@ -37,15 +37,15 @@ def test_file_that_its_group_may_read_is_taken_with_a_warning(tmp_path: Path, ca
 
 @pytest.mark.parametrize("value", [b"", b"\n" * 100, VALUE[:-1], VALUE[:-1] + b"\n", b"x" * 5000])
 def test_secret_of_a_wrong_size_is_refused_and_not_shown(tmp_path: Path, value: bytes) -> None:
-    with pytest.raises(CallerFault, match="must have 16 to 4096; make one with: openssl rand -hex 32") as caught:
+    with pytest.raises(UsageError, match="must have 16 to 4096; make one with: openssl rand -hex 32") as caught:
         read_secret(written(tmp_path, value))
     assert "0123" not in str(caught.value)
 
 
 def test_file_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(CallerFault, match=r"cannot read --secret-file .*none: No such file or directory; give a file"):
+    with pytest.raises(UsageError, match=r"cannot read --secret-file .*none: No such file or directory; give a file"):
         read_secret(tmp_path / "none")
-    with pytest.raises(CallerFault, match="Is a directory"):
+    with pytest.raises(UsageError, match="Is a directory"):
         read_secret(tmp_path)
 
 

@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 from msgspec.structs import replace
 
-from pydsm.core.faults import WorldFault
-from pydsm.core.fingerprint import fingerprint
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.fingerprint import fingerprint
+from pydsm.core.types.ids import ReplicaId
 from pydsm.transport.address import Address
 from pydsm.transport.frames import PREAMBLE, Claim, Stamp, encode_greeting, encode_messages
 from pydsm.transport.limits import TransportLimits
@@ -100,7 +100,7 @@ async def test_silent_connections_never_keep_a_replica_out(
     kind: str, said: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = Network(kind, 2)
-    patient = TransportLimits(greeting_seconds_max=60, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
+    patient = TransportLimits(handshake_seconds_max=60, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
     first, second = network.end(who(0, 2), limits=patient), network.end(who(1, 2), limits=patient)
     async with started(first):
         silent = [await asyncio.open_connection("127.0.0.1", network.ports[0]) for _ in range(64)]
@@ -255,7 +255,7 @@ async def test_port_in_use_is_a_clear_error() -> None:
     ports = free_ports(3)
     first, second = tcp_end(who(0), ports), tcp_end(who(0), ports)
     await first.transport.start(first.receive)
-    with pytest.raises(WorldFault, match=f"cannot listen for replicas on 127.0.0.1:{ports[0]}.*free the port"):
+    with pytest.raises(OperationalError, match=f"cannot listen for replicas on 127.0.0.1:{ports[0]}.*free the port"):
         await second.transport.start(second.receive)
     await first.transport.stop()
 

@@ -12,9 +12,9 @@ import pytest
 import uvloop
 from cryptography.hazmat.primitives import serialization
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.ids import InstanceId, ReplicaId
-from pydsm.core.messages import Batch, Footprint, PreAccept
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import InstanceId, ReplicaId
+from pydsm.core.types.messages import Batch, Footprint, PreAccept
 from pydsm.transport.frames import PREAMBLE
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.tls import TlsFiles, load_tls
@@ -190,7 +190,7 @@ async def test_stranger_that_is_closed_in_the_middle_of_its_handshake_leaves_roo
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ports = free_ports(3)
-    limits = TransportLimits(strangers_max=1, strangers_per_address_max=1, greeting_seconds_max=30)
+    limits = TransportLimits(unauthenticated_connections_max=1, strangers_per_address_max=1, handshake_seconds_max=30)
     end = tcp_end(who(0), ports, limits=limits, files=authority().issue("r1"))
     async with started(end):
         reader, silent = await asyncio.open_connection("127.0.0.1", ports[0])
@@ -287,7 +287,7 @@ def test_files_that_cannot_be_used_are_one_clear_line(tmp_path: Path) -> None:
         (replace(good, cert=garbage), "are not a certificate and its key in PEM form"),
         (replace(good, ca=garbage), f"--tls-ca {garbage} holds no certificate in PEM form"),
     ):
-        with pytest.raises(CallerFault) as caught:
+        with pytest.raises(UsageError) as caught:
             load_tls(files, NAMES)
         assert said in str(caught.value)
 
@@ -303,5 +303,5 @@ def test_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Pat
             serialization.BestAvailableEncryption(b"secret"),
         )
     )
-    with pytest.raises(CallerFault, match="is protected by a password"):
+    with pytest.raises(UsageError, match="is protected by a password"):
         load_tls(replace(good, key=locked), NAMES)

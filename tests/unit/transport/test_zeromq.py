@@ -11,8 +11,8 @@ import zmq
 import zmq.asyncio
 from msgspec.structs import replace
 
-from pydsm.core.faults import WorldFault
-from pydsm.core.ids import ReplicaId
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import ReplicaId
 from pydsm.transport.address import Address
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
@@ -181,7 +181,7 @@ async def test_strangers_that_begin_to_greet_and_fall_silent_keep_no_replica_out
             dealer = await strangers.enter_async_context(stranger(network.ports[0]))
             await dealer.send(hello("test", 1, 2))
             await asyncio.wait_for(dealer.recv(), 5)
-        assert len(first.transport._greeting) == QUICK.strangers_max  # type: ignore[attr-defined]
+        assert len(first.transport._greeting) == QUICK.unauthenticated_connections_max  # type: ignore[attr-defined]
         async with started(second):
             await eventually(lambda: second.transport.connected == (0,), "they are connected")
 
@@ -226,7 +226,7 @@ async def test_port_in_use_is_a_clear_error() -> None:
     async with started(network.end(who(0))):
         second = network.end(who(0))
         with pytest.raises(
-            WorldFault,
+            OperationalError,
             match=f"cannot listen for replicas on 127.0.0.1:{network.ports[0]}: Address already in use; free",
         ):
             await second.transport.start(second.receive)

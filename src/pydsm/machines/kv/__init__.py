@@ -3,7 +3,7 @@
 Read `machine`, then `keyspace` and `command`, then any family of commands: `strings`, `keys`, `expiry`, ...
 """
 
-from pydsm.machines.kv.command import Access, Command, Touched, Words, wrong_number
+from pydsm.machines.kv.command import Command, KeyAccess, Touched, Words, wrong_number
 from pydsm.machines.kv.machine import KeyValue, encode
 from pydsm.machines.kv.table import COMMANDS
 from pydsm.machines.kv.transactions import transaction
@@ -12,8 +12,8 @@ from pydsm.machines.kv.values import NO_LIST, Members, NoList, Pairs
 __all__ = [
     "COMMANDS",
     "NO_LIST",
-    "Access",
     "Command",
+    "KeyAccess",
     "KeyValue",
     "Members",
     "NoList",

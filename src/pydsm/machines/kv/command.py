@@ -14,7 +14,7 @@ from pydsm.machines.kv.keyspace import Keyspace
 Words = Sequence[bytes]
 """A command: its name in capitals, then its arguments."""
 
-Run = Callable[[Keyspace, Words], Result]
+CommandFunction = Callable[[Keyspace, Words], Result]
 """Executes a command. It checks everything before it changes anything: whoever raises CommandFailed changed nothing.
 
 Results are bytes (a string), str (a status such as OK), int, float, None (no such thing), list, dict, `Members`,
@@ -39,7 +39,7 @@ _EXACT = Context(prec=1000, rounding=ROUND_HALF_EVEN)
 _DECIMAL_MAX = Decimal("1e308")
 
 
-class Access(Enum):
+class KeyAccess(Enum):
     """What a command may do to its keys. It decides what the command commutes with."""
 
     READ = auto()
@@ -48,7 +48,7 @@ class Access(Enum):
     WRITE_ALL = auto()
 
 
-_WRITING = frozenset((Access.WRITE, Access.WRITE_ALL))
+_WRITING = frozenset((KeyAccess.WRITE, KeyAccess.WRITE_ALL))
 
 
 class Touched(NamedTuple):
@@ -77,8 +77,8 @@ class Command:
     """
 
     name: bytes
-    run: Run
-    access: Access
+    run: CommandFunction
+    access: KeyAccess
     words_min: int
     words_max: int
     keys: slice
@@ -101,9 +101,9 @@ class Command:
         """The keys of this command with these words."""
         if self.touched is not None:
             return self.touched(words)
-        if self.access is Access.READ:
+        if self.access is KeyAccess.READ:
             return Touched(reads=words[self.keys])
-        if self.access is Access.WRITE:
+        if self.access is KeyAccess.WRITE:
             return Touched(writes=words[self.keys])
         return Touched(barrier=True)
 

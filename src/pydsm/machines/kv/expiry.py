@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.command import ANY, FIRST, INT64_MAX, Access, Command, Words, integer
+from pydsm.machines.kv.command import ANY, FIRST, INT64_MAX, Command, KeyAccess, Words, integer
 from pydsm.machines.kv.keyspace import Keyspace
 
 _MS = {b"EX": 1000, b"PX": 1, b"EXAT": 1000, b"PXAT": 1}
@@ -82,7 +82,7 @@ def _persist(space: Keyspace, words: Words) -> Result:
     return 1
 
 
-_WRITE, _READ, _GROUP = Access.WRITE, Access.READ, "generic"
+_WRITE, _READ, _GROUP = KeyAccess.WRITE, KeyAccess.READ, "generic"
 
 COMMANDS = (
     Command(b"EXPIRE", _expiring(b"EX"), _WRITE, 3, ANY, FIRST, "Lets a key expire after some seconds.", _GROUP),

@@ -10,8 +10,8 @@ from zlib import crc32
 import msgspec
 
 from pydsm.machines.kv.keyspace import Keyspace
-from pydsm.machines.kv.values import Hash, List, MutableString, Set, SortedSet, Value
-from pydsm.machines.parts import in_parts, parts_for
+from pydsm.machines.kv.values import Hash, List, MutableString, Set, SortedSet, StoredValue
+from pydsm.machines.partitions import partition_keys, partitions_for
 
 _Watchers = list[tuple[bytes, int]]
 _Entry = tuple[bytes, object, int | None, _Watchers]
@@ -34,7 +34,7 @@ class Frozen:
         self._value_bytes_max = space.value_bytes_max
         self._keys = list(space.data)
         self._keys += [key for key in space.watches if key not in space.data]
-        self._kept: list[dict[bytes, bytes] | None] = [{} for _ in range(parts_for(len(self._keys)))]
+        self._kept: list[dict[bytes, bytes] | None] = [{} for _ in range(partitions_for(len(self._keys)))]
         """What was put aside, by part; None for a part that was given away. Small dictionaries, since a large one stops
         the loop when it grows or goes; bytes, since many tuples would keep the interpreter's collector busy."""
 
@@ -49,7 +49,7 @@ class Frozen:
     def chunks(self) -> Iterator[bytes]:
         """A chunk per part of the keys; empty ones are steps without a result."""
         number = 0
-        for part in in_parts(self._keys):
+        for part in partition_keys(self._keys):
             if part is None:
                 yield b""
                 continue
@@ -65,7 +65,7 @@ class Frozen:
         return key, saved(self._data.get(key)), self._expiries.get(key), list(watchers.items()) if watchers else []
 
 
-def saved(value: Value | None) -> object:
+def saved(value: StoredValue | None) -> object:
     """All that can be seen of a value, in an order that is the same everywhere."""
     match value:
         case None | bytes():
@@ -101,7 +101,7 @@ def thaw(chunks: Iterable[bytes]) -> Keyspace:
     return space
 
 
-def _value(kind: str, items: list[object]) -> Value:
+def _value(kind: str, items: list[object]) -> StoredValue:
     match kind:
         case Hash.kind:
             return Hash(msgspec.convert(items, list[tuple[bytes, bytes]]))

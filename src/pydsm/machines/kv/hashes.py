@@ -9,8 +9,8 @@ from pydsm.machines.kv.command import (
     FIRST,
     INT64_MAX,
     INT64_MIN,
-    Access,
     Command,
+    KeyAccess,
     Words,
     add_decimals,
     integer,
@@ -150,7 +150,7 @@ def _with(words: Words, option: bytes) -> bool:
     return len(words) == 4
 
 
-_READ, _WRITE, _GROUP = Access.READ, Access.WRITE, "hash"
+_READ, _WRITE, _GROUP = KeyAccess.READ, KeyAccess.WRITE, "hash"
 
 COMMANDS = (
     Command(b"HSET", _hset, _WRITE, 4, ANY, FIRST, "Sets fields and counts the new ones.", _GROUP),

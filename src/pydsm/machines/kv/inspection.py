@@ -6,9 +6,9 @@ Both depend on the value alone, not on this process: every replica must give the
 from itertools import islice
 
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.command import Access, Command, Words, integer, syntax_error, wrong_number
+from pydsm.machines.kv.command import Command, KeyAccess, Words, integer, syntax_error, wrong_number
 from pydsm.machines.kv.keyspace import Keyspace
-from pydsm.machines.kv.values import List, MutableString, Set, SortedSet, Value
+from pydsm.machines.kv.values import List, MutableString, Set, SortedSet, StoredValue
 
 _EMBEDDED_BYTES_MAX = 44
 _LISTPACK_ITEMS_MAX = 128
@@ -35,7 +35,7 @@ def _unknown_subcommand(name: str, word: bytes) -> CommandFailed:
     return CommandFailed(f"ERR unknown subcommand '{word[:128].decode(errors='backslashreplace')}'. Try {name} HELP.")
 
 
-def _encoding(value: Value) -> bytes:
+def _encoding(value: StoredValue) -> bytes:
     """Redis's name for how it would keep such a value, roughly; here all are kept in one way."""
     if isinstance(value, MutableString):
         return b"raw"
@@ -65,7 +65,7 @@ def _memory(space: Keyspace, words: Words) -> Result:
     return None if value is None else _KEY_BYTES + len(words[2]) + _value_bytes(value, samples)
 
 
-def _value_bytes(value: Value, samples: int) -> int:
+def _value_bytes(value: StoredValue, samples: int) -> int:
     """About the bytes of a value at each replica, from the average of some elements; of all of them for 0."""
     if isinstance(value, bytes):
         return len(value)
@@ -85,6 +85,6 @@ def _value_bytes(value: Value, samples: int) -> int:
 
 
 COMMANDS = (
-    Command(b"OBJECT", _object, Access.READ, 2, 3, slice(2, 3), "Tells about a value's encoding.", "generic"),
-    Command(b"MEMORY", _memory, Access.READ, 2, 1 << 30, slice(2, 3), "Estimates the bytes of a key.", "server"),
+    Command(b"OBJECT", _object, KeyAccess.READ, 2, 3, slice(2, 3), "Tells about a value's encoding.", "generic"),
+    Command(b"MEMORY", _memory, KeyAccess.READ, 2, 1 << 30, slice(2, 3), "Estimates the bytes of a key.", "server"),
 )

@@ -13,7 +13,7 @@ from itertools import islice
 from sortedcontainers import SortedSet as SortedKeys
 
 from pydsm.machines.base import CommandFailed
-from pydsm.machines.kv.values import Hash, List, MutableString, Set, SortedSet, Value
+from pydsm.machines.kv.values import Hash, List, MutableString, Set, SortedSet, StoredValue
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 VALUE_BYTES_MAX = 8 << 20
@@ -48,7 +48,7 @@ class Keyspace:
     )
 
     def __init__(self) -> None:
-        self.data: dict[bytes, Value] = {}
+        self.data: dict[bytes, StoredValue] = {}
         self.expiries: dict[bytes, int] = {}
         """When keys expire, in Unix milliseconds; a key expires when that time has come."""
         self.watches: dict[bytes, dict[bytes, int]] = {}
@@ -69,7 +69,7 @@ class Keyspace:
 
     # Looking: changes nothing, so that reads commute
 
-    def get(self, key: bytes) -> Value | None:
+    def get(self, key: bytes) -> StoredValue | None:
         """The value, None if there is none or it has expired."""
         if self.expiries and self.expiries.get(key, self.now_ms + 1) <= self.now_ms:
             return None
@@ -163,7 +163,7 @@ class Keyspace:
 
     # Changing
 
-    def put(self, key: bytes, value: Value, *, keep_expiry: bool = False) -> None:
+    def put(self, key: bytes, value: StoredValue, *, keep_expiry: bool = False) -> None:
         """Give a key a new value, without an expiry unless that is kept."""
         if self.expiries and not keep_expiry:
             self.expiries.pop(key, None)
@@ -262,7 +262,7 @@ class Keyspace:
 
     # Upkeep
 
-    def overdue(self, now_ms: int, limit: int) -> Sequence[bytes]:
+    def due_commands(self, now_ms: int, limit: int) -> Sequence[bytes]:
         """Keys that have expired, or whose watches are too old, as of `now_ms`; the oldest, at most `limit` of each.
 
         They stay until a command that was agreed on removes them, and are named again until then.

@@ -9,8 +9,8 @@ from pydsm.machines.kv.command import (
     FIRST,
     FIRST_TWO,
     NO_KEYS,
-    Access,
     Command,
+    KeyAccess,
     Touched,
     Words,
     integer,
@@ -232,7 +232,7 @@ def _lmpop_touches(words: Words) -> Touched:
     return Touched(writes=keys_after_count(words, 1))
 
 
-_READ, _WRITE, _GROUP = Access.READ, Access.WRITE, "list"
+_READ, _WRITE, _GROUP = KeyAccess.READ, KeyAccess.WRITE, "list"
 
 COMMANDS = (
     Command(b"LPUSH", _push, _WRITE, 3, ANY, FIRST, "Puts elements before the first one.", _GROUP),

@@ -12,10 +12,10 @@ from operator import itemgetter
 
 import msgspec
 
-from pydsm.core.faults import CallerFault
-from pydsm.core.messages import Footprint
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv.command import FIRST, Access, Command, Words, check_lengths, wrong_number
+from pydsm.machines.kv.command import FIRST, Command, KeyAccess, Words, check_lengths, wrong_number
 from pydsm.machines.kv.frozen import Frozen, keys_in, saved, thaw
 from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST, Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
@@ -43,7 +43,7 @@ class KeyValue:
     def __init__(self, value_bytes_max: int | None = None) -> None:
         """`value_bytes_max`: propose this limit on the size of values to the group, once; None leaves what it has."""
         if value_bytes_max is not None and not VALUE_BYTES_LEAST <= value_bytes_max <= VALUE_BYTES_MOST:
-            raise CallerFault(
+            raise UsageError(
                 f"the limit on the bytes of a value must be between {VALUE_BYTES_LEAST} and {VALUE_BYTES_MOST}, "
                 f"not {value_bytes_max}"
             )
@@ -67,9 +67,9 @@ class KeyValue:
                     reads += touched.reads
                     writes += touched.writes
                     barrier = barrier or touched.barrier
-            elif command.access is Access.WRITE:
+            elif command.access is KeyAccess.WRITE:
                 writes += _keys(command, alike)
-            elif command.access is Access.READ:
+            elif command.access is KeyAccess.READ:
                 reads += _keys(command, alike)
             else:
                 barrier = True
@@ -96,7 +96,7 @@ class KeyValue:
         return results
 
     def apply_unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """See `SkipsReads`."""
+        """See `SupportsReadSkipping`."""
         self._space.unread = True
         try:
             return self.apply(commands, timestamp_ms)
@@ -115,7 +115,7 @@ class KeyValue:
             return None
         if not all(map(command.takes, {*map(len, alike)})):
             return None
-        if self._frozen is not None and command.access is not Access.READ:
+        if self._frozen is not None and command.access is not KeyAccess.READ:
             self._frozen.keep(chain.from_iterable(words[command.keys] for words in alike))
         results = command.bulk(self._space, alike)
         if results is not None:
@@ -175,12 +175,12 @@ class KeyValue:
         self._frozen = None
 
     def keys_in(self, chunk: bytes) -> list[bytes]:
-        """See `NamesKeys`."""
+        """See `SupportsKeyListing`."""
         return keys_in(chunk)
 
-    def overdue(self, now_ms: int) -> list[bytes]:
+    def due_commands(self, now_ms: int) -> list[bytes]:
         """See `Upkeep`: a command that removes keys which have expired and which nobody may ever touch again."""
-        keys = self._space.overdue(now_ms, _REAP_KEYS_MAX)
+        keys = self._space.due_commands(now_ms, _REAP_KEYS_MAX)
         reap = [encode([b"REAP", *keys])] if keys else []
         return [*self._limit_to_propose(), *reap]
 
@@ -217,15 +217,15 @@ class KeyValue:
 
 
 def _checked(commands: Sequence[bytes]) -> list[tuple[bytes, ...]]:
-    """The words of each command. Raises CallerFault unless each is one that the machine knows."""
+    """The words of each command. Raises UsageError unless each is one that the machine knows."""
     try:
         return list(map(_decode, commands))
     except msgspec.DecodeError as error:
-        raise CallerFault(f"ERR not an encoded command: {error}") from error
+        raise UsageError(f"ERR not an encoded command: {error}") from error
 
 
 def _by_name(batch: Sequence[tuple[bytes, ...]]) -> Iterator[tuple[Command, Sequence[tuple[bytes, ...]]]]:
-    """Commands of one name together. Raises CallerFault for one that the machine does not know, or not like this."""
+    """Commands of one name together. Raises UsageError for one that the machine does not know, or not like this."""
     names = dict.fromkeys(map(_name, batch))
     if len(names) <= _NAMES_MAX:
         groups: Iterable[tuple[bytes, Sequence[tuple[bytes, ...]]]] = (
@@ -236,9 +236,9 @@ def _by_name(batch: Sequence[tuple[bytes, ...]]) -> Iterator[tuple[Command, Sequ
     for name, alike in groups:
         command = EVERY_COMMAND.get(name)
         if command is None:
-            raise CallerFault(f"ERR unknown command '{name.decode(errors='backslashreplace')}'")
+            raise UsageError(f"ERR unknown command '{name.decode(errors='backslashreplace')}'")
         if not all(map(command.takes, {*map(len, alike)})):
-            raise CallerFault(wrong_number(command.name.decode()))
+            raise UsageError(wrong_number(command.name.decode()))
         yield command, alike
 
 

@@ -11,8 +11,8 @@ from pydsm.machines.kv.command import (
     FIRST,
     FIRST_TWO,
     NO_KEYS,
-    Access,
     Command,
+    KeyAccess,
     Touched,
     Words,
     integer,
@@ -177,7 +177,7 @@ def _sscan(space: Keyspace, words: Words) -> Result:
     return list(scan_part(_members(space, words[1]), words[2], words[3:]))
 
 
-_READ, _WRITE, _GROUP = Access.READ, Access.WRITE, "set"
+_READ, _WRITE, _GROUP = KeyAccess.READ, KeyAccess.WRITE, "set"
 
 COMMANDS = (
     Command(b"SADD", _sadd, _WRITE, 3, ANY, FIRST, "Adds members and counts the new ones.", _GROUP),

@@ -11,8 +11,8 @@ from pydsm.machines.kv.collections import limit_option
 from pydsm.machines.kv.command import (
     ANY,
     NO_KEYS,
-    Access,
     Command,
+    KeyAccess,
     Touched,
     Words,
     floating,
@@ -195,7 +195,7 @@ def _stores(words: Words) -> Touched:
     return Touched(reads=keys_after_count(words, 2), writes=words[1:2])
 
 
-_R, _W, _Z = Access.READ, Access.WRITE, "sorted-set"
+_R, _W, _Z = KeyAccess.READ, KeyAccess.WRITE, "sorted-set"
 
 COMMANDS = (
     Command(b"ZUNION", _giving(_union), _R, 3, ANY, NO_KEYS, "Gives what any of them has.", _Z, _reads),

@@ -10,8 +10,8 @@ from pydsm.machines.kv.command import (
     FIRST,
     FIRST_TWO,
     NO_KEYS,
-    Access,
     Command,
+    KeyAccess,
     Touched,
     Words,
     floating,
@@ -345,7 +345,7 @@ def _zmpop_touches(words: Words) -> Touched:
     return Touched(writes=keys_after_count(words, 1))
 
 
-_R, _W, _Z = Access.READ, Access.WRITE, "sorted-set"
+_R, _W, _Z = KeyAccess.READ, KeyAccess.WRITE, "sorted-set"
 
 COMMANDS = (
     Command(b"ZADD", _zadd, _W, 4, ANY, FIRST, "Adds members with scores, or changes scores.", _Z),

@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv.command import (
     ALL,
     ANY,
     NO_KEYS,
-    Access,
     Command,
-    Run,
+    CommandFunction,
+    KeyAccess,
     Touched,
     Words,
     check_lengths,
@@ -36,15 +36,15 @@ def transaction(watch: bytes, watched: Sequence[bytes], commands: Sequence[bytes
 
 
 def _parts(table: Mapping[bytes, Command], words: Words) -> tuple[Sequence[bytes], list[tuple[bytes, ...]]]:
-    """The watched keys, and the words of each command. Raises CallerFault for what no server of ours makes."""
+    """The watched keys, and the words of each command. Raises UsageError for what no server of ours makes."""
     watched = keys_after_count(words, 2)
     try:
         commands = [_decode(command) for command in words[3 + len(watched) :]]
     except msgspec.DecodeError as error:
-        raise CallerFault(f"ERR not an encoded command in a transaction: {error}") from error
+        raise UsageError(f"ERR not an encoded command in a transaction: {error}") from error
     for command in commands:
         if not command or command[0] not in table or not table[command[0]].takes(len(command)):
-            raise CallerFault("ERR a transaction with a command that is unknown, or has too few or too many words")
+            raise UsageError("ERR a transaction with a command that is unknown, or has too few or too many words")
     return watched, commands
 
 
@@ -82,11 +82,13 @@ def make_commands(table: Mapping[bytes, Command]) -> tuple[Command, ...]:
         _made(b"WATCH", _watch, 3, _AFTER_WATCH, "Notes whether keys change."),
         _made(b"UNWATCH", _unwatch, 3, _AFTER_WATCH, "Notes it no more."),
         _made(b"REAP", _reap, 2, ALL, "Removes what has expired."),
-        Command(b"VALUE-LIMIT", _value_limit, Access.WRITE_ALL, 2, 2, NO_KEYS, "Limits values.", made_by_servers=True),
+        Command(
+            b"VALUE-LIMIT", _value_limit, KeyAccess.WRITE_ALL, 2, 2, NO_KEYS, "Limits values.", made_by_servers=True
+        ),
         Command(
             b"EXEC",
             _executing(table),
-            Access.WRITE,
+            KeyAccess.WRITE,
             3,
             ANY,
             ALL,
@@ -97,8 +99,8 @@ def make_commands(table: Mapping[bytes, Command]) -> tuple[Command, ...]:
     )
 
 
-def _made(name: bytes, run: Run, words_min: int, keys: slice, summary: str) -> Command:
-    return Command(name, run, Access.WRITE, words_min, ANY, keys, summary, made_by_servers=True)
+def _made(name: bytes, run: CommandFunction, words_min: int, keys: slice, summary: str) -> Command:
+    return Command(name, run, KeyAccess.WRITE, words_min, ANY, keys, summary, made_by_servers=True)
 
 
 def _touching(table: Mapping[bytes, Command]) -> Callable[[Words], Touched]:

@@ -91,10 +91,10 @@ class SortedSet:
         return type(self)(self.scores.items())
 
 
-Value = bytes | MutableString | Hash | List | Set | SortedSet
+StoredValue = bytes | MutableString | Hash | List | Set | SortedSet
 
 
-def kind(value: Value) -> str:
+def kind(value: StoredValue) -> str:
     """What TYPE says."""
     return "string" if isinstance(value, bytes) else value.kind
 

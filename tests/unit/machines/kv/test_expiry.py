@@ -2,7 +2,7 @@
 
 import pytest
 
-from pydsm.machines.base import Result, Upkeep
+from pydsm.machines.base import Result, SupportsScheduledCommands
 from pydsm.machines.kv import KeyValue, encode
 from tests.unit.machines.kv.stories import NOW_MS, run
 
@@ -95,21 +95,21 @@ def test_a_writer_finds_an_expired_key_missing(line: str, result: Result) -> Non
 
 def test_upkeep_names_what_has_expired_until_it_is_removed() -> None:
     machine = KeyValue()
-    assert isinstance(machine, Upkeep)
+    assert isinstance(machine, SupportsScheduledCommands)
     run(machine, "SET a 1 PX 10", "SET b 1 PX 20", "SET c 1 PX 10", "SET c 1", "SET d 1 PX 5", "PEXPIRE d 50")
-    assert machine.overdue(NOW_MS + 9) == []
-    assert machine.overdue(NOW_MS + 10) == machine.overdue(NOW_MS + 10) == [encode([b"REAP", b"a"])]
-    (due,) = machine.overdue(NOW_MS + 30)
+    assert machine.due_commands(NOW_MS + 9) == []
+    assert machine.due_commands(NOW_MS + 10) == machine.due_commands(NOW_MS + 10) == [encode([b"REAP", b"a"])]
+    (due,) = machine.due_commands(NOW_MS + 30)
     assert due == encode([b"REAP", b"a", b"b"])
     assert machine.apply([due], NOW_MS + 30) == ["OK"]
-    assert machine.overdue(NOW_MS + 30) == []
+    assert machine.due_commands(NOW_MS + 30) == []
     assert run(machine, "GET a", "GET b", "GET c", "GET d", at_ms=NOW_MS) == [None, None, b"1", b"1"]
 
 
 def test_upkeep_removes_nothing_that_is_not_due_by_the_agreed_time() -> None:
     machine = KeyValue()
     run(machine, "SET a 1 PX 10")
-    machine.apply(machine.overdue(NOW_MS + 10), NOW_MS + 9)
+    machine.apply(machine.due_commands(NOW_MS + 10), NOW_MS + 9)
     assert run(machine, "GET a", at_ms=NOW_MS + 9) == [b"1"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.messages import Footprint
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue, encode
 from pydsm.machines.kv.glob import matcher

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, KeyValue, encode, transaction
 from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MAX, VALUE_BYTES_MOST
@@ -92,14 +92,14 @@ def test_the_limit_belongs_to_the_state() -> None:
 def test_a_replica_proposes_the_limit_that_it_was_given_until_any_is_agreed_on() -> None:
     machine = KeyValue(2 << 20)
     command = encode([b"VALUE-LIMIT", b"%d" % (2 << 20)])
-    assert machine.overdue(NOW_MS) == machine.overdue(NOW_MS) == [command]
+    assert machine.due_commands(NOW_MS) == machine.due_commands(NOW_MS) == [command]
     other = encode([b"VALUE-LIMIT", b"%d" % (3 << 20)])
     machine.apply([other], NOW_MS)
     assert machine.value_bytes_max == 3 << 20
-    assert machine.overdue(NOW_MS) == []  # two replicas that were told differently do not alternate for ever
+    assert machine.due_commands(NOW_MS) == []  # two replicas that were told differently do not alternate for ever
 
 
 def test_a_replica_that_is_told_nothing_or_what_holds_already_proposes_no_limit() -> None:
-    assert KeyValue().overdue(NOW_MS) == KeyValue(VALUE_BYTES_MAX).overdue(NOW_MS) == []
-    with pytest.raises(CallerFault, match="must be between 1048576 and 536870912, not 5"):
+    assert KeyValue().due_commands(NOW_MS) == KeyValue(VALUE_BYTES_MAX).due_commands(NOW_MS) == []
+    with pytest.raises(UsageError, match="must be between 1048576 and 536870912, not 5"):
         KeyValue(5)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.conflicts import footprints_conflict
-from pydsm.core.faults import CallerFault
-from pydsm.core.messages import Footprint
+from pydsm.core.log.conflicts import footprints_conflict
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.machines.kv import COMMANDS, Access, Command, KeyValue, Words, encode, transaction
+from pydsm.machines.kv import COMMANDS, Command, KeyAccess, KeyValue, Words, encode, transaction
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
 from tests.unit.machines.kv.stories import parse, run
@@ -89,7 +89,7 @@ def _eats_memory(space: Keyspace, words: Words) -> Result:
 
 
 def with_command(monkeypatch: pytest.MonkeyPatch, function: object) -> None:
-    row = Command(b"BOOM", function, Access.WRITE, 2, 2, slice(1, 2), "")  # type: ignore[arg-type]
+    row = Command(b"BOOM", function, KeyAccess.WRITE, 2, 2, slice(1, 2), "")  # type: ignore[arg-type]
     monkeypatch.setitem(EVERY_COMMAND, b"BOOM", row)
 
 
@@ -171,7 +171,7 @@ def test_two_increments_of_one_key_conflict_because_each_tells_its_place() -> No
     ],
 )
 def test_command_that_the_machine_does_not_know_never_reaches_agreement(command: bytes, text: str) -> None:
-    with pytest.raises(CallerFault) as raised:
+    with pytest.raises(UsageError) as raised:
         KeyValue().footprint([command])
     assert str(raised.value).startswith(text)
 
@@ -180,7 +180,7 @@ def test_command_that_the_machine_does_not_know_never_reaches_agreement(command:
 def test_garbage_is_the_callers_fault_or_a_command(garbage: bytes) -> None:
     try:
         KeyValue().footprint([garbage])
-    except CallerFault:
+    except UsageError:
         assert isinstance(KeyValue().apply([garbage], 0)[0], CommandFailed)
 
 

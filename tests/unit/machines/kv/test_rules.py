@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from pydsm.core.faults import CallerFault
+from pydsm.core.types.errors import UsageError
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import COMMANDS, KeyValue, encode
 from tests.unit.machines.kv.arguments import DETERMINISTIC, SHAPES, random_command
@@ -30,7 +30,7 @@ def test_a_command_changes_only_what_it_declares_and_nothing_when_it_fails(seed:
         command = encode(words)
         try:
             footprint = machine.footprint([command])
-        except CallerFault:
+        except UsageError:
             continue
         before, digest = snapshot(machine), machine.digest()
         (result,) = machine.apply([command], NOW_MS)
@@ -51,7 +51,7 @@ def test_a_command_answers_from_the_keys_that_it_declares_alone(seed: int) -> No
         command = encode(words)
         try:
             footprint = machine.footprint([command])
-        except CallerFault:
+        except UsageError:
             continue
         declared = {*footprint.reads, *footprint.writes}
         alone = KeyValue()
@@ -85,8 +85,8 @@ def test_the_footprint_of_a_batch_is_that_of_its_commands_together(seed: int) ->
         command = encode(random_command(random, random.choice(names)))
         try:
             footprint = machine.footprint([command])
-        except CallerFault:
-            with pytest.raises(CallerFault):
+        except UsageError:
+            with pytest.raises(UsageError):
                 machine.footprint([*batch, command])
             continue
         batch.append(command)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pydsm.core.messages import Footprint
+from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import Result
 from pydsm.machines.kv import NO_LIST, KeyValue, encode, keyspace, transaction
 from pydsm.machines.kv.keyspace import WATCH_MS_MAX
@@ -137,10 +137,10 @@ def test_upkeep_drops_watches_of_clients_that_vanished() -> None:
     machine = KeyValue()
     plain(machine, [watch("a", "b")])
     plain(machine, [watch("b", who=YOU)], NOW_MS + 1)
-    assert machine.overdue(NOW_MS + WATCH_MS_MAX - 1) == []
-    (due,) = machine.overdue(NOW_MS + WATCH_MS_MAX)
+    assert machine.due_commands(NOW_MS + WATCH_MS_MAX - 1) == []
+    (due,) = machine.due_commands(NOW_MS + WATCH_MS_MAX)
     assert due == encode([b"REAP", b"a"])
     plain(machine, [due], NOW_MS + WATCH_MS_MAX)
-    assert machine.overdue(NOW_MS + WATCH_MS_MAX) == []
-    plain(machine, machine.overdue(NOW_MS + WATCH_MS_MAX + 1) * 1, NOW_MS + WATCH_MS_MAX + 1)
+    assert machine.due_commands(NOW_MS + WATCH_MS_MAX) == []
+    plain(machine, machine.due_commands(NOW_MS + WATCH_MS_MAX + 1) * 1, NOW_MS + WATCH_MS_MAX + 1)
     assert machine.digest() == KeyValue().digest()

@@ -1,0 +1,1 @@
+"""The instances of one replica: their conflicts, what may be compacted, and what observers are notified of."""

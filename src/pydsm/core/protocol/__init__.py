@@ -1,0 +1,1 @@
+"""Egalitarian Paxos itself: acceptor, proposer, recoverer, execution, and the state that they share."""

@@ -1,0 +1,97 @@
+"""Whether the states of the members are equal where they must be: at checkpoints (PROTOCOL 6, "divergence").
+
+Members tell each other the digests of their snapshots, part by part. Decides which state is the agreed one, that of a
+slow quorum, and that a replica with another one must stop. Guards that nobody is stopped by what a minority says.
+When digests are told is left to `replica`; what becomes of a replica that stops, to the runtime.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydsm.core.types.ids import ReplicaId
+from pydsm.core.types.messages import DIGEST_PARTS_MAX, StateDigest
+from pydsm.core.types.quorums import Quorums
+
+PART_BYTES = 16
+
+_CHECKPOINTS_KEPT = 4
+
+
+def fold(digests: Sequence[bytes]) -> tuple[bytes, ...]:
+    """At most `messages.DIGEST_PARTS_MAX` digests of 16 bytes, each of as many neighbouring chunks as need be."""
+    together = chunks_in_part(len(digests))
+    return tuple(
+        hashlib.blake2b(b"".join(digests[place : place + together]), digest_size=PART_BYTES).digest()
+        for place in range(0, len(digests), together)
+    )
+
+
+def chunks_in_part(chunks: int) -> int:
+    """How many neighbouring chunks of so many one digest stands for."""
+    return max(1, -(-chunks // DIGEST_PARTS_MAX))
+
+
+@dataclass(frozen=True, slots=True)
+class DivergenceReport:
+    """This replica's state is not the agreed one."""
+
+    number: int
+    """Of the checkpoint."""
+    agreeing: tuple[ReplicaId, ...]
+    """Those whose states are equal; nobody if no quorum can have one state."""
+    part: int
+    """The first part that differs from theirs; without anybody who agrees, from that of some other member."""
+
+    def __str__(self) -> str:
+        whose = f"that of replicas {', '.join(map(str, self.agreeing))}" if self.agreeing else "any that a quorum has"
+        return f"the state at checkpoint {self.number} is not {whose}: part {self.part} is the first that differs"
+
+
+@dataclass(slots=True)
+class Divergence:
+    """What members have told about their states at the last few checkpoints."""
+
+    me: ReplicaId
+    quorums: Quorums
+    _told: dict[int, dict[ReplicaId, tuple[bytes, ...]]] = field(default_factory=dict)
+
+    def told(self, member: ReplicaId, digest: StateDigest) -> DivergenceReport | None:
+        """A member, perhaps this one, has told of a state; a verdict if this replica's own is wrong."""
+        if digest.number not in self._told and len(self._told) >= _CHECKPOINTS_KEPT:
+            oldest = min(self._told)
+            if digest.number < oldest:
+                return None
+            del self._told[oldest]
+        of_members = self._told.setdefault(digest.number, {})
+        of_members[member] = digest.parts
+        return self._judge(digest.number, of_members)
+
+    def disputes(self, digest: StateDigest) -> bool:
+        """Whether some member has told of another state, and no slow quorum of this one."""
+        told = self._told.get(digest.number, {}).values()
+        same = sum(parts == digest.parts for parts in told)
+        return same < len(told) and same < self.quorums.slow
+
+    def _judge(self, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]) -> DivergenceReport | None:
+        mine = of_members.get(self.me)
+        if mine is None:
+            return None
+        by_state: dict[tuple[bytes, ...], list[ReplicaId]] = {}
+        for member in sorted(of_members):
+            by_state.setdefault(of_members[member], []).append(member)
+        most = max(by_state.values(), key=len)
+        if len(most) >= self.quorums.slow:
+            if self.me in most:
+                return None
+            return DivergenceReport(number, tuple(most), _first_difference(mine, of_members[most[0]]))
+        silent = self.quorums.n - len(of_members)
+        if len(most) + silent >= self.quorums.slow:
+            return None
+        other = next(member for member in sorted(of_members) if of_members[member] != mine)
+        return DivergenceReport(number, (), _first_difference(mine, of_members[other]))
+
+
+def _first_difference(mine: tuple[bytes, ...], other: tuple[bytes, ...]) -> int:
+    pairs = enumerate(zip(mine, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(mine), len(other)))

@@ -1,0 +1,204 @@
+"""In which order committed instances reach the state machine (PROTOCOL 5; EPaxos*, execution).
+
+An edge goes from an instance to each one that it covers and conflicts with, and to nothing else: so the graph follows
+from what was agreed alone, and every replica finds the same components. Components run in topological order, inside
+a component by (index, leader). Guards: the same order of conflicting commands everywhere, nothing executed twice,
+nothing executed before what it must follow. How batches reach the machine is left to the performer.
+
+Executed instances are never walked again: cost depends on what is unexecuted, not on the length of history.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from heapq import heappop, heappush
+from itertools import takewhile
+from typing import NamedTuple
+
+from pydsm.core.log.instance import Instance
+from pydsm.core.log.log import Log
+from pydsm.core.types.checkpoint import is_checkpoint
+from pydsm.core.types.ids import InstanceId, ReplicaId, covers
+from pydsm.core.types.messages import Batch
+from pydsm.core.types.status import Status
+
+
+class _Wait(NamedTuple):
+    """What an instance waits for: `by` alone, or every instance of `by.leader` up to `by`, to be known."""
+
+    by: InstanceId
+    whole_prefix: bool
+
+
+class _Blocked(Exception):
+    """The component being built reaches what is not decided and may conflict."""
+
+    def __init__(self, wait: _Wait) -> None:
+        super().__init__(wait)
+        self.wait = wait
+
+
+class Execution:
+    """Runs what can run whenever an instance is decided.
+
+    `emit` gets each executed instance, in order; `checkpoint` a component with a checkpoint in it, behind its last one.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        emit: Callable[[Instance], None],
+        checkpoint: Callable[[list[Instance]], None] = lambda component: None,
+    ) -> None:
+        self._log = log
+        self._emit = emit
+        self._checkpoint = checkpoint
+        self._waits: dict[InstanceId, _Wait] = {}
+        self._waiters: dict[InstanceId, list[Instance]] = {}
+        self._prefix_waiters: list[list[tuple[int, InstanceId]]] = [[] for _ in log.no_deps]
+        """Per leader a heap: who waits until the known prefix reaches an index. So each waiter is woken once per
+        leader however many batches are missing, and in about the order in which they can run."""
+        self._known_prefix = [0] * len(log.no_deps)
+
+    def blocker(self, id: InstanceId) -> InstanceId | None:
+        """The one undecided instance that the committed instance `id` waits for, if it waits."""
+        wait = self._waits.get(id)
+        if wait is None or not wait.whole_prefix:
+            return wait and wait.by
+        return InstanceId(wait.by.leader, self._known_prefix[wait.by.leader] + 1)
+
+    def committed(self, instance: Instance) -> None:
+        """Call once for each decided instance. A nop is done at once: no edge ever leads to it."""
+        if isinstance(instance.value, Batch):
+            self._run(instance)
+        else:
+            self._log.executed(instance)
+            self._emit(instance)
+        self.wake(instance.id)
+
+    def wake(self, id: InstanceId) -> None:
+        """The instance was decided or its batch became known: try again what waited for it."""
+        ready = self._waiters.pop(id, [])
+        ready += self._reached_by_prefix(id)
+        for waiter in ready:
+            del self._waits[waiter.id]
+        for waiter in ready:
+            self._run(waiter)
+
+    def _reached_by_prefix(self, id: InstanceId) -> list[Instance]:
+        """Those for which the known prefix of this leader is now long enough."""
+        waiters = self._prefix_waiters[id.leader]
+        if not waiters or (id.index > self._known_prefix[id.leader] + 1 and not self._log.absent):
+            return []  # not only the next one: running it may have extended the prefix past it before it is woken
+        prefix = self._extended_prefix(id.leader)
+        ready = []
+        while waiters and waiters[0][0] <= prefix:
+            ready.append(self._log.instances[heappop(waiters)[1]])
+        return ready
+
+    def _extended_prefix(self, leader: ReplicaId) -> int:
+        """The index up to which every batch of this leader has been known at some time."""
+        prefix = max(self._known_prefix[leader], self._log.dropped[leader])
+        while self._has_been_known(InstanceId(leader, prefix + 1)):
+            prefix += 1
+        self._known_prefix[leader] = prefix
+        return prefix
+
+    def _has_been_known(self, id: InstanceId) -> bool:
+        one = self._log.instances.get(id)
+        return self._log.is_dropped(id) if one is None else one.decided or one.known_batch is not None
+
+    def _run(self, root: Instance) -> None:
+        if root.status is Status.EXECUTED:
+            return
+        try:
+            for component in self._components(root):
+                component.sort(key=lambda one: (one.id.index, one.id.leader))
+                for instance in component:
+                    self._log.executed(instance)
+                    self._emit(instance)
+                if any(is_checkpoint(instance.value) for instance in component):
+                    self._checkpoint(component)
+        except _Blocked as blocked:
+            wait = self._waits[root.id] = blocked.wait
+            if wait.whole_prefix:
+                heappush(self._prefix_waiters[wait.by.leader], (wait.by.index, root.id))
+            else:
+                self._waiters.setdefault(wait.by, []).append(root)
+
+    def _components(self, root: Instance) -> Iterator[list[Instance]]:
+        """Tarjan's algorithm without recursion; yields each component after everything it depends on.
+
+        The caller executes a component before asking for the next, so children are looked at afresh.
+        """
+        low: dict[InstanceId, int] = {root.id: 0}
+        pending = [root]
+        path = [(root, 0, self._successors(root, low))]
+        while path:
+            instance, order, successors = path[-1]
+            child = next((one for one in successors if one.status is not Status.EXECUTED), None)
+            if child is not None:
+                if child.id in low:
+                    low[instance.id] = min(low[instance.id], low[child.id])
+                else:
+                    low[child.id] = len(low)
+                    pending.append(child)
+                    path.append((child, low[child.id], self._successors(child, low)))
+                continue
+            path.pop()
+            if path:
+                parent = path[-1][0].id
+                low[parent] = min(low[parent], low[instance.id])
+            if low[instance.id] == order:
+                component = [pending.pop()]
+                while component[-1] is not instance:
+                    component.append(pending.pop())
+                yield component
+
+    def _successors(self, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
+        """What must be executed before or together with this one. Raises _Blocked if that cannot be known yet.
+
+        Lazily, the oldest first: that one is the likeliest to be blocked, and then the others need not be compared.
+        Those that are on the path already, and would not change `low`, are left out: an edge to them tells nothing.
+        """
+        wait = self._waits.get(instance.id)
+        if wait is not None:
+            raise _Blocked(wait)
+        log = self._log
+        for leader, last in enumerate(instance.deps):
+            if last > self._known_prefix[leader] and last > self._extended_prefix(ReplicaId(leader)):
+                raise _Blocked(_Wait(InstanceId(ReplicaId(leader), last), whole_prefix=True))
+        batch = instance.value
+        assert isinstance(batch, Batch)
+        backlog = log.backlog()
+        if backlog is None:
+            yield from self._compared(instance, batch, low)
+        else:
+            yield from self._looked_up(instance, backlog.conflicting(batch, instance.deps))
+
+    def _compared(self, instance: Instance, batch: Batch, low: dict[InstanceId, int]) -> Iterator[Instance]:
+        """Successors, by looking at everything that is covered and not executed."""
+        log = self._log
+        for leader, last in enumerate(instance.deps):
+            for index in list(takewhile(last.__ge__, log.unexecuted[leader])):
+                id = InstanceId(ReplicaId(leader), index)
+                if low.get(id, -1) >= low[instance.id]:
+                    continue  # on the path, itself among them
+                other = log.instances[id]
+                if other.decided:
+                    if isinstance(other.value, Batch) and log.relation.conflict(other.value, batch):
+                        yield other
+                elif other.known_batch is None or log.relation.conflict(other.known_batch, batch):
+                    raise _Blocked(_Wait(id, whole_prefix=False))
+
+    def _looked_up(self, instance: Instance, conflicting: Iterable[InstanceId]) -> Iterator[Instance]:
+        """The same, given all that is covered, is not executed, has a known batch, and conflicts."""
+        for id in self._log.opaque_nops:
+            if covers(instance.deps, id) and id != instance.id:
+                raise _Blocked(_Wait(id, whole_prefix=False))
+        for id in conflicting:
+            other = self._log.instances[id]
+            if other is instance:
+                continue
+            if not other.decided:
+                raise _Blocked(_Wait(id, whole_prefix=False))
+            if isinstance(other.value, Batch):
+                yield other

@@ -1,0 +1,1 @@
+"""Exactly once: sessions of clients, the windows of their requests, and the results that are kept."""

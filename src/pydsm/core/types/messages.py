@@ -1,0 +1,294 @@
+"""What replicas say to each other, and the batches that they agree on. Values only; bytes are made in `codec`.
+
+Field order is the wire format. A field may be added at the end with a default; nothing else may change without a
+new `codec.WIRE_VERSION`.
+"""
+
+from functools import cached_property
+from typing import Annotated
+
+import msgspec
+
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.ids import SEQUENCES, Deps, InstanceId, RequestId, SessionId, is_tracked, request_at, session_of
+from pydsm.core.types.status import Status
+
+_encode = msgspec.msgpack.Encoder().encode
+
+Kind = bytes
+"""Name of a family of commuting updates: two updates of one key conflict unless their kinds are equal."""
+
+
+Access = bytes | bool
+"""How a column of a footprint touches its keys: False reads, True writes, bytes name a kind of commuting update."""
+
+READS: Access = False
+WRITES: Access = True
+
+
+class Footprint(msgspec.Struct, frozen=True, array_like=True, dict=True):
+    """The keys that a batch touches. Each key stands once per column; a key may stand in several columns.
+
+    `barrier` conflicts with everything: a checkpoint, a reconfiguration, or a command over all keys.
+    """
+
+    reads: tuple[bytes, ...] = ()
+    writes: tuple[bytes, ...] = ()
+    updates: tuple[tuple[Kind, tuple[bytes, ...]], ...] = ()
+    barrier: bool = False
+
+    @cached_property
+    def columns(self) -> tuple[tuple[Access, tuple[bytes, ...]], ...]:
+        """The columns that have keys."""
+        named = ((READS, self.reads), (WRITES, self.writes), *self.updates)
+        return tuple((access, keys) for access, keys in named if keys)
+
+    @cached_property
+    def key_sets(self) -> tuple[frozenset[bytes], ...]:
+        """The keys of each of `columns`, made once for the many footprints that this one is compared with."""
+        return tuple(frozenset(keys) for _, keys in self.columns)
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Requests of one session with consecutive sequences: the id of the first, and how many they are.
+
+    The client has the answers to all its requests of this session whose sequence is below `acknowledged`, or wants
+    them no more. Unless `after` is 0, the requests are executed only once the one with that sequence is executed, or
+    its answer is wanted no more (PROTOCOL 7, "Program order"); the batch then names the session in `retried`.
+    """
+
+    first: RequestId
+    count: Annotated[int, msgspec.Meta(ge=1)]
+    acknowledged: Annotated[int, msgspec.Meta(ge=0, le=SEQUENCES)] = 0
+    after: Annotated[int, msgspec.Meta(ge=0, lt=SEQUENCES)] = 0
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
+    """What one instance agrees on: requests in columns (runs of ids, and one opaque command each) and their footprint.
+
+    The runs name the commands in their order. `timestamp_ms` is the Unix time at which the batch is executed, as far as
+    agreed time allows (see `agreed_time`): what a majority of the clocks showed when it was proposed; 0 is none.
+    """
+
+    runs: tuple[Run, ...]
+    commands: tuple[bytes, ...]
+    footprint: Footprint
+    timestamp_ms: int = 0
+    retried: tuple[SessionId, ...] = ()
+    """Sessions of which this batch may have requests that are in another instance as well, or requests that must be
+    executed after those of another instance (see `sessions`)."""
+    clocks: tuple[int, ...] = ()
+    """Of a checkpoint: what each member's wall clock showed, Unix time in ms, 0 where it was not known; its execution
+    sets agreed time from them (see `agreed_time`). Of other batches nothing."""
+
+    @property
+    def name(self) -> RequestId | None:
+        """The id of the first request, by which people may call the instance; None without requests."""
+        return self.runs[0].first if self.runs else None
+
+    @property
+    def request_ids(self) -> tuple[RequestId, ...]:
+        """The id of each command, for tools: it takes time for each of them."""
+        return tuple(request_at(run.first, place) for run in self.runs for place in range(run.count))
+
+    @cached_property
+    def sessions(self) -> frozenset[SessionId]:
+        """Those whose requests may come twice. Nothing may depend on the order of this set."""
+        return frozenset([session_of(run.first) for run in self.runs if is_tracked(run.first)])
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """How the batch travels and is stored: made once, however often it is sent (see `codec`)."""
+        return _encode(self)
+
+
+class Nop(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
+    """The value of an abandoned instance: ordered, executed as nothing."""
+
+
+NOP = Nop()
+Value = Batch | Nop
+
+
+class PreAccept(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """Leader to all, round 0: the batch and the dependencies that the leader knows (`initial`)."""
+
+    id: InstanceId
+    batch: Batch
+    deps: Deps
+
+
+class PreAcceptOk(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
+    """The dependencies after adding what the sender knows."""
+
+    id: InstanceId
+    deps: Deps
+
+
+class Accept(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
+    """Vote for this value in this ballot."""
+
+    id: InstanceId
+    ballot: Ballot
+    value: Value
+    deps: Deps
+
+
+class AcceptOk(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
+    """The sender has voted in `ballot`, durably."""
+
+    id: InstanceId
+    ballot: Ballot
+
+
+class Commit(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
+    """Final. Taken by any replica, whatever it has promised."""
+
+    id: InstanceId
+    value: Value
+    deps: Deps
+
+
+class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
+    """Join `ballot` and say what you know."""
+
+    id: InstanceId
+    ballot: Ballot
+
+
+class PrepareOk(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
+    """All that the sender knows of a not yet committed instance, having promised `ballot`."""
+
+    id: InstanceId
+    ballot: Ballot
+    status: Status
+    voted: Ballot | None
+    value: Value | None
+    deps: Deps
+    initial_batch: Batch | None
+    initial_deps: Deps
+
+
+class Validate(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
+    """Could `(batch, deps)` have been committed on the fast path? Remember it, and name what speaks against it."""
+
+    id: InstanceId
+    ballot: Ballot
+    batch: Batch
+    deps: Deps
+
+
+class Invalidator(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An instance that would not be ordered against the validated one, and whether it is already committed."""
+
+    id: InstanceId
+    committed: bool
+
+
+class ValidateOk(msgspec.Struct, frozen=True, array_like=True, tag=9, gc=False):
+    """The exact invalidators at the sender, in order of their ids."""
+
+    id: InstanceId
+    ballot: Ballot
+    invalidators: tuple[Invalidator, ...]
+
+
+class Waiting(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
+    """The sender's recovery of `id`, with `unchanged` unmodified pre-accepts, waits for its invalidators."""
+
+    id: InstanceId
+    unchanged: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Refuse(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
+    """No to `ballot`: the sender has promised a higher one."""
+
+    id: InstanceId
+    ballot: Ballot
+    promised: Ballot
+
+
+COMMIT_QUERY_IDS_MAX = 4096
+"""Instances that one Inquire may ask about: each may be answered with a whole batch."""
+
+
+class CommitQuery(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
+    """Are these committed? Answered by a Commit for each that is, and by nothing for the others."""
+
+    ids: tuple[InstanceId, ...]
+
+
+class Frontier(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
+    """Gossip: per leader, the prefix executed here, and the highest index heard of.
+
+    For measuring round trips, the sender's tick, and each member's tick as it was heard here (see `distances`).
+    """
+
+    executed: Deps
+    known: Deps
+    clock_ms: int = 0
+    """What the sender's wall clock showed, Unix time in ms; 0 for no statement."""
+    sent_at: Annotated[int, msgspec.Meta(ge=0)] = 0
+    echoes: tuple[int, ...] = ()
+    """For each member, or empty."""
+
+
+DIGEST_PARTS_MAX = 1024
+"""Parts of the state that one StateDigest tells of; where there are more, neighbours are taken together."""
+
+
+class StateDigest(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
+    """Gossip: the sender's state at a checkpoint, a digest for each part of it. Equal where nothing is wrong."""
+
+    number: int
+    parts: tuple[bytes, ...]
+
+
+PIECE_BYTES_MAX = 1 << 20
+"""Bytes of a snapshot's file that one SnapshotPiece carries."""
+
+
+class Compacted(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
+    """What the receiver lacks or asks about is forgotten here: it is in the snapshot of this checkpoint."""
+
+    number: int
+    """Of the checkpoint; the sender has its snapshot."""
+    up_to: Deps
+    """What of each leader is in it."""
+
+
+class FetchSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=16, gc=False):
+    """Send the next bytes of this checkpoint's snapshot, from `offset` on. Answered by SnapshotPiece, or by Purged."""
+
+    number: int
+    offset: int
+
+
+class SnapshotPiece(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
+    """Bytes of a snapshot's file, `size` bytes long as a whole; at its end there are none left to send."""
+
+    number: int
+    offset: int
+    size: int
+    data: bytes
+
+
+Message = (
+    PreAccept
+    | PreAcceptOk
+    | Accept
+    | AcceptOk
+    | Commit
+    | Prepare
+    | PrepareOk
+    | Validate
+    | ValidateOk
+    | Waiting
+    | Refuse
+    | CommitQuery
+    | Frontier
+    | StateDigest
+    | Compacted
+    | FetchSnapshot
+    | SnapshotPiece
+)

@@ -1,0 +1,1 @@
+"""Messages and records as bytes, and batches that are passed on as the bytes that they came as."""

@@ -1,0 +1,251 @@
+"""Messages and records as bytes: one version byte, then MessagePack.
+
+Decoding gives a right value or a clear error, never a wrong value: types are checked by msgspec; positions, lengths of
+vectors, bounds of numbers, and that a status comes with what belongs to it, are checked here. What a value means is
+the business of the handlers. Batches inside are carried by `carriers`.
+"""
+
+import msgspec
+
+from pydsm.core.clocks.agreed_time import CLOCK_MS_MAX
+from pydsm.core.types import messages as m
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record
+from pydsm.core.types.errors import OperationalError, PeerProtocolError
+from pydsm.core.types.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, session_of
+from pydsm.core.types.messages import Footprint, Message
+from pydsm.core.types.status import Status
+from pydsm.core.wire.raw_messages import (
+    BatchCache,
+    CarriedMessage,
+    CarriedRecord,
+    from_wire,
+    record_from_wire,
+    record_to_wire,
+    to_wire,
+)
+
+WIRE_VERSION = 3
+"""First byte of every encoded message and record. A different one is refused."""
+
+DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
+"""All that decoding may raise. RecursionError: an unknown field is skipped, and may be nested without end."""
+
+_REQUEST_ID_BYTES = 16
+_PREFIX = bytes([WIRE_VERSION])
+_encoder = msgspec.msgpack.Encoder()
+_message_decoder: msgspec.msgpack.Decoder[CarriedMessage] = msgspec.msgpack.Decoder(CarriedMessage)
+_record_decoder: msgspec.msgpack.Decoder[CarriedRecord] = msgspec.msgpack.Decoder(CarriedRecord)
+
+
+def encode_message(message: Message) -> bytes:
+    """The message as bytes."""
+    return _PREFIX + _encoder.encode(to_wire(message))
+
+
+def decode_message(data: bytes | memoryview, replicas: int, known: BatchCache | None = None) -> Message:
+    """The message of a peer in a group of `replicas`. Raises PeerProtocolError for anything but a well-formed one.
+
+    Batches that are in `known` are recognised instead of decoded, and those that may come again are kept there.
+    """
+    try:
+        message = from_wire(_message_decoder.decode(_body(data)), known)
+        check_message(message, replicas)
+    except DOES_NOT_PARSE as error:
+        raise PeerProtocolError(
+            f"a message does not parse: {error}; the peer runs other software or sends garbage"
+        ) from error
+    if known is not None:
+        _remember(known, message)
+    return message
+
+
+def _remember(known: BatchCache, message: Message) -> None:
+    match message:
+        case m.PreAccept():
+            known.keep(message.id, message.batch)
+        case m.Accept(value=m.Batch() as batch):
+            known.keep(message.id, batch)
+        case m.Commit():
+            known.forget(message.id)
+        case _:
+            pass
+
+
+def encode_record(record: Record) -> bytes:
+    """The record as bytes."""
+    return _PREFIX + _encoder.encode(record_to_wire(record))
+
+
+def decode_record(data: bytes | memoryview, replicas: int) -> Record:
+    """A stored record. Raises OperationalError for anything but a well-formed one."""
+    try:
+        record = record_from_wire(_record_decoder.decode(_body(data)))
+        if isinstance(record, InstanceRecord):
+            _check_record(record, replicas)
+        elif isinstance(record, FrontierRecord):
+            _check_deps((record.executed, record.dropped), replicas)
+        elif isinstance(record, PurgeRecord):
+            _check_deps((record.up_to,), replicas)
+            for id in record.exceptions:
+                _check_instance(id, replicas)
+        elif not 0 <= record.up_to <= INDEX_MAX:
+            raise ValueError(f"a reservation up to {record.up_to}")
+    except DOES_NOT_PARSE as error:
+        raise OperationalError(
+            f"a stored record does not parse: {error}; this replica must rejoin with an empty disk"
+        ) from error
+    return record
+
+
+def _body(data: bytes | memoryview) -> memoryview:
+    if not data:
+        raise ValueError("it is empty")
+    if data[0] != WIRE_VERSION:
+        raise ValueError(f"it has format version {data[0]}, this is {WIRE_VERSION}")
+    return memoryview(data)[1:]
+
+
+def _check_frontier(message: m.Frontier, replicas: int) -> None:
+    _check_deps((message.executed, message.known), replicas)
+    _check_clocks((message.clock_ms,))
+    if message.echoes and len(message.echoes) != replicas:
+        raise ValueError(f"{len(message.echoes)} echoes in a group of {replicas}")
+
+
+def check_message(message: Message, replicas: int) -> None:
+    """Raises ValueError if the message names a replica or carries a vector that a group of this size cannot have."""
+    match message:
+        case m.Frontier():
+            _check_frontier(message, replicas)
+            return
+        case m.StateDigest():
+            if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:
+                raise ValueError(f"a digest of {len(message.parts)} parts of the state at checkpoint {message.number}")
+            return
+        case m.CommitQuery():
+            if len(message.ids) > m.COMMIT_QUERY_IDS_MAX:
+                raise ValueError(f"a question about {len(message.ids)} instances, {m.COMMIT_QUERY_IDS_MAX} may be")
+            for id in message.ids:
+                _check_instance(id, replicas)
+            return
+        case m.Compacted() | m.FetchSnapshot() | m.SnapshotPiece():
+            _check_transfer(message, replicas)
+            return
+        case m.PreAccept() | m.Validate():
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.batch,), replicas)
+        case m.PreAcceptOk():
+            _check_deps((message.deps,), replicas)
+        case m.Accept() | m.Commit():
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.value,), replicas)
+        case m.PrepareOk():
+            _check_deps((message.deps, message.initial_deps), replicas)
+            _check_batches((message.value, message.initial_batch), replicas)
+            _check_ballots((message.voted,), replicas)
+            _check_complete(message)
+        case m.Refuse():
+            _check_ballots((message.promised,), replicas)
+        case m.ValidateOk():
+            for invalidator in message.invalidators:
+                _check_instance(invalidator.id, replicas)
+        case _:
+            pass
+    _check_instance(message.id, replicas)
+    _check_ballots((getattr(message, "ballot", None),), replicas)
+
+
+def _check_transfer(message: m.Compacted | m.FetchSnapshot | m.SnapshotPiece, replicas: int) -> None:
+    if not 1 <= message.number <= INDEX_MAX:
+        raise ValueError(f"a checkpoint number of {message.number}")
+    match message:
+        case m.Compacted():
+            _check_deps((message.up_to,), replicas)
+        case m.FetchSnapshot():
+            if not 0 <= message.offset <= INDEX_MAX:
+                raise ValueError(f"a snapshot is asked for from byte {message.offset} on")
+        case _:
+            end = message.offset + len(message.data)
+            if message.offset < 0 or len(message.data) > m.PIECE_BYTES_MAX or not end <= message.size <= INDEX_MAX:
+                raise ValueError(f"bytes {message.offset} to {end} of a snapshot of {message.size} bytes")
+
+
+def _check_record(record: InstanceRecord, replicas: int) -> None:
+    _check_instance(record.id, replicas)
+    _check_ballots((record.promised, record.voted), replicas)
+    _check_deps((record.deps, record.initial_deps), replicas)
+    _check_batches((record.value, record.initial_batch), replicas)
+    _check_complete(record)
+
+
+def _check_instance(id: InstanceId, replicas: int) -> None:
+    if not (0 <= id.leader < replicas and 1 <= id.index <= INDEX_MAX):
+        raise ValueError(f"instance {id} is of no replica in a group of {replicas}")
+
+
+def _check_ballots(ballots: tuple[Ballot | None, ...], replicas: int) -> None:
+    for ballot in ballots:
+        if ballot is not None and not (0 <= ballot.round <= INDEX_MAX and 0 <= ballot.replica < replicas):
+            raise ValueError(f"ballot {ballot} is of no replica in a group of {replicas}")
+
+
+def _check_deps(vectors: tuple[Deps, ...], replicas: int) -> None:
+    for deps in vectors:
+        if len(deps) != replicas or min(deps) < 0 or max(deps) > INDEX_MAX:
+            raise ValueError(f"dependency vector {deps} does not fit a group of {replicas}")
+
+
+def _check_batches(values: tuple[m.Value | None, ...], replicas: int) -> None:
+    for value in values:
+        if isinstance(value, m.Batch):
+            _check_batch(value)
+            if value.clocks:
+                _check_clocks(value.clocks)
+                if len(value.clocks) != replicas:
+                    raise ValueError(f"readings of {len(value.clocks)} clocks in a group of {replicas}")
+
+
+def _check_clocks(clocks: tuple[int, ...]) -> None:
+    for clock_ms in clocks:
+        if not 0 <= clock_ms <= CLOCK_MS_MAX:
+            raise ValueError(f"a clock shows {clock_ms} ms, which is no Unix time")
+
+
+def _check_batch(batch: m.Batch) -> None:
+    named = 0
+    for run in batch.runs:
+        if len(run.first) != _REQUEST_ID_BYTES:
+            raise ValueError(f"a request id is {len(run.first)} bytes long, and not {_REQUEST_ID_BYTES}")
+        if sequence_of(run.first) + run.count > SEQUENCES:
+            raise ValueError("a run of request ids goes on past the last sequence")
+        named += run.count
+    if named != len(batch.commands):
+        raise ValueError(f"a batch has {named} request ids for {len(batch.commands)} commands")
+    if batch.retried and not {session_of(run.first) for run in batch.runs}.issuperset(batch.retried):
+        raise ValueError("a batch retries requests of a session of which it has none")
+    _check_footprint(batch.footprint)
+
+
+def _check_footprint(footprint: Footprint) -> None:
+    kinds = [kind for kind, _ in footprint.updates]
+    if len(set(kinds)) != len(kinds):
+        raise ValueError("a footprint names one kind of update twice")
+
+
+def _check_complete(state: m.PrepareOk | InstanceRecord) -> None:
+    match state.status:
+        case Status.UNKNOWN:
+            complete = True
+        case Status.PRE_ACCEPTED:
+            complete = isinstance(state.value, m.Batch) and state.initial_batch is not None
+        case Status.ACCEPTED:
+            complete = state.value is not None and state.voted is not None
+        case Status.COMMITTED:
+            complete = state.value is not None and isinstance(state, InstanceRecord)
+        case _:
+            complete = False
+    if not complete:
+        raise ValueError(
+            f"a {type(state).__name__} of {state.id} lacks what status {state.status.name} carries, or cannot have it"
+        )

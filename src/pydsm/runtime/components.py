@@ -1,0 +1,50 @@
+"""What a node is made of besides the core: given by whoever starts one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydsm.core.log.conflicts import Relation
+from pydsm.core.types.ids import ReplicaId
+from pydsm.logs import printable
+from pydsm.machines.base import StateMachine
+from pydsm.runtime.apply_gate import ApplyQueueLimits
+from pydsm.runtime.batching import BatchLimits
+from pydsm.runtime.clock import DIFFERENCE_MS_MAX, unix_ms
+from pydsm.runtime.starts import StartLimits
+from pydsm.storage.identity import ReplicaStore
+from pydsm.storage.snapshots import SnapshotFiles
+from pydsm.transport.base import Admit, StartExchange, Transport
+
+
+class MakeTransport(Protocol):
+    """Makes this replica's transport once its incarnation and its start are known."""
+
+    def __call__(self, incarnation: int, admit: Admit, starts: StartExchange) -> Transport:
+        """Not started yet."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NodeComponents:
+    """What a node is made of besides the core."""
+
+    machine: StateMachine
+    store: ReplicaStore
+    transport: MakeTransport
+    relation: Relation | None = None
+    limits: BatchLimits | None = None
+    snapshots: SnapshotFiles | None = None
+    """Where snapshots are kept; None for a store that dies with its process."""
+    hold: ApplyQueueLimits | None = None
+    starts: StartLimits | None = None
+    wall_clock_ms: Callable[[], int] = unix_ms
+    """Unix time in milliseconds."""
+    clock_difference_ms_max: int = DIFFERENCE_MS_MAX
+    """By how much the wall clock may differ from the group's time before this replica is not ready."""
+    names: tuple[str, ...] = ()
+    """Of all members, in order, for people; without them, replicas are called by their numbers."""
+
+    def name_of(self, replica: ReplicaId) -> str:
+        """How people call a member, safe to print."""
+        return printable(self.names[replica], 64) if replica < len(self.names) else f"replica {replica}"

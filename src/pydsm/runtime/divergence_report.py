@@ -1,0 +1,41 @@
+"""What is known of a replica whose state is not the agreed one, for people: where it differs, and what to do.
+
+The snapshot with the wrong state stays where it is.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+
+from pydsm.core.protocol.divergence import chunks_in_part
+from pydsm.core.types.errors import Diverged
+from pydsm.machines.base import SupportsKeyListing
+from pydsm.storage.snapshots import SnapshotFile
+
+_KEYS_NAMED = 3
+
+
+def describe_divergence(diverged: Diverged, files: Sequence[SnapshotFile], machine: object) -> str:
+    """What to write down; `files` are the snapshots of the replica."""
+    file = next((one for one in files if one.checkpoint.number == diverged.number), None)
+    where = "its snapshot is not there any more" if file is None else _where(file, diverged.part, machine)
+    return (
+        f"{diverged}; {where}. Find out why: a state machine that is not deterministic, or a computer that is not. "
+        f"Then remove this file and, from snapshots/, those of checkpoint {diverged.number} and later, and start the "
+        "replica again: it begins with the one before and executes what follows anew. If none is left, keep the "
+        "directory as evidence: this member is lost"
+    )
+
+
+def _where(file: SnapshotFile, part: int, machine: object) -> str:
+    together = chunks_in_part(len(file.digests))
+    first = part * together
+    keys: list[bytes] = []
+    if isinstance(machine, SupportsKeyListing):
+        for chunk in islice(file.chunks(), first, first + together):
+            try:
+                keys += machine.keys_in(chunk)
+            except ValueError:
+                return f"chunks {first} to {first + together - 1} of {file.path} differ, which are about sessions"
+    named = ", ".join(key.decode(errors="backslashreplace") for key in keys[:_KEYS_NAMED])
+    about = f", with {len(keys)} keys from {named} on" if keys else ""
+    return f"chunks {first} to {first + together - 1} of {len(file.digests)} in {file.path} differ{about}"

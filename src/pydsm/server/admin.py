@@ -1,0 +1,107 @@
+"""What of the HTTP port changes the replica: POST to /pause, /resume and /snapshot.
+
+Decides who may ask: whoever is on the replica's own computer, and no web page. The rest of the port answers anybody who
+reaches it, without a password, so nothing on it may let strangers stop a replica. How it is done is left to
+`runtime/maintenance`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Address, ip_address
+
+import msgspec
+from aiohttp import web
+
+from pydsm.core.types.errors import OperationalError, UsageError
+from pydsm.runtime.maintenance import Maintenance
+from pydsm.server.http_callers import why_no_change
+
+VERBS = ("/pause", "/resume", "/snapshot")
+"""All that is answered here."""
+
+SECONDS_MAX = 600.0
+"""The longest time that a caller may give."""
+
+_REST_SECONDS = 120.0
+"""How long a connection lives besides the time that the caller gave: for the machine to stop or to start."""
+
+Allow = Callable[[web.RequestHandler, float], None]
+"""Lets a connection live so many seconds from now on."""
+
+
+class AdminRoutes:
+    """Three paths. Answers 200 with a report, 400 and 409 when nothing happened, 503 when something went wrong."""
+
+    def __init__(self, maintenance: Maintenance, allow: Allow) -> None:
+        self._maintenance = maintenance
+        self._allow = allow
+
+    def routes(self) -> list[web.RouteDef]:
+        """For the port's application."""
+        return [
+            web.post("/pause", self._pause),
+            web.post("/resume", self._resume),
+            web.post("/snapshot", self._snapshot),
+        ]
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        return await self._answer(request, 5.0, self._maintenance.pause)
+
+    async def _resume(self, request: web.Request) -> web.Response:
+        return await self._answer(request, SECONDS_MAX, lambda seconds: self._maintenance.resume())
+
+    async def _snapshot(self, request: web.Request) -> web.Response:
+        return await self._answer(request, 60.0, self._maintenance.snapshot)
+
+    async def _answer(
+        self, request: web.Request, seconds_unless_told: float, act: Callable[[float], Awaitable[msgspec.Struct]]
+    ) -> web.Response:
+        refusal = _why_not(request)
+        if refusal is not None:
+            return _line(403, refusal)
+        seconds = _seconds(request, seconds_unless_told)
+        if seconds is None:
+            return _line(400, f"seconds is a number from 0 to {SECONDS_MAX:g}")
+        self._allow(request.protocol, seconds + _REST_SECONDS)
+        try:
+            # a caller that hangs up does not leave half a pause behind
+            report = await asyncio.shield(asyncio.ensure_future(act(seconds)))
+        except UsageError as fault:
+            return _line(409, str(fault))
+        except OperationalError as fault:
+            return _line(503, str(fault))
+        return web.Response(body=msgspec.json.encode(report), content_type="application/json")
+
+
+def _why_not(request: web.Request) -> str | None:
+    """Why this caller may change nothing, or None."""
+    from_a_page = why_no_change(request.headers)
+    if from_a_page is not None:
+        return from_a_page
+    transport = request.transport
+    caller = None if transport is None else transport.get_extra_info("peername")
+    here = None if transport is None else transport.get_extra_info("sockname")
+    if not (caller and here and is_same_computer(caller[0], here[0])):
+        return "only whoever is on the replica's own computer may change something: run the command there"
+    return None
+
+
+def is_same_computer(caller: str, here: str) -> bool:
+    """Whether a connection between these addresses began where it ended: both the same, or loopback."""
+    address = ip_address(caller.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return caller == here or address.is_loopback
+
+
+def _seconds(request: web.Request, unless_told: float) -> float | None:
+    """The time that the caller gives; None for what is none."""
+    try:
+        seconds = float(request.query.get("seconds", unless_told))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds <= SECONDS_MAX else None
+
+
+def _line(status: int, text: str) -> web.Response:
+    return web.Response(status=status, text=f"{' '.join(text.split())}\n")

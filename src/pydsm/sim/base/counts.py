@@ -1,0 +1,125 @@
+"""What runs have exercised: numbers of the world, of the replicas in it, and of recovery's branches."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from pydsm.core.protocol.recovery_rules import Rule
+from pydsm.core.types.counters import ProtocolCounters
+
+BRANCHES = tuple(rule.value for rule in Rule)
+"""Every line of the recovery rules that a run can follow."""
+
+REPLICA_COUNTERS = (
+    "proposed",
+    "fast",
+    "slow",
+    "recovered",
+    "nops",
+    "aborted",
+    "prepared",
+    "validated",
+    "waited",
+    "inquired",
+    "executed",
+)
+"""The plain numbers of `core.types.counters` that are added up over replicas and their lives."""
+
+
+class Counts(msgspec.Struct):
+    """Totals of one run or of many. Each field is a plain count."""
+
+    seeds: int = 0
+    steps: int = 0
+    virtual_ms: int = 0
+    messages: int = 0
+    delivered: int = 0
+    lost: int = 0
+    cut: int = 0
+    doubled: int = 0
+    to_nobody: int = 0
+    through_bytes: int = 0
+    crashes: int = 0
+    crashes_inside: int = 0
+    power_cuts: int = 0
+    restarts: int = 0
+    pauses: int = 0
+    clock_jumps: int = 0
+    """Moves of wall clocks."""
+    deaths: int = 0
+    """Replicas that never started again."""
+    strikes: int = 0
+    """Faults that struck when a chosen message left."""
+    put_backs: int = 0
+    """Disks that were put back to an older copy."""
+    put_backs_refused: int = 0
+    """Lives on them, and first ones after them, that were refused."""
+    put_backs_undetectable: int = 0
+    """Runs that ended because nobody who could be asked had seen what such a disk lacks."""
+    writes: int = 0
+    writes_lost_in_crash: int = 0
+    writes_kept_in_crash: int = 0
+    calls: int = 0
+    calls_done: int = 0
+    calls_failed: int = 0
+    calls_unknown: int = 0
+    sent_again: int = 0
+    """Requests that clients sent once more under the same id."""
+    found_executed: int = 0
+    """Requests that were not executed by an instance because they had been before; each replica counts."""
+    postponed: int = 0
+    """Requests that an instance left out because the one before was not executed; each replica counts."""
+    sessions_expired: int = 0
+    """Requests that were refused because their session was forgotten; each replica counts."""
+    raised: int = 0
+    """Commands that raised an exception when they were executed; each replica counts."""
+    barriers: int = 0
+    checkpoints: int = 0
+    snapshots: int = 0
+    snapshots_damaged: int = 0
+    disks_damaged: int = 0
+    """Disks without a needed record that a replica was given, beside the world."""
+    snapshots_restored: int = 0
+    pieces: int = 0
+    """Pieces of snapshots that have come from peers."""
+    pieces_damaged: int = 0
+    snapshots_installed: int = 0
+    """Snapshots of peers that replicas began again with."""
+    pipeline_full: int = 0
+    decided: int = 0
+    scans: int = 0
+    cycles: int = 0
+    """Cycles of the sliding window after which memory was held against its bound: see `bounds`."""
+    configurations: int = 0
+    linearizability_undecided: int = 0
+    heal_ms_max: int = 0
+    heal_share_max: float = 0.0
+    """The largest part of its stated bound that a run needed to heal."""
+    replicas: dict[str, int] = {}
+    branches: dict[str, int] = {}
+
+    def add_replica(self, counters: ProtocolCounters) -> None:
+        """Add what one life of one replica counted."""
+        for name in REPLICA_COUNTERS:
+            self.replicas[name] = self.replicas.get(name, 0) + getattr(counters, name)
+        _add_into(self.branches, counters.branches.items())
+
+    def add(self, other: "Counts") -> None:
+        """Add another run's totals."""
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(mine, dict):
+                _add_into(mine, theirs.items())
+            elif name.endswith("_max"):
+                setattr(self, name, max(mine, theirs))
+            else:
+                setattr(self, name, mine + theirs)
+
+    def missing_branches(self) -> list[str]:
+        """Lines of the recovery rules that no run has followed."""
+        return [branch for branch in BRANCHES if not self.branches.get(branch)]
+
+
+def _add_into(totals: dict[str, int], more: Iterable[tuple[str, int]]) -> None:
+    for name, count in more:
+        totals[name] = totals.get(name, 0) + count

@@ -1,0 +1,110 @@
+"""Messages, records and commands as short readable lines, the same in every run."""
+
+from pydsm.core.types import messages as m
+from pydsm.core.types.effects import (
+    BeginFetch,
+    FrontierRecord,
+    InstanceRecord,
+    KeepPiece,
+    PurgeRecord,
+    Record,
+    ServePiece,
+    Transfer,
+)
+from pydsm.core.types.ids import Deps
+
+
+def vector(deps: Deps) -> str:
+    """`<1 0 4>`."""
+    return "<" + " ".join(map(str, deps)) + ">"
+
+
+def value(one: m.Value | None) -> str:
+    """`nop`, `?` for unknown, or the commands of a batch."""
+    if one is None:
+        return "?"
+    if isinstance(one, m.Nop):
+        return "nop"
+    return "{" + "; ".join(command.decode("ascii", "backslashreplace") for command in one.commands) + "}"
+
+
+def message(one: m.Message) -> str:
+    """A message with everything that decides what it does."""
+    match one:
+        case m.PreAccept():
+            return f"PreAccept {one.id} {value(one.batch)} {vector(one.deps)}"
+        case m.PreAcceptOk():
+            return f"PreAcceptOk {one.id} {vector(one.deps)}"
+        case m.Accept():
+            return f"Accept {one.id} {one.ballot} {value(one.value)} {vector(one.deps)}"
+        case m.AcceptOk():
+            return f"AcceptOk {one.id} {one.ballot}"
+        case m.Commit():
+            return f"Commit {one.id} {value(one.value)} {vector(one.deps)}"
+        case m.Prepare():
+            return f"Prepare {one.id} {one.ballot}"
+        case m.PrepareOk():
+            voted = "" if one.voted is None else f" voted {one.voted}"
+            return (
+                f"PrepareOk {one.id} {one.ballot} {one.status.name}{voted} {value(one.value)} {vector(one.deps)} "
+                f"initially {value(one.initial_batch)} {vector(one.initial_deps)}"
+            )
+        case m.Validate():
+            return f"Validate {one.id} {one.ballot} {value(one.batch)} {vector(one.deps)}"
+        case m.ValidateOk():
+            found = ", ".join(
+                f"{other.id} committed" if other.committed else str(other.id) for other in one.invalidators
+            )
+            return f"ValidateOk {one.id} {one.ballot} against it: {found or 'nothing'}"
+        case m.Waiting():
+            return f"Waiting {one.id} with {one.unchanged}"
+        case m.Refuse():
+            return f"Refuse {one.id} {one.ballot}, promised {one.promised}"
+        case m.CommitQuery():
+            return "Inquire " + " ".join(map(str, one.ids))
+        case _:
+            return _gossip(one)
+
+
+def _gossip(one: m.Frontier | m.StateDigest | m.Compacted | m.FetchSnapshot | m.SnapshotPiece) -> str:
+    match one:
+        case m.StateDigest():
+            return f"StateDigest of checkpoint {one.number}, {len(one.parts)} parts"
+        case m.Compacted():
+            return f"Purged to {vector(one.up_to)} of checkpoint {one.number}"
+        case m.FetchSnapshot():
+            return f"FetchSnapshot {one.number} from byte {one.offset}"
+        case m.SnapshotPiece():
+            return f"SnapshotPiece {one.number}, {len(one.data)} bytes from {one.offset} of {one.size}"
+        case _:
+            return f"Frontier executed {vector(one.executed)} known {vector(one.known)}"
+
+
+def transfer(one: Transfer) -> str:
+    """What is done about a snapshot that travels."""
+    match one:
+        case ServePiece():
+            return f"is asked by r{one.to} for snapshot {one.number} from byte {one.offset}"
+        case KeepPiece():
+            return f"keeps {len(one.data)} bytes from {one.offset} of snapshot {one.number}"
+        case BeginFetch():
+            return f"begins to fetch snapshot {one.number}"
+        case _:
+            return f"has all of snapshot {one.number}"
+
+
+def record(one: Record) -> str:
+    """What a record makes durable."""
+    if isinstance(one, PurgeRecord):
+        return f"purged {vector(one.up_to)}" + "".join(f" {id}" for id in one.exceptions)
+    if isinstance(one, FrontierRecord):
+        return f"executed {vector(one.executed)} dropped {vector(one.dropped)}"
+    if not isinstance(one, InstanceRecord):
+        return f"reserved to {one.up_to}"
+    voted = "" if one.voted is None else f" voted {one.voted}"
+    return f"{one.id} {one.status.name} promised {one.promised}{voted} {value(one.value)} {vector(one.deps)}"
+
+
+def time(now_us: int) -> str:
+    """Milliseconds, to the microsecond."""
+    return f"{now_us // 1000:>6}.{now_us % 1000:03} ms"

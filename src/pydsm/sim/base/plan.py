@@ -1,0 +1,152 @@
+"""What happens to a world and when: faults and client operations, written out before the run begins.
+
+A plan is data. It can be saved, played again, and made smaller by leaving elements out; nothing that happens to a
+world from outside comes from anywhere else. Delays of single messages are not in it: each link draws them from its
+own stream (see `network`), so leaving out one element disturbs the others little.
+"""
+
+import msgspec
+
+from pydsm.sim.base.settings import Settings
+from pydsm.sim.base.triggers import Links, MessageTrigger
+
+
+class Crash(msgspec.Struct, frozen=True, tag="crash"):
+    """A replica dies between two events; what it had not synced is gone. It starts again `down_us` later."""
+
+    at_us: int
+    replica: int
+    down_us: int
+
+
+class CrashInside(msgspec.Struct, frozen=True, tag="crash-inside"):
+    """A replica dies in the middle of performing its effects: at the `calls`-th call to disk, network or machine."""
+
+    at_us: int
+    replica: int
+    calls: int
+    down_us: int
+
+
+class PowerCut(msgspec.Struct, frozen=True, tag="power-cut"):
+    """All replicas die at once; each starts again after its own time."""
+
+    at_us: int
+    down_us: tuple[int, ...]
+
+
+class Pause(msgspec.Struct, frozen=True, tag="pause"):
+    """A replica handles nothing for a while; what arrives waits, or is lost if `deaf`."""
+
+    at_us: int
+    replica: int
+    lasting_us: int
+    deaf: bool
+
+
+class Cut(msgspec.Struct, frozen=True, tag="cut"):
+    """Messages on these links are lost: a partition, of one way or both."""
+
+    at_us: int
+    lasting_us: int
+    links: Links
+
+
+class SlowLinks(msgspec.Struct, frozen=True, tag="slow-links"):
+    """Messages on these links take so much longer."""
+
+    at_us: int
+    lasting_us: int
+    links: Links
+    extra_us: int
+
+
+class Storm(msgspec.Struct, frozen=True, tag="storm"):
+    """The whole network loses and doubles messages more than usual."""
+
+    at_us: int
+    lasting_us: int
+    loss: float
+    duplication: float
+
+
+class SlowDisk(msgspec.Struct, frozen=True, tag="slow-disk"):
+    """Durable writes of a replica take this long."""
+
+    at_us: int
+    lasting_us: int
+    replica: int
+    sync_us: int
+
+
+class ClockRate(msgspec.Struct, frozen=True, tag="clock"):
+    """From now on a replica's clock runs at this speed."""
+
+    at_us: int
+    replica: int
+    rate: float
+
+
+class ClockJump(msgspec.Struct, frozen=True, tag="clock-jump"):
+    """From now on a replica's wall clock is off by so much, and runs at this speed: it is a wrong one."""
+
+    at_us: int
+    replica: int
+    offset_ms: int
+    rate: float = 1.0
+
+
+class Death(msgspec.Struct, frozen=True, tag="death"):
+    """A replica dies and never starts again, not after the heal either.
+
+    Of more than the group can spare, f, the further ones start again at the heal.
+    """
+
+    at_us: int
+    replica: int
+
+
+class PutBack(msgspec.Struct, frozen=True, tag="put-back"):
+    """A replica's disk is copied; `lasting_us` later the replica dies, and finds that copy when it starts again."""
+
+    at_us: int
+    replica: int
+    lasting_us: int
+    down_us: int
+
+
+Fault = (
+    Crash
+    | CrashInside
+    | PowerCut
+    | Pause
+    | Cut
+    | SlowLinks
+    | Storm
+    | SlowDisk
+    | ClockRate
+    | ClockJump
+    | Death
+    | MessageTrigger
+    | PutBack
+)
+
+
+class Operation(msgspec.Struct, frozen=True):
+    """A client sends a command to a replica, at this time or when its operation before has ended."""
+
+    at_us: int
+    client: int
+    replica: int
+    command: bytes
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that one run needs, besides the code that is tested."""
+
+    settings: Settings
+    faults: tuple[Fault, ...]
+    operations: tuple[Operation, ...]
+
+    def __len__(self) -> int:
+        return len(self.faults) + len(self.operations)

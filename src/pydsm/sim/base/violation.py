@@ -1,0 +1,16 @@
+"""What the simulator raises when something that must always be true is not."""
+
+from pydsm.core.types.ids import InstanceId
+
+
+class Violation(Exception):
+    """A broken invariant: its short name, what happened, and the instances that it is about.
+
+    The name stays the same while a run is made smaller; the rest may change.
+    """
+
+    def __init__(self, invariant: str, what: str, instances: tuple[InstanceId, ...] = ()) -> None:
+        super().__init__(f"{invariant}: {what}")
+        self.invariant = invariant
+        self.what = what
+        self.instances = instances

@@ -1,0 +1,44 @@
+"""A ballot is used by one start of a replica only (PROTOCOL 4 and 6).
+
+A ballot that two starts of a replica use may carry two values, or count an answer that was given to the other one. So
+the promise of a Prepare is durable before it leaves, and a later start begins above all that it finds. Nothing else
+shows this in time: answers to the one are rarely taken for answers to the other.
+"""
+
+from pydsm.core.types import messages as m
+from pydsm.core.types.ballots import Ballot, initial_ballot
+from pydsm.core.types.ids import InstanceId
+from pydsm.sim.base import describe
+from pydsm.sim.base.violation import Violation
+
+
+class BallotChecker:
+    """Watches one run. Every method raises Violation when something is wrong."""
+
+    def __init__(self, replicas: int) -> None:
+        self._starts = [0] * replicas
+        self._used: dict[InstanceId, dict[Ballot, int]] = {}
+
+    def started(self, replica: int) -> None:
+        """A replica starts, for the first time or again."""
+        self._starts[replica] += 1
+
+    def asked(self, replica: int, message: m.PreAccept | m.Prepare | m.Validate | m.Accept) -> None:
+        """A question leaves: in a ballot of its sender, which no other start of it has used."""
+        ballot = initial_ballot(message.id) if isinstance(message, m.PreAccept) else message.ballot
+        if ballot.replica != replica:
+            raise Violation(
+                "ballot", f"r{replica} asks in {ballot} of another: {describe.message(message)}", (message.id,)
+            )
+        start = self._starts[replica]
+        first = self._used.setdefault(message.id, {}).setdefault(ballot, start)
+        if first != start:
+            what = (
+                f"r{replica} uses {ballot} in its start {start}, and did in start {first}: {describe.message(message)}"
+            )
+            raise Violation("ballot", what, (message.id,))
+
+    def forget(self, gone: list[InstanceId]) -> None:
+        """No replica sends anything about these any more."""
+        for id in gone:
+            self._used.pop(id, None)

@@ -1,0 +1,81 @@
+"""First results: each request is executed once in a life, and one that comes again is answered as it was first.
+
+And program order: where clients send several requests in a row, the first executions anywhere have their order.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import Postponed, RequestExpired
+from pydsm.core.types.effects import Execute
+from pydsm.core.types.ids import InstanceId, RequestId, SessionId, request_at, sequence_of, session_of
+from pydsm.machines.base import Result
+from pydsm.sim.base.violation import Violation
+from pydsm.sim.checkers.restarts import RestartRecord
+
+
+class ReplyChecker:
+    """What each request was answered with, anywhere, in the order of first executions."""
+
+    def __init__(self, *, in_order: bool = False) -> None:
+        """`in_order`: requests of one session or connection must take effect in the order of their sequences."""
+        self._in_order = in_order
+        self._last: dict[SessionId, int] = {}
+        """Per session the highest sequence that was executed anywhere."""
+        self.first: dict[RequestId, Result] = {}
+        self._executed_by: dict[RequestId, InstanceId] = {}
+
+    def check(self, life: RestartRecord, execution: Execute, results: list[Result], applied: Sequence[bytes]) -> None:
+        """A life has executed a batch; `applied` are the commands that its machine was given."""
+        id, batch = execution.id, execution.batch
+        new: list[bytes] = []
+        runs = {run.first: run for run in batch.runs if run.after}
+        for request, command, result in zip(batch.request_ids, batch.commands, results, strict=True):
+            if isinstance(result, SessionExpired | Postponed):
+                continue
+            if request in runs:
+                life.pass_ordered(runs[request])
+            expired = isinstance(result, RequestExpired)
+            if request not in life.requests and life.has_given_up(request):
+                if expired:
+                    continue
+                raise Violation("executed twice", f"{life.name} executes a request of {id} that was given up", (id,))
+            if request not in life.requests:
+                life.requests.add(request)
+                new.append(command)
+            elif not expired and result != self.first[request]:
+                what = f"a request of {id} is answered with {result} at {life.name}, first with {self.first[request]}"
+                raise Violation("first result", what, (id, self._executed_by[request]))
+            if not expired:
+                self._executed_by.setdefault(request, id)
+                if self._in_order and request not in self.first:
+                    self._check_order(life, id, request)
+                self.first.setdefault(request, result)
+        if new != list(applied):
+            what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
+            raise Violation("executed twice", what, (id,))
+
+    def _check_order(self, life: RestartRecord, id: InstanceId, request: RequestId) -> None:
+        """A request is executed for the first time anywhere: no later one of its session may have been."""
+        session, sequence = session_of(request), sequence_of(request)
+        last = self._last.get(session, 0)
+        if sequence < last:
+            what = f"{life.name} executes request {sequence} of a session in {id}, and {last} was executed before"
+            raise Violation("program order", what, (id, self._executed_by[request_at(request, last - sequence)]))
+        self._last[session] = sequence
+
+    def forget(
+        self, lives: Collection[RestartRecord], wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]
+    ) -> None:
+        """Let go of requests that nobody wants, and that are refused whenever they come again.
+
+        They are if every life has given them up, or their session is forgotten.
+        """
+        sessions = {session_of(request) for request in self.first}
+        over = {session for session in sessions.union(*(life.sessions for life in lives)) if is_over(session)}
+        for request in [one for one in self.first if one not in wanted]:
+            if session_of(request) in over or all(life.has_given_up(request) for life in lives):
+                del self.first[request]
+                self._executed_by.pop(request, None)
+        for life in lives:
+            life.forget(over, self.first)

@@ -1,0 +1,102 @@
+"""What one life of one replica has executed and which requests it has seen: the memory that `invariants` compares with.
+
+A checkpoint is compared with everything decided, so a life remembers what it need not look at again: an instance that
+is in one checkpoint is in all later ones (positions only grow, which is checked too), and a life that has executed it
+has executed it for good.
+"""
+
+from collections.abc import Collection, Container, Sequence
+from weakref import WeakSet
+
+from pydsm.core.sessions.session_window import POSTPONED
+from pydsm.core.types.checkpoint import Position
+from pydsm.core.types.ids import InstanceId, RequestId, SessionId, sequence_of, session_of
+from pydsm.core.types.messages import Batch, Run
+from pydsm.machines.base import Result
+from pydsm.sim.checkers import ordering
+
+
+class RestartRecord:
+    """What one life of one replica has executed, and in which order. `lives` holds all that are still in use."""
+
+    def __init__(self, name: str, order: ordering.ExecutionOrder, lives: "WeakSet[RestartRecord]") -> None:
+        lives.add(self)
+        self._lives = lives
+        self.name = name
+        self.order = order
+        self.executed: set[InstanceId] = set()
+        self.requests: set[RequestId] = set()
+        self.position: Position | None = None
+        """Of the last checkpoint."""
+        self.compared = 0
+        """How many of the decided instances, in the order of their decisions, a checkpoint was compared with."""
+        self.not_in_it: list[InstanceId] = []
+        """Those of them that were in no checkpoint yet."""
+        self._acknowledged: dict[SessionId, int] = {}
+        self._given_up: dict[SessionId, int] = {}
+
+    def acknowledge(self, batch: Batch, results: Sequence[Result]) -> None:
+        """A batch was executed, and its clients want nothing any more of what came before.
+
+        Of what is left out because of its order, nothing is recorded.
+        """
+        place = 0
+        for run in batch.runs:
+            first, place = results[place], place + run.count
+            if first == POSTPONED:
+                continue
+            session = session_of(run.first)
+            self._acknowledged[session] = max(run.acknowledged, self._acknowledged.get(session, 0))
+        if batch.footprint.barrier:
+            self.pass_barrier()
+
+    def pass_barrier(self) -> None:
+        """From here on what was not executed and is acknowledged never will be."""
+        for session, sequence in self._acknowledged.items():
+            self._given_up[session] = max(sequence, self._given_up.get(session, 0))
+
+    def pass_ordered(self, run: Run) -> None:
+        """A run was executed behind something else: earlier requests of its session that were not never will be."""
+        session = session_of(run.first)
+        self._given_up[session] = max(sequence_of(run.first), self._given_up.get(session, 0))
+
+    def has_given_up(self, request: RequestId) -> bool:
+        """Whether the request was acknowledged before the last barrier, or passed by a later one in order."""
+        return sequence_of(request) < self._given_up.get(session_of(request), 0)
+
+    @property
+    def sessions(self) -> Collection[SessionId]:
+        """Of which something was acknowledged or executed."""
+        return self._acknowledged.keys()
+
+    def forget(self, over: Collection[SessionId], requests: Container[RequestId]) -> None:
+        """Nothing comes of these sessions any more, and of requests none but these."""
+        for session in over:
+            self._acknowledged.pop(session, None)
+            self._given_up.pop(session, None)
+        self.requests = {request for request in self.requests if request in requests}
+
+    def grows(self, position: Position) -> bool:
+        """Whether a checkpoint with this position has all that the last one had."""
+        before = self.position
+        if before is None:
+            return True
+        return all(map(int.__le__, before.up_to, position.up_to)) and all(map(position.has, before.exceptions))
+
+    def pass_checkpoint(self, position: Position, compared: int, not_in_it: list[InstanceId]) -> None:
+        """It was compared with so many decided instances; those that it does not have will be compared again."""
+        self.position = position
+        self.compared = compared
+        self.not_in_it = not_in_it
+
+    def fork(self, name: str) -> "RestartRecord":
+        """A life that begins with a snapshot of this one."""
+        life = RestartRecord(name, self.order.fork(name), self._lives)
+        life.executed = set(self.executed)
+        life.requests = set(self.requests)
+        life.position = self.position
+        life.compared = self.compared
+        life.not_in_it = list(self.not_in_it)
+        life._acknowledged = dict(self._acknowledged)
+        life._given_up = dict(self._given_up)
+        return life

@@ -1,0 +1,113 @@
+"""The replicas' wall clocks, right and wrong ones, and what must hold of agreed time whatever the wrong ones show.
+
+Decides what each clock shows: right ones differ by a little, wrong ones are moved by the plan to anywhere, and run at
+any speed. Checks, in every step, what a minority of wrong clocks must not be able to do:
+
+- A batch is proposed only where there is agreed time. It is executed at no time that no right clock has reached, and is
+  not stamped with a time from before the world began. Wrong clocks of the plan are farther off than a world lasts, so
+  each of them would show.
+  Nothing that expires can then expire early by more than the right clocks differ, and by as long as readings travelled.
+- Agreed time, set at checkpoints, keeps to the same bounds, and never goes back.
+- A session is not forgotten before it was idle for as long as the limits say, but for these differences.
+"""
+
+from collections.abc import Container, Iterable
+
+from pydsm.core.types.ids import InstanceId, SessionId
+from pydsm.core.types.messages import Batch
+from pydsm.sim.base.schedule import EventSchedule
+from pydsm.sim.base.settings import Settings
+from pydsm.sim.base.violation import Violation
+
+BEGAN_MS = 1_000_000_000
+"""What a right clock shows when a world begins: long enough after 0 for clocks that are behind."""
+RIGHT_MS_MAX = 50
+"""By how much a right clock may differ from the true time."""
+
+
+class WallClocks:
+    """All clocks of one world. `wrong` are the replicas whose clocks the plan moves."""
+
+    def __init__(self, schedule: EventSchedule, settings: Settings) -> None:
+        self._schedule = schedule
+        self._replicas = range(settings.replicas)
+        self._idle_ms = settings.session_idle_ms_max
+        offsets_ms = settings.wall_offsets_ms or (0,) * settings.replicas
+        self._shown = [(0, BEGAN_MS + offset_ms, 1.0) for offset_ms in offsets_ms]
+        """Per replica, since when, what it showed then, and how fast it runs."""
+        self.wrong: frozenset[int] = frozenset()
+        self._proposed_at_ms: dict[InstanceId, int] = {}
+        self._late_ms_max = 0
+        """By how much a batch was stamped earlier than any right clock showed: readings travel."""
+
+    @property
+    def now_ms(self) -> int:
+        """The true time."""
+        return BEGAN_MS + self._schedule.now // 1000
+
+    def show(self, replica: int) -> int:
+        """What this replica's clock shows."""
+        since_us, shown_ms, rate = self._shown[replica]
+        return max(1, shown_ms + int((self._schedule.now - since_us) * rate) // 1000)
+
+    def move(self, replica: int, offset_ms: int, rate: float) -> None:
+        """From now on this clock is off by so much, and runs at this speed."""
+        self._shown[replica] = (self._schedule.now, self.now_ms + offset_ms, rate)
+
+    def _of_right_ones(self) -> list[int]:
+        return [self.show(replica) for replica in self._replicas if replica not in self.wrong]
+
+    # what is checked; without wrong clocks nothing can go wrong, and nothing is remembered
+
+    def proposed(self, name: str, id: InstanceId, batch: Batch, agreed_ms: int) -> None:
+        """A batch leaves its proposer, at which agreed time is `agreed_ms`."""
+        if not agreed_ms:
+            raise Violation("time of a batch", f"{name} proposes {id} before there is agreed time", (id,))
+        if not self.wrong:
+            return
+        self._proposed_at_ms[id] = self.now_ms
+        if batch.timestamp_ms >= BEGAN_MS - RIGHT_MS_MAX:
+            self._late_ms_max = max(self._late_ms_max, min(self._of_right_ones()) - batch.timestamp_ms)
+        else:
+            raise Violation("time of a batch", f"{name} stamps {id} with {self._against(batch.timestamp_ms)}", (id,))
+
+    def executed(self, name: str, id: InstanceId, time_ms: int) -> None:
+        """A life executes a batch at this time."""
+        if self.wrong and time_ms > self._latest_ms():
+            raise Violation("time of a batch", f"{name} executes {id} at {self._against(time_ms)}", (id,))
+
+    def advanced(self, name: str, before_ms: int, after_ms: int) -> None:
+        """A checkpoint has moved agreed time."""
+        if not self.wrong or not after_ms:
+            return
+        if not self._is_right(after_ms):
+            raise Violation("agreed time", f"{name} has agreed time {self._against(after_ms)}")
+        if after_ms < before_ms:
+            raise Violation("agreed time", f"it goes back at {name}, from {before_ms} to {after_ms}")
+
+    def last_use_ms(self, id: InstanceId) -> int | None:
+        """When a batch was proposed."""
+        return self._proposed_at_ms.get(id)
+
+    def forgot(
+        self, name: str, before: Iterable[SessionId], after: Container[SessionId], used: dict[SessionId, int]
+    ) -> None:
+        """A checkpoint has made a life forget some of its sessions; of these it knows when they were `used`."""
+        for session in before:
+            if session not in after and session in used:
+                idle_ms = self.now_ms - used[session] + 2 * RIGHT_MS_MAX + self._late_ms_max
+                if idle_ms < self._idle_ms:
+                    what = (
+                        f"{name} forgets {session.hex()}, used {self.now_ms - used[session]} ms ago; it may be idle for"
+                    )
+                    raise Violation("session expired early", f"{what} {self._idle_ms} ms")
+
+    def _is_right(self, time_ms: int) -> bool:
+        return BEGAN_MS - RIGHT_MS_MAX <= time_ms <= self._latest_ms()
+
+    def _latest_ms(self) -> int:
+        return max(self._of_right_ones()) + 1
+
+    def _against(self, time_ms: int) -> str:
+        right = self._of_right_ones()
+        return f"{time_ms}, while right clocks show {min(right)} to {max(right)}, and the first showed {BEGAN_MS}"

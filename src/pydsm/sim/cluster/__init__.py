@@ -1,0 +1,1 @@
+"""Replicas, their hosts and clients, put together to a world that is played."""

@@ -1,0 +1,318 @@
+"""Clients: each does one operation after another, and remembers what it was told.
+
+A client whose replica is down goes to the next one. Some clients wait for so long and no longer: one that gives up does
+not know whether its command was or will be executed, and goes on with its next operation, perhaps at another replica;
+an abort is a definite no to it: the same request is sent again a few times, and then counts as failed. Other clients
+never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica. Those that
+have several operations under way stand in `pipelines`.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id, sequence_of
+from pydsm.machines.base import Result
+from pydsm.sim.base.context import Context
+from pydsm.sim.base.history import Call, History, Outcome, begin_moment, end_moment
+from pydsm.sim.base.plan import Operation
+from pydsm.sim.base.violation import Violation
+from pydsm.sim.cluster.host import Host
+from pydsm.sim.cluster.life import ClientSubmission
+from pydsm.sim.cluster.pipelines import PipeliningClient
+from pydsm.sim.workload.workload import Workload
+
+_TRIES_PER_PATIENCE = 20
+_ROUNDS_MAX = 3
+"""How often a client asks every replica in turn before it gives up finding one that takes its request."""
+
+
+class PendingRequest(ClientSubmission):
+    """One operation of one client on its way."""
+
+    __slots__ = (
+        "_client",
+        "_hosts_left",
+        "_replica",
+        "_sent",
+        "acknowledged",
+        "after",
+        "attempts_left",
+        "call",
+        "command",
+        "in_row",
+        "request_id",
+    )
+
+    def __init__(self, client: "AnyClient", operation: Operation, id: RequestId, call: Call | None, hosts: int) -> None:
+        self.request_id = id
+        self.acknowledged = sequence_of(id)
+        self.after = 0
+        self.in_row = False
+        self.command = operation.command
+        self.call = call
+        self._client = client
+        self._replica = operation.replica
+        self._hosts_left = hosts
+        self._sent = 0
+        self.attempts_left = 0
+
+    def send(self) -> None:
+        """To the replica that is its turn."""
+        self._sent += 1
+        self.acknowledged = self._client.acknowledged(self)
+        self._client.clients.carry(self, self._replica)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its client waits for it."""
+        return self._client.waits_for(self)
+
+    @property
+    def _never_gives_up(self) -> bool:
+        return self._client.clients.context.settings.retrying and not self.in_row
+
+    def try_elsewhere(self) -> None:
+        """Send it once more, through the next replica, unless it has ended."""
+        if self._client.waits_for(self):
+            self._replica = (self._replica + 1) % len(self._client.clients.hosts)
+            self._client.clients.context.counts.sent_again += 1
+            self.send()
+
+    def _later_elsewhere(self) -> None:
+        context = self._client.clients.context
+        context.schedule.after(context.settings.patience_us // _TRIES_PER_PATIENCE, self.try_elsewhere)
+
+    def answered(self, result: Result) -> None:
+        """The client has its answer, or learns that nobody can tell it any more."""
+        if isinstance(result, SessionExpired):
+            self._session_expired()
+        elif isinstance(result, RequestExpired) and self._client.waits_for(self):
+            what = f"{self._client.name} waits for a result that it has not acknowledged, and that is dropped"
+            raise Violation("first result", what)
+        else:
+            self._client.ended(self, Outcome.DONE, result)
+
+    def _session_expired(self) -> None:
+        """What was sent but once is definitely not executed, and goes on in a new session."""
+        client = self._client
+        if not client.waits_for(self):
+            return
+        if isinstance(client, PipeliningClient):
+            client.session_expired(self)
+        elif self._sent > 1:
+            client.ended(self, Outcome.UNKNOWN)
+        else:
+            self.request_id = client.renewed_id(ReplicaId(self._replica))
+            self._sent = 0
+            self.send()
+
+    def aborted(self) -> None:
+        """A definite no of one instance: send it again, or call it failed."""
+        if self._never_gives_up:
+            self._later_elsewhere()
+            return
+        self.attempts_left -= 1 if not self.in_row else self.attempts_left
+        if not self._client.waits_for(self):
+            return
+        if self.attempts_left > 0:
+            self.send()
+        else:
+            self._client.ended(self, Outcome.FAILED)
+
+    def refused(self) -> None:
+        """Nobody is there: try the next replica, until every one was tried."""
+        if self._never_gives_up:
+            self._later_elsewhere()
+            return
+        self._hosts_left -= 1 if not self.in_row else self._hosts_left
+        if not self._client.waits_for(self):
+            return
+        if self._hosts_left > 0:
+            self._replica = (self._replica + 1) % len(self._client.clients.hosts)
+            pause_us = self._client.clients.context.settings.patience_us // _TRIES_PER_PATIENCE
+            self._client.clients.context.schedule.after(pause_us, self._try_next)
+        else:
+            self._client.ended(self, Outcome.FAILED)
+
+    def _try_next(self) -> None:
+        if self._client.waits_for(self):
+            self.send()
+
+    def broken(self) -> None:
+        """The connection is gone, and with it the outcome."""
+        if self._never_gives_up:
+            self._later_elsewhere()
+        else:
+            self._client.ended(self, Outcome.UNKNOWN)
+
+
+class SimulatedClient:
+    """Does its operations in order, one at a time."""
+
+    def __init__(self, number: int, clients: "SimulatedClients") -> None:
+        self.number = number
+        self.clients = clients
+        self.current: PendingRequest | None = None
+        self._later: deque[Operation] = deque()
+        self._last_ids: dict[str, RequestId] = {}
+        """By the life that granted the session."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether it waits for an answer."""
+        return self.current is not None
+
+    def waits_for(self, request: PendingRequest) -> bool:
+        """Whether this one has not ended for it."""
+        return self.current is request
+
+    def acknowledged(self, request: PendingRequest) -> int:
+        """Below which sequence it wants no answers any more."""
+        return sequence_of(request.request_id)
+
+    def operate(self, operation: Operation) -> None:
+        """Begin this operation, now or when the one before has ended."""
+        self._later.append(operation)
+        self._next()
+
+    def _next(self) -> None:
+        if self.current is not None or not self._later:
+            return
+        operation = self._later.popleft()
+        context = self.clients.context
+        id = self._next_id(ReplicaId(operation.replica))
+        request = self.current = self.clients.request(self, operation, id)
+        request.send()
+        if context.settings.retrying and context.settings.doubling:
+            request.try_elsewhere()
+        context.schedule.after(context.settings.patience_us, self._give_up, request)
+
+    def _next_id(self, replica: ReplicaId) -> RequestId:
+        """In the session that the replica's present life grants; in one that nobody has granted while it is down."""
+        life = self.clients.hosts[replica].life
+        last = None if life is None else self._last_ids.get(life.name)
+        if last is None:
+            walls = self.clients.context.walls
+            last = self.clients.new_session(replica, walls.now_ms if life is None else life.clock.session_ms())
+            if life is not None:
+                life.begin_session(last)
+        id = request_at(last, 1)
+        if life is not None:
+            self._last_ids[life.name] = id
+        return id
+
+    def renewed_id(self, replica: ReplicaId) -> RequestId:
+        """The session was forgotten: begin another one."""
+        life = self.clients.hosts[replica].life
+        if life is not None:
+            self._last_ids.pop(life.name, None)
+        return self._next_id(replica)
+
+    @property
+    def name(self) -> str:
+        """For lines."""
+        return f"client {self.number}"
+
+    def _give_up(self, request: PendingRequest) -> None:
+        """Patience is at its end."""
+        settings = self.clients.context.settings
+        if settings.retrying and self.current is request:
+            request.try_elsewhere()
+            self.clients.context.schedule.after(settings.patience_us, self._give_up, request)
+        elif not self.clients.patient:
+            self.ended(request, Outcome.UNKNOWN)
+
+    def ended(self, request: PendingRequest, outcome: Outcome, result: Result = None) -> None:
+        """The first word about the present request is the last; later ones come too late."""
+        if self.current is not request:
+            return
+        self.current = None
+        self.clients.note(self.name, request, outcome, result)
+        self._next()
+
+    def retire(self) -> None:
+        """Begin nothing more of what was planned."""
+        self._later.clear()
+
+
+AnyClient = SimulatedClient | PipeliningClient
+
+
+class SimulatedClients:
+    """All clients, and their history. `patient` ones wait for ever: after the heal they must be answered."""
+
+    def __init__(self, context: Context, workload: Workload, hosts: Sequence[Host]) -> None:
+        self.context = context
+        self.workload = workload
+        self.hosts = hosts
+        self.history = History()
+        self.requests: list[PendingRequest] = []
+        self.patient = False
+        self._clients: dict[int, AnyClient] = {}
+        self._sessions = 0
+
+    def operate(self, operation: Operation) -> None:
+        """The plan says so."""
+        client = self._clients.get(operation.client)
+        if client is None:
+            kind = PipeliningClient if self.context.settings.pipelined else SimulatedClient
+            client = self._clients[operation.client] = kind(operation.client, self)
+        client.operate(operation)
+
+    def request(self, client: "AnyClient", operation: Operation, id: RequestId) -> PendingRequest:
+        """One that begins now."""
+        context, ask = self.context, self.workload.ask(operation.command)
+        call = None
+        if ask is not None:
+            now = begin_moment(context.schedule.steps)
+            call = self.history.begin(now, client.number, ask.key, ask.action, ask.argument)
+            call.other_keys = ask.other_keys
+        context.counts.calls += 1
+        request = PendingRequest(client, operation, id, call, _ROUNDS_MAX * len(self.hosts))
+        self.requests.append(request)
+        request.attempts_left = context.settings.attempts_max
+        if context.tracing:
+            command = operation.command.decode("ascii", "backslashreplace")
+            context.say(client.name, f"asks r{operation.replica} to {command}")
+        return request
+
+    def note(self, name: str, request: PendingRequest, outcome: Outcome, result: Result) -> None:
+        """A request has ended for its client."""
+        now, history, call = end_moment(self.context.schedule.steps), self.history, request.call
+        seen = self.workload.seen(result)
+        self.context.say(name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
+        counts = self.context.counts
+        match outcome:
+            case Outcome.DONE:
+                counts.calls_done += 1
+                if call is not None:
+                    history.done(call, now, seen)
+            case Outcome.FAILED:
+                counts.calls_failed += 1
+                if call is not None:
+                    history.failed(call, now)
+            case _:
+                counts.calls_unknown += 1
+                if call is not None:
+                    history.unknown(call, now)
+
+    def new_session(self, replica: ReplicaId, now_ms: int) -> RequestId:
+        """Of which there was none before, beginning now."""
+        self._sessions += 1
+        return request_id(now_ms, replica, self._sessions, 0)
+
+    def carry(self, request: PendingRequest, replica: int) -> None:
+        """Over the way between a client and its replica."""
+        self.context.schedule.after(self.context.settings.client_us, self.hosts[replica].submit, request)
+
+    def retire(self) -> None:
+        """The phase of faults is over: finish what was begun, and wait for its end."""
+        self.patient = True
+        for client in self._clients.values():
+            client.retire()
+
+    def waiting(self) -> list["AnyClient"]:
+        """Clients in the middle of an operation."""
+        return [client for client in self._clients.values() if client.busy]

@@ -1,0 +1,421 @@
+"""One life of a replica in the simulator, from a start to its end: the real core under the real performer.
+
+Disk, network and machine are the simulator's, and every call to one of them is a moment at which the life may end.
+After its end a life is never called again. When it begins and ends is decided by `host`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from pydsm.core.protocol.proposer import PipelineFull
+from pydsm.core.replica import Replica
+from pydsm.core.sessions.grants import Grant
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import POSTPONED
+from pydsm.core.sessions.sessions import Sessions
+from pydsm.core.types.checkpoint import Checkpoint, checkpoint_batch
+from pydsm.core.types.effects import Abort, Effects, Execute, Record, TakeCheckpoint, Transfer
+from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId, SessionId, Tick, session_of
+from pydsm.core.types.messages import Batch, Message, Run, SnapshotPiece
+from pydsm.machines.base import Result, StateMachine, SupportsSnapshots
+from pydsm.machines.failures import GuardedApply
+from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits
+from pydsm.runtime.clock import GroupClock
+from pydsm.runtime.command_queue import Stream
+from pydsm.runtime.perform import Performer
+from pydsm.runtime.replicated import ReplicatedState
+from pydsm.runtime.results import decode_results, encode_results
+from pydsm.sim.base import describe
+from pydsm.sim.base.context import Context
+from pydsm.sim.base.settings import NEVER, TICK_US
+from pydsm.sim.checkers.invariants import Invariants
+from pydsm.sim.checkers.restarts import RestartRecord
+from pydsm.sim.checkers.validate_checker import watch_answers
+from pydsm.sim.cluster.adversary import Adversary, Sender
+from pydsm.sim.cluster.starts import LifeStarts
+from pydsm.sim.devices.disk import SimulatedDisk, SimulatedSnapshot
+from pydsm.sim.devices.transfers import SimulatedTransfers
+
+
+class ClientSubmission:
+    """A command that waits at a replica. The client side is told what became of it; see `clients.PendingRequest`."""
+
+    __slots__ = ()
+
+    request_id: RequestId
+    command: bytes
+    acknowledged: int
+    """The client has the answers to all requests of this session below."""
+    after: int
+    """Which earlier request of the session must be executed first; 0 for none."""
+    in_row: bool
+    """Whether it comes over a connection without ids, and takes effect in the order in which that sends."""
+
+    def answered(self, result: Result) -> None:
+        """It was executed."""
+
+    def aborted(self) -> None:
+        """It was not executed by this proposal, and never will be."""
+
+    def refused(self) -> None:
+        """It was not taken."""
+
+    def broken(self) -> None:
+        """The replica died; nobody can tell."""
+
+
+class Died(Exception):
+    """Unwinds out of the performer when a life ends in the middle of its effects."""
+
+
+class ReplicaFactory:
+    """What a host makes its lives from; `make_replica` and `make_machine` are called once per life."""
+
+    def __init__(
+        self,
+        context: Context,
+        watch: Invariants,
+        network: Adversary,
+        make_replica: Callable[[int], Replica],
+        make_machine: Callable[[], StateMachine],
+        took_part: Callable[[LifeStarts], None] = lambda starts: None,
+    ) -> None:
+        self.took_part = took_part
+        self.context = context
+        self.watch = watch
+        self.network = network
+        self.make_replica = make_replica
+        self.make_machine = make_machine
+
+
+class Home(Sender, Protocol):
+    """The machine that a life is on."""
+
+    disk: SimulatedDisk
+    life: "Life | None"
+
+    def moment(self) -> None:
+        """A moment at which the life may end. Raises Died."""
+        ...
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """What the performer of the present life asks of its disk."""
+        ...
+
+    def call(self, life: "Life", act: Callable[..., None], *given: object) -> None:
+        """Something that a life was waiting for is done."""
+        ...
+
+    def begin_again(self) -> None:
+        """The fetched snapshot takes its place, and a new life begins with it."""
+        ...
+
+    def snapshot_written(self, life: "Life", checkpoint: Checkpoint) -> None:
+        """The disk has it."""
+        ...
+
+
+class Life:
+    """From one start of a replica to its end. Is disk, network and application to the performer, and watched core."""
+
+    def __init__(self, host: Home, parts: ReplicaFactory, number: int) -> None:
+        self._host = host
+        self._context = parts.context
+        self._watch = parts.watch
+        self._network = parts.network
+        self.name = f"r{host.id}" if number == 1 else f"r{host.id}#{number}"
+        self.replica = ReplicaId(host.id)
+        self.core = parts.make_replica(host.id)
+        watch_answers(self.name, self.core._state.log, parts.watch)
+        self.machine = parts.make_machine()
+        self._apply = GuardedApply(self.machine, self._note_raised)
+        self.watched: RestartRecord = parts.watch.begin_life(self.name, host.id)
+        self.performer = Performer(
+            self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
+        )
+        self.sessions = Sessions(self._context.settings.session_limits, encode_results, decode_results)
+        self.clock = GroupClock(
+            self.replica,
+            self._context.settings.replicas,
+            self.sessions,
+            lambda: Tick(self._context.schedule.now // TICK_US),
+            lambda: self._context.walls.show(host.id),
+        )
+        self._used: dict[SessionId, int] = {}
+        """When a batch with requests of a session that was executed here was proposed."""
+        self.grants: dict[SessionId, Grant] = {}
+        """Of clients that began a session at this life."""
+        settings = self._context.settings
+        self.batcher = Batcher(
+            self.replica,
+            self.machine,
+            self._propose,
+            _nothing,
+            self.clock.batch_ms,
+            BatchLimits(
+                batch_commands_max=settings.batch_requests_max,
+                partial_instances_max=NEVER,
+                attempts_max=settings.proposals_max,
+            ),
+            has_settled=self._has_settled,
+            has_room=lambda: self.has_room,
+            session=0,
+        )
+        self._streams: dict[SessionId, Stream] = {}
+        self._open: dict[int, ClientSubmission] = {}
+        """Of clients that wait, in the order in which they came."""
+        self._taken = 0
+        self.clock_us = 0
+        self.gathering = False
+        self.starts: LifeStarts | None = None
+        """None where starts are not looked at."""
+        if self._context.settings.starts_checked:
+            self.starts = LifeStarts(
+                self.replica, self.core, host.disk, self._context, self._network.network, parts.took_part
+            )
+        self._taking = False
+        self._transfers = SimulatedTransfers(self, host.disk, self._context, self.name)
+
+    def _note_raised(self, error: BaseException) -> None:
+        self._context.counts.raised += 1
+        if self._context.tracing:
+            self._context.say(self.name, f"a command raised {error!r}")
+
+    # what the performer calls
+
+    def receive(self, sender: ReplicaId, message: Message) -> None:
+        """The core: a message to itself, given back when it is durable."""
+        self._host.moment()
+        self._watch.sent(sender, message)
+        if self._context.tracing:
+            self._context.say(self.name, f"to itself: {describe.message(message)}")
+        self.core.receive(sender, message)
+
+    def take_effects(self) -> Effects:
+        """The core's own."""
+        return self.core.take_effects()
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """The disk. A life that ends here ends while the group is being written."""
+        if self._context.tracing:
+            self._context.say(self.name, "writes " + "; ".join(map(describe.record, records)))
+        self._host.write(records, done)
+        self._host.moment()
+
+    def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
+        """The network."""
+        self._host.moment()
+        self._watch.sent(self.replica, message)
+        self._network.send(self._host, to, message)
+
+    def execute(self, execution: Execute) -> None:
+        """The machine, and the answers to clients of own instances."""
+        self._host.moment()
+        batch = execution.batch
+        applied: list[bytes] = []
+
+        def apply(commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+            applied.extend(commands)
+            return self._apply(commands, timestamp_ms)
+
+        walls = self._context.walls
+        walls.executed(self.name, execution.id, self.sessions.time.of_batch(batch.timestamp_ms))
+        results = self.sessions.execute(batch, apply)
+        if (proposed_ms := walls.last_use_ms(execution.id)) is not None:
+            self._used |= {session: max(proposed_ms, self._used.get(session, 0)) for session in sorted(batch.sessions)}
+        counts = self._context.counts
+        counts.sessions_expired += sum(isinstance(result, SessionExpired) for result in results)
+        counts.found_executed += len(results) - len(applied)
+        counts.postponed += sum(result is POSTPONED for result in results)
+        if batch.footprint.barrier:
+            self._expire(batch.clocks)
+        if self._context.tracing:
+            self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
+        self._watch.executed(self.replica, self.watched, execution, results, applied)
+        if execution.id.leader == self.replica:
+            self.batcher.executed(execution.id, results)
+
+    def checkpoint(self, taken: TakeCheckpoint) -> None:
+        """Begin to take a snapshot, unless one is being taken."""
+        self._host.moment()
+        checkpoint = taken.checkpoint
+        self._context.say(self.name, f"is at {checkpoint}")
+        self._context.counts.checkpoints += 1
+        self._expire(checkpoint.clocks)
+        state = self.machine.digest() + self.sessions.digest()
+        self._watch.checkpointed(self.replica, self.watched, checkpoint, state)
+        if isinstance(self.machine, SupportsSnapshots) and not self._taking:
+            self._taking = True
+            watched = self.watched.fork("snapshot")
+            self._watch.at_checkpoint.setdefault(checkpoint.number, watched)
+            self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
+
+    def _expire(self, clocks: tuple[int, ...]) -> None:
+        """At a barrier."""
+        walls, sessions = self._context.walls, self.sessions
+        before_ms = sessions.time.ms
+        before = [session for session in self._used if session in sessions]
+        sessions.expire(clocks)
+        walls.forgot(self.name, before, sessions, self._used)
+        walls.advanced(self.name, before_ms, sessions.time.ms)
+
+    def _take(
+        self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: RestartRecord
+    ) -> None:
+        """One step of a snapshot, and the next one later."""
+        if self._host.life is not self:
+            return
+        chunk = next(steps, None)
+        if chunk is not None:
+            chunks += [chunk] if chunk else []
+            step_us = self._context.settings.snapshot_step_us
+            self._context.schedule.after(step_us, self._take, checkpoint, steps, chunks, watched)
+            return
+        self._context.say(self.name, f"writes the snapshot of {checkpoint}")
+        snapshot = SimulatedSnapshot(checkpoint, tuple(chunks), watched)
+        self._host.disk.write_snapshot(snapshot, lambda: self._host.snapshot_written(self, checkpoint))
+
+    def taken(self, checkpoint: Checkpoint) -> None:
+        """The snapshot is durable, and its digests are told."""
+        self._taking = False
+        chunks = self._host.disk.snapshots[-1].chunks
+        self.core.snapshot_durable(checkpoint, [hashlib.sha256(chunk).digest() for chunk in chunks])
+        self.performer.pump()
+
+    def begin_with(self, snapshots: list[SimulatedSnapshot]) -> None:
+        """From the disk: the state, and what was watched of the life that had it."""
+        if snapshots:
+            assert isinstance(self.machine, SupportsSnapshots)
+            ReplicatedState(self.machine, self.sessions).restore(snapshots[-1].chunks)
+            watched = snapshots[-1].watched
+            assert isinstance(watched, RestartRecord)
+            self.watched = watched.fork(self.name)
+            self._context.counts.snapshots_restored += 1
+            self._context.say(self.name, f"begins with the snapshot of {snapshots[-1].checkpoint}")
+        records = self._host.disk.load()
+        self._context.say(self.name, f"starts again with {len(records)} records")
+        self.core.restore(records, [one.checkpoint for one in snapshots])
+
+    def propose_checkpoint(self) -> None:
+        """If it is due here. After the heal, time alone is no reason, unless something waits for it."""
+        time_is_due = (bool(self.batcher.queued) or not self._context.healed) and self.clock.checkpoint_is_due()
+        if self.core.checkpoint_due(time_is_due=time_is_due):
+            now_ms, clocks = self.clock.for_checkpoint()
+            id = self.core.propose_checkpoint(now_ms, clocks)
+            if isinstance(id, InstanceId):
+                self._context.say(self.name, f"proposes checkpoint {id}")
+                self._watch.proposed(id, checkpoint_batch(now_ms, clocks))
+
+    def abort(self, abort: Abort) -> None:
+        """Answers to clients whose instance became a nop."""
+        self._host.moment()
+        if self._context.tracing:
+            self._context.say(self.name, f"aborts {abort.id}")
+        self._watch.aborted(self.replica, abort)
+        self.batcher.aborted(abort.id)
+
+    def transfer(self, transfer: Transfer) -> None:
+        """Snapshots that travel."""
+        self._host.moment()
+        if self._context.tracing:
+            self._context.say(self.name, describe.transfer(transfer))
+        self._transfers.begin(transfer)
+
+    def later(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
+        """See `transfers.TransferHost`."""
+        self._context.schedule.after(delay_us, self._host.call, self, act, *given)
+
+    def send_piece(self, to: ReplicaId, piece: SnapshotPiece) -> None:
+        """See `transfers.TransferHost`."""
+        self.send((to,), piece)
+
+    def begin_again(self) -> None:
+        """See `transfers.TransferHost`."""
+        self._host.begin_again()
+
+    def _later(self, tell: Callable[..., None], *given: object) -> None:
+        self._context.schedule.after(self._context.settings.client_us, tell, *given)
+
+    # what the host calls
+
+    def take(self, submission: ClientSubmission) -> None:
+        """A client's request waits to be proposed."""
+        id = submission.request_id
+        ticket = self.note(submission)
+        run = Run(id, 1, submission.acknowledged, submission.after)
+        stream = self._streams.setdefault(session_of(id), Stream()) if submission.in_row else None
+        again = not submission.in_row and not self.is_first(id)
+        reply = partial(self._answered, ticket)
+        self.batcher.submit_requests(run, (submission.command,), reply, again=again, stream=stream)
+
+    def note(self, submission: ClientSubmission) -> int:
+        """A client waits here."""
+        self._taken += 1
+        self._open[self._taken] = submission
+        return self._taken
+
+    def _answered(self, ticket: int, offset: int, answers: Sequence[Answer]) -> None:
+        submission, answer = self._open.pop(ticket), answers[0]
+        if isinstance(answer, Aborted):
+            self._later(submission.aborted)
+        else:
+            self._later(submission.answered, answer)
+
+    def flush(self) -> None:
+        """Propose what waits, in batches, as far as the pipeline takes it."""
+        self.gathering = False
+        while self.batcher.propose_next():
+            self.performer.pump()
+        if self.batcher.queued and not self.has_room:
+            self._context.counts.pipeline_full += 1
+
+    def _has_settled(self, session: SessionId, sequence: int) -> bool:
+        return self.sessions.has_settled(session, sequence)
+
+    def _propose(self, batch: Batch) -> InstanceId | None:
+        if batch.footprint.barrier:
+            batch = msgspec.structs.replace(batch, clocks=self.clock.for_checkpoint()[1])
+        id = self.core.propose(batch)
+        if isinstance(id, PipelineFull):
+            return None
+        self._watch.proposed(id, batch)
+        self._context.walls.proposed(self.name, id, batch, self.sessions.time.ms)
+        if self._context.tracing:
+            self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
+        self._context.counts.barriers += batch.footprint.barrier
+        return id
+
+    def begin_session(self, id: RequestId) -> None:
+        """A client connects; `id` names what it is granted."""
+        self.grants[session_of(id)] = Grant(id)
+
+    def is_first(self, id: RequestId) -> bool:
+        """Whether a request that comes now is surely in no instance yet."""
+        grant = self.grants.get(session_of(id))
+        return grant is not None and grant.takes(id, 1)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the core would take one more proposal."""
+        if self.starts is not None and not self.starts.takes_part:
+            return False
+        return self.core.in_flight < self._context.settings.pipeline_instances_max
+
+    @property
+    def idle(self) -> bool:
+        """Whether no client waits for anything here, and everything that the core asked for was done."""
+        return not self.batcher.waiting and not self.performer.turns_waiting
+
+    def end(self) -> None:
+        """Clients find their connections broken."""
+        for submission in self._open.values():
+            self._later(submission.broken)
+        del self.watched  # the watchers keep what lives in use have not given up, and a life is in cycles of references
+
+
+def _nothing() -> None:
+    """The host flushes whenever something has changed."""

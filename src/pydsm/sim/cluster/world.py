@@ -1,0 +1,421 @@
+"""A whole group in one deterministic world: first the plan's faults, then the heal, then the reckoning.
+
+The world decides nothing by itself: the plan says what happens, the plan's seed gives each link and each disk its
+luck. Same plan, same code: same run, line by line.
+"""
+
+import hashlib
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from pydsm.core.log.conflicts import Relation
+from pydsm.core.log.session_conflicts import with_sessions
+from pydsm.core.replica import Replica
+from pydsm.core.types.config import Config
+from pydsm.core.types.effects import Record
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, merge
+from pydsm.core.types.messages import Message
+from pydsm.core.types.quorums import quorums
+from pydsm.sim.base import plan as p
+from pydsm.sim.base.context import Context, Trace
+from pydsm.sim.base.counts import Counts
+from pydsm.sim.base.history import Outcome, end_moment
+from pydsm.sim.base.schedule import EventSchedule
+from pydsm.sim.base.violation import Violation
+from pydsm.sim.checkers.invariants import Invariants
+from pydsm.sim.checkers.linearizability import LinearizabilityResult, NotLinearizable, Undecided, check
+from pydsm.sim.cluster.adversary import Adversary
+from pydsm.sim.cluster.clients import SimulatedClients
+from pydsm.sim.cluster.faults import Faults
+from pydsm.sim.cluster.host import Host
+from pydsm.sim.cluster.life import Life, ReplicaFactory
+from pydsm.sim.cluster.memory_checker import MemoryChecker
+from pydsm.sim.cluster.starts import LifeStarts, Undetectable
+from pydsm.sim.devices.disk import SimulatedDisk
+from pydsm.sim.devices.handshakes import SimulatedHandshake, StartStamp
+from pydsm.sim.devices.network import SimulatedNetwork
+from pydsm.sim.workload.workload import RegisterWorkload, Workload
+
+MakeReplica = Callable[[Config, Relation], Replica]
+"""Makes the core of one life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A violation as it is written down."""
+
+    invariant: str
+    what: str
+    instances: tuple[InstanceId, ...]
+    step: int
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorldRun:
+    """How a run ended."""
+
+    plan: p.Plan
+    finding: Finding | None
+    counts: Counts
+
+
+class World:
+    """Make one for a plan, and `run` it once."""
+
+    def __init__(
+        self,
+        plan: p.Plan,
+        workload: Workload | None = None,
+        *,
+        relation: Relation | None = None,
+        make_replica: MakeReplica = Replica,
+        trace: Trace | None = None,
+    ) -> None:
+        self._plan = plan
+        self._workload = workload or RegisterWorkload(Random(plan.settings.seed))
+        self._context = Context(plan.settings, trace)
+        self._context.walls.wrong = frozenset(one.replica for one in plan.faults if isinstance(one, p.ClockJump))
+        self._schedule: EventSchedule = self._context.schedule
+        self._relation = with_sessions(relation or plan.settings.make_relation())
+        self._make_replica = make_replica
+        self._healed = False
+        replicas = range(plan.settings.replicas)
+        self._disks = [SimulatedDisk(self._context, replica, self._written_by(replica)) for replica in replicas]
+        self._watch = Invariants(
+            plan.settings.replicas,
+            self._relation,
+            self._disks,
+            forgets_early=plan.settings.forgets_early,
+            in_order=plan.settings.pipelined > 0,
+            purge_max=plan.settings.drop_instances_max,
+        )
+        self._network = SimulatedNetwork(self._context, self._deliver, self._report_lost, self._greet, self._stamp_of)
+        self._adversary = Adversary(self._context, self._network, self._disturbed)
+        parts = ReplicaFactory(
+            self._context, self._watch, self._adversary, self._core, self._workload.machine, self._took_part
+        )
+        self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
+        self._bounds = MemoryChecker(self._context, self.hosts)
+        self._faults = Faults(self._context, self.hosts, self._disks, self._network, self._adversary)
+        self.clients = SimulatedClients(self._context, self._workload, self.hosts)
+        self._next_scan = plan.settings.scan_events
+
+    def _written_by(self, replica: int) -> Callable[[Sequence[Record]], None]:
+        return lambda records: self._watch.written(replica, records)
+
+    def _core(self, replica: int) -> Replica:
+        return self._make_replica(self._plan.settings.config(replica), self._relation)
+
+    def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message, stamp: StartStamp) -> None:
+        self.hosts[to].deliver(sender, message, stamp)
+
+    def _greet(self, to: ReplicaId, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
+        self.hosts[to].greeted(sender, greeting)
+
+    def _stamp_of(self, sender: ReplicaId) -> StartStamp:
+        life = self.hosts[sender].life
+        return life.starts.stamp if life is not None and life.starts is not None else None
+
+    def _took_part(self, starts: LifeStarts) -> None:
+        """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
+        answered = sum(starts.has_answered(host.id) for host in self.hosts if host.id != starts.replica)
+        if answered + 1 < quorums(len(self.hosts)).slow:
+            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have told what they remember")
+        if self._disks[starts.replica].newest is None:
+            return
+        for host in self.hosts:
+            peer = None if host.life is None else host.life.starts
+            if peer is None or peer is starts or not starts.has_answered(host.id):
+                continue
+            if starts.lacks(peer.remembered(starts.replica)):
+                return  # the invariants will say what comes of it
+        raise Undetectable
+
+    def _report_lost(self) -> None:
+        self._bounds.disturbed()
+
+    def run(self) -> WorldRun:
+        """Play the plan to its end, or to the first violation."""
+        finding = None
+        try:
+            self._begin()
+            self._run_faults()
+            self._heal()
+            self._settle()
+            self._forget()
+            self._final_checks()
+        except Violation as violation:
+            finding = self._finding(violation)
+        except Undetectable:
+            self._context.counts.put_backs_undetectable += 1
+        except Exception as error:
+            where = traceback.format_exception(error)[-2].strip().splitlines()[0]
+            finding = self._finding(Violation(f"stopped by {type(error).__name__}", f"{error} ({where})"))
+        return WorldRun(self._plan, finding, self._total())
+
+    def _finding(self, violation: Violation) -> Finding:
+        self._context.say("VIOLATION", str(violation))
+        return Finding(
+            violation.invariant, violation.what, violation.instances, self._schedule.steps, self._schedule.now
+        )
+
+    def _begin(self) -> None:
+        period_us = self._plan.settings.tick_period_us
+        walls = self._context.walls
+        for host in self.hosts:
+            host.start()
+            for other in self.hosts:
+                host.hear_clock(ReplicaId(other.id), walls.show(other.id))  # the group has been up for a moment
+            self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
+        if self._plan.settings.starve_us:
+            for host in self.hosts:
+                first_us = host.id * self._plan.settings.starve_every_us // len(self.hosts)
+                self._schedule.after(first_us, self._starve, host)
+        for fault in self._plan.faults:
+            self._schedule.after(fault.at_us, self._strike, fault)
+        for operation in self._plan.operations:
+            self._schedule.after(operation.at_us, self._operate, operation)
+
+    def _starve(self, host: Host) -> None:
+        settings, after = self._plan.settings, self._schedule.after
+        host.pause(deaf=False)
+        after(settings.starve_us, host.resume)
+        after(max(settings.starve_every_us, settings.starve_us + 1), self._starve, host)
+
+    def _disturbed(self, lasting_us: int) -> None:
+        self._bounds.disturbed(lasting_us)
+
+    def _tick(self, host: Host) -> None:
+        host.tick()
+        if host.life is not None:
+            self._watch.dropped(host.id, host.life.core.dropped)
+        if not self._plan.settings.starts_checked:  # who does not take part yet forgets nothing
+            self._bounds.ticked(host)
+        self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
+
+    def _operate(self, operation: p.Operation) -> None:
+        if not self._healed:
+            self.clients.operate(operation)
+
+    # faults
+
+    def _run_faults(self) -> None:
+        settings, schedule = self._plan.settings, self._schedule
+        while schedule.next_at() < settings.horizon_us and schedule.steps < settings.steps_max:
+            schedule.step()
+            if schedule.steps >= self._next_scan:
+                self._scan()
+
+    def _strike(self, fault: p.Fault) -> None:
+        if not self._healed:
+            self._context.say("FAULT", str(fault))
+            self._bounds.struck(fault)
+            self._faults.strike(fault)
+
+    # the heal
+
+    def _heal(self) -> None:
+        """All up but the dead, all connected; every client waits for its answer, and one more asks at each replica."""
+        self._healed = self._context.healed = True
+        self._context.say("HEAL", "all replicas up, all links whole")
+        self._network.heal()
+        self._adversary.disarm()
+        self.clients.retire()
+        for host in self.hosts:
+            host.cancel_crash()
+            host.start()
+            host.resume_for_good()
+        self._healed_at_us = self._schedule.now
+        if self._plan.operations:
+            command = self._plan.operations[-1].command
+            for host in self._alive:
+                self.clients.operate(p.Operation(self._schedule.now, -1 - host.id, host.id, command))
+
+    def _settle(self) -> None:
+        """Until nothing is left to do, within the stated bound."""
+        settings, schedule = self._plan.settings, self._schedule
+        heal_us_max = settings.heal_us_max(self._open_instances(), self._waiting_requests())
+        deadline_us = schedule.now + heal_us_max
+        next_look_us = schedule.now
+        while True:
+            schedule.step()
+            if schedule.steps >= self._next_scan:
+                self._scan()
+            if schedule.now >= next_look_us:
+                next_look_us = schedule.now + settings.tick_period_us
+                if self._settled():
+                    break
+                if schedule.now > deadline_us:
+                    raise self._unsettled(heal_us_max)
+        taken_us = schedule.now - self._healed_at_us
+        self._context.counts.heal_ms_max = taken_us // 1000
+        self._context.counts.heal_share_max = taken_us / heal_us_max
+
+    def _settled(self) -> bool:
+        known: Deps | None = None
+        for host in self._alive:
+            life = host.life
+            if life is None or not life.idle or life.core.frontier != life.core.known:
+                return False
+            if known is not None and life.core.known != known:
+                return False
+            known = life.core.known
+        return not self.clients.waiting()
+
+    def _forget(self) -> None:
+        """Once all have executed everything, nothing of it may stay in memory, within the stated bound.
+
+        Who is dead for ever may come back for all that the others know, so they keep what it lacks.
+        """
+        if self._plan.settings.is_starved or len(self._alive) < len(self.hosts):
+            return
+        settings, schedule = self._plan.settings, self._schedule
+        lives, known = self._lives_and_known()
+        clock_rate = min(host.clock_rate for host in self.hosts)
+        drop_us_max = settings.drop_us_max(max(known), clock_rate, max(disk.sync_us for disk in self._disks))
+        deadline_us = schedule.now + drop_us_max
+        while any(life.core.instances for life in lives):
+            schedule.step()
+            if schedule.now > deadline_us:
+                kept = ", ".join(f"{life.name} keeps {len(life.core.instances)}" for life in lives)
+                what = f"{drop_us_max // 1000} ms after everything was executed everywhere, {kept} instances"
+                raise Violation("bounded memory", what)
+
+    @property
+    def _alive(self) -> list[Host]:
+        return [host for host in self.hosts if not host.dead]
+
+    def _lives_and_known(self) -> tuple[list[Life], Deps]:
+        """Those who are up, and the highest index of each leader that any of them has heard of."""
+        lives = [host.life for host in self.hosts if host.life is not None]
+        known = lives[0].core.known
+        for life in lives:
+            known = merge(known, life.core.known)
+        return lives, known
+
+    def _open_instances(self) -> int:
+        """How many instances the replica that is farthest behind has not executed, at most."""
+        lives, known = self._lives_and_known()
+        return sum(known) - min(sum(life.core.frontier) for life in lives)
+
+    def _waiting_requests(self) -> int:
+        """How many requests wait to be proposed, at the replica where most do."""
+        return max(host.life.batcher.queued for host in self.hosts if host.life is not None)
+
+    def _unsettled(self, heal_us_max: int) -> Violation:
+        """What is still open, for people."""
+        lives, known = self._lives_and_known()
+        behind = []
+        stuck: dict[InstanceId, None] = {}
+        for life in lives:
+            frontier = life.core.frontier
+            for leader, (done, last) in enumerate(zip(frontier, known, strict=True)):
+                if done < last:
+                    id = InstanceId(ReplicaId(leader), done + 1)
+                    stuck[id] = None
+                    behind.append(f"{life.name} has not executed {id}: {life.core.instances.get(id)!r}")
+        waiting = [client.name for client in self.clients.waiting()]
+        what = f"{heal_us_max // 1000} ms after the heal; clients waiting: {waiting}; " + "; ".join(behind[:6])
+        return Violation("liveness", what, tuple(stuck)[:6])
+
+    # the reckoning
+
+    def _final_checks(self) -> None:
+        self._scan()
+        lives = [host.life for host in self.hosts if host.life is not None]
+        digest = lives[0].machine.digest()
+        for life in lives:
+            self._watch.settled(life.replica, life.watched)
+            if life.machine.digest() != digest:
+                raise Violation("digest", f"{lives[0].name} and {life.name} end in different states")
+            if life.sessions.digest() != lives[0].sessions.digest():
+                raise Violation("digest", f"{lives[0].name} and {life.name} remember different requests")
+        self._check_history()
+
+    def _check_history(self) -> None:
+        model = self._workload.model()
+        if model is None:
+            return
+        self._tell_outcomes()
+        self._take_verdict(check(self.clients.history, model))
+
+    def _take_verdict(self, verdict: LinearizabilityResult) -> None:
+        match verdict:
+            case NotLinearizable():
+                raise Violation("linearizability", str(verdict))
+            case Undecided():
+                self._context.counts.linearizability_undecided += 1
+            case _:
+                self._context.counts.configurations += verdict.configurations
+
+    def _tell_outcomes(self) -> None:
+        """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""
+        answers, end = self._watch.answers.first, end_moment(self._schedule.steps + 1)
+        ranks = {id: rank for rank, id in enumerate(answers)}
+        for request in self.clients.requests:
+            call = request.call
+            if call is None:
+                continue
+            call.rank = ranks.get(request.request_id, end)
+            if call.outcome is Outcome.DONE:
+                first = self._workload.seen(answers[request.request_id])
+                if call.result != first:
+                    raise Violation("first result", f"{call} was told another result than its first, {first!r}")
+            if call.outcome is Outcome.UNKNOWN:
+                call.ended = end
+                if request.request_id in answers:
+                    call.outcome, call.result = Outcome.DONE, self._workload.seen(answers[request.request_id])
+                else:
+                    call.outcome = Outcome.FAILED
+
+    def _scan(self) -> None:
+        self._next_scan = self._schedule.steps + self._plan.settings.scan_events
+        self._context.counts.scans += 1
+        for host in self.hosts:
+            if host.life is not None:
+                core = host.life.core
+                self._watch.scan(host.id, core.instances, core.dropped)
+
+    def _total(self) -> Counts:
+        counts = self._context.counts
+        for host in self.hosts:
+            if host.life is not None:
+                counts.add_replica(host.life.core.counters)
+        counts.steps = self._schedule.steps
+        counts.virtual_ms = self._schedule.now // 1000
+        counts.decided = len(self._watch.decided)
+        return counts
+
+
+def run_plan(
+    plan: p.Plan,
+    workload: Workload | None = None,
+    *,
+    relation: Relation | None = None,
+    make_replica: MakeReplica = Replica,
+    trace: Trace | None = None,
+) -> WorldRun:
+    """Play one plan."""
+    world = World(plan, workload, relation=relation, make_replica=make_replica, trace=trace)
+    return world.run()
+
+
+class TraceDigest:
+    """SHA-256 over all lines: two runs are the same exactly when theirs are."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.lines = 0
+
+    def __call__(self, line: str) -> None:
+        """One more line."""
+        self._hash.update(line.encode())
+        self._hash.update(b"\n")
+        self.lines += 1
+
+    def hex(self) -> str:
+        """The digest so far."""
+        return self._hash.hexdigest()

@@ -1,0 +1,1 @@
+"""Simulated networks and disks, and the faults that they have."""

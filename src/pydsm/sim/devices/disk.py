@@ -1,0 +1,297 @@
+"""A disk that survives crashes: what was synced stays, what was not is gone, whole groups at a time.
+
+An older copy of it may be put back (`put_back`), which no store can notice by itself.
+
+A group that is being written when its machine dies is either there as a whole or not at all, by the disk's own seeded
+luck: that is what one transaction of a real store promises.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import BytesIO
+from random import Random
+
+from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import InstanceId, ReplicaId
+from pydsm.core.wire.codec import decode_record, encode_record
+from pydsm.sim.base.context import Context
+from pydsm.sim.base.violation import Violation
+from pydsm.storage.snapshot_format import SNAPSHOT_VERSION, Head, SnapshotChecker, encode_snapshot, read_chunks
+
+_SYNC_SPREAD = 1.5
+_DAMAGED_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class SimulatedSnapshot:
+    """One durable snapshot. `watched` is what the simulator knows about the life that took it."""
+
+    checkpoint: Checkpoint
+    chunks: tuple[bytes, ...]
+    watched: object
+    adopted: bool = False
+    """It came from a peer."""
+    damaged: bool = False
+    """It was found so at a start, and stays on the disk."""
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """As it travels."""
+        replicas = len(self.checkpoint.floor)
+        return encode_snapshot(Head(SNAPSHOT_VERSION, "sim", replicas, self.checkpoint), self.chunks)
+
+
+def last_two(files: list[SimulatedSnapshot]) -> list[SimulatedSnapshot]:
+    """What stays of these, the older ones first: as `storage.snapshots.SnapshotFiles.put` has it."""
+    good = [one for one in files if not one.damaged][-2:]
+    return [one for one in files if one.checkpoint.number >= good[0].checkpoint.number]
+
+
+class Fetched:
+    """A snapshot that comes from peers: what of it is on the disk."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.data = b""
+        self.checker = SnapshotChecker()
+
+    def take(self, data: bytes) -> bool:
+        """Keep a piece. False if it is damaged: then everything from the start of its frame is gone."""
+        self.data += data
+        try:
+            self.checker.take(data)
+        except OperationalError:
+            self.back()
+            return False
+        return True
+
+    def back(self) -> None:
+        """Only whole frames stay."""
+        self.checker.back()
+        self.data = self.data[: self.checker.good]
+
+    def begin_again(self) -> None:
+        """As after a restart: look through what is there."""
+        data, self.data, self.checker = self.data, b"", SnapshotChecker()
+        if self.take(data) and not self.checker.complete:
+            self.back()
+
+    def chunks(self) -> tuple[bytes, ...]:
+        """Those of a complete one."""
+        return tuple(read_chunks(BytesIO(self.data), self.checker.digests))
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCopy:
+    """All that is durable, at one moment."""
+
+    instances: dict[InstanceId, InstanceRecord]
+    reserved: int
+    frontier: FrontierRecord | None
+    purged: PurgeRecord | None
+    snapshots: tuple[SimulatedSnapshot, ...]
+    position: int
+    starts: int
+    met: dict[ReplicaId, Met]
+
+
+class SimulatedDisk:
+    """One replica's disk. `instances` and `reserved` are what a restart would find."""
+
+    def __init__(self, context: Context, replica: int, written: Callable[[Sequence[Record]], None]) -> None:
+        self._context = context
+        self._schedule = context.schedule
+        self._random = Random(f"disk {context.settings.seed} {replica}")
+        self._told = written
+        self._writing: Sequence[Record] | None = None
+        self._ticket = 0
+        self.instances: dict[InstanceId, InstanceRecord] = {}
+        self.reserved = 0
+        self.frontier: FrontierRecord | None = None
+        self.purged: PurgeRecord | None = None
+        self.files: list[SimulatedSnapshot] = []
+        """The last two snapshots that are good, the older one first, and damaged ones that are not older."""
+        self._snapshot: SimulatedSnapshot | None = None
+        self.fetched: Fetched | None = None
+        self.sync_us = context.settings.sync_us
+        self.position = 0
+        """Groups of records that are durable."""
+        self._starts = 0
+        self._met: dict[ReplicaId, Met] = {}
+        self._start_ids = Random(f"starts {context.settings.seed} {replica}")
+        self.newest: DiskCopy | None = None
+        """What was here before an older copy was put back, while that is here."""
+
+    @property
+    def snapshots(self) -> list[SimulatedSnapshot]:
+        """Those that are good: two at most, the older one first."""
+        return [one for one in self.files if not one.damaged]
+
+    def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
+        """Make a group durable, at once if a sync takes no time, and call `done`; never, if the machine dies first."""
+        self._context.counts.writes += 1
+        if not self.sync_us:
+            self._keep(records)
+            done()
+            return
+        self._writing = records
+        delay_us = 1 + int(self.sync_us * (0.5 + _SYNC_SPREAD * self._random.random()))
+        self._schedule.after(delay_us, self._synced, self._ticket, done)
+
+    def _synced(self, ticket: int, done: Callable[[], None]) -> None:
+        if ticket == self._ticket and self._writing is not None:
+            records, self._writing = self._writing, None
+            self._keep(records)
+            done()
+
+    def copy(self) -> DiskCopy:
+        """A backup, as one makes it of a volume."""
+        snapshots = tuple(self.files)
+        return DiskCopy(
+            dict(self.instances),
+            self.reserved,
+            self.frontier,
+            self.purged,
+            snapshots,
+            self.position,
+            self._starts,
+            dict(self._met),
+        )
+
+    def put_back(self, copy: DiskCopy) -> None:
+        """Lose everything since an older copy was made. Only while no life is here."""
+        if copy.position < self.position:
+            self.newest = self.newest or self.copy()
+        self._become(copy)
+
+    def put_newest_back(self) -> None:
+        """An operator has understood what was wrong."""
+        if self.newest is not None:
+            self._become(self.newest)
+            self.newest = None
+
+    def _become(self, copy: DiskCopy) -> None:
+        self.instances, self.reserved = dict(copy.instances), copy.reserved
+        self.frontier, self.purged, self.files = copy.frontier, copy.purged, list(copy.snapshots)
+        self.position, self._starts, self._met = copy.position, copy.starts, dict(copy.met)
+        self.fetched = None
+
+    def begin_start(self) -> Start:
+        """See `storage.identity.StartStore`."""
+        self._starts += 1
+        return Start(self._starts, self._start_ids.getrandbits(64))
+
+    def starts(self) -> dict[ReplicaId, Met]:
+        """See `storage.identity.StartStore`."""
+        return dict(self._met)
+
+    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+        """See `storage.identity.StartStore`."""
+        self._met.update(starts)
+
+    def _keep(self, records: Sequence[Record]) -> None:
+        self.position += 1
+        for record in records:
+            if isinstance(record, InstanceRecord):
+                self.instances[record.id] = record
+            elif isinstance(record, ReservationRecord):
+                self.reserved = record.up_to
+            elif isinstance(record, FrontierRecord):
+                self.frontier = record
+            else:
+                self._purge(record)
+        self._told(records)
+
+    def _purge(self, record: PurgeRecord) -> None:
+        before = self.purged.up_to if self.purged is not None else (0,) * len(record.up_to)
+        for leader, (first, last) in enumerate(zip(before, record.up_to, strict=True)):
+            for index in range(first + 1, last + 1):
+                self.instances.pop(InstanceId(ReplicaId(leader), index), None)
+        for id in record.exceptions:
+            self.instances.pop(id, None)
+        self.purged = record
+
+    def find_snapshot(self, number: int) -> SimulatedSnapshot | None:
+        """The snapshot of this checkpoint, if it is there."""
+        return next((one for one in self.snapshots if one.checkpoint.number == number), None)
+
+    def begin_fetch(self, number: int) -> Fetched:
+        """Go on with this snapshot, or begin it."""
+        if self.fetched is None or self.fetched.number != number:
+            self.fetched = Fetched(number)
+        self.fetched.begin_again()
+        return self.fetched
+
+    def adopt(self, watched: object) -> Checkpoint:
+        """Put the fetched snapshot in the place of all records up to it, in one step."""
+        fetched, self.fetched = self.fetched, None
+        assert fetched is not None
+        assert fetched.checker.head is not None
+        checkpoint = fetched.checker.head.checkpoint
+        self._put(SimulatedSnapshot(checkpoint, fetched.chunks(), watched, adopted=True))
+        self._purge(PurgeRecord(checkpoint.position.up_to, checkpoint.position.exceptions))
+        return checkpoint
+
+    def write_snapshot(self, snapshot: SimulatedSnapshot, done: Callable[[], None]) -> None:
+        """Make a snapshot durable, whole or not at all, and call `done`; never, if the machine dies first."""
+        self._snapshot = snapshot
+        delay_us = 1 + int(2 * self.sync_us * (0.5 + _SYNC_SPREAD * self._random.random()))
+        self._schedule.after(delay_us, self._snapshot_synced, self._ticket, done)
+
+    def _snapshot_synced(self, ticket: int, done: Callable[[], None]) -> None:
+        if ticket == self._ticket and self._snapshot is not None:
+            self._keep_snapshot()
+            done()
+
+    def _keep_snapshot(self) -> None:
+        assert self._snapshot is not None
+        self._put(self._snapshot)
+        self._snapshot = None
+        self._context.counts.snapshots += 1
+
+    def _put(self, snapshot: SimulatedSnapshot) -> None:
+        """In the place of one of the same number, if that is there."""
+        number = snapshot.checkpoint.number
+        others = (one for one in self.files if one.checkpoint.number != number)
+        self.files = last_two(sorted([*others, snapshot], key=lambda one: one.checkpoint.number))
+
+    def load_snapshots(self) -> list[SimulatedSnapshot]:
+        """Those that are whole, the older one first. Now and then the newest of all is found damaged."""
+        newest = self.files[-1] if len(self.files) > 1 else None
+        if newest is not None and not (newest.adopted or newest.damaged) and self._random.random() < _DAMAGED_SHARE:
+            self._context.counts.snapshots_damaged += 1
+            self.files[-1] = replace(newest, damaged=True)
+        return self.snapshots
+
+    def crash(self) -> None:
+        """The machine dies: a group in flight is kept or lost as a whole."""
+        self._ticket += 1
+        if self.fetched is not None:
+            self.fetched.data = self.fetched.data[: self._random.randrange(1 + len(self.fetched.data))]
+        if self._snapshot is not None:
+            if self._random.random() < 0.5:
+                self._keep_snapshot()
+            self._snapshot = None
+        records, self._writing = self._writing, None
+        if records is None:
+            return
+        if self._random.random() < 0.5:
+            self._context.counts.writes_kept_in_crash += 1
+            self._keep(records)
+        else:
+            self._context.counts.writes_lost_in_crash += 1
+
+    def load(self) -> list[Record]:
+        """Everything durable, what is kept once first, then instances in order, each through bytes and back."""
+        replicas = self._context.settings.replicas
+        records: list[Record] = [ReservationRecord(self.reserved)] if self.reserved else []
+        records += [note for note in (self.frontier, self.purged) if note is not None]
+        records += [self.instances[id] for id in sorted(self.instances)]
+        decoded = [decode_record(encode_record(record), replicas) for record in records]
+        if decoded != records:
+            raise Violation("codec", "records came back from bytes changed")
+        return decoded

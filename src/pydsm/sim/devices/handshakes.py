@@ -1,0 +1,28 @@
+"""What replicas say of their starts in the simulator: where there is a transport, it stands in greetings."""
+
+from dataclasses import dataclass
+
+from pydsm.core.protocol.starts import Remembered, Start, StartGreeting
+
+StartStamp = tuple[int, int] | None
+"""The number of the sender's start, and how much was durable there, when a message left; None where nobody looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeRequest:
+    """The first greeting on a connection."""
+
+    greeting: StartGreeting
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeReply:
+    """The answer: a greeting, or a refusal, with what is remembered."""
+
+    to: Start
+    """Who asked: an answer to an earlier start is of a connection that is gone."""
+    greeting: StartGreeting | None
+    remembered: Remembered
+
+
+SimulatedHandshake = HandshakeRequest | HandshakeReply

@@ -1,0 +1,103 @@
+"""Snapshots that travel between the machines of one world.
+
+What `core.protocol.snapshot_fetch` asks for, on simulated disks.
+
+Pieces take time to read and to write; some are damaged when they come; a crash may take away what had come; and what
+was fetched is put in its place by beginning a new life with it.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from pydsm.core.replica import Replica
+from pydsm.core.types.effects import BeginFetch, InstallSnapshot, KeepPiece, ServePiece, Transfer
+from pydsm.core.types.ids import ReplicaId
+from pydsm.core.types.messages import SnapshotPiece
+from pydsm.runtime.perform import Performer
+from pydsm.sim.base.context import Context
+from pydsm.sim.devices.disk import SimulatedDisk
+
+_READ_US = 100
+
+
+class TransferHost(Protocol):
+    """The life that sends and fetches."""
+
+    core: Replica
+    performer: Performer
+
+    def later(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
+        """Call `act` then, if the life has not ended; after the pause, if there is one."""
+        ...
+
+    def send_piece(self, to: ReplicaId, piece: SnapshotPiece) -> None:
+        """To a peer."""
+        ...
+
+    def begin_again(self) -> None:
+        """End this life, and begin the next with what was fetched."""
+        ...
+
+
+class SimulatedTransfers:
+    """Of one life."""
+
+    def __init__(self, life: TransferHost, disk: SimulatedDisk, context: Context, name: str) -> None:
+        self._life = life
+        self._disk = disk
+        self._context = context
+        self._random = Random(f"transfers {context.settings.seed} {name}")
+
+    def begin(self, transfer: Transfer) -> None:
+        """See `perform.Application`."""
+        write_us = 1 + self._disk.sync_us
+        match transfer:
+            case ServePiece():
+                self._life.later(_READ_US, self._serve, transfer)
+            case BeginFetch():
+                self._life.later(_READ_US, self._begin_fetch, transfer)
+            case KeepPiece():
+                self._life.later(write_us, self._keep, transfer)
+            case _:
+                self._life.later(2 * write_us, self._install, transfer)
+
+    def _serve(self, wanted: ServePiece) -> None:
+        snapshot = self._disk.find_snapshot(wanted.number)
+        if snapshot is None:
+            self._life.core.cannot_serve(wanted.to)
+        else:
+            data, offset = snapshot.encoded, wanted.offset
+            part = data[offset : offset + self._context.settings.piece_bytes]
+            self._life.send_piece(wanted.to, SnapshotPiece(wanted.number, offset, len(data), part))
+        self._life.performer.pump()
+
+    def _begin_fetch(self, wanted: BeginFetch) -> None:
+        fetched = self._disk.begin_fetch(wanted.number)
+        self._life.core.fetched(wanted.number, fetched.checker.offset)
+        self._life.performer.pump()
+
+    def _keep(self, piece: KeepPiece) -> None:
+        fetched = self._disk.fetched
+        if fetched is None or fetched.number != piece.number:
+            return
+        counts = self._context.counts
+        counts.pieces += 1
+        data = piece.data
+        if self._random.random() < self._context.settings.damaged_pieces:
+            place = self._random.randrange(len(data))
+            data = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+        good = fetched.take(data)
+        counts.pieces_damaged += not good
+        self._life.core.fetched(piece.number, fetched.checker.offset, damaged=not good)
+        self._life.performer.pump()
+
+    def _install(self, wanted: InstallSnapshot) -> None:
+        fetched = self._disk.fetched
+        assert fetched is not None
+        if fetched.checker.complete:
+            self._life.begin_again()
+        else:
+            fetched.back()
+            self._life.core.fetched(wanted.number, fetched.checker.offset, damaged=True)
+            self._life.performer.pump()

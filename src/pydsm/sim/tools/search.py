@@ -1,0 +1,133 @@
+"""Plays seeds, and makes a story of the first one that breaks something. What `simulate`, `soak` and tests share."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from pydsm.core.log.conflicts import Relation
+from pydsm.core.replica import Replica
+from pydsm.sim.base.plan import Plan
+from pydsm.sim.cluster.world import Finding, MakeReplica, WorldRun, run_plan
+from pydsm.sim.tools import failure_report
+from pydsm.sim.tools.shrink import Shrunk, shrink
+from pydsm.sim.workload.adversary_planning import SIZES, make_adversary
+from pydsm.sim.workload.planner import KINDS
+from pydsm.sim.workload.planning import (
+    STEPS,
+    make_contending_leaders,
+    make_lagging_members,
+    make_pipelines,
+    make_plan,
+    make_put_backs,
+)
+from pydsm.sim.workload.slow_worlds import make_slow
+from pydsm.sim.workload.workload import RegisterWorkload, Workload
+
+SHRINK_SECONDS = 60.0
+"""How long a broken run is made smaller, unless told otherwise."""
+
+_COMMON_SIZES = (3, 5, 7)
+_OTHER_SIZES = (1, 2, 4, 4, 6, 9)
+_OTHER_SHARE = 0.15
+
+
+def group_size(seed: int) -> int:
+    """The size of a seed's group where none is asked for: mostly 3, 5 or 7, sometimes another."""
+    random = Random(f"size {seed}")
+    return random.choice(_OTHER_SIZES if random.random() < _OTHER_SHARE else _COMMON_SIZES)
+
+
+def adversary_size(seed: int) -> int:
+    """The size of a seed's group in the world of an adversary: 2 to 7."""
+    return Random(f"size {seed}").choice(SIZES)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How seeds are played. The defaults are the simulator's own machine and the real core."""
+
+    replicas: int | None = None
+    steps: int = STEPS
+    kinds: Sequence[str] = KINDS
+    workload: Callable[[Random], Workload] = RegisterWorkload
+    make_replica: MakeReplica = Replica
+    duels_only: bool = False
+    """Play `planning.make_contending_leaders` in place of `make_plan`; `kinds` is not looked at."""
+    laggards_only: bool = False
+    """The same for `planning.make_lagging_members`."""
+    pipelines_only: bool = False
+    """The same for `planning.make_pipelines`, with its own workload."""
+    slow_only: bool = False
+    """The same for `slow_worlds.make_slow`."""
+    adversary_only: bool = False
+    """The same for `adversary_planning.make_adversary`."""
+    put_backs_only: bool = False
+    """The same for `planning.make_put_backs`."""
+    relation: Callable[[], Relation] | None = None
+    """Makes the conflict relation of each run; None for the one that the seed chooses."""
+
+    def plan(self, seed: int) -> Plan:
+        """The plan of a seed."""
+        if self.adversary_only:
+            replicas = adversary_size(seed) if self.replicas is None else self.replicas
+            return make_adversary(seed, replicas, self.steps, self.workload)
+        replicas = group_size(seed) if self.replicas is None else self.replicas
+        if self.duels_only:
+            return make_contending_leaders(seed, replicas, self.steps, self.workload)
+        if self.laggards_only:
+            return make_lagging_members(seed, replicas, self.steps, self.workload)
+        if self.pipelines_only:
+            return make_pipelines(seed, replicas, self.steps)
+        if self.slow_only:
+            return make_slow(seed, replicas, self.steps, self.workload)
+        if self.put_backs_only:
+            return make_put_backs(seed, replicas, self.steps, self.workload)
+        return make_plan(seed, replicas, self.steps, self.kinds, self.workload)
+
+    def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> WorldRun:
+        """Play a plan."""
+        workload = self.workload(Random(plan.settings.seed))
+        relation = self.relation() if self.relation is not None else None
+        return run_plan(plan, workload, relation=relation, make_replica=self.make_replica, trace=trace)
+
+    def runs(self, seeds: Sequence[int]) -> Iterator[WorldRun]:
+        """Play seed after seed."""
+        for seed in seeds:
+            yield self.play(self.plan(seed))
+
+    def shrink(self, run: WorldRun, seconds_max: float = SHRINK_SECONDS) -> Shrunk:
+        """Make a broken run smaller, for so long."""
+        assert run.finding is not None
+        deadline = time.monotonic() + seconds_max
+        return shrink(run.plan, run.finding, self._find, lambda: time.monotonic() < deadline)
+
+    def _find(self, plan: Plan) -> Finding | None:
+        return self.play(plan).finding
+
+    def tell(self, plan: Plan, finding: Finding, lines_max: int = 60) -> list[str]:
+        """A broken run in readable lines."""
+        lines: list[str] = []
+        self.play(plan, lines.append)
+        return failure_report.describe_failure(lines, finding.instances, lines_max)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchReport:
+    """What is left of a broken run: a file, and a story."""
+
+    path: Path
+    plan: Plan
+    finding: Finding
+    played: int
+    lines: tuple[str, ...]
+
+
+def report(search: Search, run: WorldRun, directory: Path, seconds_max: float = SHRINK_SECONDS) -> SearchReport:
+    """Shrink a broken run, write it to a file in `directory`, and tell it."""
+    shrunk = search.shrink(run, seconds_max)
+    path = directory / f"pydsm-seed-{run.plan.settings.seed}.json"
+    failure_report.save(path, shrunk.plan, shrunk.finding)
+    lines = (*failure_report.describe_plan(shrunk.plan), "", *search.tell(shrunk.plan, shrunk.finding))
+    return SearchReport(path, shrunk.plan, shrunk.finding, shrunk.played, lines)

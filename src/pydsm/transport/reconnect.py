@@ -1,0 +1,52 @@
+"""When a peer is dialled again: after a jittered wait that grows, or at once when it turns out to be there."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from abc import ABC, abstractmethod
+from typing import NoReturn
+
+from pydsm.logs import printable
+from pydsm.transport.address import Address
+from pydsm.transport.limits import TransportLimits
+
+log = logging.getLogger("pydsm.transport")
+
+_COMPLAINT_CHARACTERS_MAX = 2100
+
+
+class Reconnector(ABC):
+    """Keeps a connection to one peer up. Subclasses make one. `name` is what people call the peer."""
+
+    def __init__(self, name: str, address: Address, limits: TransportLimits) -> None:
+        self.name = name
+        self.address = address
+        self._limits = limits
+        self._last_complaint = ""
+        self._peer_is_back = asyncio.Event()
+
+    def dial_now(self) -> None:
+        """The peer has just dialled us, so it is there: wait no longer before dialling it."""
+        self._peer_is_back.set()
+
+    @abstractmethod
+    async def one_connection(self) -> str | None:
+        """From dialling to the end of the connection; None when it was good until then, else what was wrong."""
+
+    async def run(self) -> NoReturn:
+        """Dial, greet, wait for the end, and again; a complaint is logged when it is a new one."""
+        backoff = self._limits.backoff_seconds_min
+        while True:
+            self._peer_is_back.clear()
+            complaint = await self.one_connection()
+            complaint = None if complaint is None else printable(complaint, _COMPLAINT_CHARACTERS_MAX)
+            if complaint is None:
+                backoff = self._limits.backoff_seconds_min
+            elif complaint != self._last_complaint:
+                log.warning("no connection to %s at %s: %s; trying again", self.name, self.address, complaint)
+            self._last_complaint = complaint or ""
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff * random.uniform(0.5, 1.5)):
+                    await self._peer_is_back.wait()
+            backoff = min(2 * backoff, self._limits.backoff_seconds_max)

@@ -1,0 +1,55 @@
+"""`pydsm pause`, `resume` and `snapshot`: one line of what was done, or of why it was not."""
+
+import json
+
+import pytest
+
+from pydsm.cli.main import run
+from pydsm.core.types.errors import UsageError
+from pydsm.runtime.apply_gate import MachinePhase
+from tests.ports import free_ports
+from tests.unit.cli.test_status import replica, said_by
+from tests.unit.runtime.observations import but
+from tests.unit.server.test_admin import Pretended
+
+
+def test_each_verb_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with replica(maintenance=Pretended()) as address:
+        assert run(["pause", address, "--drain", "3"]) == 0
+        assert run(["resume", address]) == 0
+        assert run(["snapshot", address, "--timeout", "9"]) == 0
+    paused, resumed, taken = capsys.readouterr().out.splitlines()
+    assert paused == f"{address} is paused; 7 commands that it had taken are answered when it is resumed"
+    assert resumed == f"{address} runs again; 12 batches were held, executed in 0.25 s"
+    assert taken == f"snapshot 3 of {address} is durable: position 1 2 3, 100 bytes, 0.50 s, /data/3.snapshot"
+
+
+def test_json_is_the_whole_report(capsys: pytest.CaptureFixture[str]) -> None:
+    with replica(maintenance=Pretended()) as address:
+        assert run(["snapshot", address, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["position"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "snapshot"])
+def test_refusal_is_one_line_and_exit_status_1(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Pretended()
+    made.trouble = UsageError("the machine is pausing: wait and try again")
+    with replica(maintenance=made) as address:
+        assert run([verb, address]) == 1
+    assert capsys.readouterr().err == f"pydsm: {address}: the machine is pausing: wait and try again\n"
+
+
+def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pause", f"127.0.0.1:{free_ports(1)[0]}"]) == 1
+    assert "nobody answers at" in capsys.readouterr().err
+
+
+def test_status_shows_that_a_replica_is_paused_and_what_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = but(
+        phase=MachinePhase.PAUSED, machine_fault="the machine did not start: no file", held=1200, held_bytes=5000
+    )
+    with replica(lambda: seen) as address:
+        assert run(["status", address]) == 0
+    said = said_by(capsys)
+    assert "not ready: it is paused (the machine did not start: no file): 1200 batches wait to be executed" in said
+    assert "machine paused (the machine did not start: no file), 1,200 batches (5,000 bytes) wait for it" in said

@@ -1,0 +1,143 @@
+"""What a replica lacks that a peer remembers, whom peers refuse, and when a start takes part."""
+
+import pytest
+
+from pydsm.core.protocol.starts import (
+    Met,
+    Own,
+    Remembered,
+    Start,
+    StartBook,
+    StartCheck,
+    StartGreeting,
+    what_is_missing,
+)
+from pydsm.core.types.ids import ReplicaId
+
+A, B = ReplicaId(1), ReplicaId(2)
+FIRST, SECOND, COPY = Start(1, 11), Start(2, 22), Start(2, 33)
+OWN = Own(SECOND, found=40, position=45, reserved=64, executed=(7, 8, 9))
+
+
+def told(
+    start: Start | None = FIRST, position: int = 40, index: int = 64, executed: tuple[int, ...] = (7, 8, 9)
+) -> Remembered:
+    return Remembered(A, start, position, index, executed)
+
+
+@pytest.mark.parametrize(
+    "remembered",
+    [
+        told(),
+        told(None, 0, 0, (0, 0, 0)),
+        told(SECOND, 45),
+        told(index=3, executed=(0, 0, 1)),
+    ],
+)
+def test_nothing_is_missing_where_a_peer_remembers_no_more_than_is_there(remembered: Remembered) -> None:
+    assert what_is_missing(OWN, remembered) is None
+
+
+@pytest.mark.parametrize(
+    ("remembered", "words"),
+    [
+        (told(Start(3, 1), 0), "it has met start 3 (0000000000000001) of this replica, and this is start 2"),
+        (told(COPY, 0), "another process was started from a copy of this data directory"),
+        (told(position=41), "41 durable groups of records of this replica, the data directory holds 40, 1 fewer"),
+        (told(SECOND, 46), "46 durable groups of records of this replica, the data directory holds 45, 1 fewer"),
+        (told(index=70), "up to 70, the data directory has reserved indexes up to 64, 6 fewer"),
+        (
+            told(executed=(7, 10, 10)),
+            "told it that (7, 10, 10) are executed, the data directory says (7, 8, 9), 3 instances",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_with_how_much_it_is(remembered: Remembered, words: str) -> None:
+    assert words in str(what_is_missing(OWN, remembered))
+
+
+def test_all_that_is_missing_is_said() -> None:
+    missing = str(what_is_missing(OWN, told(position=99, index=99, executed=(9, 9, 9))))
+    assert missing.count(";") == 2
+
+
+def book(*, incarnation: int = 5, start: Start = SECOND, position: int = 40) -> StartBook:
+    return StartBook({A: Met(incarnation, start, position)})
+
+
+@pytest.mark.parametrize(
+    ("start", "position", "words"),
+    [
+        (FIRST, 40, "its data directory is an older copy"),
+        (COPY, 40, "two were started from one data directory"),
+        (Start(3, 1), 39, "held 39 groups of records when it started, 40 were seen here before"),
+    ],
+)
+def test_a_start_that_lacks_what_was_met_is_refused(start: Start, position: int, words: str) -> None:
+    assert words in str(book().why_not(A, 5, StartGreeting(start, position)))
+
+
+@pytest.mark.parametrize("start", [SECOND, Start(3, 1), Start(9, 9)])
+def test_the_same_start_and_any_later_one_with_all_the_data_is_taken(start: Start) -> None:
+    met = book()
+    assert met.why_not(A, 5, StartGreeting(start, 40)) is None
+    assert met.met(A) == Met(5, start, 40)
+    assert met.why_not(A, 5, StartGreeting(start, 40)) is None
+
+
+def test_another_data_directory_is_no_later_start_of_this_one() -> None:
+    """Whether it may come at all is decided by its incarnation."""
+    met = book()
+    assert met.why_not(A, 6, StartGreeting(FIRST, 0)) is None
+    assert met.met(A) == Met(6, FIRST, 0)
+
+
+def test_messages_of_an_earlier_start_are_not_taken_any_more() -> None:
+    met = book()
+    assert met.hear(A, 2, 50) is None
+    met.why_not(A, 5, StartGreeting(Start(3, 1), 50))
+    assert "messages of start 2, and start 3" in str(met.hear(A, 2, 60))
+    assert met.hear(B, 1, 1) is not None
+
+
+def test_a_position_says_at_least_so_a_lower_one_of_the_same_start_is_only_late() -> None:
+    met = book()
+    for position in (50, 45):
+        assert met.hear(A, 2, position) is None
+    assert met.met(A) == Met(5, SECOND, 50)
+
+
+def test_only_who_has_taken_part_is_written_down_and_positions_only_now_and_then() -> None:
+    met = StartBook({})
+    met.why_not(A, 5, StartGreeting(SECOND, 40))
+    assert met.take_unsaved(positions=True) == {}
+    met.hear(A, 2, 41)
+    assert met.take_unsaved(positions=False) == {A: Met(5, SECOND, 41)}
+    met.hear(A, 2, 42)
+    assert met.take_unsaved(positions=False) == {}
+    assert met.take_unsaved(positions=True) == {A: Met(5, SECOND, 42)}
+    assert met.take_unsaved(positions=True) == {}
+
+
+def check(peers: int = 4, needed: int = 2) -> StartCheck:
+    return StartCheck(peers, needed, 100, grace_min=1, grace_max=5)
+
+
+def test_a_start_takes_part_as_soon_as_all_peers_have_answered() -> None:
+    start = check(2, 1)
+    start.answer(A, 100)
+    assert not start.passed(100)
+    start.answer(B, 100)
+    assert start.passed(100)
+
+
+@pytest.mark.parametrize(("took", "grace"), [(0, 1), (3, 3), (60, 5)])
+def test_enough_answers_are_followed_by_a_while_for_the_others(took: float, grace: float) -> None:
+    start = check()
+    start.answer(A, 100)
+    start.answer(A, 100 + took)
+    assert not start.passed(10_000)
+    start.answer(B, 100 + took)
+    assert not start.passed(100 + took + grace - 0.1)
+    assert start.passed(100 + took + grace)
+    assert start.passed(0)

@@ -1,0 +1,16 @@
+"""Batches as values: how runs name their commands, and what an instance is called."""
+
+from pydsm.core.types.ids import ReplicaId, request_id
+from pydsm.core.types.messages import Batch, Footprint, Run
+
+
+def test_runs_name_the_commands_in_their_order() -> None:
+    one, other = (request_id(5, ReplicaId(1), session, 7) for session in (1, 2))
+    batch = Batch((Run(other, 2), Run(one, 1)), (b"a", b"b", b"c"), Footprint())
+    assert batch.request_ids == (other, request_id(5, ReplicaId(1), 2, 8), one)
+
+
+def test_an_instance_is_called_after_its_first_request() -> None:
+    first = request_id(5, ReplicaId(1), 1, 7)
+    assert Batch((Run(first, 2),), (b"a", b"b"), Footprint()).name == first
+    assert Batch((), (), Footprint()).name is None

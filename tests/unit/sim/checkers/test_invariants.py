@@ -1,0 +1,318 @@
+"""Each invariant, broken by hand."""
+
+from collections.abc import Callable
+
+import pytest
+
+from pydsm.core.log.conflicts import DeclaredKeys
+from pydsm.core.types import messages as m
+from pydsm.core.types.ballots import Ballot
+from pydsm.core.types.effects import Abort, Execute, InstanceRecord, ReservationRecord
+from pydsm.core.types.ids import InstanceId, ReplicaId
+from pydsm.core.types.status import Status
+from pydsm.sim.base.violation import Violation
+from pydsm.sim.checkers.invariants import Invariants
+from pydsm.sim.devices.disk import SimulatedDisk
+from tests.unit.sim.worlds import batch, context, i
+
+X = i(0, 1)
+NOTHING = (0, 0, 0)
+WRITE, OTHER = batch(writes=[b"x"]), batch(writes=[b"y"])
+ZERO, ONE, TWO = Ballot(0, ReplicaId(0)), Ballot(1, ReplicaId(1)), Ballot(2, ReplicaId(2))
+
+
+class Group:
+    """Three disks that sync at once, and what watches them."""
+
+    def __init__(self) -> None:
+        world = context(sync_us=0)
+        self.disks = [SimulatedDisk(world, replica, self._told(replica)) for replica in range(3)]
+        self.watch = Invariants(3, DeclaredKeys(), self.disks)
+        self.watch.proposed(X, WRITE)
+
+    def _told(self, replica: int) -> Callable[..., None]:
+        return lambda records: self.watch.written(replica, records)
+
+    def keep(
+        self,
+        replica: int,
+        status: Status,
+        *,
+        id: InstanceId = X,
+        promised: Ballot = ZERO,
+        voted: Ballot | None = None,
+        value: m.Value = WRITE,
+        deps: tuple[int, ...] = NOTHING,
+    ) -> None:
+        record = InstanceRecord(id, status, promised, voted, value, deps, WRITE, NOTHING)
+        self.disks[replica].write([record], lambda: None)
+
+    def agree(self, id: InstanceId = X, deps: tuple[int, ...] = NOTHING) -> None:
+        """A fast quorum tells of the same vector."""
+        for replica in (0, 1):
+            self.keep(replica, Status.PRE_ACCEPTED, id=id, deps=deps)
+            self.watch.sent(replica, m.PreAcceptOk(id, deps))
+
+    def decide(self, id: InstanceId = X, deps: tuple[int, ...] = NOTHING) -> None:
+        self.agree(id, deps)
+        self.keep(0, Status.COMMITTED, id=id, deps=deps)
+
+    def ask(self, ballot: Ballot) -> None:
+        """A leader has accepted by then what it asks for in ballot 0."""
+        if ballot == ZERO:
+            self.keep(0, Status.ACCEPTED, voted=ZERO)
+        self.watch.sent(ballot.replica, m.Accept(X, ballot, WRITE, NOTHING))
+
+    def vote(self, replica: int) -> None:
+        self.keep(replica, Status.ACCEPTED, voted=ZERO)
+        self.watch.sent(replica, m.AcceptOk(X, ZERO))
+
+
+@pytest.fixture
+def group() -> Group:
+    return Group()
+
+
+def prepare_ok(ballot: Ballot, voted: Ballot | None = None, status: Status = Status.PRE_ACCEPTED) -> m.PrepareOk:
+    return m.PrepareOk(X, ballot, status, voted, WRITE, NOTHING, WRITE, NOTHING)
+
+
+def test_an_instance_decided_twice_is_found(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="agreement"):
+        group.keep(1, Status.COMMITTED, deps=(0, 1, 0))
+    with pytest.raises(Violation, match="agreement"):
+        group.keep(1, Status.COMMITTED, value=m.NOP)
+
+
+def test_a_value_that_nobody_proposed_is_found(group: Group) -> None:
+    group.agree()
+    with pytest.raises(Violation, match="never submitted"):
+        group.keep(0, Status.COMMITTED, value=OTHER)
+
+
+def test_two_values_in_one_ballot_are_found(group: Group) -> None:
+    group.watch.sent(1, m.Accept(X, ONE, WRITE, NOTHING))
+    with pytest.raises(Violation, match="agreement"):
+        group.watch.sent(1, m.Accept(X, ONE, m.NOP, NOTHING))
+
+
+def test_a_ballot_of_another_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="ballot"):
+        group.watch.sent(0, m.Accept(X, ONE, WRITE, NOTHING))
+
+
+def test_a_commit_that_no_crash_would_leave_behind_is_found(group: Group) -> None:
+    group.ask(ZERO)
+    group.vote(0)
+    group.vote(1)
+    group.keep(1, Status.PRE_ACCEPTED)
+    with pytest.raises(Violation, match="only 1 disks"):
+        group.watch.sent(0, m.Commit(X, WRITE, NOTHING))
+
+
+def test_a_commit_with_a_quorum_of_durable_votes_is_fine(group: Group) -> None:
+    group.ask(ZERO)
+    group.vote(0)
+    group.vote(1)
+    group.watch.sent(0, m.Commit(X, WRITE, NOTHING))
+    assert X in group.watch.decided
+
+
+def test_a_leader_that_asks_for_votes_without_having_accepted_is_found(group: Group) -> None:
+    group.keep(0, Status.PRE_ACCEPTED)
+    with pytest.raises(Violation, match="durable"):
+        group.watch.sent(0, m.Accept(X, ZERO, WRITE, NOTHING))
+
+
+def test_the_own_vote_of_a_leader_needs_no_record(group: Group) -> None:
+    group.watch.sent(0, m.PreAcceptOk(X, NOTHING))
+    with pytest.raises(Violation, match="has nothing of it on disk"):
+        group.watch.sent(1, m.PreAcceptOk(X, NOTHING))
+
+
+def test_a_decision_without_a_quorum_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="quorum"):
+        group.keep(0, Status.COMMITTED)
+
+
+def test_a_decision_with_votes_of_two_ballots_is_found(group: Group) -> None:
+    group.ask(ZERO)
+    group.vote(0)
+    group.watch.sent(1, m.Accept(X, ONE, m.NOP, NOTHING))
+    group.keep(1, Status.ACCEPTED, promised=ONE, voted=ONE, value=m.NOP)
+    group.watch.sent(1, m.AcceptOk(X, ONE))
+    with pytest.raises(Violation, match="quorum"):
+        group.watch.sent(1, m.Commit(X, m.NOP, NOTHING))
+
+
+def test_a_vote_for_something_else_than_was_asked_for_is_found(group: Group) -> None:
+    group.ask(ZERO)
+    with pytest.raises(Violation, match="another value"):
+        group.keep(1, Status.ACCEPTED, voted=ZERO, value=m.NOP)
+
+
+def test_a_vote_that_nobody_asked_for_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="nobody asked"):
+        group.keep(1, Status.ACCEPTED, voted=ONE, promised=ONE)
+    with pytest.raises(Violation, match="in no ballot"):
+        group.keep(1, Status.ACCEPTED)
+
+
+def test_a_pre_accept_before_its_reservation_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="reserved"):
+        group.watch.sent(0, m.PreAccept(X, WRITE, NOTHING))
+    group.disks[0].write([ReservationRecord(1)], lambda: None)
+    group.watch.sent(0, m.PreAccept(X, WRITE, NOTHING))
+
+
+def test_an_index_that_is_led_twice_is_found(group: Group) -> None:
+    group.disks[0].write([ReservationRecord(1)], lambda: None)
+    group.watch.sent(0, m.PreAccept(X, WRITE, NOTHING))
+    with pytest.raises(Violation, match="index used twice"):
+        group.watch.proposed(X, OTHER)
+
+
+def test_an_index_that_nobody_ever_heard_of_may_be_used_again(group: Group) -> None:
+    group.watch.proposed(X, OTHER)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.PreAcceptOk(X, NOTHING),
+        m.AcceptOk(X, ZERO),
+        prepare_ok(ONE),
+        m.ValidateOk(X, ONE, ()),
+    ],
+)
+def test_an_answer_that_is_not_on_disk_at_all_is_found(group: Group, message: m.Message) -> None:
+    with pytest.raises(Violation, match="nothing of it on disk"):
+        group.watch.sent(1, message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.PreAcceptOk(X, (0, 5, 0)),
+        m.AcceptOk(X, ZERO),
+        prepare_ok(ONE),
+        m.ValidateOk(X, ONE, ()),
+    ],
+)
+def test_an_answer_that_says_more_than_the_disk_is_found(group: Group, message: m.Message) -> None:
+    group.keep(1, Status.PRE_ACCEPTED)
+    with pytest.raises(Violation, match="durable"):
+        group.watch.sent(1, message)
+
+
+def test_a_promise_that_is_forgotten_is_found(group: Group) -> None:
+    group.ask(TWO)
+    group.keep(1, Status.ACCEPTED, promised=TWO, voted=TWO)
+    group.watch.sent(1, prepare_ok(TWO, TWO, Status.ACCEPTED))
+    for message in (prepare_ok(ONE, TWO, Status.ACCEPTED), m.AcceptOk(X, ONE), m.PreAcceptOk(X, NOTHING)):
+        with pytest.raises(Violation, match="promise"):
+            group.watch.sent(1, message)
+
+
+def test_a_vote_that_is_forgotten_is_found(group: Group) -> None:
+    group.ask(ONE)
+    group.keep(1, Status.ACCEPTED, promised=ONE, voted=ONE)
+    group.watch.sent(1, m.AcceptOk(X, ONE))
+    group.keep(1, Status.ACCEPTED, promised=TWO, voted=ONE)
+    with pytest.raises(Violation, match="vote"):
+        group.watch.sent(1, prepare_ok(TWO, None, Status.PRE_ACCEPTED))
+
+
+def test_executing_twice_in_one_life_is_found(group: Group) -> None:
+    group.decide()
+    life = group.watch.begin_life("r0")
+    group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
+    with pytest.raises(Violation, match="executed twice"):
+        group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
+    group.watch.executed(0, group.watch.begin_life("r0#2"), Execute(X, WRITE), [1], WRITE.commands)
+
+
+def executed_again(group: Group, result: object, applied: tuple[bytes, ...]) -> None:
+    """The request of one instance comes in another as well."""
+    group.decide()
+    again = i(0, 2)
+    group.watch.proposed(again, WRITE)
+    group.decide(again, (1, 0, 0))
+    life = group.watch.begin_life("r0")
+    group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
+    group.watch.executed(0, life, Execute(again, WRITE), [result], applied)
+
+
+def test_one_request_that_two_instances_execute_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="executed twice"):
+        executed_again(group, 1, WRITE.commands)
+
+
+def test_another_answer_to_a_request_that_comes_again_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="first result"):
+        executed_again(group, 2, ())
+
+
+def test_a_request_that_comes_again_and_gives_its_first_result_is_right(group: Group) -> None:
+    executed_again(group, 1, ())
+
+
+def test_a_request_that_is_left_out_is_found(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="executed twice"):
+        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], ())
+
+
+def test_other_results_at_another_replica_are_found(group: Group) -> None:
+    group.decide()
+    group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], WRITE.commands)
+    with pytest.raises(Violation, match="results"):
+        group.watch.executed(1, group.watch.begin_life("r1"), Execute(X, WRITE), [2], WRITE.commands)
+
+
+def test_executing_what_no_disk_knows_is_found(group: Group) -> None:
+    with pytest.raises(Violation, match="durable"):
+        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], WRITE.commands)
+
+
+def test_an_abort_of_what_is_decided_otherwise_is_found_from_both_sides(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="abort"):
+        group.watch.aborted(0, Abort(X, ()))
+    other = Group()
+    other.watch.aborted(0, Abort(X, ()))
+    with pytest.raises(Violation, match="abort"):
+        other.decide()
+
+
+def test_a_decided_command_that_a_replica_never_executed_is_lost(group: Group) -> None:
+    group.decide()
+    with pytest.raises(Violation, match="lost"):
+        group.watch.settled(1, group.watch.begin_life("r1"))
+
+
+# Ballots and starts, and what is forgotten
+
+
+def test_two_starts_of_a_replica_may_not_use_one_ballot() -> None:
+    group = Group()
+    group.watch.begin_life("r1", 1)
+    group.watch.sent(1, m.Prepare(X, ONE))
+    group.watch.sent(1, m.Prepare(X, ONE))
+    group.watch.begin_life("r1#2", 1)
+    with pytest.raises(Violation, match=r"r1 uses .* in its start 2, and did in start 1"):
+        group.watch.sent(1, m.Prepare(X, ONE))
+
+
+def test_a_replica_asks_in_its_own_ballots_only() -> None:
+    group = Group()
+    with pytest.raises(Violation, match="of another"):
+        group.watch.sent(2, m.Prepare(X, ONE))
+
+
+def test_nothing_leaves_memory_that_not_all_have_executed_and_no_durable_snapshot_has() -> None:
+    group = Group()
+    group.watch.dropped(1, NOTHING)
+    with pytest.raises(Violation, match="early drop"):
+        group.watch.dropped(1, (1, 0, 0))
