@@ -105,5 +105,7 @@ class Adversary:
                 assert_never(unreachable)
 
     def _send_late(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message, extra_us: int) -> None:
+        """The stamp is that of now: the sender may be dead by then, or have begun another life."""
         if to:
-            self._context.schedule.after(extra_us, self.network.send, sender, to, message)
+            stamp = self.network.stamp_of(sender)
+            self._context.schedule.after(extra_us, self.network.carry, sender, to, message, stamp)

@@ -81,9 +81,10 @@ class Faults:
                 self._context.walls.move(fault.replica, fault.offset_ms, fault.rate)
 
     def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
-        if not self._context.healed and self._disks[fault.replica].newest is None:
+        host = self._hosts[fault.replica]
+        if not self._context.healed and not host.dead and self._disks[fault.replica].newest is None:
             self._context.say("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
-            self._hosts[fault.replica].put_back(copy, fault.down_us)
+            host.put_back(copy, fault.down_us)
 
     def _change_loss(self, loss: float, duplication: float) -> None:
         if not self._context.healed:

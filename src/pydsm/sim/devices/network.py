@@ -56,7 +56,8 @@ class SimulatedNetwork:
         self._counts = context.counts
         self._deliver = deliver
         self._greet = greet
-        self._stamp_of = stamp_of
+        self.stamp_of = stamp_of
+        """The stamp of what leaves a replica now."""
         self._report_lost = report_lost
         """What a replica tells of its frontier has not arrived: see `bounds`."""
         self._replicas = settings.replicas
@@ -72,7 +73,11 @@ class SimulatedNetwork:
         self.duplication = settings.duplication
 
     def send(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """Carry a message to several machines, or lose it."""
+        """Carry a message that leaves now to several machines, or lose it."""
+        self.carry(sender, to, message, self.stamp_of(sender))
+
+    def carry(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message, stamp: StartStamp) -> None:
+        """The same for one that left its sender with this stamp, perhaps some time ago."""
         counts = self._counts
         self._until_bytes -= 1
         if not self._until_bytes:
@@ -80,7 +85,7 @@ class SimulatedNetwork:
         if self._context.tracing:
             names = ", ".join(f"r{peer}" for peer in to)
             self._context.say(f"r{sender}", f"to {names}: {describe.message(message)}")
-        links, stamp = self._links[sender], self._stamp_of(sender)
+        links = self._links[sender]
         carried_us = _commands(message) * self._command_us if self._command_us else 0
         for peer in to:
             link = links[peer]

@@ -39,13 +39,16 @@ class Bench:
         self.world = context(codec_every=0)
         self.arrived: list[tuple[int, int]] = []
         self.disturbances: list[int] = []
-        self.network = SimulatedNetwork(self.world, self._take, lambda: None)
+        self.stamps: list[object] = []
+        self.start = 1
+        self.network = SimulatedNetwork(self.world, self._take, lambda: None, stamp_of=lambda sender: (self.start, 0))
         self.adversary = Adversary(self.world, self.network, self.disturbances.append)
         self.adversary.arm(t.MessageTrigger(0, "Commit", 0, 0, 0, skip, action))
         self.sender = Sender()
 
     def _take(self, to: ReplicaId, sender: ReplicaId, message: Message, stamp: tuple[int, int] | None) -> None:
         self.arrived.append((self.world.schedule.now // 1000, to))
+        self.stamps.append(stamp)
 
     def send(self, message: Message = COMMIT) -> list[int]:
         """Who gets it, in order."""
@@ -91,6 +94,14 @@ def test_a_delayed_message_comes_late_to_its_receivers_only() -> None:
 def test_a_repeated_message_comes_twice() -> None:
     bench = Bench(t.RepeatMessage((2,), 40_000))
     assert sorted(bench.send()) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("action", [t.DelayMessage((1, 2), 40_000), t.RepeatMessage((1, 2), 40_000)])
+def test_what_comes_late_is_stamped_with_the_start_of_its_sender_when_it_was_sent(action: t.Action) -> None:
+    bench = Bench(action)
+    bench.world.schedule.after(20_000, setattr, bench, "start", 2)
+    bench.send()
+    assert set(bench.stamps) == {(1, 0)}
 
 
 def test_a_sender_pauses_when_its_message_has_left() -> None:
