@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydsm.core.types.errors import OperationalError
-from pydsm.server.occasionally import Occasionally
+from pydsm.logs import LogLimiter
 
 log = logging.getLogger("pydsm.serve")
 
@@ -91,12 +91,12 @@ class ClientCount:
     def __init__(self, most: int) -> None:
         self.most = most
         self.now = 0
-        self._refused = Occasionally(log)
+        self._refused = LogLimiter(log, lines_max=1)
 
     def enter(self, port_is_full: bool = False) -> bool:
         """One more; False when there is no room, or none at its port."""
         if port_is_full or self.now >= self.most:
-            self._refused.warn("a client was turned away: %d are connected, as many as may be", self.now)
+            self._refused.warning("full", "a client was turned away: %d are connected, as many as may be", self.now)
             return False
         self.now += 1
         return True
@@ -106,7 +106,7 @@ class ClientCount:
         self.now -= 1
 
 
-_exhausted = Occasionally(log)
+_exhausted = LogLimiter(log, lines_max=1)
 
 
 def log_exhaustion(context: Mapping[str, Any]) -> bool:
@@ -115,7 +115,8 @@ def log_exhaustion(context: Mapping[str, Any]) -> bool:
     if not (isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS):
         return False
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    _exhausted.warn(
+    _exhausted.warning(
+        "exhausted",
         "no descriptor is left to accept a connection (%s): this process may open %d; raise the limit (ulimit -n, "
         "LimitNOFILE) or allow fewer clients",
         error.strerror,

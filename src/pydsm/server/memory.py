@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydsm.server.occasionally import Occasionally
+from pydsm.logs import LogLimiter
 
 log = logging.getLogger("pydsm.serve")
 
@@ -88,8 +88,7 @@ class ClientMemory:
         self.closed = 0
         """Connections that were closed for what they held, since the start."""
         self._held: dict[Holder, _Held] = {}
-        self._largest = Occasionally(log)
-        self._slow = Occasionally(log)
+        self._closings = LogLimiter(log, lines_max=1)
         self._sweeping: asyncio.TimerHandle | None = None
 
     @property
@@ -131,7 +130,8 @@ class ClientMemory:
             self._ask(one, held)
         while self.held_bytes > self.limits.client_memory_bytes_max:
             one, held = max(self._held.items(), key=lambda item: item[1].bytes)
-            self._largest.warn(
+            self._closings.warning(
+                "largest",
                 "%s was disconnected: it held %d bytes, most of the %d that clients hold in half-sent commands and "
                 "unread answers, over the limit of %d",
                 one.who(),
@@ -161,7 +161,7 @@ class ClientMemory:
                 held.taken, held.unread_since = one.taken_bytes(), now
             late = self._why_late(held, now)
             if late is not None:
-                self._slow.warn("%s was disconnected: %s", one.who(), late)
+                self._closings.warning("slow", "%s was disconnected: %s", one.who(), late)
                 self._close(one)
             elif not held.bytes:
                 self.forget(one)

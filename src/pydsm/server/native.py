@@ -17,6 +17,7 @@ from pydsm.core.sessions.grants import Grant
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.types.ids import SessionId, sequence_of, session_of, timestamp_of
 from pydsm.core.types.messages import Run
+from pydsm.logs import LogLimiter
 from pydsm.runtime.batching import Aborted, Answer, Overloaded, ReplyMany, SubmitRequests
 from pydsm.runtime.client_protocol import (
     CLIENT_PREAMBLE,
@@ -30,7 +31,6 @@ from pydsm.runtime.client_protocol import (
 )
 from pydsm.server.client_connection import ClientConnection
 from pydsm.server.connection_registry import ConnectionRegistry
-from pydsm.server.occasionally import Occasionally
 from pydsm.server.shared import SharedServerState
 from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.storage.identity import Identity
@@ -97,7 +97,7 @@ class NativeServer:
         self.limits = limits or NativeLimits()
         self.shared = shared or SharedServerState()
         self.crowd: ConnectionRegistry[NativeConnection, None] = ConnectionRegistry()
-        self.refusals = Occasionally(log)
+        self.refusals = LogLimiter(log, lines_max=1)
         self._server: asyncio.Server | None = None
 
     @property
@@ -372,7 +372,7 @@ class NativeConnection(ClientConnection):
         self._read_unless(self._write_paused or self._unanswered >= self._limits.unanswered_commands_max)
 
     def _refuse(self, reason: str) -> None:
-        self._server.refusals.warn("refused %s: %s", self._peer, reason)
+        self._server.refusals.warning("refused", "refused %s: %s", self._peer, reason)
         if self._greeted:
             self._flush()
         self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more

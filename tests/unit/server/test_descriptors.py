@@ -1,13 +1,11 @@
 """How many clients fit beside what a replica needs."""
 
 import errno
-import logging
 
 import pytest
 
 from pydsm.core.types.errors import OperationalError
 from pydsm.server.descriptors import ClientCount, Descriptors, clients_that_fit, log_exhaustion, reserve
-from pydsm.server.occasionally import Occasionally
 
 
 def test_all_clients_fit_when_the_limit_can_be_raised() -> None:
@@ -38,19 +36,6 @@ def test_clients_are_counted_and_turned_away_with_a_line_now_and_then(caplog: py
     assert caplog.text.count("turned away") == 1
     clients.leave()
     assert clients.enter()
-
-
-def test_a_line_comes_now_and_then_and_says_how_often_it_was_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    now = [0.0]
-    line = Occasionally(logging.getLogger("pydsm.test"), 10.0, lambda: now[0])
-    for _ in range(3):
-        line.warn("it is %s", "full")
-    now[0] = 10.0
-    line.warn("it is %s", "full")
-    assert [record.getMessage() for record in caplog.records] == [
-        "it is full",
-        "it is full (and 2 more like it before)",
-    ]
 
 
 def test_exhaustion_is_told_and_other_errors_are_not(caplog: pytest.LogCaptureFixture) -> None:
