@@ -2,8 +2,8 @@
 
 Decides whom to ask for which bytes, and what is done when they do not come, are damaged, or are not to be had any more.
 Guards that a snapshot is wanted only while it has more than was executed here, and that each piece is on the disk
-before the next is asked for, so that a crash, a dead source or a damaged piece only costs time. Reading, writing and
-judging the bytes is left to the runtime.
+before the next is asked for, so that a crash, a dead source or a damaged piece only costs time. So does a peer that
+claims what nobody has. Reading, writing and judging the bytes is left to the runtime.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from enum import Enum
 
 from pydsm.core.protocol.state import ReplicaState
 from pydsm.core.types.effects import BeginFetch, InstallSnapshot, KeepPiece, ServePiece
+from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.types.ids import ReplicaId, Tick
 from pydsm.core.types.messages import Compacted, FetchSnapshot, SnapshotPiece
 
@@ -31,6 +32,8 @@ class _Waits(Enum):
 class _Fetch:
     number: int
     source: ReplicaId
+    claimed_by: ReplicaId
+    """Who has said that it has it."""
     waits: _Waits = _Waits.FOR_DISK
     offset: int = 0
     size: int | None = None
@@ -55,6 +58,8 @@ class SnapshotFetcher:
         self._state = state
         self._fetch: _Fetch | None = None
         self._rest_until = _NOW
+        self._doubted: set[ReplicaId] = set()
+        """Peers that claimed a snapshot which nobody sent, until they send some good bytes."""
 
     @property
     def progress(self) -> tuple[int, int, int | None] | None:
@@ -63,20 +68,37 @@ class SnapshotFetcher:
         return None if fetch is None else (fetch.number, fetch.offset, fetch.size)
 
     def on_purged(self, sender: ReplicaId, message: Compacted) -> None:
-        """A peer has forgotten what is missing here. The one that is being asked may have forgotten even that since."""
+        """A peer has forgotten what is missing here. The one that is being asked may have forgotten even that since.
+
+        Raises PeerProtocolError for a number that no checkpoint at this position can have.
+        """
+        instances = sum(message.up_to)
+        if message.number - 1 > instances:  # a barrier for each checkpoint before it; its own may stand apart
+            raise PeerProtocolError(
+                f"it claims the snapshot of checkpoint {message.number} that has {instances} instances: fewer than "
+                "there were checkpoints before it"
+            )
         fetch = self._fetch
         if message.number <= self._state.schedule.number or self._state.now < self._rest_until:
             return
         if fetch is None or self._is_better(fetch, sender, message.number):
-            self._fetch = _Fetch(message.number, sender)
+            if fetch is not None and message.number < fetch.number and not fetch.damaged:
+                self._doubted.add(fetch.claimed_by)
+            self._fetch = _Fetch(message.number, sender, sender)
             self._state.outbox.transfer(BeginFetch(message.number))
 
-    @staticmethod
-    def _is_better(fetch: _Fetch, sender: ReplicaId, number: int) -> bool:
-        """A newer one, from who was asked or while nobody answers; an older one where the wanted one is damaged."""
+    def _is_better(self, fetch: _Fetch, sender: ReplicaId, number: int) -> bool:
+        """A newer one, from who was asked or while nobody answers; an older one where the wanted one is not to be had.
+
+        It is not where it is damaged, or where all peers were asked for the same bytes in vain: whoever had it is gone,
+        or it never was.
+        """
         if fetch.waits is _Waits.FOR_INSTALL or not (sender == fetch.source or fetch.repeats):
             return False
-        return number > fetch.number or (number < fetch.number and fetch.damaged)
+        in_vain = fetch.repeats >= len(self._state.peers)
+        if number > fetch.number:
+            return in_vain or sender not in self._doubted
+        return number < fetch.number and (in_vain or fetch.damaged)
 
     def on_fetch(self, sender: ReplicaId, message: FetchSnapshot) -> None:
         """Have the runtime look for the bytes."""
@@ -110,6 +132,8 @@ class SnapshotFetcher:
         if fetch is None or fetch.number != number or fetch.waits is _Waits.FOR_PEER:
             return
         fetch.damaged = damaged
+        if offset > fetch.offset and not damaged:
+            self._doubted.discard(fetch.source)
         fetch.offset = offset
         if damaged and fetch.repeats >= len(self._state.peers):
             self.give_up(number)  # everybody's is: not at the speed of the network again and again

@@ -12,11 +12,11 @@ from pydsm.core.protocol.state import ReplicaState
 from pydsm.core.types.checkpoint import Checkpoint, Position
 from pydsm.core.types.config import Config
 from pydsm.core.types.effects import BeginFetch, InstallSnapshot, KeepPiece, Send, ServePiece, Transfer
+from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.types.ids import ReplicaId, Tick
 from pydsm.core.types.messages import Compacted, FetchSnapshot, SnapshotPiece
 from tests.unit.core.helpers import P0, P1, P2, P3, at
 
-NONE = (0, 0, 0, 0)
 DATA = b"0123456789"
 """The snapshot of checkpoint 5."""
 
@@ -39,7 +39,7 @@ class Bench:
 
     def purged(self, sender: ReplicaId, number: int = 5) -> None:
         """A peer says what it has forgotten."""
-        self.transfers.on_purged(sender, Compacted(number, NONE))
+        self.transfers.on_purged(sender, Compacted(number, (0, number, 0, 0)))
 
     def piece(self, sender: ReplicaId, offset: int, data: bytes, *, number: int = 5, size: int = len(DATA)) -> None:
         """A peer sends some bytes."""
@@ -326,6 +326,69 @@ def test_whoever_has_a_newer_snapshot_is_heard_once_the_source_was_late() -> Non
     bench.asked()
     bench.purged(P3, 6)
     assert bench.asked() == [BeginFetch(6)]
+
+
+# Claims that are not true
+
+
+def test_a_checkpoint_whose_number_is_above_what_its_position_can_have_is_refused() -> None:
+    """Each checkpoint before it has a barrier in its position."""
+    bench = Bench()
+    with pytest.raises(PeerProtocolError, match="checkpoint 12 .* has 10 instances"):
+        bench.transfers.on_purged(P1, Compacted(12, (0, 6, 4, 0)))
+    assert bench.transfers.progress is None
+    bench.transfers.on_purged(P1, Compacted(11, (0, 6, 4, 0)))
+    assert bench.asked() == [BeginFetch(11)]
+
+
+def claimed_in_vain() -> Bench:
+    """A fetch of checkpoint 10^9, which replica 1 claims to have; all were asked for it, and none has sent any."""
+    bench = Bench()
+    bench.purged(P1, 10**9)
+    bench.kept(0, number=10**9)
+    for now in (100, 300, 700):
+        bench.tick(now)
+    bench.asked()
+    return bench
+
+
+def test_an_older_snapshot_is_taken_once_all_peers_were_asked_in_vain_for_the_wanted_one() -> None:
+    bench = Bench()
+    bench.purged(P1, 10**9)
+    bench.kept(0, number=10**9)
+    bench.tick(100)
+    bench.tick(300)
+    bench.purged(P3, 6)
+    assert bench.transfers.progress == (10**9, 0, None)
+    bench.tick(700)
+    bench.asked()
+    bench.purged(P3, 2)
+    assert bench.asked() == []
+    bench.purged(P3, 6)
+    assert bench.asked() == [BeginFetch(6)]
+
+
+def test_who_claimed_what_nobody_has_is_believed_again_only_when_all_were_asked_in_vain_for_another() -> None:
+    bench = claimed_in_vain()
+    bench.purged(P3, 6)
+    bench.kept(0, number=6)
+    bench.tick(800)
+    bench.purged(P1, 10**9)
+    assert bench.transfers.progress == (6, 0, None)
+    bench.tick(1000)
+    bench.tick(1400)
+    bench.purged(P1, 10**9)
+    assert bench.transfers.progress == (10**9, 0, None)
+
+
+def test_who_claimed_what_nobody_has_is_believed_as_before_once_it_has_sent_good_bytes() -> None:
+    bench = claimed_in_vain()
+    bench.purged(P3, 6)
+    bench.kept(0, number=6)
+    bench.piece(P1, 0, DATA[:4], number=6)
+    bench.kept(4, number=6)
+    bench.purged(P1, 9)
+    assert bench.transfers.progress == (9, 0, None)
 
 
 # Not wanted any more
