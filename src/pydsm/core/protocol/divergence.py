@@ -54,22 +54,27 @@ class Divergence:
 
     me: ReplicaId
     quorums: Quorums
-    _told: dict[int, dict[ReplicaId, tuple[bytes, ...]]] = field(default_factory=dict)
+    _told: dict[ReplicaId, dict[int, tuple[bytes, ...]]] = field(default_factory=dict)
+    """Of each member the states at its last few checkpoints, so that wrong numbers of one member hide its own alone."""
 
     def told(self, member: ReplicaId, digest: StateDigest) -> DivergenceReport | None:
         """A member, perhaps this one, has told of a state; a verdict if this replica's own is wrong."""
-        if digest.number not in self._told and len(self._told) >= _CHECKPOINTS_KEPT:
-            oldest = min(self._told)
+        states = self._told.setdefault(member, {})
+        if digest.number not in states and len(states) >= _CHECKPOINTS_KEPT:
+            oldest = min(states)
             if digest.number < oldest:
                 return None
-            del self._told[oldest]
-        of_members = self._told.setdefault(digest.number, {})
-        of_members[member] = digest.parts
-        return self._judge(digest.number, of_members)
+            del states[oldest]
+        states[digest.number] = digest.parts
+        return self._judge(digest.number, self._of_members(digest.number))
+
+    def _of_members(self, number: int) -> dict[ReplicaId, tuple[bytes, ...]]:
+        """What members have told of the state at one checkpoint."""
+        return {member: states[number] for member, states in self._told.items() if number in states}
 
     def disputes(self, digest: StateDigest) -> bool:
         """Whether some member has told of another state, and no slow quorum of this one."""
-        told = self._told.get(digest.number, {}).values()
+        told = self._of_members(digest.number).values()
         same = sum(parts == digest.parts for parts in told)
         return same < len(told) and same < self.quorums.slow
 

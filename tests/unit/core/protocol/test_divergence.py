@@ -92,9 +92,20 @@ def test_only_the_last_few_checkpoints_are_remembered() -> None:
     one = divergence()
     for number in range(1, 100):
         told(one, GOOD, GOOD, number=number)
-    assert len(one._told) == 4
     assert one.told(P1, StateDigest(3, BAD)) is None
-    assert len(one._told) == 4
+    assert [len(states) for states in one._told.values()] == [4, 4]
+
+
+def test_digests_of_checkpoints_that_one_member_made_up_hide_nothing_of_the_others() -> None:
+    one = divergence(P0)
+    for number in range(10**9, 10**9 + 10):
+        one.told(P2, StateDigest(number, GOOD))
+    assert told(one, BAD, GOOD, GOOD) == [None, None, None]
+    assert told(divergence(P0), BAD, GOOD, GOOD) == [None, None, DivergenceReport(1, (P1, P2), 1)]
+    five = divergence(P0, n=5)
+    for number in range(10**9, 10**9 + 10):
+        five.told(ReplicaId(4), StateDigest(number, GOOD))
+    assert told(five, BAD, GOOD, GOOD, GOOD)[3] == DivergenceReport(1, (P1, P2, ReplicaId(3)), 1)
 
 
 def test_a_state_of_another_length_differs() -> None:

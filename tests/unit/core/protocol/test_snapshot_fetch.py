@@ -334,7 +334,7 @@ def test_whoever_has_a_newer_snapshot_is_heard_once_the_source_was_late() -> Non
 def test_a_checkpoint_whose_number_is_above_what_its_position_can_have_is_refused() -> None:
     """Each checkpoint before it has a barrier in its position."""
     bench = Bench()
-    with pytest.raises(PeerProtocolError, match="checkpoint 12 .* has 10 instances"):
+    with pytest.raises(PeerProtocolError, match=r"checkpoint 12 .* has 10 instances"):
         bench.transfers.on_purged(P1, Compacted(12, (0, 6, 4, 0)))
     assert bench.transfers.progress is None
     bench.transfers.on_purged(P1, Compacted(11, (0, 6, 4, 0)))
