@@ -121,9 +121,10 @@ def _local_faults(machine: StateMachine) -> tuple[type[BaseException], ...]:
 
 
 def guarded_footprint(machine: StateMachine, commands: Sequence[bytes]) -> Footprint:
-    """`StateMachine.footprint`. Raises UsageError for whatever the machine raises, and for what is no footprint.
+    """`StateMachine.footprint`, with tuples where the machine gave other collections.
 
-    Such a batch must not be proposed: the other replicas could not read it.
+    Raises UsageError for whatever the machine raises, and for what is no footprint. Such a batch must not be proposed:
+    the other replicas could not read it.
     """
     try:
         footprint = machine.footprint(commands)
@@ -135,10 +136,22 @@ def guarded_footprint(machine: StateMachine, commands: Sequence[bytes]) -> Footp
         return footprint
     if not isinstance(footprint, Footprint):
         raise UsageError(f"the machine's footprint gave a {type(footprint).__name__} and not a Footprint")
-    names = chain(footprint.reads, footprint.writes, *((kind, *keys) for kind, keys in footprint.updates))
-    wrong = next((name for name in names if type(name) is not bytes), None)
-    if wrong is not None:
-        raise UsageError(f"the machine's footprint names the key {wrong!r}, which is not bytes")
+    try:
+        footprint = Footprint(
+            tuple(footprint.reads),
+            tuple(footprint.writes),
+            tuple((kind, tuple(keys)) for kind, keys in footprint.updates),
+            bool(footprint.barrier),
+        )
+    except Exception as error:
+        raise UsageError(f"the machine's footprint does not have keys in tuples: {text_of(error)}") from error
+    kinds = [kind for kind, _ in footprint.updates]
+    names = chain(footprint.reads, footprint.writes, kinds, *(keys for _, keys in footprint.updates))
+    wrong = [type(name).__name__ for name in names if type(name) is not bytes]
+    if wrong:
+        raise UsageError(f"the machine's footprint names a key that is a {wrong[0]} and not bytes")
+    if len(set(kinds)) != len(kinds):
+        raise UsageError("the machine's footprint names one kind of update twice")
     return footprint
 
 

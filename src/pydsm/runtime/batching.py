@@ -10,12 +10,11 @@ agreement to the core and meaning to the machine.
 import secrets
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
-from pydsm.core.sessions.session_window import POSTPONED
 from pydsm.core.types.errors import InvariantViolation, UsageError
 from pydsm.core.types.ids import (
     SEQUENCES,
@@ -28,10 +27,11 @@ from pydsm.core.types.ids import (
     sequence_of,
     session_of,
 )
-from pydsm.core.types.messages import Batch, Run
+from pydsm.core.types.messages import Batch, Footprint, Run
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 from pydsm.machines.failures import guarded_footprint
 from pydsm.runtime.command_queue import CommandQueue, Sequencing, Stream, Submission
+from pydsm.runtime.proposal import Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,49 +119,14 @@ class BatchLimits:
     commands, until they are answered `Aborted`."""
 
 
-@dataclass(slots=True)
-class _Proposal:
-    """Commands that travel together, who waits for them, and how many instances were tried in vain."""
-
-    parts: list[Submission]
-    batch: Batch
-    attempts: int = 0
-    streams: dict[Stream, None] = field(default_factory=dict)
-    """The connections that wait for it with what they have sent since."""
-
-    @property
-    def may_be_postponed(self) -> bool:
-        """Whether some of it is executed only after something else."""
-        return any(run.after for run in self.batch.runs)
-
-    def answer(self, answers: Sequence[Answer]) -> None:
-        """One answer for each command."""
-        start = 0
-        for part in self.parts:
-            part.deliver(answers[start : start + len(part.commands)])
-            start += len(part.commands)
-
-    def answer_executed(self, results: Sequence[Result]) -> list[Submission]:
-        """The same, but for what was left out because something else must be executed before: gives that."""
-        postponed: list[Submission] = []
-        start = 0
-        for part in self.parts:
-            if results[start] is POSTPONED:
-                postponed.append(part)
-            else:
-                part.deliver(results[start : start + len(part.commands)])
-            start += len(part.commands)
-        return postponed
-
-
 class Batcher:
     """Between `submit` and the core's `propose`.
 
     `propose` gives the instance, or None when the core's pipeline is full. `wake` is called when `flush` has
     something to do; it should come within the same turn of the loop, once for everything submitted in that turn.
     `now_ms` is the time for new batches, Unix time in milliseconds; while that is None, nothing is proposed.
-    `has_settled` see `Sequencing`. While `has_room` says no, nothing leaves and batches grow. `session` numbers the ids
-    of commands that come without.
+    `check` raises UsageError for commands that must not be proposed. `has_settled` see `Sequencing`. While `has_room`
+    says no, nothing leaves and batches grow. `session` numbers the ids of commands that come without.
     """
 
     def __init__(
@@ -173,12 +138,14 @@ class Batcher:
         now_ms: Callable[[], int | None],
         limits: BatchLimits | None = None,
         *,
+        check: Callable[[Sequence[bytes]], None] = lambda commands: None,
         has_settled: Callable[[SessionId, int], bool] = lambda session, sequence: False,
         has_room: Callable[[], bool] = lambda: True,
         session: int | None = None,
     ) -> None:
         self._replica = replica
         self._machine = machine
+        self._check = check
         self._propose = propose
         self._wake = wake
         self._now_ms = now_ms
@@ -188,8 +155,8 @@ class Batcher:
         self._sequence = 0
         self._queue = CommandQueue()
         self._sequencing = Sequencing(has_settled)
-        self._again: deque[_Proposal] = deque()
-        self._in_flight: dict[InstanceId, _Proposal] = {}
+        self._again: deque[Proposal] = deque()
+        self._in_flight: dict[InstanceId, Proposal] = {}
         self._refusing: Overloaded | None = None
 
     @property
@@ -318,7 +285,9 @@ class Batcher:
         if not parts:
             return
         if attempts < self._limits.attempts_max:
-            self._again.append(self._proposal(parts, 0, attempts))  # stamped when it leaves
+            proposal = self._checked_proposal(parts, 0, attempts)  # stamped when it leaves
+            if proposal is not None:
+                self._again.append(proposal)
             return
         text = "not executed: an earlier request of the session is not, in spite of several attempts; submit both again"
         for part in parts:
@@ -342,7 +311,7 @@ class Batcher:
         self._wake_if_more()
 
     @staticmethod
-    def _renewed(proposal: _Proposal, now_ms: int) -> _Proposal:
+    def _renewed(proposal: Proposal, now_ms: int) -> Proposal:
         proposal.batch = msgspec.structs.replace(proposal.batch, timestamp_ms=now_ms)
         return proposal
 
@@ -361,31 +330,49 @@ class Batcher:
         full = queue.commands >= limits.batch_commands_max or queue.size_bytes >= limits.batch_bytes_max
         return full and in_flight < limits.instances_max
 
-    def _gather(self, now: int) -> _Proposal | None:
+    def _gather(self, now: int) -> Proposal | None:
         """The oldest waiting commands, as many as one batch takes; None when none of them parses."""
         parts = self._queue.take(self._limits.batch_commands_max, self._limits.batch_bytes_max)
         if not parts:
             return None
+        proposal = self._checked_proposal(parts, now)
+        left = {} if proposal is None else proposal.streams
+        gone = {part.stream: None for part in parts if part.stream is not None and part.stream not in left}
+        self._queue.release(gone)
+        return proposal
+
+    def _checked_proposal(self, parts: list[Submission], now: int, attempts: int = 0) -> Proposal | None:
+        """These in a batch, without those that must not be proposed, which are answered."""
         try:
-            return self._proposal(parts, now)
+            return self._proposal(parts, now, attempts)
         except UsageError:
             formed = self._well_formed(parts)
-            left = {part.stream for part in formed}
-            gone = {part.stream: None for part in parts if part.stream is not None and part.stream not in left}
-            self._queue.release(gone)
-            return self._proposal(formed, now) if formed else None
+        if formed:
+            try:
+                return self._proposal(formed, now, attempts)
+            except UsageError as fault:  # each by itself was well-formed: a machine's mistake
+                for part in formed:
+                    for place in range(len(part.commands)):
+                        self._fail(part.slice(place, place + 1), str(fault))
+        return None
 
-    def _proposal(self, parts: list[Submission], now: int, attempts: int = 0) -> _Proposal:
+    def _footprint(self, commands: Sequence[bytes]) -> Footprint:
+        """Raises UsageError for what must not be proposed."""
+        footprint = guarded_footprint(self._machine, commands)
+        self._check(commands)
+        return footprint
+
+    def _proposal(self, parts: list[Submission], now: int, attempts: int = 0) -> Proposal:
         """These in a batch. Raises UsageError when the machine cannot parse one of them."""
         commands: list[bytes] = []
         for part in parts:
             commands += part.commands
-        footprint = guarded_footprint(self._machine, commands)
+        footprint = self._footprint(commands)
         runs, ordered = self._runs(parts, now)
         retried = dict.fromkeys([session_of(part.named().first) for part in parts if part.again])
         retried.update(ordered)
         batch = Batch(tuple(runs), tuple(commands), footprint, now, tuple(retried))
-        return _Proposal(parts, batch, attempts, {part.stream: None for part in parts if part.stream is not None})
+        return Proposal(parts, batch, attempts, {part.stream: None for part in parts if part.stream is not None})
 
     def _runs(self, parts: Sequence[Submission], now_ms: int) -> tuple[list[Run], dict[SessionId, None]]:
         """Their ids, in as few runs as possible; commands that came without get them now, those in a row together.
@@ -433,7 +420,7 @@ class Batcher:
             for place, command in enumerate(part.commands):
                 single = part.slice(place, place + 1)
                 try:
-                    guarded_footprint(self._machine, (command,))
+                    self._footprint((command,))
                 except UsageError as fault:
                     self._fail(single, str(fault))
                 else:

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from pydsm.core.log.conflicts import UserRelation
 from pydsm.core.replica import Replica
 from pydsm.core.sessions.grants import Grant, Grants
 from pydsm.core.sessions.session_limits import SessionExpired
@@ -98,6 +99,7 @@ class Node:
             self._wake,
             clock.batch_ms,
             parts.limits,
+            check=parts.relation.check if isinstance(parts.relation, UserRelation) else _nothing_wrong,
             has_settled=self._sessions.has_settled,
             has_room=lambda: self._core.in_flight < config.pipeline_instances_max,
         )
@@ -526,4 +528,8 @@ class Node:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _nothing_wrong(commands: Sequence[bytes]) -> None:
     pass

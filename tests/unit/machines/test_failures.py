@@ -159,7 +159,16 @@ def test_footprint_that_raises_fails_its_commands_only() -> None:
 
 @pytest.mark.parametrize(
     "footprint",
-    [None, Footprint(writes=("text",)), Footprint(reads=(1,)), Footprint(updates=(("kind", (b"a",)),))],  # type: ignore[arg-type]  # the mistakes
+    [
+        None,
+        Footprint(writes=("text",)),  # type: ignore[arg-type]  # the mistakes
+        Footprint(reads=(1,)),  # type: ignore[arg-type]
+        Footprint(writes=b"text"),  # type: ignore[arg-type]
+        Footprint(writes=None),  # type: ignore[arg-type]
+        Footprint(updates=(("kind", (b"a",)),)),  # type: ignore[arg-type]
+        Footprint(updates=((b"kind",),)),  # type: ignore[arg-type]
+        Footprint(updates=((b"kind", (b"a",)), (b"kind", (b"b",)))),
+    ],
 )
 def test_what_others_could_not_read_is_no_footprint(footprint: Footprint) -> None:
     class Mistaken(WithoutUndo):
@@ -168,3 +177,13 @@ def test_what_others_could_not_read_is_no_footprint(footprint: Footprint) -> Non
 
     with pytest.raises(UsageError, match="footprint"):
         guarded_footprint(Mistaken(), [b"a"])
+
+
+def test_keys_in_other_collections_become_the_tuples_that_other_replicas_read() -> None:
+    class Listing(WithoutUndo):
+        def footprint(self, commands: Sequence[bytes]) -> Footprint:
+            return Footprint([b"a"], {b"b"}, [[b"add", [b"c"]]], 1)  # type: ignore[arg-type]  # what people write
+
+    footprint = guarded_footprint(Listing(), [b"a"])
+    assert footprint == Footprint((b"a",), (b"b",), ((b"add", (b"c",)),), barrier=True)
+    assert footprint.barrier is True

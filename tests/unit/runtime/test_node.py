@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pydsm.core.log.conflicts import Relation
 from pydsm.core.protocol.starts import Remembered
 from pydsm.core.types.config import Config
 from pydsm.core.types.effects import Record
@@ -54,8 +55,11 @@ QUICK = StartLimits(grace_seconds_min=0.02, save_seconds=0.02)
 class Group:
     """Nodes that share a hub; each can be replaced."""
 
-    def __init__(self, replicas: int, make_machine: Callable[[], Lists] = Lists) -> None:
+    def __init__(
+        self, replicas: int, make_machine: Callable[[], Lists] = Lists, relation: Relation | None = None
+    ) -> None:
         self.make_machine = make_machine
+        self.relation = relation
         self.hub = MemoryHub()
         self.replicas = replicas
         self.nodes: dict[int, Node] = {}
@@ -70,7 +74,7 @@ class Group:
             me = LocalIdentity("test", ReplicaId(replica), self.replicas, incarnation)
             return MemoryTransport(me, self.hub, admit, starts)
 
-        node = Node(config, NodeComponents(machine, store or MemoryStore(), transport, starts=QUICK))
+        node = Node(config, NodeComponents(machine, store or MemoryStore(), transport, self.relation, starts=QUICK))
         await node.start()
         self.nodes[replica], self.machines[replica] = node, machine
         return node
@@ -89,10 +93,13 @@ class Group:
 
 @asynccontextmanager
 async def group(
-    replicas: int = 3, *stores: ReplicaStore, make_machine: Callable[[], Lists] = Lists
+    replicas: int = 3,
+    *stores: ReplicaStore,
+    make_machine: Callable[[], Lists] = Lists,
+    relation: Relation | None = None,
 ) -> AsyncIterator[Group]:
     """A running group; stopped at the end."""
-    made = Group(replicas, make_machine)
+    made = Group(replicas, make_machine, relation)
     for replica in range(replicas):
         await made.start(replica, stores[replica] if replica < len(stores) else None)
     try:

@@ -5,10 +5,11 @@ vector is always safe, naming too little breaks agreement. Vectors come from bul
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from typing import Protocol
 
+from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, covers
 from pydsm.core.types.messages import Access, Batch, Footprint
 
@@ -49,7 +50,11 @@ class Backlog(Protocol):
 
 
 class Relation(Protocol):
-    """Which batches may not be executed in either order."""
+    """Which batches may not be executed in either order.
+
+    What raises here ends every replica that knows the batch, each again after a restart: see `UserRelation` for one
+    that may raise.
+    """
 
     def conflict(self, left: Batch, right: Batch) -> bool:
         """Exact and symmetric; depends on nothing but the two batches, so that every replica agrees."""
@@ -305,12 +310,32 @@ class NothingConflicts:
 class UserRelation:
     """A user's own relation over single commands; batches conflict when any two of their commands do.
 
-    `conflict` must be symmetric and depend on its arguments alone. The index compares with every known batch from
-    the newest down, so this suits small histories and odd machines; declared keys are the fast way.
+    `conflict` must depend on its arguments alone. It is asked once for each pair, the smaller command first, so it need
+    not be symmetric. Where it raises, the two conflict, at every replica alike: naming too much is safe, and the batch
+    is agreed on already. The index compares with every known batch from the newest down, so this suits small histories
+    and odd machines; declared keys are the fast way.
     """
 
     def __init__(self, conflict: Callable[[bytes, bytes], bool]) -> None:
-        self._conflict = conflict
+        self._relation = conflict
+
+    def check(self, commands: Sequence[bytes]) -> None:
+        """Before commands are proposed. Raises UsageError for one that the relation cannot compare with itself."""
+        for command in commands:
+            try:
+                bool(self._relation(command, command))
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise UsageError(f"the conflict relation raised {type(error).__name__} for the command") from error
+
+    def _conflict(self, one: bytes, other: bytes) -> bool:
+        try:
+            return bool(self._relation(one, other) if one <= other else self._relation(other, one))
+        except MemoryError:
+            raise  # says nothing about the commands
+        except Exception:
+            return True
 
     def conflict(self, left: Batch, right: Batch) -> bool:
         """Whether any pair of commands conflicts, or either batch is a barrier."""

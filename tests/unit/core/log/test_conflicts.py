@@ -16,6 +16,7 @@ from pydsm.core.log.conflicts import (
     UserRelation,
     footprints_conflict,
 )
+from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, RequestId, covers
 from pydsm.core.types.messages import Batch, Footprint, Run
 from tests.unit.core.strategies import REPLICAS, batches, footprints
@@ -27,11 +28,19 @@ def commands_start_alike(left: bytes, right: bytes) -> bool:
     return left[:1] == right[:1]
 
 
+def raises_for_some(left: bytes, right: bytes) -> bool:
+    """A user's mistake, which depends on the order as well."""
+    if left.startswith(b"a"):
+        raise ZeroDivisionError
+    return left[:1] == right[:1]
+
+
 RELATIONS: dict[str, Relation] = {
     "declared keys": DeclaredKeys(),
     "everything conflicts": EverythingConflicts(),
     "nothing conflicts": NothingConflicts(),
     "a user's own": UserRelation(commands_start_alike),
+    "a user's own that raises": UserRelation(raises_for_some),
 }
 
 every_relation = pytest.mark.parametrize("relation", RELATIONS.values(), ids=RELATIONS)
@@ -228,3 +237,28 @@ def test_where_nothing_conflicts_only_barriers_are_named() -> None:
     index.add(instance(0, 2), touching(barrier=True))
     index.add(instance(0, 3), touching(writes="a"))
     assert index.conflicts(touching(writes="a")) == (2, 0, 0)
+
+
+def test_commands_for_which_a_users_relation_raises_conflict_in_whatever_order_they_are_given() -> None:
+    relation = UserRelation(raises_for_some)
+    assert relation.conflict(commands(b"a"), commands(b"b"))
+    assert relation.conflict(commands(b"b"), commands(b"a"))
+    assert not relation.conflict(commands(b"b"), commands(b"c"))
+
+
+def test_a_command_that_a_users_relation_cannot_compare_is_refused_before_it_is_proposed() -> None:
+    relation = UserRelation(raises_for_some)
+    relation.check([b"b", b"c"])
+    with pytest.raises(UsageError, match="conflict relation raised ZeroDivisionError"):
+        relation.check([b"b", b"a"])
+
+
+def test_a_lack_of_memory_says_nothing_about_the_commands() -> None:
+    def has_no_memory(left: bytes, right: bytes) -> bool:
+        raise MemoryError
+
+    relation = UserRelation(has_no_memory)
+    with pytest.raises(MemoryError):
+        relation.conflict(commands(b"a"), commands(b"b"))
+    with pytest.raises(MemoryError):
+        relation.check([b"a"])
