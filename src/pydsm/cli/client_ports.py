@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from pydsm.server.memory import ClientMemory, MemoryLimits
 from pydsm.server.native import NativeLimits, NativeServer, NativeServerContext
 from pydsm.server.resp import RespServer
 from pydsm.server.shared import SharedServerState
+from pydsm.server.silent import SilentConnections, SilentLimits
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address, cannot_listen
+
+log = logging.getLogger("pydsm.serve")
 
 _HTTP_CONNECTIONS = 64
 _CLIENT_MEMORY_BYTES_MIN = 32 << 20
@@ -69,7 +73,9 @@ class ClientPorts:
         # the first thing that is done, since what is opened later needs its descriptors
         fitting = room_for_clients(limits.clients_max, reserve(settings.identity.replicas, _HTTP_CONNECTIONS))
         self._shared = SharedServerState(
-            ClientCount(fitting), ClientMemory(MemoryLimits(client_memory_bytes_max=limits.client_memory_bytes))
+            ClientCount(fitting),
+            ClientMemory(MemoryLimits(client_memory_bytes_max=limits.client_memory_bytes)),
+            SilentConnections(SilentLimits.among(fitting), log),
         )
         resp_limits = RespLimits(connections_max=fitting, answer_seconds_max=limits.answer_seconds)
         self._redis = RespServer(node.submit_many, info, resp_limits, self._shared)
@@ -102,6 +108,7 @@ class ClientPorts:
         """Close everything."""
         await self.close_redis()
         self._shared.memory.stop()
+        self._shared.silent.stop()
         await self._watched.aclose()
 
     def _look(self, availability: Availability) -> None:
@@ -138,7 +145,15 @@ class ClientPorts:
 
         settings, node = self._settings, self._node
         hosts = (address.host, socket.gethostname(), *settings.http_hosts)
-        subject = Subject(settings.identity, settings.names, node.observe, node.trace, node.maintenance, hosts)
+        subject = Subject(
+            settings.identity,
+            settings.names,
+            node.observe,
+            node.trace,
+            node.maintenance,
+            hosts,
+            lambda: self._shared.silent.closed,
+        )
         server = HttpServer(subject, settings.ready_limits, HttpLimits(connections_max=_HTTP_CONNECTIONS))
         await server.start(address)
         self._watched.push_async_callback(server.stop)

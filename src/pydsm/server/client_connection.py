@@ -20,6 +20,13 @@ class ClientConnection(asyncio.Protocol):
         """Bytes of answers that wait for the client."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
+    def host(self) -> str | None:
+        """See `silent.Connection`."""
+        if self._transport is None or self._transport.is_closing():
+            return None
+        address = self._transport.get_extra_info("peername")
+        return str(address[0]) if isinstance(address, tuple) else str(address)
+
     def unread_bytes(self) -> int:
         """See `memory.Holder`."""
         return self.buffered_bytes

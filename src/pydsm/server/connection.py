@@ -23,6 +23,7 @@ from pydsm.server.memory import ClientMemory
 from pydsm.server.parser import CommandTooLarge, ProtocolError, RequestParser, Words
 from pydsm.server.replies import encode_reply, error_line
 from pydsm.server.session import Session
+from pydsm.server.silent import SilentConnections
 from pydsm.server.slots import UNANSWERED, Slot, waiting_bytes
 from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.server.transactions import ABORTED, TRANSACTION_COMMANDS, QueuedCommands
@@ -33,6 +34,7 @@ class ServerContext(CommandContext, Protocol):
 
     submit_many: SubmitMany
     memory: ClientMemory
+    silent: SilentConnections
 
     @property
     def refusal(self) -> str | None:
@@ -241,6 +243,8 @@ class RespConnection(ClientConnection):
 
     def _take(self, commands: list[Words]) -> None:
         session = self.session
+        if not session.commands:
+            self._port.silent.settled(self)
         session.last_seconds = self._loop.time()
         for place, words in enumerate(commands, start=1):
             session.commands += 1

@@ -8,7 +8,7 @@ of ready to `runtime/observation`.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,7 @@ from pydsm.server.admin import VERBS, AdminRoutes
 from pydsm.server.http_callers import Hosts
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
+from pydsm.server.silent import SilentConnections, SilentLimits
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address, cannot_listen
 
@@ -56,6 +57,10 @@ class HttpLimits:
     headers_max: int = 64
     body_bytes_max: int = 1024
     """Of the body, which nobody needs; a longer one is answered 413."""
+    silent: SilentLimits = field(
+        default_factory=lambda: SilentLimits(grace_seconds=2.0, per_address_max=16, connections_max=32)
+    )
+    """Connections without a complete request; they are closed after `connection_seconds_max` like all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Subject:
     """What may be done to it through this port, by whoever is on its computer; None for nothing."""
     hosts: tuple[str, ...] = ()
     """By which names the port may be asked, besides addresses and localhost; `ANY_HOST` for whatever name."""
+    closed_silent: Callable[[], int] = lambda: 0
+    """How many connections of the other ports were closed because they had sent no request."""
 
 
 class HttpServer:
@@ -81,9 +88,10 @@ class HttpServer:
         self._subject = subject
         self._ready_limits = ready_limits or ReadyLimits()
         self._limits = limits or HttpLimits()
-        self._metrics = Metrics(subject.identity, subject.observe, self._ready_limits)
+        self._metrics = Metrics(subject.identity, subject.observe, self._ready_limits, self._closed_silent)
         self._hosts = Hosts(subject.hosts)
         self._deadlines: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._silent = SilentConnections(self._limits.silent, log)
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
 
@@ -130,6 +138,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Listen no more and disconnect everyone. Twice is no more than once."""
+        self._silent.stop()
         server, self._server = self._server, None
         runner, self._runner = self._runner, None
         if server is not None:
@@ -145,7 +154,11 @@ class HttpServer:
             return _Refusal()
         connection = manager()
         self._allow(connection, self._limits.connection_seconds_max)
+        self._silent.opened(_HttpConnection(connection))
         return connection
+
+    def _closed_silent(self) -> int:
+        return self._silent.closed + self._subject.closed_silent()
 
     def _allow(self, connection: web.RequestHandler, seconds: float) -> None:
         """Let a connection live so long from now on, and no longer."""
@@ -169,6 +182,7 @@ class HttpServer:
             elif not await _is_whole(request):
                 response = _line(400, "the request's body is cut short or does not parse")
             else:
+                self._silent.settled(_HttpConnection(request.protocol))
                 response = await handler(request)
         except web.HTTPNotFound:
             response = _line(404, f"there is nothing here: ask for {', '.join(PATHS)}, or POST to {', '.join(VERBS)}")
@@ -243,6 +257,25 @@ async def _is_whole(request: web.Request) -> bool:
     except Exception:  # whatever a client can do to it: hang up, cut it short, encode it wrongly
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _HttpConnection:
+    """A `silent.Connection`. Equal where the handler is the same."""
+
+    handler: web.RequestHandler
+
+    def host(self) -> str | None:
+        transport = self.handler.transport
+        address = None if transport is None else transport.get_extra_info("peername")
+        return str(address[0]) if isinstance(address, tuple) else None
+
+    def half_sent_bytes(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        if self.handler.transport is not None:
+            self.handler.transport.abort()
 
 
 class _Refusal(asyncio.Protocol):

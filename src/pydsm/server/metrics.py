@@ -46,9 +46,15 @@ _TRAFFIC = {
 class Metrics:
     """Asks `observe` once for each `text`."""
 
-    def __init__(self, identity: Identity, observe: Callable[[], Observation], limits: ReadyLimits) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        observe: Callable[[], Observation],
+        limits: ReadyLimits,
+        closed_silent: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_ReplicaCollector(identity, observe, limits))
+        self._registry.register(_ReplicaCollector(identity, observe, limits, closed_silent))
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
@@ -57,8 +63,15 @@ class Metrics:
 
 
 class _ReplicaCollector(Collector):
-    def __init__(self, identity: Identity, observe: Callable[[], Observation], limits: ReadyLimits) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        observe: Callable[[], Observation],
+        limits: ReadyLimits,
+        closed_silent: Callable[[], int],
+    ) -> None:
         self._identity = identity
+        self._closed_silent = closed_silent
         self._observe = observe
         self._limits = limits
 
@@ -78,6 +91,11 @@ class _ReplicaCollector(Collector):
         yield GaugeMetricFamily("pydsm_commands_waiting", "Commands not answered yet.", seen.commands_waiting)
         yield CounterMetricFamily(
             "pydsm_commands_raised", "Commands executed here that raised an exception.", seen.commands_raised
+        )
+        yield CounterMetricFamily(
+            "pydsm_silent_connections_closed",
+            "Connections to ports for clients that were closed because they had sent no request.",
+            self._closed_silent(),
         )
         yield GaugeMetricFamily("pydsm_disk_queue_turns", "Turns that are not durable yet.", seen.disk_queue_turns)
         yield GaugeMetricFamily("pydsm_instances", "Instances in memory.", seen.instances)

@@ -131,10 +131,12 @@ class NativeServer:
         if not self.shared.clients.enter(len(self.crowd) >= self.limits.connections_max):
             return f"{len(self.crowd)} clients are connected already; connect to another replica"
         self.crowd.add(connection, None)
+        self.shared.silent.opened(connection)
         return None
 
     def closed(self, connection: "NativeConnection") -> None:
         """The connection is gone."""
+        self.shared.silent.settled(connection)
         if self.crowd.left(connection):
             self.shared.clients.leave()
 
@@ -300,6 +302,7 @@ class NativeConnection(ClientConnection):
             )
         assert transport is not None, "greeted after the end"
         self._greeted = True
+        self._server.shared.silent.settled(self)
         self._stop_waiting()
         self._reader.allow_messages(self._limits.frame_bytes_max)
         identity = host.identity

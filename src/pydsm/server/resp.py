@@ -34,6 +34,7 @@ class RespServer:
         self.limits = limits or RespLimits()
         self.shared = shared or SharedServerState()
         self.memory = self.shared.memory
+        self.silent = self.shared.silent
         self._late: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
         self._crowd: ConnectionRegistry[RespConnection, Session] = ConnectionRegistry()
@@ -87,10 +88,12 @@ class RespServer:
         now = self.now_seconds()
         session = Session(next(self._ids), peer, here, now, last_seconds=now)
         self._crowd.add(connection, session)
+        self.shared.silent.opened(connection)
         return session
 
     def closed(self, connection: RespConnection) -> None:
         """See `Port`."""
+        self.shared.silent.settled(connection)
         if self._crowd.left(connection):
             self.shared.clients.leave()
 
