@@ -44,6 +44,9 @@ class ClockReport:
     contradictory: bool = False
     """Whether the clocks contradict each other, and there is no agreed time yet to decide between them."""
 
+    name_of: Callable[[ReplicaId], str] = "replica {}".format
+    """How people call a member."""
+
     @property
     def difference_ms(self) -> int | None:
         """By how much the own clock is ahead of the group's time."""
@@ -53,7 +56,8 @@ class ClockReport:
     def fault(self) -> str | None:
         """One line that says that the own clock is wrong, or None."""
         difference = self.difference_ms
-        peers = ", ".join(f"{ms / 1000:+.1f} s at replica {peer}" for peer, ms in sorted(self.differences_ms.items()))
+        differences = sorted(self.differences_ms.items())
+        peers = ", ".join(f"{ms / 1000:+.1f} s at {self.name_of(peer)}" for peer, ms in differences)
         if self.contradictory:
             return (
                 "this group is new, so there is no agreed time yet, and the clocks that are known contradict each "
@@ -85,10 +89,12 @@ class GroupClock:
         now: Callable[[], Tick],
         wall_ms: Callable[[], int] = unix_ms,
         difference_ms_max: int = DIFFERENCE_MS_MAX,
+        name_of: Callable[[ReplicaId], str] = "replica {}".format,
     ) -> None:
         if difference_ms_max <= 0:
             raise UsageError(f"clocks may differ by a time above 0, not by {difference_ms_max} ms")
         self._me = me
+        self._name_of = name_of
         self._clocks = Clocks(me, replicas)
         self._sessions = sessions
         self._now = now
@@ -135,7 +141,13 @@ class GroupClock:
         differences = {peer: reading - own_ms for peer, reading in known.items()}
         time = self._sessions.time
         return ClockReport(
-            own_ms, group_ms or None, time.ms, differences, self._difference_ms_max, time.is_uncertain(readings)
+            own_ms,
+            group_ms or None,
+            time.ms,
+            differences,
+            self._difference_ms_max,
+            time.is_uncertain(readings),
+            self._name_of,
         )
 
     def look(self) -> None:
@@ -152,10 +164,10 @@ class GroupClock:
         fault = report.fault
         if fault is not None and (self._logged_at is None or now - self._logged_at >= _LOG_AGAIN_TICKS):
             self._logged_at = now
-            log.error("replica %d is not ready: %s", self._me, fault)
+            log.error("%s is not ready: %s", self._name_of(self._me), fault)
         elif fault is None and report.group_ms is not None and self._logged_at is not None:
             self._logged_at = None
-            log.info("the clock of replica %d agrees with the group's time again", self._me)
+            log.info("the clock of %s agrees with the group's time again", self._name_of(self._me))
 
 
 def _show(ms: int) -> str:

@@ -1,5 +1,6 @@
 """What a node is made of besides the core: given by whoever starts one."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,8 @@ from pydsm.runtime.starts import StartLimits
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.transport.base import Admit, StartExchange, Transport
+
+_NUMBERED = re.compile(r"\breplicas? ([0-9]{1,4}(?:, [0-9]{1,4})*)\b")
 
 
 class MakeTransport(Protocol):
@@ -48,3 +51,13 @@ class NodeComponents:
     def name_of(self, replica: ReplicaId) -> str:
         """How people call a member, safe to print."""
         return printable(self.names[replica], 64) if replica < len(self.names) else f"replica {replica}"
+
+    def with_names(self, text: str) -> str:
+        """What the core says, which knows members by their numbers only, with their names in it."""
+        return _NUMBERED.sub(self._names_in, text)
+
+    def _names_in(self, found: "re.Match[str]") -> str:
+        numbers = [int(number) for number in found[1].split(", ")]
+        if max(numbers) >= len(self.names):
+            return found[0]
+        return ", ".join(self.name_of(ReplicaId(number)) for number in numbers)

@@ -76,6 +76,7 @@ class Node:
         self._make_transport = parts.transport
         self._names = parts.names
         self._name_of = parts.name_of
+        self._with_names = parts.with_names
         self._files = parts.snapshots
         self._start_limits = parts.starts or StartLimits()
         self._taker: SnapshotTaker | None = None
@@ -89,6 +90,7 @@ class Node:
             self._now,
             parts.wall_clock_ms,
             parts.clock_difference_ms_max,
+            parts.name_of,
         )
         self.session_ms = clock.session_ms
         """When a session begins that begins now."""
@@ -270,7 +272,7 @@ class Node:
             start=self._starts.start.number,
             position=self._store.position,
             not_participating_reason=self._starts.waits_for,
-            failure=" ".join(str(self.failure.result()).split()) if self.failure.done() else None,
+            failure=" ".join(self._with_names(str(self.failure.result())).split()) if self.failure.done() else None,
             connected=self._transport.connected,
             last_report_age_seconds={peer: now - at for peer, at in sorted(self._reported_at_seconds.items())},
             frontier=self._core.frontier,
@@ -305,10 +307,10 @@ class Node:
             self._core.receive(sender, message)
         except FarAhead as fault:
             if not self._far_behind:
-                log.warning("from %s: %s", self._name_of(sender), fault)
+                log.warning("from %s: %s", self._name_of(sender), self._with_names(str(fault)))
             self._far_behind = True
-        except PeerProtocolError:
-            raise
+        except PeerProtocolError as fault:
+            raise PeerProtocolError(self._with_names(str(fault))) from fault
         except Exception as error:
             said = printable(repr(message), _MESSAGE_CHARACTERS_MAX)
             log.critical("the message that did it, from %s: %s", self._name_of(sender), said)
@@ -445,10 +447,10 @@ class Node:
             return
         try:
             text = describe_divergence(diverged, self._files.load(), self._machine)
-            self._files.condemn(text)
+            self._files.condemn(self._with_names(text))
         except Exception as error:  # whatever a machine's keys_in raises: the replica must stop all the same
             text = f"{diverged}; what differs could not be written down: {error}"
-        log.critical("%s has diverged: %s", self._name_of(self._config.replica), text)
+        log.critical("%s has diverged: %s", self._name_of(self._config.replica), self._with_names(text))
 
     def transfer(self, transfer: Transfer) -> None:
         """See `perform.Application`."""
@@ -506,12 +508,12 @@ class Node:
             return
         self._running = False
         self._gate.shut()
-        self.maintenance.failed(str(error))
+        self.maintenance.failed(self._with_names(str(error)))
         self._batcher.refuse("this replica has failed; submit elsewhere")
         if isinstance(error, Diverged):
             self._condemn(error)
         if isinstance(error, PyDSMError) and not isinstance(error, InvariantViolation):
-            log.critical("%s stops: %s", self._name_of(self._config.replica), error)
+            log.critical("%s stops: %s", self._name_of(self._config.replica), self._with_names(str(error)))
         else:
             log.critical(
                 "%s stops to protect the data; frontier %s, known %s, %s",

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from pydsm import __version__
+from pydsm.core.types.ids import ReplicaId
 from pydsm.runtime.apply_gate import MachinePhase
 from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.server.report import counts
@@ -152,7 +153,7 @@ def _clock(seen: Observation) -> Iterator[Metric]:
     text = "How far the peer's clock is ahead of this replica's."
     peers = GaugeMetricFamily("pydsm_peer_clock_difference_seconds", text, labels=["peer"])
     for peer, ahead_ms in sorted(clock.differences_ms.items()):
-        peers.add_metric([str(peer)], ahead_ms / 1000)
+        peers.add_metric([seen.name_of(peer)], ahead_ms / 1000)
     yield peers
 
 
@@ -173,12 +174,13 @@ def _by_leader(seen: Observation) -> Iterator[Metric]:
     frontier = GaugeMetricFamily("pydsm_frontier", "Executed prefix of each leader's instances.", labels=["leader"])
     known = GaugeMetricFamily("pydsm_known", "Highest index heard of, of each leader.", labels=["leader"])
     for leader, (executed, highest) in enumerate(zip(seen.frontier, seen.known, strict=True)):
-        frontier.add_metric([str(leader)], executed)
-        known.add_metric([str(leader)], highest)
+        name = seen.name_of(ReplicaId(leader))
+        frontier.add_metric([name], executed)
+        known.add_metric([name], highest)
     yield frontier
     yield known
     connected = GaugeMetricFamily("pydsm_peer_connected", "1 when messages to the peer are carried.", labels=["peer"])
     for peer in range(seen.replicas):
         if peer != seen.replica:
-            connected.add_metric([str(peer)], int(peer in seen.connected))
+            connected.add_metric([seen.name_of(ReplicaId(peer))], int(peer in seen.connected))
     yield connected

@@ -24,6 +24,7 @@ READY = Observation(
     counters=ProtocolCounters(proposed=10, fast=6, slow=2, recovered=1, nops=1, executed=60, branches={"a rule": 3}),
     traffic=Traffic(messages_sent=100, messages_received=90, messages_dropped=5, refused=1),
     epochs={PEERS[0]: Epoch(4)},
+    names=("r1", "r2", "r3"),
 )
 """Replica 0 of 3, with nothing wrong."""
 

@@ -56,9 +56,9 @@ async def test_metrics_are_what_is_seen_now() -> None:
             "pydsm_fast_total 6.0",
             "pydsm_slow_total 2.0",
             'pydsm_recovery_decisions_total{rule="a rule"} 3.0',
-            'pydsm_frontier{leader="1"} 20.0',
-            'pydsm_known{leader="1"} 21.0',
-            'pydsm_peer_connected{peer="2"} 1.0',
+            'pydsm_frontier{leader="r2"} 20.0',
+            'pydsm_known{leader="r2"} 21.0',
+            'pydsm_peer_connected{peer="r3"} 1.0',
             "pydsm_peer_messages_dropped_total 5.0",
             "pydsm_commands_waiting 4.0",
             "pydsm_disk_queue_turns 2.0",
@@ -67,7 +67,7 @@ async def test_metrics_are_what_is_seen_now() -> None:
         } <= lines
         seen[0] = but(counters=ProtocolCounters(), connected=())
         lines = set((await get(server.port, "/metrics")).body.splitlines())
-        assert {"pydsm_ready 0.0", "pydsm_fast_total 0.0", 'pydsm_peer_connected{peer="2"} 0.0'} <= lines
+        assert {"pydsm_ready 0.0", "pydsm_fast_total 0.0", 'pydsm_peer_connected{peer="r3"} 0.0'} <= lines
         assert not any(line.startswith("pydsm_fast_share ") for line in lines)
 
 
@@ -94,7 +94,7 @@ async def test_a_wrong_clock_is_in_the_metrics_and_in_the_status() -> None:
         "pydsm_clock_wrong 1.0",
         "pydsm_clock_difference_seconds 11.0",
         "pydsm_agreed_time_seconds 1.69999999e+09",
-        'pydsm_peer_clock_difference_seconds{peer="2"} -11.5',
+        'pydsm_peer_clock_difference_seconds{peer="r3"} -11.5',
     } <= lines
     assert (said["clock_ms"], said["group_clock_ms"]) == (1_700_000_011_000, 1_700_000_000_000)
     assert said["agreed_time_ms"] == 1_699_999_990_000
