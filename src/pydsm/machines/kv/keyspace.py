@@ -39,6 +39,7 @@ class Keyspace:
         "_due",
         "data",
         "expiries",
+        "given_bytes",
         "limit_changes",
         "now_ms",
         "place",
@@ -59,6 +60,8 @@ class Keyspace:
         """How often that was changed since this process has the state."""
         self.unread = False
         """Nobody looks at the results of the commands of this batch, so what only reads need not be executed."""
+        self.given_bytes = 0
+        """Of the results of this batch, as `given` counts them."""
         self.now_ms = 0
         self.place = 0
         self._due: list[tuple[int, bytes]] = []
@@ -228,6 +231,7 @@ class Keyspace:
         """A batch is executed. Nothing that earlier batches left behind decides what this one draws."""
         self.now_ms = now_ms
         self.place = -1
+        self.given_bytes = 0
         self._drawn_at = (now_ms, -2)
 
     def reap(self, key: bytes) -> None:

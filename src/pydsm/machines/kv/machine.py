@@ -17,6 +17,7 @@ from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv.command import FIRST, Command, KeyAccess, Words, check_lengths, wrong_number
 from pydsm.machines.kv.frozen import Frozen, keys_in, saved, thaw
+from pydsm.machines.kv.given import count_all, limited
 from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST, Keyspace
 from pydsm.machines.kv.table import EVERY_COMMAND
 
@@ -118,6 +119,10 @@ class KeyValue:
         if self._frozen is not None and command.access is not KeyAccess.READ:
             self._frozen.keep(chain.from_iterable(words[command.keys] for words in alike))
         results = command.bulk(self._space, alike)
+        if results is not None and not command.writes:
+            size = sum([len(one) for one in results if isinstance(one, bytes)])
+            if not count_all(self._space, size):
+                return None
         if results is not None:
             self._space.place += len(alike)
         return results
@@ -146,7 +151,7 @@ class KeyValue:
                     self._frozen.keep(writes)
                 for key in writes:
                     space.reap(key)
-            return command.run(space, words)
+            return limited(space, command.run(space, words))
         except CommandFailed as failed:
             return CommandFailed(failed.message)  # without its traceback, which holds this frame
         except MemoryError:

@@ -21,6 +21,7 @@ from pydsm.machines.kv.command import (
     wrong_number,
 )
 from pydsm.machines.kv.expiry import deadline_ms
+from pydsm.machines.kv.given import take, too_much
 from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.values import MutableString, string_of
 
@@ -48,8 +49,14 @@ def _set_many(space: Keyspace, commands: Sequence[Words]) -> list[Result] | None
 
 
 def _mget(space: Keyspace, words: Words) -> Result:
-    values = map(space.get, words[1:])
-    return [string_of(value) if isinstance(value, bytes | MutableString) else None for value in values]
+    found: dict[bytes, bytes | None] = {}
+    for key in dict.fromkeys(words[1:]):
+        value = space.get(key)
+        if isinstance(value, bytes | MutableString):
+            if take(space, len(value if isinstance(value, bytes) else value.content)):
+                raise too_much()
+            found[key] = string_of(value)
+    return [found.get(key) for key in words[1:]]
 
 
 def _strlen(space: Keyspace, words: Words) -> Result:

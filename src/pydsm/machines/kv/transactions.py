@@ -23,6 +23,7 @@ from pydsm.machines.kv.command import (
     integer,
     keys_after_count,
 )
+from pydsm.machines.kv.given import limited
 from pydsm.machines.kv.keyspace import VALUE_BYTES_LEAST, VALUE_BYTES_MOST, Keyspace
 from pydsm.machines.kv.values import NO_LIST
 
@@ -137,7 +138,7 @@ def _result(command: Command, space: Keyspace, words: Words, *, may_be_long: boo
     try:
         if may_be_long and command.writes:
             check_lengths(space, words)
-        return command.run(space, words)
+        return limited(space, command.run(space, words))
     except CommandFailed as failed:
         return CommandFailed(failed.message)  # without its traceback
     except MemoryError:
