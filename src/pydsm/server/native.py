@@ -8,12 +8,13 @@ asked of the client but seen here, from the session that its connection was gran
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
 from pydsm.core.sessions.grants import Grant
+from pydsm.core.sessions.result_ranges import weight
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.types.ids import SessionId, sequence_of, session_of, timestamp_of
 from pydsm.core.types.messages import Run
@@ -173,6 +174,22 @@ class RefusedRequests:
 
 
 _REFUSED_SESSIONS_MAX = 16
+_WRITE_BYTES_MAX = 1 << 20
+"""Bytes of answers, about, that are put together for one write; a single larger one is written alone."""
+_ENOUGH_BYTES = 1 << 30
+
+
+def _portions(answers: Sequence[Answer]) -> Iterator[int]:
+    """Where the answers of each write end."""
+    if weight(answers, _WRITE_BYTES_MAX) > _WRITE_BYTES_MAX:
+        size = 0
+        for place in range(len(answers)):
+            added = weight(answers[place : place + 1], _WRITE_BYTES_MAX)
+            if size and size + added > _WRITE_BYTES_MAX:
+                yield place
+                size = 0
+            size += added
+    yield len(answers)
 
 
 class NativeConnection(ClientConnection):
@@ -253,6 +270,7 @@ class NativeConnection(ClientConnection):
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
+        self._flush()
         self._settle_reading()
 
     # For `ClientMemory`
@@ -267,7 +285,7 @@ class NativeConnection(ClientConnection):
 
     def other_bytes(self) -> int:
         """See `memory.Holder`."""
-        return self._reader.held_bytes - self.half_sent_bytes()
+        return self._reader.held_bytes - self.half_sent_bytes() + weight(self._answers, _ENOUGH_BYTES)
 
     def who(self) -> str:
         """See `memory.Holder`."""
@@ -277,7 +295,7 @@ class NativeConnection(ClientConnection):
 
     def close(self, reason: str) -> None:
         """Send what is answered, say why, and close."""
-        self._flush()
+        self._flush(whole=True)
         if self._transport is not None:
             if not self._ending:
                 self._write(encode_message(CloseReason(reason)))
@@ -362,14 +380,22 @@ class NativeConnection(ClientConnection):
         self._numbers += range(first + offset, first + offset + len(answers))
         self._answers += answers
 
-    def _flush(self) -> None:
+    def _flush(self, *, whole: bool = False) -> None:
+        """Write what is answered, a bounded number of bytes at a time, as long as the client takes it; or all of it."""
         numbers, answers = self._numbers, self._answers
         self._numbers, self._answers = [], []
-        if numbers and self._transport is not None and not self._ending:
-            self._write(encode_answers(numbers, answers, self._limits.answer_bytes_max))
-            self._settle_reading()
-            if self.buffered_bytes:
-                self._server.shared.memory.note(self)
+        if not numbers or self._transport is None or self._ending:
+            return
+        start = 0
+        for end in _portions(answers):
+            if self._write_paused and not whole:
+                break
+            self._write(encode_answers(numbers[start:end], answers[start:end], self._limits.answer_bytes_max))
+            start = end
+        self._numbers, self._answers = numbers[start:], answers[start:]
+        self._settle_reading()
+        if self.buffered_bytes:
+            self._server.shared.memory.note(self)
 
     def _settle_reading(self) -> None:
         self._read_unless(self._write_paused or self._unanswered >= self._limits.unanswered_commands_max)
@@ -377,7 +403,7 @@ class NativeConnection(ClientConnection):
     def _refuse(self, reason: str) -> None:
         self._server.refusals.warning("refused", "refused %s: %s", self._peer, reason)
         if self._greeted:
-            self._flush()
+            self._flush(whole=True)
         self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more
         preamble = b"" if self._greeted else CLIENT_PREAMBLE
         self._write(preamble + encode_message(CloseReason(reason)))

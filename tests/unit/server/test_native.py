@@ -235,6 +235,26 @@ async def test_nothing_is_read_from_a_client_with_too_much_unanswered() -> None:
             seen += len(message.numbers)
 
 
+async def test_answers_that_a_client_does_not_read_are_not_made_bytes_of_all_at_once() -> None:
+    agreement = LocalAgreement()
+    agreement.machine.apply([encode([b"SET", b"k", b"x" * (1 << 20)])], 0)
+    async with serving(agreement) as server, connected(server) as peer:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a reading transport as well
+        peer.say(request(0, [command("GET k")] * 200))
+        await eventually(lambda: bool(server.crowd.connections()[0]._answers), "the client takes no more")
+        connection = server.crowd.connections()[0]
+        assert connection.buffered_bytes < 24 << 20
+        assert connection.other_bytes() > 100 << 20
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        numbers: list[int] = []
+        while len(numbers) < 200:
+            message = await peer.hear()
+            assert isinstance(message, ClientAnswers)
+            assert all(answer == b"x" * (1 << 20) for answer in message.answers)
+            numbers += message.numbers
+        assert sorted(numbers) == list(range(200))
+
+
 async def test_stopping_sends_what_is_answered_and_says_farewell() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server, connected(server) as peer:
