@@ -49,6 +49,9 @@ def _draw(random: Random, seed: int, replicas: int, steps: int) -> Settings:
         tuple(0 if one == other else int(way_us * choice([0.8, 1, 1, 1.3])) for other in range(replicas))
         for one in range(replicas)
     )
+    retrying = seed % 4 == 1
+    if retrying:  # they would wait for results that are dropped
+        drawn = msgspec.structs.replace(drawn, session_results_bytes_max=16 << 20, results_bytes_max=128 << 20)
     return msgspec.structs.replace(
         drawn,
         thrifty=random.random() < 0.2,
@@ -70,7 +73,7 @@ def _draw(random: Random, seed: int, replicas: int, steps: int) -> Settings:
         batch_requests_max=choice([1, 1, 2]),
         gather_us=0,
         patience_us=choice([100_000, 2_000_000]),
-        retrying=seed % 4 == 1,
+        retrying=retrying,
         doubling=seed % 8 == 5,
     )
 
