@@ -26,6 +26,9 @@ STORIES = {
     "time-stood-still-between-ticks": "Loops got no processor for 200 ms of every 260. What came after such a pause "
     "was heard of at the tick before it: so it was late at the next tick, and no measured round trip had the pause in "
     "it. Replicas recovered each other's instances before a leader could have its answers, for ever.",
+    "repeated-for-ever": "Links carried a batch in 80 ms. A dead member had been so near that no wait was longer than "
+    "the configuration's 200 ms. Six open instances, each repeated so often, and the answers to all that was "
+    "repeated, were more than the links could carry: queues stayed full, and nothing new came through, for ever.",
     "paused-by-a-strike": "An adversary paused a replica when its message left. The check of memory took it for "
     "undisturbed, and asked it to drop what it could not drop.",
     "stamped-before-any-agreed-time": "A replica that had executed no checkpoint proposed batches. Checkpoints of "

@@ -174,7 +174,9 @@ class Replica:
             return
         state.distances.heard(sender, Tick(message.sent_at), state.now)
         if message.echoes:
-            state.distances.echoed(sender, message.echoes[state.me], state.now)
+            echo = message.echoes[state.me]
+            state.distances.echoed(sender, echo, state.now)
+            state.repeats.echoed(sender, echo)
 
     def advance(self, now: Tick) -> None:
         """Time has come to `now`, and what is late is left to the next `tick`. Before events that come between ticks.
@@ -195,6 +197,7 @@ class Replica:
         state = self._state
         self._clock_ms = clock_ms
         self.advance(now)
+        state.repeats.flush(now)
         for id, phase in list(state.leading.items()):
             if phase.deadline <= now and state.leading.get(id) is phase:
                 self._recoverer.on_deadline(id, phase)

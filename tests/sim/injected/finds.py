@@ -222,6 +222,7 @@ FINDS: tuple[Find, ...] = (
     Find("retry ordered against one leader only", "visibility", 13),
     Find("early drop beyond the last durable checkpoint", "early drop", 1, laggards=True),
     Find("waits do not know the distance", "liveness", 5, slow=True),
+    Find("repetition fills the links", "liveness", 70842, adversary=True, replicas=3),
     Find("time stands still between ticks", "liveness", 20053, adversary=True),
     Find("validate given up after a fixed time", "liveness", 5, slow=True),
     Find("what came with a snapshot is in no vector", "checkpoint", 140, laggards=True),

@@ -9,6 +9,7 @@ from pydsm.core.log import session_conflicts
 from pydsm.core.protocol import divergence, execution, outbox, recoverer, state, suspicion
 from pydsm.core.protocol.distances import Distances
 from pydsm.core.protocol.phases import Validating
+from pydsm.core.protocol.repeats import Repeats
 from pydsm.core.types import checkpoint, messages
 from pydsm.core.types.effects import PurgeRecord
 from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, SessionId, Tick, covers, merge
@@ -147,3 +148,8 @@ def time_stands_still_between_ticks(patch: pytest.MonkeyPatch) -> None:
 def waits_do_not_know_the_distance(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Distances, "measured", lambda self, member, ticks: None)
     patch.setattr(suspicion.Suspicions, "answered", lambda self, id, ballot, now: None)
+
+
+@bug("4: repeated questions that a peer has not answered are only so many")
+def repetition_fills_the_links(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Repeats, "_has_room", lambda self, peer: True)

@@ -31,6 +31,10 @@ class PreAccepting:
         self.answers[sender] = deps
         return True
 
+    def has_answer_of(self, peer: ReplicaId) -> bool:
+        """Whether this peer need not be asked again."""
+        return peer in self.answers or peer in self.refused
+
 
 @dataclass(slots=True)
 class Accepting:
@@ -52,6 +56,10 @@ class Accepting:
         self.votes[sender] = None
         return True
 
+    def has_answer_of(self, peer: ReplicaId) -> bool:
+        """Whether this peer need not be asked again."""
+        return peer in self.votes or peer in self.refused
+
 
 @dataclass(slots=True)
 class Preparing:
@@ -62,6 +70,10 @@ class Preparing:
     repeats: int = 0
     answers: dict[ReplicaId, PrepareOk] = field(default_factory=dict)
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
+
+    def has_answer_of(self, peer: ReplicaId) -> bool:
+        """Whether this peer need not be asked again."""
+        return peer in self.answers or peer in self.refused
 
 
 @dataclass(slots=True)
@@ -85,6 +97,10 @@ class Validating:
     answered: dict[ReplicaId, None] = field(default_factory=dict)
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
+    def has_answer_of(self, peer: ReplicaId) -> bool:
+        """Whether this peer need not be asked again."""
+        return peer in self.answered or peer in self.refused
+
 
 @dataclass(slots=True)
 class AwaitingInvalidators:
@@ -100,6 +116,10 @@ class AwaitingInvalidators:
     deadline: Tick
     repeats: int = 0
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
+
+    def has_answer_of(self, peer: ReplicaId) -> bool:
+        """Whether this peer need not be asked again."""
+        return peer in self.prepared or peer in self.late or peer in self.refused
 
 
 Phase = PreAccepting | Accepting | Preparing | Validating | AwaitingInvalidators

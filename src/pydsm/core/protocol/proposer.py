@@ -246,8 +246,8 @@ class Proposer:
             self._late.update(dict.fromkeys(silent))
             self._step(id, phase, late=True)
             if state.leading.get(id) is phase:
-                state.outbox.send(silent, PreAccept(id, phase.batch, phase.initial))
+                state.repeats.send(silent, phase, PreAccept(id, phase.batch, phase.initial), state.now)
         else:
             phase.asked = state.peers
             silent = tuple(peer for peer in state.peers if peer not in phase.votes)
-            state.outbox.send(silent, Accept(id, phase.ballot, phase.value, phase.deps))
+            state.repeats.send(silent, phase, Accept(id, phase.ballot, phase.value, phase.deps), state.now)

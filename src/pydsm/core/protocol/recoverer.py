@@ -26,7 +26,6 @@ from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, Tick, covers
 from pydsm.core.types.messages import (
     Batch,
     CommitQuery,
-    Message,
     Prepare,
     PrepareOk,
     Refuse,
@@ -120,10 +119,13 @@ class Recoverer:
         ballot = next_ballot(max(state.log.instance(id).promised, suspicion.highest), state.me)
         self._suspicions.begin(id, ballot, state.now)
         state.counters.prepared += 1
-        state.leading[id] = Preparing(ballot, self._deadline())
+        phase = state.leading[id] = Preparing(ballot, self._deadline())
         request = Prepare(id, ballot)
         self._acceptor.on_prepare(state.me, request)
-        state.outbox.send(state.peers, request)
+        if suspicion.attempts == 1:
+            state.outbox.send(state.peers, request)
+        else:
+            state.repeats.send(state.peers, phase, request, state.now)
 
     def on_prepare_ok(self, sender: ReplicaId, message: PrepareOk) -> None:
         """Count an answer, or keep it as a late one."""
@@ -302,21 +304,22 @@ class Recoverer:
         state.repeat_later(phase)
         match phase:
             case Preparing():
-                self._repeat(phase.answers, Prepare(id, phase.ballot))
+                self._repeat(phase, Prepare(id, phase.ballot))
             case Validating():
                 if phase.gives_up <= state.now:
                     self._abandon(id, phase)
                     return
                 phase.deadline = min(phase.deadline, phase.gives_up)
                 silent = tuple(one for one in phase.prepared if one not in phase.answered and one != state.me)
-                state.outbox.send(silent, Validate(id, phase.ballot, phase.batch, phase.deps))
+                state.repeats.send(silent, phase, Validate(id, phase.ballot, phase.batch, phase.deps), state.now)
             case _:
                 state.outbox.send(state.peers, Waiting(id, phase.unchanged))
-                self._repeat({**phase.prepared, **phase.late}, Prepare(id, phase.ballot))
+                self._repeat(phase, Prepare(id, phase.ballot))
 
-    def _repeat(self, answered: dict[ReplicaId, PrepareOk], request: Message) -> None:
+    def _repeat(self, phase: Preparing | AwaitingInvalidators, request: Prepare) -> None:
         state = self._state
-        state.outbox.send(tuple(peer for peer in state.peers if peer not in answered), request)
+        silent = tuple(peer for peer in state.peers if not phase.has_answer_of(peer))
+        state.repeats.send(silent, phase, request, state.now)
 
     def _deadline(self) -> Tick:
         return Tick(self._state.now + self._state.answer_ticks)

@@ -12,6 +12,7 @@ from pydsm.core.protocol.distances import Distances
 from pydsm.core.protocol.execution import Execution
 from pydsm.core.protocol.outbox import Outbox
 from pydsm.core.protocol.phases import Phase
+from pydsm.core.protocol.repeats import Repeats
 from pydsm.core.types.checkpoint import CheckpointSchedule, checkpoint_behind, is_checkpoint
 from pydsm.core.types.config import Config
 from pydsm.core.types.counters import ProtocolCounters
@@ -39,6 +40,7 @@ class ReplicaState:
         self.recorded = self.log.no_deps
         """Executed, and said so in a record."""
         self.leading: dict[InstanceId, Phase] = {}
+        self.repeats = Repeats(self.peers, config.repeats_max, self.outbox, self.leading)
         self.decided: list[InstanceId] = []
         """Decided since the recoverer last looked."""
         self.counters = ProtocolCounters()

@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recovery_timeout_ticks: int = 500
     recovery_jitter_ticks: int = 250
     backoff_ticks_max: int = 4000
+    repeats_max: int = 8
     scan_ticks: int = 50
     gossip_ticks: int = 250
     pipeline_instances_max: int = 64
@@ -206,6 +207,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             recovery_timeout_ticks=self.recovery_timeout_ticks,
             recovery_jitter_ticks=self.recovery_jitter_ticks,
             backoff_ticks_max=self.backoff_ticks_max,
+            repeats_max=self.repeats_max,
             scan_ticks=self.scan_ticks,
             gossip_ticks=self.gossip_ticks,
             pipeline_instances_max=self.pipeline_instances_max,
@@ -283,6 +285,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         recovery_timeout_ticks=patience_ticks,
         recovery_jitter_ticks=choice([1, 10, 100]),
         backoff_ticks_max=choice([50, 300, 1500]),
+        repeats_max=(1, 2, 8)[seed // 9 % 3],
         scan_ticks=choice([5, 20, 50]),
         gossip_ticks=choice([30, 100, 250]),
         pipeline_instances_max=choice([1, 2, 4, 16, 64]),

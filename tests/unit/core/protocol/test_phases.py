@@ -1,9 +1,9 @@
 """Tallies count replicas, not replies."""
 
-from pydsm.core.protocol.phases import Accepting, PreAccepting
+from pydsm.core.protocol.phases import Accepting, AwaitingInvalidators, Phase, PreAccepting, Preparing, Validating
 from pydsm.core.types.ids import Tick
 from pydsm.core.types.messages import NOP
-from tests.unit.core.helpers import P0, P1, P2, ballot, writing
+from tests.unit.core.helpers import P0, P1, P2, at, ballot, prepare_ok, writing
 
 
 def pre_accepting() -> PreAccepting:
@@ -23,6 +23,26 @@ def test_a_vote_is_counted_once() -> None:
     assert phase.record(P2)
     assert not phase.record(P2)
     assert list(phase.votes) == [P2]
+
+
+def test_who_has_answered_or_refused_need_not_be_asked_again() -> None:
+    answer = prepare_ok(at(1, 1), ballot(1, 0))
+    validating = Validating(ballot(1, 0), writing("key"), (0, 0, 0), 1, {P1: answer}, Tick(0), Tick(0))
+    awaiting = AwaitingInvalidators(
+        ballot(1, 0), writing("key"), (0, 0, 0), 1, (), {P1: answer}, {}, Tick(0), refused={P2: ballot(2, 1)}
+    )
+    validating.answered[P2] = None
+    accepting = Accepting(ballot(1, 0), NOP, (0, 0, 0), (P1, P2), Tick(20), votes={P1: None})
+    preparing = Preparing(ballot(1, 0), Tick(0), answers={P1: answer}, refused={P2: ballot(2, 1)})
+    expectations: tuple[tuple[Phase, list[bool]], ...] = (
+        (pre_accepting(), [False, False, False]),
+        (accepting, [False, True, False]),
+        (preparing, [False, True, True]),
+        (validating, [False, False, True]),
+        (awaiting, [False, True, True]),
+    )
+    for phase, expected in expectations:
+        assert [phase.has_answer_of(peer) for peer in (P0, P1, P2)] == expected
 
 
 def test_phases_do_not_share_their_tallies() -> None:
