@@ -197,7 +197,8 @@ class Replica:
         state = self._state
         self._clock_ms = clock_ms
         self.advance(now)
-        state.repeats.flush(now)
+        if state.repeats.waiting:
+            state.repeats.flush(now)
         for id, phase in list(state.leading.items()):
             if phase.deadline <= now and state.leading.get(id) is phase:
                 self._recoverer.on_deadline(id, phase)

@@ -28,14 +28,14 @@ class Repeats:
         self._leading = leading
         self._unanswered: dict[ReplicaId, list[tuple[Tick, Phase]]] = {peer: [] for peer in peers}
         """What each peer was sent, and when. What became of it is looked at only when the room is used up."""
-        self._waiting: dict[ReplicaId, dict[InstanceId, tuple[Phase, Question]]] = {}
+        self.waiting: dict[ReplicaId, dict[InstanceId, tuple[Phase, Question]]] = {}
         """Peers without room, and what they are to be sent when there is some. Never empty for a peer."""
 
     def send(self, peers: tuple[ReplicaId, ...], phase: Phase, question: Question, now: Tick) -> None:
         """Repeat the question of a phase to these peers, at once or when there is room."""
         ready = []
         for peer in peers:
-            if peer not in self._waiting and self._has_room(peer):
+            if peer not in self.waiting and self._has_room(peer):
                 self._unanswered[peer].append((now, phase))
                 ready.append(peer)
             else:
@@ -44,7 +44,7 @@ class Repeats:
 
     def flush(self, now: Tick) -> None:
         """Send what has waited to peers that have room again."""
-        for peer, waiting in list(self._waiting.items()):
+        for peer, waiting in list(self.waiting.items()):
             while waiting and self._has_room(peer):
                 id = next(iter(waiting))
                 phase, question = waiting.pop(id)
@@ -52,7 +52,7 @@ class Repeats:
                     self._unanswered[peer].append((now, phase))
                     self._outbox.send((peer,), question)
             if not waiting:
-                del self._waiting[peer]
+                del self.waiting[peer]
 
     def echoed(self, peer: ReplicaId, echo: int) -> None:
         """What was sent to this peer at the tick `echo` has come back: nothing from before is on its way any more.
@@ -72,7 +72,7 @@ class Repeats:
         return len(unanswered) < self._repeats_max
 
     def _wait(self, peer: ReplicaId, phase: Phase, question: Question) -> None:
-        waiting = self._waiting.setdefault(peer, {})
+        waiting = self.waiting.setdefault(peer, {})
         waiting[question.id] = (phase, question)
         if len(waiting) > len(self._leading):  # some are over: a peer that is dead must not make this grow for ever
-            self._waiting[peer] = {id: one for id, one in waiting.items() if self._leading.get(id) is one[0]}
+            self.waiting[peer] = {id: one for id, one in waiting.items() if self._leading.get(id) is one[0]}

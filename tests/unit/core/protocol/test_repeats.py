@@ -146,7 +146,7 @@ def test_nothing_is_kept_of_what_is_over_for_a_peer_that_never_answers() -> None
     for index in range(1, 1000):
         asking.repeat(index, P1)
         asking.leading.pop(at(1, index - 5), None)
-    assert len(asking.repeats._waiting[P1]) <= len(asking.leading) + 1
+    assert len(asking.repeats.waiting[P1]) <= len(asking.leading) + 1
 
 
 # What a replica does with it
