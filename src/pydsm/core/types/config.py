@@ -39,7 +39,7 @@ class Config:
     backoff_ticks_max: int = 4000
     """Upper bound of the wait between two repetitions of a question, and between two recoveries of an instance, which
     may reach `recovery_backoff_ticks_max`; or several measured round trips, if those are more."""
-    repeats_max: int = 8
+    repeats_max: int = 16
     """Repeated questions that may be on their way to one peer; further ones are sent when it has answered, or has
     echoed later gossip. So repetition alone cannot fill a slow link."""
     scan_ticks: int = 50

@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recovery_timeout_ticks: int = 500
     recovery_jitter_ticks: int = 250
     backoff_ticks_max: int = 4000
-    repeats_max: int = 8
+    repeats_max: int = 16
     scan_ticks: int = 50
     gossip_ticks: int = 250
     pipeline_instances_max: int = 64
