@@ -169,7 +169,7 @@ FINDS: tuple[Find, ...] = (
     Find("index used again after a restart", "stopped by InvariantViolation", 0),
     Find("restarted leader goes on in round 0", "ballot", 94),
     Find("late validate overwrites a vote", "vote", 251, adversary=True),
-    Find("accepted deps lost in recovery", "visibility", 5),
+    Find("accepted deps lost in recovery", "agreement", 1),
     Find("dependency that nobody recovers", "liveness", 0),
     Find("acceptor answers with the leaders vector", "visibility", 0),
     Find("one replica has edges to what does not conflict", "order", 133),
