@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pydsm.core.protocol.recovery_rules import Rule
 from pydsm.sim.base.counts import Counts
 from pydsm.sim.base.plan import Cut, Fault, Operation, Plan
-from pydsm.sim.base.settings import Settings
+from pydsm.sim.base.settings import BEGAN_MS, Settings
 from pydsm.sim.tools.search import Search
 
 MS = 1000
@@ -35,6 +35,7 @@ def calm(replicas: int, seed: int = 0) -> Settings:
         spread="steady",
         batch_requests_max=1,
         patience_us=5000 * MS,
+        agreed_ms=BEGAN_MS,
     )
 
 

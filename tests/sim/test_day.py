@@ -36,7 +36,7 @@ def test_the_watchers_forget_too() -> None:
 
 
 def test_sessions_that_never_expire_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Sessions, "expire", lambda self, timestamp_ms: None)
+    monkeypatch.setattr(Sessions, "expire", lambda self, clocks: self.time.advance(clocks))
     made, _ = day(0.3)
     assert any("sessions" in line for line in made.looks.grown())
 

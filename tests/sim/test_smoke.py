@@ -9,7 +9,7 @@ from pydsm.sim.tools.search import Search
 STEPS = 4000
 SEEDS_PER_TEST = 10
 CHUNKS = [(replicas, first) for replicas in (3, 5, 7) for first in (0, 10, 20)]
-CHUNKS += [(1, 0), (2, 0), (4, 0), (6, 0)]
+CHUNKS += [(1, 0), (2, 10), (4, 0), (6, 0)]
 
 
 def play(replicas: int, first: int, count: int = SEEDS_PER_TEST) -> Counts:

@@ -3,13 +3,13 @@
 The snapshot with the wrong state stays where it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from pydsm.core.protocol.divergence import chunks_in_part
 from pydsm.core.types.errors import Diverged
 from pydsm.machines.base import SupportsKeyListing
-from pydsm.storage.snapshots import SnapshotFile
+from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles
 
 _KEYS_NAMED = 3
 
@@ -39,3 +39,17 @@ def _where(file: SnapshotFile, part: int, machine: object) -> str:
     named = ", ".join(key.decode(errors="backslashreplace") for key in keys[:_KEYS_NAMED])
     about = f", with {len(keys)} keys from {named} on" if keys else ""
     return f"chunks {first} to {first + together - 1} of {len(file.digests)} in {file.path} differ{about}"
+
+
+def write_divergence(
+    diverged: Diverged, files: SnapshotFiles | None, machine: object, with_names: Callable[[str], str]
+) -> str:
+    """Write the report into the data directory, so that no later start uses it. Gives the text, also if that fails."""
+    if files is None:
+        return str(diverged)
+    try:
+        text = describe_divergence(diverged, files.load(), machine)
+        files.condemn(with_names(text))
+    except Exception as error:  # whatever a machine's keys_in raises: the replica must stop all the same
+        return f"{diverged}; what differs could not be written down: {error}"
+    return text

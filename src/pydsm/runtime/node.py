@@ -12,14 +12,15 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from enum import Enum, auto
 
 from pydsm.core.log.conflicts import UserRelation
 from pydsm.core.replica import Replica
 from pydsm.core.sessions.grants import Grant, Grants
 from pydsm.core.sessions.session_limits import SessionExpired
-from pydsm.core.sessions.sessions import Apply, Sessions
+from pydsm.core.sessions.sessions import Sessions
 from pydsm.core.types.config import Config
-from pydsm.core.types.effects import Abort, Execute, PurgeRecord, Record, TakeCheckpoint, Transfer
+from pydsm.core.types.effects import PurgeRecord, Record
 from pydsm.core.types.errors import (
     Diverged,
     FarAhead,
@@ -29,21 +30,22 @@ from pydsm.core.types.errors import (
     PyDSMError,
 )
 from pydsm.core.types.fingerprint import fingerprint
-from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId, Tick, is_tracked, session_of
+from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId, Tick, session_of
 from pydsm.core.types.messages import Batch, Frontier, Message, Run
 from pydsm.logs import printable
 from pydsm.machines.base import SupportsScheduledCommands, SupportsSnapshots
-from pydsm.machines.failures import GuardedApply
 from pydsm.runtime.admission import rejection_reason, wants_checkpoint
-from pydsm.runtime.applied import AppliedTracker, restore_newest, tracker_of
-from pydsm.runtime.apply_gate import Agreed, ApplyGate, MachinePhase
+from pydsm.runtime.application import ReplicatedApplication
+from pydsm.runtime.applied import restore_newest, tracker_of
+from pydsm.runtime.apply_gate import MachinePhase
 from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
 from pydsm.runtime.clock import GroupClock
 from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.disk import InlineDisk, ThreadedDisk
-from pydsm.runtime.divergence_report import describe_divergence
-from pydsm.runtime.maintenance import Maintenance, NodeControls
+from pydsm.runtime.divergence_report import write_divergence
+from pydsm.runtime.file_checks import FileChecks
+from pydsm.runtime.maintenance import NodeControls
 from pydsm.runtime.observation import Observation, as_info
 from pydsm.runtime.peers import PeerIncarnations, takes_part
 from pydsm.runtime.perform import Performer
@@ -61,8 +63,18 @@ log = logging.getLogger("pydsm.node")
 
 _TICK_SECONDS = 0.005
 _MESSAGE_CHARACTERS_MAX = 4000
-FILES_CHECK_SECONDS = 2.0
-"""How often it is checked that the files are still those of the data directory; each commit checks the log as well."""
+
+
+class NodePhase(Enum):
+    """Where a node is between its start and its end. It only goes forward."""
+
+    NEW = auto()
+    RUNNING = auto()
+    STOPPING = auto()
+    """No new command is taken; those that were taken are still agreed on, executed and answered."""
+    ENDED = auto()
+    """It failed, or its state is replaced by a snapshot: nothing is written, sent or executed any more."""
+    STOPPED = auto()
 
 
 class Node:
@@ -71,7 +83,6 @@ class Node:
     def __init__(self, config: Config, parts: NodeComponents) -> None:
         self._config = config
         self._machine = parts.machine
-        self._apply = GuardedApply(parts.machine, self._note_raised)
         self._store = parts.store
         self._make_transport = parts.transport
         self._names = parts.names
@@ -79,8 +90,6 @@ class Node:
         self._with_names = parts.with_names
         self._files = parts.snapshots
         self._start_limits = parts.starts or StartLimits()
-        self._taker: SnapshotTaker | None = None
-        self._progress: AppliedTracker | None = None
         self._core = Replica(config, parts.relation)
         self._sessions = Sessions(encode=encode_results, decode=decode_results)
         clock = self._clock = GroupClock(
@@ -107,19 +116,28 @@ class Node:
         )
         self._traces = Traces()
         self._core.watch(self._traces)
-        self._gate = ApplyGate(parts.machine, self._perform, parts.hold)
-        hands = NodeControls(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
-        self.maintenance = Maintenance(self._gate, hands)
+        controls = NodeControls(self._batcher.refuse, self._accept, self._drain, self._ask_for_checkpoint, self._fail)
+        self._application = ReplicatedApplication(
+            config.replica, parts.machine, self._sessions, self._batcher, controls, parts.hold
+        )
+        self._gate = self._application.gate
+        self.maintenance = self._application.maintenance
         """Pause, resume, snapshot."""
         self._grants = Grants(config.replica, secrets.randbits(30))
-        self._started = False
-        self._running = False
+        self._phase = NodePhase.NEW
         self._turn_is_due = False
         self._drained: asyncio.Event | None = None
         self._far_behind = False
         self._replaced: asyncio.Future[None] | None = None
         self._reported_at_seconds: dict[ReplicaId, float] = {}
-        self._raised_types: set[type[BaseException]] = set()
+
+    def _end(self) -> None:
+        self._phase = NodePhase.ENDED if self._phase is NodePhase.RUNNING else NodePhase.STOPPED
+
+    @property
+    def _running(self) -> bool:
+        """Whether the core is called, and its effects are performed."""
+        return self._phase is NodePhase.RUNNING or self._phase is NodePhase.STOPPING
 
     async def start(self) -> None:
         """Load and execute what the store holds, then listen and take part.
@@ -135,9 +153,9 @@ class Node:
         self._peers = PeerIncarnations(self._store.peers(), self._remember_peer, self._name_of)
         self._starts = await self._begin_start()
         self._transport = self._make_transport(self._store.incarnation, self._peers.admit, self._starts)
-        self._performer = Performer(self._config.replica, self._core, self, self._transport, self)
-        self._started = self._running = True
-        self._transfers = SnapshotTransfers(
+        self._performer = Performer(self._config.replica, self._core, self, self._transport, self._application)
+        self._phase = NodePhase.RUNNING
+        self._transfers = self._application.transfers = SnapshotTransfers(
             TransferContext(
                 core=self._core,
                 files=self._files if isinstance(self._machine, SupportsSnapshots) else None,
@@ -154,7 +172,8 @@ class Node:
         self._performer.pump()
         await self._transport.start(self._receive)
         self._tick()
-        self._check_files_later()
+        checks = FileChecks(self._disk, self._store, self._files, lambda: self._running)
+        checks.begin(self._loop)
         if isinstance(self._machine, SupportsScheduledCommands):
             self._keep_up(ScheduledCommandProposer(self._machine, self._config.replica, self._batcher.submit))
 
@@ -168,39 +187,42 @@ class Node:
     async def _restore(self) -> None:
         """Start the machine; then the newest good snapshot, and the records behind it."""
         await self._gate.open()
-        self._progress = tracker_of(self._machine, self._apply, self._store.incarnation)
-        if self._progress is not None:
-            self._progress.begin()
+        application = self._application
+        application.tracker = tracker_of(self._machine, application.apply, self._store.incarnation)
+        if application.tracker is not None:
+            application.tracker.begin()
         snapshots: list[SnapshotFile] = []
         if self._files is not None and isinstance(self._machine, SupportsSnapshots):
             self._files.check()
         records = await asyncio.to_thread(self._store.load)
         if self._files is not None and isinstance(self._machine, SupportsSnapshots):
             state = ReplicatedState(self._machine, self._sessions)
-            self._taker = SnapshotTaker(state, self._files, self._snapshot_taken)
+            taker = application.taker = SnapshotTaker(state, self._files, self._snapshot_taken)
             for record in records:
                 if isinstance(record, PurgeRecord):
                     await asyncio.to_thread(self._files.adopt, record.up_to)
             snapshots = await asyncio.to_thread(self._files.load)
             if snapshots:
-                await restore_newest(state, snapshots, self._progress)
-                self._taker.begin_at(snapshots[-1].checkpoint.number)
-        self.maintenance.taker = self._taker
+                await restore_newest(state, snapshots, application.tracker)
+                taker.begin_at(snapshots[-1].checkpoint.number)
+        self.maintenance.taker = application.taker
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
     async def stop(self, drain_seconds_max: float = 5.0) -> None:
         """Refuse new commands, answer those taken if that succeeds in time, then close everything."""
-        if not self._started:
+        if self._phase is NodePhase.RUNNING:
+            self._phase = NodePhase.STOPPING
+        elif self._phase is NodePhase.ENDED:
+            self._phase = NodePhase.STOPPED
+        else:
             return
-        self._started = False
         self._batcher.refuse("this replica is stopping; submit elsewhere")
         await self._drain(0 if self._gate.phase is MachinePhase.PAUSED else drain_seconds_max)
         self._guard(self._performer.finish)
-        self._running = False
-        self._gate.shut()
-        self.maintenance.failed("the replica is stopping")
-        if self._taker is not None:
-            await self._taker.stop()
+        self._phase = NodePhase.STOPPED
+        self._application.shut("the replica is stopping")
+        if self._application.taker is not None:
+            await self._application.taker.stop()
         await self._transfers.stop()
         await self._transport.stop()
         await self._disk.close()
@@ -220,7 +242,7 @@ class Node:
         return self._batcher.waiting
 
     def _accept(self) -> None:
-        if self._started:
+        if self._phase is NodePhase.RUNNING:
             self._drained = None
             self._batcher.accept()
 
@@ -263,12 +285,12 @@ class Node:
 
     def observe(self) -> Observation:
         """This moment, for tools. Only after `start`."""
-        counters, now = self._core.counters, self._loop.time()
+        counters, taker, now = self._core.counters, self._application.taker, self._loop.time()
         return Observation(
             replica=self._config.replica,
             replicas=self._config.replicas,
             fingerprint=fingerprint(self._store.incarnation),
-            stopping=not self._started,
+            stopping=self._phase is NodePhase.STOPPING or self._phase is NodePhase.STOPPED,
             start=self._starts.start.number,
             position=self._store.position,
             not_participating_reason=self._starts.waits_for,
@@ -284,13 +306,13 @@ class Node:
             epochs=dict(self._transport.epochs),
             instances=len(self._core.instances),
             checkpoint=self._core.checkpoint,
-            snapshot=0 if self._taker is None else self._taker.counters.last_number,
+            snapshot=0 if taker is None else taker.counters.last_number,
             purged=self._core.purged,
             fetching=self._core.fetching,
             pieces=replace(self._transfers.counters),
             phase=self._gate.phase,
             machine_fault=self._gate.fault,
-            commands_raised=self._apply.raised,
+            commands_raised=self._application.apply.raised,
             held=self._gate.held,
             held_bytes=self._gate.held_bytes,
             names=self._names,
@@ -313,7 +335,7 @@ class Node:
             raise PeerProtocolError(self._with_names(str(fault))) from fault
         except Exception as error:
             said = printable(repr(message), _MESSAGE_CHARACTERS_MAX)
-            log.critical("the message that did it, from %s: %s", self._name_of(sender), said)
+            log.critical("the message that caused the failure, from %s: %s", self._name_of(sender), said)
             self._fail(error)
         else:
             if not self._peers.knows(sender) and takes_part(message):
@@ -394,67 +416,13 @@ class Node:
         """See `perform.Disk`."""
         self._disk.write(records, lambda: self._guard(lambda: self._at_present(done)))
 
-    def execute(self, execution: Execute) -> None:
-        """See `perform.Application`."""
-        self._gate.take(execution)
-
-    def checkpoint(self, taken: TakeCheckpoint) -> None:
-        """See `perform.Application`."""
-        self._gate.take(taken)
-
-    def _perform(self, agreed: Agreed) -> None:
-        """What the gate lets through reaches the state, and whoever waits for it."""
-        if isinstance(agreed, Execute):
-            apply = self._apply_for(agreed) if self._progress is None else self._progress.apply(agreed.id)
-            if self._taker is not None:
-                self._taker.note_change()
-            results = self._sessions.execute(agreed.batch, apply)
-            if agreed.id.leader == self._config.replica:
-                self._batcher.executed(agreed.id, results)
-            return
-        self._sessions.expire(agreed.checkpoint.clocks)
-        there = self._progress is None or self._progress.checkpoint(agreed.checkpoint)
-        if self._taker is not None and there:
-            self._taker.take(agreed.checkpoint, wanted=self.maintenance.snapshot_wanted)
-        self.maintenance.checkpoint_reached(agreed.checkpoint)
-
-    def _apply_for(self, agreed: Execute) -> Apply:
-        """Without what only reads, where nobody waits for the results and no session keeps them."""
-        if self._batcher.awaits(agreed.id) or any(is_tracked(run.first) for run in agreed.batch.runs):
-            return self._apply
-        return self._apply.unread
-
-    def _note_raised(self, error: BaseException) -> None:
-        """The first exception of each class is logged whole, and counted in the metrics like the later ones."""
-        if type(error) not in self._raised_types:
-            self._raised_types.add(type(error))
-            log.error(
-                "a command raised %s; its client is answered so, at every replica alike (said once for each class)",
-                type(error).__name__,
-                exc_info=error,
-            )
-
     def _snapshot_taken(self, file: SnapshotFile) -> None:
         self.maintenance.snapshot_taken(file)
-        if self._progress is not None:
-            self._progress.snapshot_durable(file.checkpoint)
+        if self._application.tracker is not None:
+            self._application.tracker.snapshot_durable(file.checkpoint)
         if self._running:
             self._guard(lambda: self._core.snapshot_durable(file.checkpoint, file.digests))
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
-
-    def _condemn(self, diverged: Diverged) -> None:
-        if self._files is None:
-            return
-        try:
-            text = describe_divergence(diverged, self._files.load(), self._machine)
-            self._files.condemn(self._with_names(text))
-        except Exception as error:  # whatever a machine's keys_in raises: the replica must stop all the same
-            text = f"{diverged}; what differs could not be written down: {error}"
-        log.critical("%s has diverged: %s", self._name_of(self._config.replica), self._with_names(text))
-
-    def transfer(self, transfer: Transfer) -> None:
-        """See `perform.Application`."""
-        self._transfers.begin(transfer)
 
     def _tell_core(self, action: Callable[[], None]) -> None:
         self._guard(lambda: self._at_present(action))
@@ -462,8 +430,8 @@ class Node:
 
     async def _replace(self, record: PurgeRecord) -> None:
         """The last write of this node: what waits for the disk is written before it, and nothing after it."""
-        self._running = False
-        self._gate.shut()
+        self._end()
+        self._application.shut()
         self._batcher.refuse("this replica begins again from a snapshot; submit elsewhere")
         written = self._replaced = self._loop.create_future()
         self._disk.write([record], lambda: written.set_result(None))
@@ -477,27 +445,9 @@ class Node:
         if not self.failure.done():
             self.failure.set_result(reason)
 
-    def abort(self, abort: Abort) -> None:
-        """See `perform.Application`."""
-        self._batcher.aborted(abort.id)
-        self.maintenance.aborted(abort.id)
-
     def _remember_peer(self, peer: ReplicaId, mark: int) -> None:
         log.info("%s takes part with the data of fingerprint %016x", self._name_of(peer), mark)
         self._disk.run(lambda: self._store.remember_peer(peer, mark), _nothing)
-
-    def _check_files(self) -> None:
-        """In the disk's thread, since a network file system may take its time; and again a while after that."""
-        if self._running:
-            self._disk.run(self._check_files_now, self._check_files_later)
-
-    def _check_files_later(self) -> None:
-        self._loop.call_later(FILES_CHECK_SECONDS, self._check_files)
-
-    def _check_files_now(self) -> None:
-        self._store.check()
-        if self._files is not None:
-            self._files.check_place()
 
     def _fail(self, error: Exception) -> None:
         """From here on nothing leaves this replica but the news."""
@@ -506,12 +456,12 @@ class Node:
                 self._replaced.set_exception(error)
                 self.failure.set_result(error)
             return
-        self._running = False
-        self._gate.shut()
-        self.maintenance.failed(self._with_names(str(error)))
+        self._end()
+        self._application.shut(self._with_names(str(error)))
         self._batcher.refuse("this replica has failed; submit elsewhere")
         if isinstance(error, Diverged):
-            self._condemn(error)
+            text = write_divergence(error, self._files, self._machine, self._with_names)
+            log.critical("%s has diverged: %s", self._name_of(self._config.replica), self._with_names(text))
         if isinstance(error, PyDSMError) and not isinstance(error, InvariantViolation):
             log.critical("%s stops: %s", self._name_of(self._config.replica), self._with_names(str(error)))
         else:

@@ -17,7 +17,7 @@ from pydsm.core.types.fingerprint import fingerprint
 from pydsm.core.types.ids import InstanceId, ReplicaId, request_at, session_of
 from pydsm.core.types.messages import NOP, Batch, Commit, Footprint, Frontier, PreAccept, Run
 from pydsm.machines.base import CommandFailed, CommandRaised, Result
-from pydsm.runtime import admission
+from pydsm.runtime import admission, file_checks
 from pydsm.runtime import node as node_module
 from pydsm.runtime.batching import Answer, Overloaded
 from pydsm.runtime.clock import unix_ms
@@ -180,7 +180,7 @@ async def test_a_node_whose_directory_is_removed_acknowledges_nothing_more(tmp_p
 async def test_a_node_without_anything_to_write_notices_that_its_directory_was_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "FILES_CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(file_checks, "FILES_CHECK_SECONDS", 0.05)
     store = SqliteStore(tmp_path / "data", Identity("test", "r1", ReplicaId(0), 1))
     async with group(1, store) as nodes:
         assert await nodes.ask(0, "a one") == 1
@@ -301,7 +301,7 @@ async def test_broken_invariant_stops_the_node(caplog: pytest.LogCaptureFixture)
         assert await nodes.ask(0, "a one") == 1
         nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(0), 1), NOP, (0, 0, 0)))
         assert isinstance(await asyncio.wait_for(nodes.nodes[0].failure, 5), InvariantViolation)
-        assert "the message that did it, from replica 1: Commit" in caplog.text
+        assert "the message that caused the failure, from replica 1: Commit" in caplog.text
 
 
 async def test_fault_of_a_peer_is_left_to_the_transport() -> None:

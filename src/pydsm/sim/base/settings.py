@@ -35,6 +35,12 @@ DECLARED, EVERYTHING, USER = "declared keys", "everything", "user"
 """Names of conflict relations."""
 
 
+BEGAN_MS = 1_000_000_000
+"""What a right wall clock shows when a world begins: long enough after 0 for clocks that are behind."""
+RIGHT_MS_MAX = 50
+"""By how much a right clock may differ from the true time."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One world's constants; see `draw_settings` for the ranges that seeds choose from."""
 
@@ -122,6 +128,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # wall clocks
     wall_offsets_ms: tuple[int, ...] = ()
     """By how much each replica's wall clock differs from the true time; none differs without."""
+    agreed_ms: int = 0
+    """Agreed time at the beginning, as in a group that has executed a checkpoint; 0: the group is new."""
     time_advance_ms: int = TimeLimits().advance_ms_max
     time_lag_ms: int = TimeLimits().lag_ms_max
     time_distance_ms: int = TimeLimits().distance_ms_max
@@ -301,6 +309,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         relation=choice([DECLARED] * 8 + [EVERYTHING, USER]),
         tick_period_us=choice([2000, 5000, 10_000]),
         clock_rates=(1.0,) * replicas,
+        agreed_ms=0 if seed % 7 == 6 else BEGAN_MS - RIGHT_MS_MAX,
         sync_us=choice([0, 100, 1000, 5000]),
         latencies_us=matrix,
         spread=choice(["steady", "uniform", "uniform", "exponential", "heavy"]),

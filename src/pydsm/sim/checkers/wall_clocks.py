@@ -16,13 +16,8 @@ from collections.abc import Container, Iterable
 from pydsm.core.types.ids import InstanceId, SessionId
 from pydsm.core.types.messages import Batch
 from pydsm.sim.base.schedule import EventSchedule
-from pydsm.sim.base.settings import Settings
+from pydsm.sim.base.settings import BEGAN_MS, RIGHT_MS_MAX, Settings
 from pydsm.sim.base.violation import Violation
-
-BEGAN_MS = 1_000_000_000
-"""What a right clock shows when a world begins: long enough after 0 for clocks that are behind."""
-RIGHT_MS_MAX = 50
-"""By how much a right clock may differ from the true time."""
 
 
 class WallClocks:

@@ -138,6 +138,7 @@ class Life:
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )
         self.sessions = Sessions(self._context.settings.session_limits, encode_results, decode_results)
+        self.sessions.time.ms = self._context.settings.agreed_ms
         self.clock = GroupClock(
             self.replica,
             self._context.settings.replicas,

@@ -29,7 +29,7 @@ def _freeze(value: object, seen: set[int]) -> Hashable:
         return tuple(_freeze(one, seen) for one in value)
     if isinstance(value, dict):
         return tuple(sorted(((_freeze(key, seen), _freeze(one, seen)) for key, one in value.items()), key=repr))
-    if isinstance(value, frozenset):
+    if isinstance(value, set | frozenset):
         return tuple(sorted((_freeze(one, seen) for one in value), key=repr))
     if isinstance(value, msgspec.Struct):
         return (type(value).__name__, *(_freeze(one, seen) for one in msgspec.structs.astuple(value)))

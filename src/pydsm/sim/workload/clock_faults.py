@@ -10,7 +10,7 @@ import msgspec
 
 from pydsm.core.types.quorums import quorums
 from pydsm.sim.base.plan import ClockJump, Fault, Plan
-from pydsm.sim.checkers.wall_clocks import RIGHT_MS_MAX
+from pydsm.sim.base.settings import RIGHT_MS_MAX
 
 WALL_CLOCK = "wall-clock"
 """The kind of fault, as `pydsm simulate --faults` names it."""
