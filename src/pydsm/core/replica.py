@@ -1,13 +1,14 @@
-"""One replica of the protocol: six verbs in, effects out. Start reading here.
+"""One replica of the protocol: six methods take events and give effects. Start reading here.
 
-`propose` leads a batch, `receive` takes a peer's message, `advance` says what time it is, `tick` does what is due by
-then, `restore` brings what the disk kept, and `take_effects` hands out what is to be done. What the rooms behind it
-decide: `acceptor` how to answer, `commit` how to lead, `recoverer` and `recovery` how to finish what others began,
-`execution` in which order to execute.
+`propose` leads a batch, `receive` handles a message of a member, `advance` sets the time, `tick` does what is due by
+then, `restore` loads the records of the disk, and `take_effects` returns what the runtime must do. The modules in
+`protocol` decide the rest: `acceptor` how to answer, `proposer` how to lead, `recoverer` and `recovery_rules` how to
+finish what other replicas began, `execution` in which order batches are executed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import assert_never
 
 from pydsm.core.log.conflicts import DeclaredKeys, Relation
 from pydsm.core.log.instance import Instance
@@ -32,7 +33,7 @@ __all__ = ["PipelineFull", "Replica"]
 
 
 class Replica:
-    """Owned by one loop; not thread-safe. Call `take_effects` after each of the other verbs."""
+    """Owned by one loop; not thread-safe. Call `take_effects` after each call of another method."""
 
     def __init__(self, config: Config, relation: Relation | None = None) -> None:
         self._state = ReplicaState(config, with_sessions(relation or DeclaredKeys()))
@@ -48,72 +49,70 @@ class Replica:
         self._next_digest = Tick(0)
         self._purged: Deps = self._state.log.no_deps
         self._snapshots: list[Checkpoint] = []
-        """The last two of which there is a durable snapshot, the older one first."""
+        """The last two checkpoints with a durable snapshot, the older one first."""
 
     def propose(self, batch: m.Batch) -> InstanceId | PipelineFull:
-        """Lead a new instance that agrees on `batch`; its fate comes back as an Execute or an Abort effect."""
+        """Lead a new instance that agrees on `batch`; its outcome is an Execute or an Abort effect."""
         id = self._proposer.propose(batch)
         self._recoverer.settle()
         return id
 
     def receive(self, sender: ReplicaId, message: m.Message) -> None:
-        """Take a message of a member of the group; one of its own comes back through here once it is durable.
+        """Handle a message of a member of the group; the replica's own messages come back here once they are durable.
 
         Raises:
-            PeerProtocolError: no correct replica sends this; at most some instances that it names were taken to exist.
+            PeerProtocolError: no correct replica sends this. The instances that it names may count as existing.
             InvariantViolation: the replica must stop.
         """
         if not 0 <= sender < self._state.config.replicas:
             raise PeerProtocolError(
                 f"a message of replica {sender}, which is not in this group of {self._state.config.replicas}"
             )
-        if isinstance(message, m.PreAccept) and sender != message.id.leader:
-            raise PeerProtocolError(
-                f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send"
-            )
-        if self._is_forgotten(sender, message):
-            return
-        self._hear_of(message)
-        self._dispatch(sender, message)
+        if isinstance(message, m.MEMBER_MESSAGES):
+            self._dispatch_about_members(sender, message)
+        else:
+            if isinstance(message, m.PreAccept) and sender != message.id.leader:
+                raise PeerProtocolError(
+                    f"replica {sender} sent a PreAccept for {message.id}, which only its leader may send"
+                )
+            if self._is_compacted(sender, message.id):
+                return
+            self._note_named_instances(message)
+            self._dispatch_about_instance(sender, message)
         self._recoverer.settle()
 
-    def _is_forgotten(self, sender: ReplicaId, message: m.Message) -> bool:
-        """About an instance that has left memory. Who executed it sent this before; who did not needs a snapshot."""
-        id: InstanceId | None = getattr(message, "id", None)
-        if id is None or not self._state.log.is_dropped(id):
+    def _is_compacted(self, sender: ReplicaId, id: InstanceId) -> bool:
+        """Whether an instance has left memory: then a sender that has not executed it needs a snapshot."""
+        if not self._state.log.is_dropped(id):
             return False
         if self._state.window.lacks(sender, id):
-            self._tell_purged(sender)
+            self._send_compacted(sender)
         return True
 
-    def _tell_purged(self, member: ReplicaId) -> None:
-        """What it lacks is in the last snapshot here."""
+    def _send_compacted(self, member: ReplicaId) -> None:
+        """Offer the newest snapshot of this replica to a member that lacks compacted instances."""
         if self._snapshots:
             last = self._snapshots[-1]
             self._state.outbox.send((member,), m.Compacted(last.number, last.position.up_to))
 
-    def _hear_of(self, message: m.Message) -> None:
-        """Every instance that a message names exists, so it must be decided, and is recovered if need be."""
+    def _note_named_instances(self, message: m.InstanceMessage) -> None:
+        """Every instance that a message names exists, so it must be decided, by recovery if necessary."""
         log = self._state.log
         match message:
-            case m.Frontier():
-                log.note_exists(message.known)
-            case m.StateDigest() | m.FetchSnapshot() | m.SnapshotPiece() | m.Compacted():
-                pass
+            case m.PreAccept() | m.PreAcceptOk() | m.Accept() | m.Commit() | m.Validate():
+                log.note_exists(with_instance(message.deps, message.id))
+            case m.AcceptOk() | m.Prepare() | m.Waiting() | m.Refuse():
+                log.note_exists(with_instance(log.no_deps, message.id))
             case m.PrepareOk():
                 log.note_exists(with_instance(message.deps, message.id))
                 log.note_exists(message.initial_deps)
-            case m.PreAccept() | m.PreAcceptOk() | m.Accept() | m.Commit() | m.Validate():
-                log.note_exists(with_instance(message.deps, message.id))
-            case m.CommitQuery():
-                pass
             case m.ValidateOk():
                 for id in (message.id, *(invalidator.id for invalidator in message.invalidators)):
                     log.note_exists(with_instance(log.no_deps, id))
             case _:
-                log.note_exists(with_instance(log.no_deps, message.id))
+                assert_never(message)
 
-    def _dispatch(self, sender: ReplicaId, message: m.Message) -> None:
+    def _dispatch_about_instance(self, sender: ReplicaId, message: m.InstanceMessage) -> None:
         acceptor, recoverer = self._acceptor, self._recoverer
         match message:
             case m.PreAccept():
@@ -144,21 +143,20 @@ class Replica:
                 recoverer.on_waiting(message)
             case m.Refuse():
                 recoverer.on_refuse(sender, message)
-            case m.CommitQuery():
-                acceptor.on_inquire(sender, message)
             case _:
-                self._dispatch_gossip(sender, message)
+                assert_never(message)
 
-    def _dispatch_gossip(
-        self, sender: ReplicaId, message: m.Frontier | m.StateDigest | m.Compacted | m.FetchSnapshot | m.SnapshotPiece
-    ) -> None:
-        """What is about a member, and not about an instance."""
+    def _dispatch_about_members(self, sender: ReplicaId, message: m.MemberMessage) -> None:
+        state = self._state
         match message:
             case m.Frontier():
+                state.log.note_exists(message.known)
                 self._measure(sender, message)
-                self._state.window.report(sender, message.executed, message.known)
-                if self._state.window.lacks_some(sender, self._state.log.dropped):
-                    self._tell_purged(sender)
+                state.window.report(sender, message.executed, message.known)
+                if state.window.lacks_some(sender, state.log.dropped):
+                    self._send_compacted(sender)
+            case m.CommitQuery():
+                self._acceptor.on_inquire(sender, message)
             case m.StateDigest():
                 self._compare(sender, message)
             case m.Compacted():
@@ -167,6 +165,8 @@ class Replica:
                 self._transfers.on_fetch(sender, message)
             case m.SnapshotPiece():
                 self._transfers.on_piece(sender, message)
+            case _:
+                assert_never(message)
 
     def _measure(self, sender: ReplicaId, message: m.Frontier) -> None:
         state = self._state
@@ -179,10 +179,11 @@ class Replica:
             state.repeats.echoed(sender, echo)
 
     def advance(self, now: Tick) -> None:
-        """Time has come to `now`, and what is late is left to the next `tick`. Before events that come between ticks.
+        """Set the time to `now`, without doing what is due: the next `tick` does that. Call it before each event.
 
-        A loop that got no processor handles messages before its next tick. With the time of the tick before, what it
-        hears of would count as late at once, and the pause would be in no measured round trip.
+        After a pause of its process, a loop handles messages before its next tick. At the time of the last tick before
+        the pause, instances of these messages would be late immediately, and no measured round trip would include the
+        pause.
         """
         state = self._state
         if now < state.now:
@@ -190,9 +191,9 @@ class Replica:
         state.now = state.log.now = now
 
     def tick(self, now: Tick, clock_ms: int = 0) -> None:
-        """Time has come to `now`: repeat what is unanswered, look into what is late, gossip.
+        """Set the time to `now`, repeat unanswered questions, recover late instances, and gossip.
 
-        `clock_ms` is what the wall clock shows. It is only told to others: nothing here depends on it.
+        `clock_ms` is the reading of the wall clock. It is only sent to peers: nothing in the core depends on it.
         """
         state = self._state
         self._clock_ms = clock_ms
@@ -212,21 +213,25 @@ class Replica:
             self._next_digest = Tick(now + state.config.digest_ticks)
             state.outbox.send(state.peers, self._digest)
         self._transfers.tick()
-        self._forget()
+        self._compact()
         self._recoverer.settle()
 
     def _gossip(self) -> None:
-        """Tell what is executed, once the disk could execute it again.
+        """Report what is executed, as far as it is durable.
 
-        The own report comes back like those of others, when it is durable.
+        The replica's own report comes back like those of its peers, when its record is durable.
         """
         state = self._state
         echoes = state.distances.take_echoes(state.now)
         report = m.Frontier(state.record_frontier(), state.log.known, self._clock_ms, state.now, echoes)
         state.outbox.send(state.members, report)
 
-    def _forget(self) -> None:
-        """Let go of what is not needed any more, a little at a time: memory, index, disk."""
+    def _compact(self) -> None:
+        """Remove what is not needed any more from memory, conflict index and disk, a little in each call."""
+        # Memory first, then the index, then the disk: each may go only as far as the one before. An instance leaves
+        # memory when nothing undecided can conflict with it (`window`), or when the compaction checkpoint has it. Its
+        # record is purged when it has left memory and the OLDER of two durable snapshots has it: with the newer one
+        # alone, one damaged file would leave this replica without a state to start from.
         state, config = self._state, self._state.config
         gone = state.window.advance()
         if state.log.kept_bytes > config.window_bytes_max and self._snapshots:
@@ -248,16 +253,16 @@ class Replica:
                 state.outbox.persist_lazily(PurgeRecord(purged, exceptions))
 
     def checkpoint_due(self, *, early: bool = False, time_is_due: bool = False) -> bool:
-        """Whether this replica should propose the next checkpoint now: see `propose_checkpoint`, `Schedule.is_due`.
+        """Whether this replica should propose the next checkpoint now (`CheckpointSchedule.is_due`).
 
-        `time_is_due` if agreed time needs one (`agreed_time.AgreedTime.is_due`).
+        `time_is_due`: agreed time needs a checkpoint (`agreed_time.AgreedTime.is_due`).
         """
         return self._state.schedule.is_due(self._state.now, early=early, time_is_due=time_is_due)
 
     def propose_checkpoint(self, timestamp_ms: int, clocks: tuple[int, ...] = ()) -> InstanceId | PipelineFull:
-        """Lead a checkpoint, with this Unix time and these readings of the members' clocks (see `clocks`).
+        """Lead a checkpoint with this Unix time and these readings of the members' clocks (see `clocks`).
 
-        Each that is executed comes back as a TakeCheckpoint, everywhere.
+        Every replica that executes it gives a TakeCheckpoint effect.
         """
         id = self.propose(checkpoint_batch(timestamp_ms, clocks))
         if isinstance(id, InstanceId):
@@ -265,13 +270,13 @@ class Replica:
         return id
 
     def snapshot_durable(self, checkpoint: Checkpoint, digests: Sequence[bytes] = ()) -> None:
-        """A restart could begin with this checkpoint's snapshot, or with that of the one given before it.
+        """A snapshot is durable: a restart may begin with it, or with the one before it.
 
         Args:
-            checkpoint: what the snapshot is of.
-            digests: one for each chunk of it, to compare with those of others; none are not compared.
+            checkpoint: the checkpoint of the snapshot.
+            digests: one for each chunk, to compare with those of peers; none are not compared.
 
-        Raises Diverged when others have told of another state at this checkpoint.
+        Raises Diverged when a majority of the members has another state at this checkpoint.
         """
         self._snapshots = [*self._snapshots[-1:], checkpoint]
         if digests:
@@ -280,26 +285,26 @@ class Replica:
             self._compare(self._state.me, self._digest)
 
     def is_disputed(self, number: int, digests: Sequence[bytes]) -> bool:
-        """Whether the state with these digests is not what members have told of this checkpoint, as far as is known.
+        """Whether members have reported states of this checkpoint that differ from the one with these digests.
 
-        Who took it over from one of them would decide which is the agreed one.
+        A replica that installed such a state would decide which of them is the agreed one.
         """
         return self._divergence.disputes(m.StateDigest(number, fold(digests)))
 
     def fetched(self, number: int, offset: int, *, damaged: bool = False) -> None:
-        """The disk has the first `offset` bytes of the snapshot of checkpoint `number`, and they are good.
+        """The disk has the first `offset` bytes of the snapshot of checkpoint `number`, without damage.
 
-        The answer to BeginFetch and KeepPiece, and to an InstallSnapshot that found it `damaged`.
+        The answer to BeginFetch and KeepPiece, and to an InstallSnapshot that found the snapshot `damaged`.
         """
         self._transfers.kept(number, offset, damaged=damaged)
 
     def cannot_keep(self, number: int) -> None:
-        """The disk does not take the snapshot that is fetched: it will be tried again after a while."""
+        """The disk cannot store the snapshot that is fetched: the fetch is tried again later."""
         self._transfers.give_up(number)
 
     def cannot_serve(self, to: ReplicaId) -> None:
-        """The snapshot that a ServePiece names is not there any more."""
-        self._tell_purged(to)
+        """The snapshot that a ServePiece effect names does not exist any more."""
+        self._send_compacted(to)
 
     def _compare(self, member: ReplicaId, digest: m.StateDigest) -> None:
         verdict = self._divergence.told(member, digest)
@@ -311,12 +316,12 @@ class Replica:
         return self._state.outbox.take()
 
     def restore(self, records: Iterable[Record], snapshots: Sequence[Checkpoint] = ()) -> None:
-        """Begin as the replica whose records these are. Once, before any other verb; executes what is committed.
+        """Load the state of an earlier start, and execute what is committed. Once, before any other method.
 
         Args:
-            records: everything on the disk.
-            snapshots: the last two checkpoints of which the disk has a good snapshot, the older one first. The machine
-                has been given the last one's.
+            records: all records of the disk.
+            snapshots: the last two checkpoints with a good snapshot, the older one first. The machine has the state of
+                the newer one.
         """
         state = self._state
         reserved = 0
@@ -345,7 +350,7 @@ class Replica:
             state.log.forgot(last)
         self._proposer.restore(reserved)
         decided = [one for one in state.log.instances.values() if one.status is Status.COMMITTED]
-        for instance in sorted(decided, key=self._place_in_history):
+        for instance in sorted(decided, key=self._relative_position):
             state.execution.committed(instance)
 
     def _begin_at(self, snapshots: Sequence[Checkpoint], absent: Sequence[InstanceId]) -> None:
@@ -373,9 +378,9 @@ class Replica:
         log.restore(instance)
 
     def _check_covered(self, instances: Sequence[InstanceRecord]) -> None:
-        """The disk had a record of everything in a snapshot when that was taken.
+        """Check that there is a record of every instance that the newest snapshot has and that was not purged.
 
-        Raises OperationalError if some is gone.
+        Raises OperationalError otherwise.
         """
         if not self._snapshots:
             return
@@ -389,9 +394,9 @@ class Replica:
             )
 
     def _check_kept(self, executed: Deps) -> None:
-        """Others may have forgotten what this replica reported as executed.
+        """Check that there is a record of every instance that this replica reported as executed: peers may have none.
 
-        Raises OperationalError if some is missing.
+        Raises OperationalError otherwise.
         """
         instances = self._state.log.instances
         for leader, last in enumerate(executed):
@@ -400,24 +405,24 @@ class Replica:
                 instance = instances.get(id)
                 if id not in self._state.log.absent and (instance is None or not instance.decided):
                     raise OperationalError(
-                        f"the record of instance {leader}.{index} is missing, though others were told that it is "
-                        "executed here: this replica must rejoin with an empty disk"
+                        f"the record of instance {leader}.{index} is missing, though it was reported to peers "
+                        "as executed: this replica must rejoin with an empty disk"
                     )
 
-    def _place_in_history(self, instance: Instance) -> float:
-        """How much of what is known the instance comes after, 0 to 1.
+    def _relative_position(self, instance: Instance) -> float:
+        """Which part of the known instances this one depends on, 0 to 1.
 
-        Execution finds the agreed order by itself; near to it, each step finds little that is not executed yet.
+        Execution finds the agreed order in any case; in about this order, each step has few unexecuted dependencies.
         """
         return max(dep / max(known, 1) for dep, known in zip(instance.deps, self._state.log.known, strict=True))
 
     def watch(self, watch: InstanceObserver) -> None:
-        """Let somebody see what becomes of every instance from now on."""
+        """Notify an observer of every change of an instance from now on."""
         self._state.log.watch = watch
 
     @property
     def relation(self) -> Relation:
-        """What conflicts, with what sessions demand."""
+        """The conflict relation, including the conflicts of sessions."""
         return self._state.log.relation
 
     @property
@@ -427,7 +432,7 @@ class Replica:
 
     @property
     def known(self) -> Deps:
-        """Per leader, the highest index heard of."""
+        """Per leader, the highest index of an instance that is known to exist."""
         return self._state.log.known
 
     @property
@@ -437,7 +442,7 @@ class Replica:
 
     @property
     def fetching(self) -> tuple[int, int, int | None] | None:
-        """The snapshot that is fetched, if one is: checkpoint, bytes that are there, bytes in all if that is known."""
+        """The snapshot that is fetched, or None: checkpoint, bytes received, size in bytes if it is known."""
         return self._transfers.progress
 
     @property
@@ -452,29 +457,29 @@ class Replica:
 
     @property
     def in_flight(self) -> int:
-        """Own instances of this life that are not executed yet."""
+        """Instances that this replica has proposed since its start and not executed yet."""
         return self._state.in_flight
 
     @property
     def reserved(self) -> int:
-        """Own indexes up to here may have been used; nobody can have heard of a higher one."""
+        """Own indexes up to this one may have been used; no peer can know of a higher one."""
         return self._proposer.reserved
 
     @property
     def recorded(self) -> Deps:
-        """Per leader, what has been noted as executed for the disk, so that peers may be told."""
+        """Per leader, the executed prefix of the newest frontier record, which may be reported to peers."""
         return self._state.recorded
 
     def remembered(self, member: ReplicaId) -> tuple[int, Deps]:
-        """The highest index of this member that was heard of, and what it has reported as executed."""
+        """The highest known index of this member, and the frontier that it has reported."""
         return self._state.log.known[member], self._state.window.reported(member)
 
     @property
     def counters(self) -> ProtocolCounters:
-        """What this replica has done since it was made."""
+        """Events since this object was created."""
         return self._state.counters
 
     @property
     def instances(self) -> Mapping[InstanceId, Instance]:
-        """Read-only, for tools and the simulator's invariants."""
+        """All instances in memory, read-only, for tools and the simulator's invariants."""
         return MappingProxyType(self._state.log.instances)

@@ -463,14 +463,14 @@ def records_purged_before_a_snapshot_is_durable(patch: pytest.MonkeyPatch) -> No
         self._snapshots = getattr(self._state, "unsafe", [])
         unpatched(self)
 
-    unpatched = replicas.Replica._forget
+    unpatched = replicas.Replica._compact
     patch.setattr(state.ReplicaState, "_checkpointed", checkpointed)
-    patch.setattr(replicas.Replica, "_forget", forget)
+    patch.setattr(replicas.Replica, "_compact", forget)
 
 
 @bug("6: records stay for the older of two snapshots, in case the newer one is damaged")
 def records_purged_up_to_the_newest_snapshot(patch: pytest.MonkeyPatch) -> None:
-    original = replicas.Replica._forget
+    original = replicas.Replica._compact
 
     def forget(self: replicas.Replica) -> None:
         both = self._snapshots
@@ -478,12 +478,12 @@ def records_purged_up_to_the_newest_snapshot(patch: pytest.MonkeyPatch) -> None:
         original(self)
         self._snapshots = both
 
-    patch.setattr(replicas.Replica, "_forget", forget)
+    patch.setattr(replicas.Replica, "_compact", forget)
 
 
 @bug("6: records stay while some member may ask for them")
 def records_purged_that_a_member_has_not_executed(patch: pytest.MonkeyPatch) -> None:
-    original = replicas.Replica._forget
+    original = replicas.Replica._compact
 
     def forget(self: replicas.Replica) -> None:
         original(self)
@@ -493,7 +493,7 @@ def records_purged_that_a_member_has_not_executed(patch: pytest.MonkeyPatch) -> 
                 self._purged = up_to
                 self._state.outbox.persist_lazily(PurgeRecord(up_to))
 
-    patch.setattr(replicas.Replica, "_forget", forget)
+    patch.setattr(replicas.Replica, "_compact", forget)
 
 
 @bug("6: a restart executes what is behind the snapshot, and nothing else")
@@ -567,7 +567,7 @@ def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
 
 @bug("6, sliding window: what has left memory never comes back")
 def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replicas.Replica, "_is_forgotten", lambda self, sender, message: False)
+    patch.setattr(replicas.Replica, "_is_compacted", lambda self, sender, id: False)
     patch.setattr(log.Log, "is_dropped", lambda self, id: False)
 
 

@@ -37,7 +37,7 @@ def recovery_begins_with_the_same_ballot_again(patch: pytest.MonkeyPatch) -> Non
 
 @bug("6, Sliding window: what leaves early is in a snapshot that is durable, not only in one that is being taken")
 def early_drop_beyond_the_last_durable_checkpoint(patch: pytest.MonkeyPatch) -> None:
-    original = replicas.Replica._forget
+    original = replicas.Replica._compact
 
     def forget(self: replicas.Replica) -> None:
         original(self)
@@ -46,12 +46,12 @@ def early_drop_beyond_the_last_durable_checkpoint(patch: pytest.MonkeyPatch) -> 
             gone = merge(inner.log.dropped, inner.schedule.position.up_to)
             inner.log.drop(tuple(map(min, gone, inner.log.frontier)), inner.config.drop_instances_max)
 
-    patch.setattr(replicas.Replica, "_forget", forget)
+    patch.setattr(replicas.Replica, "_compact", forget)
 
 
 @bug("6: records leave the disk a few at a time")
 def unbounded_purge(patch: pytest.MonkeyPatch) -> None:
-    original = replicas.Replica._forget
+    original = replicas.Replica._compact
 
     def forget(self: replicas.Replica) -> None:
         original(self)
@@ -63,7 +63,7 @@ def unbounded_purge(patch: pytest.MonkeyPatch) -> None:
                 exceptions = tuple(id for id in sorted(inner.log.absent) if not covers(gone, id))
                 inner.outbox.persist_lazily(PurgeRecord(gone, exceptions))
 
-    patch.setattr(replicas.Replica, "_forget", forget)
+    patch.setattr(replicas.Replica, "_compact", forget)
 
 
 @bug("6, checkpoint: a barrier with commands is no checkpoint")

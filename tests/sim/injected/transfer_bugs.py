@@ -31,7 +31,7 @@ def barrier_silent_about_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 @bug("6, Sliding window: nothing leaves early that no durable snapshot has")
 def forgotten_beyond_the_snapshot(patch: pytest.MonkeyPatch) -> None:
-    original = replica.Replica._forget
+    original = replica.Replica._compact
 
     def forget(self: replica.Replica) -> None:
         original(self)
@@ -40,7 +40,7 @@ def forgotten_beyond_the_snapshot(patch: pytest.MonkeyPatch) -> None:
             inner.compaction_checkpoint = self._snapshots[-1]
             inner.drop(inner.frontier, self._state.config.drop_instances_max)
 
-    patch.setattr(replica.Replica, "_forget", forget)
+    patch.setattr(replica.Replica, "_compact", forget)
 
 
 @bug("6, Divergence errors: a message about what is purged is answered Purged")
@@ -48,7 +48,7 @@ def purged_is_not_told(patch: pytest.MonkeyPatch) -> None:
     def tell_purged(self: replica.Replica, member: ReplicaId) -> None:
         pass
 
-    patch.setattr(replica.Replica, "_tell_purged", tell_purged)
+    patch.setattr(replica.Replica, "_send_compacted", tell_purged)
 
 
 @bug("6, Snapshot: what came with a snapshot is executed, and not to be executed again")

@@ -5,7 +5,7 @@ new `codec.WIRE_VERSION`.
 """
 
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, assert_never
 
 import msgspec
 
@@ -273,7 +273,7 @@ class SnapshotPiece(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=Fal
     data: bytes
 
 
-Message = (
+InstanceMessage = (
     PreAccept
     | PreAcceptOk
     | Accept
@@ -285,10 +285,57 @@ Message = (
     | ValidateOk
     | Waiting
     | Refuse
-    | CommitQuery
-    | Frontier
-    | StateDigest
-    | Compacted
-    | FetchSnapshot
-    | SnapshotPiece
 )
+"""Messages about one instance, whose `id` they have."""
+
+MemberMessage = CommitQuery | Frontier | StateDigest | Compacted | FetchSnapshot | SnapshotPiece
+"""Messages about the state of a member, or about several instances."""
+
+Message = InstanceMessage | MemberMessage
+"""Everything that one replica sends to another.
+
+A new message is added to one of the two groups. The type checker then names every place that must treat it, because
+each `match` over messages ends with `assert_never`: `core/replica` (which instances it names, who handles it), the
+checks in `core/wire/codec`, the description in `sim/base/describe`. Messages that carry a batch also belong in
+`batches_of` below and in `core/wire/raw_messages`; messages that repeat a question belong in `core/protocol/repeats`.
+"""
+
+MEMBER_MESSAGES = (CommitQuery, Frontier, StateDigest, Compacted, FetchSnapshot, SnapshotPiece)
+"""The classes of `MemberMessage`, for `isinstance`."""
+
+
+def instance_of(message: Message) -> InstanceId | None:
+    """The instance that a message is about; None for those about a member."""
+    return None if isinstance(message, MEMBER_MESSAGES) else message.id
+
+
+def ballot_of(message: Message) -> Ballot | None:
+    """The ballot that a message belongs to; None for those without one."""
+    match message:
+        case Accept() | AcceptOk() | Prepare() | PrepareOk() | Validate() | ValidateOk() | Refuse():
+            return message.ballot
+        case PreAccept() | PreAcceptOk() | Commit() | Waiting():
+            return None
+        case CommitQuery() | Frontier() | StateDigest() | Compacted() | FetchSnapshot() | SnapshotPiece():
+            return None
+        case _:
+            assert_never(message)
+
+
+def batches_of(message: Message) -> tuple[Batch, ...]:
+    """The batches that a message carries."""
+    values: tuple[Value | None, ...]
+    match message:
+        case PreAccept() | Validate():
+            values = (message.batch,)
+        case Accept() | Commit():
+            values = (message.value,)
+        case PrepareOk():
+            values = (message.value, message.initial_batch)
+        case PreAcceptOk() | AcceptOk() | Prepare() | ValidateOk() | Waiting() | Refuse():
+            values = ()
+        case CommitQuery() | Frontier() | StateDigest() | Compacted() | FetchSnapshot() | SnapshotPiece():
+            values = ()
+        case _:
+            assert_never(message)
+    return tuple(value for value in values if isinstance(value, Batch))

@@ -87,10 +87,10 @@ class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
         """Whether this is such a message."""
         if type(message).__name__ != self.kind or self.sender not in (ANY, sender):
             return False
-        id = getattr(message, "id", None)
+        id = m.instance_of(message)
         if self.leader != ANY and (id is None or id.leader != self.leader):
             return False
-        ballot = getattr(message, "ballot", None)
+        ballot = m.ballot_of(message)
         return self.round_min == 0 or (ballot is not None and ballot.round >= self.round_min)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 
 from pydsm.core.types.ids import ReplicaId
-from pydsm.core.types.messages import Batch, Frontier, Message
+from pydsm.core.types.messages import Frontier, Message, batches_of
 from pydsm.core.wire.codec import decode_message, encode_message
 from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.sim.base import describe
@@ -164,12 +164,7 @@ class SimulatedNetwork:
 
 def _commands(message: Message) -> int:
     """How many commands a message carries."""
-    found = 0
-    for name in ("batch", "value", "initial_batch"):
-        part = getattr(message, name, None)
-        if isinstance(part, Batch):
-            found += len(part.commands)
-    return found
+    return sum(len(batch.commands) for batch in batches_of(message))
 
 
 def _steady(random: Random) -> float:
