@@ -56,7 +56,6 @@ from pydsm.runtime.snapshot_transfer import RestartRequired, SnapshotTransfers, 
 from pydsm.runtime.snapshots import SnapshotTaker
 from pydsm.runtime.starts import StartContext, StartLimits, Starts
 from pydsm.runtime.traces import RequestTrace, Traces, show
-from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFile
 
 log = logging.getLogger("pydsm.node")
@@ -148,7 +147,7 @@ class Node:
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
         """Set when the replica had to stop by itself; it never works again. `RestartRequired`: a new one would, at
         once."""
-        disk = InlineDisk if isinstance(self._store, MemoryStore) else ThreadedDisk
+        disk = ThreadedDisk if self._store.is_slow else InlineDisk
         self._disk = disk(self._store, self._fail)
         self._peers = PeerIncarnations(self._store.peers(), self._remember_peer, self._name_of)
         self._starts = await self._begin_start()

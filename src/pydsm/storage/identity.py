@@ -55,6 +55,11 @@ class ReplicaStore(Store, StartStore, Protocol):
         """64 random bits, drawn when the store was made: the same as long as its data are."""
         ...
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether its methods wait for a disk, so that they must not run in the thread of the event loop."""
+        ...
+
     def peers(self) -> dict[ReplicaId, int]:
         """Of every peer that took part so far, in every life of this store, the fingerprint of its incarnation."""
         ...

@@ -16,6 +16,9 @@ from pydsm.core.types.ids import InstanceId, ReplicaId
 class MemoryStore:
     """Keeps records as they are. Writes are done when they return."""
 
+    is_slow = False
+    """See `storage.identity.ReplicaStore`."""
+
     def __init__(self) -> None:
         self.incarnation = secrets.randbits(64)
         """Drawn anew for every store, since nothing of an earlier one is left."""

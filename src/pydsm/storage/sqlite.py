@@ -83,6 +83,9 @@ class SqliteStore:
     thread at a time, not necessarily the one that opened it.
     """
 
+    is_slow = True
+    """See `storage.identity.ReplicaStore`."""
+
     def __init__(self, directory: Path, identity: Identity) -> None:
         self._directory = directory
         self._identity = identity
