@@ -156,7 +156,7 @@ class Replica:
                 if state.window.lacks_some(sender, state.log.dropped):
                     self._send_compacted(sender)
             case m.CommitQuery():
-                self._acceptor.on_inquire(sender, message)
+                self._acceptor.on_commit_query(sender, message)
             case m.StateDigest():
                 self._compare(sender, message)
             case m.Compacted():

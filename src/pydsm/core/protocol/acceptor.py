@@ -1,7 +1,10 @@
-"""How a replica answers: PreAccept, Accept, Commit, Prepare, Validate, Inquire (PROTOCOL 3 and 4).
+"""How a replica answers PreAccept, Accept, Commit, Prepare, Validate and CommitQuery.
 
-Guards: promises never go back, a vote is durable before it is told, a refusal says what was promised. Every handler
-gives the same answer to the same message however often it comes. A replica answers itself by the same handlers.
+The rules: docs/reference/protocol.md#3-commit and #4-recovery.
+
+Guarantees that promises never go back, that a vote is durable before it is sent (each change of an instance asks for a
+record before the answer, see `core/types/effects`), and that a refusal names the promised ballot. A handler gives the
+same answer to the same message however often it arrives. The proposer answers its own messages with these handlers.
 """
 
 from pydsm.core.log.instance import Instance
@@ -31,7 +34,10 @@ class Acceptor:
         self._state = state
 
     def on_pre_accept(self, sender: ReplicaId, message: PreAccept) -> None:
-        """Add what is known here to the dependencies. "Only if promised is round 0 and status is unknown"."""
+        """Add the conflicting instances in this log to the dependencies.
+
+        "Only if promised is round 0 and status is unknown."
+        """
         state = self._state
         instance = state.log.instance(message.id)
         if instance.decided:
@@ -65,11 +71,11 @@ class Acceptor:
             state.outbox.send((sender,), AcceptOk(message.id, message.ballot))
 
     def on_commit(self, message: Commit) -> None:
-        """Final, whatever was promised."""
+        """Store the decision. It is final, whatever was promised."""
         self._state.decide(message.id, message.value, message.deps)
 
     def on_prepare(self, sender: ReplicaId, message: Prepare) -> None:
-        """Promise, durably, and tell all that is known."""
+        """Promise the ballot, durably, and answer with everything that this log has of the instance."""
         state = self._state
         instance = state.log.instance(message.id)
         if instance.decided:
@@ -84,9 +90,9 @@ class Acceptor:
             state.outbox.send((sender,), _prepare_ok(instance, message.ballot))
 
     def on_validate(self, sender: ReplicaId, message: Validate) -> None:
-        """Remember the value and name its exact invalidators.
+        """Store the value, and answer with its exact invalidators.
 
-        A Validate that comes after a vote is late: its recovery has moved on, and taking it would undo the vote.
+        A Validate that arrives after a vote in the same ballot is late and is ignored: it would undo the vote.
         """
         state = self._state
         instance = state.log.instance(message.id)
@@ -96,14 +102,16 @@ class Acceptor:
             self._refuse(sender, instance, message.ballot)
         elif message.ballot == instance.promised and instance.status < Status.ACCEPTED:
             if instance.initial_batch is None:
+                # The batch enters the conflict index before the invalidators are computed and sent. Otherwise a
+                # PreAccept that arrives between the two could miss this batch, and both could commit unordered.
                 state.log.validate(instance, message.batch, message.deps)
                 state.persist(instance)
                 state.execution.wake(message.id)
             found = state.log.invalidators(message.id, message.batch, message.deps)
             state.outbox.send((sender,), ValidateOk(message.id, message.ballot, found))
 
-    def on_inquire(self, sender: ReplicaId, message: CommitQuery) -> None:
-        """Tell what is committed of these."""
+    def on_commit_query(self, sender: ReplicaId, message: CommitQuery) -> None:
+        """Answer with a Commit for each of these instances that is decided here."""
         for id in message.ids:
             instance = self._known(id)
             if instance is not None and instance.decided:
