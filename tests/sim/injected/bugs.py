@@ -303,9 +303,10 @@ def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
                 batch = instance.initial_batch
                 assert batch is not None
                 deps = self._state.log.conflicts(batch)
-                self._state.leading[id] = phases.PreAccepting(
+                phase = phases.PreAccepting(
                     Ballot(0, id.leader), batch, deps, self._state.peers, self._state.now, self._state.now
                 )
+                self._state.begin_phase(id, phase)
                 self._proposer.on_pre_accept_ok(self._state.me, messages.PreAcceptOk(id, deps))
 
     patch.setattr(replicas.Replica, "restore", restore)

@@ -1,1 +1,1 @@
-"""Egalitarian Paxos itself: acceptor, proposer, recoverer, execution, and the state that they share."""
+"""Egalitarian Paxos: acceptor, proposer, recoverer, execution, and the state that these classes share."""

@@ -1,11 +1,12 @@
-"""In which order committed instances reach the state machine (PROTOCOL 5; EPaxos*, execution).
+"""The order in which committed instances are executed (EPaxos*, execution protocol).
 
-An edge goes from an instance to each one that it covers and conflicts with, and to nothing else: so the graph follows
-from what was agreed alone, and every replica finds the same components. Components run in topological order, inside
-a component by (index, leader). Guards: the same order of conflicting commands everywhere, nothing executed twice,
-nothing executed before what it must follow. How batches reach the machine is left to the performer.
+The rules are in docs/reference/protocol.md#5-execution. An edge leads from an instance to each instance that it covers
+and conflicts with, and to no other. So the graph depends only on agreed values, and every replica finds the same
+strongly connected components. Components are executed in topological order, and inside a component by (index, leader).
+Guarantees: the same order of conflicting commands at every replica, nothing executed twice, nothing executed before an
+instance that it depends on. Applying the batches to the state machine is left to the performer of effects.
 
-Executed instances are never walked again: cost depends on what is unexecuted, not on the length of history.
+Executed instances are not visited again: the cost depends on the unexecuted instances, not on the length of the log.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,14 +23,14 @@ from pydsm.core.types.status import Status
 
 
 class _Wait(NamedTuple):
-    """What an instance waits for: `by` alone, or every instance of `by.leader` up to `by`, to be known."""
+    """Why an instance waits: until `by` is decided or known, or until all of `by.leader` up to `by` are known."""
 
     by: InstanceId
     whole_prefix: bool
 
 
 class _Blocked(Exception):
-    """The component being built reaches what is not decided and may conflict."""
+    """The component being built depends on an undecided instance that may conflict."""
 
     def __init__(self, wait: _Wait) -> None:
         super().__init__(wait)
@@ -37,9 +38,10 @@ class _Blocked(Exception):
 
 
 class Execution:
-    """Runs what can run whenever an instance is decided.
+    """Executes every instance that can be executed whenever an instance is decided.
 
-    `emit` gets each executed instance, in order; `checkpoint` a component with a checkpoint in it, behind its last one.
+    `emit` is called with each executed instance, in order. `checkpoint` is called with the whole component after the
+    last instance of a component that contains a checkpoint.
     """
 
     def __init__(
@@ -54,19 +56,20 @@ class Execution:
         self._waits: dict[InstanceId, _Wait] = {}
         self._waiters: dict[InstanceId, list[Instance]] = {}
         self._prefix_waiters: list[list[tuple[int, InstanceId]]] = [[] for _ in log.no_deps]
-        """Per leader a heap: who waits until the known prefix reaches an index. So each waiter is woken once per
-        leader however many batches are missing, and in about the order in which they can run."""
+        """Per leader a heap of (index, waiter): the waiter needs the known prefix to reach the index. So each waiter is
+        woken once per leader, however many batches are missing, in about the order in which they can be executed."""
         self._known_prefix = [0] * len(log.no_deps)
+        """Per leader, the index up to which every batch was known when this was last computed."""
 
     def blocker(self, id: InstanceId) -> InstanceId | None:
-        """The one undecided instance that the committed instance `id` waits for, if it waits."""
+        """The undecided or unknown instance that the committed instance `id` waits for; None if it does not wait."""
         wait = self._waits.get(id)
         if wait is None or not wait.whole_prefix:
             return wait and wait.by
         return InstanceId(wait.by.leader, self._known_prefix[wait.by.leader] + 1)
 
     def committed(self, instance: Instance) -> None:
-        """Call once for each decided instance. A nop is done at once: no edge ever leads to it."""
+        """Call once for each decided instance. A nop is executed immediately, because no edge leads to it."""
         if isinstance(instance.value, Batch):
             self._run(instance)
         else:
@@ -75,7 +78,7 @@ class Execution:
         self.wake(instance.id)
 
     def wake(self, id: InstanceId) -> None:
-        """The instance was decided or its batch became known: try again what waited for it."""
+        """Try again the instances that waited for `id`, which was decided or whose batch became known."""
         ready = self._waiters.pop(id, [])
         ready += self._reached_by_prefix(id)
         for waiter in ready:
@@ -84,10 +87,10 @@ class Execution:
             self._run(waiter)
 
     def _reached_by_prefix(self, id: InstanceId) -> list[Instance]:
-        """Those for which the known prefix of this leader is now long enough."""
+        """Remove and return the waiters for which the known prefix of this leader is now long enough."""
         waiters = self._prefix_waiters[id.leader]
         if not waiters or (id.index > self._known_prefix[id.leader] + 1 and not self._log.absent):
-            return []  # not only the next one: running it may have extended the prefix past it before it is woken
+            return []  # `<= prefix + 1`, not equal: running this instance may already have extended the prefix past it
         prefix = self._extended_prefix(id.leader)
         ready = []
         while waiters and waiters[0][0] <= prefix:
@@ -95,7 +98,7 @@ class Execution:
         return ready
 
     def _extended_prefix(self, leader: ReplicaId) -> int:
-        """The index up to which every batch of this leader has been known at some time."""
+        """Update and return the index up to which every batch of this leader is or was known."""
         prefix = max(self._known_prefix[leader], self._log.dropped[leader])
         while self._has_been_known(InstanceId(leader, prefix + 1)):
             prefix += 1
@@ -107,14 +110,20 @@ class Execution:
         return self._log.is_dropped(id) if one is None else one.decided or one.known_batch is not None
 
     def _run(self, root: Instance) -> None:
+        """Execute everything that `root` depends on, and `root`; or note what blocks it."""
         if root.status is Status.EXECUTED:
             return
         try:
             for component in self._components(root):
+                # Members of a component depend on each other, so the graph gives no order. Any order that every replica
+                # computes from agreed data is correct; by index, one leader's instances run in the order of proposal.
                 component.sort(key=lambda one: (one.id.index, one.id.leader))
                 for instance in component:
                     self._log.executed(instance)
                     self._emit(instance)
+                # A checkpoint is taken only behind its whole component. A state in the middle of one could not be
+                # continued: without the members executed already, the others would form other components, in another
+                # order. Behind the component, the executed set is the same at every replica.
                 if any(is_checkpoint(instance.value) for instance in component):
                     self._checkpoint(component)
         except _Blocked as blocked:
@@ -125,9 +134,10 @@ class Execution:
                 self._waiters.setdefault(wait.by, []).append(root)
 
     def _components(self, root: Instance) -> Iterator[list[Instance]]:
-        """Tarjan's algorithm without recursion; yields each component after everything it depends on.
+        """Yield each component after all components that it depends on (Tarjan's algorithm without recursion).
 
-        The caller executes a component before asking for the next, so children are looked at afresh.
+        The caller must execute a component before it requests the next one: executed successors are skipped here, and
+        a `low` entry of an executed instance would otherwise still count as being on the path.
         """
         low: dict[InstanceId, int] = {root.id: 0}
         pending = [root]
@@ -154,10 +164,10 @@ class Execution:
                 yield component
 
     def _successors(self, instance: Instance, low: dict[InstanceId, int]) -> Iterator[Instance]:
-        """What must be executed before or together with this one. Raises _Blocked if that cannot be known yet.
+        """Instances that must be executed before or together with this one. Raises _Blocked if some is undecided.
 
-        Lazily, the oldest first: that one is the likeliest to be blocked, and then the others need not be compared.
-        Those that are on the path already, and would not change `low`, are left out: an edge to them tells nothing.
+        They are found lazily and oldest first: the oldest is the most likely to block, and then the others need not be
+        compared. Instances on the path whose `low` entry would change nothing are left out.
         """
         wait = self._waits.get(instance.id)
         if wait is not None:
@@ -175,13 +185,13 @@ class Execution:
             yield from self._looked_up(instance, backlog.conflicting(batch, instance.deps))
 
     def _compared(self, instance: Instance, batch: Batch, low: dict[InstanceId, int]) -> Iterator[Instance]:
-        """Successors, by looking at everything that is covered and not executed."""
+        """Successors, found by comparing every covered instance that is not executed."""
         log = self._log
         for leader, last in enumerate(instance.deps):
             for index in list(takewhile(last.__ge__, log.unexecuted[leader])):
                 id = InstanceId(ReplicaId(leader), index)
                 if low.get(id, -1) >= low[instance.id]:
-                    continue  # on the path, itself among them
+                    continue  # on the path, or the instance itself
                 other = log.instances[id]
                 if other.decided:
                     if isinstance(other.value, Batch) and log.relation.conflict(other.value, batch):
@@ -190,7 +200,7 @@ class Execution:
                     raise _Blocked(_Wait(id, whole_prefix=False))
 
     def _looked_up(self, instance: Instance, conflicting: Iterable[InstanceId]) -> Iterator[Instance]:
-        """The same, given all that is covered, is not executed, has a known batch, and conflicts."""
+        """Successors, from `conflicting`: the covered, unexecuted, conflicting instances whose batch is known."""
         for id in self._log.opaque_nops:
             if covers(instance.deps, id) and id != instance.id:
                 raise _Blocked(_Wait(id, whole_prefix=False))

@@ -1,53 +1,55 @@
-"""Collects the effects of one turn in their legal order (see `effects`)."""
+"""Collects the effects of one turn. The order in which they are performed is defined in `core.types.effects`."""
 
 from pydsm.core.types.effects import Abort, Effects, Execute, Record, Send, TakeCheckpoint, Transfer
 from pydsm.core.types.ids import ReplicaId
 from pydsm.core.types.messages import Message
 
 _NOTHING = Effects()
-"""Never filled: it is given away only, and whoever takes effects reads them."""
+"""Shared by all empty turns and never changed: callers of `take` only read the effects."""
 
 
 class Outbox:
-    """What the core has asked for since the last `take`."""
+    """The effects requested since the last `take`."""
 
     def __init__(self) -> None:
         self._effects = Effects()
 
     def take(self) -> Effects:
-        """Everything collected; the outbox is empty afterwards."""
+        """Return all collected effects and empty the outbox."""
         if not self._effects:
-            return _NOTHING  # most turns ask for nothing, and new lists are not free
+            return _NOTHING  # most turns have no effects, and new lists cost time
         effects, self._effects = self._effects, Effects()
         return effects
 
     def persist(self, record: Record) -> None:
-        """Durable before anything of this turn becomes visible."""
+        """Write the record durably before all other effects of this turn, except early messages."""
         self._effects.records.append(record)
 
     def persist_lazily(self, record: Record) -> None:
-        """Durable some time. Behind a record that is awaited anyway it rides along, so that order is kept."""
+        """Write the record at some later time; no effect waits for it."""
         effects = self._effects
+        # Lazy records of a turn are written before its awaited records. Two records of one instance must be written in
+        # the order in which they were made, so behind an awaited record a lazy one is appended to the awaited list.
         (effects.records or effects.lazy_records).append(record)
 
     def send_early(self, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """For a request that reports nothing which a crash could take back."""
+        """Send without waiting for records: only for messages that report nothing which a crash could lose."""
         if to:
             self._effects.early.append(Send(to, message))
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """After this turn's records are durable. May name the sender itself."""
+        """Send after this turn's records are durable. `to` may contain this replica, which then receives it as well."""
         if to:
             self._effects.sends.append(Send(to, message))
 
     def execute(self, execution: Execute | TakeCheckpoint) -> None:
-        """After this turn's records are durable, behind all earlier executions."""
+        """Execute after this turn's records are durable, and after all earlier executions."""
         self._effects.executions.append(execution)
 
     def abort(self, abort: Abort) -> None:
-        """After this turn's records are durable."""
+        """Report aborted requests to their clients after this turn's records are durable."""
         self._effects.aborts.append(abort)
 
     def transfer(self, transfer: Transfer) -> None:
-        """After this turn's records are durable."""
+        """Perform a step of a snapshot transfer after this turn's records are durable."""
         self._effects.transfers.append(transfer)

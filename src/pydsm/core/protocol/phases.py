@@ -1,6 +1,7 @@
-"""What a replica that drives an instance is in the middle of: one phase at a time, each with exactly its own tally.
+"""Phases of an instance at the replica that leads a ballot for it: one at a time, each with its own tally of answers.
 
-Answers are counted per replica, never per message, and only in the ballot of the phase (PROTOCOL 3 and 9).
+Guarantees that answers are counted per replica, never per message (docs/reference/protocol.md#3-commit). That an answer
+has the ballot of the phase is checked by `proposer` and `recoverer`, which also decide when a phase ends.
 """
 
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from pydsm.core.types.messages import Batch, PrepareOk, Value
 
 @dataclass(slots=True)
 class PreAccepting:
-    """Round 0 at the instance's leader: collecting dependency vectors."""
+    """Round 0 at the instance's leader: it collects dependency vectors."""
 
     ballot: Ballot
     batch: Batch
@@ -25,20 +26,20 @@ class PreAccepting:
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
     def record(self, sender: ReplicaId, deps: Deps) -> bool:
-        """Count an answer; False for a second one of the same replica."""
+        """Count an answer; returns False if this replica was counted before."""
         if sender in self.answers:
             return False
         self.answers[sender] = deps
         return True
 
     def has_answer_of(self, peer: ReplicaId) -> bool:
-        """Whether this peer need not be asked again."""
+        """Whether this peer has answered or refused, so that the request is not repeated to it."""
         return peer in self.answers or peer in self.refused
 
 
 @dataclass(slots=True)
 class Accepting:
-    """Collecting votes for a value: the slow path in round 0, the end of a recovery above it."""
+    """Votes for a value are collected: on the slow path in round 0, or as the last step of a recovery above round 0."""
 
     ballot: Ballot
     value: Value
@@ -50,20 +51,20 @@ class Accepting:
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
     def record(self, sender: ReplicaId) -> bool:
-        """Count a vote; False for a second one of the same replica."""
+        """Count a vote; returns False if this replica was counted before."""
         if sender in self.votes:
             return False
         self.votes[sender] = None
         return True
 
     def has_answer_of(self, peer: ReplicaId) -> bool:
-        """Whether this peer need not be asked again."""
+        """Whether this peer has answered or refused, so that the request is not repeated to it."""
         return peer in self.votes or peer in self.refused
 
 
 @dataclass(slots=True)
 class Preparing:
-    """Recovery, first step: asking what others know."""
+    """First step of a recovery: peers are asked for their state of the instance."""
 
     ballot: Ballot
     deadline: Tick
@@ -72,15 +73,16 @@ class Preparing:
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
     def has_answer_of(self, peer: ReplicaId) -> bool:
-        """Whether this peer need not be asked again."""
+        """Whether this peer has answered or refused, so that the request is not repeated to it."""
         return peer in self.answers or peer in self.refused
 
 
 @dataclass(slots=True)
 class Validating:
-    """Recovery, second step: asking the quorum what speaks against a possible fast commit.
+    """Second step of a recovery: the quorum is asked for invalidators of a possible fast commit.
 
-    `prepared` are the answers of the quorum; later ones are kept in `late`.
+    `prepared` has the PrepareOk of each member of the quorum, `late` those of other replicas. `unchanged` counts the
+    members that pre-accepted the initial vector; `invalidators` maps each reported one to whether it is committed.
     """
 
     ballot: Ballot
@@ -90,7 +92,7 @@ class Validating:
     prepared: dict[ReplicaId, PrepareOk]
     deadline: Tick
     gives_up: Tick
-    """When members that have not answered are taken for dead."""
+    """From this tick on, members that have not answered are treated as failed."""
     repeats: int = 0
     late: dict[ReplicaId, PrepareOk] = field(default_factory=dict)
     invalidators: dict[InstanceId, bool] = field(default_factory=dict)
@@ -98,13 +100,13 @@ class Validating:
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
     def has_answer_of(self, peer: ReplicaId) -> bool:
-        """Whether this peer need not be asked again."""
+        """Whether this peer has answered or refused, so that the request is not repeated to it."""
         return peer in self.answered or peer in self.refused
 
 
 @dataclass(slots=True)
 class AwaitingInvalidators:
-    """Recovery, third step where it is needed: the fate of the invalidators decides."""
+    """Third step of a recovery, if there are undecided invalidators: their decisions determine the value."""
 
     ballot: Ballot
     batch: Batch
@@ -118,7 +120,7 @@ class AwaitingInvalidators:
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 
     def has_answer_of(self, peer: ReplicaId) -> bool:
-        """Whether this peer need not be asked again."""
+        """Whether this peer has answered or refused, so that the request is not repeated to it."""
         return peer in self.prepared or peer in self.late or peer in self.refused
 
 

@@ -1,8 +1,11 @@
-"""How a leader commits: the fast path, the slow path, thrifty asking, repetition (PROTOCOL 3; EPaxos*, commit).
+"""How a leader commits an instance: fast path, slow path, thrifty quorums, repetition (EPaxos*, commit protocol).
 
-Guards: a fast commit only on a fast quorum of unchanged vectors, one vote per replica, answers only of the phase's
-ballot. The own vote on a batch has no record of its own: it is in that of the decision, or of the acceptance, without
-which nothing is told that it was counted for (docs/decisions/one-record-fewer).
+The rules are in docs/reference/protocol.md#3-commit. Guarantees: an instance is committed on the fast path only when a
+fast quorum reports the initial vector; each replica is counted once; only answers in the ballot of the phase count.
+The leader's own vote on a batch has no record of its own. The record of the decision (fast path) or of the acceptance
+(slow path) contains it, and every message that relies on the vote waits for that record
+(docs/decisions/one-record-fewer). How peers answer is decided in `acceptor`, what happens when the leader fails in
+`recoverer`.
 """
 
 from collections.abc import Collection
@@ -20,7 +23,7 @@ from pydsm.core.types.quorums import Quorums
 
 @dataclass(frozen=True, slots=True)
 class PipelineFull:
-    """Nothing was proposed: as many own instances are unexecuted as may be. Propose again after an execution."""
+    """Nothing was proposed: `pipeline_instances_max` own instances are unexecuted. Propose again after an execution."""
 
     in_flight: int
 
@@ -32,19 +35,19 @@ class CommitFast:
 
 @dataclass(frozen=True, slots=True)
 class AcceptSlow:
-    """Go on with this vector, the merge of all answers."""
+    """Start the slow path with this vector, the element-wise maximum of all answers."""
 
     deps: Deps
 
 
 @dataclass(frozen=True, slots=True)
 class AskMore:
-    """Those asked so far cannot be enough, or one of them is late: ask everyone."""
+    """Send PreAccept to all other peers: the peers asked so far cannot form a fast quorum, or one of them is late."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeepAsking:
-    """Nothing to decide yet."""
+    """Wait for more answers."""
 
 
 def decide_pre_accept(
@@ -56,13 +59,15 @@ def decide_pre_accept(
     late: bool,
     quorums: Quorums,
 ) -> CommitFast | AcceptSlow | AskMore | KeepAsking:
-    """What the leader does with the vectors that have come in.
+    """Decide the next step of a leader in round 0 from the vectors received so far.
 
     Args:
-        answers: one vector per replica that answered, the leader's own included.
-        outstanding: replicas that were asked and have neither answered nor refused.
-        unasked: replicas that were not asked, which only a thrifty leader has.
+        initial: the vector that the leader proposed, one index per replica.
+        answers: one vector per replica that answered, including the leader's own.
+        outstanding: number of replicas that were asked and have neither answered nor refused.
+        unasked: number of peers that were not asked; above 0 only for a thrifty leader.
         late: whether the fast timer has fired.
+        quorums: the quorum sizes of the group.
     """
     unchanged = sum(deps == initial for deps in answers)
     if unchanged >= quorums.fast:
@@ -79,7 +84,7 @@ def decide_pre_accept(
 
 
 class Proposer:
-    """The leading half of a replica in round 0, and the Accept step of every ballot."""
+    """Leads this replica's own instances in round 0, and runs the Accept step of every ballot that it leads."""
 
     def __init__(self, state: ReplicaState, acceptor: Acceptor) -> None:
         self._state = state
@@ -89,18 +94,19 @@ class Proposer:
         self._set_reserved(0)
         self._reserving_index = 0
         self._round_trip_ticks: dict[ReplicaId, float] = {}
-        """Of those who answered before a decision; nothing is known of the others."""
+        """Smoothed time to PreAcceptOk, for peers that have answered before a decision."""
         self._late: dict[ReplicaId, None] = {}
+        """Peers that missed the last fast timer and have not answered since; a thrifty leader asks them last."""
 
     def restore(self, reserved: int) -> None:
-        """Begin above every index that may have been used before."""
+        """Continue above `reserved`: an earlier start of this replica may have used any index up to it."""
         self._next_index = self._state.first_index = reserved + 1
         self._durably_reserved = reserved
         self._set_reserved(reserved)
 
     @property
     def reserved(self) -> int:
-        """Own indexes up to here may have been used, in this life or before; no peer can know of a higher one."""
+        """Highest own index that this start or an earlier one may have used; no peer can know a higher one."""
         return self._reserved
 
     def _set_reserved(self, reserved: int) -> None:
@@ -108,19 +114,20 @@ class Proposer:
         self._state.log.own = (self._state.me, reserved)
 
     def _free_index(self) -> int:
-        """Above all that this replica has used, and all that it has heard of."""
+        """The next index above all own indexes that were used or named by any message."""
         return max(self._next_index, self._state.log.known[self._state.me] + 1)
 
     def propose(self, batch: Batch) -> InstanceId | PipelineFull:
-        """Lead a new instance, above every own index that was heard of: a peer may name any within the reservation.
+        """Lead a new instance that proposes `batch`; returns its id, or PipelineFull.
 
-        What is passed over is recovered as nop, like what a life before has reserved and not used.
+        The index is above every own index that a message has named, because a peer may name any index within the
+        reservation. Skipped indexes are recovered as nops, like indexes that an earlier start reserved and did not use.
         """
         state = self._state
         if state.in_flight >= state.config.pipeline_instances_max:
             return PipelineFull(state.in_flight)
         id = InstanceId(state.me, self._free_index())
-        state.in_flight += id.index + 1 - self._next_index  # with what is passed over: it will be executed as nop
+        state.in_flight += id.index + 1 - self._next_index  # skipped indexes count too: they are executed as nops
         self._next_index = id.index + 1
         state.counters.proposed += 1
         self._reserve(id)
@@ -129,8 +136,13 @@ class Proposer:
         state.log.pre_accept(instance, batch, initial, initial)
         asked = self._first_asked(state.quorums.fast)
         deadline = self._fast_deadline()
-        state.leading[id] = PreAccepting(instance.promised, batch, initial, asked, state.now, deadline)
+        state.begin_phase(id, PreAccepting(instance.promised, batch, initial, asked, state.now, deadline))
         request = PreAccept(id, batch, initial)
+        # A PreAccept states only that this index was used. If a durable reservation covers the index, a crash cannot
+        # make the next start use it for another batch, so the message may leave while this turn's records are written.
+        # Otherwise the reservation is among these records and the message waits for it.
+        # The own answer is never early: it passes through `send` to this replica itself, hence behind the records, and
+        # counts only when it comes back. It also shows that the reservation of this turn is durable.
         if id.index <= self._durably_reserved:
             state.outbox.send_early(asked, request)
         else:
@@ -139,7 +151,7 @@ class Proposer:
         return id
 
     def _reserve(self, id: InstanceId) -> None:
-        """Reserve indexes half a block ahead, so that in steady work the reservation is durable before its use."""
+        """Reserve indexes half a block ahead, so that under steady load the reservation is durable before its use."""
         block = self._state.config.reservation_block
         if id.index > self._reserved - block // 2:
             self._set_reserved(max(self._reserved, id.index - 1) + block)
@@ -147,6 +159,7 @@ class Proposer:
             self._state.outbox.persist(ReservationRecord(self._reserved))
 
     def _first_asked(self, quorum: int) -> tuple[ReplicaId, ...]:
+        """The peers to ask first for `quorum` votes including the own: all, or the nearest ones if thrifty."""
         peers = self._state.peers
         if not self._state.config.thrifty:
             return peers
@@ -154,14 +167,16 @@ class Proposer:
         return tuple(sorted(nearest[: quorum - 1]))
 
     def _fast_deadline(self) -> Tick:
-        """Patience for a fast quorum: the fast timer, and twice the way to the farthest replica that it needs."""
+        """When the fast timer fires: after its configured ticks plus two round trips to the farthest replica needed."""
         state = self._state
         needed = sorted(self._round_trip_ticks.values())[: state.quorums.fast - 1]
-        far = max([state.distances.to_nearest(state.quorums.fast - 1), *needed])
-        return Tick(state.now + state.config.fast_timer_ticks + int(2 * far))
+        farthest = max([state.distances.to_nearest(state.quorums.fast - 1), *needed])
+        return Tick(state.now + state.config.fast_timer_ticks + int(2 * farthest))
 
     def on_pre_accept_ok(self, sender: ReplicaId, message: PreAcceptOk) -> None:
-        """Count a vector. The own one also tells that the reservation made with it, or before it, is durable."""
+        """Count a vector, once per replica."""
+        # The own answer returns only after the records of its turn are durable, so every reservation that was requested
+        # in that turn or earlier is durable as well.
         if sender == self._state.me and message.id.index >= self._reserving_index:
             self._durably_reserved = self._reserved
         self._late.pop(sender, None)
@@ -174,6 +189,7 @@ class Proposer:
             self._step(message.id, phase, late=False)
 
     def _measure(self, sender: ReplicaId, phase: PreAccepting) -> None:
+        """Include this answer in the smoothed round trip of its sender (weight 1/8, as TCP does)."""
         if sender != self._state.me:
             taken = self._state.now - phase.started
             before = self._round_trip_ticks.get(sender, taken)
@@ -181,11 +197,11 @@ class Proposer:
 
     def _step(self, id: InstanceId, phase: PreAccepting, *, late: bool) -> None:
         state = self._state
-        heard = {*phase.answers, *phase.refused}
+        responded = {*phase.answers, *phase.refused}
         decision = decide_pre_accept(
             phase.initial,
             phase.answers.values(),
-            outstanding=sum(replica not in heard for replica in (*phase.asked, state.me)),
+            outstanding=sum(replica not in responded for replica in (*phase.asked, state.me)),
             unasked=len(state.peers) - len(phase.asked),
             late=late,
             quorums=state.quorums,
@@ -193,6 +209,8 @@ class Proposer:
         match decision:
             case CommitFast():
                 state.counters.fast += 1
+                # Durable first: the votes of a fast quorum are all that shows this commit, and after a restart without
+                # the record this leader would answer Prepare as "pre-accepted", which recovery turns into a nop.
                 state.decide(id, phase.batch, phase.initial, durable_first=True)
                 state.outbox.send(state.peers, Commit(id, phase.batch, phase.initial))
             case AcceptSlow(deps):
@@ -203,26 +221,31 @@ class Proposer:
                 phase.asked = state.peers
                 state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
             case _:
-                pass  # KeepAsking: more is to come
+                pass  # KeepAsking: more answers will come
 
     def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
-        """Ask for votes in a ballot that this replica leads.
+        """Ask for votes for `value` in `ballot`, which this replica leads.
 
-        A leader's question is an outcome of its own vote before, and leaves when that is durable, with the acceptance.
-        A recovery asks everyone: waiting for a chosen one that is slow would let the next recovery outbid it.
+        A thrifty leader asks only a slow quorum in round 0. A recovery asks all peers: if it waited for a chosen peer
+        that is slow, the next recovery would supersede its ballot.
         """
         state = self._state
         thrifty = state.config.thrifty and ballot == initial_ballot(id)
         asked = self._first_asked(state.quorums.slow) if thrifty else state.peers
         deadline = self._fast_deadline() if thrifty else Tick(state.now + state.answer_ticks)
-        state.leading[id] = Accepting(ballot, value, deps, asked, deadline)
+        state.begin_phase(id, Accepting(ballot, value, deps, asked, deadline))
         request = Accept(id, ballot, value, deps)
-        tell = state.outbox.send if ballot == initial_ballot(id) else state.outbox.send_early
-        tell(asked, request)
+        # Round 0: `deps` include the vote of this leader, of which no record exists yet. The record of its acceptance,
+        # written in this turn, is the first that holds the vote, so Accept leaves behind that record.
+        # Higher ballots: `deps` come from answers that their senders have on disk, and the promise of this ballot was
+        # durable before Prepare left. Accept reports no own state, so it may leave at once.
+        # In both cases the own AcceptOk is sent to this replica behind the record, and counts only when it comes back.
+        send = state.outbox.send if ballot == initial_ballot(id) else state.outbox.send_early
+        send(asked, request)
         self._acceptor.on_accept(state.me, request)
 
     def on_accept_ok(self, sender: ReplicaId, message: AcceptOk) -> None:
-        """Count a vote of the phase's own ballot; `quorums.slow` of them decide."""
+        """Count a vote in the ballot of the phase; commit at `quorums.slow` votes."""
         state = self._state
         phase = state.leading.get(message.id)
         if not isinstance(phase, Accepting) or message.ballot != phase.ballot:
@@ -234,11 +257,11 @@ class Proposer:
             state.outbox.send(state.peers, Commit(message.id, phase.value, phase.deps))
 
     def on_refused(self, id: InstanceId, phase: PreAccepting) -> None:
-        """A refusal may have made the fast path impossible."""
+        """Decide again after a refusal: it may have made the fast path impossible."""
         self._step(id, phase, late=False)
 
     def on_deadline(self, id: InstanceId, phase: PreAccepting | Accepting) -> None:
-        """Widen, fall back to the slow path, or repeat the question to those who have not answered."""
+        """Ask more peers, change to the slow path, or repeat the request to peers that have not answered."""
         state = self._state
         state.repeat_later(phase)
         if isinstance(phase, PreAccepting):

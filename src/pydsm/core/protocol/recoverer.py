@@ -1,7 +1,9 @@
-"""How a replica finishes what another began: ask, prepare, validate, wait, accept (PROTOCOL 4).
+"""How a replica finishes an instance that another replica leads: query, prepare, validate, wait, accept.
 
-Drives the decisions of `recovery`, which are pure. Guards: a ballot is used once, because its own promise is durable
-before its Prepare leaves; answers count once per replica and only in the ballot of the phase.
+The rules are in docs/reference/protocol.md#4-recovery. This module sends the requests, counts the answers and applies
+the decisions of `recovery_rules`, which are pure functions. Guarantees: a ballot is used once, because its own promise
+is durable before its Prepare leaves; an answer counts once per replica, and only in the ballot of the phase. When a
+recovery begins is decided in `suspicion`, the Accept step is in `proposer`.
 """
 
 from collections.abc import Iterator
@@ -35,15 +37,15 @@ from pydsm.core.types.messages import (
 )
 
 _LATE_PER_INQUIRY = 16
-"""Of each leader, so many times as many late instances are looked at as are asked about at once, the oldest ones. One
-message may name a million; each that is looked at costs memory, and the others have their turn behind them."""
+"""Of each leader, a scan examines this many times `inquiry_instances_max` undecided instances, the oldest first. One
+message may name a million of them; each one examined costs memory, and later scans examine the others."""
 
 _ASK_ALL_MAX = 16
-"""Up to so many instances all peers are asked at once; more than that, one peer at a time."""
+"""A CommitQuery about at most this many instances goes to all peers; one about more goes to one peer in turn."""
 
 
 class Recoverer:
-    """The recovering half of a replica."""
+    """Recovers instances that stay undecided, and handles deadlines and refusals of all phases."""
 
     def __init__(self, state: ReplicaState, acceptor: Acceptor, proposer: Proposer) -> None:
         self._state = state
@@ -51,12 +53,16 @@ class Recoverer:
         self._proposer = proposer
         self._suspicions = Suspicions(state.config, state.distances, state.quorums.slow)
         self._waiting: dict[InstanceId, int] = {}
+        """The highest `unchanged` of any Waiting, own ones included, by undecided instance."""
         self._awaited: dict[InstanceId, list[InstanceId]] = {}
+        """By invalidator, the instances whose recovery here waits for its decision."""
 
     def scan(self) -> None:
-        """Look through undecided instances for late ones; ask about new ones, recover those nobody can tell about."""
+        """Find late undecided instances; query peers about them, then recover those that no peer reports committed."""
         state = self._state
-        room = state.config.recoveries_max - sum(
+        # Recoveries that wait for invalidators are not counted: otherwise they could keep the recoveries of these
+        # invalidators from beginning.
+        places = state.config.recoveries_max - sum(
             not isinstance(phase, PreAccepting | AwaitingInvalidators) for phase in state.leading.values()
         )
         to_ask: list[InstanceId] = []
@@ -67,7 +73,7 @@ class Recoverer:
                 continue
             if suspicion.inquiries < INQUIRIES_BEFORE_RECOVERY:
                 to_ask.append(id)
-            elif len(to_recover) < room:
+            elif len(to_recover) < places:
                 to_recover.append(id)
             if len(to_ask) >= state.config.inquiry_instances_max:
                 break
@@ -76,9 +82,10 @@ class Recoverer:
             self.recover(id)
 
     def _late(self) -> Iterator[tuple[InstanceId, Tick]]:
-        """In about the order of history, so that a replica which fetches much can execute while it fetches.
+        """Late undecided instances of all leaders with the tick at which each was first known, merged by age.
 
-        Leader by leader, nothing could run before the last leader's turn, and then everything waits for everything.
+        The merge approximates the execution order, so that a replica which fetches many instances can execute while it
+        fetches. If it fetched one leader after the other, nothing could be executed before the last one.
         """
         unexecuted = self._state.log.unexecuted
         by_leader = [self._late_of(leader) for leader in self._state.members if unexecuted[leader]]
@@ -86,13 +93,13 @@ class Recoverer:
             yield id, since
 
     def _late_of(self, leader: ReplicaId) -> Iterator[tuple[float, InstanceId, Tick]]:
-        """Those of one leader, oldest first; each with its place among all that is missing of it, 0 to 1."""
+        """Late undecided instances of one leader, oldest first, each with its relative position (0 to 1)."""
         state = self._state
-        heard_before = state.now - state.config.recovery_timeout_ticks
+        known_before = state.now - state.config.recovery_timeout_ticks
         missing = state.log.unexecuted[leader]
-        looked_at = islice(missing.items(), _LATE_PER_INQUIRY * state.config.inquiry_instances_max)
-        for place, (index, since) in enumerate(looked_at):
-            if since > heard_before:
+        examined = islice(missing.items(), _LATE_PER_INQUIRY * state.config.inquiry_instances_max)
+        for place, (index, since) in enumerate(examined):
+            if since > known_before:
                 break
             id = InstanceId(leader, index)
             instance = state.log.instances.get(id)
@@ -100,6 +107,7 @@ class Recoverer:
                 yield place / len(missing), id, since
 
     def _inquire(self, ids: list[InstanceId]) -> None:
+        """Send a CommitQuery about these instances: to all peers if they are few, to one peer in turn if many."""
         state = self._state
         if not ids:
             return
@@ -113,14 +121,17 @@ class Recoverer:
         state.outbox.send_early(state.peers if few else state.peers[turn : turn + 1], CommitQuery(tuple(ids)))
 
     def recover(self, id: InstanceId) -> None:
-        """Begin with a ballot above every one seen."""
+        """Begin a recovery in a ballot above every ballot seen for the instance."""
         state = self._state
         suspicion = self._suspicions.of(id, state.now)
         ballot = next_ballot(max(state.log.instance(id).promised, suspicion.highest), state.me)
         self._suspicions.begin(id, ballot, state.now)
         state.counters.prepared += 1
-        phase = state.leading[id] = Preparing(ballot, self._deadline())
+        phase = Preparing(ballot, self._deadline())
+        state.begin_phase(id, phase)
         request = Prepare(id, ballot)
+        # Prepare waits for the record of the own promise, made in this turn. If it left earlier, a crash could lose the
+        # promise, and the next start would use the same ballot again with another value.
         self._acceptor.on_prepare(state.me, request)
         if suspicion.attempts == 1:
             state.outbox.send(state.peers, request)
@@ -128,7 +139,7 @@ class Recoverer:
             state.repeats.send(state.peers, phase, request, state.now)
 
     def on_prepare_ok(self, sender: ReplicaId, message: PrepareOk) -> None:
-        """Count an answer, or keep it as a late one."""
+        """Count an answer, or store it as late if the quorum is complete."""
         self._suspicions.answered(message.id, message.ballot, self._state.now)
         phase = self._state.leading.get(message.id)
         if phase is None or phase.ballot != message.ballot:
@@ -154,10 +165,11 @@ class Recoverer:
             return
         batch, deps = decision.batch, decision.deps
         state.counters.validated += 1
-        # Validate needs every member of its quorum: one that is silent for too long is taken for dead.
+        # Validate needs the answer of every member of this quorum, and another quorum needs another ballot. So there is
+        # a deadline from which a silent member is treated as failed and the ballot is given up.
         gives_up = Tick(state.now + self._suspicions.silence_ticks(id, phase.answers, state.now))
-        state.leading[id] = Validating(
-            phase.ballot, batch, deps, decision.unchanged, phase.answers, self._deadline(), gives_up
+        state.begin_phase(
+            id, Validating(phase.ballot, batch, deps, decision.unchanged, phase.answers, self._deadline(), gives_up)
         )
         self._ask(tuple(phase.answers), Validate(id, phase.ballot, batch, deps))
 
@@ -165,13 +177,15 @@ class Recoverer:
         self._proposer.start_accept(id, phase.ballot, decision.value, decision.deps)
 
     def _ask(self, members: tuple[ReplicaId, ...], request: Validate) -> None:
+        """Send Validate to the quorum; this replica, if a member, answers itself behind its record."""
         state = self._state
+        # Early, because Validate repeats only what the members have answered, and the own promise is durable already.
         state.outbox.send_early(tuple(member for member in members if member != state.me), request)
         if state.me in members:
             self._acceptor.on_validate(state.me, request)
 
     def on_validate_ok(self, sender: ReplicaId, message: ValidateOk) -> None:
-        """Count an answer of a member of the quorum; when all have answered, decide."""
+        """Count an answer of a member of the quorum; decide when all members have answered."""
         self._suspicions.answered(message.id, message.ballot, self._state.now)
         phase = self._state.leading.get(message.id)
         if not isinstance(phase, Validating) or phase.ballot != message.ballot:
@@ -179,6 +193,7 @@ class Recoverer:
         if sender not in phase.prepared or sender in phase.answered:
             return
         phase.answered[sender] = None
+        # The union over the quorum; "committed" by one member is enough, as it is final.
         for invalidator in message.invalidators:
             known = phase.invalidators.get(invalidator.id, False)
             phase.invalidators[invalidator.id] = known or invalidator.committed
@@ -195,7 +210,7 @@ class Recoverer:
             self._accept(id, phase, decision)
             return
         state.counters.waited += 1
-        state.leading[id] = AwaitingInvalidators(
+        waiting = AwaitingInvalidators(
             phase.ballot,
             phase.batch,
             phase.deps,
@@ -205,13 +220,17 @@ class Recoverer:
             phase.late,
             self._deadline(),
         )
+        state.begin_phase(id, waiting)
         self._begin_waiting(id, phase.deps, phase.unchanged, decision.invalidators)
 
     def _begin_waiting(self, id: InstanceId, deps: Deps, unchanged: int, invalidators: tuple[InstanceId, ...]) -> None:
-        """Tell all, and recover every invalidator that nobody here is working on."""
+        """Send Waiting to all peers, and recover every invalidator that this replica does not drive already."""
         state = self._state
         self._waiting[id] = max(unchanged, self._waiting.get(id, 0))
         state.outbox.send_early(state.peers, Waiting(id, unchanged))
+        # An invalidator that this replica does not recover may have no leader alive and no other replica that recovers
+        # it; then this wait would never end. The own entry in `_waiting` is set before, because two recoveries of one
+        # replica can wait for each other.
         for other in invalidators:
             self._awaited.setdefault(other, []).append(id)
             if self._fate(other, id, deps) is InvalidatorState.OPEN and other not in state.leading:
@@ -219,7 +238,7 @@ class Recoverer:
         self._step_waiting(id)
 
     def on_waiting(self, message: Waiting) -> None:
-        """Remember it, also from before this replica waits itself."""
+        """Store the count, also before this replica waits itself: the message may come only once."""
         instance = self._state.log.instance(message.id)
         if instance.decided:
             return
@@ -232,15 +251,19 @@ class Recoverer:
         phase = state.leading.get(id)
         if not isinstance(phase, AwaitingInvalidators):
             return
-        fates = {other: self._fate(other, id, phase.deps) for other in phase.invalidators}
-        decision = while_waiting(id, phase.batch, phase.deps, fates, self._waiting, phase.late, state.quorums)
+        states = {other: self._fate(other, id, phase.deps) for other in phase.invalidators}
+        decision = while_waiting(id, phase.batch, phase.deps, states, self._waiting, phase.late, state.quorums)
         if decision is not None:
             state.counters.count_branch(decision.rule.value)
             self._accept(id, phase, decision)
 
     def _fate(self, other: InstanceId, id: InstanceId, deps: Deps) -> InvalidatorState:
-        """What became of `other`. Of what is forgotten here only the barrier speaks that it came before."""
+        """The state of the invalidator `other` of the instance `id`, whose validated vector is `deps`."""
         log = self._state.log
+        # A compacted instance is not in memory, so the barrier of the compaction checkpoint stands in for it: the
+        # instance was executed before the barrier, and the barrier, being executed, does not cover the undecided `id`.
+        # If `id` covers the barrier, it is executed after both. If not, `id` must become a nop
+        # (docs/explanation/log-compaction.md). Without such a checkpoint, every member has executed the instance.
         if log.is_dropped(other):
             behind = log.compaction_checkpoint is None or covers(deps, log.compaction_checkpoint.barrier)
             return InvalidatorState.HARMLESS if behind else InvalidatorState.UNORDERED
@@ -251,14 +274,15 @@ class Recoverer:
         return InvalidatorState.HARMLESS if ordered else InvalidatorState.UNORDERED
 
     def on_commit(self, id: InstanceId) -> None:
-        """A Commit came for an instance that is being recovered here: rule 1, to be counted."""
+        """Count rule 1 (already committed) if a Commit ends a recovery of this replica."""
         phase = self._state.leading.get(id)
         if isinstance(phase, Preparing | Validating | AwaitingInvalidators):
             self._state.counters.count_branch(Rule.ALREADY_COMMITTED.value)
 
     def settle(self) -> None:
-        """Forget what was decided since the last call, and go on with recoveries that waited for it."""
+        """Remove the state of instances decided since the last call, and continue recoveries that waited for them."""
         decided = self._state.decided
+        # A loop, because continuing a recovery may decide further instances, which are appended to the same list.
         while decided:
             id = decided.pop()
             self._suspicions.forget(id)
@@ -267,12 +291,12 @@ class Recoverer:
                 self._step_waiting(waiter)
 
     def on_activity(self, sender: ReplicaId, id: InstanceId) -> None:
-        """Another replica is recovering this instance: give it time before doing the same."""
+        """Postpone an own recovery of an instance that another replica is recovering."""
         if sender != self._state.me and not self._state.log.instance(id).decided:
             self._suspicions.postpone(id, self._state.now)
 
     def on_refuse(self, sender: ReplicaId, message: Refuse) -> None:
-        """Give up a ballot that can no longer get its quorum; in round 0, perhaps change to the slow path."""
+        """Count a refusal; give up a ballot that cannot get a quorum any more, or in round 0 start the slow path."""
         self._suspicions.answered(message.id, message.ballot, self._state.now)
         phase = self._state.leading.get(message.id)
         if phase is None or phase.ballot != message.ballot or sender in phase.refused:
@@ -284,11 +308,12 @@ class Recoverer:
             self._proposer.on_refused(message.id, phase)
 
     def _abandon(self, id: InstanceId, phase: Phase) -> None:
-        del self._state.leading[id]
+        """Give up the phase's ballot, and schedule the next attempt with a longer wait."""
+        self._state.end_phase(id)
         self._suspicions.back_off(id, self._state.now, max(phase.refused.values(), default=phase.ballot))
 
     def on_deadline(self, id: InstanceId, phase: Phase) -> None:
-        """Nobody is late for ever: repeat the phase's question, or give up the ballot if it was refused."""
+        """Repeat the phase's request to silent peers, or give up the ballot if a peer refused it."""
         state = self._state
         if isinstance(phase, PreAccepting):
             self._proposer.on_deadline(id, phase)

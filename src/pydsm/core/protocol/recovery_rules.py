@@ -1,7 +1,8 @@
-"""What a recovery decides: pure total functions from answers to a decision (PROTOCOL 4; EPaxos*, recovery).
+"""The decisions of a recovery: pure total functions from answers to a decision (EPaxos*, recovery protocol).
 
-Every decision names the rule that it follows, so that what a run exercised can be counted. Sending, counting answers
-and waiting are left to `recoverer`. A committed answer never gets here: it arrives as a Commit and ends the recovery.
+The rules are in docs/reference/protocol.md#4-recovery. Every decision names the rule that it follows, so that a run can
+count which rules it exercised. Sending, counting answers and waiting are left to `recoverer`. Answers of replicas that
+have committed are not handled here: they arrive as Commit messages, which end the recovery.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from pydsm.core.types.status import Status
 
 
 class Rule(Enum):
-    """The lines of PROTOCOL 4 that end in a decision."""
+    """The rules of docs/reference/protocol.md#4-recovery that end in a decision."""
 
     ALREADY_COMMITTED = "someone had committed"
     VOTED_VALUE = "someone had accepted"
@@ -34,7 +35,7 @@ class Rule(Enum):
 
 
 class InvalidatorState(Enum):
-    """What has become of an invalidator, as the waiting replica knows it."""
+    """The state of an invalidator at the replica that waits for it."""
 
     OPEN = "not decided"
     HARMLESS = "committed as nop, or covering the instance"
@@ -52,7 +53,7 @@ class AcceptValue:
 
 @dataclass(frozen=True, slots=True)
 class ValidateValue:
-    """`unchanged` answers leave room for a fast commit of this value: ask the quorum to validate it."""
+    """A fast commit of this value is possible, given `unchanged` answers: ask the quorum to validate it."""
 
     rule: Rule
     batch: Batch
@@ -62,7 +63,7 @@ class ValidateValue:
 
 @dataclass(frozen=True, slots=True)
 class AwaitInvalidatorStates:
-    """Wait for these invalidators."""
+    """Wait until these invalidators are decided, or another rule decides first."""
 
     rule: Rule
     invalidators: tuple[InstanceId, ...]
@@ -71,7 +72,16 @@ class AwaitInvalidatorStates:
 def after_prepare(
     id: InstanceId, answers: Mapping[ReplicaId, PrepareOk], quorums: Quorums
 ) -> AcceptValue | ValidateValue:
-    """Steps 2 to 5, from the answers of at least `quorums.slow` replicas in one ballot."""
+    """Apply rules 2 to 5 to the answers of at least `quorums.slow` replicas in one ballot.
+
+    Args:
+        id: the instance that is recovered.
+        answers: one PrepareOk per replica of the quorum.
+        quorums: the quorum sizes of the group.
+    """
+    # The order of the rules is the safety argument. A vote comes first, because a slow quorum may have committed its
+    # value. The answer of the instance's leader comes next: it was undecided, and after its promise it cannot commit on
+    # the fast path. So only in a quorum without the leader can unchanged answers mean that a fast commit happened.
     voted = _highest_vote(answers)
     if voted is not None and voted.value is not None:
         return AcceptValue(Rule.VOTED_VALUE, voted.value, voted.deps)
@@ -97,7 +107,20 @@ def after_validate(
     invalidators: Mapping[InstanceId, bool],
     quorums: Quorums,
 ) -> AcceptValue | AwaitInvalidatorStates:
-    """From the union of all invalidators that the quorum reported (id to "committed")."""
+    """Decide after every member of the quorum has answered Validate.
+
+    Args:
+        batch: the validated batch.
+        deps: the validated vector, one index per replica.
+        unchanged: how many members pre-accepted exactly this vector.
+        quorum: the PrepareOk of each member.
+        invalidators: the union of all that the members reported, each with whether a member reported it committed.
+        quorums: the quorum sizes of the group.
+    """
+    # An invalidator conflicts with the batch, and neither covers the other. If one is committed, the fast commit did
+    # not happen. If an undecided one has its leader outside the quorum and `unchanged` is the minimum, a fast commit
+    # would have needed the unchanged vote of every replica outside, and that leader would have ordered the two.
+    # In all other cases the invalidator may still become a nop or cover the instance, so its decision is awaited.
     if not invalidators:
         return AcceptValue(Rule.NO_INVALIDATORS, batch, deps)
     nop_deps = (0,) * quorums.n
@@ -113,24 +136,30 @@ def while_waiting(
     id: InstanceId,
     batch: Batch,
     deps: Deps,
-    fates: Mapping[InstanceId, InvalidatorState],
+    invalidators: Mapping[InstanceId, InvalidatorState],
     waiting: Mapping[InstanceId, int],
     late: Mapping[ReplicaId, PrepareOk],
     quorums: Quorums,
 ) -> AcceptValue | None:
-    """None: wait on.
+    """Decide while waiting for invalidators; None if no rule decides yet.
 
     Args:
-        fates: of every invalidator.
+        id: the instance that is recovered.
+        batch: the validated batch.
+        deps: the validated vector, one index per replica.
+        invalidators: the state of every invalidator.
         waiting: the highest `unchanged` that any replica reported in a Waiting, by instance.
         late: answers in this ballot from outside the quorum.
+        quorums: the quorum sizes of the group.
     """
+    # The decisions of the invalidators come first: they are final. The comparison of `unchanged` counts comes before
+    # the late answers; it decides between two recoveries that wait for each other, and would else end neither.
     nop_deps = (0,) * quorums.n
-    if any(fate is InvalidatorState.UNORDERED for fate in fates.values()):
+    if any(state is InvalidatorState.UNORDERED for state in invalidators.values()):
         return AcceptValue(Rule.UNORDERED_COMMITTED, NOP, nop_deps)
-    if all(fate is InvalidatorState.HARMLESS for fate in fates.values()):
+    if all(state is InvalidatorState.HARMLESS for state in invalidators.values()):
         return AcceptValue(Rule.ALL_ORDERED, batch, deps)
-    if any(waiting.get(other, 0) > quorums.n - quorums.f - quorums.e for other in fates):
+    if any(waiting.get(other, 0) > quorums.n - quorums.f - quorums.e for other in invalidators):
         return AcceptValue(Rule.INVALIDATOR_WAITS_TOO, NOP, nop_deps)
     voted = _highest_vote(late)
     if voted is not None and voted.value is not None:

@@ -1,8 +1,11 @@
-"""What the rooms of one replica share: log, outbox, execution, phases; and the one way to decide an instance.
+"""State that the protocol classes of one replica share: log, outbox, execution, phases; and how instances are decided.
 
-Guards: a decision is final and made once; what a leader decides on the fast path is durable before it is visible
-(PROTOCOL 6); clients of an own instance that became nop are told.
+Guarantees: an instance is decided once, and finally; a fast-path decision is durable at its leader before it is visible
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten); an Abort effect is emitted for an own
+instance that was decided nop. Which value is decided is left to `proposer`, `acceptor` and `recoverer`.
 """
+
+from collections.abc import Mapping
 
 from pydsm.core.log.conflicts import Relation
 from pydsm.core.log.instance import Instance
@@ -23,7 +26,7 @@ from pydsm.core.types.quorums import quorums
 
 
 class ReplicaState:
-    """Shared by acceptor, proposer and recoverer of one replica."""
+    """State shared by the acceptor, proposer, recoverer and snapshot fetcher of one replica."""
 
     def __init__(self, config: Config, relation: Relation) -> None:
         self.config = config
@@ -38,26 +41,44 @@ class ReplicaState:
         self.schedule = CheckpointSchedule(config)
         self.distances = Distances(self.members)
         self.recorded = self.log.no_deps
-        """Executed, and said so in a record."""
-        self.leading: dict[InstanceId, Phase] = {}
-        self.repeats = Repeats(self.peers, config.repeats_max, self.outbox, self.leading)
+        """Per leader, the executed prefix in the last FrontierRecord."""
+        self._leading: dict[InstanceId, Phase] = {}
+        self.leading: Mapping[InstanceId, Phase] = self._leading
+        """The current phase of each instance that this replica drives, as its leader or in a recovery. Read-only:
+        `begin_phase` and `end_phase` change it."""
+        self.repeats = Repeats(self.peers, config.repeats_max, self.outbox, self._leading)
         self.decided: list[InstanceId] = []
-        """Decided since the recoverer last looked."""
+        """Instances decided since the last `Recoverer.settle`."""
         self.counters = ProtocolCounters()
         self.now = Tick(0)
         self.first_index = 1
-        """Own indexes below belong to an earlier life: never led in round 0 again."""
+        """Own indexes below were used or reserved by an earlier start: they are never led in round 0 again."""
         self.in_flight = 0
-        """Own instances of this life that are not executed yet."""
+        """Own instances of this start that are not executed yet."""
+
+    def begin_phase(self, id: InstanceId, phase: Phase) -> None:
+        """Start a phase of an instance; it replaces the phase before, whose answers no longer count."""
+        self._leading[id] = phase
+
+    def end_phase(self, id: InstanceId) -> None:
+        """Stop driving an instance, if this replica does: it was decided, or its ballot was given up."""
+        self._leading.pop(id, None)
 
     def persist(self, instance: Instance) -> None:
-        """Durable before anything of this turn becomes visible."""
+        """Write the instance's record durably before any other effect of this turn, except early messages."""
         self.outbox.persist(instance.record())
 
     def decide(self, id: InstanceId, value: Value, deps: Deps, *, durable_first: bool = False) -> bool:
-        """Commit. False if the instance was decided before; raises InvariantViolation if it was decided otherwise.
+        """Commit an instance and execute what becomes executable.
 
-        `durable_first` is for a fast path commit at its leader: nobody else could tell that it happened.
+        Args:
+            id: the instance.
+            value: the decided batch, or NOP.
+            deps: its dependency vector, one index per replica.
+            durable_first: for a fast-path commit at its leader. No other replica could report this decision after a
+                crash of the leader, so its record must be durable before any effect of this turn is visible.
+
+        Returns False if the instance was decided before. Raises InvariantViolation if it was decided differently.
         """
         instance = self.log.instance(id)
         if instance.decided:
@@ -68,7 +89,7 @@ class ReplicaState:
             self.outbox.persist(instance.record())
         else:
             self.outbox.persist_lazily(instance.record())
-        self.leading.pop(id, None)
+        self.end_phase(id)
         self.decided.append(id)
         if not isinstance(value, Batch):
             self.counters.nops += 1
@@ -88,22 +109,25 @@ class ReplicaState:
                 self.outbox.execute(Execute(instance.id, instance.value))
 
     def _checkpointed(self, component: list[Instance]) -> None:
-        """Exactly here all replicas have executed the same; what is on the disk reaches as far before it is used."""
+        """Take a checkpoint: after this component, every replica has executed the same set of instances."""
         schedule = self.schedule
         checkpoint = checkpoint_behind(component, schedule.number + 1, schedule.position, self.log.floor)
         schedule.begin(checkpoint, self.now)
         self.log.begin_index()
+        # The record makes all lazy records durable in the same commit. So when the checkpoint's snapshot exists, the
+        # disk has a decided record of every instance in it, which a restart checks before it uses the snapshot.
         self.record_frontier(always=True)
         self.outbox.execute(TakeCheckpoint(checkpoint))
 
     def record_frontier(self, *, always: bool = False) -> Deps:
-        """Have a record of what is executed, which takes all lazy ones along. Gives what may be told once durable.
+        """Write a FrontierRecord, with which all lazy records become durable.
 
-        Unless `always`, none is made when nothing was executed since the last one.
+        Unless `always`, no record is written when nothing was executed since the last one.
 
-        After a restart it is not less than before, even where something that is undecided keeps what is on disk from
-        being executed again at once.
+        Returns the executed prefix per leader. Peers may learn it once this turn is durable, that is in `sends`.
         """
+        # Never below the last record: after a restart, an undecided instance may delay the execution of instances that
+        # were executed, and reported to peers, before.
         executed = merge(self.recorded, self.log.frontier)
         if always or executed != self.recorded:
             self.recorded = executed
@@ -111,10 +135,10 @@ class ReplicaState:
         return executed
 
     def repeat_later(self, phase: Phase) -> None:
-        """Set the deadline of a phase whose question is repeated now.
+        """Set the next deadline of a phase whose request is repeated now.
 
-        Each time later, so that repetition alone can never keep a slow network or disk busy. The longest wait is of
-        the configuration only where answers come sooner than that.
+        The wait doubles with each repetition, so that repetition alone cannot saturate a slow network or disk. It is
+        limited by the configuration, or by four measured round trips to a quorum if these take longer.
         """
         wait = self.answer_ticks << min(phase.repeats, 16)
         longest = max(self.config.retry_ticks, self.config.backoff_ticks_max, 4 * self.quorum_ticks)
@@ -123,16 +147,19 @@ class ReplicaState:
 
     @property
     def quorum_ticks(self) -> int:
-        """The measured round trip to a slow quorum."""
+        """The measured round trip to a slow quorum, in ticks."""
         return self.distances.to_nearest(self.quorums.slow - 1)
 
     @property
     def answer_ticks(self) -> int:
-        """How long a quorum may take to answer before a question is repeated."""
+        """Ticks within which a quorum should answer; after these a request is repeated."""
         return max(self.config.retry_ticks, 2 * self.quorum_ticks)
 
     def yield_to_promise(self, instance: Instance) -> None:
-        """Stop driving an instance in a ballot below the one just promised: its own vote can no longer count."""
+        """Stop leading an instance in a ballot below the one just promised.
+
+        The promise says that this replica votes in no lower ballot, and the leader counts its own vote.
+        """
         phase = self.leading.get(instance.id)
         if phase is not None and phase.ballot < instance.promised:
-            del self.leading[instance.id]
+            self.end_phase(instance.id)

@@ -1,7 +1,9 @@
-"""When to look into an instance that stays undecided: patience, jitter, backoff (PROTOCOL 4).
+"""When to query or recover an instance that stays undecided: timeout, jitter, backoff.
 
-One entry per suspected instance, none for the others: late ones are found by looking through what is unexecuted,
-oldest first, so a healthy instance never costs a timer. Looking into it is left to `recoverer`.
+See docs/reference/protocol.md#4-recovery, "Waits". Guarantees that every wait grows with the measured round trips and
+with the number of attempts, so that on a slow network replicas do not interrupt each other for ever. There is one entry
+per late instance and none for others: late ones are found by a scan of unexecuted instances, so that an instance
+decided in time needs no timer. The scan, the queries and the recovery itself are left to `recoverer`.
 """
 
 from collections.abc import Iterable
@@ -16,29 +18,29 @@ from pydsm.core.types.ids import InstanceId, ReplicaId, Tick
 
 @dataclass(slots=True)
 class Suspicion:
-    """What is remembered about a late instance."""
+    """State of a late instance. Times and durations are in ticks."""
 
     next_look: Tick
     highest: Ballot
-    """The highest ballot that a refusal told of."""
+    """The highest ballot that any refusal reported."""
     inquiries: int = 0
     attempts: int = 0
     slowest_ticks: int = 0
-    """How long the answers to our own recoveries of it have taken, those that came too late included."""
+    """The longest time that an answer to an own recovery of it took, including answers that came too late."""
     begun: dict[Ballot, Tick] = field(default_factory=dict)
-    """When each of our own ballots began, the last few."""
+    """When each own ballot began, for the last `_BALLOTS_KEPT` ballots."""
 
 
 _FAR = 3
 """Round trips after which an answer is late."""
 _LONGEST = 8
-"""Round trips: a recovery takes four."""
+"""Round trips in the longest wait: a recovery takes four."""
 _SILENT_RETRIES = 8
-"""Retry waits for which a member of a quorum may be silent in the first attempt."""
+"""Retry intervals for which a member of a quorum may be silent in the first attempt."""
 _BALLOTS_KEPT = 32
 
 INQUIRIES_BEFORE_RECOVERY = 2
-"""Asking one peer counts once, asking all of them counts twice."""
+"""A CommitQuery to one peer counts once, one to all peers counts twice."""
 
 
 class Suspicions:
@@ -51,7 +53,7 @@ class Suspicions:
         self._by_id: dict[InstanceId, Suspicion] = {}
 
     def of(self, id: InstanceId, since: Tick) -> Suspicion:
-        """The suspicion of an instance that was first heard of at `since`, made if there is none."""
+        """The suspicion of an instance that was first known at tick `since`, created if there is none."""
         suspicion = self._by_id.get(id)
         if suspicion is None:
             first_look = Tick(since + self._base(id) + self._jitter(id, 0))
@@ -59,19 +61,18 @@ class Suspicions:
         return suspicion
 
     def forget(self, id: InstanceId) -> None:
-        """The instance is decided."""
+        """Remove the suspicion of a decided instance."""
         self._by_id.pop(id, None)
 
     def postpone(self, id: InstanceId, now: Tick) -> None:
-        """Another replica is looking into it: give it time, and more after each attempt of our own.
-
-        A patience that never grew could be shorter than a recovery takes: two replicas would stop each other for ever.
-        """
+        """Delay the own recovery, because another replica is recovering the instance."""
+        # The delay must grow with the own attempts. A constant one could be shorter than a recovery takes on this
+        # network; then two replicas would supersede each other's ballots for ever, and neither would decide.
         suspicion = self.of(id, now)
         suspicion.next_look = Tick(now + self._patience(id, suspicion) + self._jitter(id, now))
 
     def begin(self, id: InstanceId, ballot: Ballot, now: Tick) -> None:
-        """A recovery of our own begins."""
+        """Record that an own recovery begins in `ballot`."""
         suspicion = self.of(id, now)
         suspicion.attempts += 1
         suspicion.begun[ballot] = now
@@ -79,16 +80,16 @@ class Suspicions:
             del suspicion.begun[next(iter(suspicion.begun))]
 
     def answered(self, id: InstanceId, ballot: Ballot, now: Tick) -> None:
-        """Somebody answers a question of ours, perhaps one that we have given up: that tells how long we must wait."""
+        """Measure how long an answer to an own recovery took, also if its ballot was given up meanwhile."""
         suspicion = self._by_id.get(id)
         if suspicion is not None and ballot in suspicion.begun:
             taken = min(now - suspicion.begun[ballot], DISTANCE_TICKS_MAX)
             suspicion.slowest_ticks = max(suspicion.slowest_ticks, taken)
 
     def silence_ticks(self, id: InstanceId, members: Iterable[ReplicaId], since: Tick) -> int:
-        """How long members that must all answer may be silent before they are taken for dead.
+        """Ticks for which members that must all answer may be silent before they are treated as failed.
 
-        Twice as long with each attempt: what is too short for this network does not stay too short.
+        The time doubles with each attempt, so that a limit that is too short for this network does not stay too short.
         """
         suspicion = self.of(id, since)
         far = max((self._distances.to(member) for member in members), default=0)
@@ -96,32 +97,36 @@ class Suspicions:
         return min(wait, self._longest(id, suspicion))
 
     def back_off(self, id: InstanceId, now: Tick, seen: Ballot) -> None:
-        """Our attempt failed, and `seen` is the highest ballot that it met: the next one comes later each time."""
+        """Schedule the next attempt after a failed one; `seen` is the highest ballot that refused it."""
         suspicion = self.of(id, now)
         suspicion.highest = max(suspicion.highest, seen)
         wait = self._patience(id, suspicion)
+        # Between 0.5 and 1.5 times the wait: two replicas that failed together must not try again together. The wait
+        # doubles with each attempt, and so does the spread.
         spread = jitter(self._config.seed, self._config.replica, *id, suspicion.attempts, now, below=wait)
         suspicion.next_look = Tick(now + wait // 2 + spread)
 
     def _far(self, id: InstanceId) -> int:
-        """A recovery needs a quorum, and its instance's own leader has to do without one as long as it is alive."""
+        """Round trip in ticks to the farther of the instance's leader and a slow quorum."""
         return max(self._distances.to(id.leader), self._distances.to_nearest(self._quorum - 1))
 
     def _base(self, id: InstanceId) -> int:
-        """How long an instance may stay undecided: the slow path takes its leader two round trips."""
+        """Ticks for which an instance may stay undecided: the slow path takes its leader two round trips."""
         return max(self._config.recovery_timeout_ticks, _FAR * self._far(id))
 
     def _patience(self, id: InstanceId, suspicion: Suspicion) -> int:
-        """Doubles with each attempt made here."""
+        """Ticks to wait before the next attempt: doubles with each own attempt, up to `_longest`."""
         return min(self._base(id) << min(suspicion.attempts, 16), self._longest(id, suspicion))
 
     def _longest(self, id: InstanceId, suspicion: Suspicion) -> int:
-        """The longest wait: the configuration's, or several times what a recovery takes here, if that is more."""
+        """The longest wait in ticks: the configured one, or `_LONGEST` measured round trips if these are longer."""
+        # `slowest_ticks` includes answers to ballots that were given up. Without them, a limit below the real answer
+        # time would never be corrected: every attempt would end before the answers that could raise it.
         taken = max(self._far(id), suspicion.slowest_ticks)
         return max(self._config.recovery_backoff_ticks_max, _LONGEST * taken)
 
     def _jitter(self, id: InstanceId, salt: int) -> int:
-        """Replicas take turns, the instance's own leader first, so that two of them seldom recover one instance."""
+        """Ticks that stagger the replicas, the instance's leader first, so that two seldom recover one instance."""
         config = self._config
         turn = (config.replica - id.leader) % config.replicas
         step = max(config.recovery_jitter_ticks, self._far(id) // 2)

@@ -1,10 +1,10 @@
-"""Seeded jitter: spreads the timeouts of replicas without a random source."""
+"""Seeded jitter: spreads the timeouts of replicas deterministically, without a source of randomness."""
 
 _MASK = (1 << 64) - 1
 
 
 def jitter(seed: int, *salt: int, below: int) -> int:
-    """A number in 0 .. `below` - 1, fixed by `seed` and `salt` (splitmix64)."""
+    """An integer in 0 .. `below` - 1, determined by `seed` and `salt` (splitmix64)."""
     state = seed & _MASK
     for number in salt:
         state = _mix((state ^ (number & _MASK)) + 0x9E3779B97F4A7C15 & _MASK)

@@ -90,7 +90,7 @@ def test_an_executed_instance_of_an_earlier_life_frees_no_room_in_the_pipeline()
 
 def test_a_decision_ends_what_was_being_led() -> None:
     replica = state()
-    replica.leading[at(1, 1)] = Preparing(ballot(1, 0), Tick(0))
+    replica.begin_phase(at(1, 1), Preparing(ballot(1, 0), Tick(0)))
     replica.decide(at(1, 1), A, NONE)
     assert replica.leading == {}
 
@@ -98,7 +98,7 @@ def test_a_decision_ends_what_was_being_led() -> None:
 def test_only_a_phase_below_the_promise_gives_way() -> None:
     replica = state()
     instance = replica.log.instance(at(1, 1))
-    replica.leading[at(1, 1)] = Preparing(ballot(2, 0), Tick(0))
+    replica.begin_phase(at(1, 1), Preparing(ballot(2, 0), Tick(0)))
     for promised, stays in ((ballot(1, 2), True), (ballot(2, 0), True), (ballot(2, 1), False)):
         instance.promise(promised)
         replica.yield_to_promise(instance)
