@@ -1,4 +1,4 @@
-"""What survives a crash. `base` is the interface, `sqlite` the default, `memory` for tests and speed.
+"""Durable storage of one replica: `base` is the interface, `sqlite` the default, `memory` for tests and speed.
 
-The same contract suite runs against every store: tests/unit/storage/test_contract.py.
+Every store passes the same contract tests: tests/unit/storage/test_contract.py.
 """

@@ -1,6 +1,6 @@
-"""What is durable: one replica's records, behind a small blocking interface.
+"""The interface of a store: it keeps the records of one replica durably. All calls block.
 
-A store is used from one thread at a time; the runtime gives it a thread of its own.
+A store is used from one thread at a time; the runtime runs it in a thread of its own.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ from pydsm.core.types.effects import Record
 
 
 class Store(Protocol):
-    """Keeps the latest record of each instance, the latest reservation and frontier, and what was purged.
+    """Keeps the latest record of each instance, and the latest reservation, frontier and purge record.
 
-    A PurgeRecord takes away the instances that it names, in the same step in which it is kept.
+    Writing a PurgeRecord removes the instances that it names, in the same atomic step.
     """
 
     def load(self) -> list[Record]:
-        """Everything kept: reservation, frontier, what was purged, then instances in order of their ids.
+        """Return all records: reservation, frontier, purge, then instances in the order of their ids.
 
         Raises OperationalError on damage.
         """
         ...
 
     def write(self, records: Sequence[Record]) -> None:
-        """Keep these, all or none; on return they survive a power cut.
+        """Write all of these records or none; when this returns, they survive a power failure.
 
-        Raises OperationalError if that cannot be promised.
+        Raises OperationalError if that cannot be guaranteed.
         """
         ...
 
     @property
     def position(self) -> int:
-        """How many groups of records were ever made durable here: each `write` adds one, in the same step.
+        """How many groups of records were ever made durable in this store: each `write` adds one, atomically with it.
 
         May be read from any thread while another one writes.
         """

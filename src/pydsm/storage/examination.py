@@ -1,7 +1,7 @@
-"""Whether the files of a data directory are whole, before SQLite opens them: it drops or repairs without a word.
+"""Checks the files of a data directory for damage before SQLite opens them, because SQLite drops and repairs silently.
 
-Decides only from the files themselves. What is in the records is judged when they are read, and whether they belong to
-the snapshots by the core. Changes nothing.
+Decides from the files alone and changes nothing. The content of records is checked when they are read; whether records
+and snapshots belong together is checked by the core.
 """
 
 from dataclasses import dataclass, field
@@ -12,39 +12,39 @@ from pydsm.storage.seal import MARK_NAME, SEAL_NAME, Seal, damaged_pages, missin
 from pydsm.storage.wal import LogReport, read_log
 
 DATABASE_NAME = "replica.sqlite"
-"""Holds the records."""
+"""The database with the records."""
 
 LOG_NAME = f"{DATABASE_NAME}-wal"
-"""SQLite's write-ahead log: the last commits, which are not in the database yet."""
+"""SQLite's write-ahead log: the last commits, not yet in the database."""
 
 SNAPSHOTS_NAME = "snapshots"
-"""The directory with those of the last checkpoints."""
+"""The directory with the snapshots of the last checkpoints."""
 
 
 class Condition(Enum):
-    """What a data directory is."""
+    """State of a data directory."""
 
     NEW = "new"
-    """Nothing is in it."""
+    """It is empty."""
     UNFINISHED = "unfinished"
-    """It was being made when the process ended, and never used."""
+    """Its creation was interrupted, and it was never used."""
     USED = "used"
 
 
 @dataclass(slots=True)
 class Examination:
-    """What was found. `damage` names each file, place and fault; nothing may start if there is any."""
+    """Result of `examine`. `damage` names each file, position and fault; if there is any, no replica may start."""
 
     condition: Condition
     log: LogReport
     seal: Seal = field(default_factory=Seal)
     sequence: int = 0
-    """Of the newest mark."""
+    """Sequence number of the newest mark."""
     damage: list[str] = field(default_factory=list)
 
 
 def examine(directory: Path) -> Examination:
-    """Look through all files but the snapshots. Raises OSError where the disk does."""
+    """Examine all files except the snapshots. Raises OSError if reading fails."""
     log_path = directory / LOG_NAME
     names = [name for name in (DATABASE_NAME, LOG_NAME, MARK_NAME) if (directory / name).exists()]
     if any((directory / SNAPSHOTS_NAME).glob("*.snapshot")):
@@ -76,7 +76,7 @@ def examine(directory: Path) -> Examination:
 
 
 def _is_unused(directory: Path) -> bool:
-    """Whether nothing was ever marked as durable. The first mark may have been cut short."""
+    """Whether no commit was ever marked as durable. The first mark may be incomplete after a crash."""
     try:
         mark = read_mark(directory)
     except FileNotFoundError:

@@ -1,7 +1,8 @@
-"""Whose data a store holds, and whom its replica has met.
+"""Identity of the replica whose data a store holds, and of the peers that it has communicated with.
 
-A store opened under another identity refuses, so that no replica acts on another's votes. Incarnations tell a replica
-that came back with its data from one that lost them: the latter may not take part as the old one (PROTOCOL 6).
+A store refuses to open under another identity, so that no replica acts on the votes of another. The incarnation
+distinguishes a replica that restarts with its data from one that lost them, which may not take part as the old one
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten).
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Identity:
 
 
 class StartStore(Protocol):
-    """What a store knows of starts, its own replica's and those of others (see `core.protocol.starts`)."""
+    """Keeps the starts of the own replica and of its peers (see `core.protocol.starts`)."""
 
     @property
     def position(self) -> int:
@@ -35,24 +36,24 @@ class StartStore(Protocol):
         ...
 
     def begin_start(self) -> Start:
-        """Raise the number of starts durably, with a new random id. Once, before the replica takes part."""
+        """Raise the number of starts durably, with a new random id. Call once, before the replica takes part."""
         ...
 
     def starts(self) -> dict[ReplicaId, Met]:
-        """What is remembered of the starts of peers."""
+        """The highest known start of each peer."""
         ...
 
     def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
-        """Keep these, for `starts`. Raises OperationalError if the disk fails."""
+        """Store these entries for `starts`. Raises OperationalError if the disk fails."""
         ...
 
 
 class ReplicaStore(Store, StartStore, Protocol):
-    """A store that knows which life of which replica it holds."""
+    """A store that also keeps the identity of its replica, of its starts and of its peers."""
 
     @property
     def incarnation(self) -> int:
-        """64 random bits, drawn when the store was made: the same as long as its data are."""
+        """64 random bits, drawn when the store was created; they stay the same as long as the data exist."""
         ...
 
     @property
@@ -61,16 +62,13 @@ class ReplicaStore(Store, StartStore, Protocol):
         ...
 
     def peers(self) -> dict[ReplicaId, int]:
-        """Of every peer that took part so far, in every life of this store, the fingerprint of its incarnation."""
+        """Fingerprint of the incarnation of every peer that ever took part, since the store was created."""
         ...
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises OperationalError if the disk fails."""
+        """Store the fingerprint of a peer's incarnation for `peers`. Raises OperationalError if the disk fails."""
         ...
 
     def check(self) -> None:
-        """Raises OperationalError if the files of the store were removed or replaced.
-
-        What is written next would be lost.
-        """
+        """Raise OperationalError if the files of the store were removed or replaced: later writes would be lost."""
         ...

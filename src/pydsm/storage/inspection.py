@@ -1,9 +1,9 @@
-"""Reads a data directory without touching it: for people who want to know what is in it, or what is wrong with it.
+"""Reads the data directory of a stopped replica without changing it, and reports its content and all damage.
 
-Decides what is damage and goes on past it, so that all of it is named. Guards that nothing is changed and that no
-replica starts meanwhile. Leaves words and tables to the command line.
+Continues after damage, so that all of it is found. Guarantees that nothing is changed and that no replica starts with
+the directory meanwhile. The presentation is left to the command line.
 
-Where a killed replica left a write-ahead log, SQLite may renew its index of that log (`-shm`), which holds no data.
+If a killed replica left a write-ahead log, SQLite may renew its index of that log (`-shm`), which has no data.
 """
 
 import sqlite3
@@ -30,25 +30,25 @@ from pydsm.storage.sqlite import FORMAT_VERSION, LOCK_NAME, name_row, read_posit
 
 @dataclass(slots=True)
 class LeaderCounts:
-    """Records of one leader's instances."""
+    """Counts of the records of one leader's instances."""
 
     by_status: dict[Status, int] = field(default_factory=lambda: dict.fromkeys(Status, 0))
     nops: int = 0
-    """Decided nop; counted in `by_status` too."""
+    """Instances decided nop; counted in `by_status` as well."""
     damaged: int = 0
     highest: int = 0
     """Highest index with a record, or purged."""
     purged: int = 0
-    """Indexes up to here have no record any more."""
+    """Indexes up to this one were purged."""
 
     @property
     def records(self) -> int:
-        """Whole or damaged."""
+        """Number of records, valid or damaged."""
         return sum(self.by_status.values()) + self.damaged
 
     @property
     def missing(self) -> int:
-        """Indexes below the highest without a record: other replicas know them, or nobody does."""
+        """Indexes below the highest without a record here; other replicas may have records of them."""
         return self.highest - self.purged - self.records
 
 
@@ -62,14 +62,14 @@ class UndecidedInstance:
 
 @dataclass(slots=True)
 class Findings:
-    """All that is in a data directory."""
+    """The content of a data directory."""
 
     identity: Identity
     format: int
     incarnation: str
     """Its fingerprint."""
     peers: dict[int, str]
-    """Of every peer that took part, the fingerprint of its incarnation."""
+    """Fingerprint of the incarnation of every peer that took part."""
     starts: int = 0
     """How often this directory was started."""
     position: int = 0
@@ -77,21 +77,21 @@ class Findings:
     reservation: int = 0
     """Own indexes up to here may have been used."""
     executed: tuple[int, ...] = ()
-    """Per leader, what this replica has told others to be executed; empty if nothing yet."""
+    """Per leader, the executed prefix that this replica has reported to its peers; empty if none yet."""
     purged: tuple[int, ...] = ()
-    """Per leader, instances up to here have no record any more; empty if all have one."""
+    """Per leader, the index up to which records were purged; empty if none were."""
     leaders: list[LeaderCounts] = field(default_factory=list)
     undecided: list[UndecidedInstance] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
-    """What is damaged, and how: files and pages, then records in the order of the database, then snapshots."""
+    """Descriptions of damage: files and pages, then records in database order, then snapshots."""
     snapshots: list[int] = field(default_factory=list)
-    """Checkpoints of which there is a good snapshot."""
+    """Numbers of the checkpoints of which there is a valid snapshot."""
     remarks: list[str] = field(default_factory=list)
-    """What is damaged and does not keep the replica from starting: it has another one."""
+    """Damaged snapshots that do not prevent a start, because there is another valid one."""
 
 
 class DataDirectory:
-    """An open data directory of a stopped replica; make it with `open_directory`."""
+    """The data directory of a stopped replica, opened with `open_directory`."""
 
     def __init__(self, path: Path, database: sqlite3.Connection, damage: list[str]) -> None:
         self._path = path
@@ -101,7 +101,7 @@ class DataDirectory:
         self._identity = self._read_identity()
 
     def survey(self) -> Findings:
-        """Read and check every record. Raises OperationalError when so little is whole that nothing can be said."""
+        """Read and check every record. Raises OperationalError if the damage prevents any report."""
         findings = Findings(
             identity=self._identity,
             format=FORMAT_VERSION,
@@ -135,7 +135,7 @@ class DataDirectory:
             self._count(id, instance, findings)
             if isinstance(instance, InstanceRecord) and instance.status >= Status.COMMITTED:
                 absent.add(instance.id)
-        self._look_at_snapshots(findings, absent)
+        self._check_snapshots(findings, absent)
         return findings
 
     def _read_starts(self, findings: Findings) -> None:
@@ -147,8 +147,8 @@ class DataDirectory:
         except ValueError as error:
             findings.damage.append(f"what is known of starts: {error}")
 
-    def _look_at_snapshots(self, findings: Findings, there: set[InstanceId]) -> None:
-        """`there`: instances with a decided record, or of which none is needed."""
+    def _check_snapshots(self, findings: Findings, present: set[InstanceId]) -> None:
+        """Compare snapshots and records. `present`: instances that have a decided record or need none."""
         whole, faults = SnapshotFiles(self._path, self._identity).survey()
         findings.snapshots = [one.checkpoint.number for one in whole]
         findings.remarks += faults.values()
@@ -161,7 +161,7 @@ class DataDirectory:
                 f"the snapshots: records up to {purged} were purged, and the newest good snapshot reaches to {covered}"
             )
         elif newest is not None:
-            missing = first_missing(newest.position, purged, there.__contains__)
+            missing = first_missing(newest.position, purged, present.__contains__)
             if missing is not None:
                 findings.damage.append(
                     f"the record of instance {missing} is missing, and the snapshot of checkpoint {newest.number} "
@@ -205,7 +205,7 @@ class DataDirectory:
             ) from error
 
     def _rows(self, query: str, *arguments: int) -> Iterator[tuple[Any, ...]]:
-        """Rows of sqlite3, which checks no types: whoever takes a value apart checks it."""
+        """Rows of a query. sqlite3 does not check types, so the caller must check each value."""
         try:
             yield from self._database.execute(query, arguments)
         except sqlite3.Error as error:
@@ -216,9 +216,9 @@ class DataDirectory:
             ) from error
 
     def _check_pages(self, findings: Findings) -> None:
-        for (said,) in self._rows("PRAGMA quick_check(20)"):
-            if str(said) != "ok":
-                findings.damage.append(f"the file: {said}")
+        for (result,) in self._rows("PRAGMA quick_check(20)"):
+            if str(result) != "ok":
+                findings.damage.append(f"the file: {result}")
 
     def _read(self, id: int, checksum: int, data: object, of: type[Record], findings: Findings) -> Record | None:
         try:
@@ -230,7 +230,7 @@ class DataDirectory:
     def _count(self, row_id: int, record: Record | None, findings: Findings) -> None:
         leader, index = divmod(row_id, row_of(InstanceId(ReplicaId(1), 0)))
         if not 0 <= leader < len(findings.leaders):
-            return  # its damage is named already, and it counts for no leader
+            return  # reported as damage already; it belongs to no leader
         counts = findings.leaders[leader]
         counts.highest = max(counts.highest, index)
         if not isinstance(record, InstanceRecord):
@@ -245,9 +245,9 @@ class DataDirectory:
 
 @contextmanager
 def open_directory(path: Path) -> Iterator[DataDirectory]:
-    """Open for reading; no replica can use the directory meanwhile.
+    """Open a data directory for reading; no replica can use it meanwhile.
 
-    Raises OperationalError when there is no replica's data, when one is using them, or when they cannot be read at all.
+    Raises OperationalError if it has no replica's data, if a replica uses it, or if it cannot be read.
     """
     database_path = path / DATABASE_NAME
     try:
@@ -266,7 +266,7 @@ def open_directory(path: Path) -> Iterator[DataDirectory]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Share the lock with other readers; a copy of a database without the lock file has nobody to share it with."""
+    """Hold a shared lock against replicas; a copy without the lock file needs none."""
     lock_path = path / LOCK_NAME
     if not lock_path.is_file():
         yield
@@ -285,19 +285,19 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _has_log(path: Path) -> bool:
-    """Whether a killed replica left writes outside the database file."""
+    """Whether a killed replica left commits in the write-ahead log."""
     log = path / LOG_NAME
     return log.is_file() and log.stat().st_size > 0
 
 
 def _connect(path: Path, *, changing: bool) -> sqlite3.Connection:
-    """A read-only connection; to a file that nothing can change, one that creates no files beside it either."""
+    """A read-only connection; unless the file may be `changing`, it creates no other files either."""
     mode = "mode=ro" if changing else "immutable=1"
     return sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, timeout=0, isolation_level=None)
 
 
 def _fingerprint(incarnation: str | None) -> str:
-    """What may be shown of it: the number itself is all that a stranger needs to pose as this replica."""
+    """Fingerprint to display: the incarnation itself would let another process impersonate this replica."""
     if incarnation is None:
         return "missing"
     try:

@@ -1,7 +1,7 @@
-"""A store that forgets everything when the process ends: for tests, and for groups that prefer speed to restarts.
+"""A store in memory, lost when the process ends: for tests, and for groups that prefer speed to restarts.
 
-A replica that used it and restarts is a new replica to its peers, because its incarnation is new. So nobody will load
-what has left the replica's own memory, and the store drops it too.
+A replica that restarts with a new store is a new replica to its peers, because its incarnation is new. Records are
+therefore never loaded after a restart, and the store removes those of instances that have left the replica's memory.
 """
 
 import secrets
@@ -14,14 +14,14 @@ from pydsm.core.types.ids import InstanceId, ReplicaId
 
 
 class MemoryStore:
-    """Keeps records as they are. Writes are done when they return."""
+    """Keeps records without encoding them. A write is complete when it returns."""
 
     is_slow = False
     """See `storage.identity.ReplicaStore`."""
 
     def __init__(self) -> None:
         self.incarnation = secrets.randbits(64)
-        """Drawn anew for every store, since nothing of an earlier one is left."""
+        """New for every store, because no data of an earlier store exist."""
         self._instances: dict[InstanceId, InstanceRecord] = {}
         self._reservation: ReservationRecord | None = None
         self._frontier: FrontierRecord | None = None
@@ -35,8 +35,8 @@ class MemoryStore:
     def load(self) -> list[Record]:
         """See `storage.base.Store`."""
         self._must_be_open()
-        notes: list[Record] = [note for note in (self._reservation, self._frontier) if note is not None]
-        return [*notes, *(self._instances[id] for id in sorted(self._instances))]
+        singles: list[Record] = [one for one in (self._reservation, self._frontier) if one is not None]
+        return [*singles, *(self._instances[id] for id in sorted(self._instances))]
 
     def write(self, records: Sequence[Record]) -> None:
         """See `storage.base.Store`."""
@@ -58,7 +58,7 @@ class MemoryStore:
                 self._instances.pop(InstanceId(ReplicaId(leader), index), None)
 
     def close(self) -> None:
-        """Nothing can be loaded or written afterwards."""
+        """Close the store; nothing can be loaded or written afterwards."""
         self._closed = True
 
     def begin_start(self) -> Start:
@@ -76,16 +76,16 @@ class MemoryStore:
         self._starts.update(starts)
 
     def peers(self) -> dict[ReplicaId, int]:
-        """Incarnation of every peer met so far."""
+        """See `storage.identity.ReplicaStore`."""
         return dict(self._peers)
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep the fingerprint of a peer's incarnation, for `peers`."""
+        """See `storage.identity.ReplicaStore`."""
         self._must_be_open()
         self._peers[replica] = incarnation
 
     def check(self) -> None:
-        """See `storage.identity.ReplicaStore`. Nobody can take memory away."""
+        """See `storage.identity.ReplicaStore`. There are no files that could be removed."""
 
     def _must_be_open(self) -> None:
         if self._closed:

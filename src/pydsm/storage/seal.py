@@ -1,13 +1,14 @@
-"""What SQLite does not keep: checksums of the pages of its file, and how far its log was durable.
+"""Two small files beside the database: checksums of its pages (seal), and how much of its log was durable (mark).
 
-Guards that nothing which was durable is missing at the next start without being noticed, wherever it was: in the
-database, or at the end of its log. Two small files beside the database do it:
+SQLite stores neither. Guarantees that the next start notices if durable data are missing or damaged, in the database or
+at the end of its log.
 
-- the *seal* has a checksum of every page, as of the last time when the log was moved into the database. It is replaced
-  before that is done, so pages that are in the log are not compared: they will be written again from there;
-- the *mark* says how many frames of the log were durable. It is written behind each commit, and not synchronised: a
-  killed process leaves it exact, a power cut may leave an older one, never a newer one. It has two places in turn, so
-  that one which is cut short leaves the other.
+- The *seal* has a checksum of every page of the database, including what is in the log at the time. It is replaced
+  before the log is moved into the database. Pages that are in the log are not compared, because SQLite will write them
+  again from there.
+- The *mark* has the number of durable frames in the log. It is written after each commit and not synchronised: after a
+  killed process it is exact, after a power failure it may be older, never newer. Two slots are written alternately, so
+  that an incomplete write leaves the other slot intact.
 
 See docs/decisions/sealed-pages-and-a-durable-mark.md.
 """
@@ -32,14 +33,14 @@ _CRC = Struct(">I")
 _MARK = Struct(">QQIIQ")
 """Sequence number, generation of the seal, two salts and frames of the log."""
 _PLACE_BYTES = 512
-"""Distance of the two places of the mark: never in one sector."""
+"""Distance of the two slots of the mark, so that they are never in one sector."""
 
 
 @dataclass(slots=True)
 class Seal:
-    """Checksums of all pages, with what is in the log up to `frames` frames of these salts.
+    """Checksums of all pages, including the content of the log with these salts up to frame `frames`.
 
-    Generation 0 is that of a database that is being made, and was never used.
+    Generation 0 is a database that is being created and was never used.
     """
 
     generation: int = 0
@@ -47,12 +48,12 @@ class Seal:
     salts: Salts = (0, 0)
     frames: int = 0
     pages: "array[int]" = field(default_factory=lambda: array("I"))
-    """The first is that of page 1."""
+    """One CRC-32 per page, beginning with page 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """So many frames of the log with these salts are durable. `sequence` grows with each one."""
+    """The first `frames` frames of the log with these salts are durable. `sequence` grows with each mark."""
 
     sequence: int
     generation: int
@@ -61,12 +62,12 @@ class Mark:
 
 
 def page_sum(number: int, data: bytes) -> int:
-    """Of one page; another one with the same content has another."""
+    """Checksum of a page; its number is included, so that exchanged pages are noticed."""
     return crc32(data, number & 0xFFFFFFFF)
 
 
 def write_seal(directory: Path, seal: Seal) -> None:
-    """Replace the seal, durably. Raises OSError where the disk does."""
+    """Replace the seal durably and atomically. Raises OSError if writing fails."""
     pages = array("I", seal.pages)
     if sys.byteorder == "little":
         pages.byteswap()
@@ -81,7 +82,7 @@ def write_seal(directory: Path, seal: Seal) -> None:
 
 
 def read_seal(directory: Path) -> Seal | None:
-    """The seal; None if it is damaged. Raises FileNotFoundError if there is none."""
+    """Read the seal; None if it is damaged. Raises FileNotFoundError if there is none."""
     data = (directory / SEAL_NAME).read_bytes()
     content = data[len(_MAGIC) : -_CRC.size]
     if not data.startswith(_MAGIC) or len(content) < _SEAL.size or data[-_CRC.size :] != _CRC.pack(crc32(content)):
@@ -95,18 +96,18 @@ def read_seal(directory: Path) -> Seal | None:
 
 
 def encode_mark(mark: Mark) -> bytes:
-    """As it stands in one of the two places."""
+    """The bytes of a mark in its slot."""
     content = _MARK.pack(mark.sequence, mark.generation, *mark.salts, mark.frames)
     return content + _CRC.pack(crc32(content))
 
 
 def place_of(mark: Mark) -> int:
-    """Where in the file it goes."""
+    """Byte offset of the slot of this mark."""
     return mark.sequence % 2 * _PLACE_BYTES
 
 
 def write_first_mark(directory: Path) -> None:
-    """Make the file, durably, with a mark that asks for nothing in both places."""
+    """Create the file durably, with a mark of 0 frames in both slots."""
     with (directory / MARK_NAME).open("wb") as file:
         for mark in (Mark(0, 0, (0, 0), 0), Mark(1, 0, (0, 0), 0)):
             file.seek(place_of(mark))
@@ -117,7 +118,7 @@ def write_first_mark(directory: Path) -> None:
 
 
 def read_mark(directory: Path) -> Mark | None:
-    """The newer of the two marks; None if none is whole. Raises FileNotFoundError if the file is missing."""
+    """The newer valid mark; None if both slots are damaged. Raises FileNotFoundError if the file is missing."""
     data = (directory / MARK_NAME).read_bytes()
     found = []
     for start in (0, _PLACE_BYTES):
@@ -129,13 +130,15 @@ def read_mark(directory: Path) -> Mark | None:
 
 
 def missing_from_log(seal: Seal, mark: Mark | None, log: LogReport) -> str | None:
-    """What is not in the log any more although it was durable, and is not in the database."""
+    """Describe durable frames that are missing from the log and are not in the database either; None if none are."""
     if mark is None:
         return f"{MARK_NAME}, which says how much of the log was durable, is damaged"
     if mark.generation > seal.generation:
         return f"{SEAL_NAME} is older than {MARK_NAME}: the files are not of one time"
     wanted = 0
-    if log.salts == seal.salts:  # writing a part of it once more would put old pages over new ones
+    if log.salts == seal.salts:
+        # The log was sealed and perhaps moved already. If only a part of it is left, SQLite would move that part again
+        # and put old pages over new ones, so all sealed frames must still be there.
         wanted = seal.frames
     if mark.generation == seal.generation and mark.frames:
         covered = mark.salts == seal.salts and mark.frames <= seal.frames
@@ -154,7 +157,7 @@ def missing_from_log(seal: Seal, mark: Mark | None, log: LogReport) -> str | Non
 
 
 def damaged_pages(seal: Seal, log: LogReport, database: Path) -> list[str]:
-    """Pages of the database that are not what was written, but for those that are in the log."""
+    """Describe each page of the database whose checksum differs from the seal, except pages that are in the log."""
     found = []
     with database.open("rb") as file:
         for number, expected in enumerate(seal.pages, 1):
@@ -166,7 +169,7 @@ def damaged_pages(seal: Seal, log: LogReport, database: Path) -> list[str]:
 
 
 def sealed_pages(seal: Seal, log: LogReport, log_file: int, database_file: int) -> Seal:
-    """The next seal, which has what is in the log. Both files are open."""
+    """The next seal: the checksums after the log is moved into the database. Both descriptors are open for reading."""
     page_bytes = log.page_bytes
     pages = array("I", seal.pages[: log.database_pages])
     for number in range(len(pages) + 1, log.database_pages + 1):
@@ -182,10 +185,10 @@ def sealed_pages(seal: Seal, log: LogReport, log_file: int, database_file: int) 
 
 
 def follow_log(log: LogReport, log_file: int) -> None:
-    """Take note of the commits behind those in `log`; what is in the file was written by this process."""
+    """Add to `log` the commits behind its last one. Checksums are not verified: this process wrote these frames."""
     start = os.pread(log_file, HEADER.size, 0)
     if len(start) < HEADER.size:
-        return  # nothing was written since it was emptied
+        return  # nothing was written since the log was emptied
     header = HEADER.unpack(start)
     if log.salts != header[4:6]:
         log.salts, log.page_bytes, log.frames = header[4:6], header[2], 0
@@ -205,7 +208,7 @@ def follow_log(log: LogReport, log_file: int) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """A new file's name must survive a power cut as well as what is in it."""
+    """Make the names of new files in a directory durable: synchronising a file does not include its name."""
     if os.name == "posix":
         opened = os.open(directory, os.O_RDONLY)
         try:

@@ -1,11 +1,12 @@
-"""Keeps seal and mark of an open database, and notices when its files are not those of its directory any more.
+"""Maintains seal and mark of an open database, and detects when its files were removed or replaced.
 
-Guards the order that `seal` rests on: the mark behind a commit, the seal before the log is moved into the database, the
-log emptied before anything new is in it. SQLite moves nothing by itself meanwhile: its own checkpoints are switched
-off, and a second connection, closed last and read-only, keeps it from making one when the other is closed or lost.
+Guarantees the order that `seal` relies on: the mark is written after a commit, the seal before the log is moved into
+the database, and the log is emptied before new frames are written to it. SQLite must not move the log automatically
+meanwhile. So its own checkpoints are switched off, and a second connection, read-only and closed last, prevents the
+checkpoint that SQLite makes when its last connection to a database is closed.
 
-The database is read through one descriptor of ours, which is opened before SQLite opens it and closed behind it: the
-system would otherwise take SQLite's locks away.
+The database is read through one descriptor that is opened before SQLite opens the file and closed after SQLite closes
+it: POSIX releases all locks of a process on a file, SQLite's included, when any descriptor of it is closed.
 """
 
 import os
@@ -29,11 +30,11 @@ from pydsm.storage.seal import (
 from pydsm.storage.wal import LogReport
 
 LOG_FRAMES_MAX = 4000
-"""From so many frames on, the log is moved into the database."""
+"""From this many frames on, the log is moved into the database."""
 
 
 class OpenFiles:
-    """Descriptors of a data directory, to be closed behind SQLite's connections."""
+    """Descriptors of the files in a data directory; they are closed after SQLite's connections."""
 
     def __init__(self, directory: Path, lock: sqlite3.Connection) -> None:
         self.directory = os.open(directory, os.O_RDONLY)
@@ -42,11 +43,11 @@ class OpenFiles:
         self.seal = os.open(directory / SEAL_NAME, os.O_RDONLY)
         self.log = -1
         self.connections: list[sqlite3.Connection] = []
-        """The one that writes, then the guard."""
+        """The connection that writes, then the read-only one that prevents a checkpoint on close."""
         self._lock = lock
 
     def close(self) -> None:
-        """The connections in their order, then all descriptors; the lock last."""
+        """Close the connections in their order, then all descriptors, and the lock last."""
         for connection in self.connections:
             connection.close()
         for descriptor in (self.directory, self.database, self.mark, self.seal, self.log):
@@ -56,33 +57,33 @@ class OpenFiles:
 
 
 class StorePhase(Enum):
-    """Of the files of an open database."""
+    """State of the files of an open database."""
 
     OPENING = auto()
-    """They are examined, and nothing was written yet."""
+    """The files were examined, and nothing was written yet."""
     OPEN = auto()
     """All commits in the log are known to be durable."""
     FAILED = auto()
-    """A write failed. Frames of its commit may be in the log, whole or in part; whether they count is for the next
-    start to find out, and nothing is changed until then."""
+    """A write failed. Frames of its commit may be in the log, completely or in part. The next start determines whether
+    they count; until then the files are not changed."""
 
 
 class Sealing:
-    """Of one open database. Everything in `files` is closed by `close`, or with this object."""
+    """Seal and mark of one open database. Everything in `files` is closed by `close`, or with this object."""
 
     def __init__(self, directory: Path, files: OpenFiles) -> None:
         self._directory = directory
         self._files = files
         self._log = LogReport(directory / LOG_NAME)
-        self._log_path = str(directory / LOG_NAME)  # it is looked up at each commit
+        self._log_path = str(directory / LOG_NAME)  # used at each commit
         self._next_frames = LOG_FRAMES_MAX
         self._phase = StorePhase.OPENING
         self._finalizer = weakref.finalize(self, files.close)
 
     def begin(self, found: Examination) -> None:
-        """Go on where `found` ends: empty the log.
+        """Continue from the examined files: empty the log, so that new frames get new salts.
 
-        Raises OperationalError if another program keeps it from being emptied.
+        Raises OperationalError if another program prevents that.
         """
         self._seal, self._sequence, self._log = found.seal, found.sequence, found.log
         for connection in self._files.connections:  # SQLite opens the log when something is read
@@ -95,10 +96,14 @@ class Sealing:
         self._phase = StorePhase.OPEN
 
     def committed(self) -> None:
-        """A commit is durable: mark that. Raises OperationalError if it went into files that are not there any more.
+        """Mark a commit as durable, and empty the log if it is long.
 
-        After a write that failed it cannot be known to be durable: the system may have dropped what it could not write.
+        Raises OperationalError if the log was removed or replaced, or if an earlier write failed: after that a commit
+        cannot be known to be durable, because the system may have dropped pages that it could not write.
         """
+        # The mark comes after the commit, which has synchronised the log. A mark written earlier could name frames that
+        # a power failure removed, and the next start would report a correct directory as damaged.
+        # It needs no sync of its own: an older mark only means that damage of the last commits may not be noticed.
         self._check_log()
         if self._phase is StorePhase.FAILED:
             raise OperationalError(f"an earlier write to {self._directory} failed: start the replica again")
@@ -113,11 +118,15 @@ class Sealing:
             self._next_frames = LOG_FRAMES_MAX if emptied else self._log.frames + LOG_FRAMES_MAX
 
     def failed(self) -> None:
-        """A write failed: from here on the files stay as they are, and no commit counts any more."""
+        """Note that a write failed: from now on the files are not changed, and no commit is acknowledged."""
         self._phase = StorePhase.FAILED
 
     def empty_log(self) -> bool:
-        """Seal what is in the log and move it into the database. False if somebody who reads is in the way."""
+        """Seal the content of the log and move it into the database. Returns False if a reader prevents that."""
+        # The seal is replaced before the log is moved. If the process stops between the two, the sealed pages are still
+        # in the log, and SQLite moves them at the next start. In the other order, the database would have pages that no
+        # seal describes and no log contains, which look like damage.
+        # The log is truncated to nothing: frames behind new ones would look like commits behind a damaged frame.
         if self._log.frames and (self._log.salts, self._log.frames) != (self._seal.salts, self._seal.frames):
             self._seal = sealed_pages(self._seal, self._log, self._files.log, self._files.database)
             write_seal(self._directory, self._seal)
@@ -127,7 +136,7 @@ class Sealing:
         return not busy
 
     def check_place(self) -> None:
-        """Raises OperationalError if the directory, or a file in it, was removed or replaced."""
+        """Raise OperationalError if the directory or a file in it was removed or replaced."""
         self._check(self._directory, self._files.directory)
         self._check(self._directory / DATABASE_NAME, self._files.database)
         self._check(self._directory / MARK_NAME, self._files.mark)
@@ -135,16 +144,16 @@ class Sealing:
         self._check_log()
 
     def close(self) -> None:
-        """Empty the log if that succeeds, and release everything."""
+        """Empty the log if possible, and release everything."""
         try:
             if self._may_empty() and self.empty_log():
-                self._files.connections.reverse()  # nothing is left to be moved, so SQLite may remove the log
+                self._files.connections.reverse()  # the log is empty, so SQLite may remove it on close
         except (sqlite3.Error, OSError, OperationalError):
-            pass  # what is in the log stays there
+            pass  # the commits stay in the log, and the next start finds them there
         self._finalizer()
 
     def _may_empty(self) -> bool:
-        """Only if the files are ours and known to be whole; otherwise all stays as it is. Raises OperationalError."""
+        """Whether the log may be emptied: not after a failed write. Raises OperationalError if a file was replaced."""
         if self._phase is not StorePhase.OPEN or not self._finalizer.alive:
             return False
         self.check_place()

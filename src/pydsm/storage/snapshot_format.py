@@ -1,8 +1,8 @@
-"""The bytes of a snapshot: a head, the machine's chunks, and an end; each piece with a checksum.
+"""The bytes of a snapshot: a head, the chunks of the state machine, and an end; each in a frame with a checksum.
 
-Decides how they lie one behind the other, and judges them as they come, in pieces of any size: a damaged one is found
-at the end of the frame that it is in, and everything before that frame stays good. Equal snapshots have equal bytes on
-every replica, so one that is fetched may be continued from another source. No file is touched here.
+Defines the layout, and checks bytes as they arrive, in pieces of any size. Damage is found at the end of its frame, and
+all frames before it stay valid. Equal snapshots have equal bytes on every replica, so a fetch may continue from another
+source. This module does no I/O on paths; it reads files that are given to it.
 """
 
 import hashlib
@@ -18,16 +18,16 @@ from pydsm.core.types.checkpoint import Checkpoint
 from pydsm.core.types.errors import OperationalError
 
 SNAPSHOT_VERSION = 2
-"""Layout of the bytes. Another one is refused."""
+"""Version of the layout. Any other version is refused."""
 
 MAGIC = b"PyDSM snapshot\0"
 FRAME = Struct(">II")
-"""Before each payload: its length and its CRC-32. An empty payload stands before the end."""
+"""Precedes each payload: its length in bytes and its CRC-32. An empty payload precedes the end."""
 DIGEST_BYTES = 32
 
 
 class Head(msgspec.Struct, frozen=True):
-    """What the snapshot is of."""
+    """First payload: the group and the checkpoint of the snapshot."""
 
     version: int
     group: str
@@ -36,40 +36,40 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class End(msgspec.Struct, frozen=True):
-    """One digest for each chunk: none is missing, and none was exchanged."""
+    """Last payload: one digest per chunk, so that missing and exchanged chunks are noticed."""
 
     digests: tuple[bytes, ...]
 
 
 def digest(chunk: bytes) -> bytes:
-    """Of one chunk."""
+    """BLAKE2b digest of one chunk, 32 bytes."""
     return hashlib.blake2b(chunk, digest_size=DIGEST_BYTES).digest()
 
 
 def framed(payload: bytes) -> bytes:
-    """With its length and checksum."""
+    """The payload with its length and checksum."""
     return FRAME.pack(len(payload), crc32(payload)) + payload
 
 
 def opening(head: Head) -> bytes:
-    """What stands before the chunks."""
+    """The bytes before the chunks."""
     return MAGIC + framed(msgspec.msgpack.encode(head))
 
 
 def closing(digests: Iterable[bytes]) -> bytes:
-    """What stands behind them."""
+    """The bytes after the chunks."""
     return framed(b"") + framed(msgspec.msgpack.encode(End(tuple(digests))))
 
 
 def encode_snapshot(head: Head, chunks: Sequence[bytes]) -> bytes:
-    """All of it at once."""
+    """The bytes of a whole snapshot."""
     return opening(head) + b"".join(map(framed, chunks)) + closing(map(digest, chunks))
 
 
 def read_chunks(file: BinaryIO, digests: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of a snapshot that was found good, from its beginning.
+    """Read the chunks of a snapshot that was checked before.
 
-    Raises OperationalError if it was changed since.
+    Raises OperationalError if the file was changed since.
     """
     file.seek(len(MAGIC))
     _next_payload(file)
@@ -81,7 +81,7 @@ def read_chunks(file: BinaryIO, digests: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _next_payload(file: BinaryIO) -> bytes:
-    """What is wrong with it shows in its digest."""
+    """The next payload; damage is noticed by the caller, who compares its digest."""
     size, _ = FRAME.unpack(file.read(FRAME.size).ljust(FRAME.size, b"\0"))
     return file.read(size)
 
@@ -100,17 +100,17 @@ class _Part(Enum):
 
 
 _SMALL_PAYLOAD_BYTES_MAX = 64 << 20
-"""Of a head or an end, which are read as a whole."""
+"""Largest head or end, which are read into memory as a whole."""
 
 
 class SnapshotChecker:
-    """Judges the bytes of one snapshot in order. After damage, go on from `good` with `back`."""
+    """Checks the bytes of one snapshot in order. After damage, call `back` and continue from offset `good`."""
 
     def __init__(self) -> None:
         self.offset = 0
-        """Bytes taken."""
+        """Number of bytes taken."""
         self.good = 0
-        """How many of them are whole frames that are good."""
+        """Number of bytes in complete, valid frames."""
         self.head: Head | None = None
         self.digests: list[bytes] = []
         self._expects = _Expects.MAGIC
@@ -122,11 +122,11 @@ class SnapshotChecker:
 
     @property
     def complete(self) -> bool:
-        """Whether the end has come, and all is good."""
+        """Whether the end was reached and everything is valid."""
         return self._expects is _Expects.NOTHING
 
     def take(self, data: bytes) -> None:
-        """The next bytes. Raises OperationalError that says what is wrong with them."""
+        """Check the next bytes. Raises OperationalError that describes the fault, if there is one."""
         rest = memoryview(data)
         while rest:
             if self._expects is _Expects.NOTHING:
@@ -134,7 +134,7 @@ class SnapshotChecker:
             rest = self._take_payload(rest) if self._expects is _Expects.PAYLOAD else self._take_frame(rest)
 
     def back(self) -> None:
-        """Forget everything behind `good`. What was complete still is, whatever came behind its end."""
+        """Discard everything after `good`. A complete snapshot stays complete, whatever followed its end."""
         if self.complete:
             return
         self._pending.clear()
@@ -202,7 +202,7 @@ class SnapshotChecker:
 
 
 def decode_head(payload: bytes) -> Head:
-    """Raises OperationalError for what is none, or of another version."""
+    """Decode a head. Raises OperationalError if it is damaged or of another version."""
     try:
         head = msgspec.msgpack.decode(payload, type=Head)
     except msgspec.DecodeError as error:
@@ -213,7 +213,7 @@ def decode_head(payload: bytes) -> Head:
 
 
 def decode_end(payload: bytes) -> End:
-    """Raises OperationalError for what is none."""
+    """Decode an end. Raises OperationalError if it is damaged."""
     try:
         return msgspec.msgpack.decode(payload, type=End)
     except msgspec.DecodeError as error:

@@ -1,9 +1,9 @@
-"""Snapshots on disk: a file for each of the last two checkpoints, whole or not there at all.
+"""Snapshot files of the last two checkpoints, each complete or absent.
 
-Decides how a snapshot lies on disk, and which ones are good. A file is written beside its place, synchronised, then
-renamed, so that a damaged or cut one is recognised and never restored. One that comes from a peer grows there too,
-across restarts. Blocking, and safe to use from several threads: each file has one that writes it. What the bytes are is
-`snapshot_format`'s business, what chunks mean the machine's.
+Decides how snapshots are stored and which of them are valid. A file is written under another name, synchronised, then
+renamed, and its checksums are verified before it is restored. A snapshot fetched from peers is written to a file that
+grows across restarts. Calls block, and may come from several threads; each file has one writer. The bytes are defined
+in `snapshot_format`, the content of chunks by the state machine.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ from pydsm.storage.snapshot_format import (
 log = logging.getLogger("pydsm.snapshots")
 
 DIVERGENCE_MARKER = "DIVERGED"
-"""In the data directory of a replica whose state was not the agreed one."""
+"""File in the data directory of a replica whose state diverged."""
 
 SNAPSHOTS_KEPT = 2
 
 SERVED_SECONDS = 30.0
-"""A snapshot that a peer has asked for lately is kept for so long, though two newer ones are there."""
+"""An older snapshot is kept for this long after the last request of a peer for it."""
 
 _BYTES_BEFORE_SYNC = 8 << 20
 _READ_BYTES = 1 << 20
@@ -52,7 +52,7 @@ _SUFFIX, _UNFINISHED, _FETCHED = ".snapshot", ".unfinished", ".fetched"
 
 @dataclass(frozen=True, slots=True)
 class SnapshotFile:
-    """A whole snapshot. `digests` has one of 32 bytes for each chunk: equal states have equal ones."""
+    """A complete snapshot. `digests` has 32 bytes per chunk; equal states have equal digests."""
 
     path: Path
     checkpoint: Checkpoint
@@ -60,11 +60,11 @@ class SnapshotFile:
 
     @property
     def digest(self) -> bytes:
-        """One for all of it."""
+        """One digest of the whole snapshot, 32 bytes."""
         return hashlib.blake2b(b"".join(self.digests), digest_size=DIGEST_BYTES).digest()
 
     def chunks(self) -> Iterator[bytes]:
-        """What the machine gave. Raises OperationalError if the file was damaged since it was looked at."""
+        """The chunks of the state machine. Raises OperationalError if the file was damaged since it was checked."""
         with self.path.open("rb") as file:
             try:
                 yield from read_chunks(file, self.digests)
@@ -73,7 +73,7 @@ class SnapshotFile:
 
 
 class SnapshotWriter:
-    """One snapshot on its way to the disk: `append` chunks, then `commit`; or `abandon`."""
+    """Writes one snapshot: `append` chunks, then `commit` or `abandon`."""
 
     def __init__(self, files: "SnapshotFiles", head: Head) -> None:
         self._files = files
@@ -86,7 +86,7 @@ class SnapshotWriter:
         self._file.write(opening(head))
 
     def append(self, chunks: Sequence[bytes]) -> None:
-        """Write some more; synchronises now and then, so that the end takes no longer than the rest."""
+        """Write more chunks; synchronises from time to time, so that `commit` does not take long."""
         for chunk in chunks:
             self._file.write(framed(chunk))
             self._unsynced += len(chunk)
@@ -96,7 +96,7 @@ class SnapshotWriter:
             self._unsynced = 0
 
     def commit(self) -> SnapshotFile:
-        """Make it durable, in its place, and remove what is older than the last two."""
+        """Make the snapshot durable under its final name, and remove snapshots older than the last two."""
         self._file.write(closing(self._digests))
         _sync(self._file)
         self._file.close()
@@ -104,14 +104,14 @@ class SnapshotWriter:
         return SnapshotFile(self._path, self._checkpoint, tuple(self._digests))
 
     def abandon(self) -> None:
-        """It will not be finished."""
+        """Remove the unfinished file."""
         self._file.close()
         with suppress(OSError):
             self._unfinished.unlink()
 
 
 class SnapshotReceiver:
-    """One snapshot that comes from peers, in pieces. `offset` bytes are there, and good as far as can be told."""
+    """Writes one snapshot that is fetched from peers in pieces. `offset` bytes are on disk without known damage."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,18 +125,18 @@ class SnapshotReceiver:
 
     @property
     def offset(self) -> int:
-        """Where the next piece begins."""
+        """Byte offset of the next piece."""
         return self._checker.offset
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """What it is of, once all of it is there and good."""
+        """The checkpoint of the snapshot, once all of it is present and valid; else None."""
         head = self._checker.head
         return head.checkpoint if head is not None and self._checker.complete else None
 
     def append(self, data: bytes) -> None:
-        """Write the next piece. Raises OperationalError if it is damaged; `offset` is then behind what is good."""
-        self._file.write(data)  # first, since frames that end in it may be good
+        """Write the next piece. Raises OperationalError if it is damaged; `offset` is then behind the last good frame."""
+        self._file.write(data)  # before the check, because frames that end in this piece may be valid
         try:
             self._checker.take(data)
         except OperationalError:
@@ -148,7 +148,7 @@ class SnapshotReceiver:
             self._unsynced = 0
 
     def finish(self, identity: Identity) -> SnapshotFile:
-        """Make it durable, under this name. Raises OperationalError if it is not what it should be, and begins anew."""
+        """Make the file durable. If it is not the expected snapshot, empty it and raise OperationalError."""
         try:
             file = _judged(self.path, self._checker, identity)
         except OperationalError:
@@ -160,7 +160,7 @@ class SnapshotReceiver:
         return file
 
     def close(self) -> None:
-        """Keep what is there, to go on later. What the disk does not take any more is not there."""
+        """Close the file and keep it, so that the fetch can continue later. Bytes that cannot be written are lost."""
         with suppress(OSError):
             self._file.close()
 
@@ -172,25 +172,25 @@ class SnapshotReceiver:
 
 
 class SnapshotFiles:
-    """The snapshots of one replica, in its data directory. Raises OSError where the disk does."""
+    """The snapshots of one replica, in its data directory. Methods raise OSError if the disk fails."""
 
     def __init__(self, directory: Path, identity: Identity) -> None:
         self._directory = directory / SNAPSHOTS_NAME
         self._identity = identity
         self._served: dict[int, float] = {}
         self._damaged: set[Path] = set()
-        """Found so by `load`. They stay as evidence, and count for nothing."""
+        """Damaged files found by `load`. They are kept as evidence and not used."""
         self._whole: dict[Path, tuple[int, int]] = {}
-        """Where the last two good ones lie, and which file that was: device and inode."""
+        """Paths of the last two valid snapshots, each with device and inode of the file."""
         self._changing = threading.Lock()
-        """Held while files change of which `check_place` should know."""
+        """Held while files change that `check_place` compares."""
 
     def path(self, number: int) -> Path:
-        """Where the snapshot of this checkpoint lies."""
+        """Path of the snapshot of this checkpoint."""
         return self._directory / f"{number:012}{_SUFFIX}"
 
     def begin(self, checkpoint: Checkpoint) -> SnapshotWriter:
-        """A new snapshot."""
+        """Begin to write a new snapshot."""
         self._make_directory()
         return SnapshotWriter(self, Head(SNAPSHOT_VERSION, self._identity.group, self._identity.replicas, checkpoint))
 
@@ -200,12 +200,14 @@ class SnapshotFiles:
             sync_directory(self._directory.parent)
 
     def put(self, written: Path, path: Path) -> None:
-        """Give a durable file its name, and remove older ones: all but the last two, and those that are served.
+        """Rename a durable file to its final name, and remove older ones except the last two and those being served.
 
-        A damaged one is not among the last two, and goes when both are newer. What has come of one that is not newer is
-        of no use any more.
+        Damaged files do not count among the last two, and are removed when both are newer. Partly fetched snapshots
+        that are not newer than this one are removed as well.
         """
         with self._changing:
+            # Rename, make the name durable, then remove older files: a crash between any two steps leaves two snapshots
+            # or more. The file itself was synchronised before, so a name never stands for an incomplete file.
             written.rename(path)
             sync_directory(path.parent)
             self._damaged.discard(path)
@@ -226,10 +228,10 @@ class SnapshotFiles:
                 self._damaged.discard(old)
         self._remember(last)
 
-    # for peers
+    # Requests of peers
 
     def read(self, number: int, offset: int, bytes_max: int) -> tuple[int, bytes] | None:
-        """The size of this checkpoint's snapshot, and its bytes from `offset` on; None if it is not there."""
+        """Size of this checkpoint's snapshot and at most `bytes_max` bytes from `offset` on; None if there is none."""
         try:
             with self.path(number).open("rb") as file:
                 self._served[number] = time.monotonic()
@@ -240,7 +242,7 @@ class SnapshotFiles:
             return None
 
     def receive(self, number: int) -> SnapshotReceiver:
-        """Go on with the snapshot of this checkpoint, or begin it; what there is of others is given up."""
+        """Begin or continue to receive the snapshot of this checkpoint; partly fetched other snapshots are removed."""
         self._make_directory()
         mine = self.path(number).with_suffix(_FETCHED)
         for other in self._directory.glob(f"*{_FETCHED}"):
@@ -253,17 +255,22 @@ class SnapshotFiles:
         return receiver.finish(self._identity)
 
     def adopt(self, purged: Deps) -> None:
-        """Take a fetched snapshot for an own one. Records up to it are gone: `purged` says how far."""
+        """Rename a complete fetched snapshot to an own one if the records that it replaces were purged.
+
+        `purged` is, per leader, the index up to which the store has no records.
+        """
+        # Installing a snapshot purges the records first and renames the file after that. After a crash between the two,
+        # only this snapshot has what the purged records had, so the next start completes the installation here.
         for fetched in sorted(self._directory.glob(f"*{_FETCHED}")):
-            with suppress(OperationalError):  # it is still on its way
+            with suppress(OperationalError):  # it is not complete yet
                 checkpoint = self._look_at(fetched).checkpoint
                 if merge(purged, checkpoint.position.up_to) == purged:
                     self.put(fetched, self.path(checkpoint.number))
 
-    # for this replica
+    # The own replica
 
     def condemn(self, text: str) -> None:
-        """Leave word that no replica may start with this directory until somebody has seen to it."""
+        """Write `text` to the divergence marker: no replica starts with this directory until an operator removes it."""
         path = self._directory.parent / DIVERGENCE_MARKER
         with path.open("w", encoding="utf-8") as file:
             file.write(text)
@@ -272,7 +279,7 @@ class SnapshotFiles:
         sync_directory(path.parent)
 
     def check(self) -> None:
-        """Raises OperationalError if `condemn` was called here."""
+        """Raise OperationalError if the directory has a divergence marker."""
         path = self._directory.parent / DIVERGENCE_MARKER
         if path.is_file():
             raise OperationalError(
@@ -280,7 +287,7 @@ class SnapshotFiles:
             )
 
     def load(self) -> list[SnapshotFile]:
-        """The last two that are whole, the older one first. A damaged one is named in the log, and stays."""
+        """The last two valid snapshots, the older one first. Damaged ones are logged and kept as evidence."""
         for unfinished in self._directory.glob(f"*{_UNFINISHED}"):
             unfinished.unlink(missing_ok=True)
         found, faults = self.survey()
@@ -292,7 +299,7 @@ class SnapshotFiles:
         return found[-SNAPSHOTS_KEPT:]
 
     def survey(self) -> tuple[list[SnapshotFile], dict[Path, str]]:
-        """All that are whole, the older ones first, and what is wrong with the others. Changes nothing."""
+        """All valid snapshots, the oldest first, and the fault of each other one by path. Changes nothing."""
         found, faults = [], {}
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             try:
@@ -304,7 +311,7 @@ class SnapshotFiles:
         return found, faults
 
     def check_place(self) -> None:
-        """Raises OperationalError if one of the last two was removed or replaced. Their content is not looked at."""
+        """Raise OperationalError if one of the last two was removed or replaced. Their content is not read."""
         with self._changing:
             for path, file in self._whole.items():
                 try:
@@ -330,9 +337,9 @@ class SnapshotFiles:
 
 
 def _judged(path: Path, checker: SnapshotChecker, identity: Identity) -> SnapshotFile:
-    """The snapshot whose bytes were all looked at.
+    """The snapshot in a file whose bytes were all checked.
 
-    Raises OperationalError if it is not whole, or not what its name says.
+    Raises OperationalError if it is incomplete, of another group, or not of the checkpoint in its name.
     """
     head = checker.head
     if head is None or not checker.complete:
@@ -354,7 +361,7 @@ def _gone(path: Path, how: str) -> str:
 
 
 def number_of(path: Path) -> int | None:
-    """The checkpoint that a snapshot's name says; None for the name of something else."""
+    """The checkpoint number in the name of a snapshot file; None for other names."""
     return int(path.stem) if path.stem.isdecimal() else None
 
 

@@ -1,10 +1,10 @@
 """The default store: one SQLite file in WAL mode with full synchronisation, one transaction per write.
 
-Decides how records lie on disk and refuses what it must not touch: a directory of another replica, group or format,
-one in use by another process, and damaged records. Leaves what records mean to the core.
+Decides how records are stored. Refuses a directory of another replica, group or format, one that another process uses,
+and damaged records. The meaning of records is left to the core.
 
-Rows carry a checksum of their own because the file format has none: a flipped bit must be named, never executed.
-Whether rows are missing, or SQLite would drop what is in its log, is for `examination`, before SQLite opens the file.
+Each row has a checksum, because SQLite's file format has none: a changed bit must be reported, never executed. Missing
+rows, and commits that SQLite would drop from its log, are detected by `examination` before SQLite opens the file.
 """
 
 import secrets
@@ -30,10 +30,10 @@ from pydsm.storage.seal import MARK_NAME, Seal, page_sum, sync_directory, write_
 from pydsm.storage.sealing import OpenFiles, Sealing
 
 FORMAT_VERSION = 3
-"""Layout of the file. A higher one was written by a newer PyDSM and is refused."""
+"""Version of the file layout. Any other version is refused."""
 
 LOCK_NAME = "lock.sqlite"
-"""Held in an exclusive transaction while the store is open, so that tools may still read the database."""
+"""Database that is locked exclusively while the store is open, so that tools can still read the other one."""
 
 _INDEX_BITS = 40
 
@@ -60,7 +60,7 @@ WHAT_TO_DO = (
     "Starting with it could break agreement: keep the directory as evidence, see what pydsm inspect says about it, and "
     "have a new member with an empty directory take the place of this replica"
 )
-"""Behind every message that names damage."""
+"""Ends every message that reports damage."""
 
 _KEEP_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES (?, ?, ?)"
 _KEEP_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
@@ -77,10 +77,10 @@ _Text = TypeVar("_Text", Start, Met)
 
 
 class SqliteStore:
-    """The store of one replica in one directory, which is made if it is missing.
+    """The store of one replica in one directory, which is created if it is missing.
 
-    Raises OperationalError when the directory is another replica's, in use, damaged or not writable. Used from one
-    thread at a time, not necessarily the one that opened it.
+    Raises OperationalError if the directory belongs to another replica, or is in use, damaged or not writable. It is
+    used from one thread at a time, not necessarily the one that opened it.
     """
 
     is_slow = True
@@ -106,6 +106,8 @@ class SqliteStore:
             ) from error
 
     def _open(self, lock: sqlite3.Connection) -> None:
+        # The files are examined before SQLite opens them: opening drops an invalid end of the log, after which lost
+        # commits can no longer be noticed.
         found = examine(self._directory)
         if found.damage:
             more = f" and {len(found.damage) - 1} more" if len(found.damage) > 1 else ""
@@ -122,7 +124,7 @@ class SqliteStore:
         """See `storage.base.Store`."""
 
     def _connect(self, lock: sqlite3.Connection) -> sqlite3.Connection:
-        """From here on everything, the lock too, is closed together."""
+        """Open the database twice, for writing and as guard; from here on all is closed together with the lock."""
         path = self._directory / DATABASE_NAME
         files = OpenFiles(self._directory, lock)
         self._sealing = Sealing(self._directory, files)
@@ -148,7 +150,7 @@ class SqliteStore:
         ]
 
     def write(self, records: Sequence[Record]) -> None:
-        """See `storage.base.Store`. Of several records of one instance only the last reaches the disk."""
+        """See `storage.base.Store`. Of several records of one instance only the last is written."""
         latest = {_row_id(record): record for record in records}
         purge = latest.get(_PURGED_ROW)
         position = self.position + 1
@@ -165,8 +167,11 @@ class SqliteStore:
 
     @contextmanager
     def _commit(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, durable behind it. Raises OperationalError if it fails; then nothing more can be written."""
+        """One transaction, durable afterwards. Raises OperationalError if it fails; then no later write succeeds."""
         database, sealing = self._open_database(), self._open_sealing()
+        # COMMIT returns when the log is synchronised, then the mark is written, then the caller may acknowledge. If any
+        # step fails, the store stops for good: whether this commit is in the log is known only after the next start,
+        # and a later commit behind it would be acknowledged although it might be dropped with it.
         try:
             database.execute("BEGIN IMMEDIATE")
             yield database
@@ -186,7 +191,7 @@ class SqliteStore:
 
     @staticmethod
     def _purge_ranges(purge: Record) -> list[tuple[int, int]]:
-        """First and last row of each purged range. What was purged before is gone, and costs nothing."""
+        """First and last row id of each purged range. Rows that were purged before no longer exist and cost nothing."""
         assert isinstance(purge, PurgeRecord)
         leaders = enumerate(purge.up_to)
         return [
@@ -245,7 +250,7 @@ class SqliteStore:
             raise self._damaged("the count of groups of records", str(error)) from error
 
     def peers(self) -> dict[ReplicaId, int]:
-        """Incarnation of every peer met so far, in this life and earlier ones."""
+        """See `storage.identity.ReplicaStore`."""
         try:
             rows = self._open_database().execute("SELECT replica, incarnation FROM peers").fetchall()
             return {ReplicaId(replica): int(incarnation, 16) for replica, incarnation in rows}
@@ -255,7 +260,7 @@ class SqliteStore:
             raise self._damaged("the table of peers", str(error)) from error
 
     def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
-        """Keep the fingerprint of a peer's incarnation, for `peers`. Raises OperationalError if the disk fails."""
+        """See `storage.identity.ReplicaStore`."""
         with self._commit() as database:
             database.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}"))
 
@@ -283,7 +288,7 @@ class SqliteStore:
         return lock
 
     def _claim(self) -> int:
-        """Check that the file is ours; gives the incarnation."""
+        """Check that the database belongs to this replica; returns its incarnation."""
         try:
             found = dict(self._open_database().execute("SELECT name, value FROM meta").fetchall())
         except sqlite3.Error as error:
@@ -309,8 +314,10 @@ class SqliteStore:
                 )
 
     def _create(self) -> None:
-        """Make the database. A crash at any point leaves a directory that is new, unfinished, or done."""
+        """Create the database. A crash at any point leaves a directory that counts as new, unfinished or used."""
         directory = self._directory
+        # The seal of generation 0 comes first and marks the directory as unfinished; that of generation 1 comes last,
+        # after database and mark are durable. So a half-made database is never used, and a used one is never made anew.
         write_seal(directory, Seal())
         path = directory / DATABASE_NAME
         for name in (MARK_NAME, *(f"{DATABASE_NAME}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):
@@ -321,7 +328,7 @@ class SqliteStore:
             database.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
             database.execute("COMMIT")
             (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
-        data = path.read_bytes()  # closing has moved everything there
+        data = path.read_bytes()  # closing the connection moved the log into the file
         pages = (data[start : start + page_bytes] for start in range(0, len(data), page_bytes))
         sums = array("I", [page_sum(number, page) for number, page in enumerate(pages, 1)])
         write_first_mark(directory)
@@ -347,7 +354,7 @@ class SqliteStore:
 
 
 def read_row(id: int, checksum: int, data: object, *, of: type[Record], replicas: int) -> Record:
-    """The record in a row of the file. Raises OperationalError that says how it is damaged."""
+    """Decode the record in a row. Raises OperationalError that describes the damage, if there is any."""
     if not isinstance(data, bytes) or crc32(data, id & 0xFFFFFFFF) != checksum:
         raise OperationalError("its checksum differs")
     record = decode_record(data, replicas)
@@ -362,7 +369,7 @@ def _checked_text(value: Start | Met) -> tuple[int, str]:
 
 
 def read_text(checksum: object, text: object, *, of: type[_Text]) -> _Text:
-    """What is kept of a start. Raises ValueError that says how it is damaged."""
+    """Decode a stored Start or Met. Raises ValueError that describes the damage, if there is any."""
     if not isinstance(text, str) or crc32(text.encode()) != checksum:
         raise ValueError("its checksum differs")
     try:
@@ -372,14 +379,14 @@ def read_text(checksum: object, text: object, *, of: type[_Text]) -> _Text:
 
 
 def read_position(checksum: object, groups: object) -> int:
-    """How many groups of records were written. Raises ValueError that says how it is damaged."""
+    """The number of groups of records written. Raises ValueError if the row is damaged."""
     if not isinstance(groups, int) or checksum != crc32(b"%d" % groups):
         raise ValueError("the checksum of the count of groups differs")
     return groups
 
 
 def _row_id(record: Record) -> int:
-    """What is kept once is not positive; instances are in order of their ids."""
+    """Row id of a record: positive and in the order of ids for instances, else 0 or negative."""
     if isinstance(record, InstanceRecord):
         return row_of(record.id)
     if isinstance(record, ReservationRecord):
@@ -388,12 +395,12 @@ def _row_id(record: Record) -> int:
 
 
 def row_of(id: InstanceId) -> int:
-    """The key of an instance's row."""
+    """Row id of an instance."""
     return id.leader << _INDEX_BITS | id.index
 
 
 def name_row(row_id: int) -> str:
-    """What a row holds, for people."""
+    """Description of a row for messages."""
     if row_id == _RESERVATION_ROW:
         return "the index reservation"
     if row_id == _FRONTIER_ROW:
@@ -413,7 +420,7 @@ def _connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 
 
 def _make_directory(directory: Path) -> None:
-    """A new directory's name must survive a power cut as well as what is in it."""
+    """Create a directory if it is missing, and make its name durable."""
     if directory.is_dir():
         return
     directory.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What one durable write costs on this disk: the yardstick for every latency with storage on disk."""
+"""Measures one durable write on this disk: the reference for every latency with storage on disk."""
 
 import os
 import tempfile
@@ -12,9 +12,9 @@ _BYTES = 4096
 
 
 def sync_seconds(directory: Path, times: int = 50) -> float:
-    """The median time of appending 4 KiB to a file in `directory` and making it durable.
+    """The median time in seconds of appending 4 KiB to a file in `directory` and making it durable.
 
-    Raises OperationalError when nothing can be written there.
+    Raises OperationalError if the directory cannot be written to.
     """
     sync = getattr(os, "fdatasync", os.fsync)
     taken: list[float] = []

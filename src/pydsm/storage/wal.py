@@ -1,15 +1,15 @@
-"""SQLite's write-ahead log, read without SQLite: which commits are in it, and whether damage hides some of them.
+"""Reads SQLite's write-ahead log without SQLite: which commits it contains, and whether damage hides some of them.
 
-SQLite takes everything behind the first frame that does not fit for the rest of a write that a crash cut short, and
-drops it in silence. This module tells the two apart. The format is https://www.sqlite.org/fileformat2.html, section 4.
+SQLite treats everything behind the first invalid frame as the rest of a write that a crash interrupted, and drops it
+silently. This module distinguishes an interrupted write from damage. For the format of the log see
+https://www.sqlite.org/fileformat2.html, section 4.
 
-The store synchronises the log with every commit, and empties it before it writes with new salts. So a crash leaves
-whole commits, and behind them at most a part of one more, the last that was being written: any sectors of its frames,
-of which only the last one has the mark of a commit. A commit frame with a further frame of the same salts behind it was
-synchronised, because a commit begins only then. Where such a frame does not follow from the first frame on, something
-before it is damaged.
+The store synchronises the log with every commit, and empties it before it writes frames with new salts. So a crash
+leaves complete commits, followed by at most a part of one more commit: any sectors of its frames, of which only the
+last is a commit frame. A commit frame with another frame of the same salts behind it was synchronised, because the next
+commit begins only after that. If such a frame is behind an invalid one, the invalid one is damage.
 
-Nothing here can tell a last commit that was damaged from one that was cut short: `seal` can.
+A damaged last commit and an interrupted last commit look the same here; `seal` distinguishes them.
 """
 
 from dataclasses import dataclass, field
@@ -30,28 +30,28 @@ Salts = tuple[int, int]
 
 @dataclass(slots=True)
 class LogReport:
-    """What is in a log. `frames` of it are whole commits; `pages` maps each page to its last frame among them."""
+    """Content of a log. The first `frames` frames are complete commits; `pages` maps each page to its last frame."""
 
     path: Path
     salts: Salts | None = None
-    """None for a log without content."""
+    """None if the log is empty."""
     page_bytes: int = 0
     frames: int = 0
     pages: dict[int, int] = field(default_factory=dict)
     database_pages: int = 0
-    """Size of the database behind the last commit; 0 if there is none."""
+    """Size of the database in pages after the last commit; 0 if there is none."""
     bad_frame: int | None = None
-    """The first frame that does not follow, counted from 1, if there is one."""
+    """The first invalid frame, counted from 1, if there is one."""
     damage: str | None = None
-    """What only damage can have done, if that is seen."""
+    """A description, if something is found that only damage can have caused."""
 
     def offset(self, frame: int) -> int:
-        """Where a frame begins; they are counted from 1."""
+        """Byte offset of a frame; frames are counted from 1."""
         return HEADER.size + (frame - 1) * (FRAME.size + self.page_bytes)
 
 
 def read_log(path: Path) -> LogReport:
-    """Look through a log, which may be missing. Raises OSError where the disk does."""
+    """Read a log; the file may be missing. Raises OSError if reading fails."""
     report = LogReport(path)
     try:
         file = path.open("rb")
@@ -60,7 +60,7 @@ def read_log(path: Path) -> LogReport:
     with file:
         start = file.read(HEADER.size)
         if not _read_header(start, report):
-            # It is synchronised before the first frame is written.
+            # SQLite synchronises the header before the first frame, so a bad header with content behind it is damage.
             if any(file.read(1 << 20)):
                 report.damage = f"{path}: its header, at byte 0, is damaged"
             return report
@@ -100,7 +100,7 @@ def _read_frames(file: BinaryIO, report: LogReport, header: tuple[int, ...]) -> 
 
 
 def _look_behind(file: BinaryIO, report: LogReport) -> None:
-    """Whether frames from the bad one on show that it was not the last commit that is bad, see above."""
+    """Report damage if the frames behind the bad one show that it is not in the last commit (see the module)."""
     assert report.bad_frame is not None
     last, commits = 0, []
     number = report.bad_frame
@@ -122,12 +122,12 @@ def _look_behind(file: BinaryIO, report: LogReport) -> None:
 
 
 def _words(magic: int) -> str:
-    """How pairs of words are read for checksums: the lowest bit of the magic number says it."""
+    """Byte order of the words in checksums, given by the lowest bit of the magic number."""
     return ">II" if magic & 1 else "<II"
 
 
 def checksum(data: bytes, before: tuple[int, int], words: str) -> tuple[int, int]:
-    """SQLite's checksum of these bytes behind those of `before`."""
+    """SQLite's checksum of these bytes, continued from the checksum `before`."""
     one, two = before
     for first, second in iter_unpack(words, data):
         one = (one + first + two) & _WORD
