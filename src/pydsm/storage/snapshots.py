@@ -135,7 +135,7 @@ class SnapshotReceiver:
         return head.checkpoint if head is not None and self._checker.complete else None
 
     def append(self, data: bytes) -> None:
-        """Write the next piece. Raises OperationalError if it is damaged; `offset` is then behind the last good frame."""
+        """Write the next piece. Raises OperationalError if it is damaged; `offset` is then the end of the good part."""
         self._file.write(data)  # before the check, because frames that end in this piece may be valid
         try:
             self._checker.take(data)

@@ -254,7 +254,7 @@ async def test_a_start_that_is_not_the_latest_any_more_stops(tmp_path: Path) -> 
         async with asyncio.timeout(20):
             failure = await nodes.nodes[0].failure
         assert isinstance(failure, RolledBack)
-        assert "it has met start 2" in str(failure)
+        assert "it has seen start 2" in str(failure)
         await eventually(lambda: second._starts.takes_part, "the second takes part")
 
 

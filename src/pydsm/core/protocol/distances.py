@@ -1,40 +1,39 @@
-"""How far the other members are: measured round trips, from gossip that comes back.
+"""Measured round trips to the other members, from gossip that is echoed.
 
-Every wait for others is at least as long as this says, or replicas that are farther from each other than a fixed
-timeout would interrupt each other for ever. What is measured is what a request meets: the way, the queue in front of a
-link, the write before the answer, and a loop that gets no processor.
+Every wait for other replicas is at least as long as the measured round trip. Otherwise, replicas with a longer round
+trip than a fixed timeout would interrupt each other for ever. The measurement includes what delays a request: the
+network, queues in front of a link, the write before the answer, and an event loop that gets no processor time.
 
-A Frontier carries the tick at which it was made, and for each member the tick of that member's last Frontier, moved on
-by as long as it lay here. So clocks need not agree, and a message that was lost, or a link that was cut, gives no
-measurement at all, not a wrong one.
+A Frontier contains the tick at which it was sent, and for each member the tick of that member's last Frontier plus the
+time since its arrival. So clocks need not agree, and a lost message gives no measurement, not a wrong one.
 """
 
 from pydsm.core.types.ids import ReplicaId, Tick
 
 DISTANCE_TICKS_MAX = 600_000
-"""Longer round trips are taken for this: ten minutes, farther than any network is."""
+"""Limit of a measured round trip: ten minutes at one tick per millisecond, more than any network needs."""
 
 _SLOWLY = 16
-"""A longer round trip counts at once, a shorter one by this part: what was slow is expected to be slow again."""
+"""A longer round trip replaces the value immediately; a shorter one lowers it by this fraction of the difference."""
 
 
 class Distances:
-    """Round trips from one replica, in ticks; 0 as long as nothing is known."""
+    """Round trips from one replica to each member, in ticks; 0 while nothing was measured."""
 
     def __init__(self, members: tuple[ReplicaId, ...]) -> None:
         self._members = members
         self._round_trips: dict[ReplicaId, float] = {}
         self._heard: dict[ReplicaId, tuple[Tick, Tick]] = {}
-        """Of Frontiers that were not echoed yet: made when, by their sender's clock, and heard when, by ours."""
+        """Of each Frontier not echoed yet: the tick of its sending (sender's clock) and of its arrival (own clock)."""
 
     def heard(self, sender: ReplicaId, sent_at: Tick, now: Tick) -> None:
-        """A Frontier has come, to be echoed in the next own one."""
+        """Note a received Frontier, to be echoed in the next own one."""
         self._heard[sender] = (sent_at, now)
 
     def take_echoes(self, now: Tick) -> tuple[int, ...]:
-        """For each member the tick of its last Frontier plus how long it lay here; 0 for none since the last call.
+        """For each member, the tick of its last Frontier plus the ticks since its arrival; 0 if none arrived.
 
-        Empty when there is nothing to echo.
+        Empty if there is nothing to echo since the last call.
         """
         heard, self._heard = self._heard, {}
         if not heard:
@@ -43,20 +42,20 @@ class Distances:
         return tuple(sums.get(member, 0) for member in self._members)
 
     def echoed(self, sender: ReplicaId, echo: int, now: Tick) -> None:
-        """An own Frontier came back. One of an earlier start of this replica may be ahead of its clock: no measure."""
+        """Measure with an echo of an own Frontier; one of an earlier start may be ahead of the clock and is ignored."""
         if 0 < echo <= now:
             self.measured(sender, now - echo)
 
     def measured(self, member: ReplicaId, ticks: int) -> None:
-        """A question was answered after so long."""
+        """Record a round trip of this many ticks."""
         ticks = min(ticks, DISTANCE_TICKS_MAX)
         before = self._round_trips.get(member, 0.0)
         self._round_trips[member] = ticks if ticks >= before else before - (before - ticks) / _SLOWLY
 
     def to(self, member: ReplicaId) -> int:
-        """The round trip to one member."""
+        """Ticks of the round trip to one member."""
         return int(self._round_trips.get(member, 0))
 
     def to_nearest(self, count: int) -> int:
-        """The round trip to the farthest of the `count` nearest members of which one is known."""
+        """Ticks of the longest round trip among the `count` nearest members with a measurement; 0 if there are none."""
         return int(max(sorted(self._round_trips.values())[:count], default=0))

@@ -1,8 +1,8 @@
-"""Whether the states of the members are equal where they must be: at checkpoints (PROTOCOL 6, "divergence").
+"""Compares the states of the members at checkpoints, where they must be equal.
 
-Members tell each other the digests of their snapshots, part by part. Decides which state is the agreed one, that of a
-slow quorum, and that a replica with another one must stop. Guards that nobody is stopped by what a minority says.
-When digests are told is left to `replica`; what becomes of a replica that stops, to the runtime.
+Members send each other the digests of their snapshots, part by part. The agreed state is that of a slow quorum, and a
+replica with another state must stop. Guarantees that a minority cannot stop a replica. When digests are sent is decided
+in `replica`; stopping the replica is left to the runtime.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ _CHECKPOINTS_KEPT = 4
 
 
 def fold(digests: Sequence[bytes]) -> tuple[bytes, ...]:
-    """At most `messages.DIGEST_PARTS_MAX` digests of 16 bytes, each of as many neighbouring chunks as need be."""
+    """At most `messages.DIGEST_PARTS_MAX` digests of 16 bytes, each of an equal number of adjacent chunks."""
     together = chunks_in_part(len(digests))
     return tuple(
         hashlib.blake2b(b"".join(digests[place : place + together]), digest_size=PART_BYTES).digest()
@@ -28,20 +28,20 @@ def fold(digests: Sequence[bytes]) -> tuple[bytes, ...]:
 
 
 def chunks_in_part(chunks: int) -> int:
-    """How many neighbouring chunks of so many one digest stands for."""
+    """Number of adjacent chunks per digest, for a snapshot of `chunks` chunks."""
     return max(1, -(-chunks // DIGEST_PARTS_MAX))
 
 
 @dataclass(frozen=True, slots=True)
 class DivergenceReport:
-    """This replica's state is not the agreed one."""
+    """This replica's state differs from the agreed one."""
 
     number: int
-    """Of the checkpoint."""
+    """Number of the checkpoint."""
     agreeing: tuple[ReplicaId, ...]
-    """Those whose states are equal; nobody if no quorum can have one state."""
+    """Replicas of the slow quorum with equal states; empty if no slow quorum can have equal states any more."""
     part: int
-    """The first part that differs from theirs; without anybody who agrees, from that of some other member."""
+    """The first part that differs from their state, or from that of some other member if `agreeing` is empty."""
 
     def __str__(self) -> str:
         whose = f"that of replicas {', '.join(map(str, self.agreeing))}" if self.agreeing else "any that a quorum has"
@@ -50,15 +50,15 @@ class DivergenceReport:
 
 @dataclass(slots=True)
 class Divergence:
-    """What members have told about their states at the last few checkpoints."""
+    """The digests that members have sent of their states at the last few checkpoints."""
 
     me: ReplicaId
     quorums: Quorums
     _told: dict[ReplicaId, dict[int, tuple[bytes, ...]]] = field(default_factory=dict)
-    """Of each member the states at its last few checkpoints, so that wrong numbers of one member hide its own alone."""
+    """Digests by member and checkpoint. Limited per member, so that wrong numbers of one displace only its own."""
 
     def told(self, member: ReplicaId, digest: StateDigest) -> DivergenceReport | None:
-        """A member, perhaps this one, has told of a state; a verdict if this replica's own is wrong."""
+        """Record a digest of a member or of this replica; returns a report if this replica's state diverged."""
         states = self._told.setdefault(member, {})
         if digest.number not in states and len(states) >= _CHECKPOINTS_KEPT:
             oldest = min(states)
@@ -69,11 +69,11 @@ class Divergence:
         return self._judge(digest.number, self._of_members(digest.number))
 
     def _of_members(self, number: int) -> dict[ReplicaId, tuple[bytes, ...]]:
-        """What members have told of the state at one checkpoint."""
+        """The digests of the state at one checkpoint, by member."""
         return {member: states[number] for member, states in self._told.items() if number in states}
 
     def disputes(self, digest: StateDigest) -> bool:
-        """Whether some member has told of another state, and no slow quorum of this one."""
+        """Whether some member has sent another state at this checkpoint, and no slow quorum has sent this one."""
         told = self._of_members(digest.number).values()
         same = sum(parts == digest.parts for parts in told)
         return same < len(told) and same < self.quorums.slow

@@ -1,9 +1,9 @@
-"""How a replica that lacks what others have forgotten comes by a snapshot (PROTOCOL 6, "state transfer").
+"""How a replica fetches a snapshot if it lacks instances that its peers have compacted.
 
-Decides whom to ask for which bytes, and what is done when they do not come, are damaged, or are not to be had any more.
-Guards that a snapshot is wanted only while it has more than was executed here, and that each piece is on the disk
-before the next is asked for, so that a crash, a dead source or a damaged piece only costs time. So does a peer that
-claims what nobody has. Reading, writing and judging the bytes is left to the runtime.
+Decides which peer is asked for which bytes, and what happens if they do not arrive, are damaged or are no longer
+available. Guarantees that a snapshot is fetched only while it has more than was executed here, and that each piece is
+on disk before the next one is requested. So a crash, a failed source, a damaged piece, or a peer that announces a
+snapshot which no replica has, only delays the fetch. Reading, writing and checking bytes is left to the runtime.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pydsm.core.types.messages import Compacted, FetchSnapshot, SnapshotPiece
 
 _NOW = Tick(0)
 _DOUBLINGS_MAX = 5
-"""A piece that does not come is waited for twice as long the next time, up to this: a peer may be far away."""
+"""The wait for a piece doubles with each repetition, at most this many times: a peer may be far away."""
 
 
 class _Waits(Enum):
@@ -33,42 +33,42 @@ class _Fetch:
     number: int
     source: ReplicaId
     claimed_by: ReplicaId
-    """Who has said that it has it."""
+    """The peer that announced the snapshot."""
     waits: _Waits = _Waits.FOR_DISK
     offset: int = 0
     size: int | None = None
-    """None until a piece has told."""
+    """Bytes of the whole snapshot; None until the first piece arrives."""
     deadline: Tick = _NOW
     first_asked: Tick = _NOW
-    """When somebody was first asked for the bytes at `offset`."""
+    """Tick of the first request for the bytes at `offset`."""
     last_asked: Tick = _NOW
-    """When `source` was asked for them."""
+    """Tick of the last request for them, sent to `source`."""
     slowest_ticks: int = 0
-    """How long a piece took that did not come in time."""
+    """The longest time that a late piece took."""
     repeats: int = 0
-    """How often the same bytes were asked for in vain."""
+    """Number of requests for the same bytes without a good answer."""
     damaged: bool = False
-    """These bytes came, and were not good."""
+    """Whether the bytes at `offset` arrived damaged."""
 
 
 class SnapshotFetcher:
-    """The snapshot that is on its way to this replica, if there is one; and what others are sent."""
+    """Fetches at most one snapshot at a time, and passes requests of peers for own snapshots to the runtime."""
 
     def __init__(self, state: ReplicaState) -> None:
         self._state = state
         self._fetch: _Fetch | None = None
         self._rest_until = _NOW
         self._doubted: set[ReplicaId] = set()
-        """Peers that claimed a snapshot which nobody sent, until they send some good bytes."""
+        """Peers that announced a snapshot which no peer sent; removed when they send valid bytes."""
 
     @property
     def progress(self) -> tuple[int, int, int | None] | None:
-        """Of a fetch under way: the checkpoint's number, bytes on the disk, bytes in all if that is known."""
+        """Of a fetch in progress: checkpoint number, bytes on disk, total bytes if known; None without a fetch."""
         fetch = self._fetch
         return None if fetch is None else (fetch.number, fetch.offset, fetch.size)
 
     def on_purged(self, sender: ReplicaId, message: Compacted) -> None:
-        """A peer has forgotten what is missing here. The one that is being asked may have forgotten even that since.
+        """Fetch the snapshot announced by a peer that has compacted what is missing here, if it is better.
 
         Raises PeerProtocolError for a number that no checkpoint at this position can have.
         """
@@ -88,10 +88,10 @@ class SnapshotFetcher:
             self._state.outbox.transfer(BeginFetch(message.number))
 
     def _is_better(self, fetch: _Fetch, sender: ReplicaId, number: int) -> bool:
-        """A newer one, from who was asked or while nobody answers; an older one where the wanted one is not to be had.
+        """Whether to replace the current fetch by this snapshot.
 
-        It is not where it is damaged, or where all peers were asked for the same bytes in vain: whoever had it is gone,
-        or it never was.
+        Only if it comes from the current source, or the source did not answer. A newer one replaces it then; an older
+        one only if the wanted one is unavailable: it is damaged, or all peers were asked for the same bytes in vain.
         """
         if fetch.waits is _Waits.FOR_INSTALL or not (sender == fetch.source or fetch.repeats):
             return False
@@ -101,13 +101,13 @@ class SnapshotFetcher:
         return number < fetch.number and (in_vain or fetch.damaged)
 
     def on_fetch(self, sender: ReplicaId, message: FetchSnapshot) -> None:
-        """Have the runtime look for the bytes."""
+        """Pass a request of a peer to the runtime, which reads the bytes."""
         self._state.outbox.transfer(ServePiece(sender, message.number, message.offset))
 
     def on_piece(self, sender: ReplicaId, message: SnapshotPiece) -> None:
-        """Keep what was asked for, and nothing else; ask somebody else when there is nothing in it.
+        """Store the requested piece and ignore all others; ask another peer if the piece is empty.
 
-        Whoever sends it goes on to be asked: an answer that is late may still be the first.
+        The sender becomes the source of the next pieces, also if its answer is late.
         """
         fetch = self._fetch
         if fetch is None or fetch.waits is not _Waits.FOR_PEER:
@@ -127,7 +127,7 @@ class SnapshotFetcher:
             self._ask_next(fetch)
 
     def kept(self, number: int, offset: int, *, damaged: bool) -> None:
-        """The disk has so many good bytes of this snapshot; `damaged`: what came last was not good."""
+        """The disk has `offset` valid bytes of this snapshot; `damaged` if the last piece was not valid."""
         fetch = self._fetch
         if fetch is None or fetch.number != number or fetch.waits is _Waits.FOR_PEER:
             return
@@ -136,7 +136,7 @@ class SnapshotFetcher:
             self._doubted.discard(fetch.source)
         fetch.offset = offset
         if damaged and fetch.repeats >= len(self._state.peers):
-            self.give_up(number)  # everybody's is: not at the speed of the network again and again
+            self.give_up(number)  # damaged from every peer: wait before the next fetch
         elif damaged:
             self._ask_next(fetch)
         elif offset == fetch.size:
@@ -146,13 +146,13 @@ class SnapshotFetcher:
             self._ask(fetch)
 
     def give_up(self, number: int) -> None:
-        """The disk does not take it. A `Compacted` begins anew, but not at once: that would not help, and is logged."""
+        """End a fetch that cannot be stored. A `Compacted` begins a new one after `fetch_ticks` at the earliest."""
         if self._fetch is not None and self._fetch.number == number:
             self._fetch = None
             self._rest_until = Tick(self._state.now + self._state.config.fetch_ticks)
 
     def tick(self) -> None:
-        """Ask another peer when an answer is late. Not wanted any more: what was executed here meanwhile is enough."""
+        """Ask another peer if an answer is late; end the fetch if this replica has executed that checkpoint."""
         fetch = self._fetch
         if fetch is None or fetch.waits is _Waits.FOR_INSTALL:
             return
@@ -171,19 +171,19 @@ class SnapshotFetcher:
         state.outbox.send((fetch.source,), FetchSnapshot(fetch.number, fetch.offset))
 
     def _wait(self, fetch: _Fetch) -> int:
-        """How long a piece may take: twice as long with each repetition, and never less than this network needs."""
+        """Ticks to wait for a piece: at least what this network needs, doubled with each repetition."""
         usual = max(self._state.config.fetch_ticks, 3 * self._state.distances.to(fetch.source), 2 * fetch.slowest_ticks)
         return usual << min(fetch.repeats, _DOUBLINGS_MAX)
 
     def _ask_next(self, fetch: _Fetch) -> None:
-        """Any peer may have the snapshot, with the same bytes; one that has another says so."""
+        """Ask the next peer: any may have the snapshot, with the same bytes."""
         peers = self._state.peers
         fetch.repeats += 1
         fetch.source = peers[(peers.index(fetch.source) + 1) % len(peers)]
         self._ask(fetch)
 
     def _finish(self, fetch: _Fetch) -> None:
-        """All of it is there. Once it is installed there is no way back, so look once more whether it is wanted."""
+        """Install a complete snapshot, unless it is no longer needed: an installation cannot be undone."""
         if fetch.number <= self._state.schedule.number:
             self._fetch = None
             return

@@ -1,13 +1,13 @@
-"""Whether a replica's data are the newest that it ever had, as far as its peers remember (PROTOCOL 8).
+"""Decides whether the data of a starting replica are complete, by comparison with the records of its peers.
 
-Each start of a replica has a number, which the start raises durably, and a random id. Peers remember of each member
-the highest start, how much was durable there when its last message left, which of its instances they know, and what it
-has reported as executed. A data directory that was put back to an older copy, or of which the end was lost, lacks some
-of that: what it had promised and voted is gone, so it must not take part. Two processes that were started from copies
-of one directory have one number and two ids.
+See docs/reference/protocol.md#8-membership, "Lost and rolled-back disks". Each start of a replica has a number, which
+the start raises durably, and a random id. Peers store for each member the highest start, how much was durable there
+when its last message left, which of its instances exist, and what it reported as executed. A data directory that was
+restored from an older copy, or whose end was lost, lacks some of that. Its promises and votes are lost as well, so it
+must not take part. Two processes started from copies of one directory have the same number and different ids.
 
-Decides from values alone, for the runtime and the simulator alike. This finds errors of operators and of disks. It is
-no proof: only peers that can be reached, and remember, can object.
+Pure functions and values, used by the runtime and the simulator. This detects errors of operators and disks; it is not
+a proof, because only reachable peers that have such records can object.
 """
 
 from collections.abc import Mapping
@@ -25,63 +25,63 @@ class Start(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One start of one replica."""
 
     number: _Count
-    """One higher with each start of a data directory."""
+    """Raised by one at each start of a data directory."""
     id: int
-    """64 random bits, drawn at the start. Two starts with one number are of two copies of the data directory."""
+    """64 random bits, drawn at the start. Equal numbers with different ids are from copies of a data directory."""
 
     def __str__(self) -> str:
         return f"start {self.number} ({self.id & 0xFFFFFFFFFFFFFFFF:016x})"
 
 
 class Remembered(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one replica remembers of another, which has just started and asks for it."""
+    """What one replica has recorded about another one, which has just started and asks for it."""
 
     by: ReplicaId
-    """Who remembers it."""
+    """The replica that recorded it."""
     start: Start | None
-    """The highest start that was met; None for none."""
+    """The highest start seen; None if none was."""
     position: _Count
-    """How many groups of records were durable, at least, when its last message left."""
+    """Groups of records that were durable when its last message left, at least."""
     index: _Count
-    """The highest of its instances that was heard of."""
+    """The highest index known of an instance that it leads."""
     executed: Deps
-    """Per leader, what it has reported as executed, which it does only when that is durable."""
+    """Per leader, the executed prefix that it reported; it reports only what is durable."""
 
 
 class StartGreeting(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The part of a greeting that is about starts."""
+    """The part of a handshake message that is about starts."""
 
     start: Start
     position: _Count
     """Groups of records that the data directory held when this start began."""
     remembered: Remembered | None = None
-    """What the speaker remembers of who greeted first; None in the first greeting on a connection."""
+    """The sender's records of the replica that began the handshake; None in the first message of a handshake."""
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """What a replica has itself, to compare with what a peer remembers of it."""
+    """What a replica has on its disk, to compare with the records of a peer about it."""
 
     start: Start
     found: int
-    """Groups of records that its disk held when this start began."""
+    """Groups of records on its disk when this start began."""
     position: int
-    """Those that it holds now."""
+    """Groups of records on its disk now."""
     reserved: int
-    """Own indexes up to here may have been used: nobody can know of a higher one."""
+    """Own indexes up to this one may have been used; no peer can know a higher one."""
     executed: Deps
-    """Per leader, what it has on disk a note of as executed."""
+    """Per leader, the executed prefix according to its disk."""
 
 
 def what_is_missing(own: Own, told: Remembered) -> str | None:
-    """What a peer remembers of this replica and the replica does not have, with how much it is; None for nothing."""
+    """Describe what a peer has recorded about this replica and its disk lacks, with amounts; None if nothing."""
     lacks = []
     if told.start is not None:
         if told.start.number > own.start.number:
-            lacks.append(f"it has met {told.start} of this replica, and this is {own.start}")
+            lacks.append(f"it has seen {told.start} of this replica, and this is {own.start}")
         elif told.start.number == own.start.number and told.start.id != own.start.id:
             lacks.append(
-                f"it has met {told.start} of this replica, and this is {own.start}: another process was started from a "
+                f"it has seen {told.start} of this replica, and this is {own.start}: another process was started from a "
                 "copy of this data directory"
             )
         else:
@@ -93,13 +93,13 @@ def what_is_missing(own: Own, told: Remembered) -> str | None:
                 )
     if told.index > own.reserved:
         lacks.append(
-            f"it knows instances of this replica up to {told.index}, the data directory has reserved indexes up to "
+            f"it has learned of instances of this replica up to {told.index}, the data directory has reserved indexes up to "
             f"{own.reserved}, {told.index - own.reserved} fewer"
         )
     lacking = [max(0, theirs - ours) for theirs, ours in zip(told.executed, own.executed, strict=True)]
     if any(lacking):
         lacks.append(
-            f"this replica had told it that {told.executed} are executed, the data directory says {own.executed}, "
+            f"this replica reported {told.executed} to it as executed, the data directory says {own.executed}, "
             f"{sum(lacking)} instances fewer"
         )
     return "; ".join(lacks) or None
@@ -107,58 +107,58 @@ def what_is_missing(own: Own, told: Remembered) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """The highest start of a member that a peer has met, and how much was durable there."""
+    """The highest start of a member that a peer has seen, and how much was durable there."""
 
     incarnation: int
-    """Of the data directory: a member with another one is no later start of this."""
+    """Incarnation of the data directory: starts of another incarnation are not compared."""
     start: Start
     position: int
 
 
 class StartBook:
-    """Of one replica: which starts of its peers it has met. `saved` is what its disk says."""
+    """The starts of its peers that one replica has seen. `saved` are those on its disk."""
 
     def __init__(self, saved: Mapping[ReplicaId, Met]) -> None:
         self._met = dict(saved)
         self._saved = dict(saved)
         self._heard: dict[ReplicaId, Start] = {}
-        """Starts that have taken part. One that only greets may still be refused by others, and is not saved."""
+        """Starts from which messages were accepted. One that only made a handshake may be refused and is not saved."""
 
     def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
-        """Why this start may not talk to us, or None; then it is remembered as the highest one."""
+        """Return why a handshake of this start is rejected, or None; in that case record it as the highest start."""
         met = self._met.get(peer)
         start, position = greeting.start, greeting.position
         if met is not None and met.incarnation == incarnation:
             if start.number < met.start.number:
-                return f"it is {start}, and {met.start} of it has been here: its data directory is an older copy"
+                return f"it is {start}, and {met.start} of it was seen before: its data directory is an older copy"
             if start.number == met.start.number and start.id != met.start.id:
-                return f"it is {start}, and {met.start} has been here: two were started from one data directory"
+                return f"it is {start}, and {met.start} was seen before: two were started from one data directory"
             if start.number > met.start.number and position < met.position:
                 return (
                     f"its data directory held {position} groups of records when it started, {met.position} were seen "
-                    "here before: it is an older copy, or its end was lost"
+                    "before: it is an older copy, or its end was lost"
                 )
             position = max(position, met.position)
         self._met[peer] = Met(incarnation, start, position)
         return None
 
     def hear(self, peer: ReplicaId, number: int, position: int) -> str | None:
-        """Messages of this start have come, which left when so much was durable. Why not to take them, or None."""
+        """Record messages of this start, sent at this durable position. Return why they are rejected, or None."""
         met = self._met.get(peer)
         if met is None or number != met.start.number:
             newer = "another" if met is None else str(met.start)
-            return f"these are messages of start {number}, and {newer} of it has been here"
+            return f"these are messages of start {number}, and {newer} of it was seen before"
         self._heard[peer] = met.start
         if position > met.position:
             self._met[peer] = replace(met, position=position)
         return None
 
     def met(self, peer: ReplicaId) -> Met | None:
-        """What is remembered of a peer."""
+        """The highest start seen of a peer; None if none was."""
         return self._met.get(peer)
 
     def take_unsaved(self, *, positions: bool) -> dict[ReplicaId, Met]:
-        """What is to be saved now: starts that have taken part and are new; with `positions`, those that grew too."""
+        """New starts that took part and must be saved now; with `positions`, also those whose position grew."""
         unsaved = {}
         for peer, met in self._met.items():
             saved = self._saved.get(peer)
@@ -171,11 +171,11 @@ class StartBook:
 
 
 class StartCheck:
-    """When a replica that has started may take part: after so many peers have told what they remember of it.
+    """Decides when a started replica may take part: after `needed` peers have compared their records with its data.
 
-    With itself they are as many as must be up for anything to be decided, so that waiting for them costs nothing, and a
-    group of which as many as may fail have failed starts all the same. The others are given a little longer: as long as
-    it took the first, within limits. Times are in any one unit.
+    With the replica itself they form a slow quorum, without which nothing is decided. So the check costs no
+    availability, and a group with as many failed members as tolerated still starts. The other peers have a grace period
+    as long as the first ones took, between `grace_min` and `grace_max`. All times are in one unit chosen by the caller.
     """
 
     def __init__(self, peers: int, needed: int, now: float, *, grace_min: float, grace_max: float) -> None:
@@ -190,17 +190,17 @@ class StartCheck:
 
     @property
     def answered(self) -> int:
-        """How many peers have told, and nothing was missing."""
+        """Number of peers that answered without finding anything missing."""
         return len(self._answered)
 
     def answer(self, peer: ReplicaId, now: float) -> None:
-        """This peer has told, and nothing was missing."""
+        """Count an answer of this peer that found nothing missing."""
         self._answered[peer] = None
         if self._until is None and len(self._answered) >= self._needed:
             self._until = now + min(self._grace_max, max(self._grace_min, now - self._began))
 
     def passed(self, now: float) -> bool:
-        """Whether to take part; once it is so, it stays so."""
+        """Whether the replica may take part; once True, it stays True."""
         if not self._passed:
             all_answered = len(self._answered) >= self._peers
             self._passed = all_answered or (self._until is not None and now >= self._until)

@@ -41,7 +41,7 @@ def test_nothing_is_missing_where_a_peer_remembers_no_more_than_is_there(remembe
 @pytest.mark.parametrize(
     ("remembered", "words"),
     [
-        (told(Start(3, 1), 0), "it has met start 3 (0000000000000001) of this replica, and this is start 2"),
+        (told(Start(3, 1), 0), "it has seen start 3 (0000000000000001) of this replica, and this is start 2"),
         (told(COPY, 0), "another process was started from a copy of this data directory"),
         (told(position=41), "41 durable groups of records of this replica, the data directory holds 40, 1 fewer"),
         (told(SECOND, 46), "46 durable groups of records of this replica, the data directory holds 45, 1 fewer"),
@@ -70,7 +70,7 @@ def book(*, incarnation: int = 5, start: Start = SECOND, position: int = 40) -> 
     [
         (FIRST, 40, "its data directory is an older copy"),
         (COPY, 40, "two were started from one data directory"),
-        (Start(3, 1), 39, "held 39 groups of records when it started, 40 were seen here before"),
+        (Start(3, 1), 39, "held 39 groups of records when it started, 40 were seen before"),
     ],
 )
 def test_a_start_that_lacks_what_was_met_is_refused(start: Start, position: int, words: str) -> None:
