@@ -161,7 +161,7 @@ def test_an_accept_is_taken_unless_a_higher_ballot_was_promised(promised: int, t
 
 
 @every_size
-def test_a_slow_quorum_of_votes_commits_and_all_are_told(n: int) -> None:
+def test_a_slow_quorum_of_votes_commits_and_all_peers_get_the_commit(n: int) -> None:
     """ "Leader of the ballot, on n-f AcceptOk (itself included): commit, tell all." """
     leader = Driven(0, n)
     id = leader.propose(A)

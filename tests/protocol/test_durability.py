@@ -62,7 +62,7 @@ def test_an_answer_leaves_when_the_state_that_it_reports_is_on_disk(
 
 
 def test_an_answer_that_was_held_back_when_power_failed_was_never_given() -> None:
-    """A replica that forgot a PreAccept has not told anybody of it, so it may answer anew."""
+    """A replica that lost a PreAccept has not answered it before, so it may answer it now."""
     replica = Driven(1, 3)
     replica.disk.holding = True
     replica.receive(0, PreAccept(ID, A, NONE))
@@ -151,7 +151,7 @@ def test_a_pre_accept_leaves_at_once_and_the_leaders_vote_counts_for_nothing_vis
 
 
 def test_on_the_slow_path_nothing_is_asked_before_the_leaders_acceptance_is_durable() -> None:
-    """It carries the leader's vote on the batch: whoever accepts counts on the leader to know the instance."""
+    """It contains the leader's vote on the batch: replicas that accept rely on the leader to have the instance."""
     leader = Driven(0, 5)
     id = leader.propose(A)
     leader.take()
@@ -283,7 +283,7 @@ def test_a_pre_accept_survives_a_restart_with_what_the_leader_first_proposed() -
     assert [message for _, message in replica.take()] == [pre_accepted(ID, ballot(1, 2), A, NONE, (0, 0, 4))]
 
 
-def test_a_group_of_one_finishes_after_a_restart_what_its_former_life_left_open() -> None:
+def test_a_group_of_one_finishes_open_instances_of_its_former_start_after_a_restart() -> None:
     """ "After a restart a replica [...] recovers its own unfinished ones", also when there is nobody to ask."""
     world = World(1)
     world.propose(0, writing("key"))

@@ -152,7 +152,7 @@ def test_rule_3_the_leader_answers_without_having_committed() -> None:
 
 
 @pytest.mark.parametrize("n", [3, 5, 7])
-def test_rule_4_a_fast_commit_that_nobody_heard_of_is_found_again(n: int) -> None:
+def test_rule_4_a_fast_commit_that_no_peer_has_learned_is_recovered(n: int) -> None:
     """ "If |R| >= |Q| - e, the fast path may have been taken: validate [...] the value (batch, initial_deps) held by
     R" """
     world = world_of(n)
@@ -184,7 +184,7 @@ def test_rule_5_too_few_are_unchanged() -> None:
 # Validate
 
 
-def test_a_validate_goes_to_every_member_of_the_quorum_and_to_nobody_else() -> None:
+def test_a_validate_goes_to_exactly_the_members_of_the_quorum() -> None:
     """ "Validate(b, id, batch, deps) to every member of Q." """
     world = world_of(5)
     pre_accepted_at(world, 0, A, 1, 2)
@@ -262,7 +262,7 @@ def test_with_just_enough_unchanged_an_invalidator_whose_leader_is_away_makes_it
     assert Rule.INVALIDATING_LEADER_AWAY.value in rules(world)
 
 
-def test_a_leader_that_forgot_what_it_proposed_orders_everything_after_it() -> None:
+def test_a_leader_that_lost_its_proposals_orders_everything_after_them() -> None:
     """Otherwise the rule above would take a leader that lets an instance pass for one that had not proposed yet.
 
     4 proposes B; its PreAccept leaves while it is being written, reaches 3, and power fails. In its next life 4 answers
@@ -308,7 +308,7 @@ def one_that_waits(world: World) -> None:
     assert Rule.MUST_WAIT.value in rules(world)
 
 
-def test_all_are_told_of_the_wait_and_it_is_repeated() -> None:
+def test_waiting_is_sent_to_all_peers_and_repeated() -> None:
     """ "tell all Waiting(id, |R|) (repeated while waiting [...])" """
     world = world_of(5)
     one_that_waits(world)
@@ -440,7 +440,7 @@ def _deps_here(replica: Driven, index: int, batch: Batch) -> tuple[int, ...]:
     return replica.take_only(PreAcceptOk)[0][1].deps
 
 
-def test_a_nop_tells_the_client() -> None:
+def test_a_nop_aborts_the_requests_at_the_client() -> None:
     """ "The leader of an instance decided nop answers its requests Aborted" """
     world = world_of(3)
     pre_accepted_at(world, 0, A)
@@ -466,7 +466,7 @@ def test_an_instance_known_only_by_being_covered_is_recovered() -> None:
 
 
 def test_two_replicas_that_recover_the_same_instance_end_their_duel() -> None:
-    """Every answer of the group arrives, both start at once, again and again: seeded patience parts them."""
+    """Every answer arrives and both recoveries start together repeatedly, until seeded waits separate them."""
     world = world_of(3)
     pre_accepted_at(world, 0, A, 1, 2)
     world.crash(0)

@@ -64,7 +64,7 @@ def test_a_chosen_value_survives_a_recovery_that_promised_and_then_died() -> Non
 # This project's ancestor: promise never stored, a duplicated packet is two votes
 
 
-def test_a_promise_is_durable_before_it_is_told() -> None:
+def test_a_promise_is_durable_before_it_is_sent() -> None:
     replica = Driven(1, 3)
     replica.disk.holding = True
     replica.receive(2, Prepare(ID, ballot(5, 2)))
@@ -175,7 +175,7 @@ def test_deps_that_were_voted_for_are_those_that_are_recovered(vote_at: int) -> 
     world.check()
 
 
-def test_a_dependency_that_nobody_recovers_is_recovered_by_who_needs_it() -> None:
+def test_a_dependency_without_a_recovery_is_recovered_by_the_replica_that_needs_it() -> None:
     """ "executor waits for ever on a dependency nobody recovers": its leader died before anyone saw the batch."""
     world = World(3)
     world.propose(0, A)
@@ -271,7 +271,7 @@ def test_a_ballot_on_disk_never_goes_back() -> None:
 
 
 def test_recovery_is_implemented() -> None:
-    """Each replica in turn leads an instance and dies at once; whoever is left decides it."""
+    """Each replica in turn leads an instance and fails immediately; the remaining replicas decide it."""
     for leader in range(3):
         world = World(3)
         world.propose(leader, A)

@@ -1,4 +1,4 @@
-"""What a store that dies with its process may forget."""
+"""Which records a store in memory may drop."""
 
 from pydsm.core.types.effects import FrontierRecord
 from pydsm.storage.memory import MemoryStore

@@ -278,7 +278,7 @@ def test_a_restart_with_all_of_it_fetches_nothing_again(tmp_path: Path) -> None:
     receiver.close()
 
 
-def test_what_was_damaged_on_the_disk_between_two_lives_is_fetched_again(tmp_path: Path) -> None:
+def test_bytes_damaged_on_disk_between_two_starts_are_fetched_again(tmp_path: Path) -> None:
     whole = source(tmp_path)
     receiving(tmp_path, whole).close()
     last = whole.index(b"last")
@@ -392,7 +392,7 @@ def test_a_crash_before_the_records_are_purged_leaves_the_old_state(tmp_path: Pa
 
 
 @pytest.mark.parametrize("purged", [(4, 0, 3), (5, 1, 3)])
-def test_a_crash_after_the_records_were_purged_is_repaired_by_the_next_life(
+def test_a_crash_after_the_records_were_purged_is_repaired_by_the_next_start(
     tmp_path: Path, purged: tuple[int, ...]
 ) -> None:
     written(tmp_path, 3)

@@ -195,7 +195,7 @@ def test_the_position_counts_groups_that_are_durable_and_goes_with_them(tmp_path
     assert SqliteStore(tmp_path, IDENTITY).position == 3
 
 
-def test_what_was_met_of_peers_is_kept(tmp_path: Path) -> None:
+def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
     met = {ReplicaId(1): Met((1 << 64) - 1, Start(3, (1 << 64) - 1), 17), ReplicaId(2): Met(0, Start(1, 0), 0)}
     store = SqliteStore(tmp_path, IDENTITY)
     store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})

@@ -74,15 +74,15 @@ class Own:
 
 
 def what_is_missing(own: Own, told: Remembered) -> str | None:
-    """Describe what a peer has recorded about this replica and its disk lacks, with amounts; None if nothing."""
+    """Describe what a peer has recorded of this replica and its disk lacks, with amounts; None if nothing."""
     lacks = []
     if told.start is not None:
         if told.start.number > own.start.number:
             lacks.append(f"it has seen {told.start} of this replica, and this is {own.start}")
         elif told.start.number == own.start.number and told.start.id != own.start.id:
             lacks.append(
-                f"it has seen {told.start} of this replica, and this is {own.start}: another process was started from a "
-                "copy of this data directory"
+                f"it has seen {told.start} of this replica, and this is {own.start}: another process was started from "
+                "a copy of this data directory"
             )
         else:
             held = own.position if told.start == own.start else own.found
@@ -93,8 +93,8 @@ def what_is_missing(own: Own, told: Remembered) -> str | None:
                 )
     if told.index > own.reserved:
         lacks.append(
-            f"it has learned of instances of this replica up to {told.index}, the data directory has reserved indexes up to "
-            f"{own.reserved}, {told.index - own.reserved} fewer"
+            f"it has learned of instances of this replica up to {told.index}, the data directory has reserved indexes "
+            f"up to {own.reserved}, {told.index - own.reserved} fewer"
         )
     lacking = [max(0, theirs - ours) for theirs, ours in zip(told.executed, own.executed, strict=True)]
     if any(lacking):

@@ -25,7 +25,7 @@ def test_equal_states_are_no_matter() -> None:
     assert told(divergence(), GOOD, GOOD, GOOD) == [None, None, None]
 
 
-def test_the_one_that_differs_from_a_quorum_stops_and_knows_where() -> None:
+def test_a_state_that_differs_from_a_quorum_is_reported_with_its_first_part() -> None:
     assert told(divergence(P0), BAD, GOOD, GOOD) == [None, None, DivergenceReport(1, (P1, P2), 1)]
 
 
@@ -53,7 +53,7 @@ def test_a_state_about_which_members_differ_is_not_to_be_taken_over_from_one_of_
     assert not one.disputes(StateDigest(2, BAD))
 
 
-def test_the_state_of_a_quorum_or_of_all_who_have_told_is_not_disputed() -> None:
+def test_the_state_of_a_quorum_or_of_all_reports_is_not_disputed() -> None:
     quorum = divergence(ReplicaId(3), n=5)
     told(quorum, GOOD, GOOD, BAD)
     quorum.told(ReplicaId(4), StateDigest(1, GOOD))
@@ -65,7 +65,7 @@ def test_the_state_of_a_quorum_or_of_all_who_have_told_is_not_disputed() -> None
     assert alone.disputes(StateDigest(1, BAD))
 
 
-def test_where_no_quorum_can_have_one_state_everybody_stops() -> None:
+def test_every_replica_stops_when_no_quorum_can_have_equal_states() -> None:
     for me in (P0, P1, P2):
         (verdict,) = filter(None, told(divergence(me), GOOD, BAD, WORSE))
         assert verdict.agreeing == ()
@@ -82,7 +82,7 @@ def test_states_at_different_checkpoints_are_not_compared() -> None:
     assert [one.told(member, StateDigest(2, BAD)) for member in (P1, P2)] == [None, None]
 
 
-def test_a_state_that_is_told_again_replaces_the_one_before() -> None:
+def test_a_repeated_report_of_a_state_replaces_the_one_before() -> None:
     one = divergence(P1)
     assert told(one, BAD, GOOD) == [None, None]
     assert [one.told(P0, StateDigest(1, GOOD)), one.told(P2, StateDigest(1, GOOD))] == [None, None]
@@ -129,7 +129,7 @@ def test_many_chunks_are_few_parts_and_each_counts(chunks: int) -> None:
 FIRST = Checkpoint(1, at(0, 1), Position((0, 0, 0), (at(0, 1),)), (1, 0, 0), 7)
 
 
-def test_the_digest_of_a_snapshot_is_told_and_told_again() -> None:
+def test_the_digest_of_a_snapshot_is_sent_and_repeated() -> None:
     driven = Driven(0, 3, digest_ticks=100)
     driven.replica.snapshot_durable(FIRST, [b"a", b"b"])
     sent = []

@@ -293,7 +293,7 @@ def test_an_instance_blocked_again_by_the_next_one_is_woken_again() -> None:
     assert bench.commit(at(0, 2), (1, 0, 0)) == [at(0, 2), at(1, 1)]
 
 
-def test_waking_for_something_that_nobody_waits_for_changes_nothing() -> None:
+def test_waking_an_instance_without_waiters_changes_nothing() -> None:
     bench = Bench()
     bench.commit(at(1, 1), (2, 0, 0))
     bench.execution.wake(at(0, 2))
@@ -370,7 +370,7 @@ def test_work_that_does_not_conflict_leaves_nothing_behind(leaders: tuple[int, .
     assert all(not unexecuted for unexecuted in bench.log.unexecuted)
 
 
-def test_a_nop_that_hides_a_batch_told_of_before_still_stops_who_covers_it() -> None:
+def test_a_nop_that_hides_a_known_batch_still_blocks_instances_that_cover_it() -> None:
     bench = Bench()
     bench.accept(at(0, 1), KEY)
     bench.accept(at(0, 1), NOP, round=2)
@@ -378,7 +378,7 @@ def test_a_nop_that_hides_a_batch_told_of_before_still_stops_who_covers_it() -> 
     assert bench.commit(at(0, 1), NONE) == [at(0, 1), at(1, 1)]
 
 
-def test_a_batch_told_of_again_after_a_nop_is_found_again() -> None:
+def test_a_batch_received_again_after_a_nop_is_found_again() -> None:
     bench = Bench()
     bench.accept(at(0, 1), KEY)
     bench.accept(at(0, 1), NOP, round=2)

@@ -52,7 +52,7 @@ def test_a_lazy_record_behind_an_awaited_one_rides_along_in_order() -> None:
     assert outbox.take() == Effects(lazy_records=[FIRST], records=[SECOND, THIRD])
 
 
-def test_a_message_for_nobody_is_not_a_message() -> None:
+def test_a_message_without_receivers_is_not_sent() -> None:
     outbox = Outbox()
     outbox.send((), ANSWER)
     outbox.send_early((), ANSWER)

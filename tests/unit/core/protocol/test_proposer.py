@@ -88,7 +88,7 @@ def test_those_not_asked_are_asked_when_the_fast_path_is_impossible_without_them
     assert decide(5, [same(5), more(5)], outstanding=1, unasked=2) == AskMore()
 
 
-def test_those_not_asked_are_asked_when_somebody_is_late() -> None:
+def test_unasked_peers_are_asked_when_an_answer_is_late() -> None:
     assert decide(5, [same(5)], outstanding=2, unasked=2, late=True) == AskMore()
 
 
@@ -119,7 +119,7 @@ def test_a_proposal_stores_a_reservation_that_covers_it_and_nothing_else() -> No
     assert leader.disk.load() == [ReservationRecord(8)]
 
 
-def test_the_first_request_of_a_life_waits_for_its_reservation_and_later_ones_wait_for_nothing() -> None:
+def test_the_first_pre_accept_of_a_start_waits_for_its_reservation_and_later_ones_leave_early() -> None:
     leader = Driven(0, 3)
     leader.disk.holding = True
     leader.propose(A)
@@ -140,7 +140,7 @@ def test_a_reservation_is_renewed_half_a_block_before_it_is_used_up() -> None:
     assert reserved == [ReservationRecord(up_to) for up_to in (4, 4, 8, 8, 8, 8, 12)]
 
 
-def test_an_index_beyond_what_is_durably_reserved_is_not_told_early() -> None:
+def test_a_pre_accept_above_the_durable_reservation_is_not_sent_early() -> None:
     leader = Driven(0, 3, reservation_block=1)
     leader.propose(A)
     leader.take()
@@ -185,7 +185,7 @@ def test_an_unchanged_answer_of_one_of_two_peers_commits_on_the_fast_path() -> N
     assert (leader.replica.counters.fast, leader.replica.counters.slow) == (1, 0)
 
 
-def test_a_fast_commit_is_told_and_executed_only_when_it_is_durable() -> None:
+def test_a_fast_commit_is_sent_and_executed_only_when_it_is_durable() -> None:
     leader = Driven(0, 3)
     id = leader.propose(A)
     leader.take()
@@ -228,7 +228,7 @@ def test_an_answer_after_the_decision_or_for_another_phase_changes_nothing() -> 
     assert leader.take() == []
 
 
-def test_a_named_instance_is_heard_of_from_an_answers_vector() -> None:
+def test_an_instance_named_in_the_vector_of_an_answer_becomes_known() -> None:
     leader = Driven(0, 3)
     id = leader.propose(A)
     leader.receive(1, PreAcceptOk(id, (0, 4, 0)))
@@ -257,7 +257,7 @@ def slow_path(n: int = 3) -> Driven:
     return leader
 
 
-def test_a_slow_quorum_of_votes_commits_the_merge_and_tells_all() -> None:
+def test_a_slow_quorum_of_votes_commits_the_merge_and_sends_it_to_all() -> None:
     leader = slow_path(3)
     leader.receive(1, AcceptOk(at(0, 1), ballot(0, 0)))
     assert leader.take() == to_all(Commit(at(0, 1), A, (0, 0, 2)), [1, 2])
@@ -277,7 +277,7 @@ def test_a_vote_in_another_ballot_counts_for_nothing() -> None:
     assert leader.take() == []
 
 
-def test_a_vote_for_what_is_not_led_here_counts_for_nothing() -> None:
+def test_a_vote_for_an_instance_that_is_not_led_here_is_ignored() -> None:
     leader = Driven(0, 3)
     id = leader.propose(A)
     leader.take()

@@ -117,7 +117,7 @@ def nop_accepted(driven: Driven) -> bool:
 # Asking, then preparing
 
 
-def test_a_late_instance_is_asked_about_first_and_recovered_when_nobody_can_tell() -> None:
+def test_a_late_instance_is_queried_first_and_recovered_when_no_peer_has_its_commit() -> None:
     driven = witness(1, 3)
     driven.run(100)
     assert driven.take() == []
@@ -206,7 +206,7 @@ def test_recoveries_that_wait_leave_room_for_what_they_wait_for() -> None:
     assert again == {ballot(4, 1)}
 
 
-def test_a_group_of_one_has_nobody_to_ask_and_recovers_at_once() -> None:
+def test_a_group_of_one_recovers_immediately_because_it_has_no_peer_to_query() -> None:
     alone = Driven(0, 1, **SOON)
     alone.disk.holding = True
     alone.propose(A)
@@ -301,7 +301,7 @@ def test_an_accepted_value_is_accepted_in_the_new_ballot() -> None:
     assert branches(driven) == {Rule.VOTED_VALUE.value: 1}
 
 
-def test_the_votes_of_a_quorum_decide_and_all_are_told() -> None:
+def test_the_votes_of_a_quorum_decide_and_the_commit_is_sent_to_all() -> None:
     driven = preparing(1, 3)
     driven.receive(0, same(ballot(1, 1), 3))
     driven.take()
@@ -406,7 +406,7 @@ def test_a_member_that_stays_silent_is_given_up_and_a_higher_ballot_tried() -> N
 # Waiting
 
 
-def test_waiting_is_told_to_all_and_the_invalidators_are_recovered_here() -> None:
+def test_waiting_is_sent_to_all_and_the_invalidators_are_recovered_here() -> None:
     driven = awaiting(at(4, 1), at(3, 2))
     sent = driven.take()
     assert [one for one in sent if isinstance(one[1], Waiting)] == to_all(Waiting(ID, 3), [0, 2, 3, 4])
@@ -484,7 +484,7 @@ def test_a_waiting_of_a_decided_instance_is_not_kept() -> None:
     assert driven.replica._recoverer._waiting == {}
 
 
-def test_what_is_remembered_of_an_instance_is_forgotten_with_its_decision() -> None:
+def test_the_state_of_a_recovery_is_removed_when_its_instance_is_decided() -> None:
     driven = awaiting(at(4, 1))
     driven.receive(2, Waiting(at(4, 1), 1))
     driven.receive(4, Commit(at(4, 1), NOP, nothing(5)))
@@ -543,7 +543,7 @@ def test_a_wait_that_another_ballot_overtook_is_not_resumed() -> None:
 
 
 def with_forgotten_invalidator(deps: Deps, compaction_checkpoint: Checkpoint | None) -> Driven:
-    """A replica that is told, of 3.1, that it speaks against `deps`; it has executed 3.1, and forgotten it."""
+    """A replica that gets 3.1 as an invalidator of `deps`, after it has executed and compacted 3.1."""
     driven = Driven(1, 5, **SOON)
     driven.receive(3, Commit(at(3, 1), writing("apart"), nothing(5)))
     driven.receive(0, PreAccept(ID, A, deps))
@@ -562,13 +562,13 @@ def with_forgotten_invalidator(deps: Deps, compaction_checkpoint: Checkpoint | N
 HORIZON = Checkpoint(1, at(2, 1), Position((0, 0, 0, 1, 0), (at(2, 1),)), (0, 0, 1, 1, 0), 7)
 
 
-def test_an_invalidator_that_was_forgotten_early_is_unordered_unless_the_barrier_behind_it_is_covered() -> None:
+def test_an_invalidator_compacted_early_is_unordered_unless_the_barrier_behind_it_is_covered() -> None:
     driven = with_forgotten_invalidator(nothing(5), HORIZON)
     assert nop_accepted(driven)
     assert branches(driven)[Rule.UNORDERED_COMMITTED.value] == 1
 
 
-def test_an_invalidator_that_was_forgotten_early_does_no_harm_to_what_is_behind_the_barrier() -> None:
+def test_an_invalidator_compacted_early_is_harmless_to_an_instance_behind_the_barrier() -> None:
     deps = (0, 0, 1, 0, 0)
     driven = with_forgotten_invalidator(deps, HORIZON)
     assert accept_of(driven) == Accept(ID, ballot(1, 1), A, deps)
@@ -580,7 +580,7 @@ def test_an_invalidator_that_all_have_executed_does_no_harm() -> None:
     assert accept_of(driven) == Accept(ID, ballot(1, 1), A, nothing(5))
 
 
-def test_an_invalidator_that_was_forgotten_is_not_recovered() -> None:
+def test_a_compacted_invalidator_is_not_recovered() -> None:
     driven = with_forgotten_invalidator(nothing(5), HORIZON)
     driven.run(driven.now + 1000)
     assert at(3, 1) not in {prepare.id for _, prepare in driven.take_only(Prepare)}

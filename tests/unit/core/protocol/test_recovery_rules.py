@@ -147,7 +147,7 @@ def test_a_larger_quorum_needs_more_unchanged_answers(n: int) -> None:
     assert after_prepare(ID, quorum_with(n, needed - 1, size), quorums(n)) == nop(Rule.TOO_FEW_UNCHANGED, n)
 
 
-def test_where_nobody_knows_anything_it_is_a_nop() -> None:
+def test_an_instance_unknown_to_the_quorum_becomes_a_nop() -> None:
     assert after_prepare(ID, from_replicas(1, unknown(3), unknown(3)), quorums(3)) == nop(Rule.TOO_FEW_UNCHANGED, 3)
 
 

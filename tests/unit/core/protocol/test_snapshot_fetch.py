@@ -38,7 +38,7 @@ class Bench:
         self.state.schedule.begin(checkpoint(number), self.state.now)
 
     def purged(self, sender: ReplicaId, number: int = 5) -> None:
-        """A peer says what it has forgotten."""
+        """A peer announces what it has compacted."""
         self.transfers.on_purged(sender, Compacted(number, (0, number, 0, 0)))
 
     def piece(self, sender: ReplicaId, offset: int, data: bytes, *, number: int = 5, size: int = len(DATA)) -> None:
@@ -46,7 +46,7 @@ class Bench:
         self.transfers.on_piece(sender, SnapshotPiece(number, offset, size, data))
 
     def kept(self, offset: int, *, number: int = 5, damaged: bool = False) -> None:
-        """The disk tells how much is good."""
+        """The disk reports how many bytes are valid."""
         self.transfers.kept(number, offset, damaged=damaged)
 
     def tick(self, now: int) -> None:
@@ -86,7 +86,7 @@ def installing() -> Bench:
 # Beginning
 
 
-def test_what_is_forgotten_elsewhere_and_missing_here_is_fetched() -> None:
+def test_instances_compacted_elsewhere_and_missing_here_are_fetched() -> None:
     bench = Bench()
     bench.purged(P1, 3)
     assert bench.asked() == [BeginFetch(3)]
@@ -101,7 +101,7 @@ def test_a_snapshot_that_has_no_more_than_was_executed_here_is_not_fetched(numbe
     assert bench.transfers.progress is None
 
 
-def test_nothing_is_asked_before_the_disk_has_told_what_it_has() -> None:
+def test_nothing_is_requested_before_the_disk_has_reported_its_bytes() -> None:
     bench = Bench()
     bench.purged(P1)
     bench.tick(10_000)
@@ -116,7 +116,7 @@ def test_a_fetch_goes_on_from_what_the_disk_has() -> None:
     assert bench.transfers.progress == (5, 7, None)
 
 
-def test_being_told_again_changes_nothing() -> None:
+def test_a_repeated_announcement_changes_nothing() -> None:
     bench = asking(P1)
     bench.purged(P1)
     bench.purged(P2)
@@ -141,7 +141,7 @@ def test_a_source_that_has_only_a_newer_one_makes_the_fetch_begin_anew_with_that
     assert bench.asked() == [(P1, FetchSnapshot(9, 0))]
 
 
-def test_a_source_that_forgets_while_a_piece_is_written_makes_the_fetch_begin_anew_too() -> None:
+def test_a_source_that_compacts_while_a_piece_is_written_restarts_the_fetch_too() -> None:
     bench = asking(P1)
     bench.piece(P1, 0, DATA[:4])
     bench.purged(P1, 9)
@@ -174,7 +174,7 @@ def test_the_last_piece_is_followed_by_the_installation() -> None:
     assert bench.asked() == [KeepPiece(5, 4, DATA[4:]), InstallSnapshot(5)]
 
 
-def test_a_snapshot_that_was_on_the_disk_already_is_installed_when_a_peer_has_told_its_size() -> None:
+def test_a_snapshot_that_was_on_disk_already_is_installed_when_a_peer_has_sent_its_size() -> None:
     bench = asking(P1, len(DATA))
     bench.piece(P1, len(DATA), b"")
     assert bench.asked() == [InstallSnapshot(5)]
@@ -318,7 +318,7 @@ def test_the_late_answer_of_a_source_that_was_left_is_taken_and_it_is_asked_agai
     assert bench.asked() == [(P1, FetchSnapshot(5, 4))]
 
 
-def test_whoever_has_a_newer_snapshot_is_heard_once_the_source_was_late() -> None:
+def test_a_peer_with_a_newer_snapshot_is_used_once_the_source_was_late() -> None:
     bench = asking(P1)
     bench.purged(P3, 6)
     assert bench.asked() == []
@@ -368,7 +368,7 @@ def test_an_older_snapshot_is_taken_once_all_peers_were_asked_in_vain_for_the_wa
     assert bench.asked() == [BeginFetch(6)]
 
 
-def test_who_claimed_what_nobody_has_is_believed_again_only_when_all_were_asked_in_vain_for_another() -> None:
+def test_a_peer_that_announced_a_missing_snapshot_is_used_again_only_after_all_peers_failed_for_another() -> None:
     bench = claimed_in_vain()
     bench.purged(P3, 6)
     bench.kept(0, number=6)
@@ -381,7 +381,7 @@ def test_who_claimed_what_nobody_has_is_believed_again_only_when_all_were_asked_
     assert bench.transfers.progress == (10**9, 0, None)
 
 
-def test_who_claimed_what_nobody_has_is_believed_as_before_once_it_has_sent_good_bytes() -> None:
+def test_a_peer_that_announced_a_missing_snapshot_is_trusted_again_after_it_sent_good_bytes() -> None:
     bench = claimed_in_vain()
     bench.purged(P3, 6)
     bench.kept(0, number=6)
@@ -422,7 +422,7 @@ def test_an_installation_is_waited_for_whatever_time_it_takes() -> None:
     assert bench.transfers.progress == (5, 10, 10)
 
 
-def test_a_disk_that_does_not_take_it_ends_the_fetch_until_somebody_says_purged_a_while_later() -> None:
+def test_a_disk_that_rejects_the_snapshot_ends_the_fetch_until_a_later_announcement() -> None:
     bench = asking(P1)
     bench.piece(P1, 0, DATA[:4])
     bench.transfers.give_up(5)

@@ -34,7 +34,7 @@ def told(
         told(index=3, executed=(0, 0, 1)),
     ],
 )
-def test_nothing_is_missing_where_a_peer_remembers_no_more_than_is_there(remembered: Remembered) -> None:
+def test_nothing_is_missing_if_the_disk_has_all_that_a_peer_has_recorded(remembered: Remembered) -> None:
     assert what_is_missing(OWN, remembered) is None
 
 
@@ -48,11 +48,11 @@ def test_nothing_is_missing_where_a_peer_remembers_no_more_than_is_there(remembe
         (told(index=70), "up to 70, the data directory has reserved indexes up to 64, 6 fewer"),
         (
             told(executed=(7, 10, 10)),
-            "told it that (7, 10, 10) are executed, the data directory says (7, 8, 9), 3 instances",
+            "reported (7, 10, 10) to it as executed, the data directory says (7, 8, 9), 3 instances",
         ),
     ],
 )
-def test_what_is_missing_is_said_with_how_much_it_is(remembered: Remembered, words: str) -> None:
+def test_missing_data_are_reported_with_their_amount(remembered: Remembered, words: str) -> None:
     assert words in str(what_is_missing(OWN, remembered))
 
 
@@ -73,7 +73,7 @@ def book(*, incarnation: int = 5, start: Start = SECOND, position: int = 40) -> 
         (Start(3, 1), 39, "held 39 groups of records when it started, 40 were seen before"),
     ],
 )
-def test_a_start_that_lacks_what_was_met_is_refused(start: Start, position: int, words: str) -> None:
+def test_a_start_below_the_recorded_start_or_position_is_refused(start: Start, position: int, words: str) -> None:
     assert words in str(book().why_not(A, 5, StartGreeting(start, position)))
 
 
@@ -107,7 +107,7 @@ def test_a_position_says_at_least_so_a_lower_one_of_the_same_start_is_only_late(
     assert met.met(A) == Met(5, SECOND, 50)
 
 
-def test_only_who_has_taken_part_is_written_down_and_positions_only_now_and_then() -> None:
+def test_only_starts_that_took_part_are_saved_and_positions_only_from_time_to_time() -> None:
     met = StartBook({})
     met.why_not(A, 5, StartGreeting(SECOND, 40))
     assert met.take_unsaved(positions=True) == {}

@@ -1,4 +1,4 @@
-"""Deciding: once, finally, durable before visible where nobody else could tell, and told to the clients of a nop."""
+"""Deciding an instance: once, finally, durable first where no other replica has the decision, reported for a nop."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def test_a_decision_that_others_know_may_be_stored_lazily() -> None:
     )
 
 
-def test_a_decision_that_nobody_else_knows_is_durable_before_it_is_executed() -> None:
+def test_a_decision_unknown_to_other_replicas_is_durable_before_it_is_executed() -> None:
     replica = state()
     replica.decide(at(0, 1), A, NONE, durable_first=True)
     effects = replica.outbox.take()
@@ -60,7 +60,7 @@ def test_a_decision_that_nobody_else_knows_is_durable_before_it_is_executed() ->
     assert effects.executions == [Execute(at(0, 1), A)]
 
 
-def test_clients_of_an_own_instance_that_became_a_nop_are_told() -> None:
+def test_an_own_instance_that_became_a_nop_is_reported_to_its_clients() -> None:
     replica = state()
     replica.log.pre_accept(replica.log.instance(at(0, 1)), A, NONE, NONE)
     replica.decide(at(0, 1), NOP, NONE)
@@ -79,7 +79,7 @@ def test_clients_of_other_leaders_and_of_unknown_batches_are_not(known: bool) ->
     assert (replica.counters.nops, replica.counters.aborted) == (1, 0)
 
 
-def test_an_executed_instance_of_an_earlier_life_frees_no_room_in_the_pipeline() -> None:
+def test_an_executed_instance_of_an_earlier_start_frees_no_place_in_the_pipeline() -> None:
     replica = state()
     replica.first_index, replica.in_flight = 5, 1
     replica.decide(at(0, 4), A, NONE)

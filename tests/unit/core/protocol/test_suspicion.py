@@ -23,7 +23,7 @@ def suspicions(me: int = 0, seed: int = 0, distances: Distances | None = None) -
     return Suspicions(config, distances or Distances((P0, P1, P2)), 2)
 
 
-def test_the_first_look_is_counted_from_when_the_instance_was_heard_of() -> None:
+def test_the_first_query_is_timed_from_when_the_instance_became_known() -> None:
     once = suspicions(1).of(ID, Tick(1000))
     assert 1500 <= once.next_look < 1750
     assert (once.highest, once.inquiries, once.attempts) == (ballot(0, 1), 0, 0)
@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_patience() -> None:
     assert suspicions(2, 9).of(ID, Tick(3)) == suspicions(2, 9).of(ID, Tick(3))
 
 
-def test_one_that_another_replica_works_on_gets_the_whole_patience_again() -> None:
+def test_an_instance_that_another_replica_recovers_gets_the_whole_timeout_again() -> None:
     late = suspicions(1)
     late.of(ID, Tick(0)).inquiries = 2
     late.postpone(ID, Tick(10_000))
@@ -65,7 +65,7 @@ def test_patience_outgrows_a_recovery_whatever_the_longest_backoff_is() -> None:
     assert late.of(ID, Tick(0)).next_look == 800
 
 
-def test_a_decided_instance_is_forgotten() -> None:
+def test_the_suspicion_of_a_decided_instance_is_removed() -> None:
     late = suspicions(1)
     late.of(ID, Tick(0))
     late.forget(ID)
@@ -82,7 +82,7 @@ def test_a_failed_attempt_is_followed_by_a_rest_that_doubles_up_to_a_bound(attem
         assert wait // 2 <= late.of(ID, Tick(0)).next_look - 10_000 < wait // 2 + wait
 
 
-def test_the_highest_ballot_met_is_remembered() -> None:
+def test_the_highest_ballot_seen_is_stored() -> None:
     late = suspicions(1)
     for seen in (ballot(3, 2), ballot(5, 0), ballot(4, 2)):
         late.back_off(ID, Tick(0), seen)
