@@ -79,7 +79,7 @@ FIGURES = (
     Figure(
         "README.md",
         "every order of events of 3 replicas, 2 conflicting instances, 1 recovery | ",
-        ", no invariant broken",
+        ", no invariant violated",
         lambda: _states(SmallWorld()),
         quick=False,
     ),

@@ -16,9 +16,9 @@ WITH_SUBCOMMANDS = ("CLIENT", "COMMAND", "CONFIG", "MEMORY", "OBJECT")
 
 def documented(*, absent: bool) -> set[str]:
     """The commands on the page, with subcommands where they are named one by one."""
-    here, _, rest = PAGE.read_text().partition("## Commands of Redis that are not here")
+    here, _, rest = PAGE.read_text().partition("## Unsupported Redis commands")
     there, _, _ = rest.partition("\n## ")
-    return set(re.findall(r"`([A-Z][A-Z_ -]*)`", there if absent else here.partition("## What differs")[0]))
+    return set(re.findall(r"`([A-Z][A-Z_ -]*)`", there if absent else here.partition("## Differences from Redis")[0]))
 
 
 def test_the_page_names_every_command_that_is_there() -> None:

@@ -39,7 +39,7 @@ async def test_replica_is_paused_and_resumed_under_load_and_nothing_is_lost(tmp_
         assert (status, said.startswith(f"{group.http[2]} is paused")) == (0, True)
         await clients.more_answers(500, through=(0, 1))
         report = await status_of(group.http[2])
-        assert (report.ready, report.machine, report.held > 0) == (False, "paused", True)
+        assert (report.ready, report.machine, report.apply_queue_batches > 0) == (False, "paused", True)
         assert isinstance(await executed(group, b"GET", b"x", replica=2), ErrorReply)
         await group.kill(0)  # the one that is paused still votes
         await clients.more_answers(300, through=(1,))
@@ -48,7 +48,7 @@ async def test_replica_is_paused_and_resumed_under_load_and_nothing_is_lost(tmp_
         assert status == 0, said
         assert f"{group.http[2]} runs again; " in said
         report = await status_of(group.http[2])
-        assert (report.machine, report.held) == ("running", 0)
+        assert (report.machine, report.apply_queue_batches) == ("running", 0)
         await clients.check()
 
 

@@ -122,8 +122,9 @@ def _seen(member: MemberReport, report: StatusReport) -> Text:
 
 
 def _machine(report: StatusReport) -> str:
-    held = f", {report.held:,} batches ({report.held_bytes:,} bytes) wait for it" if report.held else ""
-    return report.machine + ("" if report.machine_fault is None else f" ({printable(report.machine_fault)})") + held
+    batches, size = report.apply_queue_batches, report.apply_queue_bytes
+    waiting = f", {batches:,} batches ({size:,} bytes) wait for it" if batches else ""
+    return report.machine + ("" if report.machine_fault is None else f" ({printable(report.machine_fault)})") + waiting
 
 
 def _clock(report: StatusReport) -> str:

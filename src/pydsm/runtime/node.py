@@ -312,8 +312,8 @@ class Node:
             phase=self._gate.phase,
             machine_fault=self._gate.fault,
             commands_raised=self._application.apply.raised,
-            held=self._gate.held,
-            held_bytes=self._gate.held_bytes,
+            apply_queue_batches=self._gate.held,
+            apply_queue_bytes=self._gate.held_bytes,
             names=self._names,
             clock=self._clock.report(),
         )

@@ -51,9 +51,9 @@ class Observation:
     """What the machine raised when it was last started or stopped."""
     commands_raised: int = 0
     """Commands executed here that raised an exception, and were answered so."""
-    held: int = 0
-    """Batches and checkpoints that wait for the machine."""
-    held_bytes: int = 0
+    apply_queue_batches: int = 0
+    """Decided batches and checkpoints that wait until the state machine runs again."""
+    apply_queue_bytes: int = 0
     """Bytes of the commands in them."""
     checkpoint: int = 0
     """The last checkpoint executed here; 0 for none."""
@@ -127,7 +127,7 @@ def not_ready_reason(seen: Observation, limits: ReadyLimits) -> str | None:
         return f"it fetches the snapshot of checkpoint {number}, {here:,}{how_far} bytes are here"
     if seen.phase is not MachinePhase.RUNNING:
         fault = "" if seen.machine_fault is None else f" ({seen.machine_fault})"
-        return f"it is {seen.phase.value}{fault}: {seen.held} batches wait to be executed"
+        return f"it is {seen.phase.value}{fault}: {seen.apply_queue_batches} batches wait to be executed"
     if seen.clock.fault is not None:
         return seen.clock.fault
     alone = no_majority_reason(seen, limits)

@@ -23,9 +23,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _COUNTERS = {
     "proposed": "Instances proposed here.",
-    "fast": "Own instances committed after one round trip.",
-    "slow": "Own instances committed after two round trips.",
-    "recovered": "Instances committed by a recovery led here.",
     "nops": "Instances learnt to be nop.",
     "aborted": "Own requests that were decided nop.",
     "prepared": "Recoveries begun here.",
@@ -34,6 +31,10 @@ _COUNTERS = {
     "inquired": "Instances that peers were asked about.",
     "executed": "Batches executed.",
 }
+_COMMIT_PATHS = ("fast", "slow", "recovered")
+"""Counters that `pydsm_commits_total` reports under the label `path`: own instances after one or two round trips, and
+instances committed by a recovery that this replica led. They count instances (batches), not requests."""
+
 _TRAFFIC = {
     "messages_sent": "Messages to peers that left.",
     "messages_received": "Messages of peers that came.",
@@ -103,12 +104,15 @@ class _ReplicaCollector(Collector):
         yield from _snapshots(seen)
         paused = int(seen.phase is not MachinePhase.RUNNING)
         yield GaugeMetricFamily("pydsm_paused", "1 unless what is agreed is executed at once.", paused)
-        yield GaugeMetricFamily("pydsm_held", "Batches that wait for a paused machine.", seen.held)
+        yield GaugeMetricFamily(
+            "pydsm_apply_queue_batches",
+            "Decided batches that wait until the state machine runs again.",
+            seen.apply_queue_batches,
+        )
+        yield GaugeMetricFamily(
+            "pydsm_apply_queue_bytes", "Bytes of the commands in these batches.", seen.apply_queue_bytes
+        )
         yield from _clock(seen)
-        if seen.fast_share is not None:
-            yield GaugeMetricFamily(
-                "pydsm_fast_share", "Share of own commits that took one round trip, since the start.", seen.fast_share
-            )
 
     def _info(self, seen: Observation) -> Metric:
         info = InfoMetricFamily("pydsm_replica", "Which replica this is.")
@@ -158,7 +162,17 @@ def _clock(seen: Observation) -> Iterator[Metric]:
 
 
 def _counters(seen: Observation) -> Iterator[Metric]:
-    for name, count in counts(seen).items():
+    counters = counts(seen)
+    commits = CounterMetricFamily(
+        "pydsm_commits",
+        "Instances (batches, not requests) committed by this replica: own ones after one (fast) or two (slow) round "
+        "trips, and those of any leader by a recovery (recovered).",
+        labels=["path"],
+    )
+    for path in _COMMIT_PATHS:
+        commits.add_metric([path], counters.pop(path))
+    yield commits
+    for name, count in counters.items():
         yield CounterMetricFamily(f"pydsm_{name}", _COUNTERS[name], count)
     rules = CounterMetricFamily(
         "pydsm_recovery_decisions", "Recovery decisions by the rule that made them.", labels=["rule"]

@@ -59,9 +59,9 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     """A `runtime.apply_gate.MachinePhase`: paused, for example."""
     machine_fault: str | None = None
     """What the machine raised when it was last started or stopped."""
-    held: int = 0
-    """Batches and checkpoints that are agreed on and wait until the machine runs."""
-    held_bytes: int = 0
+    apply_queue_batches: int = 0
+    """Decided batches and checkpoints that wait until the state machine runs again."""
+    apply_queue_bytes: int = 0
     """Bytes of the commands in them."""
     clock_ms: int = 0
     """What this replica's wall clock shows, Unix time."""
@@ -95,8 +95,8 @@ def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, l
         instances=seen.instances,
         machine=seen.phase.value,
         machine_fault=seen.machine_fault,
-        held=seen.held,
-        held_bytes=seen.held_bytes,
+        apply_queue_batches=seen.apply_queue_batches,
+        apply_queue_bytes=seen.apply_queue_bytes,
         clock_ms=seen.clock.own_ms,
         group_clock_ms=seen.clock.group_ms,
         clock_fault=seen.clock.fault,

@@ -46,7 +46,10 @@ def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_status_shows_that_a_replica_is_paused_and_what_waits(capsys: pytest.CaptureFixture[str]) -> None:
     seen = but(
-        phase=MachinePhase.PAUSED, machine_fault="the machine did not start: no file", held=1200, held_bytes=5000
+        phase=MachinePhase.PAUSED,
+        machine_fault="the machine did not start: no file",
+        apply_queue_batches=1200,
+        apply_queue_bytes=5000,
     )
     with replica(lambda: seen) as address:
         assert run(["status", address]) == 0

@@ -66,7 +66,7 @@ async def test_paused_replica_goes_on_agreeing_and_has_everything_when_it_is_res
         del nodes.machines[0]
         await nodes.set_many(20, 100, 1)
         assert machine.executed == executed
-        assert node.observe().held >= 100
+        assert node.observe().apply_queue_batches >= 100
         assert (await node.maintenance.resume()).batches >= 100
         await nodes.agree()
         await nodes.set_many(120, 20, 1, 2)
@@ -93,7 +93,7 @@ async def test_commands_that_cannot_be_answered_before_the_pause_are_answered_af
         report = await nodes.nodes[2].maintenance.pause(drain_seconds_max=0.05)
         assert report == PauseReport(already=False, commands_unanswered=1)
         await nodes.start(0)
-        await eventually(lambda: nodes.nodes[2].observe().held > 0, "it is agreed on")
+        await eventually(lambda: nodes.nodes[2].observe().apply_queue_batches > 0, "it is agreed on")
         assert not answer.done()
         await nodes.nodes[2].maintenance.resume()
         assert await asyncio.wait_for(answer, 10) == "OK"
@@ -114,7 +114,7 @@ async def test_replica_that_holds_too_much_takes_no_part_and_catches_up_afterwar
         await node.maintenance.pause()
         await nodes.set_many(0, 200, 0, 1)
         seen = node.observe()
-        assert seen.held < 80, "it took what was on its way, and then nothing more"
+        assert seen.apply_queue_batches < 80, "it took what was on its way, and then nothing more"
         await node.maintenance.resume()
         await nodes.agree()
         await nodes.set_many(200, 20, 0, 1, 2)

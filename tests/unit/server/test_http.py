@@ -8,6 +8,7 @@ import pytest
 from pydsm.core.sessions.session_limits import RequestState
 from pydsm.core.types.counters import ProtocolCounters
 from pydsm.core.types.errors import OperationalError
+from pydsm.runtime.apply_gate import MachinePhase
 from pydsm.runtime.observation import Observation
 from pydsm.runtime.snapshot_transfer import PieceCounters
 from pydsm.runtime.traces import RequestTrace
@@ -53,8 +54,9 @@ async def test_metrics_are_what_is_seen_now() -> None:
         assert {
             "pydsm_healthy 1.0",
             "pydsm_ready 1.0",
-            "pydsm_fast_total 6.0",
-            "pydsm_slow_total 2.0",
+            'pydsm_commits_total{path="fast"} 6.0',
+            'pydsm_commits_total{path="slow"} 2.0',
+            'pydsm_commits_total{path="recovered"} 1.0',
             'pydsm_recovery_decisions_total{rule="a rule"} 3.0',
             'pydsm_frontier{leader="r2"} 20.0',
             'pydsm_known{leader="r2"} 21.0',
@@ -62,13 +64,23 @@ async def test_metrics_are_what_is_seen_now() -> None:
             "pydsm_peer_messages_dropped_total 5.0",
             "pydsm_commands_waiting 4.0",
             "pydsm_disk_queue_turns 2.0",
-            "pydsm_fast_share 0.75",
-            "# TYPE pydsm_fast_total counter",
+            "pydsm_apply_queue_batches 0.0",
+            "# TYPE pydsm_commits_total counter",
         } <= lines
         seen[0] = but(counters=ProtocolCounters(), connected=())
         lines = set((await get(server.port, "/metrics")).body.splitlines())
-        assert {"pydsm_ready 0.0", "pydsm_fast_total 0.0", 'pydsm_peer_connected{peer="r3"} 0.0'} <= lines
-        assert not any(line.startswith("pydsm_fast_share ") for line in lines)
+        assert {
+            "pydsm_ready 0.0",
+            'pydsm_commits_total{path="fast"} 0.0',
+            'pydsm_peer_connected{peer="r3"} 0.0',
+        } <= lines
+
+
+async def test_metrics_report_what_waits_for_a_paused_machine() -> None:
+    seen = but(phase=MachinePhase.PAUSED, apply_queue_batches=12, apply_queue_bytes=3000)
+    async with serving(lambda: seen) as server:
+        lines = set((await get(server.port, "/metrics")).body.splitlines())
+    assert {"pydsm_paused 1.0", "pydsm_apply_queue_batches 12.0", "pydsm_apply_queue_bytes 3000.0"} <= lines
 
 
 async def test_metrics_tell_of_snapshots_and_of_one_that_is_fetched() -> None:
