@@ -32,7 +32,7 @@ _MEASUREMENTS_MAX = 200
 _RUNS_MAX = 1000
 _SECONDS_MAX = 86_400
 _REACH_SECONDS_MAX = 5.0
-_AT_HINT = "is a replica running there, with --clients at this address?"
+_AT_HINT = "is a replica running there, with --native at this address?"
 
 
 class LoadKind(StrEnum):
@@ -82,11 +82,11 @@ def bench(
     value_bytes: Annotated[str, typer.Option(help="Sizes of values.")] = "8",
     keys: Annotated[int, typer.Option(help="Different keys; 0 for a new one with every request of a run.")] = 0,
     runs: Annotated[int, typer.Option(help="Runs that count; one before them warms up.")] = 5,
-    json: Annotated[Path | None, typer.Option(help="Write all figures of all runs into this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all figures of all runs into this file.")] = None,
     plots: Annotated[Path | None, typer.Option(help="Draw into this directory; needs the plots extra.")] = None,
     compare_with: Annotated[
         Path | None,
-        typer.Option("--compare", help="Say what changed against this file of --json; status 1 if something is worse."),
+        typer.Option("--compare", help="Say what changed against this file of --out; status 1 if something is worse."),
     ] = None,
 ) -> int:
     """Measure a group: throughput, latency, and what it costs. Lists are all combined with each other."""
@@ -119,7 +119,7 @@ def bench(
         wanted = Wanted(list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans)
     if (count := wanted.steps // (1 + runs)) > _MEASUREMENTS_MAX:
         raise UsageError(f"that makes {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
-    recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", json)
+    recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", out)
 
     async def measured() -> int:
         with progress(sys.stderr, wanted.steps) as tell:
@@ -131,8 +131,8 @@ def bench(
     console = console_for(sys.stdout)
     show(results.measurements, console)
     show_machine(results, console)
-    if json is not None:
-        console.print(f"results: {json}", soft_wrap=True, markup=False)
+    if out is not None:
+        console.print(f"results: {out}", soft_wrap=True, markup=False)
     for picture in [] if plots is None else plot(results.measurements, plots):
         console.print(f"picture: {picture}", soft_wrap=True, markup=False)
     failed = any("FAILED" in note for measurement in results.measurements for note in measurement.notes)

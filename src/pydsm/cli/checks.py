@@ -13,8 +13,8 @@ def check_given(name: str, peers: str, ports: str, storage: bool) -> None:
     needed = {
         "--name NAME": name,
         "--peers r1=HOST:PORT,r2=...": peers,
-        "--redis HOST:PORT or --clients HOST:PORT": ports,
-        "--data DIR (or --storage memory)": storage,
+        "--redis HOST:PORT or --native HOST:PORT": ports,
+        "--data-dir DIR (or --storage memory)": storage,
     }
     missing = [option for option, given in needed.items() if not given]
     if missing:

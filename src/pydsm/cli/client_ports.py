@@ -55,7 +55,7 @@ class PortSettings:
     identity: Identity
     names: tuple[str, ...]
     redis: Address | None
-    clients: Address | None
+    native: Address | None
     http: Address | None
     http_hosts: tuple[str, ...]
     ready_limits: ReadyLimits
@@ -88,8 +88,8 @@ class ClientPorts:
         asyncio.get_running_loop().set_exception_handler(_tell)
         if settings.redis is not None:
             await self._open_redis(settings.redis)
-        if settings.clients is not None:
-            await self._open_native(settings.clients)
+        if settings.native is not None:
+            await self._open_native(settings.native)
         if settings.http is not None:
             await self._open_http(settings.http)
 

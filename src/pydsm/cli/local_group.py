@@ -131,8 +131,8 @@ class LocalGroup:
         peers = ",".join(f"{one.name}={address}" for one, address in zip(self.members, addresses, strict=True))
         line = [sys.executable, "-m", "pydsm", "serve", "--name", member.name, "--peers", peers]
         line += ["--listen", str(member.listen), "--redis", str(member.redis)]
-        line += ["--clients", str(member.clients)]
-        line += ["--storage", self._storage.value, "--data", str(member.data), *self._options]
+        line += ["--native", str(member.clients)]
+        line += ["--storage", self._storage.value, "--data-dir", str(member.data), *self._options]
         return line
 
     async def start(self, replica: int) -> None:

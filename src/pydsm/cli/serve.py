@@ -68,7 +68,7 @@ class ServeOptions:
     transport: MakeTransport
     ports: PortSettings
     checkpoints: CheckpointLimits
-    data: Path | None
+    data_dir: Path | None
     thrifty: bool
     clock_difference_ms: int
     window_bytes: int
@@ -95,10 +95,10 @@ def serve(
         ),
     ] = "",
     redis: Annotated[
-        str, typer.Option(help="Address for Redis clients, HOST:PORT. (this or --clients)", show_default=False)
+        str, typer.Option(help="Address for Redis clients, HOST:PORT. (this or --native)", show_default=False)
     ] = "",
     listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT (default: that of --peers).")] = "",
-    clients: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT (default: none).")] = "",
+    native: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT (default: none).")] = "",
     http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status (default: none).")] = "",
     http_hosts: Annotated[
         str,
@@ -124,7 +124,7 @@ def serve(
             "majority until all clients' commands are refused at once."
         ),
     ] = PortLimits().answer_seconds,
-    data: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
     storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
     transport: Annotated[
         TransportKind, typer.Option(help="Between replicas, the same everywhere; zeromq needs the extra zmq.")
@@ -187,7 +187,7 @@ def serve(
     ] = None,
 ) -> int:
     """Run one replica. Every option may also stand in the environment or in a file."""
-    check_given(name, peers, redis or clients, data is not None or storage is not Storage.SQLITE)
+    check_given(name, peers, redis or native, data_dir is not None or storage is not Storage.SQLITE)
     check_least("--ready-lag", ready_lag, 0)
     check_least("--batch-commands-max", batch_commands_max, 1)
     check_least("--checkpoint-instances", checkpoint_instances, 1)
@@ -207,7 +207,7 @@ def serve(
     others = {ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica}
     ports = {
         option: address_of(option, text)
-        for option, text in (("--redis", redis), ("--clients", clients), ("--http", http))
+        for option, text in (("--redis", redis), ("--native", native), ("--http", http))
         if text
     }
     check_distinct({"--listen" if listen else "--peers": here, **ports})
@@ -224,7 +224,7 @@ def serve(
             identity,
             tuple(members),
             redis=ports.get("--redis"),
-            clients=ports.get("--clients"),
+            native=ports.get("--native"),
             http=ports.get("--http"),
             http_hosts=(*(address.host for address in members.values()), *http_hosts.split(",")),
             ready_limits=ReadyLimits(lag_instances_max=ready_lag),
@@ -232,7 +232,7 @@ def serve(
             batch_limits=batch_limits,
         ),
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
-        data=data if storage is Storage.SQLITE else None,
+        data_dir=data_dir if storage is Storage.SQLITE else None,
         thrifty=thrifty,
         clock_difference_ms=clock_difference_ms,
         window_bytes=window_bytes,
@@ -308,7 +308,7 @@ async def _start(node: Node, stop: asyncio.Future[None]) -> None:
 def make_node(settings: ServeOptions, machine: KeyValue) -> Node:
     """The replica, not yet started. Raises OperationalError when its data directory cannot be used."""
     identity = settings.identity
-    store: ReplicaStore = MemoryStore() if settings.data is None else SqliteStore(settings.data, identity)
+    store: ReplicaStore = MemoryStore() if settings.data_dir is None else SqliteStore(settings.data_dir, identity)
     limits = settings.checkpoints
     config = Config(
         replica=identity.replica,
@@ -319,7 +319,7 @@ def make_node(settings: ServeOptions, machine: KeyValue) -> Node:
         checkpoint_bytes_max=limits.bytes,
         checkpoint_ticks=limits.seconds * 1000,
     )
-    snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
+    snapshots = None if settings.data_dir is None else SnapshotFiles(settings.data_dir, identity)
     parts = NodeComponents(
         machine,
         store,
@@ -370,12 +370,12 @@ def _tune_gc() -> None:
 def _where(settings: ServeOptions) -> str:
     identity, ports = settings.identity, settings.ports
     redis = "" if ports.redis is None else f"redis on {ports.redis}, "
-    clients = "" if ports.clients is None else f"clients on {ports.clients}, "
+    native = "" if ports.native is None else f"native clients on {ports.native}, "
     http = "" if ports.http is None else f"http on {ports.http}, "
-    where = "memory" if settings.data is None else str(settings.data)
+    where = "memory" if settings.data_dir is None else str(settings.data_dir)
     return (
         f"replica {identity.replica} of {identity.replicas} in group {identity.group}, "
-        f"replicas on {settings.listen}, {redis}{clients}{http}data in {where}"
+        f"replicas on {settings.listen}, {redis}{native}{http}data in {where}"
     )
 
 

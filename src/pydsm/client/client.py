@@ -33,7 +33,7 @@ from pydsm.transport.address import Address, parse_address
 class Client:
     """Use as an async context manager, from one loop.
 
-    `addresses` are those of client ports (`pydsm serve --clients`), any number of a group's. The nearest replica that
+    `addresses` are those of client ports (`pydsm serve --native`), any number of a group's. The nearest replica that
     is ready is used, or `prefer` while it is there. `group` refuses replicas of any other group.
     """
 

@@ -20,12 +20,12 @@ SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "mem
     [
         (
             ["serve"],
-            "missing: --name NAME, --peers r1=HOST:PORT,r2=..., --redis HOST:PORT or --clients HOST:PORT, ",
+            "missing: --name NAME, --peers r1=HOST:PORT,r2=..., --redis HOST:PORT or --native HOST:PORT, ",
         ),
         (["nonsense"], "No such command"),
         (["serve", "--nonsense"], "No such option"),
         ([*SERVE, "--peers", PEERS, "--storage", "tape"], "'tape' is not one of"),
-        ([*SERVE, "--peers", PEERS, "--storage", "sqlite"], "missing: --data DIR (or --storage memory);"),
+        ([*SERVE, "--peers", PEERS, "--storage", "sqlite"], "missing: --data-dir DIR (or --storage memory);"),
         ([*SERVE, "--peers", PEERS, "--name", "r9"], "--name 'r9' is not in --peers, which names r1, r2, r3"),
         ([*SERVE, "--peers", PEERS, "--listen", "somewhere"], "'somewhere' is not an address: write HOST:PORT"),
         ([*SERVE, "--peers", "r1"], "'r1' in --peers is not NAME=HOST:PORT"),
@@ -57,7 +57,7 @@ SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "mem
         (["bench", "--runs", "0"], "--runs must be above 0 and at most 1000, got 0"),
         (["bench", "--at", "127.0.0.1:1", "--replicas", "3"], "--at names a group that runs already"),
         (["bench", "--at", "nowhere"], "'nowhere' is not an address"),
-        (["bench", "--json", "no-such-directory/r.json"], "there is no directory no-such-directory for r.json"),
+        (["bench", "--out", "no-such-directory/r.json"], "there is no directory no-such-directory for r.json"),
         (["bench", "--compare", "no-such-file"], "cannot read no-such-file"),
         (["demo", "--kill", "--replicas", "2"], "--kill needs at least 3 replicas"),
     ],
