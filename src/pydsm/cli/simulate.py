@@ -68,15 +68,15 @@ def simulate(
         others = contending_leaders or lagging_members or pipelines or adversary or slow or put_backs
         if seeds != 1 or steps != STEPS or faults != "all" or others or trace_digest:
             raise UsageError(
-                "--hours can be combined with --seed, --replicas, --rate and --json only: it has its own load and faults"
+                "--hours allows only --seed, --replicas, --rate and --json besides it: it has its own load and faults"
             )
         return simulate_hours(hours, seed, replicas or 3, rate, as_json=as_json)
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {seeds}")
     if contending_leaders + lagging_members + pipelines + adversary + slow + put_backs > 1:
         raise UsageError(
-            "--contending-leaders, --lagging-members, --pipelines, --adversary, --slow and --put-backs choose the kind of "
-            "plan: give only one of them"
+            "--contending-leaders, --lagging-members, --pipelines, --adversary, --slow and --put-backs choose the kind "
+            "of plan: give only one of them"
         )
     search = Search(
         replicas=replicas,

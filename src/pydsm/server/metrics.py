@@ -1,6 +1,6 @@
 """A replica's numbers in Prometheus's text format.
 
-Decides names and types. They are computed when somebody asks, from one observation, so that a command costs nothing
+Decides names and types. Values are computed for each request, from one observation, so that commands cost nothing
 here. Each replica has a registry of its own: two in one process do not mix.
 """
 

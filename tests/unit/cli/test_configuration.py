@@ -101,8 +101,8 @@ def secret_of(settings: ServeOptions) -> GroupSecret | None:
     """What a transport of this replica would be made with."""
     made = settings.transport(7, lambda peer, mark: None, PlainStarts(ReplicaId(0), 2))
     assert isinstance(made, TcpTransport)
-    assert [str(member) for member in made.doorkeeper.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]
-    return made.doorkeeper.me.secret
+    assert [str(member) for member in made.validator.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]
+    return made.validator.me.secret
 
 
 def test_secret_comes_from_a_file_that_the_file_the_environment_or_the_command_line_names(
@@ -216,7 +216,7 @@ def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
     assert options["peers"] == "r1=10.0.0.1:7000,r2=10.0.0.2:7000,r3=10.0.0.3:7000"
     assert options["tls_ca"] == str(tmp_path / "certificates/ca.pem")
     assert options["secret_file"] == str(tmp_path / "group.secret")
-    assert (options["data"], options["ready_lag"]) == ("/var/lib/pydsm", 500)
+    assert (options["data_dir"], options["ready_lag"]) == ("/var/lib/pydsm", 500)
 
 
 @pytest.mark.parametrize(
