@@ -124,11 +124,11 @@ def show(findings: Findings, console: Console) -> None:
         )
     )
     met = ", ".join(f"{peer} ({incarnation})" for peer, incarnation in findings.peers.items())
-    console.print(Text(f"peers met: {met or 'none'}"))
+    console.print(Text(f"peers connected before: {met or 'none'}"))
     console.print(Text(f"started {findings.starts} times, {findings.position} groups of records written"))
     console.print(Text(f"own indexes reserved up to {findings.reservation}"))
     if findings.executed:
-        console.print(Text(f"told to be executed: {' '.join(map(str, findings.executed))}"))
+        console.print(Text(f"executed (recorded): {' '.join(map(str, findings.executed))}"))
     if findings.purged:
         console.print(Text(f"purged, and in two snapshots: {' '.join(map(str, findings.purged))}"))
     console.print(_leaders(findings))

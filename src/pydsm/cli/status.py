@@ -147,7 +147,7 @@ def _numbers(report: StatusReport) -> Table:
         "commits": f"{counters.get('fast', 0):,} fast, {counters.get('slow', 0):,} slow ({share})",
         "recovery": f"{counters.get('recovered', 0):,} recovered here, {counters.get('nops', 0):,} nops",
         "executed": f"{counters.get('executed', 0):,} batches",
-        "waiting": f"{report.commands_waiting:,} commands, {report.disk_queue_turns:,} disk writes",
+        "waiting": f"{report.commands_waiting:,} commands, {report.disk_queue_turns:,} turns in the disk queue",
         "machine": _machine(report),
         "clock": _clock(report),
         "messages": f"{traffic.get('messages_sent', 0):,} sent, {traffic.get('messages_received', 0):,} received, "

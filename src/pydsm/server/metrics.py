@@ -102,7 +102,7 @@ class _ReplicaCollector(Collector):
         yield GaugeMetricFamily("pydsm_instances", "Instances in memory.", seen.instances)
         yield from _snapshots(seen)
         paused = int(seen.phase is not MachinePhase.RUNNING)
-        yield GaugeMetricFamily("pydsm_paused", "1 unless what is agreed is executed at once.", paused)
+        yield GaugeMetricFamily("pydsm_paused", "1 while the state machine is paused.", paused)
         yield GaugeMetricFamily("pydsm_held", "Batches that wait for a paused machine.", seen.held)
         yield from _clock(seen)
         if seen.fast_share is not None:

@@ -30,7 +30,7 @@ class StartExchange(Protocol):
         ...
 
     def greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """What to say of this start; `to` is a peer that has greeted, and is told what is remembered of it."""
+        """The data of this start; for an authenticated peer `to`, with the records about that peer."""
         ...
 
     def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
@@ -38,7 +38,7 @@ class StartExchange(Protocol):
         ...
 
     def told(self, remembered: Remembered) -> None:
-        """A peer has told what it remembers of this replica."""
+        """A peer has reported what it has stored about this replica."""
         ...
 
     def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
@@ -124,7 +124,7 @@ class Transport(Protocol):
         ...
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """Pass one message to several peers; returns at once. What is sent in one turn of the loop leaves together.
+        """Pass one message to several peers; returns immediately. Messages sent in one turn of the loop leave together.
 
         A message that can wait (`transport.coalescing`) may be kept back for a while, for company.
         """

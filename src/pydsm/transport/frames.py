@@ -256,7 +256,7 @@ class FrameReader:
 
 
 def _what_else(beginning: bytes, preamble: bytes) -> str:
-    """What somebody speaks who begins with this, and not with our preamble."""
+    """The protocol suggested by these first bytes, which are not our preamble."""
     version = len(preamble) - _VERSION_BYTES
     if beginning.startswith(preamble[:version]):
         theirs, ours = (int.from_bytes(one[version:], "big") for one in (beginning, preamble))

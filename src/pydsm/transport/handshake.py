@@ -112,17 +112,17 @@ class HandshakeValidator:
             raise OlderStart(reason, self._starts.remembered(peer))
 
     def start_greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """What to say of our start; `to` is a peer that has said who it is, and is told what is remembered of it."""
+        """The data of our start; for an authenticated peer `to`, with the records about that peer."""
         return self._starts.greeting(to)
 
     def check_start(self, peer: ReplicaId, mark: int, greeting: StartGreeting) -> None:
-        """Raises OlderStart for a start that lacks what is remembered of the peer; `mark` tells which data it has."""
+        """Raises OlderStart for a start that lacks records known of the peer; `mark` is the fingerprint of its data."""
         reason = self._starts.why_not(peer, mark, greeting)
         if reason is not None:
             raise OlderStart(reason, self._starts.remembered(peer))
 
     def note_remembered(self, remembered: Remembered | None) -> None:
-        """A peer tells what it remembers of this replica. One of another group, or epoch, speaks of other instances."""
+        """A peer reports what it has stored about this replica; ignored from another group or epoch."""
         if remembered is None:
             return
         if remembered.by in self.peers and len(remembered.executed) == self.me.replicas:
@@ -194,7 +194,7 @@ class HandshakeValidator:
         return b"" if self.me.secret is None else self.me.secret.proof(role, *said)
 
     def note_fingerprint(self, peer: ReplicaId, mark: int) -> None:
-        """With which data a peer was let in. Before it has taken part, two replicas may claim to be it."""
+        """Store the fingerprint of an accepted peer. Before it has taken part, two replicas may use its name."""
         before = self.fingerprints.get(peer, mark)
         if before != mark:
             text = "%s connects with other data (fingerprint %016x) than before (%016x): do two replicas have its name?"
@@ -232,7 +232,7 @@ class IncomingHandshake:
         """Both Hellos and the Claim, once that is proven."""
 
     def answer(self, payload: bytes) -> bytes:
-        """What to send. Raises PeerProtocolError with the reason to refuse whoever dialled."""
+        """What to send. Raises PeerProtocolError with the reason to refuse the dialling side."""
         validator, message = self._validator, self._validator.decode(payload)
         if self._claimed is None:
             if not isinstance(message, Hello):

@@ -1,6 +1,6 @@
 """Incoming connections that have not completed the handshake: their limits, and which one is closed beyond them.
 
-Guards that nobody keeps a member out by opening connections and saying nothing. One more connection never is the one
+Prevents silent connections from keeping a member out. One more connection never is the one
 that is refused: the oldest silent one is closed for it, of the same address if that has its share, else of the address
 that has most. A member completes the handshake within a round trip, so it is rarely the oldest. The addresses of
 members have places of their own, which connections from elsewhere cannot take.

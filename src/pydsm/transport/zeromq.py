@@ -2,11 +2,11 @@
 
 The same handshake and frames as over TCP: the first message on a connection is a Hello. Connections
 are re-established by `reconnect` and not by ZeroMQ, because each has to begin with a handshake; a connection is
-told by the routing id that the ROUTER gives it. Guards that whatever a stranger sends costs one line in the log, and
+identified by the routing id that the ROUTER assigns. Input of an unauthenticated peer costs one line in the log, and
 that queues are bounded: ours by bytes, those of ZeroMQ by frames of a bounded size.
 
 ZeroMQ itself accepts any number of connections, and messages of any number of parts: unlike `tcp`, this is for networks
-in which no stranger wants to fill the memory. Needs the extra `zmq`.
+in which no host tries to exhaust the memory. Needs the extra `zmq`.
 """
 
 import asyncio

@@ -55,7 +55,7 @@ SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "mem
         (["bench", "--load", "rate", "--rate", "0"], "a rate and its time must be above 0"),
         (["bench", "--load", "closed", "--clients", "0"], "a closed loop has between 1 and 1000 clients"),
         (["bench", "--runs", "0"], "--runs must be above 0 and at most 1000, got 0"),
-        (["bench", "--at", "127.0.0.1:1", "--replicas", "3"], "--at names a group that runs already"),
+        (["bench", "--at", "127.0.0.1:1", "--replicas", "3"], "--at names a running group"),
         (["bench", "--at", "nowhere"], "'nowhere' is not an address"),
         (["bench", "--out", "no-such-directory/r.json"], "there is no directory no-such-directory for r.json"),
         (["bench", "--compare", "no-such-file"], "cannot read no-such-file"),
