@@ -19,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare", description="What changed between two result files, beyond noise."
     )
-    parser.add_argument("old", type=Path, help="a file made with --json")
+    parser.add_argument("old", type=Path, help="a file made with --out")
     parser.add_argument("new", type=Path, help="another one, made later or with another version")
     options = parser.parse_args(arguments)
 

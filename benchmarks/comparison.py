@@ -1,6 +1,6 @@
 """PyDSM beside others, in turns on the same machine in the same minutes: PySyncObj, etcd and Redis.
 
-Run: python -m benchmarks.comparison [pysyncobj] [etcd] [redis] [--json FILE]
+Run: python -m benchmarks.comparison [pysyncobj] [etcd] [redis] [--out FILE]
 
 Each round measures both sides, and the ratio of each round is kept, so that an hour in which the machine is slow is
 slow for both. Everyone listens on the loopback address only, and every run has a bounded number of requests.
@@ -399,7 +399,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--in-flight", type=int, default=sizes.in_flight, help="requests in flight of each (1000)")
     parser.add_argument("--etcd-requests", type=int, default=sizes.etcd_requests, help="requests of a run (30000)")
     parser.add_argument("--redis-requests", type=int, default=sizes.redis_requests, help="requests of a run (200000)")
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
     if unknown := [peer for peer in options.peers if peer not in PEERS]:
         parser.error(f"{unknown[0]!r} is no peer: give some of {', '.join(PEERS)}, or none for all")
@@ -415,7 +415,7 @@ def main(arguments: Sequence[str]) -> int:
                 recording.add(*await MEASURE[peer](sizes, tell))
 
     def action() -> int:
-        results = record("peers", arguments, options.json, work)
+        results = record("peers", arguments, options.out, work)
         console = console_for(sys.stdout)
         show([one for one in results.measurements if "throughput_ratio" not in one.figures], console)
         for one in results.measurements:

@@ -1,6 +1,6 @@
 """How cost grows: throughput and processor time of a command, by size of the group and by size of a batch.
 
-Run: python -m benchmarks.growth [--json FILE] [--plots DIRECTORY]
+Run: python -m benchmarks.growth [--out FILE] [--plots DIRECTORY]
 
 Floods of writes without conflicts, storage in memory. Batches are limited by `pydsm serve --batch-commands-max`; a
 small limit gets fewer requests, so that a run takes seconds and not minutes.
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 3, 10, 30, 100, 300, 1000], help="batch limits")
     parser.add_argument("--commands", type=int, default=100_000, help="commands of a run, at most (100000)")
     parser.add_argument("--runs", type=int, default=5, help="runs that count (5)")
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     parser.add_argument("--plots", type=Path, help="draw into this directory; needs the plots extra")
     options = parser.parse_args(arguments)
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
         for picture in [] if options.plots is None else plot(recording.results().measurements, options.plots):
             tell(f"picture: {picture}")
 
-    return recorded("growth", arguments, options.json, work)
+    return recorded("growth", arguments, options.out, work)
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rate", type=float, help="requests per second (half of the maximum, measured before)")
     parser.add_argument("--memory-gib", type=float, default=standard.memory_gib_max, help="stop at so much (8)")
     parser.add_argument("--minute-seconds", type=float, default=_SECONDS_PER_MINUTE, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, tell: ProgressCallback) -> None:
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str]) -> int:
         recording.add(await run_long(plan, tell))
 
     def action() -> int:
-        results = record("long_run", arguments, options.json, work)
+        results = record("long_run", arguments, options.out, work)
         console = console_for(sys.stdout)
         (measurement,) = results.measurements
         for minute, run in enumerate(measurement.runs, 1):

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--keys", type=int, default=1_000_000, help="distinct keys (1000000)")
     parser.add_argument("--storage", type=Storage, choices=list(Storage), default=Storage.MEMORY)
     parser.add_argument("--runs", type=int, default=1, help="groups, one after the other (1)")
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, tell: ProgressCallback) -> None:
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
     def action() -> int:
         if not 1 <= options.keys <= _KEYS_MAX or options.runs < 1:
             raise UsageError(f"--keys must be between 1 and {_KEYS_MAX}, and --runs at least 1")
-        results = record("memory", arguments, options.json, work)
+        results = record("memory", arguments, options.out, work)
         console = console_for(sys.stdout)
         (measurement,) = results.measurements
         for name in measurement.figures:

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.plots", description="Draws the pictures, of result files or of new measurements."
     )
-    parser.add_argument("files", type=Path, nargs="*", help="result files made with --json (none: measure now)")
+    parser.add_argument("files", type=Path, nargs="*", help="result files made with --out (none: measure now)")
     parser.add_argument("--to", type=Path, required=True, help="directory for the pictures")
     parser.add_argument("--rates", type=float, nargs="+", default=_RATES, help="requests per second")
     parser.add_argument("--conflicts", type=float, nargs="+", default=_CONFLICTS, help="shares on one key")

@@ -272,7 +272,7 @@ def main(arguments: Sequence[str]) -> int:
         default=standard.window_mib,
         help=f"MiB that the others keep for it; if it misses more, it comes by snapshot ({standard.window_mib})",
     )
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
     said: list[str] = []
 
@@ -289,7 +289,7 @@ def main(arguments: Sequence[str]) -> int:
         said.extend(lines)
 
     def action() -> int:
-        results = record("comeback", arguments, options.json, work)
+        results = record("comeback", arguments, options.out, work)
         console = console_for(sys.stdout)
         (measurement,) = results.measurements
         for what, run in zip(("before", "without it", "its return"), measurement.runs, strict=True):

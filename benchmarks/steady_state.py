@@ -194,7 +194,7 @@ def main(arguments: Sequence[str]) -> int:
         "--checkpoint-instances", type=int, default=standard.checkpoint_instances, help="batches per checkpoint (2000)"
     )
     parser.add_argument("--minute-seconds", type=float, default=standard.minute_seconds, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw a picture; needs the plots extra")
     options = parser.parse_args(arguments)
 
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str]) -> int:
     def action() -> int:
         if options.plot is not None:
             check_can_plot()
-        results = record("flat", arguments, options.json, work)
+        results = record("flat", arguments, options.out, work)
         console = console_for(sys.stdout)
         (measurement,) = results.measurements
         for minute, runs in enumerate(minutes_of(measurement), 1):

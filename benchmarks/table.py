@@ -267,7 +267,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=int, default=size.minutes, help="of the long run (30)")
     parser.add_argument("--minute-seconds", type=float, default=size.minute_seconds, help=argparse.SUPPRESS)
     parser.add_argument("--peer-requests", type=int, help="requests of a run against a peer (20,000 to 200,000)")
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
     known = {row.name: row for row in ROWS}
     if options.list:
@@ -296,7 +296,7 @@ def main(arguments: Sequence[str]) -> int:
             reached.append((row, goals))
 
     def action() -> int:
-        results = record("table", arguments, options.json, work)
+        results = record("table", arguments, options.out, work)
         console = console_for(sys.stdout)
         show_goals(reached, console)
         show_notes(results.measurements, console)

@@ -1,6 +1,6 @@
 """Commands per second of a group: an open loop of writes, all handed to native clients at once, one for each replica.
 
-Run: python -m benchmarks.throughput [--replicas 3] [--storage memory] [--conflict 0.02] [--runs 5] [--json FILE]
+Run: python -m benchmarks.throughput [--replicas 3] [--storage memory] [--conflict 0.02] [--runs 5] [--out FILE]
 
 What `pydsm bench` measures by itself, for 3 and 5 replicas with both kinds of storage. With several shares of
 conflicts, runs of all shares take turns in one group, so that they can be compared.
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--conflict", type=float, nargs="+", default=[0.0], help="shares that write one key (0)")
     parser.add_argument("--commands", type=int, default=100_000, help="commands of a run (100000)")
     parser.add_argument("--runs", type=int, default=5, help="runs that count (5)")
-    parser.add_argument("--json", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, tell: ProgressCallback) -> None:
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
                 async with local_target(GroupShape(replicas, storage)) as target:
                     recording.add(*await measure_in_turns(target, plans, tell))
 
-    return recorded("throughput", arguments, options.json, work)
+    return recorded("throughput", arguments, options.out, work)
 
 
 if __name__ == "__main__":

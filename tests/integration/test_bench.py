@@ -26,7 +26,7 @@ async def run_python(*words: str) -> tuple[int, str, str]:
 
 async def test_bench_measures_a_group_of_its_own_and_writes_every_run(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
-    words = ("pydsm", "bench", "--requests", "600", "--conflict", "0,0.5", "--runs", "2", "--json", str(file))
+    words = ("pydsm", "bench", "--requests", "600", "--conflict", "0,0.5", "--runs", "2", "--out", str(file))
     status, output, said = await run_python(*words)
     assert status == 0, said
     assert "3 replicas, memory, flood of 600, 50 % on one key" in output
@@ -46,7 +46,7 @@ async def test_bench_measures_a_group_that_runs_already(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     async with local_target(GroupShape(3)) as target:
         at = ",".join(map(str, target.clients))
-        rate = ("--load", "rate", "--rate", "200", "--seconds", "0.2", "--runs", "1", "--json", str(file))
+        rate = ("--load", "rate", "--rate", "200", "--seconds", "0.2", "--runs", "1", "--out", str(file))
         status, output, said = await run_python("pydsm", "bench", "--at", at, *rate)
         assert status == 0, said
         closed = ("--load", "closed", "--clients", "2", "--pipeline", "3", "--seconds", "0.1", "--runs", "1")

@@ -46,7 +46,7 @@ async def test_replica_is_paused_and_resumed_under_load_and_nothing_is_lost(tmp_
         await group.start(0)
         status, said = await pydsm("resume", group.http[2])
         assert status == 0, said
-        assert f"{group.http[2]} runs again; " in said
+        assert f"{group.http[2]} is running again; " in said
         report = await status_of(group.http[2])
         assert (report.machine, report.apply_queue_batches) == ("running", 0)
         await clients.check()

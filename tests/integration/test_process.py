@@ -215,7 +215,7 @@ async def test_clients_cannot_use_up_the_descriptors_of_peers_and_watchers(tmp_p
             (reply,) = await ask(group.redis[1], encode_command(b"SET", b"a", b"1"), seconds_max=30)
             assert reply == b"OK", "the crowded replica and the one that came back are a majority"
             text = group.members[0].log.read_text()
-            assert "a client was turned away" in text
+            assert "a client was refused" in text
             assert "Traceback" not in text
         finally:
             for writer in clients:

@@ -29,7 +29,7 @@ async def test_second_process_is_refused_by_data_directory_then_by_port(tmp_path
         assert status == 1
         assert "is in use by another process" in said
 
-        elsewhere = command.index("--data") + 1
+        elsewhere = command.index("--data-dir") + 1
         command[elsewhere] = str(tmp_path / "elsewhere")
         status, said = await outcome(command)
         assert status == 1
@@ -51,7 +51,7 @@ async def test_data_of_another_replica_are_refused(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group:
         await group.stop()
         command = group.command(0)
-        command[command.index("--data") + 1] = str(group.members[1].data)
+        command[command.index("--data-dir") + 1] = str(group.members[1].data)
         status, said = await outcome(command)
         assert status == 1
         assert "belongs to another replica" in said

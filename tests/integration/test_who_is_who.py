@@ -103,7 +103,7 @@ async def test_silent_connections_keep_no_replica_out(tmp_path: Path) -> None:
         ]
         await group.start(2)
         await busy.more_answers(100, through=(2,))
-        assert group.members[0].log.read_text().count("too many connections have not said who they are") <= 10
+        assert group.members[0].log.read_text().count("too many connections have not completed the handshake") <= 10
         for _, writer in silent:
             writer.transport.abort()
         await busy.check()

@@ -119,7 +119,7 @@ class Twice:
             with suppress(OSError, PeerProtocolError, TimeoutError):
                 async with asyncio.timeout(2):
                     await loop.create_connection(partial(_same, link), address.host, address.port)
-                    await link.greeted
+                    await link.handshake
                 self._links[place] = link
                 self._gone[link] = asyncio.Event()
                 await self._gone[link].wait()

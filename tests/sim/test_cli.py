@@ -55,7 +55,7 @@ def test_replay_plays_line_by_line_and_says_when_the_bug_is_gone(
 
 
 def test_replay_shows_only_what_was_asked_for(broken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run(["replay", str(broken_file), "--about", "proposes"]) == 0
+    assert main.run(["replay", str(broken_file), "--grep", "proposes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all("proposes" in line for line in lines[:-1])

@@ -118,15 +118,15 @@ def read(path: Path) -> Results:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}; give a file made with --json") from error
+        raise UsageError(f"cannot read {path}: {error.strerror or error}; give a file made with --out") from error
     try:
         head = msgspec.json.decode(text, type=_Head)
         if head.format == FORMAT and head.version == VERSION:
             return msgspec.json.decode(text, type=Results)
     except msgspec.DecodeError as error:
-        raise UsageError(f"{path} is not a result file ({error}): give one made with --json") from error
+        raise UsageError(f"{path} is not a result file ({error}): give one made with --out") from error
     if head.format == FORMAT:
         raise UsageError(
             f"{path} has version {head.version} of the result format, this PyDSM reads version {VERSION}: measure again"
         )
-    raise UsageError(f"{path} is not a result file: give one made with --json")
+    raise UsageError(f"{path} is not a result file: give one made with --out")

@@ -1,4 +1,4 @@
-"""`pydsm pause`, `resume` and `snapshot`: what may be done to a running replica, asked at its HTTP port."""
+"""`pydsm pause`, `resume` and `snapshot`: administration of a running replica through its HTTP port."""
 
 import http.client
 from typing import Annotated, TypeVar
@@ -12,48 +12,52 @@ from pydsm.runtime.maintenance import PauseReport, ResumeReport, SnapshotReport
 from pydsm.transport.address import Address, parse_address
 
 _ANSWER_SECONDS = 130.0
-"""How long to wait for the answer, besides the time that the replica is given: a little longer than it may take."""
+"""How long to wait for the response beyond the time given to the replica."""
 
 _Report = TypeVar("_Report", PauseReport, ResumeReport, SnapshotReport)
 _HttpPort = Annotated[
-    str, typer.Argument(metavar="HOST:PORT", help="A replica's HTTP port (serve --http), from its own computer.")
+    str, typer.Argument(metavar="HOST:PORT", help="HTTP port of a replica on this computer (serve --http).")
 ]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print the replica's answer as JSON.")]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print the replica's report as JSON.")]
 
 
 def pause(
     address: _HttpPort,
     as_json: _AsJson = False,
     drain: Annotated[
-        float, typer.Option(min=0, max=600, help="Seconds to wait until the commands that it has taken are answered.")
+        float, typer.Option(min=0, max=600, help="Seconds to wait until accepted commands are answered.")
     ] = 5.0,
 ) -> int:
-    """Stop the state machine of a replica that goes on agreeing; it serves no clients until `pydsm resume`."""
+    """Pause a replica's state machine: it still takes part in agreement, but serves no clients until `pydsm resume`."""
     where = parse_address(address)
     report = _order(where, f"/pause?seconds={drain:g}", drain, PauseReport)
     said = f"{where} is paused{' already' if report.already else ''}"
     if report.commands_unanswered:
-        said += f"; {report.commands_unanswered:,} commands that it had taken are answered when it is resumed"
-    return _tell(report, said, as_json)
+        said += f"; {report.commands_unanswered:,} accepted commands are answered after it is resumed"
+    return _print_result(report, said, as_json)
 
 
 def resume(address: _HttpPort, as_json: _AsJson = False) -> int:
-    """Start the state machine of a paused replica again, and execute what was agreed on meanwhile."""
+    """Resume a paused state machine, and execute the commands committed meanwhile."""
     where = parse_address(address)
     report = _order(where, "/resume", 600.0, ResumeReport)
     if report.already:
-        return _tell(report, f"{where} was not paused", as_json)
-    return _tell(
-        report, f"{where} runs again; {report.batches:,} batches were held, executed in {report.seconds:.2f} s", as_json
+        return _print_result(report, f"{where} was not paused", as_json)
+    return _print_result(
+        report,
+        f"{where} is running again; {report.batches:,} waiting batches were executed in {report.seconds:.2f} s",
+        as_json,
     )
 
 
 def snapshot(
     address: _HttpPort,
     as_json: _AsJson = False,
-    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds until it must be durable.")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Seconds to wait until the snapshot is durable.")
+    ] = 60.0,
 ) -> int:
-    """Have a checkpoint agreed on now, and wait until this replica's snapshot of it is durable."""
+    """Propose a checkpoint now, and wait until this replica's snapshot of it is durable."""
     where = parse_address(address)
     report = _order(where, f"/snapshot?seconds={timeout:g}", timeout, SnapshotReport)
     position = " ".join(map(str, report.position))
@@ -61,11 +65,11 @@ def snapshot(
         f"snapshot {report.number} of {where} is durable: position {position}, {report.bytes:,} bytes, "
         f"{report.seconds:.2f} s, {report.path}"
     )
-    return _tell(report, said, as_json)
+    return _print_result(report, said, as_json)
 
 
 def _order(address: Address, path: str, seconds: float, kind: type[_Report]) -> _Report:
-    """What the replica reports. Raises OperationalError when it refuses, fails, or does not answer."""
+    """The replica's report. Raises OperationalError when it refuses, fails, or does not answer."""
     status, body = ask_http(address, path, seconds + _ANSWER_SECONDS, method="POST")
     if status != http.client.OK:
         said = " ".join(body.decode(errors="replace").split())
@@ -76,6 +80,6 @@ def _order(address: Address, path: str, seconds: float, kind: type[_Report]) -> 
         raise no_replica(address) from error
 
 
-def _tell(report: msgspec.Struct, said: str, as_json: bool) -> int:
+def _print_result(report: msgspec.Struct, said: str, as_json: bool) -> int:
     print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode() if as_json else said)
     return 0

@@ -1,31 +1,31 @@
-"""The lines by which `pydsm serve` tells on its standard output how far it is."""
+"""The status lines that `pydsm serve` prints on standard output."""
 
 import contextlib
 import logging
 import os
 import sys
 
-from pydsm.cli.entry import give_up
+from pydsm.cli.entry import redirect_to_null
 
 log = logging.getLogger("pydsm.serve")
 
 LISTENING = "listening"
-"""The word by which a replica that has opened its ports can be told in its output."""
+"""The word in the output line of a replica that has opened its ports."""
 READY = "ready"
-"""The word by which a replica that has a majority, and serves clients, can be told in its output."""
+"""The word in the output line of a replica that has a majority and serves clients."""
 
 
 def announce(line: str) -> None:
-    """Print a line; a standard output that takes nothing is no reason not to serve."""
+    """Print a line; if standard output is not writable, log a warning and continue."""
     try:
         print(line, flush=True)
     except OSError as error:
-        log.warning("cannot write to standard output (%s), and goes on without it: %s", error.strerror, line)
-        give_up(sys.stdout)
+        log.warning("cannot write to standard output (%s); continuing without it: %s", error.strerror, line)
+        redirect_to_null(sys.stdout)
 
 
-def leave_at_once(status: int) -> None:
-    """End this process while it starts. Nothing has to be put in order: the data are those of the last time."""
+def exit_immediately(status: int) -> None:
+    """End this process during its start. No cleanup is needed: the data directory is unchanged."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""`pydsm bench`: put a load on a group, its own or one that runs already, and say what came of it."""
+"""`pydsm bench`: measures a group under load, either a new local one or one that is running."""
 
 import asyncio
 import contextlib
@@ -32,11 +32,11 @@ _MEASUREMENTS_MAX = 200
 _RUNS_MAX = 1000
 _SECONDS_MAX = 86_400
 _REACH_SECONDS_MAX = 5.0
-_AT_HINT = "is a replica running there, with --clients at this address?"
+_AT_HINT = "is a replica running there, with --native at this address?"
 
 
 class LoadKind(StrEnum):
-    """How requests are asked."""
+    """How requests are generated."""
 
     FLOOD = "flood"
     RATE = "rate"
@@ -45,7 +45,7 @@ class LoadKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Everything to be measured: each plan against each group."""
+    """All measurements: each plan with each group."""
 
     shapes: list[GroupShape]
     at: Target | None
@@ -61,13 +61,15 @@ class Wanted:
 def bench(
     replicas: Annotated[str, typer.Option(help="Sizes of the group that is started, as 3 or 3,5,7. [default: 3]")] = "",
     storage: Annotated[str, typer.Option(help="Its storage: memory, sqlite or both. [default: memory]")] = "",
-    thrifty: Annotated[bool, typer.Option("--thrifty", help="Its replicas ask only as many as needed.")] = False,
+    thrifty: Annotated[
+        bool, typer.Option("--thrifty", help="Its replicas send to the minimum number of peers.")
+    ] = False,
     batch_commands_max: Annotated[str, typer.Option(help="Its batch limits, as 1,10,100 (see pydsm serve).")] = "",
     at: Annotated[str, typer.Option(help="Client ports of a running group instead: HOST:PORT,HOST:PORT")] = "",
     load: Annotated[
         LoadKind,
         typer.Option(
-            help="flood: all requests at once. rate: so many a second. closed: each client waits for its answers."
+            help="flood: all requests together. rate: a fixed number per second. closed: clients wait for answers."
         ),
     ] = LoadKind.FLOOD,
     requests: Annotated[int, typer.Option(help="Requests of a flood.")] = 100_000,
@@ -81,15 +83,15 @@ def bench(
     reads: Annotated[str, typer.Option(help="Shares of requests that read.")] = "0",
     value_bytes: Annotated[str, typer.Option(help="Sizes of values.")] = "8",
     keys: Annotated[int, typer.Option(help="Different keys; 0 for a new one with every request of a run.")] = 0,
-    runs: Annotated[int, typer.Option(help="Runs that count; one before them warms up.")] = 5,
-    json: Annotated[Path | None, typer.Option(help="Write all figures of all runs into this file.")] = None,
-    plots: Annotated[Path | None, typer.Option(help="Draw into this directory; needs the plots extra.")] = None,
+    runs: Annotated[int, typer.Option(help="Measured runs, after one warm-up run.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="Write all figures of all runs to this JSON file.")] = None,
+    plots: Annotated[Path | None, typer.Option(help="Write plots to this directory; needs the plots extra.")] = None,
     compare_with: Annotated[
         Path | None,
-        typer.Option("--compare", help="Say what changed against this file of --json; status 1 if something is worse."),
+        typer.Option("--compare", help="Compare with this file from --out; exit status 1 if a figure is worse."),
     ] = None,
 ) -> int:
-    """Measure a group: throughput, latency, and what it costs. Lists are all combined with each other."""
+    """Measure throughput, latency and resource use of a group. All combinations of listed values are measured."""
     for name, value, most in (("--runs", runs, _RUNS_MAX), ("--seconds", seconds, _SECONDS_MAX)):
         if not 0 < value <= most:
             raise UsageError(f"{name} must be above 0 and at most {most}, got {value:g}")
@@ -111,7 +113,7 @@ def bench(
     plans = [BenchmarkPlan(one, workload, runs) for one in loads for workload in workloads]
     if at:
         if replicas or storage or thrifty or batch_commands_max:
-            raise UsageError("--at names a group that runs already: leave out what describes one to be started")
+            raise UsageError("--at names a running group: leave out the options that describe a new one")
         addresses = [parse_address(address.strip()) for address in at.split(",")]
         running = Target(addresses, setting={"replicas": len(addresses), "storage": "running group"})
         wanted = Wanted([], running, plans)
@@ -119,7 +121,7 @@ def bench(
         wanted = Wanted(list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans)
     if (count := wanted.steps // (1 + runs)) > _MEASUREMENTS_MAX:
         raise UsageError(f"that makes {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
-    recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", json)
+    recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", out)
 
     async def measured() -> int:
         with progress(sys.stderr, wanted.steps) as tell:
@@ -131,8 +133,8 @@ def bench(
     console = console_for(sys.stdout)
     show(results.measurements, console)
     show_machine(results, console)
-    if json is not None:
-        console.print(f"results: {json}", soft_wrap=True, markup=False)
+    if out is not None:
+        console.print(f"results: {out}", soft_wrap=True, markup=False)
     for picture in [] if plots is None else plot(results.measurements, plots):
         console.print(f"picture: {picture}", soft_wrap=True, markup=False)
     failed = any("FAILED" in note for measurement in results.measurements for note in measurement.notes)
@@ -155,7 +157,7 @@ async def _measure(wanted: Wanted, recording: Recording, tell: ProgressCallback)
 
 
 async def _reach(address: Address) -> None:
-    """Raises OperationalError when nobody listens there.
+    """Raises OperationalError when no server listens at this address.
 
     Clients would try again until their requests have timed out.
     """

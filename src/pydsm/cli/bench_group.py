@@ -22,10 +22,10 @@ class GroupShape:
     storage: Storage = Storage.MEMORY
     thrifty: bool = False
     batch_commands_max: int | None = None
-    """None: what `pydsm serve` takes by itself."""
+    """None: the default of `pydsm serve`."""
 
     checkpoint_instances: int | None = None
-    """None: what `pydsm serve` takes by itself."""
+    """None: the default of `pydsm serve`."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.replicas <= _REPLICAS_MAX:

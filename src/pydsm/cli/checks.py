@@ -1,4 +1,4 @@
-"""What a command line must have, checked with messages that name the option, its value and what is wrong with it."""
+"""Checks of command line options; each message names the option, its value and the error."""
 
 import itertools
 
@@ -9,12 +9,12 @@ _EVERY_HOST = {"0.0.0.0", "::"}
 
 
 def check_given(name: str, peers: str, ports: str, storage: bool) -> None:
-    """Everything that must be given and is not, in one message. Raises UsageError."""
+    """Raises UsageError that lists all missing required options."""
     needed = {
         "--name NAME": name,
         "--peers r1=HOST:PORT,r2=...": peers,
-        "--redis HOST:PORT or --clients HOST:PORT": ports,
-        "--data DIR (or --storage memory)": storage,
+        "--redis HOST:PORT or --native HOST:PORT": ports,
+        "--data-dir DIR (or --storage memory)": storage,
     }
     missing = [option for option, given in needed.items() if not given]
     if missing:
@@ -38,7 +38,7 @@ def check_distinct(ports: dict[str, Address]) -> None:
 
 
 def address_of(option: str, text: str) -> Address:
-    """The address that an option has. Raises UsageError, with the option, for what is none."""
+    """The address that an option has. Raises UsageError, with the option, for an invalid one."""
     try:
         return parse_address(text)
     except UsageError as fault:

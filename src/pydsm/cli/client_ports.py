@@ -1,4 +1,4 @@
-"""The ports of one replica for clients and for those who watch it, opened with what they share."""
+"""The client and HTTP ports of one replica, with their shared state."""
 
 import asyncio
 import contextlib
@@ -30,7 +30,7 @@ _CLIENT_MEMORY_BYTES_MIN = 32 << 20
 
 @dataclass(frozen=True, slots=True)
 class PortLimits:
-    """What all clients together may take. Raises UsageError for what cannot work."""
+    """Limits for all clients together. Raises UsageError for invalid values."""
 
     clients_max: int = 10_000
     client_memory_bytes: int = 1 << 30
@@ -50,12 +50,12 @@ class PortLimits:
 
 @dataclass(frozen=True, slots=True)
 class PortSettings:
-    """Where to listen, and how much to allow."""
+    """Addresses and limits of the ports."""
 
     identity: Identity
     names: tuple[str, ...]
     redis: Address | None
-    clients: Address | None
+    native: Address | None
     http: Address | None
     http_hosts: tuple[str, ...]
     ready_limits: ReadyLimits
@@ -70,7 +70,7 @@ class ClientPorts:
         self._settings = settings
         self._node = node
         limits = settings.limits
-        # the first thing that is done, since what is opened later needs its descriptors
+        # done first, since later files and sockets need their descriptors
         fitting = room_for_clients(limits.clients_max, reserve(settings.identity.replicas, _HTTP_CONNECTIONS))
         self._shared = SharedServerState(
             ClientCount(fitting),
@@ -85,16 +85,16 @@ class ClientPorts:
     async def open(self) -> None:
         """Listen. Raises OperationalError when an address cannot be had."""
         settings = self._settings
-        asyncio.get_running_loop().set_exception_handler(_tell)
+        asyncio.get_running_loop().set_exception_handler(_handle_loop_error)
         if settings.redis is not None:
             await self._open_redis(settings.redis)
-        if settings.clients is not None:
-            await self._open_native(settings.clients)
+        if settings.native is not None:
+            await self._open_native(settings.native)
         if settings.http is not None:
             await self._open_http(settings.http)
 
     def watch(self, ready: Callable[[], None]) -> None:
-        """Keep clients told whether the replica can serve them; `ready` is called when it can for the first time."""
+        """Check periodically whether the replica can serve clients; `ready` is called the first time it can."""
         limits = AnswerLimits(self._settings.limits.answer_seconds)
         self._look(Availability(self._node.observe, self._settings.ready_limits, limits, ready))
 
@@ -159,6 +159,6 @@ class ClientPorts:
         self._watched.push_async_callback(server.stop)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     if not log_exhaustion(context):
         loop.default_exception_handler(context)

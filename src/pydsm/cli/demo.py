@@ -1,4 +1,4 @@
-"""`pydsm demo`: a real group on this machine under load, shown live, killed if wanted, and checked at the end."""
+"""`pydsm demo`: a local group of replica processes under load, with an optional crash, checked at the end."""
 
 import asyncio
 import signal
@@ -53,12 +53,14 @@ def demo(
     conflict: Annotated[float, typer.Option(help="Share of requests on keys that all clients use.")] = 0.02,
     kill: Annotated[
         bool,
-        typer.Option("--kill", help="Kill a replica half-way and start it again; the load goes on until it is back."),
+        typer.Option("--kill", help="Kill a replica half-way and restart it; the load continues until it is back."),
     ] = False,
-    storage: Annotated[Storage, typer.Option(help="Where the replicas keep their records.")] = Storage.SQLITE,
-    thrifty: Annotated[bool, typer.Option("--thrifty", help="Ask only as many replicas as needed.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
-    png: Annotated[Path | None, typer.Option(help="Draw the run into this file; needs the plots extra.")] = None,
+    storage: Annotated[Storage, typer.Option(help="Where the replicas store their records.")] = Storage.SQLITE,
+    thrifty: Annotated[bool, typer.Option("--thrifty", help="Send to the minimum number of replicas.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print only one JSON object, at the end.")] = False,
+    png: Annotated[
+        Path | None, typer.Option(help="Write a plot of the run to this PNG file; needs the plots extra.")
+    ] = None,
 ) -> int:
     """Run a group of replica processes under load on this machine, and check every answer."""
     for name, value, low, high in (
@@ -71,7 +73,7 @@ def demo(
         if not low <= value <= high:
             raise UsageError(f"{name} must be between {low} and {high}, got {value:g}")
     if kill and storage is Storage.MEMORY:
-        raise UsageError("--kill needs --storage sqlite: a replica that has lost its memory may not come back")
+        raise UsageError("--kill needs --storage sqlite: a memory replica cannot rejoin after a crash")
     if kill and replicas < 3:
         raise UsageError(f"--kill needs at least 3 replicas: a group of {replicas} stops when one is down")
     if png is not None and not can_plot():

@@ -1,4 +1,4 @@
-"""Where the `pydsm` command begins: its streams and signals, before the rest is imported.
+"""Entry point of the `pydsm` command: sets up streams and signals before the rest is imported.
 
 Guards that no signal and no missing stream at any moment of the start ends in a traceback, and that no file which is
 opened later gets the number of a standard stream: what is logged would be written into it.
@@ -22,17 +22,17 @@ Handler = Callable[[int, FrameType | None], object]
 def main() -> None:
     """The entry point of the `pydsm` command."""
     open_standard_streams()
-    stop_at_once_when_told()
-    from pydsm.cli.main import run  # takes a while, in which somebody may have changed their mind
+    exit_on_signals()
+    from pydsm.cli.main import run  # slow: a signal may arrive meanwhile
 
     _on_interrupt(signal.default_int_handler)
     status = run(sys.argv[1:])
-    _on_interrupt(_stop_at_once)
+    _on_interrupt(_exit_now)
     sys.exit(finished(status))
 
 
 def open_standard_streams() -> None:
-    """Have descriptors 0, 1 and 2, whatever this process was started with."""
+    """Open descriptors 0, 1 and 2 where they are missing."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -47,26 +47,26 @@ def open_standard_streams() -> None:
         sys.stdin, sys.stdout, sys.stderr = sys.stdin or nowhere, sys.stdout or nowhere, sys.stderr or nowhere
 
 
-def stop_at_once_when_told() -> None:
-    """For as long as there is nothing to be put in order: SIGINT and SIGTERM end the process with one line."""
-    _on_interrupt(_stop_at_once)
-    signal.signal(signal.SIGTERM, _stop_at_once)
+def exit_on_signals() -> None:
+    """Until there is state to clean up, SIGINT and SIGTERM end the process with one line."""
+    _on_interrupt(_exit_now)
+    signal.signal(signal.SIGTERM, _exit_now)
 
 
 def _on_interrupt(handler: Handler) -> None:
-    """Handle SIGINT, unless whoever started this process has it ignored, as shells do for what runs in background."""
+    """Handle SIGINT, unless the parent process set it to be ignored, as shells do for background jobs."""
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
 
 
-def _stop_at_once(number: int, frame: FrameType | None) -> None:
+def _exit_now(number: int, frame: FrameType | None) -> None:
     with contextlib.suppress(OSError):
         os.write(2, f"pydsm: stopped by {signal.Signals(number).name}\n".encode())
     os._exit(128 + number)
 
 
-def is_of_a_stream(error: OSError) -> bool:
-    """Whether an error says that a standard stream takes nothing: its disk is full, or its reader is gone."""
+def is_stream_error(error: OSError) -> bool:
+    """Whether an error means that a standard stream is not writable: its disk is full, or its reader is closed."""
     return error.filename is None and error.errno in _STREAMS_BROKEN
 
 
@@ -76,7 +76,7 @@ def finished(status: int) -> int:
         try:
             stream.flush()
         except OSError as error:
-            give_up(stream)
+            redirect_to_null(stream)
             if stream is sys.stdout and not status:
                 with contextlib.suppress(OSError):
                     print(f"pydsm: cannot write to standard output: {error.strerror}", file=sys.stderr)
@@ -84,8 +84,8 @@ def finished(status: int) -> int:
     return status
 
 
-def give_up(stream: TextIO) -> None:
-    """Let what is written to a stream go nowhere: it takes nothing."""
+def redirect_to_null(stream: TextIO) -> None:
+    """Redirect a stream that is not writable to the null device."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

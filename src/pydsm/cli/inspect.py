@@ -1,4 +1,4 @@
-"""`pydsm inspect`: what is in the data directory of a stopped replica, and whether it is whole."""
+"""`pydsm inspect`: shows the contents of a stopped replica's data directory, and checks their integrity."""
 
 import json
 import sys
@@ -28,11 +28,11 @@ _words = msgspec.msgpack.Decoder(tuple[bytes, ...])
 
 
 def inspect(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Data directory of a replica that does not run.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    instance: Annotated[str, typer.Option(metavar="L.I", help="Show this instance only, in full, such as 0.17.")] = "",
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Data directory of a stopped replica.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")] = False,
+    instance: Annotated[str, typer.Option(metavar="L.I", help="Show only this instance, in full, such as 0.17.")] = "",
 ) -> int:
-    """Read a data directory and check every record; exit status 1 if it is damaged or in use. Changes nothing."""
+    """Read a data directory and check every record, without changes; exit status 1 if it is damaged or in use."""
     id = parse_instance(instance) if instance else None
     with open_directory(directory) as data:
         if id is None:
@@ -124,11 +124,11 @@ def show(findings: Findings, console: Console) -> None:
         )
     )
     met = ", ".join(f"{peer} ({incarnation})" for peer, incarnation in findings.peers.items())
-    console.print(Text(f"peers met: {met or 'none'}"))
+    console.print(Text(f"peers connected before: {met or 'none'}"))
     console.print(Text(f"started {findings.starts} times, {findings.position} groups of records written"))
     console.print(Text(f"own indexes reserved up to {findings.reservation}"))
     if findings.executed:
-        console.print(Text(f"told to be executed: {' '.join(map(str, findings.executed))}"))
+        console.print(Text(f"executed (recorded): {' '.join(map(str, findings.executed))}"))
     if findings.purged:
         console.print(Text(f"purged, and in two snapshots: {' '.join(map(str, findings.purged))}"))
     console.print(_leaders(findings))

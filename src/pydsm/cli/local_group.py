@@ -17,14 +17,14 @@ from pydsm.transport.address import Address
 
 _HOST = "127.0.0.1"
 _PORTS = (10_000, 32_000)
-"""Below what systems hand out to outgoing connections, so that nobody gets one between our choice and its use."""
+"""Below what systems hand out to outgoing connections, so that no process gets one between its choice and its use."""
 _STARTS_MAX = 3
 _READY_SECONDS_MAX = 60
 _STOP_SECONDS_MAX = 10
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback address that nobody listens on."""
+    """Free ports of the loopback address."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randint(*_PORTS)
@@ -60,10 +60,10 @@ class LocalReplica:
         """Whether its process exists."""
         return self.process is not None and self.process.returncode is None
 
-    def last_words(self) -> str:
+    def last_log_line(self) -> str:
         """The last line of its log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
 
 class LocalGroup:
@@ -105,7 +105,7 @@ class LocalGroup:
         await self.stop()
 
     def choose_members(self) -> None:
-        """Names, directories and free ports for everyone; entering the context does this by itself."""
+        """Choose names, directories and free ports of all replicas; called when the context is entered."""
         self._directory.mkdir(parents=True, exist_ok=True)
         ports = free_ports(3 * self._replicas)
         self.members = [
@@ -121,7 +121,7 @@ class LocalGroup:
         ]
 
     def address_for(self, replica: int, peer: int) -> Address:
-        """Where one replica dials another. For those who put something between them."""
+        """The address at which one replica dials another. Override it to insert a proxy."""
         return self.members[peer].listen
 
     def command(self, replica: int) -> list[str]:
@@ -131,12 +131,12 @@ class LocalGroup:
         peers = ",".join(f"{one.name}={address}" for one, address in zip(self.members, addresses, strict=True))
         line = [sys.executable, "-m", "pydsm", "serve", "--name", member.name, "--peers", peers]
         line += ["--listen", str(member.listen), "--redis", str(member.redis)]
-        line += ["--clients", str(member.clients)]
-        line += ["--storage", self._storage.value, "--data", str(member.data), *self._options]
+        line += ["--native", str(member.clients)]
+        line += ["--storage", self._storage.value, "--data-dir", str(member.data), *self._options]
         return line
 
     async def start(self, replica: int) -> None:
-        """Start one replica and wait until it listens. Raises OperationalError with its last words if it does not."""
+        """Start one replica and wait until it listens. Raises OperationalError, with its last log line."""
         member = self.members[replica]
         with member.log.open("ab") as log:
             member.process = await asyncio.create_subprocess_exec(
@@ -156,13 +156,13 @@ class LocalGroup:
         except TimeoutError:
             line = b""
         if f"{member.name} {LISTENING}".encode() not in line:
-            raise OperationalError(f"replica {member.name} did not start: {member.last_words()}")
+            raise OperationalError(f"replica {member.name} did not start: {member.last_log_line()}")
 
     def check_running(self) -> None:
-        """Raises OperationalError for a replica that has ended, with its last words."""
+        """Raises OperationalError for a replica that has ended, with its last log line."""
         for member in self.members:
             if not member.is_running:
-                raise OperationalError(f"replica {member.name} has ended by itself: {member.last_words()}")
+                raise OperationalError(f"replica {member.name} has ended unexpectedly: {member.last_log_line()}")
 
     async def kill(self, replica: int) -> None:
         """End one replica with SIGKILL: nothing that it had not synchronised is kept."""
@@ -173,7 +173,7 @@ class LocalGroup:
         return await self._end(self.members[replica], signal.SIGTERM)
 
     async def stop(self) -> None:
-        """End all that run, politely at first."""
+        """Stop all running replicas, first with SIGTERM."""
         await asyncio.gather(*(self._end(member, signal.SIGTERM) for member in self.members if member.is_running))
 
     async def _end(self, member: LocalReplica, number: signal.Signals) -> int:

@@ -1,4 +1,4 @@
-"""Puts the verbs together and turns every failure into one line and an exit status: 2 for usage, 1 for the rest."""
+"""Registers the verbs; reports every failure as one line and an exit status: 2 for usage errors, 1 for others."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typer.exceptions import Abort, TyperException
 
 from pydsm import __version__
 from pydsm.cli import admin, bench, demo, exhaustive, inspect, replay, serve, simulate, status, trace
-from pydsm.cli.entry import give_up, is_of_a_stream
+from pydsm.cli.entry import is_stream_error, redirect_to_null
 from pydsm.cli.text import one_line
 from pydsm.core.types.errors import PyDSMError, UsageError
 
@@ -56,29 +56,29 @@ USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; the exit status."""
+    """Run one command and return its exit status."""
     try:
         outcome = app(list(arguments), prog_name="pydsm", standalone_mode=False)
     except TyperException as error:
-        return _say(error.format_message(), USAGE)
+        return _print_error(error.format_message(), USAGE)
     except UsageError as fault:
-        return _say(str(fault), USAGE)
+        return _print_error(str(fault), USAGE)
     except PyDSMError as fault:
-        return _say(str(fault), FAILURE)
+        return _print_error(str(fault), FAILURE)
     except (Abort, KeyboardInterrupt, asyncio.CancelledError):
-        return _say("interrupted", INTERRUPTED)
+        return _print_error("interrupted", INTERRUPTED)
     except OSError as error:
-        if not is_of_a_stream(error):
+        if not is_stream_error(error):
             raise
-        give_up(sys.stdout)
-        return _say(f"cannot write to standard output: {error.strerror}", FAILURE)
+        redirect_to_null(sys.stdout)
+        return _print_error(f"cannot write to standard output: {error.strerror}", FAILURE)
     if outcome == INTERRUPTED:
-        return _say("interrupted", INTERRUPTED)  # typer makes this status of a KeyboardInterrupt by itself
+        return _print_error("interrupted", INTERRUPTED)  # typer returns this status for a KeyboardInterrupt
     return outcome if isinstance(outcome, int) else 0
 
 
-def _say(what: str, status: int) -> int:
-    line = one_line(what)
+def _print_error(text: str, status: int) -> int:
+    line = one_line(text)
     if line:
         with contextlib.suppress(OSError):
             print(f"pydsm: {line}", file=sys.stderr, flush=True)

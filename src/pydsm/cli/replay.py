@@ -1,4 +1,4 @@
-"""`pydsm replay`: a broken run, played again line by line."""
+"""`pydsm replay`: runs a saved simulation again and prints its trace."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,31 +13,29 @@ from pydsm.sim.tools.search import Search
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(help="A file that `pydsm simulate` has written.")],
-    about: Annotated[str, typer.Option(help="Only lines with this text, such as an instance: 1.23")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the lines and what was found.")] = False,
+    file: Annotated[Path, typer.Argument(help="A file written by `pydsm simulate` for a failed run.")],
+    grep: Annotated[str, typer.Option(help="Print only lines that contain this text, such as an instance: 1.23")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: the lines and the violation.")] = False,
 ) -> int:
-    """Play a broken run step by step; exit status 1 if it still breaks an invariant, 0 if it no longer does."""
+    """Run a failed simulation again, step by step; exit status 1 if it still breaks an invariant, otherwise 0."""
     saved = failure_report.load(file)
     if saved.machine != failure_report.REGISTERS:
-        raise UsageError(f"{file} was made with the machine {saved.machine!r}: play it from the test that wrote it")
+        raise UsageError(f"{file} was made with the machine {saved.machine!r}: replay it from the test that wrote it")
     lines: list[str] = []
-    run = Search().play(saved.plan, lines.append if as_json else _printer(about))
+    run = Search().play(saved.plan, lines.append if as_json else _printer(grep))
     found = run.finding
     if as_json:
-        kept = [line for line in lines if about in line]
+        kept = [line for line in lines if grep in line]
         data = {"lines": kept, "violation": None if found is None else f"{found.invariant}: {found.what}"}
         print(msgspec.json.format(msgspec.json.encode(data), indent=1).decode())
     elif found is None:
-        print(
-            f"every invariant held in {run.counts.steps:,} steps; when it was written: {saved.invariant}: {saved.what}"
-        )
+        print(f"every invariant held in {run.counts.steps:,} steps; when it was saved: {saved.invariant}: {saved.what}")
     return 0 if found is None else 1
 
 
-def _printer(about: str) -> Callable[[str], None]:
+def _printer(text: str) -> Callable[[str], None]:
     def print_line(line: str) -> None:
-        if about in line or " VIOLATION " in line:
+        if text in line or " VIOLATION " in line:
             print(line)
 
     return print_line

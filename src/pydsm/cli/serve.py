@@ -1,4 +1,4 @@
-"""`pydsm serve`: one replica of the key-value machine, with a Redis port, until it is told to stop."""
+"""`pydsm serve`: runs one replica of the key-value machine, with a Redis port, until it receives a stop signal."""
 
 import asyncio
 import gc
@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from pydsm.cli.announce import LISTENING, READY, announce, leave_at_once
+from pydsm.cli.announce import LISTENING, READY, announce, exit_immediately
 from pydsm.cli.checks import address_of, check_distinct, check_given, check_least
 from pydsm.cli.client_ports import ClientPorts, PortLimits, PortSettings
 from pydsm.cli.configuration import read_options
@@ -44,7 +44,7 @@ _NAME_CHARACTERS_MAX = 64
 
 
 class Storage(StrEnum):
-    """Where records go."""
+    """Where records are stored."""
 
     SQLITE = "sqlite"
     MEMORY = "memory"
@@ -52,7 +52,7 @@ class Storage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointLimits:
-    """When the next checkpoint is proposed: whatever comes first since the last one."""
+    """When the next checkpoint is proposed: at the first of these limits since the last one."""
 
     instances: int = 10_000
     bytes: int = 256 << 20
@@ -61,14 +61,14 @@ class CheckpointLimits:
 
 @dataclass(frozen=True, slots=True)
 class ServeOptions:
-    """What one replica needs to know, checked."""
+    """The checked settings of one replica."""
 
     identity: Identity
     listen: Address
     transport: MakeTransport
     ports: PortSettings
     checkpoints: CheckpointLimits
-    data: Path | None
+    data_dir: Path | None
     thrifty: bool
     clock_difference_ms: int
     window_bytes: int
@@ -77,8 +77,8 @@ class ServeOptions:
     until_stdin_closes: bool
 
 
-def _take_file(context: typer.Context, path: Path | None) -> Path | None:
-    """Put the file's values where defaults come from; the environment and the command line come before those."""
+def _load_file(context: typer.Context, path: Path | None) -> Path | None:
+    """Use the file's values as defaults; the environment and the command line override them."""
     if path is not None:
         context.default_map = read_options(path, serve)
     return path
@@ -91,103 +91,114 @@ def serve(
     peers: Annotated[
         str,
         typer.Option(
-            help="All replicas, itself too, the same everywhere: r1=HOST:PORT,r2=... (required)", show_default=False
+            help="All replicas, including this one, in the same order everywhere: r1=HOST:PORT,r2=... (required)",
+            show_default=False,
         ),
     ] = "",
     redis: Annotated[
-        str, typer.Option(help="Address for Redis clients, HOST:PORT. (this or --clients)", show_default=False)
+        str,
+        typer.Option(help="Address for Redis clients, HOST:PORT. (this or --native is required)", show_default=False),
     ] = "",
-    listen: Annotated[str, typer.Option(help="Address for replicas, HOST:PORT (default: that of --peers).")] = "",
-    clients: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT (default: none).")] = "",
+    listen: Annotated[
+        str, typer.Option(help="Address for other replicas, HOST:PORT (default: the one in --peers).")
+    ] = "",
+    native: Annotated[str, typer.Option(help="Address for native clients, HOST:PORT (default: none).")] = "",
     http: Annotated[str, typer.Option(help="Address for /health, /ready, /metrics, /status (default: none).")] = "",
     http_hosts: Annotated[
         str,
         typer.Option(
-            help="Names by which the HTTP port may be asked besides addresses, localhost and this computer's name, "
-            "with commas between them; * for any."
+            help="Accepted Host names of HTTP requests besides addresses, localhost and this computer's name, "
+            "separated by commas; * for any."
         ),
     ] = "",
     max_clients: Annotated[
-        int, typer.Option(help="Clients at a time, of all ports; fewer if descriptors (ulimit -n) do not suffice.")
+        int,
+        typer.Option(
+            help="Maximum number of clients of all ports; fewer if the limit of descriptors (ulimit -n) is too low."
+        ),
     ] = PortLimits().clients_max,
     client_memory_bytes: Annotated[
         int,
         typer.Option(
-            help="Memory for half-sent commands and unread answers of all clients; beyond it, whoever holds most is "
-            "disconnected."
+            help="Bytes of memory for incomplete commands and unread answers of all clients; beyond it, the client "
+            "that uses most is disconnected."
         ),
     ] = PortLimits().client_memory_bytes,
     answer_seconds: Annotated[
         float,
         typer.Option(
-            help="Seconds until a Redis command without an answer is answered CLUSTERDOWN; and seconds without a "
-            "majority until all clients' commands are refused at once."
+            help="Seconds until an unanswered Redis command gets the error CLUSTERDOWN; also seconds without a "
+            "majority until commands of all clients are refused immediately."
         ),
     ] = PortLimits().answer_seconds,
-    data: Annotated[Path | None, typer.Option(help="Directory of this replica's data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory of this replica.")] = None,
     storage: Annotated[Storage, typer.Option(help="sqlite survives restarts, memory does not.")] = Storage.SQLITE,
     transport: Annotated[
-        TransportKind, typer.Option(help="Between replicas, the same everywhere; zeromq needs the extra zmq.")
+        TransportKind, typer.Option(help="Transport between replicas, the same everywhere; zeromq needs the zmq extra.")
     ] = TransportKind.TCP,
     tls_cert: Annotated[
-        Path | None, typer.Option(help="Encrypt between replicas: this replica's certificate, in PEM form.")
+        Path | None, typer.Option(help="This replica's certificate (PEM); enables TLS between replicas.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="The key of that certificate.")] = None,
-    tls_ca: Annotated[Path | None, typer.Option(help="The authority that signed every replica's certificate.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of the certificate (PEM).")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(help="CA certificate that signed every replica's certificate (PEM).")
+    ] = None,
     secret_file: Annotated[
         Path | None,
-        typer.Option(help="File with a secret of 16 bytes or more, the same everywhere; who lacks it is refused."),
+        typer.Option(help="File with a secret of 16 bytes or more, the same everywhere; peers without it are refused."),
     ] = None,
     group: Annotated[str, typer.Option(help="Name of the group, the same everywhere.")] = "pydsm",
     thrifty: Annotated[
-        bool, typer.Option("--thrifty/--no-thrifty", help="Ask only as many replicas as needed.")
+        bool, typer.Option("--thrifty/--no-thrifty", help="Send to the minimum number of replicas.")
     ] = False,
     batch_commands_max: Annotated[
-        int, typer.Option(help="Commands that are agreed on together, at most.")
+        int, typer.Option(help="Maximum number of commands in one batch.")
     ] = BatchLimits().batch_commands_max,
     ready_lag: Annotated[
-        int, typer.Option(help="Instances of one leader that may be missing here while /ready says yes.")
+        int, typer.Option(help="Maximum lag, in instances of one leader, at which /ready reports ready.")
     ] = ReadyLimits().lag_instances_max,
     clock_difference_ms: Annotated[
         int,
-        typer.Option(min=1, help="Milliseconds by which the clock may differ from the group's time while ready."),
+        typer.Option(
+            min=1, help="Maximum difference from the group time, in milliseconds, at which /ready reports ready."
+        ),
     ] = DIFFERENCE_MS_MAX,
     checkpoint_instances: Annotated[
-        int, typer.Option(help="Batches executed from one checkpoint to the next, at most about.")
+        int, typer.Option(help="Approximate maximum of batches between two checkpoints.")
     ] = CheckpointLimits().instances,
     checkpoint_bytes: Annotated[
-        int, typer.Option(help="Bytes of commands executed from one checkpoint to the next, at most about.")
+        int, typer.Option(help="Approximate maximum of command bytes between two checkpoints.")
     ] = CheckpointLimits().bytes,
     window_bytes: Annotated[
         int,
         typer.Option(
-            help="Memory for what a replica that is away has missed, about; one that misses more fetches a snapshot.",
+            help="Approximate bytes kept for a disconnected replica; one that lacks more fetches a snapshot.",
         ),
     ] = WINDOW_BYTES_MAX,
     checkpoint_seconds: Annotated[
         int,
-        typer.Option(help="Seconds from one checkpoint to the next while anything is executed, at most about."),
+        typer.Option(help="Approximate maximum of seconds between two checkpoints while commands are executed."),
     ] = CheckpointLimits().seconds,
     value_bytes_max: Annotated[
         int | None,
         typer.Option(
-            help="Bytes that a value may grow to, the same everywhere (default: what the group has, 8388608 at first)."
+            help="Maximum bytes of a value, the same everywhere (default: the group's limit, at first 8388608)."
         ),
     ] = None,
     until_stdin_closes: Annotated[
-        bool, typer.Option("--until-stdin-closes", help="Stop when the parent process is gone.", hidden=True)
+        bool, typer.Option("--until-stdin-closes", help="Stop when standard input is closed.", hidden=True)
     ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
             help="TOML file with any of these options; the environment, then the command line, override it.",
             is_eager=True,
-            callback=_take_file,
+            callback=_load_file,
         ),
     ] = None,
 ) -> int:
-    """Run one replica. Every option may also stand in the environment or in a file."""
-    check_given(name, peers, redis or clients, data is not None or storage is not Storage.SQLITE)
+    """Run one replica. Options can also be set in the environment or in a file."""
+    check_given(name, peers, redis or native, data_dir is not None or storage is not Storage.SQLITE)
     check_least("--ready-lag", ready_lag, 0)
     check_least("--batch-commands-max", batch_commands_max, 1)
     check_least("--checkpoint-instances", checkpoint_instances, 1)
@@ -207,7 +218,7 @@ def serve(
     others = {ReplicaId(peer): address for peer, address in enumerate(members.values()) if peer != replica}
     ports = {
         option: address_of(option, text)
-        for option, text in (("--redis", redis), ("--clients", clients), ("--http", http))
+        for option, text in (("--redis", redis), ("--native", native), ("--http", http))
         if text
     }
     check_distinct({"--listen" if listen else "--peers": here, **ports})
@@ -224,7 +235,7 @@ def serve(
             identity,
             tuple(members),
             redis=ports.get("--redis"),
-            clients=ports.get("--clients"),
+            native=ports.get("--native"),
             http=ports.get("--http"),
             http_hosts=(*(address.host for address in members.values()), *http_hosts.split(",")),
             ready_limits=ReadyLimits(lag_instances_max=ready_lag),
@@ -232,7 +243,7 @@ def serve(
             batch_limits=batch_limits,
         ),
         checkpoints=CheckpointLimits(checkpoint_instances, checkpoint_bytes, checkpoint_seconds),
-        data=data if storage is Storage.SQLITE else None,
+        data_dir=data_dir if storage is Storage.SQLITE else None,
         thrifty=thrifty,
         clock_difference_ms=clock_difference_ms,
         window_bytes=window_bytes,
@@ -264,7 +275,7 @@ def parse_members(text: str) -> dict[str, Address]:
 
 
 async def _serve(settings: ServeOptions) -> int:
-    """One life after the other, as long as each ends with the snapshot of a peer from which the next can begin."""
+    """Run the replica; start it again after each snapshot that was fetched from a peer."""
     stop = _stop_request(settings)
     while True:
         failure = await _run_once(settings, stop)
@@ -273,7 +284,7 @@ async def _serve(settings: ServeOptions) -> int:
 
 
 async def _run_once(settings: ServeOptions, stop: asyncio.Future[None]) -> Exception | None:
-    """Serve until somebody wants it to stop, or it has to stop by itself: then why."""
+    """Serve until a stop is requested or the replica fails; returns the failure, if any."""
     machine = KeyValue(settings.value_bytes_max)
     node = make_node(settings, machine)
     ports = ClientPorts(settings.ports, node, lambda: _sections(settings.identity.name, node, machine))
@@ -296,19 +307,19 @@ async def _run_once(settings: ServeOptions, stop: asyncio.Future[None]) -> Excep
 
 
 async def _start(node: Node, stop: asyncio.Future[None]) -> None:
-    """Start the replica; when somebody wants it to stop before that is done, the process ends."""
+    """Start the replica; if a stop is requested before that is done, end the process."""
     starting = asyncio.ensure_future(node.start())
     await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
-        log.info("told to stop while it was starting: it has taken no part, and stops at once")
-        leave_at_once(0)
+        log.info("stop requested during the start: exiting immediately, before any message was sent")
+        exit_immediately(0)
     await starting
 
 
 def make_node(settings: ServeOptions, machine: KeyValue) -> Node:
     """The replica, not yet started. Raises OperationalError when its data directory cannot be used."""
     identity = settings.identity
-    store: ReplicaStore = MemoryStore() if settings.data is None else SqliteStore(settings.data, identity)
+    store: ReplicaStore = MemoryStore() if settings.data_dir is None else SqliteStore(settings.data_dir, identity)
     limits = settings.checkpoints
     config = Config(
         replica=identity.replica,
@@ -319,7 +330,7 @@ def make_node(settings: ServeOptions, machine: KeyValue) -> Node:
         checkpoint_bytes_max=limits.bytes,
         checkpoint_ticks=limits.seconds * 1000,
     )
-    snapshots = None if settings.data is None else SnapshotFiles(settings.data, identity)
+    snapshots = None if settings.data_dir is None else SnapshotFiles(settings.data_dir, identity)
     parts = NodeComponents(
         machine,
         store,
@@ -333,7 +344,7 @@ def make_node(settings: ServeOptions, machine: KeyValue) -> Node:
 
 
 def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, str]]:
-    """What INFO tells besides what the port knows itself."""
+    """The sections of INFO that come from the node and the state machine."""
     keys, expiries = machine.counts()
     counted = {"db0": f"keys={keys},expires={expiries},avg_ttl=0"} if keys else {}
     memory = {"value_bytes_max": str(machine.value_bytes_max)}
@@ -341,7 +352,7 @@ def _sections(name: str, node: Node, machine: KeyValue) -> dict[str, dict[str, s
 
 
 def _stop_request(settings: ServeOptions) -> asyncio.Future[None]:
-    """Done when somebody wants the replica to stop."""
+    """A future that is done when a stop is requested by SIGTERM, SIGINT or the end of standard input."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
 
@@ -360,7 +371,7 @@ def _stop_request(settings: ServeOptions) -> asyncio.Future[None]:
 
 
 def _tune_gc() -> None:
-    """Fewer collections, since little of what is made here is cyclic; and a storage thread that waits less."""
+    """Collect garbage less often, since few objects are cyclic; shorten the thread switch interval for storage."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS_BEFORE_COLLECTION, 20, 100)
@@ -370,12 +381,12 @@ def _tune_gc() -> None:
 def _where(settings: ServeOptions) -> str:
     identity, ports = settings.identity, settings.ports
     redis = "" if ports.redis is None else f"redis on {ports.redis}, "
-    clients = "" if ports.clients is None else f"clients on {ports.clients}, "
+    native = "" if ports.native is None else f"native clients on {ports.native}, "
     http = "" if ports.http is None else f"http on {ports.http}, "
-    where = "memory" if settings.data is None else str(settings.data)
+    where = "memory" if settings.data_dir is None else str(settings.data_dir)
     return (
         f"replica {identity.replica} of {identity.replicas} in group {identity.group}, "
-        f"replicas on {settings.listen}, {redis}{clients}{http}data in {where}"
+        f"replicas on {settings.listen}, {redis}{native}{http}data in {where}"
     )
 
 

@@ -1,4 +1,4 @@
-"""`pydsm simulate`: a group in a simulated world, from one seed or many, with every invariant watched."""
+"""`pydsm simulate`: runs a simulated group for one seed or many, and checks every invariant."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,59 +19,71 @@ from pydsm.sim.workload.planning import STEPS, parse_kinds
 
 
 def simulate(
-    seed: Annotated[int, typer.Option(help="Decides everything; the first of --seeds.")] = 0,
-    seeds: Annotated[int, typer.Option(help="How many seeds to play, one after the other.")] = 1,
-    replicas: Annotated[int | None, typer.Option(help="Size of the group. [default: 3, 5, 7 ... by seed]")] = None,
-    steps: Annotated[int, typer.Option(help="Events in the phase of faults, about.")] = STEPS,
-    faults: Annotated[str, typer.Option(help="Kinds of faults, as in loss,crash; all; or none.")] = "all",
-    duels: Annotated[
-        bool, typer.Option("--duels", help="Only duels of leaders, one by one; --faults is ignored.")
+    seed: Annotated[int, typer.Option(help="Seed of the run; with --seeds, the first one.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Number of seeds to run, one after the other.")] = 1,
+    replicas: Annotated[int | None, typer.Option(help="Replicas in the group. [default: 3, 5, 7 ... by seed]")] = None,
+    steps: Annotated[int, typer.Option(help="Approximate number of events in the phase with faults.")] = STEPS,
+    faults: Annotated[
+        str, typer.Option(help="Kinds of faults, separated by commas (loss,crash), or all, or none.")
+    ] = "all",
+    contending_leaders: Annotated[
+        bool,
+        typer.Option(
+            "--contending-leaders",
+            help="Only conflicting commands of two leaders, one pair after the other; --faults is ignored.",
+        ),
     ] = False,
-    laggards: Annotated[
-        bool, typer.Option("--laggards", help="Members stay away until others forget what they lack.")
+    lagging_members: Annotated[
+        bool,
+        typer.Option("--lagging-members", help="Members stay down until the others have compacted what they miss."),
     ] = False,
     pipelines: Annotated[
-        bool, typer.Option("--pipelines", help="Clients send many commands in a row, and rely on their order.")
+        bool, typer.Option("--pipelines", help="Clients send many commands without waiting, and rely on their order.")
     ] = False,
     adversary: Annotated[
-        bool, typer.Option("--adversary", help="Short worlds; faults strike when chosen messages leave.")
+        bool, typer.Option("--adversary", help="Short runs; faults occur when chosen messages are sent.")
     ] = False,
     slow: Annotated[
-        bool, typer.Option("--slow", help="Networks, links and loops that are slower than every timer.")
+        bool, typer.Option("--slow", help="Networks, links and event loops that are slower than every timer.")
     ] = False,
     put_backs: Annotated[
-        bool, typer.Option("--put-backs", help="Disks are put back to older copies, and must be refused.")
+        bool, typer.Option("--put-backs", help="Disks are restored from older copies, which must be refused.")
     ] = False,
     hours: Annotated[
         float | None,
-        typer.Option(help="In place of seeds: so many simulated hours under steady load; status 1 if anything grows."),
+        typer.Option(
+            help="Instead of seeds: simulate this many hours of steady load; exit status 1 if memory or disk use grows."
+        ),
     ] = None,
     rate: Annotated[float, typer.Option(help="Requests per simulated second, with --hours.")] = RATE,
-    trace_digest: Annotated[bool, typer.Option("--trace-digest", help="Print a SHA-256 of all that happened.")] = False,
-    out: Annotated[Path, typer.Option(help="Directory for the file of a broken run.")] = Path(),
-    shrink_seconds: Annotated[float, typer.Option(help="Time for making a broken run smaller.")] = SHRINK_SECONDS,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    trace_digest: Annotated[
+        bool, typer.Option("--trace-digest", help="Print the SHA-256 of the trace of events.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Directory for the file that describes a failed run.")] = Path(),
+    shrink_seconds: Annotated[float, typer.Option(help="Seconds to spend on reducing a failed run.")] = SHRINK_SECONDS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to standard output instead of tables.")] = False,
 ) -> int:
     """Simulate a group under faults; exit status 1 if an invariant breaks."""
     if hours is not None:
-        others = duels or laggards or pipelines or adversary or slow or put_backs
+        others = contending_leaders or lagging_members or pipelines or adversary or slow or put_backs
         if seeds != 1 or steps != STEPS or faults != "all" or others or trace_digest:
             raise UsageError(
-                "--hours goes with --seed, --replicas, --rate and --json only: it has its own load and faults"
+                "--hours allows only --seed, --replicas, --rate and --json besides it: it has its own load and faults"
             )
         return simulate_hours(hours, seed, replicas or 3, rate, as_json=as_json)
     if seeds < 1:
         raise UsageError(f"--seeds must be at least 1, got {seeds}")
-    if duels + laggards + pipelines + adversary + slow + put_backs > 1:
+    if contending_leaders + lagging_members + pipelines + adversary + slow + put_backs > 1:
         raise UsageError(
-            "--duels, --laggards, --pipelines, --adversary, --slow and --put-backs are kinds of plans: give one of them"
+            "--contending-leaders, --lagging-members, --pipelines, --adversary, --slow and --put-backs choose the kind "
+            "of plan: give only one of them"
         )
     search = Search(
         replicas=replicas,
         steps=steps,
         kinds=parse_kinds(faults),
-        duels_only=duels,
-        laggards_only=laggards,
+        duels_only=contending_leaders,
+        laggards_only=lagging_members,
         pipelines_only=pipelines,
         adversary_only=adversary,
         slow_only=slow,
@@ -129,8 +141,8 @@ def _print_tables(totals: Counts, digests: dict[int, str], broken: WorldRun | No
     )
     console.print(f"{found.finding.invariant}: {found.finding.what}", markup=False)
     sizes = f"from {len(broken.plan)} to {len(found.plan)} faults and operations"
-    console.print(f"made smaller {sizes} by playing {found.played} plans")
-    console.print(f"play it step by step: pydsm replay {found.path}")
+    console.print(f"reduced {sizes} by running {found.played} plans")
+    console.print(f"show it step by step: pydsm replay {found.path}")
 
 
 def _print_json(totals: Counts, digests: dict[int, str], broken: WorldRun | None, found: SearchReport | None) -> None:

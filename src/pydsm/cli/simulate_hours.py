@@ -48,13 +48,13 @@ def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_js
     rows: list[EnduranceSample] = []
     began = time.monotonic()
 
-    def tell(row: EnduranceSample) -> None:
+    def add_row(row: EnduranceSample) -> None:
         rows.append(row)
         console.print(_line(row, time.monotonic() - began))
 
     console.print(f"{replicas} replicas, {rate:g} requests a second, seed {seed}: medians (largest), of all together")
     console.print(" ".join(name.rjust(width) for name, width in _COLUMNS))
-    day = Endurance(endurance_settings(seed, replicas, hours), rate, row_us, tell)
+    day = Endurance(endurance_settings(seed, replicas, hours), rate, row_us, add_row)
     run = day.run()
     grown = day.looks.grown()
     counts = run.counts

@@ -1,4 +1,4 @@
-"""`pydsm status`: what a running replica says of itself, asked at its HTTP port."""
+"""`pydsm status`: shows the status report of a running replica, read from its HTTP port."""
 
 import http.client
 import sys
@@ -23,7 +23,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print the replica's answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the replica.")] = 5.0,
 ) -> int:
-    """Show who a replica is, whom it sees, and how far it is; exit status 1 if it does not answer."""
+    """Show a replica's identity, its connections and its progress; exit status 1 if it does not answer."""
     report = fetch(parse_address(address), timeout)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode())
@@ -33,7 +33,7 @@ def status(
 
 
 def fetch(address: Address, timeout_seconds: float) -> StatusReport:
-    """The replica's report. Raises OperationalError when nobody answers, or somebody else."""
+    """The replica's report. Raises OperationalError when no replica answers at this address."""
     status, body = ask_http(address, "/status", timeout_seconds)
     if status != http.client.OK:
         reason = http.client.responses.get(status, "")
@@ -45,9 +45,9 @@ def fetch(address: Address, timeout_seconds: float) -> StatusReport:
 
 
 def ask_http(address: Address, path: str, timeout_seconds: float, *, method: str = "GET") -> tuple[int, bytes]:
-    """Status and body of what a replica's HTTP port answers.
+    """HTTP status and body of the response of a replica's HTTP port.
 
-    Raises OperationalError when nobody does, or somebody else.
+    Raises OperationalError when there is no response, or not one of HTTP.
     """
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_seconds)
     try:
@@ -56,23 +56,21 @@ def ask_http(address: Address, path: str, timeout_seconds: float, *, method: str
         return answer.status, answer.read(_ANSWER_BYTES_MAX)
     except TimeoutError as error:
         raise OperationalError(
-            f"no answer from {address} within {timeout_seconds:g} s: the replica hangs or is cut off"
+            f"no answer from {address} within {timeout_seconds:g} s: the replica does not respond or is unreachable"
         ) from error
     except http.client.HTTPException as error:
         raise no_replica(address) from error
     except OSError as error:
         raise OperationalError(
-            f"nobody answers at {address}: {error.strerror or error}; is the replica running, with --http {address}?"
+            f"no connection to {address}: {error.strerror or error}; is the replica running, with --http {address}?"
         ) from error
     finally:
         connection.close()
 
 
 def no_replica(address: Address) -> OperationalError:
-    """What to say when somebody else answers there."""
-    return OperationalError(
-        f"what answers at {address} is not the HTTP port of a replica: give the address of its --http"
-    )
+    """The error for an address where another program answers."""
+    return OperationalError(f"{address} is not the HTTP port of a replica: give the address of its --http")
 
 
 def show(report: StatusReport, console: Console) -> None:
@@ -100,7 +98,7 @@ def _state(report: StatusReport) -> Text:
 
 
 def _members(report: StatusReport) -> Table:
-    table = Table("member", "seen", "told", "executed", "known", "lag")
+    table = Table("member", "connection", "last report", "executed", "known", "lag")
     for column in table.columns[2:]:
         column.justify = "right"
     for member in report.members:
@@ -117,7 +115,7 @@ def _members(report: StatusReport) -> Table:
 
 def _seen(member: MemberReport, report: StatusReport) -> Text:
     if member.replica == report.replica:
-        return Text("itself")
+        return Text("this replica")
     return Text("connected", style="green") if member.connected else Text("not connected", style="red")
 
 
@@ -129,7 +127,7 @@ def _machine(report: StatusReport) -> str:
 
 def _clock(report: StatusReport) -> str:
     if report.group_clock_ms is None:
-        return "the group's time is not known"
+        return "the group time is unknown"
     ahead = (report.clock_ms - report.group_clock_ms) / 1000
     agreed = "none yet"
     if report.agreed_time_ms:
@@ -139,7 +137,7 @@ def _clock(report: StatusReport) -> str:
         for member in report.members
         if member.clock_difference_ms is not None
     )
-    return f"{ahead:+.1f} s from the group's time; {others or 'no other is known'}; agreed time was set {agreed}"
+    return f"{ahead:+.1f} s from the group time; {others or 'no other clock is known'}; agreed time was set {agreed}"
 
 
 def _numbers(report: StatusReport) -> Table:
@@ -148,9 +146,9 @@ def _numbers(report: StatusReport) -> Table:
     traffic = report.traffic
     rows = {
         "commits": f"{counters.get('fast', 0):,} fast, {counters.get('slow', 0):,} slow ({share})",
-        "recovery": f"{counters.get('recovered', 0):,} recovered here, {counters.get('nops', 0):,} nops learnt",
+        "recovery": f"{counters.get('recovered', 0):,} recovered here, {counters.get('nops', 0):,} nops",
         "executed": f"{counters.get('executed', 0):,} batches",
-        "waiting": f"{report.commands_waiting:,} commands, {report.disk_queue_turns:,} turns for the disk",
+        "waiting": f"{report.commands_waiting:,} commands, {report.disk_queue_turns:,} turns in the disk queue",
         "machine": _machine(report),
         "clock": _clock(report),
         "messages": f"{traffic.get('messages_sent', 0):,} sent, {traffic.get('messages_received', 0):,} received, "

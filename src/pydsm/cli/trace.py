@@ -1,4 +1,4 @@
-"""`pydsm trace`: what became of a request, asked at any replica's HTTP port."""
+"""`pydsm trace`: shows the state and instances of a request, read from any replica's HTTP port."""
 
 import http.client
 import sys
@@ -20,12 +20,12 @@ from pydsm.transport.address import Address, parse_address
 
 
 def trace(
-    request: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="A request id, as clients and logs give it.")],
+    request: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="A request id, from a client or a log.")],
     address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="A replica's HTTP port (serve --http).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the replica's answer as JSON.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the replica.")] = 5.0,
 ) -> int:
-    """Show in which instances a request is, how they were decided, and what became of it; exit status 1 if unknown."""
+    """Show the instances of a request, how they were decided, and its outcome; exit status 1 if it is unknown."""
     found = fetch(parse_request_id(request), parse_address(address), timeout)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
@@ -35,7 +35,7 @@ def trace(
 
 
 def parse_request_id(text: str) -> UUID:
-    """Raises UsageError for what is no request id."""
+    """The id. Raises UsageError for text that is not a request id."""
     try:
         id = UUID(text)
     except ValueError:
@@ -44,15 +44,15 @@ def parse_request_id(text: str) -> UUID:
             "0193a5c0-1b2c-7001-8000-00070000002a"
         ) from None
     if id.version != 7:
-        raise UsageError(f"{text} is a UUID, but none of version 7, and so no request id of PyDSM")
+        raise UsageError(f"{text} is not a request id of PyDSM: that is a UUID of version 7")
     return id
 
 
 def fetch(request: UUID, address: Address, timeout_seconds: float) -> RequestTrace:
-    """What the replica knows. Raises OperationalError when it knows nothing, or does not answer."""
+    """The replica's trace of a request. Raises OperationalError when it has none, or does not answer."""
     status, body = ask_http(address, f"/trace/{request}", timeout_seconds)
     if status == http.client.NOT_FOUND:
-        raise OperationalError(body.decode(errors="replace").strip() or f"{address} knows nothing of {request}")
+        raise OperationalError(body.decode(errors="replace").strip() or f"{address} has no trace of {request}")
     if status != http.client.OK:
         raise OperationalError(f"{address} answered {status} to /trace: see the replica's log")
     try:
@@ -62,7 +62,7 @@ def fetch(request: UUID, address: Address, timeout_seconds: float) -> RequestTra
 
 
 def show(found: RequestTrace, console: Console) -> None:
-    """Print it for people."""
+    """Print the trace as text."""
     id = UUID(found.request).bytes
     began = datetime.fromtimestamp(timestamp_of(id) / 1000, UTC).isoformat(timespec="milliseconds")
     console.print(Text(f"{found.request}: session of replica {first_replica_of(id)}, since {began}"))
@@ -73,8 +73,8 @@ def show(found: RequestTrace, console: Console) -> None:
     if not found.instances:
         console.print(
             Text(
-                f"replica {found.replica} remembers no instance of it: "
-                f"{found.remembered_instances:,} instances of the last {found.remembered_seconds:,.0f} s are remembered"
+                f"replica {found.replica} has no instance of it: "
+                f"{found.remembered_instances:,} instances of the last {found.remembered_seconds:,.0f} s are kept"
             )
         )
 
@@ -91,7 +91,7 @@ def _details(instance: InstanceTrace) -> Table:
         "named": f"{instance.name} ({instance.commands:,} commands{retries})",
         "deps": " ".join(map(str, instance.deps)),
         "proposed deps": "not known here" if proposed is None else " ".join(map(str, proposed)),
-        "conflicts": "not remembered any more" if conflicts is None else ", ".join(conflicts) or "none found",
+        "conflicts": "no longer kept" if conflicts is None else ", ".join(conflicts) or "none found",
         "stages": ", ".join(f"{stage} +{ms:.1f} ms" for stage, ms in instance.stages_ms.items()),
         "seen": f"{instance.seen_seconds_ago:.1f} s ago",
     }

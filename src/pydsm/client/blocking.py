@@ -49,7 +49,7 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """Disconnect; whoever waits in another thread is told `ClientClosed`. Twice is no more than once."""
+        """Disconnect; calls waiting in other threads fail with `ClientClosed`. Idempotent."""
         with self._lock:
             closed, self._closed = self._closed, True
         if closed:

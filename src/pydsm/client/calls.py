@@ -1,4 +1,4 @@
-"""Commands on their way through a client, until each has its outcome.
+"""Commands in flight in a client, until each has its outcome.
 
 Guards that an outcome is noted once and in its place, however many answers come. What is done when something fails is
 decided by `client`.
@@ -18,7 +18,7 @@ from pydsm.machines.base import Result
 from pydsm.runtime.batching import Aborted, Overloaded
 
 CallOutcome = Result | CommandNotCompleted
-"""What a command comes back as: its result, a CommandFailed among them, or why there is none."""
+"""The outcome of a command: its result, which may be a CommandFailed, or the reason why there is none."""
 
 
 class _Open(Enum):
@@ -43,7 +43,7 @@ class PendingCall:
     origin: "PendingCall | None" = None
     """What these commands are a part of: there they count, and there their outcomes go."""
     named: Callable[[UUID], None] | None = None
-    """Is told the id of the first command."""
+    """Called with the id of the first command."""
     first: int = 0
     """See `link.Sent`."""
     name: RequestId | None = None
@@ -62,7 +62,7 @@ class PendingCall:
     """What was last said of them: certainly not executed then."""
 
     def settle(self, places: Sequence[int], outcomes: Sequence[CallOutcome]) -> None:
-        """Note outcomes; of commands that have one already, the first one counts."""
+        """Record outcomes; the first outcome of each command counts."""
         start, end = places[0], places[0] + len(places)
         if self.left == len(self.commands) and places == list(range(start, end)):
             self.outcomes[start:end] = outcomes
@@ -124,7 +124,7 @@ _PART_BYTES_MAX = 1 << 20
 
 
 REFUSALS = {Aborted, Overloaded, SessionExpired, RequestExpired}
-"""Answers that are no outcome yet: what they are about may be sent again, or is told otherwise."""
+"""Answers that are no outcome yet: the command may be sent again, or gets another outcome."""
 
 
 def refusal_group_key() -> Callable[[tuple[int, object]], object]:

@@ -1,8 +1,9 @@
-"""The native client for asyncio: finds the nearest replica, keeps many commands under way, and moves when it must.
+"""The native asyncio client: uses the nearest replica, pipelines commands, and fails over to another replica.
 
 Decides which replica is used and what becomes of a command when something fails. Guards that an outcome is never
 guessed: while there is time, whatever has no outcome is sent again under its first request id, elsewhere if need be,
-and the group executes it once. Only when time is up, what may have been executed is told as `OutcomeUnknown`.
+and the group executes it once. Only when the time is up, commands that may have been executed fail with
+`OutcomeUnknown`.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ from pydsm.transport.address import Address, parse_address
 class Client:
     """Use as an async context manager, from one loop.
 
-    `addresses` are those of client ports (`pydsm serve --clients`), any number of a group's. The nearest replica that
+    `addresses` are those of client ports (`pydsm serve --native`), any number of a group's. The nearest replica that
     is ready is used, or `prefer` while it is there. `group` refuses replicas of any other group.
     """
 
@@ -58,7 +59,7 @@ class Client:
         self._open_commands = 0
         self._bytes = 0
         self._waiting: deque[PendingCall] = deque()
-        """What has not been given to a link, in the order in which it came."""
+        """Calls not yet given to a link, in order of arrival."""
         self._earlier = EarlierCalls()
         self._refused_calls = RefusedCalls(self._send_again)
         self._room: deque[asyncio.Future[None]] = deque()
@@ -77,7 +78,7 @@ class Client:
                 await self._linked.wait()
         except TimeoutError:
             await self.close()
-            raise NoReplicaReachable(self._nobody()) from None
+            raise NoReplicaReachable(self._describe_unreachable()) from None
         except BaseException:
             await self.close()
             raise
@@ -89,7 +90,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect. What is under way is told as `ClientClosed`. Twice is no more than once."""
+        """Disconnect. Commands in flight fail with `ClientClosed`. Idempotent."""
         self._closed = True
         if self._keeping is not None:
             self._keeping.cancel()
@@ -140,7 +141,7 @@ class Client:
     async def execute_many(
         self, commands: Sequence[bytes], *, timeout_seconds: float | None = None
     ) -> list[CallOutcome]:
-        """The outcomes of several commands, each by itself, in the order of the commands. Failures are values here.
+        """The outcome of each of several commands, in the order of the commands. Failures are returned as values.
 
         They travel together but are no transaction.
         """
@@ -174,7 +175,7 @@ class Client:
         *,
         timeout_seconds: float | None = None,
     ) -> None:
-        """Send one command; `done` is called once, on the loop, with its outcome. For those who count what is open.
+        """Send one command; `done` is called once, on the loop, with its outcome. For callers that limit open commands.
 
         Unlike `execute`, it does not wait for room. Raises ClientClosed.
         """
@@ -214,7 +215,7 @@ class Client:
             link.send(call)
 
     def _send_short(self, call: PendingCall, bytes_max: int) -> None:
-        """Send a call without those of its commands that no replica would take: they fail here."""
+        """Send a call, except commands over the size limit of replicas: these fail here."""
         for too_long, run in groupby(call.open_places, lambda place: len(call.commands[place]) > bytes_max):
             places = list(run)
             if not too_long:
@@ -229,7 +230,7 @@ class Client:
                 self._settle(call, [place], [CommandFailed(text)])
 
     async def _wait_for_room(self, commands: int, size: int) -> None:
-        """Wait until so much fits; what is larger than everything may go alone."""
+        """Wait until there is capacity; a call larger than the limit is sent alone."""
         limits = self._limits
         while self._calls and (
             self._open_commands + commands > limits.in_flight_commands_max
@@ -243,11 +244,11 @@ class Client:
                 await room
             except asyncio.CancelledError:
                 if room.done() and not room.cancelled() and self._room:
-                    self._wake(self._room.popleft())  # the turn was ours: pass it on
+                    self._wake(self._room.popleft())  # this waiter was woken: wake the next one
                 raise
 
     def _settle(self, call: PendingCall, places: Sequence[int], outcomes_: Sequence[CallOutcome]) -> None:
-        """Note outcomes, and tell when that was all of them."""
+        """Record outcomes, and complete the call when all are known."""
         if call not in self._calls:
             return
         call.settle(places, outcomes_)
@@ -262,7 +263,7 @@ class Client:
             call.done(call)
 
     def _give_up(self, call: PendingCall, outcome: CommandNotCompleted) -> None:
-        """The same outcome for whatever has none yet."""
+        """Record the same outcome for all commands without one."""
         if call in self._calls and (places := call.open_places):
             self._settle(call, places, [about(call, place, outcome) for place in places])
 
@@ -290,12 +291,12 @@ class Client:
     def _outcome_in_the_end(self, call: PendingCall) -> CommandNotCompleted:
         if call.sent or call.uncertain:
             return OutcomeUnknown("no answer came in time: the command may have been executed, may be later, or never")
-        return call.refusal or NoReplicaReachable(self._nobody())
+        return call.refusal or NoReplicaReachable(self._describe_unreachable())
 
-    def _nobody(self) -> str:
+    def _describe_unreachable(self) -> str:
         return f"no replica could be reached in time, so nothing was sent ({self._finder.complaints()})"
 
-    # What links tell
+    # Called by links
 
     def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """See `link.LinkOwner`."""
@@ -318,7 +319,7 @@ class Client:
         if call not in self._calls:
             return
         if call.passed_on:
-            return  # they are on their way elsewhere
+            return  # they were sent through another replica
         part = call if len(places) == len(call.commands) else self._part(call, places[0], places[-1] + 1)
         if isinstance(refusal, Aborted | Overloaded):
             self._refused(part, refusal)
@@ -329,7 +330,7 @@ class Client:
             self._give_up(part, kind(refusal.reason))
 
     def _part(self, call: PendingCall, start: int, end: int) -> PendingCall:
-        """Some commands of a call go their own way; their outcomes are noted where they came from."""
+        """Split some commands off a call; their outcomes are recorded in the original call."""
 
         def settled(part: PendingCall) -> None:
             self._settle(call, range(start, end), part.outcomes)
@@ -343,7 +344,7 @@ class Client:
         return part
 
     def _begin_session_for(self, call: PendingCall) -> None:
-        """The group has forgotten the session, and surely has not executed these: they get other ids.
+        """The session has expired, and these commands were certainly not executed: they get new ids.
 
         At once the first time, since a session may have been idle. If the next one is refused as well, waiting is all
         that helps, and a new connection, which is granted a session anew.
@@ -366,7 +367,7 @@ class Client:
             self._send_after_backoff(call, call.expirations)
 
     def _pass_on(self, link: Link) -> None:
-        """What a silent replica has not answered goes another way as well; the first outcome counts."""
+        """Send commands that a silent replica has not answered through another one too; the first outcome counts."""
         for call in link.unanswered:
             assert isinstance(call, PendingCall), "links give back what they were given"
             if not call.passed_on and call.attempts < _PASSED_ON_MAX:
@@ -383,7 +384,7 @@ class Client:
             self._send(part)
 
     def _refused(self, call: PendingCall, answer: Aborted | Overloaded) -> None:
-        """Certainly not executed: try again after a moment, elsewhere if this replica has too much to do."""
+        """Certainly not executed: retry after a delay, at another replica if this one is overloaded."""
         kind = outcomes.CommandAborted if isinstance(answer, Aborted) else outcomes.ReplicaOverloaded
         call.refusal, call.sent = kind(answer.reason), False
         call.attempts += 1
@@ -417,13 +418,13 @@ class Client:
         for call in reversed(unsent):
             assert isinstance(call, PendingCall), "links give back what they were given"
             call.sent = False
-            self._waiting.appendleft(call)  # it came before whatever waits already
+            self._waiting.appendleft(call)  # it is older than all waiting calls
         self._send_waiting()
 
     # Which replica
 
     def _leave(self, link: Link, reason: str) -> None:
-        """Use another replica from now on, if there is one; what is open here may still be answered."""
+        """Switch to another replica, if there is one; open commands may still be answered by this one."""
         if link is self._link and len(self.addresses) > 1:
             self._link = None
             self._finder.avoid(link.address, reason)
@@ -432,7 +433,7 @@ class Client:
             self._move.set()
 
     async def _keep_linked(self) -> None:
-        """Have a link, and the best one that there is."""
+        """Keep a link open, to the best replica available."""
         wait = _BACKOFF_SECONDS
         while True:
             self._move.clear()

@@ -1,14 +1,14 @@
 """Which replica a client uses: the one that it prefers, or the nearest that is ready.
 
-Decides by greeting all of them at once, and that a move must be worth it. Guards that no connection stays open that
-nobody uses. What a client does with the link that was found is `client`'s business.
+Connects to all replicas together to choose one, and moves only if the gain is large enough. Closes connections that
+are not used. What a client does with the chosen link is decided in `client`.
 """
 
 import asyncio
 from collections.abc import Sequence
 
 from pydsm.client.limits import ClientLimits
-from pydsm.client.link import Greeted, Link, LinkOwner
+from pydsm.client.link import CompletedHandshake, Link, LinkOwner
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.transport.address import Address
 
@@ -32,16 +32,16 @@ class Finder:
         self._avoid_until: dict[Address, float] = {}
 
     def avoid(self, address: Address, reason: str) -> None:
-        """Rather use another one for a while."""
+        """Avoid this replica for a while."""
         self._complaints[address] = reason
         self._avoid_until[address] = asyncio.get_running_loop().time() + _AVOID_SECONDS
 
     def content_with(self, address: Address) -> None:
-        """It is used: what was said against it is over."""
+        """It is in use: clear the penalty."""
         self._complaints.pop(address, None)
 
     def complaints(self) -> str:
-        """What every replica said last, or what was said of it."""
+        """The last error of each replica."""
         return "; ".join(f"{address}: {self._complaints.get(address, 'no answer yet')}" for address in self._addresses)
 
     def gone(self, link: Link) -> None:
@@ -60,53 +60,53 @@ class Finder:
             return current
         loop = asyncio.get_running_loop()
         tries = {loop.create_task(self._greet(address)): address for address in self._addresses}
-        greeted: list[tuple[Link, Greeted]] = []
+        reached: list[tuple[Link, CompletedHandshake]] = []
         try:
-            waiting: set[asyncio.Task[tuple[Link, Greeted] | None]] = set(tries)
+            waiting: set[asyncio.Task[tuple[Link, CompletedHandshake] | None]] = set(tries)
             grace: float | None = None
             while waiting:
                 done, waiting = await asyncio.wait(waiting, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
-                greeted += [one for task in done if (one := task.result()) is not None]
+                reached += [one for task in done if (one := task.result()) is not None]
                 if not done:
                     break
-                if any(greeting.welcome.ready for _, greeting in greeted):
-                    grace = _GRACE_SECONDS + 2 * greeted[0][1].round_trip_seconds
+                if any(handshake.welcome.ready for _, handshake in reached):
+                    grace = _GRACE_SECONDS + 2 * reached[0][1].round_trip_seconds
         finally:
             for task in tries:
                 task.cancel()
             results = await asyncio.gather(*tries, return_exceptions=True)
-            greeted = [one for one in results if isinstance(one, tuple)]
-            best = self._best([one for one in greeted if one[0].is_open], current)
-            for link, _ in greeted:
+            reached = [one for one in results if isinstance(one, tuple)]
+            best = self._best([one for one in reached if one[0].is_open], current)
+            for link, _ in reached:
                 if link is not best:
                     self._drop(link)
         return best
 
-    def _best(self, greeted: list[tuple[Link, Greeted]], current: Link | None) -> Link | None:
+    def _best(self, reached: list[tuple[Link, CompletedHandshake]], current: Link | None) -> Link | None:
         """The preferred one, or the nearest, if it is ready; but a move must be worth it."""
         now = asyncio.get_running_loop().time()
 
-        def badness(one: tuple[Link, Greeted]) -> tuple[bool, bool, bool, float]:
-            link, greeting = one
+        def badness(one: tuple[Link, CompletedHandshake]) -> tuple[bool, bool, bool, float]:
+            link, handshake = one
             avoided = self._avoid_until.get(link.address, 0.0) > now
-            return avoided, not greeting.welcome.ready, link.address != self._prefer, greeting.round_trip_seconds
+            return avoided, not handshake.welcome.ready, link.address != self._prefer, handshake.round_trip_seconds
 
-        best = min(greeted, key=badness, default=None)
+        best = min(reached, key=badness, default=None)
         if best is None or current is None or best[0].address == current.address:
             return current if best is None or current is not None else best[0]
-        here = next((one for one in greeted if one[0].address == current.address), None)
+        here = next((one for one in reached if one[0].address == current.address), None)
         if here is None or badness(best)[:3] < badness(here)[:3]:
             return best[0]
         return best[0] if best[1].round_trip_seconds < here[1].round_trip_seconds / 2 else current
 
-    async def _greet(self, address: Address) -> tuple[Link, Greeted] | None:
-        """A link that has been greeted; None, and a complaint, if that does not succeed."""
+    async def _greet(self, address: Address) -> tuple[Link, CompletedHandshake] | None:
+        """A link with a completed handshake; None, and a stored error, if that fails."""
         link = Link(self._owner, address, self._group)
         self._links[link] = None
         try:
             async with asyncio.timeout(self._limits.connect_seconds_max):
                 await asyncio.get_running_loop().create_connection(lambda: link, address.host, address.port)
-                return link, await asyncio.shield(link.greeted)
+                return link, await asyncio.shield(link.handshake)
         except (OSError, PeerProtocolError) as error:  # a TimeoutError is an OSError
             self._complaints[address] = "it does not answer" if isinstance(error, TimeoutError) else str(error)
             self._drop(link)
@@ -116,6 +116,6 @@ class Finder:
             raise
 
     def _drop(self, link: Link) -> None:
-        """Nobody has used it, and nobody will."""
+        """Close a link that was never used."""
         link.close("another replica was chosen")
         self._links.pop(link, None)

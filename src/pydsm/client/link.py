@@ -1,4 +1,4 @@
-"""One connection of a native client to one replica: greeting, commands out, answers in. Decides nothing."""
+"""One connection of a native client to one replica: handshake, commands, answers. `client` retries and fails over."""
 
 import asyncio
 import contextlib
@@ -59,34 +59,34 @@ class Sent(Protocol):
 
 
 class LinkOwner(Protocol):
-    """Whom a link tells what happens to what it was given."""
+    """Receives the events of a link."""
 
     def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
-        """Answers came to these of the call's commands, none of which was answered before."""
+        """Answers to some commands of a call were received; none of these was answered before."""
         ...
 
     def lost(self, link: "Link", sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
-        """The connection is gone; `sent` has what may have reached the replica, `unsent` what surely has not."""
+        """The connection is lost; `sent` may have reached the replica, `unsent` has certainly not."""
         ...
 
 
 @dataclass(slots=True)
-class Greeted:
-    """What the replica said of itself, and how long that took."""
+class CompletedHandshake:
+    """The replica's Welcome, and the duration of the handshake."""
 
     welcome: Welcome
     round_trip_seconds: float
 
 
 class Link(asyncio.Protocol):
-    """See the module. Give it to `create_connection`, await `greeted`, then `send`."""
+    """See the module. Give it to `create_connection`, await `handshake`, then `send`."""
 
     def __init__(self, owner: LinkOwner, address: Address, group: str) -> None:
         self.address = address
-        self.greeted: asyncio.Future[Greeted] = asyncio.get_running_loop().create_future()
+        self.handshake: asyncio.Future[CompletedHandshake] = asyncio.get_running_loop().create_future()
         self.last_answer_at = self.busy_since = 0.0
         self.retired = False
-        """Takes no more commands; closed when the last answer has come."""
+        """Accepts no more commands; closes after the last answer."""
         self._owner = owner
         self._group = group
         self._loop = asyncio.get_running_loop()
@@ -108,12 +108,12 @@ class Link(asyncio.Protocol):
 
     @property
     def command_bytes_max(self) -> int:
-        """The longest command that the replica takes."""
-        return self.greeted.result().welcome.command_bytes_max
+        """The longest command that the replica accepts, in bytes."""
+        return self.handshake.result().welcome.command_bytes_max
 
     @property
     def unanswered(self) -> list[Sent]:
-        """What was sent and has not all its answers."""
+        """Calls that were sent and are not completely answered."""
         return list(dict.fromkeys(self._pending.values()))
 
     @property
@@ -130,12 +130,12 @@ class Link(asyncio.Protocol):
         self._unsent.append(call)
 
     def retire(self) -> None:
-        """Take nothing more; close when everything is answered."""
+        """Accept no more commands; close after the last answer."""
         self.retired = True
         self._close_when_done()
 
     def close(self, reason: str) -> None:
-        """Close at once. The owner hears of what was open."""
+        """Close immediately. The owner is notified of open calls."""
         self._reason = reason
         if self._transport is not None:
             self._transport.abort()
@@ -143,7 +143,7 @@ class Link(asyncio.Protocol):
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet."""
+        """Send ClientHello."""
         self._transport = cast(asyncio.Transport, transport)
         with contextlib.suppress(OSError):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -151,7 +151,7 @@ class Link(asyncio.Protocol):
         self._transport.write(CLIENT_PREAMBLE + encode_message(ClientHello(self._group)))
 
     def data_received(self, data: bytes) -> None:
-        """Settle what is answered."""
+        """Process received answers."""
         try:
             self._reader.feed(data)
             for payload in self._reader.payloads():
@@ -160,19 +160,19 @@ class Link(asyncio.Protocol):
             self.close(str(fault))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell the owner what was open."""
+        """Notify the owner of open calls."""
         self._transport = None
         if error is not None:
             self._reason = str(error) or type(error).__name__
-        if not self.greeted.done():
-            self.greeted.set_exception(PeerProtocolError(self._reason))
-            self.greeted.exception()  # whoever waits for it is told; nobody else must be
+        if not self.handshake.done():
+            self.handshake.set_exception(PeerProtocolError(self._reason))
+            self.handshake.exception()  # marks the exception as retrieved; only a waiter needs it
         sent, unsent = self.unanswered, self._unsent
         self._pending, self._unsent = {}, []
         self._owner.lost(self, sent, unsent, self._reason)
 
     def pause_writing(self) -> None:
-        """The replica does not read: what is not written yet is surely not sent."""
+        """The replica does not read: calls not written yet are certainly unsent."""
         self._write_paused = True
 
     def resume_writing(self) -> None:
@@ -185,19 +185,19 @@ class Link(asyncio.Protocol):
     def _take(self, payload: bytes) -> None:
         message = decode_from_replica(payload)
         match message:
-            case ClientAnswers() if self.greeted.done():
+            case ClientAnswers() if self.handshake.done():
                 self._settle(message)
-            case Welcome() if not self.greeted.done():
+            case Welcome() if not self.handshake.done():
                 self._reader.allow_messages(_ANSWER_FRAME_BYTES_MAX)
                 granted_at = self._loop.time()
                 self._session = ClientSession(
                     RequestId(message.grant), lambda: int(1000 * (self._loop.time() - granted_at))
                 )
-                self.greeted.set_result(Greeted(message, granted_at - self._asked_at))
+                self.handshake.set_result(CompletedHandshake(message, granted_at - self._asked_at))
             case CloseReason():
                 self._reason = message.reason
             case _:
-                raise PeerProtocolError("the replica does not keep to the protocol")
+                raise PeerProtocolError("the replica violates the protocol")
 
     def _settle(self, message: ClientAnswers) -> None:
         self.last_answer_at = self._loop.time()
@@ -205,7 +205,7 @@ class Link(asyncio.Protocol):
         try:
             calls = list(map(self._pending.pop, numbers))
         except KeyError as error:
-            raise PeerProtocolError(f"the replica answers number {error}, which is not open") from error
+            raise PeerProtocolError(f"the replica answers number {error}, which is not in flight") from error
         start = 0
         for call, run in groupby(calls):
             end = start + sum(1 for _ in run)
@@ -270,14 +270,14 @@ class Link(asyncio.Protocol):
         if call.name is not None:
             return call.name
         session, count = self._session, len(call.commands)
-        assert session is not None, "nothing is sent before the greeting"
+        assert session is not None, "nothing is sent before the handshake is complete"
         if session.is_over(count):
             session = self._session = session.renewed()
         call.session = session
         return session.assign(call, count)
 
     def begin_session(self, forgotten: ClientSession) -> int:
-        """Go on in another session, if it is the present one that the replicas have forgotten.
+        """Start another session, if the expired one is the current one.
 
         Gives how many sessions of this connection they have forgotten by now; 0 if it is not the present one.
         """

@@ -49,7 +49,7 @@ class _Kind(Enum):
 
 @dataclass(slots=True)
 class Ledger:
-    """What clients know about the keys. Values of own keys are numbers that grow with every write."""
+    """Acknowledged and unanswered writes by key. Values of own keys are numbers that grow with every write."""
 
     acknowledged: dict[bytes, int] = field(default_factory=dict)
     """Own key to the last value whose write was acknowledged."""
@@ -62,9 +62,9 @@ class Ledger:
     count_results: dict[bytes, set[int]] = field(default_factory=dict)
     """Shared counter to the results seen: each increment has another one."""
     lost: int = 0
-    """Acknowledged writes that are not there."""
+    """Acknowledged writes that were lost."""
     wrong: int = 0
-    """Answers that no correct group gives."""
+    """Answers that are incorrect."""
     refused: int = 0
     """Requests that were refused and not executed."""
 
@@ -136,7 +136,7 @@ class LoadClient:
         return None if address is None else self._addresses.index(address)
 
     async def run(self) -> None:
-        """Load the group until `stop`. Raises NoReplica when nobody can be reached at the beginning."""
+        """Load the group until `stop`. Raises NoReplica when no replica can be reached at the beginning."""
         async with self._client:
             try:
                 for _ in range(self._shape.pipeline):

@@ -1,4 +1,4 @@
-"""What a client is told when a command has no result: always definite about what is known, never a guess."""
+"""Outcomes of commands without a result: each states exactly what is known about execution."""
 
 from uuid import UUID
 
@@ -16,22 +16,22 @@ class CommandAborted(CommandNotCompleted):
 
 
 class ReplicaOverloaded(CommandAborted):
-    """The command was not taken, and not executed: the group has more to do than it may hold. Send it again later."""
+    """The group is overloaded: the command was not accepted and not executed. Send it again later."""
 
 
 class OutcomeUnknown(CommandNotCompleted):
-    """The command was sent, again and again, and no answer came in time: it may have been executed, or may be later.
+    """The command was sent, possibly several times, without an answer in time: it may have been or may yet be executed.
 
-    Sent by the application once more it is another request. `pydsm trace` tells what became of `request_id`.
+    Sent by the application once more it is another request. `pydsm trace` shows the state of `request_id`.
     """
 
 
 class SessionExpiredError(CommandNotCompleted):
-    """The replicas have forgotten the session: not executed now, and whether it was before cannot be told any more."""
+    """The session has expired: not executed by this attempt; whether an earlier attempt was executed is unknown."""
 
 
 class RequestExpiredError(CommandNotCompleted):
-    """The replicas have dropped the result: the command was executed before, or given up, and not executed now."""
+    """The result has expired: the command was executed or abandoned before, and was not executed by this attempt."""
 
 
 class NoReplicaReachable(CommandAborted, OperationalError):
@@ -39,4 +39,4 @@ class NoReplicaReachable(CommandAborted, OperationalError):
 
 
 class ClientClosed(CommandNotCompleted):
-    """The client was closed. A command that was under way may have been executed."""
+    """The client was closed. A command in flight may have been executed."""

@@ -7,7 +7,7 @@ from pydsm.core.types.errors import PeerProtocolError
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """The server says no: the command was not executed, or failed."""
+    """An error reply: the command was not executed, or failed."""
 
     message: str
 
@@ -22,7 +22,7 @@ def encode_command(*words: bytes) -> bytes:
 
 
 class RespReader:
-    """Turns what arrives on one connection into replies."""
+    """Parses the bytes of one connection into replies."""
 
     def __init__(self) -> None:
         self._buffer = b""

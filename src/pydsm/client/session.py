@@ -33,7 +33,7 @@ class Named(Protocol):
 
 
 class ClientSession:
-    """What one replica has granted to one client. `elapsed_ms` tells the time since then."""
+    """What one replica has granted to one client. `elapsed_ms` is the time since then."""
 
     def __init__(self, grant: RequestId, elapsed_ms: Callable[[], int], began_ms: int = 0) -> None:
         self._grant = grant

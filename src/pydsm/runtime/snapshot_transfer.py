@@ -76,7 +76,9 @@ class SnapshotTransfers:
                 self._serving[transfer.to] = loop.create_task(self._serve(files, transfer))
         elif files is None:
             if not self._cannot_store_snapshots:
-                log.error("what is missing here is forgotten, and nothing here keeps snapshots: it cannot return")
+                log.error(
+                    "what is missing here is forgotten, and nothing here keeps snapshots: this replica cannot rejoin"
+                )
             self._cannot_store_snapshots = True
             self._parts.tell(lambda: self._parts.core.cannot_keep(transfer.number))
         else:

@@ -1,7 +1,7 @@
-"""What of the HTTP port changes the replica: POST to /pause, /resume and /snapshot.
+"""The part of the HTTP port that changes the replica: POST to /pause, /resume and /snapshot.
 
-Decides who may ask: whoever is on the replica's own computer, and no web page. The rest of the port answers anybody who
-reaches it, without a password, so nothing on it may let strangers stop a replica. How it is done is left to
+Accepts only callers on the replica's own computer, and no web page. The rest of the port answers every caller
+without a password, so nothing on it may let a remote caller stop a replica. The actions themselves are in
 `runtime/maintenance`.
 """
 
@@ -26,7 +26,7 @@ _REST_SECONDS = 120.0
 """How long a connection lives besides the time that the caller gave: for the machine to stop or to start."""
 
 Allow = Callable[[web.RequestHandler, float], None]
-"""Lets a connection live so many seconds from now on."""
+"""Sets the deadline of a connection, in seconds from now."""
 
 
 class AdminRoutes:
@@ -54,12 +54,12 @@ class AdminRoutes:
         return await self._answer(request, 60.0, self._maintenance.snapshot)
 
     async def _answer(
-        self, request: web.Request, seconds_unless_told: float, act: Callable[[float], Awaitable[msgspec.Struct]]
+        self, request: web.Request, default_seconds: float, act: Callable[[float], Awaitable[msgspec.Struct]]
     ) -> web.Response:
         refusal = _why_not(request)
         if refusal is not None:
             return _line(403, refusal)
-        seconds = _seconds(request, seconds_unless_told)
+        seconds = _seconds(request, default_seconds)
         if seconds is None:
             return _line(400, f"seconds is a number from 0 to {SECONDS_MAX:g}")
         self._allow(request.protocol, seconds + _REST_SECONDS)
@@ -82,7 +82,7 @@ def _why_not(request: web.Request) -> str | None:
     caller = None if transport is None else transport.get_extra_info("peername")
     here = None if transport is None else transport.get_extra_info("sockname")
     if not (caller and here and is_same_computer(caller[0], here[0])):
-        return "only whoever is on the replica's own computer may change something: run the command there"
+        return "only callers on the replica's own computer may change it: run the command there"
     return None
 
 
@@ -94,10 +94,10 @@ def is_same_computer(caller: str, here: str) -> bool:
     return caller == here or address.is_loopback
 
 
-def _seconds(request: web.Request, unless_told: float) -> float | None:
+def _seconds(request: web.Request, default: float) -> float | None:
     """The time that the caller gives; None for what is none."""
     try:
-        seconds = float(request.query.get("seconds", unless_told))
+        seconds = float(request.query.get("seconds", default))
     except ValueError:
         return None
     return seconds if 0 <= seconds <= SECONDS_MAX else None

@@ -1,6 +1,6 @@
-"""Whether this replica can serve clients at the moment, and what they are told when it cannot.
+"""Decides whether this replica can serve clients, and with which error commands are refused when it cannot.
 
-Decides when commands are refused at once: after no majority was seen for a stated time. Until then they wait, since
+Decides when commands are refused immediately: after no majority was seen for a stated time. Until then they wait, since
 most interruptions are short. What readiness is, `runtime/observation` says.
 """
 
@@ -22,7 +22,7 @@ class AnswerLimits:
 
     answer_seconds_max: float = 10.0
     """After which a command that has no result is answered with an error; and for which no majority must have been
-    seen before commands are refused at once."""
+    seen before commands are refused immediately."""
 
 
 class Availability:
@@ -42,7 +42,7 @@ class Availability:
         self._ready = ready
         self._was_ready: bool | None = None
         self._alone_since: float | None = None
-        self._told = False
+        self._was_announced = False
         self.reason: str | None = "it is starting"
         self.refusal: str | None = None
 
@@ -57,12 +57,12 @@ class Availability:
             self._alone_since = now_seconds
         elif now_seconds - self._alone_since >= self._limits.answer_seconds_max:
             self.refusal = alone
-        self._tell()
+        self._report_change()
 
-    def _tell(self) -> None:
+    def _report_change(self) -> None:
         is_ready = self.reason is None
-        if is_ready and not self._told:
-            self._told = True
+        if is_ready and not self._was_announced:
+            self._was_announced = True
             self._ready()
         elif is_ready and self._was_ready is False:
             log.info("ready again")

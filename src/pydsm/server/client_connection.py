@@ -1,4 +1,4 @@
-"""What connections of all kinds of clients have in common: how they are written to, read from, counted and ended."""
+"""Common base of Redis and native client connections: writing, flow control, accounting and closing."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._read_paused = False
         self._ending = False
-        """It was told why it is closed; what still comes of it is thrown away."""
+        """The reason for closing was sent; further input is discarded."""
         self._written_bytes = 0
 
     @property
@@ -36,7 +36,7 @@ class ClientConnection(asyncio.Protocol):
         return self._written_bytes - self.buffered_bytes
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close immediately."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -55,7 +55,7 @@ class ClientConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _end(self) -> None:
-        """Close, so that what was written last arrives though the client goes on sending."""
+        """Close in such a manner that the last reply arrives even while the client is still sending."""
         if self._transport is not None and not self._ending:
             self._ending = True
             close_when_heard(self._transport)

@@ -35,15 +35,15 @@ class CommandContext(Protocol):
 
     @property
     def connections_max(self) -> int:
-        """How many clients there may be at a time."""
+        """Maximum number of clients at a time."""
         ...
 
     def sessions(self) -> Sequence[Session]:
-        """Every client of this port, oldest first."""
+        """Sessions of the clients of this port, oldest first."""
         ...
 
     def info(self) -> dict[str, dict[str, str]]:
-        """What this replica has done and knows, by section."""
+        """The sections of INFO."""
         ...
 
     def now_seconds(self) -> float:
@@ -53,7 +53,7 @@ class CommandContext(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalCommand:
-    """A command that is answered at once. Counts of words include the name, and the subcommand if it is one."""
+    """A command that is answered immediately. Counts of words include the name, and the subcommand if it is one."""
 
     run: Callable[[CommandContext, Session, Words], Result]
     words_min: int
@@ -76,7 +76,7 @@ def execute(local: LocalCommand, name: str, server: CommandContext, session: Ses
 
 
 def unknown_command(words: Words) -> CommandFailed:
-    """What Redis says to a name that it does not know."""
+    """Redis's error for an unknown command."""
     arguments = ""
     for word in words[1:]:
         if len(arguments) >= _UNKNOWN_ARGUMENTS_BYTES_MAX:
@@ -93,7 +93,7 @@ def _shown(word: bytes) -> str:
 def _of_subcommands(
     name: str, table: Mapping[bytes, LocalCommand]
 ) -> Callable[[CommandContext, Session, Words], Result]:
-    """A command whose second word says what to do."""
+    """A command with subcommands."""
 
     def run(server: CommandContext, session: Session, words: Words) -> Result:
         local = table.get(words[1].upper())

@@ -1,9 +1,9 @@
-"""One client's connection: commands in, replies out in the order of the commands, and neither without bound.
+"""One client's connection: reads commands and writes replies in the order of the commands, both within limits.
 
 Decides what is answered here and what is submitted for agreement. Guards that each command gets one reply in its
 place, whenever its result comes, and that a client which asks faster than it is answered, or does not read, is not
 read from until that changes. Guards that commands take effect in the order in which they were sent, and that none is
-executed of those that came behind a refused one before that was told.
+executed of those that came behind a refused one before the refusal was sent.
 """
 
 import asyncio
@@ -38,15 +38,15 @@ class ServerContext(CommandContext, Protocol):
 
     @property
     def refusal(self) -> str | None:
-        """Why no command is taken at the moment that has to be agreed on; None while they are."""
+        """Why replicated commands are refused now; None while they are accepted."""
         ...
 
     def opened(self, connection: "RespConnection") -> Session | CommandFailed:
-        """A new connection's session, or why it gets none."""
+        """The session of a new connection, or the error with which it is refused."""
         ...
 
     def closed(self, connection: "RespConnection") -> None:
-        """The connection is gone."""
+        """The connection is closed."""
         ...
 
 
@@ -58,8 +58,8 @@ _WRITE_BYTES_MAX = 1 << 18
 _NOT_QUEUED = frozenset((b"QUIT", b"RESET"))
 """Commands that are not gathered after MULTI."""
 
-_SPOKEN_BY_BROWSERS = frozenset((b"POST", b"HOST:"))
-"""Names by which a web page that is made to talk to this port gives itself away before its body comes."""
+_HTTP_COMMANDS = frozenset((b"POST", b"HOST:"))
+"""First words of HTTP requests, by which requests from web pages are detected before their body."""
 
 
 def _readable(address: object) -> str:
@@ -93,14 +93,14 @@ class RespConnection(ClientConnection):
         self._flush_is_due = False
         self._write_paused = False
         self._held = False
-        """A WATCH is not answered yet: what was sent after it must not be executed before it."""
+        """A WATCH has no answer yet: later commands must not be executed before it."""
         self._postponed: list[Words] = []
         self._leaving = False
-        """Take no more commands; close when everything is answered."""
-        self._said_all = False
+        """Accept no more commands; close after the last reply."""
+        self._input_ended = False
         """The client will send nothing more; what it sent is still answered."""
         self._refused = False
-        """It is closed with an error, which the client is to read whatever it has sent."""
+        """The connection is closed with an error that the client must be able to read, even with unread input."""
 
     # Called by the transport
 
@@ -119,7 +119,7 @@ class RespConnection(ClientConnection):
             self._admitted = True
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Forget what was asked; it may still be executed."""
+        """Discard pending replies; submitted commands may still be executed."""
         if self._transport is not None:
             heard(self._transport)
         self._port.memory.forget(self)
@@ -139,7 +139,7 @@ class RespConnection(ClientConnection):
 
     def eof_received(self) -> bool:
         """The client may still read what it asked for."""
-        self._said_all = True
+        self._input_ended = True
         self.flush_soon()
         return not self._refused
 
@@ -175,7 +175,7 @@ class RespConnection(ClientConnection):
     # For the server
 
     def answer_late(self, before_seconds: float, error: CommandFailed) -> None:
-        """Answer with this error what was asked for before that moment and has no answer."""
+        """Answer unanswered commands received before this time with an error."""
         late = False
         for slot in self._slots:
             if slot.since > before_seconds:
@@ -236,7 +236,7 @@ class RespConnection(ClientConnection):
                 self._write_answered()
                 continue
             if not commands:
-                self._leaving = self._said_all
+                self._leaving = self._input_ended
                 break
             self._take(commands)
         self._settle_transport()
@@ -274,7 +274,7 @@ class RespConnection(ClientConnection):
     def _serve_here(self, name: bytes, words: Words) -> None:
         """Commands that need no agreement, and what is no command."""
         local = LOCAL_COMMANDS.get(name)
-        if name in _SPOKEN_BY_BROWSERS:
+        if name in _HTTP_COMMANDS:
             log.warning(
                 "%s speaks HTTP, perhaps a browser made to do so by a web page; disconnected", self.session.address
             )
@@ -284,7 +284,7 @@ class RespConnection(ClientConnection):
             self._answer(unknown_command(words))
         else:
             if name == b"RESET":
-                self._forget_transaction()
+                self._discard_transaction()
             self._answer(self._execute_here(local, name, words))
             self._leaving = self.session.leaving
 
@@ -347,10 +347,10 @@ class RespConnection(ClientConnection):
         elif transaction.gathered is None:
             self._answer(CommandFailed(f"ERR {name.decode()} without MULTI"))
         elif name == b"DISCARD":
-            self._forget_transaction()
+            self._discard_transaction()
             self._answer("OK")
         elif transaction.gathered.broken:
-            self._forget_transaction()
+            self._discard_transaction()
             self._answer(CommandFailed(ABORTED))
         else:
             self._execute_transaction(transaction.gathered)
@@ -360,7 +360,7 @@ class RespConnection(ClientConnection):
         return answer
 
     def _gather(self, gathered: QueuedCommands, name: bytes, words: Words) -> None:
-        """Take a command for later, or say at once that it can never be executed."""
+        """Take a command for later, or answer immediately that it is invalid."""
         command = COMMANDS.get(name) or LOCAL_COMMANDS.get(name) or TRANSACTION_COMMANDS.get(name)
         if command is None:
             self._flag_transaction(unknown_command(words))
@@ -402,12 +402,12 @@ class RespConnection(ClientConnection):
         local = LOCAL_COMMANDS.get(words[0])
         return "OK" if local is None else self._execute_here(local, words[0], words)
 
-    def _forget_transaction(self) -> None:
+    def _discard_transaction(self) -> None:
         self.session.transaction.gathered = None
         self._unwatch()
 
     def _unwatch(self) -> None:
-        """Let the group forget what this client watched; nobody waits for it."""
+        """Submit an UNWATCH for this client; its answer is ignored."""
         command = self.session.transaction.unwatching()
         if command is not None:
             self._submit_gathered()
@@ -432,7 +432,7 @@ class RespConnection(ClientConnection):
             self._refusal = None
 
     def _settle_transport(self) -> None:
-        """Read or not, close or not, as things now stand."""
+        """Pause or resume reading, or close, according to the current state."""
         transport = self._transport
         if transport is None:
             return
@@ -440,7 +440,7 @@ class RespConnection(ClientConnection):
             self._write_answered()
             if self._slots or self._ending:
                 return
-            if self._refused and not self._said_all:
+            if self._refused and not self._input_ended:
                 self._end()
             else:
                 transport.close()

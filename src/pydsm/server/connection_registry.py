@@ -1,4 +1,4 @@
-"""Everyone who is connected to one port, and how they are sent away."""
+"""The open connections of one port, and how all of them are closed."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ class RegisteredConnection(Protocol):
     """A connection."""
 
     def abort(self) -> None:
-        """Close at once; the connection tells the crowd when it is gone."""
+        """Close immediately; the connection calls `ConnectionRegistry.left` when it is closed."""
         ...
 
 
@@ -21,7 +21,7 @@ DetailsT = TypeVar("DetailsT")
 
 
 class ConnectionRegistry(Generic[ConnectionT, DetailsT]):
-    """Connections in the order in which they came, each with what is known of it."""
+    """Open connections, oldest first, each with its details."""
 
     def __init__(self) -> None:
         self._known: dict[ConnectionT, DetailsT] = {}
@@ -31,11 +31,11 @@ class ConnectionRegistry(Generic[ConnectionT, DetailsT]):
         return len(self._known)
 
     def add(self, one: ConnectionT, known: DetailsT) -> None:
-        """Somebody came."""
+        """Register a connection."""
         self._known[one] = known
 
     def left(self, one: ConnectionT) -> bool:
-        """Somebody is gone, or never came in: then False."""
+        """Remove a connection; False when it was not registered."""
         was_here = one in self._known
         self._known.pop(one, None)
         if not self._known:
@@ -47,11 +47,11 @@ class ConnectionRegistry(Generic[ConnectionT, DetailsT]):
         return list(self._known)
 
     def known(self) -> list[DetailsT]:
-        """What is known of them, oldest first."""
+        """Their details, oldest first."""
         return list(self._known.values())
 
     async def close_all(self, close_gracefully: Callable[[ConnectionT], None]) -> None:
-        """Ask everyone to leave, and cut off those who have not gone in time."""
+        """Close all connections gracefully, then abort those still open after the time limit."""
         for one in self.connections():
             close_gracefully(one)
         with contextlib.suppress(TimeoutError):

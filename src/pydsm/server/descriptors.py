@@ -20,10 +20,10 @@ _BASE = 96
 """Standard streams, the loop, storage, snapshots, log, listeners, and libraries that open files for a moment."""
 _PER_REPLICA = 8
 """Connections to and from each, with attempts that overlap."""
-_STRANGERS = 64
-"""Connections at the port for replicas that have not said yet who they are."""
-_TURNED_AWAY = 64
-"""Connections that are accepted in one turn of the loop only to be told that there are too many."""
+_UNAUTHENTICATED = 64
+"""Connections at the port for replicas that have not completed the handshake."""
+_REFUSED_CONNECTIONS = 64
+"""Connections that are accepted in one turn of the event loop only to be refused because there are too many."""
 CLIENTS_MIN = 8
 """With fewer than this, a replica does not start."""
 
@@ -40,7 +40,7 @@ class Descriptors:
 
 def reserve(replicas: int, http_connections: int) -> int:
     """Descriptors that are not for clients."""
-    return _BASE + _PER_REPLICA * replicas + _STRANGERS + _TURNED_AWAY + http_connections
+    return _BASE + _PER_REPLICA * replicas + _UNAUTHENTICATED + _REFUSED_CONNECTIONS + http_connections
 
 
 def clients_that_fit(asked: int, reserved: int, descriptors: Descriptors) -> tuple[int, int]:
@@ -94,15 +94,15 @@ class ClientCount:
         self._refused = LogLimiter(log, lines_max=1)
 
     def enter(self, port_is_full: bool = False) -> bool:
-        """One more; False when there is no room, or none at its port."""
+        """Count one more client; False when this or its port's limit is reached."""
         if port_is_full or self.now >= self.most:
-            self._refused.warning("full", "a client was turned away: %d are connected, as many as may be", self.now)
+            self._refused.warning("full", "a client was refused: %d are connected, which is the limit", self.now)
             return False
         self.now += 1
         return True
 
     def leave(self) -> None:
-        """One less."""
+        """Count one client less."""
         self.now -= 1
 
 

@@ -1,4 +1,4 @@
-"""The HTTP port: whether the replica lives, whether clients may come, and its numbers. For machines that watch it.
+"""The HTTP port: liveness, readiness, metrics and status, for monitoring systems.
 
 Decides what each path answers and what no client may do: keep a connection, send more than a few bytes, or open
 many connections. Only reads; what changes the replica, and who may ask for it, is in `maintenance`. Leaves the meaning
@@ -36,7 +36,7 @@ PATHS = ("/health", "/ready", "/metrics", "/status", "/trace/REQUEST_ID")
 
 _quiet = logging.getLogger("pydsm.http.protocol")
 _quiet.setLevel(logging.CRITICAL)
-"""Whoever sends what is not HTTP is answered 400; a line with a traceback for each would fill the log."""
+"""Input that is not HTTP is answered 400; a log line with a traceback for each would fill the log."""
 
 _STOP_SECONDS_MAX = 1.0
 _LINGERING_SECONDS = 1.0
@@ -49,7 +49,7 @@ class HttpLimits:
     """What one client may cost."""
 
     connections_max: int = 64
-    """Open at the same time; a further one is closed at once."""
+    """Open at the same time; a further one is closed immediately."""
     connection_seconds_max: float = 10.0
     """After which a connection is closed, whatever it is doing. Each carries one request."""
     line_bytes_max: int = 4096
@@ -72,7 +72,7 @@ class Subject:
     observe: Callable[[], Observation]
     trace: Callable[[RequestId], RequestTrace]
     maintenance: Maintenance | None = None
-    """What may be done to it through this port, by whoever is on its computer; None for nothing."""
+    """Actions offered to callers on the replica's own computer; None for none."""
     hosts: tuple[str, ...] = ()
     """By which names the port may be asked, besides addresses and localhost; `ANY_HOST` for whatever name."""
     closed_silent: Callable[[], int] = lambda: 0
@@ -80,7 +80,7 @@ class Subject:
 
 
 class HttpServer:
-    """Serves `PATHS`. All from the loop that owns the replica: when that hangs, nobody answers, as it should be."""
+    """Serves `PATHS`. Runs on the event loop of the replica, so that no request is answered while that loop hangs."""
 
     def __init__(
         self, subject: Subject, ready_limits: ReadyLimits | None = None, limits: HttpLimits | None = None
@@ -137,7 +137,7 @@ class HttpServer:
             raise cannot_listen("HTTP", address, error) from error
 
     async def stop(self) -> None:
-        """Listen no more and disconnect everyone. Twice is no more than once."""
+        """Listen no more and close all connections. Idempotent."""
         self._silent.stop()
         server, self._server = self._server, None
         runner, self._runner = self._runner, None
@@ -161,7 +161,7 @@ class HttpServer:
         return self._silent.closed + self._subject.closed_silent()
 
     def _allow(self, connection: web.RequestHandler, seconds: float) -> None:
-        """Let a connection live so long from now on, and no longer."""
+        """Set the deadline of a connection, in seconds from now."""
         if (before := self._deadlines.pop(connection, None)) is not None:
             before.cancel()
         self._deadlines[connection] = asyncio.get_running_loop().call_later(seconds, self._abort, connection)
@@ -185,7 +185,7 @@ class HttpServer:
                 self._silent.settled(_HttpConnection(request.protocol))
                 response = await handler(request)
         except web.HTTPNotFound:
-            response = _line(404, f"there is nothing here: ask for {', '.join(PATHS)}, or POST to {', '.join(VERBS)}")
+            response = _line(404, f"no such path: use {', '.join(PATHS)}, or POST to {', '.join(VERBS)}")
         except web.HTTPMethodNotAllowed as refusal:
             allowed = ", ".join(sorted(refusal.allowed_methods))
             response = _line(405, f"{request.method} is not possible here: use {allowed}")

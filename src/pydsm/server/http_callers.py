@@ -1,4 +1,4 @@
-"""Who may ask at the HTTP port: nobody whom a web page made do so.
+"""Checks the callers of the HTTP port: requests caused by web pages are refused.
 
 Guards against two things that web pages can do to a port that is reachable from a browser: have their own name resolve
 to its address and read what it says (DNS rebinding), which the `Host` header gives away; and post to it from another
@@ -31,7 +31,7 @@ class Hosts:
         if not given or ANY_HOST in self._names or self._is_known(given[0]):
             return None
         return (
-            "this port is not asked by that Host: use its address or localhost, or start the replica with the name in "
+            "this port does not accept that Host: use its address or localhost, or start the replica with the name in "
             "--http-hosts"
         )
 

@@ -1,4 +1,4 @@
-"""How much one client may ask for, hold and leave unread."""
+"""Limits of the Redis port."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ class RespLimits:
     """Every limit of the Redis port."""
 
     bulk_bytes_max: int = 8 << 20
-    """Bytes of one argument; a command with a longer one is passed over, and answered with an error."""
+    """Bytes of one argument; a command with a longer one is skipped and answered with an error."""
     arguments_max: int = 1 << 20
-    """Words of one command; one with more is passed over, and answered with an error."""
+    """Words of one command; one with more is skipped and answered with an error."""
     query_buffer_bytes_max: int = 16 << 20
-    """Bytes of one command, its framing included; a longer one is passed over, and answered with an error."""
+    """Bytes of one command, its framing included; a longer one is skipped and answered with an error."""
     line_bytes_max: int = 64 << 10
     """Bytes of one line: an inline command, or a length; a longer one is a protocol error."""
     unanswered_commands_max: int = 1024
@@ -22,7 +22,7 @@ class RespLimits:
     transaction_bytes_max: int = 4 << 20
     """Bytes of their words; they are agreed on as one command."""
     write_buffer_bytes_max: int = 32 << 20
-    """Bytes of answers that a client has not taken yet; beyond these, nothing is written to it nor read from it.
+    """Bytes of answers that a client has not read yet; beyond these, nothing is written to it nor read from it.
 
     Generous, because some clients send a whole pipeline before they read the first answer."""
     idle_seconds_before_probe: int = 300
@@ -32,4 +32,4 @@ class RespLimits:
     answer_seconds_max: float = 10.0
     """After which a command that has no result is answered with an error that says so."""
     connections_max: int = 10_000
-    """Clients at a time; one more is told so and disconnected."""
+    """Clients at a time; a further one gets an error and is disconnected."""

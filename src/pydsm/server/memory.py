@@ -1,7 +1,7 @@
-"""What all clients' connections hold in memory together: half-sent commands, and answers that nobody has read.
+"""Limits the memory of all client connections together: incomplete commands and unread answers.
 
-Decides who is disconnected when that is more than may be: the one that holds most. And, at any time, who has left a
-command half-sent or answers unread for too long. Guards that clients cannot exhaust the memory of a replica, however
+When the limit is exceeded, closes the connection that holds most. At any time, closes connections that have left a
+command incomplete or answers unread for too long. Guards that clients cannot exhaust the memory of a replica, however
 many they are; each connection's own limits stay what they are, and stop it from being read from.
 """
 
@@ -24,50 +24,50 @@ class MemoryLimits:
     """For all ports together."""
 
     client_memory_bytes_max: int = 1 << 30
-    """Bytes of half-sent commands and unread answers of all connections; beyond these, whoever holds most is
-    disconnected."""
+    """Bytes of half-sent commands and unread answers of all connections; beyond these, the connection that
+    holds most is closed."""
     half_sent_seconds_max: float = 60.0
-    """For which a command may be incomplete, and a second more for each 16 KiB of it that have come; then its
+    """How long a command may be incomplete, plus one second for each 16 KiB of it received; then its
     connection is closed."""
     unread_seconds_max: float = 60.0
-    """For which answers may wait without any of them being taken; then their connection is closed."""
+    """How long answers may wait while the client reads none of them; then its connection is closed."""
 
 
 class Holder(Protocol):
     """A connection."""
 
     def half_sent_bytes(self) -> int:
-        """Of a command that is not complete."""
+        """Bytes received of a command that is not complete."""
         ...
 
     def commands_read(self) -> int:
-        """How many complete commands, or frames of them, have come."""
+        """Number of complete commands, or frames of commands, received."""
         ...
 
     def unread_bytes(self) -> int:
-        """Of answers that the client has not taken."""
+        """Bytes of answers that the client has not read."""
         ...
 
     def taken_bytes(self) -> int:
-        """Of all answers that it has taken."""
+        """Bytes of all answers that the client has read."""
         ...
 
     def other_bytes(self) -> int:
-        """Of what else it keeps for later, a transaction for example."""
+        """Bytes of other state kept for later, such as a transaction."""
         ...
 
     def who(self) -> str:
-        """Who it is, for the log."""
+        """The client's address, for the log."""
         ...
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close immediately."""
         ...
 
 
 @dataclass(slots=True)
 class _Held:
-    """What one connection held when it was last asked, and since when it holds such things."""
+    """What one connection held at the last measurement, and since when."""
 
     bytes: int = 0
     half_sent: int = 0
@@ -84,7 +84,7 @@ class ClientMemory:
     def __init__(self, limits: MemoryLimits | None = None) -> None:
         self.limits = limits or MemoryLimits()
         self.held_bytes = 0
-        """As far as it is known: what clients have taken since they were asked is still in it."""
+        """As of the last measurement of each connection: bytes read by clients since then are still counted."""
         self.closed = 0
         """Connections that were closed for what they held, since the start."""
         self._held: dict[Holder, _Held] = {}
@@ -97,7 +97,7 @@ class ClientMemory:
         return min(_SWEEP_SECONDS_MAX, shortest / _SWEEPS_PER_TIME)
 
     def note(self, one: Holder) -> None:
-        """A connection may hold more than before, or again nothing."""
+        """Measure a connection whose use of memory may have changed."""
         held = self._held.get(one)
         if held is None:
             held = self._held[one] = _Held()
@@ -114,7 +114,7 @@ class ClientMemory:
             self.held_bytes -= held.bytes
 
     def stop(self) -> None:
-        """Look at nobody any more."""
+        """Cancel the periodic check."""
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -125,7 +125,7 @@ class ClientMemory:
         held.bytes = size
 
     def _make_room(self) -> None:
-        """Disconnect whoever holds most, until the others are within the limit."""
+        """Close the connections that hold most until the rest are within the limit."""
         for one, held in self._held.items():
             self._ask(one, held)
         while self.held_bytes > self.limits.client_memory_bytes_max:
@@ -152,7 +152,7 @@ class ClientMemory:
         self._sweeping = loop.call_later(self._sweep_seconds, self._sweep) if self._held else None
 
     def look(self, now: float) -> None:
-        """Disconnect whoever has been too slow; forget whoever holds nothing any more."""
+        """Close connections that are too slow; drop the entries of those that hold nothing."""
         for one, held in list(self._held.items()):
             self._ask(one, held)
             if not held.half_sent or held.commands_read != one.commands_read():
@@ -170,7 +170,8 @@ class ClientMemory:
         limits = self.limits
         allowed = limits.half_sent_seconds_max + held.half_sent / _BYTES_PER_SECOND_MIN
         if now - held.half_sent_since > allowed:
-            return f"{held.half_sent} bytes of a command came, and not the rest within {allowed:.0f} s"
+            return f"{held.half_sent} bytes of a command were received, the rest did not follow within {allowed:.0f} s"
         if now - held.unread_since > limits.unread_seconds_max:
-            return f"it took none of {held.unread} bytes of answers within {limits.unread_seconds_max:g} s"
+            seconds = limits.unread_seconds_max
+            return f"write stalled; closing: {held.unread} bytes of answers were not read within {seconds:g} s"
         return None

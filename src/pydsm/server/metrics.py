@@ -1,6 +1,6 @@
 """A replica's numbers in Prometheus's text format.
 
-Decides names and types. They are computed when somebody asks, from one observation, so that a command costs nothing
+Decides names and types. Values are computed for each request, from one observation, so that commands cost nothing
 here. Each replica has a registry of its own: two in one process do not mix.
 """
 
@@ -103,7 +103,7 @@ class _ReplicaCollector(Collector):
         yield GaugeMetricFamily("pydsm_instances", "Instances in memory.", seen.instances)
         yield from _snapshots(seen)
         paused = int(seen.phase is not MachinePhase.RUNNING)
-        yield GaugeMetricFamily("pydsm_paused", "1 unless what is agreed is executed at once.", paused)
+        yield GaugeMetricFamily("pydsm_paused", "1 while the state machine is paused.", paused)
         yield GaugeMetricFamily(
             "pydsm_apply_queue_batches",
             "Decided batches that wait until the state machine runs again.",

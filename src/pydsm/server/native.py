@@ -1,9 +1,10 @@
-"""The port for native clients: commands in, answers out in any order, and neither without bound.
+"""The port for native clients: receives commands and sends answers in any order, both within limits.
 
-Decides who may connect and how much one client may have under way. Guards that each command gets one answer, and that a
-client which asks faster than it is answered, or does not read, is not read from until that changes. The wire format is
-`runtime/client_protocol`'s business, agreement that of `submit_requests`. Which requests come for the first time is not
-asked of the client but seen here, from the session that its connection was granted (`core/sessions/sessions`).
+Decides which clients may connect and how many commands of one client may be in flight. Guards that each command gets
+one answer, and that a client which asks faster than it is answered, or does not read, is not read from until that
+changes. The wire format is `runtime/client_protocol`'s business, agreement that of `submit_requests`. Whether a request
+is a retry is determined here, from the session that was granted to the connection, not stated by the client
+(`core/sessions/sessions`).
 """
 
 import asyncio
@@ -46,11 +47,11 @@ class NativeLimits:
     """Every limit of the port for native clients."""
 
     connections_max: int = 10_000
-    """Clients at a time; one more is told so and disconnected."""
+    """Clients at a time; a further one gets an error and is disconnected."""
     handshake_seconds_max: float = 5.0
-    """How long a client may take to say who it is."""
+    """How long a client may take to complete the handshake."""
     command_bytes_max: int = 8 << 20
-    """Bytes of one command, as the replica takes it; clients are told, so that they send none that is longer."""
+    """Bytes of one command, the largest that the replica accepts; Welcome carries the limit to the client."""
     frame_bytes_max: int = 16 << 20
     """Bytes of one frame of commands; a longer one ends the connection."""
     frame_commands_max: int = 50_000
@@ -58,11 +59,11 @@ class NativeLimits:
     unanswered_commands_max: int = 50_000
     """Commands of one connection without an answer; beyond these, nothing is read from it."""
     write_buffer_bytes_max: int = 16 << 20
-    """Bytes of answers that a client has not taken; beyond these, nothing is read from it."""
+    """Bytes of answers that a client has not read; beyond these, nothing is read from it."""
     idle_seconds_before_probe: int = 300
     """Seconds of silence after which the operating system asks whether a client's machine is still there."""
     answer_bytes_max: int = 64 << 20
-    """Bytes of one frame of answers; a single longer one is told as a failure."""
+    """Bytes of one frame of answers; a single longer answer is replaced by an error."""
     ahead_ms_max: int = 60_000
     """How far after `NativeServerContext.now_ms` a session may begin; a later one would be refused less surely than
     others."""
@@ -92,12 +93,12 @@ class NativeServer:
         limits: NativeLimits | None = None,
         shared: SharedServerState | None = None,
     ) -> None:
-        """`shared` is what all ports for clients have in common."""
+        """`shared` is the state that all client ports have in common."""
         self.submit_requests = submit_requests
         self.host = host
         self.limits = limits or NativeLimits()
         self.shared = shared or SharedServerState()
-        self.crowd: ConnectionRegistry[NativeConnection, None] = ConnectionRegistry()
+        self.registry: ConnectionRegistry[NativeConnection, None] = ConnectionRegistry()
         self.refusals = LogLimiter(log, lines_max=1)
         self._server: asyncio.Server | None = None
 
@@ -117,36 +118,36 @@ class NativeServer:
             raise cannot_listen("clients", address, error) from error
 
     async def stop(self) -> None:
-        """Listen no more, send what is answered, and disconnect everyone. Twice is no more than once."""
+        """Listen no more, send what is answered, and close all connections. Idempotent."""
         if self._server is None:
             return
         server, self._server = self._server, None
         server.close()
-        await self.crowd.close_all(lambda connection: connection.close("this replica is stopping"))
+        await self.registry.close_all(lambda connection: connection.close("this replica is stopping"))
         await server.wait_closed()
 
     def opened(self, connection: "NativeConnection") -> str | None:
-        """None to let a client in, or why not."""
+        """Register a new connection: None when it is accepted, otherwise the reason why it is refused."""
         if self._server is None:
             return "this replica is stopping; connect to another"
-        if not self.shared.clients.enter(len(self.crowd) >= self.limits.connections_max):
-            return f"{len(self.crowd)} clients are connected already; connect to another replica"
-        self.crowd.add(connection, None)
+        if not self.shared.clients.enter(len(self.registry) >= self.limits.connections_max):
+            return f"{len(self.registry)} clients are connected already; connect to another replica"
+        self.registry.add(connection, None)
         self.shared.silent.opened(connection)
         return None
 
     def closed(self, connection: "NativeConnection") -> None:
         """The connection is gone."""
         self.shared.silent.settled(connection)
-        if self.crowd.left(connection):
+        if self.registry.left(connection):
             self.shared.clients.leave()
 
 
 class RefusedRequests:
-    """Per session of a connection the first request that was refused and has not come again.
+    """For each session of a connection: the first refused request that was not retried yet.
 
-    What was sent behind it in order would be agreed on, and left out at its execution, until it does: so that is
-    refused at once (PROTOCOL 7, "Program order").
+    Ordered requests behind it would be committed and then skipped at execution until it is retried, so they are
+    refused immediately (`docs/reference/protocol.md`, section 7, "Program order").
     """
 
     def __init__(self) -> None:
@@ -160,7 +161,7 @@ class RefusedRequests:
             del self._sequences[next(iter(self._sequences))]
 
     def is_ahead(self, run: Run) -> bool:
-        """Whether the run is to come behind a refused request that must come again first."""
+        """Whether the run is ordered behind a refused request that must be retried first."""
         if not self._sequences:
             return False
         session, first = session_of(run.first), sequence_of(run.first)
@@ -203,7 +204,7 @@ class NativeConnection(ClientConnection):
         self._reader = FrameReader(CLIENT_PREAMBLE)
         self._loop = asyncio.get_running_loop()
         self._peer = "a client"
-        self._greeted = False
+        self._handshake_done = False
         self._grant = server.host.grant()
         self._session = session_of(self._grant.id)
         """Of the last run, whose time is known to be right."""
@@ -213,13 +214,13 @@ class NativeConnection(ClientConnection):
         self._numbers: list[int] = []
         self._answers: list[Answer] = []
         self._write_paused = False
-        self._patience: asyncio.TimerHandle | None = None
+        self._handshake_timer: asyncio.TimerHandle | None = None
         self._frames = 0
 
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for the greeting, or refuse."""
+        """Start the handshake timer, or refuse the connection."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
         address = transport.get_extra_info("peername")
@@ -230,10 +231,10 @@ class NativeConnection(ClientConnection):
         if reason is not None:
             self._refuse(reason)
         else:
-            self._patience = self._loop.call_later(self._limits.handshake_seconds_max, self._greeting_is_late)
+            self._handshake_timer = self._loop.call_later(self._limits.handshake_seconds_max, self._handshake_timed_out)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Forget what was asked; it may still be executed."""
+        """Discard pending answers; commands that were submitted may still be executed."""
         if self._transport is not None:
             heard(self._transport)
         self._server.shared.memory.forget(self)
@@ -258,7 +259,7 @@ class NativeConnection(ClientConnection):
                 self._server.shared.memory.note(self)
 
     def eof_received(self) -> bool:
-        """Nothing more comes, and nobody waits for answers."""
+        """Close the connection: the client reads no answers after it has closed its side."""
         return False
 
     def pause_writing(self) -> None:
@@ -294,7 +295,7 @@ class NativeConnection(ClientConnection):
     # For the server
 
     def close(self, reason: str) -> None:
-        """Send what is answered, say why, and close."""
+        """Send the answers that are ready and a CloseReason, then close."""
         self._flush(whole=True)
         if self._transport is not None:
             if not self._ending:
@@ -305,21 +306,21 @@ class NativeConnection(ClientConnection):
 
     def _take(self, payload: bytes) -> None:
         message = decode_from_client(payload)
-        if isinstance(message, ClientHello) == self._greeted:
-            raise PeerProtocolError("a client greets once, before its first command")
+        if isinstance(message, ClientHello) == self._handshake_done:
+            raise PeerProtocolError("a client sends ClientHello once, before its first command")
         if isinstance(message, ClientHello):
-            self._greet(message)
+            self._accept_hello(message)
         else:
             self._execute(message)
 
-    def _greet(self, hello: ClientHello) -> None:
+    def _accept_hello(self, hello: ClientHello) -> None:
         host, transport = self._server.host, self._transport
         if hello.group not in {"", host.identity.group}:
             raise PeerProtocolError(
-                f"it means group {hello.group!r}, this is {host.identity.group!r}: check the addresses"
+                f"it asks for group {hello.group!r}, this is {host.identity.group!r}: check the addresses"
             )
-        assert transport is not None, "greeted after the end"
-        self._greeted = True
+        assert transport is not None, "handshake after the connection was lost"
+        self._handshake_done = True
         self._server.shared.silent.settled(self)
         self._stop_waiting()
         self._reader.allow_messages(self._limits.frame_bytes_max)
@@ -337,7 +338,7 @@ class NativeConnection(ClientConnection):
 
     def _execute(self, request: ClientRequest) -> None:
         if request.first != self._next:
-            raise PeerProtocolError(f"its commands go on with number {request.first}, and not with {self._next}")
+            raise PeerProtocolError(f"its next command has number {request.first}, expected {self._next}")
         if len(request.commands) > self._limits.frame_commands_max:
             raise PeerProtocolError(
                 f"{len(request.commands)} commands in one frame are over the limit of {self._limits.frame_commands_max}"
@@ -354,12 +355,12 @@ class NativeConnection(ClientConnection):
             if self._refused.is_ahead(run):
                 reply(0, [Aborted("not executed: an earlier request of the session was refused")] * run.count)
             elif (refusal := self._server.shared.refusal) is not None:
-                self._told(run, reply, 0, [Overloaded(refusal)] * run.count)
+                self._record_and_reply(run, reply, 0, [Overloaded(refusal)] * run.count)
             else:
                 again = not self._grant.takes(run.first, run.count)
-                self._submit(run, commands, partial(self._told, run, reply), again=again)
+                self._submit(run, commands, partial(self._record_and_reply, run, reply), again=again)
 
-    def _told(self, run: Run, reply: ReplyMany, offset: int, answers: Sequence[Answer]) -> None:
+    def _record_and_reply(self, run: Run, reply: ReplyMany, offset: int, answers: Sequence[Answer]) -> None:
         if isinstance(answers[0], Aborted | Overloaded):  # all of those that come together are, or none
             self._refused.refused(run, offset)
         reply(offset, answers)
@@ -369,7 +370,7 @@ class NativeConnection(ClientConnection):
         if session != self._session:
             ahead_ms = timestamp_of(session) - self._server.host.now_ms()
             if ahead_ms > self._limits.ahead_ms_max:
-                raise PeerProtocolError(f"a session begins {ahead_ms} ms from now: set the clock")
+                raise PeerProtocolError(f"a session begins {ahead_ms} ms in the future: set the client's clock")
             self._session = session
 
     def _answered(self, first: int, offset: int, answers: Sequence[Answer]) -> None:
@@ -402,17 +403,17 @@ class NativeConnection(ClientConnection):
 
     def _refuse(self, reason: str) -> None:
         self._server.refusals.warning("refused", "refused %s: %s", self._peer, reason)
-        if self._greeted:
+        if self._handshake_done:
             self._flush(whole=True)
         self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more
-        preamble = b"" if self._greeted else CLIENT_PREAMBLE
+        preamble = b"" if self._handshake_done else CLIENT_PREAMBLE
         self._write(preamble + encode_message(CloseReason(reason)))
         self._end()
 
-    def _greeting_is_late(self) -> None:
-        self._refuse(f"it did not say who it is within {self._limits.handshake_seconds_max:g} s")
+    def _handshake_timed_out(self) -> None:
+        self._refuse(f"handshake timed out after {self._limits.handshake_seconds_max:g} s")
 
     def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
+            self._handshake_timer = None

@@ -14,11 +14,11 @@ Words = Sequence[bytes]
 
 
 class ProtocolError(PeerProtocolError):
-    """The client does not speak the protocol: tell it `str(error)` and close."""
+    """The client violates the protocol: answer `str(error)` and close."""
 
 
 class CommandTooLarge(PeerProtocolError):
-    """A command is over a limit: tell the client `str(error)`. It is passed over, and what follows is read as usual."""
+    """A command exceeds a limit: answer `str(error)`. It is skipped; later commands are read as usual."""
 
 
 _CLAIMED_BYTES_MAX = 512 << 20

@@ -22,12 +22,12 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     connected: bool
     """Always true of the replica itself."""
     last_report_age_seconds: float | None
-    """How long ago it told its frontier; None when it has not since this replica started, and of the replica itself."""
+    """Age of its last frontier report; None before the first one since this start, and for this replica itself."""
     executed: int
     known: int
     lag: int
     epoch: int | None = None
-    """The configuration that it was in when it last greeted this replica; None when it has not."""
+    """The epoch that it stated in its last handshake; None before the first."""
     clock_difference_ms: int | None = None
     """By how much its wall clock is ahead of that of this replica; None when that is not known."""
 

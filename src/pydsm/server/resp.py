@@ -28,7 +28,7 @@ class RespServer:
         limits: RespLimits | None = None,
         shared: SharedServerState | None = None,
     ) -> None:
-        """`shared` is what all ports for clients have in common."""
+        """`shared` is the state that all client ports have in common."""
         self.submit_many = submit_many
         self.info = info
         self.limits = limits or RespLimits()
@@ -37,7 +37,7 @@ class RespServer:
         self.silent = self.shared.silent
         self._late: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
-        self._crowd: ConnectionRegistry[RespConnection, Session] = ConnectionRegistry()
+        self._registry: ConnectionRegistry[RespConnection, Session] = ConnectionRegistry()
         self._server: asyncio.Server | None = None
 
     @property
@@ -54,61 +54,61 @@ class RespServer:
         self._look_for_late_answers()
 
     async def stop(self) -> None:
-        """Listen no more, send what is answered, and disconnect everyone. Twice is no more than once."""
+        """Listen no more, send what is answered, and close all connections. Idempotent."""
         if self._server is None:
             return
         server, self._server = self._server, None
         server.close()
         if self._late is not None:
             self._late.cancel()
-        await self._crowd.close_all(RespConnection.close)
+        await self._registry.close_all(RespConnection.close)
         await server.wait_closed()
 
     def connections(self) -> Sequence[RespConnection]:
-        """Everyone who is connected, oldest first."""
-        return self._crowd.connections()
+        """Open connections, oldest first."""
+        return self._registry.connections()
 
     # What connections see
 
     def sessions(self) -> Sequence[Session]:
-        """See `Surroundings`."""
-        return self._crowd.known()
+        """See `CommandContext`."""
+        return self._registry.known()
 
     def now_seconds(self) -> float:
-        """See `Surroundings`."""
+        """See `CommandContext`."""
         return asyncio.get_running_loop().time()
 
     def opened(self, connection: RespConnection) -> Session | CommandFailed:
-        """See `Port`."""
+        """See `ServerContext`."""
         if self._server is None:
             return CommandFailed("ERR this replica is stopping; connect to another")
-        if not self.shared.clients.enter(len(self._crowd) >= self.limits.connections_max):
+        if not self.shared.clients.enter(len(self._registry) >= self.limits.connections_max):
             return CommandFailed("ERR max number of clients reached")
         peer, here = connection.addresses()
         now = self.now_seconds()
         session = Session(next(self._ids), peer, here, now, last_seconds=now)
-        self._crowd.add(connection, session)
+        self._registry.add(connection, session)
         self.shared.silent.opened(connection)
         return session
 
     def closed(self, connection: RespConnection) -> None:
-        """See `Port`."""
+        """See `ServerContext`."""
         self.shared.silent.settled(connection)
-        if self._crowd.left(connection):
+        if self._registry.left(connection):
             self.shared.clients.leave()
 
     @property
     def refusal(self) -> str | None:
-        """See `Port`."""
+        """See `ServerContext`."""
         return self.shared.refusal
 
     @property
     def connections_max(self) -> int:
-        """See `Surroundings`."""
+        """See `CommandContext`."""
         return min(self.limits.connections_max, self.shared.clients.most)
 
     def _look_for_late_answers(self) -> None:
-        """Tell whoever has waited for too long that nobody knows what becomes of the command."""
+        """Answer commands that have waited too long with an error: their outcome is unknown."""
         loop = asyncio.get_running_loop()
         seconds = self.limits.answer_seconds_max
         reason = self.shared.reason or "the group is slow"
@@ -116,6 +116,6 @@ class RespServer:
             f"CLUSTERDOWN no answer within {seconds:g} s ({reason}): whether the command was or will be executed is "
             "unknown"
         )
-        for connection in self._crowd.connections():
+        for connection in self._registry.connections():
             connection.answer_late(loop.time() - seconds, error)
         self._late = loop.call_later(min(_LATE_SECONDS, seconds / 4), self._look_for_late_answers)

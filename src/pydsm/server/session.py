@@ -1,4 +1,4 @@
-"""What the server remembers of one client, and how it shows that to people."""
+"""The server's state of one Redis client, and its line in CLIENT LIST."""
 
 from dataclasses import dataclass, field
 

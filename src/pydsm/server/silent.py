@@ -1,9 +1,9 @@
 """Connections of clients that have sent no complete request yet: how many there may be, and for how long.
 
-Guards that nobody keeps clients out by opening connections and saying nothing. A connection counts only once it has
-been silent for some seconds, so that thousands which are opened at once from one address are let in. Which one has to
-go is decided as at the port for replicas: the oldest of the address that has its share, else of the one that has most.
-What is half-sent for too long is closed by `memory`.
+Prevents idle connections from keeping other clients out. A connection counts only after it has been silent for some
+seconds, so that thousands opened together from one address are accepted. The connection to close is chosen as at the
+port for replicas: the oldest of the address that has its share, else of the one that has most. Connections with an
+incomplete request are closed by `memory`.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ class SilentLimits:
     """For all ports that share one `SilentConnections`."""
 
     grace_seconds: float = 5.0
-    """For which a connection may be silent without being counted."""
+    """How long a connection may be silent without being counted."""
     silent_seconds_max: float = 60.0
-    """After which one that has sent nothing is closed."""
+    """After this, a connection that has sent nothing is closed."""
     per_address_max: int = 1250
-    """Silent ones from one address."""
+    """Silent connections from one address."""
     connections_max: int = 5000
-    """Silent ones from all addresses."""
+    """Silent connections from all addresses."""
 
     @staticmethod
     def among(clients_max: int) -> "SilentLimits":
@@ -38,7 +38,7 @@ class SilentLimits:
 
 
 class Connection(Protocol):
-    """One that may be silent."""
+    """A connection that may be silent."""
 
     def host(self) -> str | None:
         """The address that it comes from, without the port; None when it is gone."""
@@ -49,7 +49,7 @@ class Connection(Protocol):
         ...
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close immediately."""
         ...
 
 
@@ -62,7 +62,7 @@ class SilentConnections:
         """Connections that were closed for their silence, since the start."""
         self._lines = LogLimiter(log, lines_max=1)
         self._fresh: dict[Connection, float] = {}
-        """When each was opened, those within the time of grace, oldest first."""
+        """When each was opened, those within the grace period, oldest first."""
         self._silent: dict[Connection, float] = {}
         """The same, of those that count."""
         self._pending: PendingConnections[Connection] = PendingConnections(
@@ -83,13 +83,13 @@ class SilentConnections:
             self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     def settled(self, connection: Connection) -> None:
-        """It has sent a complete request, or is gone. Allowed for one that is not here."""
+        """It has sent a complete request, or is closed. Ignored for a connection that is not registered."""
         self._fresh.pop(connection, None)
         if self._silent.pop(connection, None) is not None:
             self._pending.remove(connection)
 
     def stop(self) -> None:
-        """Look at nobody any more."""
+        """Cancel the periodic check."""
         if self._sweeping is not None:
             self._sweeping.cancel()
 
@@ -100,7 +100,7 @@ class SilentConnections:
         self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep) if more else None
 
     def look(self, now: float) -> None:
-        """Count those whose time of grace is over, and close those that are too many or silent for too long."""
+        """Count those whose grace period is over, and close those that are too many or silent for too long."""
         for connection in [one for one in self._silent if one.host() is None]:
             self.settled(connection)
         for connection, since in list(self._fresh.items()):

@@ -31,7 +31,7 @@ class Slot:
         """Makes the client's answer of the machine's, where they differ."""
 
     def settle(self, answer: Answer) -> None:
-        """Take the machine's answer, unless the client was told something else meanwhile."""
+        """Take the machine's answer, unless the client was already answered."""
         if self.answer is UNANSWERED:
             self.answer = answer if self.finish is None else self.finish(answer)
 

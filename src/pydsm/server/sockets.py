@@ -16,7 +16,7 @@ _lingering: set[asyncio.Transport] = set()
 
 
 def notice_if_it_vanishes(transport: asyncio.BaseTransport, idle_seconds_before_probe: int) -> None:
-    """Have the operating system ask after so much silence whether the other side is still there."""
+    """Enable TCP keepalive, with the first probe after this much silence."""
     connection = transport.get_extra_info("socket")
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

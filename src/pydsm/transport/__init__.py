@@ -1,5 +1,5 @@
 """Messages between replicas: `base` is the interface, `tcp` the default, `zeromq` an extra, `memory` for tests.
 
-`frames` is the wire format, `handshake` says who is let in, `tls` what a certificate is worth. The same contract suite
-runs against every transport.
+`frames` is the wire format, `handshake` decides which peers are accepted, `tls` checks certificates. The same contract
+suite runs against every transport.
 """

@@ -1,4 +1,4 @@
-"""What a transport is: messages to peers, with no promise but that what arrives is what some peer of the group sent.
+"""The transport interface: sends messages to peers; the only guarantee is that a received message was sent by a peer.
 
 Loss, delay, doubling and reordering are all allowed, so a transport never waits and never keeps more than its limit:
 the core repeats whatever matters.
@@ -30,7 +30,7 @@ class StartExchange(Protocol):
         ...
 
     def greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """What to say of this start; `to` is a peer that has greeted, and is told what is remembered of it."""
+        """The data of this start; for an authenticated peer `to`, with the records about that peer."""
         ...
 
     def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
@@ -38,7 +38,7 @@ class StartExchange(Protocol):
         ...
 
     def told(self, remembered: Remembered) -> None:
-        """A peer has told what it remembers of this replica."""
+        """A peer has reported what it has stored about this replica."""
         ...
 
     def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
@@ -55,10 +55,10 @@ _FIRST_EPOCH = Epoch(0)
 
 @dataclass(frozen=True, slots=True)
 class LocalIdentity:
-    """What a replica says of itself when it meets a peer, and what it must know to believe the peer.
+    """What a replica states in the handshake, and what it needs to verify its peers.
 
     `members` are all of the group, in order; without them, replicas are called by their numbers. With a `secret`, only
-    peers that prove to know it are let in.
+    peers that prove that they have it are accepted.
     """
 
     group: str
@@ -106,7 +106,7 @@ class Transport(Protocol):
 
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
-        """The configuration that each peer was in when it last greeted us, of those that did in this life."""
+        """The epoch of each peer at its last handshake; peers without one since this start are absent."""
         ...
 
     @property
@@ -124,7 +124,7 @@ class Transport(Protocol):
         ...
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """Pass one message to several peers; returns at once. What is sent in one turn of the loop leaves together.
+        """Pass one message to several peers; returns immediately. Messages sent in one turn of the loop leave together.
 
         A message that can wait (`transport.coalescing`) may be kept back for a while, for company.
         """

@@ -1,4 +1,4 @@
-"""Messages that nobody waits for leave in company: each one that leaves by itself wakes a process up.
+"""Coalescing of messages: those that no client waits for are delayed, since each separate send wakes up a process.
 
 Decides which messages can wait. How long and how much of them is a limit; whatever else leaves for the same peer takes
 them along, in the order in which they were given.
@@ -13,10 +13,10 @@ _PATIENT = (Commit, Frontier, StateDigest)
 
 
 def can_wait(message: Message) -> bool:
-    """Whether a few milliseconds more are nothing to whoever gets this.
+    """Whether this message may be delayed by a few milliseconds.
 
-    Gossip is no more than that. A Commit is final before it is told, and the clients of its requests are answered by
-    the replica that tells it. Those who wait for it elsewhere have a conflicting command. They asked this replica
+    Gossip is no more than that. A Commit is final before it is sent, and the clients of its requests are answered by
+    the replica that sends it. Those who wait for it elsewhere have a conflicting command. They asked this replica
     about that command, and its answer is what takes the Commit along; the commands of others come behind it. Only where
     few are asked (`thrifty`) may one who was not asked wait as long as the limit says.
     """
@@ -32,12 +32,12 @@ class FlushTimer:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Something waits from now on, if nothing has before."""
+        """Start the timer unless it runs."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._seconds, self._end)
 
     def stop(self) -> None:
-        """Forget it."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

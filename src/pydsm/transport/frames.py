@@ -1,4 +1,4 @@
-"""The wire format between replicas, without any I/O: preamble, frames, greeting.
+"""The wire format between replicas, without any I/O: preamble, frames, handshake messages.
 
 A connection is used in one direction. Each side begins with `PREAMBLE` and a frame that holds its Hello; then the side
 that dialled sends a Claim, the other one a Confirmation. From then on the side that dialled sends frames of messages,
@@ -25,7 +25,7 @@ from pydsm.logs import printable
 from pydsm.transport.members import Member
 
 PROTOCOL_VERSION = 3
-"""Changes when frames or greetings do; messages have a version of their own in `core.wire.codec`."""
+"""Changes when frames or handshake messages do; messages have a version of their own in `core.wire.codec`."""
 
 _VERSION_BYTES = 2
 
@@ -35,8 +35,8 @@ PREAMBLE = b"PyDSM\0" + PROTOCOL_VERSION.to_bytes(_VERSION_BYTES, "big")
 FRAME_BYTES_MAX = 64 << 20
 """A longer frame is refused."""
 
-GREETING_BYTES_MAX = 16 << 10
-"""A greeting in a longer frame is refused."""
+HANDSHAKE_BYTES_MAX = 16 << 10
+"""A handshake message in a longer frame is refused."""
 
 _HEADER = struct.Struct(">II")
 _LENGTH = struct.Struct(">I")
@@ -96,7 +96,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_
 
 
 class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """From the side that was dialled: the same. The incarnation itself is not told to whoever dials."""
+    """From the side that was dialled: the same. The incarnation itself is not sent to the dialling side."""
 
     fingerprint: _Number
     start: StartGreeting
@@ -104,29 +104,29 @@ class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_u
     proof: bytes = b""
 
 
-Greeting = Hello | Refusal | Claim | Confirmation
+HandshakeMessage = Hello | Refusal | Claim | Confirmation
 """Exactly these fields, which the version in the preamble stands for. So none is nested deeper than its type: skipping
 unknown fields would take any depth that the interpreter's stack allows, and another one would allow another."""
 
-_greetings: msgspec.msgpack.Decoder[Greeting] = msgspec.msgpack.Decoder(Greeting)
+_handshake_decoder: msgspec.msgpack.Decoder[HandshakeMessage] = msgspec.msgpack.Decoder(HandshakeMessage)
 
 
-def encode_greeting(greeting: Greeting) -> bytes:
-    """The greeting's frame; the first one in a direction goes after the preamble."""
-    return encode_frame(greeting_payload(greeting))
+def encode_handshake(message: HandshakeMessage) -> bytes:
+    """The frame of a handshake message; the first one in each direction follows the preamble."""
+    return encode_frame(handshake_payload(message))
 
 
-def greeting_payload(greeting: Greeting) -> bytes:
-    """What is in the greeting's frame, and what proofs are made over."""
-    return msgspec.msgpack.encode(greeting)
+def handshake_payload(message: HandshakeMessage) -> bytes:
+    """The payload of a handshake message, over which proofs are computed."""
+    return msgspec.msgpack.encode(message)
 
 
-def decode_greeting(payload: bytes) -> Greeting:
-    """Raises PeerProtocolError for anything but a greeting."""
+def decode_handshake(payload: bytes) -> HandshakeMessage:
+    """Raises PeerProtocolError for anything but a handshake message."""
     try:
-        return _greetings.decode(payload)
+        return _handshake_decoder.decode(payload)
     except DOES_NOT_PARSE as error:
-        raise PeerProtocolError(f"the greeting does not parse: {printable(str(error))}") from error
+        raise PeerProtocolError(f"the handshake message does not parse: {printable(str(error))}") from error
 
 
 def encode_messages(messages: Iterable[bytes], stamp: Stamp) -> bytes:
@@ -159,15 +159,15 @@ def decode_messages(payload: bytes) -> Iterator[memoryview]:
         yield view[body:start]
 
 
-def open_greeting(data: bytes) -> bytes:
-    """The payload of a first greeting: preamble and frame in one piece. Raises PeerProtocolError for anything else."""
-    if len(data) > len(PREAMBLE) + _HEADER.size + GREETING_BYTES_MAX:
-        raise PeerProtocolError(f"its greeting has {len(data)} bytes, the limit is {GREETING_BYTES_MAX}")
+def open_handshake(data: bytes) -> bytes:
+    """The payload of a Hello: preamble and frame in one piece. Raises PeerProtocolError for anything else."""
+    if len(data) > len(PREAMBLE) + _HEADER.size + HANDSHAKE_BYTES_MAX:
+        raise PeerProtocolError(f"its handshake message has {len(data)} bytes, the limit is {HANDSHAKE_BYTES_MAX}")
     reader = FrameReader()
     reader.feed(data)
     for payload in reader.payloads():
         return payload
-    raise PeerProtocolError("its greeting is cut short")
+    raise PeerProtocolError("its handshake message is cut short")
 
 
 def open_frame(data: bytes, bytes_max: int = FRAME_BYTES_MAX) -> bytes:
@@ -203,7 +203,7 @@ def _frame(chunks: list[bytes]) -> bytes:
 
 
 class FrameReader:
-    """Turns what arrives on one connection into payloads: first a greeting's, then those of message frames.
+    """Turns what arrives on one connection into payloads: first those of the handshake, then those of message frames.
 
     `preamble` ends with a version of two bytes.
     """
@@ -212,10 +212,10 @@ class FrameReader:
         self._preamble = preamble
         self._buffer = bytearray()
         self._preamble_seen = False
-        self._limit = GREETING_BYTES_MAX
+        self._limit = HANDSHAKE_BYTES_MAX
 
     def allow_messages(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
-        """The greeting was good: frames may be large from here on."""
+        """Allow large frames: the handshake is complete."""
         self._limit = frame_bytes_max
 
     @property
@@ -256,7 +256,7 @@ class FrameReader:
 
 
 def _what_else(beginning: bytes, preamble: bytes) -> str:
-    """What somebody speaks who begins with this, and not with our preamble."""
+    """The protocol suggested by these first bytes, which are not our preamble."""
     version = len(preamble) - _VERSION_BYTES
     if beginning.startswith(preamble[:version]):
         theirs, ours = (int.from_bytes(one[version:], "big") for one in (beginning, preamble))

@@ -1,10 +1,10 @@
-"""What replicas say of themselves when they meet, and who is let in: the same rules on every transport.
+"""The handshake between replicas, and which peers it accepts: the same rules on every transport.
 
-Guards that only members of this group are listened to: those that were given the same members as this replica, know the
-group's secret where there is one, and have the data that the group knows. A peer in another epoch is let in: its
-messages are how a replica learns that it has missed a change of members, so refusing it would cut off the one that is
-behind (PROTOCOL 8). Its epoch is kept for whoever wants to know. Groups of different epochs may differ in their
-members; of one epoch, they may not.
+Accepts only members of this group: peers with the same list of members, with the group's secret where there is one, and
+with the data directory that the group has seen before. A peer in another epoch is accepted: its messages inform a
+replica that it has missed a change of members, so refusing it would isolate the one that is behind
+(`docs/reference/protocol.md`, section 8). Its epoch is stored for reports. Groups of different epochs may differ in
+their members; of one epoch, they may not.
 
     the side that dialled                     the side that was dialled
     Hello: members, 32 random bytes    ->
@@ -12,8 +12,8 @@ members; of one epoch, they may not.
     Claim: incarnation, proof          ->
                                        <-     Confirmation: fingerprint, proof
 
-The side that dialled proves first, so that a stranger learns nothing from dialling but the names and addresses of the
-members. Knows bytes, and nothing of connections.
+The side that dialled proves first, so that an unauthenticated caller learns only the names and addresses of the
+members. Works on bytes, without connections.
 """
 
 import logging
@@ -33,13 +33,13 @@ from pydsm.transport.frames import (
     PREAMBLE,
     Claim,
     Confirmation,
-    Greeting,
+    HandshakeMessage,
     Hello,
     Refusal,
     Stamp,
-    decode_greeting,
-    encode_greeting,
-    greeting_payload,
+    decode_handshake,
+    encode_handshake,
+    handshake_payload,
 )
 from pydsm.transport.members import digest, shown, to_send
 
@@ -51,11 +51,11 @@ _GIVE_THE_SAME = "give --peers the same names in the same order everywhere"
 
 
 class RefusedByPeer(PeerProtocolError):
-    """The other end has said why it closes the connection; there is nothing to answer."""
+    """The peer sent the reason why it closes the connection; no answer is sent."""
 
 
 class OlderStart(PeerProtocolError):
-    """A start of a peer that lacks something which is remembered of it."""
+    """The peer runs from older data than this replica has seen from it."""
 
     def __init__(self, reason: str, remembered: Remembered) -> None:
         super().__init__(reason)
@@ -63,7 +63,7 @@ class OlderStart(PeerProtocolError):
 
 
 class HandshakeValidator:
-    """Greets, and judges greetings.
+    """Makes and validates handshake messages.
 
     `peers` are the others; `admit` decides about incarnations, `starts` about starts.
     """
@@ -76,7 +76,7 @@ class HandshakeValidator:
         self.me = me
         self.peers = frozenset(peers)
         self.own_nonces: set[bytes] = set()
-        """Of connections that this replica is dialling: who greets with one of them is this replica itself."""
+        """Of connections that this replica is dialling: a Hello with one of them comes from this replica itself."""
         self._admit = admit
         self._complaints = LogLimiter(log)
         self._starts = starts
@@ -84,7 +84,7 @@ class HandshakeValidator:
         self._members = to_send(me.listed)
 
     def hello(self) -> Hello:
-        """The first thing to say on a connection."""
+        """The first message on a connection."""
         me = self.me
         return Hello(
             group=me.group,
@@ -99,44 +99,47 @@ class HandshakeValidator:
         )
 
     def stamp(self) -> Stamp:
-        """What a frame of messages that leaves now begins with."""
+        """The stamp of a frame that is sent now."""
         return Stamp(*self._starts.stamp)
 
     def heard(self, peer: ReplicaId, stamp: Stamp) -> None:
-        """A frame of messages has come.
+        """Check the stamp of a received frame.
 
-        Raises PeerProtocolError when it is of a start that is not listened to any more.
+        Raises PeerProtocolError when it belongs to a start that is no longer accepted.
         """
         reason = self._starts.hear(peer, stamp.start, stamp.position)
         if reason is not None:
             raise OlderStart(reason, self._starts.remembered(peer))
 
     def start_greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """What to say of our start; `to` is a peer that has said who it is, and is told what is remembered of it."""
+        """The data of our start; for an authenticated peer `to`, with the records about that peer."""
         return self._starts.greeting(to)
 
-    def judge_start(self, peer: ReplicaId, mark: int, greeting: StartGreeting) -> None:
-        """Raises OlderStart for a start that lacks what is remembered of the peer; `mark` tells which data it has."""
+    def check_start(self, peer: ReplicaId, mark: int, greeting: StartGreeting) -> None:
+        """Raises OlderStart for a start that lacks records known of the peer; `mark` is the fingerprint of its data."""
         reason = self._starts.why_not(peer, mark, greeting)
         if reason is not None:
             raise OlderStart(reason, self._starts.remembered(peer))
 
     def note_remembered(self, remembered: Remembered | None) -> None:
-        """A peer tells what it remembers of this replica. One of another group, or epoch, speaks of other instances."""
+        """A peer reports what it has stored about this replica; ignored from another group or epoch."""
         if remembered is None:
             return
         if remembered.by in self.peers and len(remembered.executed) == self.me.replicas:
             self._starts.told(remembered)
 
-    def decode(self, payload: bytes) -> Greeting:
-        """The greeting in a frame. Raises PeerProtocolError for anything else, and for a Refusal, with its reason."""
-        greeting = decode_greeting(payload)
-        if isinstance(greeting, Refusal):
-            raise RefusedByPeer(f"it refuses us: {printable(greeting.reason, REASON_CHARACTERS_MAX)}")
-        return greeting
+    def decode(self, payload: bytes) -> HandshakeMessage:
+        """The handshake message in a frame.
 
-    def judge_group(self, hello: Hello) -> None:
-        """Raises PeerProtocolError unless whoever greets was started for the same group with the same members."""
+        Raises PeerProtocolError for anything else, and for a Refusal, with its reason.
+        """
+        message = decode_handshake(payload)
+        if isinstance(message, Refusal):
+            raise RefusedByPeer(f"it refuses us: {printable(message.reason, REASON_CHARACTERS_MAX)}")
+        return message
+
+    def check_group(self, hello: Hello) -> None:
+        """Raises PeerProtocolError unless the sender was started for the same group with the same members."""
         me = self.me
         them = printable(hello.name, 64)
         if hello.group != me.group:
@@ -153,9 +156,9 @@ class HandshakeValidator:
                 f"{them} and {me.name} were given different members: {self._both_lists(hello, them)}"
             )
 
-    def judge(self, hello: Hello) -> ReplicaId:
-        """The peer that this greeting is from. Raises PeerProtocolError with the reason when it may not talk to us."""
-        self.judge_group(hello)
+    def validate(self, hello: Hello) -> ReplicaId:
+        """The peer that sent this Hello. Raises PeerProtocolError with the reason when it is not accepted."""
+        self.check_group(hello)
         me, them = self.me, printable(hello.name, 64)
         if hello.nonce in self.own_nonces:
             raise PeerProtocolError(f"this is {me.name} itself: correct the address that leads here in its --peers")
@@ -191,15 +194,15 @@ class HandshakeValidator:
         return b"" if self.me.secret is None else self.me.secret.proof(role, *said)
 
     def note_fingerprint(self, peer: ReplicaId, mark: int) -> None:
-        """With which data a peer was let in. Before it has taken part, two replicas may claim to be it."""
+        """Store the fingerprint of an accepted peer. Before it has taken part, two replicas may use its name."""
         before = self.fingerprints.get(peer, mark)
         if before != mark:
-            text = "%s greets with other data (fingerprint %016x) than before (%016x): do two replicas have its name?"
+            text = "%s connects with other data (fingerprint %016x) than before (%016x): do two replicas have its name?"
             self._complaints.warning(peer, text, self.me.name_of(peer), mark, before)
         self.fingerprints[peer] = mark
 
     def note_epoch(self, peer: ReplicaId, epoch: Epoch) -> None:
-        """What epoch a peer said that it is in."""
+        """Store the epoch that a peer stated."""
         if epoch not in (self.me.epoch, self.epochs.get(peer)):
             log.warning("%s is in epoch %d, we are in %d", self.me.name_of(peer), epoch, self.me.epoch)
         self.epochs[peer] = epoch
@@ -207,21 +210,21 @@ class HandshakeValidator:
 
 def _unproven(said: Claim | Confirmation | Refusal) -> bytes:
     """Everything in it that a proof is made over: all but the proof."""
-    return greeting_payload(msgspec.structs.replace(said, proof=b""))
+    return handshake_payload(msgspec.structs.replace(said, proof=b""))
 
 
-Vouched = Callable[[ReplicaId], str | None]
+CertificateCheck = Callable[[ReplicaId], str | None]
 """Why the other end of this connection cannot be this peer, or None when it may be: what a certificate says."""
 
 
 class IncomingHandshake:
     """The side that was dialled. Give it each payload; it gives what to answer."""
 
-    def __init__(self, keeper: HandshakeValidator, vouched: Vouched = lambda peer: None) -> None:
+    def __init__(self, validator: HandshakeValidator, check_certificate: CertificateCheck = lambda peer: None) -> None:
         self.peer: ReplicaId | None = None
-        """Who dialled; None until it is let in."""
-        self._keeper = keeper
-        self._vouched = vouched
+        """The peer that dialled; None until it is accepted."""
+        self._validator = validator
+        self._check_certificate = check_certificate
         self._claimed: ReplicaId | None = None
         self._epoch = Epoch(0)
         self._said: tuple[bytes, ...] = ()
@@ -229,103 +232,103 @@ class IncomingHandshake:
         """Both Hellos and the Claim, once that is proven."""
 
     def answer(self, payload: bytes) -> bytes:
-        """What to send. Raises PeerProtocolError with the reason to refuse whoever dialled."""
-        keeper, greeting = self._keeper, self._keeper.decode(payload)
+        """What to send. Raises PeerProtocolError with the reason to refuse the dialling side."""
+        validator, message = self._validator, self._validator.decode(payload)
         if self._claimed is None:
-            if not isinstance(greeting, Hello):
+            if not isinstance(message, Hello):
                 raise PeerProtocolError("it does not begin with a Hello")
-            return self._greet(greeting, payload)
-        if not isinstance(greeting, Claim) or self.peer is not None:
-            raise PeerProtocolError("it greets twice")
+            return self._answer_hello(message, payload)
+        if not isinstance(message, Claim) or self.peer is not None:
+            raise PeerProtocolError("it sends an unexpected handshake message")
         peer = self._claimed
-        keeper.check_proof(peer, greeting.proof, _CLAIM, *self._said, _unproven(greeting))
+        validator.check_proof(peer, message.proof, _CLAIM, *self._said, _unproven(message))
         self._proven = (*self._said, payload)
-        mark = fingerprint(greeting.incarnation)
-        keeper.admit(peer, mark)
-        keeper.judge_start(peer, mark, greeting.start)
-        keeper.note_epoch(peer, self._epoch)
-        keeper.note_fingerprint(peer, mark)
+        mark = fingerprint(message.incarnation)
+        validator.admit(peer, mark)
+        validator.check_start(peer, mark, message.start)
+        validator.note_epoch(peer, self._epoch)
+        validator.note_fingerprint(peer, mark)
         self.peer = peer
-        confirmation = Confirmation(fingerprint(keeper.me.incarnation), keeper.start_greeting(peer))
-        proof = keeper.prove(_CONFIRMATION, *self._said, payload, _unproven(confirmation))
-        return encode_greeting(msgspec.structs.replace(confirmation, proof=proof))
+        confirmation = Confirmation(fingerprint(validator.me.incarnation), validator.start_greeting(peer))
+        proof = validator.prove(_CONFIRMATION, *self._said, payload, _unproven(confirmation))
+        return encode_handshake(msgspec.structs.replace(confirmation, proof=proof))
 
-    def _greet(self, hello: Hello, payload: bytes) -> bytes:
+    def _answer_hello(self, hello: Hello, payload: bytes) -> bytes:
         peer = ReplicaId(hello.replica)
-        if peer in self._keeper.peers:
-            reason = self._vouched(peer)  # before anything else is said: an impostor learns nothing
+        if peer in self._validator.peers:
+            reason = self._check_certificate(peer)  # before anything is sent, so that an impostor learns nothing
             if reason is not None:
                 raise PeerProtocolError(reason)
-        self._claimed = self._keeper.judge(hello)
+        self._claimed = self._validator.validate(hello)
         self._epoch = Epoch(hello.epoch)
-        own = self._keeper.hello()
-        self._said = (payload, greeting_payload(own))
-        return PREAMBLE + encode_greeting(own)
+        own = self._validator.hello()
+        self._said = (payload, handshake_payload(own))
+        return PREAMBLE + encode_handshake(own)
 
     def refusal(self, fault: PeerProtocolError) -> bytes:
-        """The last thing to say, whatever was said before."""
+        """The last message, whatever was said before."""
         said = Refusal(printable(str(fault), REASON_CHARACTERS_MAX))
         if isinstance(fault, OlderStart) and self._proven:
             said = msgspec.structs.replace(said, remembered=fault.remembered)
-            proof = self._keeper.prove(_REFUSAL, *self._proven, _unproven(said))
+            proof = self._validator.prove(_REFUSAL, *self._proven, _unproven(said))
             said = msgspec.structs.replace(said, proof=proof)
-        return encode_greeting(said) if self._said else PREAMBLE + encode_greeting(said)
+        return encode_handshake(said) if self._said else PREAMBLE + encode_handshake(said)
 
 
 class OutgoingHandshake:
     """The side that dialled `expected` at `address`. Send `hello`; give it each payload; it gives what to answer."""
 
-    def __init__(self, keeper: HandshakeValidator, expected: ReplicaId, address: object) -> None:
+    def __init__(self, validator: HandshakeValidator, expected: ReplicaId, address: object) -> None:
         self.peer: ReplicaId | None = None
-        """Who answered; None until it is the one that was dialled, and lets us in."""
-        self._keeper = keeper
+        """The peer that answered; None until the handshake is complete."""
+        self._validator = validator
         self._expected = expected
         self._address = address
-        self._hello = keeper.hello()
+        self._hello = validator.hello()
         self._said: tuple[bytes, ...] = ()
         self._epoch = Epoch(0)
-        keeper.own_nonces.add(self._hello.nonce)
+        validator.own_nonces.add(self._hello.nonce)
 
     def hello(self) -> bytes:
-        """The first thing to send."""
-        return PREAMBLE + encode_greeting(self._hello)
+        """The first message to send."""
+        return PREAMBLE + encode_handshake(self._hello)
 
     def answer(self, payload: bytes) -> bytes:
         """What to send, possibly nothing. Raises PeerProtocolError with the reason to close the connection."""
-        keeper, expected = self._keeper, self._expected
+        validator, expected = self._validator, self._expected
         self._note_remembered(payload)
-        greeting = keeper.decode(payload)
+        message = validator.decode(payload)
         if self.peer is not None:
-            raise PeerProtocolError("it greets twice")
+            raise PeerProtocolError("it sends an unexpected handshake message")
         if not self._said:
-            if not isinstance(greeting, Hello):
+            if not isinstance(message, Hello):
                 raise PeerProtocolError("it does not begin with a Hello")
-            return self._claim(greeting, payload)
-        if not isinstance(greeting, Confirmation):
-            raise PeerProtocolError("it greets twice")
-        keeper.check_proof(expected, greeting.proof, _CONFIRMATION, *self._said, _unproven(greeting))
-        keeper.admit(expected, greeting.fingerprint)
-        keeper.judge_start(expected, greeting.fingerprint, greeting.start)
-        keeper.note_remembered(greeting.start.remembered)
-        keeper.note_epoch(expected, self._epoch)
+            return self._claim(message, payload)
+        if not isinstance(message, Confirmation):
+            raise PeerProtocolError("it sends an unexpected handshake message")
+        validator.check_proof(expected, message.proof, _CONFIRMATION, *self._said, _unproven(message))
+        validator.admit(expected, message.fingerprint)
+        validator.check_start(expected, message.fingerprint, message.start)
+        validator.note_remembered(message.start.remembered)
+        validator.note_epoch(expected, self._epoch)
         self.peer = expected
         return b""
 
     @property
     def has_claimed(self) -> bool:
-        """Whether the other end takes what comes next for messages, if it lets us in."""
+        """Whether the other end takes what comes next for messages, if it accepts us."""
         return bool(self._said)
 
     def _note_remembered(self, payload: bytes) -> None:
         """What a refusal says that is remembered of us can stop this replica, so it is believed with its proof only."""
-        greeting = decode_greeting(payload)
-        if isinstance(greeting, Refusal) and greeting.remembered is not None and self._said:
-            self._keeper.check_proof(self._expected, greeting.proof, _REFUSAL, *self._said, _unproven(greeting))
-            self._keeper.note_remembered(greeting.remembered)
+        message = decode_handshake(payload)
+        if isinstance(message, Refusal) and message.remembered is not None and self._said:
+            self._validator.check_proof(self._expected, message.proof, _REFUSAL, *self._said, _unproven(message))
+            self._validator.note_remembered(message.remembered)
 
     def _claim(self, hello: Hello, payload: bytes) -> bytes:
-        keeper, me = self._keeper, self._keeper.me
-        keeper.judge_group(hello)
+        validator, me = self._validator, self._validator.me
+        validator.check_group(hello)
         if hello.replica != self._expected:
             expected, other = me.name_of(self._expected), me.name_of(ReplicaId(hello.replica))
             raise PeerProtocolError(
@@ -333,17 +336,17 @@ class OutgoingHandshake:
                 f"{expected} in --peers of {me.name}, or what listens there"
             )
         self._epoch = Epoch(hello.epoch)
-        hellos = (greeting_payload(self._hello), payload)
-        claim = Claim(me.incarnation, keeper.start_greeting(None))
-        claim = msgspec.structs.replace(claim, proof=keeper.prove(_CLAIM, *hellos, _unproven(claim)))
-        self._said = (*hellos, greeting_payload(claim))
-        return encode_greeting(claim)
+        hellos = (handshake_payload(self._hello), payload)
+        claim = Claim(me.incarnation, validator.start_greeting(None))
+        claim = msgspec.structs.replace(claim, proof=validator.prove(_CLAIM, *hellos, _unproven(claim)))
+        self._said = (*hellos, handshake_payload(claim))
+        return encode_handshake(claim)
 
     def end(self) -> None:
-        """The connection is over, or greeted."""
-        self._keeper.own_nonces.discard(self._hello.nonce)
+        """The handshake is over, completed or not."""
+        self._validator.own_nonces.discard(self._hello.nonce)
 
 
 def refusal(fault: PeerProtocolError) -> bytes:
-    """The last thing to say on a connection, without the preamble."""
-    return encode_greeting(Refusal(printable(str(fault), REASON_CHARACTERS_MAX)))
+    """The last message on a connection, without the preamble."""
+    return encode_handshake(Refusal(printable(str(fault), REASON_CHARACTERS_MAX)))

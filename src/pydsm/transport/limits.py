@@ -1,11 +1,11 @@
-"""Times and sizes that every transport keeps."""
+"""Limits of every transport."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class TransportLimits:
-    """What a peer or a stranger may cost us."""
+    """Resources that a peer or an unauthenticated connection may use."""
 
     peer_queue_bytes_max: int = 64 << 20
     """Bytes waiting for one peer; messages beyond are dropped."""
@@ -14,11 +14,11 @@ class TransportLimits:
     frame_bytes_wanted: int = 1 << 20
     """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
     linger_seconds_max: float = 0.002
-    """How long a message that can wait (see `patience`) is kept for company to the same peer; 0: not at all."""
+    """How long a message that can wait (see `coalescing`) is delayed to share a frame with others; 0: not at all."""
     patient_bytes_max: int = 4096
-    """Bytes that wait for one peer without patience running out."""
+    """Bytes queued for one peer above which they are sent immediately."""
     handshake_seconds_max: float = 5.0
-    """How long dialling and greeting may take together."""
+    """How long dialling and the handshake may take together."""
     silence_seconds_max: float = 10.0
     """How long sent bytes may stay unacknowledged before the connection is given up (where the system allows it)."""
     backoff_seconds_min: float = 0.05
@@ -26,6 +26,6 @@ class TransportLimits:
     backoff_seconds_max: float = 2.0
     """The wait doubles up to this."""
     unauthenticated_connections_max: int = 64
-    """Incoming connections that have not greeted yet, from addresses of which no member is known; see `pending`."""
+    """Incoming connections without a completed handshake, from addresses of which no member is known; see `pending`."""
     strangers_per_address_max: int = 16
     """Of those, from one address. As many again for each member, from the address of that member, are kept free."""

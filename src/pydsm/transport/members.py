@@ -1,4 +1,4 @@
-"""The members of the group as one replica was told them: names in their order, and where each is reached.
+"""The members of the group as configured at one replica: names in their order, and where each is reached.
 
 Decides which differences between two lists are refused: the number of members, their names, and their order, because
 promises and votes are counted by position. Addresses are not compared: one replica may reach another by a name, through
@@ -42,7 +42,7 @@ def digest(members: Sequence[Member]) -> bytes:
 
 
 def to_send(members: Sequence[Member]) -> tuple[Member, ...]:
-    """As many of the first members as a greeting has room for, each cut to a bounded size."""
+    """As many of the first members as fit into a Hello, each cut to a bounded size."""
     sent: list[Member] = []
     characters = 0
     for member in members:

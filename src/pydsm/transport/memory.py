@@ -37,7 +37,7 @@ class MemoryTransport:
         self.me = me
         self._hub = hub
         others = [ReplicaId(other) for other in range(me.replicas) if other != me.replica]
-        self.doorkeeper = HandshakeValidator(me, others, admit, starts)
+        self.validator = HandshakeValidator(me, others, admit, starts)
         self._greeted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
         self._known = BatchCache()
@@ -50,12 +50,12 @@ class MemoryTransport:
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
         """See `transport.base.Transport`."""
-        return self.doorkeeper.epochs
+        return self.validator.epochs
 
     @property
     def fingerprints(self) -> Mapping[ReplicaId, int]:
         """See `transport.base.Transport`."""
-        return self.doorkeeper.fingerprints
+        return self.validator.fingerprints
 
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
@@ -74,7 +74,7 @@ class MemoryTransport:
             if self._talks_to(peer):
                 self.traffic.messages_sent += 1
                 self.traffic.bytes_sent += len(data)
-                asyncio.get_running_loop().call_soon(self._arrive, peer, data, self.doorkeeper.stamp())
+                asyncio.get_running_loop().call_soon(self._arrive, peer, data, self.validator.stamp())
             else:
                 self.traffic.messages_dropped += 1
 
@@ -86,8 +86,8 @@ class MemoryTransport:
 
     def dialled_by(self, other: "MemoryTransport") -> None:
         """Let another one in; or one of both refuses the other, and both log why."""
-        outgoing = OutgoingHandshake(other.doorkeeper, self.me.replica, "this hub")
-        incoming = IncomingHandshake(self.doorkeeper)
+        outgoing = OutgoingHandshake(other.validator, self.me.replica, "this hub")
+        incoming = IncomingHandshake(self.validator)
         ours, theirs = FrameReader(), FrameReader()
         refuser, refused = self, other
         ours.feed(outgoing.hello())
@@ -127,7 +127,7 @@ class MemoryTransport:
         self.traffic.messages_received += 1
         self.traffic.bytes_received += len(data)
         try:
-            self.doorkeeper.heard(sender, stamp)
+            self.validator.heard(sender, stamp)
             self._receive(sender, decode_message(data, self.me.replicas, self._known))
         except PeerProtocolError as fault:
             self.traffic.refused += 1

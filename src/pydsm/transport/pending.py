@@ -1,9 +1,9 @@
-"""Incoming connections that have not finished their greeting: how many there may be, and which one has to go.
+"""Incoming connections that have not completed the handshake: their limits, and which one is closed beyond them.
 
-Guards that nobody keeps a member out by opening connections and saying nothing. One more connection never is the one
+Prevents silent connections from keeping a member out. One more connection never is the one
 that is refused: the oldest silent one is closed for it, of the same address if that has its share, else of the address
-that has most. A member greets within a round trip, so it is hardly ever the oldest. The addresses of members have
-places of their own, which connections from elsewhere cannot take.
+that has most. A member completes the handshake within a round trip, so it is rarely the oldest. The addresses of
+members have places of their own, which connections from elsewhere cannot take.
 """
 
 import ipaddress
@@ -48,7 +48,7 @@ class PendingConnections(Generic[PendingConnection]):
         self._resolved[member] = frozenset(map(comparable_host, hosts))
 
     def member_came_from(self, member: ReplicaId, host: str) -> None:
-        """This member has greeted from this host, which need not be where it listens."""
+        """This member completed a handshake from this host, which may differ from its listening address."""
         self._seen[member] = comparable_host(host)
 
     def add(self, connection: PendingConnection, host: str) -> PendingConnection | None:
@@ -67,7 +67,7 @@ class PendingConnections(Generic[PendingConnection]):
         return None
 
     def remove(self, connection: PendingConnection) -> None:
-        """It has greeted, or is gone. Removing one that is not here is allowed."""
+        """Remove a connection that completed the handshake or is closed; ignored when absent."""
         host = self._host_of.pop(connection, None)
         if host is not None:
             del self._hosts[host][connection]

@@ -1,4 +1,4 @@
-"""When a peer is dialled again: after a jittered wait that grows, or at once when it turns out to be there."""
+"""When a peer is dialled again: after a jittered, growing wait, or immediately when that peer connects to us."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ class Reconnector(ABC):
         self._peer_is_back = asyncio.Event()
 
     def dial_now(self) -> None:
-        """The peer has just dialled us, so it is there: wait no longer before dialling it."""
+        """End the wait: the peer has just connected, so it is reachable."""
         self._peer_is_back.set()
 
     @abstractmethod
@@ -35,7 +35,7 @@ class Reconnector(ABC):
         """From dialling to the end of the connection; None when it was good until then, else what was wrong."""
 
     async def run(self) -> NoReturn:
-        """Dial, greet, wait for the end, and again; a complaint is logged when it is a new one."""
+        """Dial, do the handshake, wait for its end, and repeat; a failure is logged if it differs from the last."""
         backoff = self._limits.backoff_seconds_min
         while True:
             self._peer_is_back.clear()

@@ -1,10 +1,10 @@
 """The secret that all replicas of a group share, and the proof of knowing it, which gives nothing of it away.
 
 Each side of a connection proves that it knows the secret by an HMAC-SHA256 over its role (the one that dialled, or the
-one that was dialled) and over both greetings, each of which holds 32 bytes that its side drew for this connection. So
-a proof of one connection is worth nothing on another one, nor in the other direction of the same one, and not between
-other replicas. It keeps strangers out; it does not encrypt, and does not protect a connection from somebody who can
-change its bytes on the way: TLS does.
+one that was dialled) and over both greetings, each of which holds 32 bytes that its side drew for this connection. So a
+proof of one connection is worth nothing on another one, nor in the other direction of the same one, and not between
+other replicas. It excludes unauthenticated peers; it does not encrypt, and does not protect a connection from an
+attacker who can change its bytes on the way: TLS does.
 """
 
 import hmac

@@ -1,9 +1,9 @@
-"""Messages over TCP: every replica dials every other, and uses the connection that it dialled to send.
+"""Messages over TCP: every replica dials every other, and sends on the connections that it dialled.
 
-Decides which connections there are, and that a certificate and the replica that shows it belong together. Who may talk
-to us is decided by `handshake`, when to dial again by `redial`, what waits for a slow peer by `backlog`. Guards that
-nothing a stranger sends can crash the replica or fill its memory: a connection that breaks the wire format is closed
-and the reason logged.
+Decides which connections there are, and that a certificate and the replica that shows it belong together. `handshake`
+decides which peers are accepted, `reconnect` when to dial again, `backlog` what is queued for a slow peer. No input of
+an unauthenticated connection can crash the replica or exhaust its memory: a connection that breaks the wire format is
+closed and the reason logged.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class TcpTransport:
         self.tls = tls
         self._me = me
         self._listen = listen
-        self.doorkeeper = HandshakeValidator(me, peers, admit, starts)
+        self.validator = HandshakeValidator(me, peers, admit, starts)
         self.complaints = LogLimiter(log)
         self.pending: PendingConnections[Incoming] = PendingConnections(self.limits)
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
@@ -66,7 +66,7 @@ class TcpTransport:
         self._known = BatchCache()
         self._dialling: list[asyncio.Task[None]] = []
         self._touched: dict[ReplicaId, _Link] = {}
-        self._patience = FlushTimer(self.limits.linger_seconds_max, self._flush_all)
+        self._flush_timer = FlushTimer(self.limits.linger_seconds_max, self._flush_all)
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -76,12 +76,12 @@ class TcpTransport:
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
         """See `transport.base.Transport`."""
-        return self.doorkeeper.epochs
+        return self.validator.epochs
 
     @property
     def fingerprints(self) -> Mapping[ReplicaId, int]:
         """See `transport.base.Transport`."""
-        return self.doorkeeper.fingerprints
+        return self.validator.fingerprints
 
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
@@ -107,15 +107,15 @@ class TcpTransport:
                     asyncio.get_running_loop().call_soon(self._flush)
                 self._touched[peer] = link
             else:
-                self._patience.begin()
+                self._flush_timer.begin()
 
     async def stop(self) -> None:
         """See `transport.base.Transport`."""
         if self._server is not None:
             self._server.close()
             self._server = None
-        self._patience.stop()
-        self._flush_all()  # commits that wait: without them, others would have to recover what is decided
+        self._flush_timer.stop()
+        self._flush_all()  # queued commits: without them, peers would have to recover decided instances
         for task in self._dialling:
             task.cancel()
         await asyncio.gather(*self._dialling, return_exceptions=True)
@@ -137,15 +137,15 @@ class TcpTransport:
     @property
     def stamp(self) -> Stamp:
         """What a frame of messages that leaves now begins with."""
-        return self.doorkeeper.stamp()
+        return self.validator.stamp()
 
-    def arrived(self, incoming: Incoming, host: str) -> None:
+    def connection_accepted(self, incoming: Incoming, host: str) -> None:
         """See `tcp_connections.ConnectionOwner`."""
         oldest = self.pending.add(incoming, host)
         if oldest is not None:
             oldest.make_room()
 
-    def met(self, incoming: Incoming, peer: ReplicaId) -> None:
+    def peer_authenticated(self, incoming: Incoming, peer: ReplicaId) -> None:
         """See `tcp_connections.ConnectionOwner`."""
         self.pending.remove(incoming)
         self.pending.member_came_from(peer, incoming.host)
@@ -155,7 +155,7 @@ class TcpTransport:
         if earlier is not None:
             earlier.close()
 
-    def left(self, incoming: Incoming) -> None:
+    def connection_closed(self, incoming: Incoming) -> None:
         """See `tcp_connections.ConnectionOwner`."""
         self.pending.remove(incoming)
         if incoming.peer is not None and self._incoming.get(incoming.peer) is incoming:
@@ -166,17 +166,17 @@ class TcpTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
-        self.doorkeeper.heard(peer, decode_stamp(payload))
+        self.validator.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
 
 
 class _Link(Reconnector):
-    """What we send to one peer: what waits for it, and the connection that is kept up."""
+    """The outgoing side of one peer: queued messages, and the connection that is kept open."""
 
     def __init__(self, owner: TcpTransport, peer: ReplicaId, address: Address) -> None:
-        super().__init__(owner.doorkeeper.me.name_of(peer), address, owner.limits)
+        super().__init__(owner.validator.me.name_of(peer), address, owner.limits)
         self._peer = peer
         self._owner = owner
         self._connection: Outgoing | None = None
@@ -184,7 +184,7 @@ class _Link(Reconnector):
 
     @property
     def is_up(self) -> bool:
-        """Whether the peer has greeted us and the connection still stands."""
+        """Whether the handshake is complete and the connection is open."""
         return self._open_transport is not None
 
     @property
@@ -274,4 +274,4 @@ def _what_went_wrong(connection: Outgoing) -> str:
         return printable(str(connection.fault), REASON_CHARACTERS_MAX)
     if isinstance(connection.error, ssl.SSLError):
         return explain(connection.error)
-    return "it closed the connection before it said who it is"
+    return "it closed the connection during the handshake"

@@ -1,8 +1,8 @@
-"""One TCP connection between replicas, seen from either end: greeting first, then frames, closed for what is wrong.
+"""One TCP connection between replicas, incoming or outgoing: a handshake, then frames; closed on a protocol error.
 
-An incoming connection brings messages; an outgoing one carries them away and is only ever answered with a greeting.
-With TLS, whoever dials looks at the certificate before saying anything, and whoever is dialled before it believes the
-greeting. Which connections there are, and who is let in, is decided by `tcp`.
+Messages are received on incoming and sent on outgoing connections; on an outgoing one the peer sends only handshake
+messages. With TLS, the dialling side checks the certificate before it sends anything, and the dialled side before it
+validates the handshake. `tcp` decides which connections exist and which are accepted.
 """
 
 import asyncio
@@ -39,24 +39,24 @@ class ConnectionOwner(Protocol):
     limits: TransportLimits
     traffic: Traffic
     tls: Tls | None
-    doorkeeper: HandshakeValidator
+    validator: HandshakeValidator
     complaints: LogLimiter
-    """For lines that a stranger can cause."""
+    """For log lines that an unauthenticated peer can cause."""
 
-    def arrived(self, incoming: "Incoming", host: str) -> None:
-        """A stranger has come from this host; another one may have to go for it."""
+    def connection_accepted(self, incoming: "Incoming", host: str) -> None:
+        """Register an unauthenticated connection from this host; an older one may be closed for it."""
         ...
 
-    def met(self, incoming: "Incoming", peer: ReplicaId) -> None:
-        """A stranger turned out to be a peer; it replaces that peer's earlier connection, which must be dead."""
+    def peer_authenticated(self, incoming: "Incoming", peer: ReplicaId) -> None:
+        """The handshake is complete; the connection replaces an earlier one of this peer, which must be dead."""
         ...
 
-    def left(self, incoming: "Incoming") -> None:
-        """An incoming connection is gone."""
+    def connection_closed(self, incoming: "Incoming") -> None:
+        """An incoming connection is closed."""
         ...
 
     def deliver(self, peer: ReplicaId, payload: bytes) -> None:
-        """Pass on the messages of one frame. Raises PeerProtocolError for one that is nonsense."""
+        """Pass on the messages of one frame. Raises PeerProtocolError for a malformed one."""
         ...
 
 
@@ -70,7 +70,7 @@ class PeerConnection(asyncio.Protocol, ABC):
         self._reader = FrameReader()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands; nobody has said anything."""
+        """Store the transport of the new connection."""
         self.transport = cast(asyncio.Transport, transport)
         _prepare(self.transport, self.owner.limits)
 
@@ -80,12 +80,12 @@ class PeerConnection(asyncio.Protocol, ABC):
         return None if self.transport is None else self.transport.get_extra_info("peercert")
 
     def data_received(self, data: bytes) -> None:
-        """Hand on every payload that is complete; close at the first fault."""
+        """Process every complete payload; close on the first protocol error."""
         self._reader.feed(data)
         try:
             for payload in self._reader.payloads():
                 if self.peer is None:
-                    self.greeted(payload)
+                    self.handshake_received(payload)
                 else:
                     self.received(self.peer, payload)
                 if self.transport is None or self.transport.is_closing():
@@ -94,16 +94,16 @@ class PeerConnection(asyncio.Protocol, ABC):
             self.refuse(fault)
 
     @abstractmethod
-    def greeted(self, payload: bytes) -> None:
-        """A payload of the greeting; sets `peer` at its end."""
+    def handshake_received(self, payload: bytes) -> None:
+        """Process a handshake message; sets `peer` when the handshake is complete."""
 
     @abstractmethod
     def received(self, peer: ReplicaId, payload: bytes) -> None:
-        """Any later payload."""
+        """Process a payload after the handshake."""
 
     @abstractmethod
     def refuse(self, fault: PeerProtocolError) -> None:
-        """Close, and say why where an operator looks for it."""
+        """Close, and log or report the reason."""
 
     def close(self) -> None:
         """Close without waiting for what is still to be written."""
@@ -112,24 +112,24 @@ class PeerConnection(asyncio.Protocol, ABC):
 
 
 class Incoming(PeerConnection):
-    """A connection that a peer, or a stranger, has dialled."""
+    """A connection that was dialled from the other end, by a peer or an unauthenticated host."""
 
     _name = "an unknown address"
     host = ""
-    """Where it comes from."""
-    _patience: asyncio.TimerHandle | None = None
+    """The remote host."""
+    _handshake_timer: asyncio.TimerHandle | None = None
     _securing: asyncio.Task[None] | None = None
 
     def __init__(self, owner: ConnectionOwner) -> None:
         super().__init__(owner)
-        self._handshake = IncomingHandshake(owner.doorkeeper, self._vouched)
+        self._handshake = IncomingHandshake(owner.validator, self._check_certificate)
 
-    def _vouched(self, peer: ReplicaId) -> str | None:
+    def _check_certificate(self, peer: ReplicaId) -> str | None:
         tls = self.owner.tls
         return None if tls is None else tls.why_not(peer, self.certificate)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Wait for a greeting, but not for long. With TLS, begin again on a connection that has it."""
+        """Start the handshake timer. With TLS, called a second time once the encrypted connection is established."""
         if self._securing is not None:
             self._securing = None
             super().connection_made(transport)
@@ -137,9 +137,9 @@ class Incoming(PeerConnection):
         super().connection_made(transport)
         assert self.transport is not None
         self.host, self._name = _where_from(transport)
-        self.owner.arrived(self, self.host)
+        self.owner.connection_accepted(self, self.host)
         loop = asyncio.get_running_loop()
-        self._patience = loop.call_later(self.owner.limits.handshake_seconds_max, self._give_up)
+        self._handshake_timer = loop.call_later(self.owner.limits.handshake_seconds_max, self._give_up)
         if self.owner.tls is not None:
             taken = _take_socket(self.transport)
             self.transport = None
@@ -147,33 +147,33 @@ class Incoming(PeerConnection):
             self._securing.add_done_callback(lambda task: taken.close() if task.cancelled() else None)
 
     async def _secure(self, connection: socket.socket, tls: Tls) -> None:
-        """Shake hands here and not in the server, which would neither count nor log what strangers do wrong."""
+        """Do the TLS handshake here and not in the server, which would neither count nor log its failures."""
         seconds = self.owner.limits.handshake_seconds_max
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: self,
                 connection,
                 ssl=tls.server,
-                ssl_handshake_timeout=2 * seconds,  # patience ends before
+                ssl_handshake_timeout=2 * seconds,  # the handshake timer expires before
                 ssl_shutdown_timeout=seconds,
             )
         except OSError as error:
             connection.close()
-            self._say_refused(PeerProtocolError(explain(error)))
+            self._log_refusal(PeerProtocolError(explain(error)))
             self._gone()
 
     def _give_up(self) -> None:
         if self.transport is not None and self.transport.is_closing():
-            self.close()  # it was refused, and does not take the reason
+            self.close()  # it was refused, and the reason cannot be written
             return
-        self.refuse(PeerProtocolError("it did not say who it is in time"))
+        self.refuse(PeerProtocolError("handshake timed out"))
 
     def _stop_waiting(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
 
-    def greeted(self, payload: bytes) -> None:
-        """Greet; at the end, let the peer in or refuse it."""
+    def handshake_received(self, payload: bytes) -> None:
+        """Answer a handshake message; accept the peer when the handshake is complete."""
         answer = self._handshake.answer(payload)
         assert self.transport is not None
         self.transport.write(answer)
@@ -181,15 +181,15 @@ class Incoming(PeerConnection):
         if self.peer is not None:
             self._stop_waiting()
             self._reader.allow_messages()
-            self.owner.met(self, self.peer)
+            self.owner.peer_authenticated(self, self.peer)
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
         """Messages."""
         self.owner.deliver(peer, payload)
 
     def refuse(self, fault: PeerProtocolError) -> None:
-        """Say why, in the log and to the other end, and close."""
-        self._say_refused(fault)
+        """Log the reason, send it to the peer, and close."""
+        self._log_refusal(fault)
         if self._securing is not None:
             self.close()
         elif self.transport is not None:
@@ -198,12 +198,14 @@ class Incoming(PeerConnection):
             self.transport.close()
 
     def make_room(self) -> None:
-        """Close, because too many have not said who they are."""
-        self._say_refused(PeerProtocolError("too many connections have not said who they are, this one longest"))
+        """Close because too many connections have not completed the handshake."""
+        self._log_refusal(
+            PeerProtocolError("too many connections have not completed the handshake, this one is the oldest")
+        )
         self.close()
 
-    def _say_refused(self, fault: PeerProtocolError) -> None:
-        who = "a connection" if self.peer is None else self.owner.doorkeeper.me.name_of(self.peer)
+    def _log_refusal(self, fault: PeerProtocolError) -> None:
+        who = "a connection" if self.peer is None else self.owner.validator.me.name_of(self.peer)
         reason = printable(str(fault), REASON_CHARACTERS_MAX)
         self.owner.complaints.warning((self.host, reason), "refused %s from %s: %s", who, self._name, reason)
         self.owner.traffic.refused += 1
@@ -216,32 +218,32 @@ class Incoming(PeerConnection):
         super().close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Make room for another."""
+        """Unregister the connection."""
         self._gone()
 
     def _gone(self) -> None:
         self._stop_waiting()
         self._securing = None
         self.transport = None
-        self.owner.left(self)
+        self.owner.connection_closed(self)
 
 
 class Outgoing(PeerConnection):
-    """The connection that we dialled to one peer. It only ever answers with a greeting."""
+    """The connection that this replica dialled to one peer; the peer sends only handshake messages on it."""
 
     def __init__(self, owner: ConnectionOwner, expected: ReplicaId, address: Address) -> None:
         super().__init__(owner)
         self._expected = expected
-        self._handshake = OutgoingHandshake(owner.doorkeeper, expected, address)
+        self._handshake = OutgoingHandshake(owner.validator, expected, address)
         self.fault: PeerProtocolError | None = None
         self.error: Exception | None = None
         """Why the connection was lost, where the system says."""
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
-        self._greets = False
+        self._hello_sent = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet first, if this may be the peer."""
+        """Send Hello, unless the certificate belongs to another replica."""
         super().connection_made(transport)
         assert self.transport is not None
         if self.owner.tls is not None:
@@ -250,10 +252,10 @@ class Outgoing(PeerConnection):
                 self.refuse(PeerProtocolError(reason))
                 return
         self.transport.write(self._handshake.hello())
-        self._greets = True
+        self._hello_sent = True
 
-    def greeted(self, payload: bytes) -> None:
-        """Ready to send at the end, if it is the peer that was dialled."""
+    def handshake_received(self, payload: bytes) -> None:
+        """Answer a handshake message; set `ready` when the handshake is complete."""
         answer = self._handshake.answer(payload)
         self.peer = self._handshake.peer
         if self.peer is not None:
@@ -262,28 +264,28 @@ class Outgoing(PeerConnection):
             self.transport.write(answer)
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
-        """After its greeting a peer has nothing to say but why it refuses us."""
+        """After the handshake only a Refusal is valid."""
         self._handshake.answer(payload)
 
     def refuse(self, fault: PeerProtocolError) -> None:
-        """Keep the reason for whoever dialled, tell it to the other end, and close."""
+        """Store the reason for the caller, send it to the peer, and close."""
         self.fault = fault
         self.owner.traffic.refused += 1
         if self.transport is not None:
-            if self._greets and not self._handshake.has_claimed and not isinstance(fault, RefusedByPeer):
+            if self._hello_sent and not self._handshake.has_claimed and not isinstance(fault, RefusedByPeer):
                 self.transport.write(refusal(fault))
             self.transport.close()
         self.ready.set()
         self.ended.set()
 
     def close(self) -> None:
-        """See `PeerConnection`. What was refused closes by itself, when the reason has left."""
+        """See `PeerConnection`. A refused connection closes automatically after the reason was sent."""
         self._handshake.end()
         if self.fault is None:
             super().close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell whoever dialled."""
+        """Set `ready` and `ended` for the caller."""
         self.transport = None
         self.error = error
         self.ready.set()
@@ -291,7 +293,7 @@ class Outgoing(PeerConnection):
 
 
 def _where_from(transport: asyncio.BaseTransport) -> tuple[str, str]:
-    """The host at the other end, and its address as people write it."""
+    """The host at the other end, and its address as HOST:PORT."""
     name = transport.get_extra_info("peername")
     if not isinstance(name, tuple) or len(name) < 2:
         return "", "an unknown address"
@@ -299,7 +301,7 @@ def _where_from(transport: asyncio.BaseTransport) -> tuple[str, str]:
 
 
 def _take_socket(transport: asyncio.Transport) -> socket.socket:
-    """The connection itself, with nothing read of it; its transport is given up without a word to its protocol."""
+    """The connection itself, with nothing read of it; its transport is aborted without notice to its protocol."""
     taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
     taken.setblocking(False)
     transport.set_protocol(asyncio.Protocol())
@@ -308,7 +310,7 @@ def _take_socket(transport: asyncio.Transport) -> socket.socket:
 
 
 def _prepare(transport: asyncio.Transport, limits: TransportLimits) -> None:
-    """Send small frames at once, and notice a machine that went away without a word."""
+    """Disable Nagle's algorithm, and detect peers that disappear without closing the connection."""
     connection: socket.socket | None = transport.get_extra_info("socket")
     if connection is None:
         return

@@ -45,7 +45,7 @@ class Tls:
         wanted = self.names[peer]
         if {_comparable(name) for name in held} & {_comparable(name) for name in wanted}:
             return None
-        names = printable(", ".join(map(str, held)), _NAMES_CHARACTERS_MAX) or "nobody"
+        names = printable(", ".join(map(str, held)), _NAMES_CHARACTERS_MAX) or "no name"
         return (
             f"its certificate names {names}, and must name {' or '.join(wanted)} to be of {wanted[0]}: make one with "
             "that as subjectAltName"
@@ -96,7 +96,7 @@ def _check_readable(option: str, path: Path) -> None:
 
 
 def _refuse_password(key: Path) -> str:
-    raise UsageError(f"--tls-key {key} is protected by a password, and nobody is there to type it: remove it")
+    raise UsageError(f"--tls-key {key} is protected by a password, which cannot be entered here: remove it")
 
 
 def explain(error: OSError) -> str:

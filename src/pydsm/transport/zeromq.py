@@ -1,12 +1,12 @@
 """Messages over ZeroMQ: a ROUTER that peers dial, and a DEALER for each peer that is dialled.
 
-Says and refuses the same as TCP: the first message on a connection is a greeting, each later one a frame. Connections
-are made anew by `redial` and not by ZeroMQ, because every one of them has to begin with a greeting; a connection is
-told by the routing id that the ROUTER gives it. Guards that whatever a stranger sends costs one line in the log, and
+The same handshake and frames as over TCP: the first message on a connection is a Hello. Connections
+are re-established by `reconnect` and not by ZeroMQ, because each has to begin with a handshake; a connection is
+identified by the routing id that the ROUTER assigns. Input of an unauthenticated peer costs one line in the log, and
 that queues are bounded: ours by bytes, those of ZeroMQ by frames of a bounded size.
 
 ZeroMQ itself accepts any number of connections, and messages of any number of parts: unlike `tcp`, this is for networks
-in which no stranger wants to fill the memory. Needs the extra `zmq`.
+in which no host tries to exhaust the memory. Needs the extra `zmq`.
 """
 
 import asyncio
@@ -34,12 +34,12 @@ from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, T
 from pydsm.transport.coalescing import FlushTimer, can_wait
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
-    GREETING_BYTES_MAX,
+    HANDSHAKE_BYTES_MAX,
     PREAMBLE,
     decode_messages,
     decode_stamp,
     open_frame,
-    open_greeting,
+    open_handshake,
 )
 from pydsm.transport.handshake import (
     REASON_CHARACTERS_MAX,
@@ -83,20 +83,20 @@ class ZeroMqTransport:
     ) -> None:
         self.traffic = Traffic()
         self.limits = limits or TransportLimits()
-        self.doorkeeper = HandshakeValidator(me, peers, admit, starts)
+        self.validator = HandshakeValidator(me, peers, admit, starts)
         self._me = me
         self._listen = listen
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
         self._context: zmq.asyncio.Context | None = None
         self._router: zmq.asyncio.Socket | None = None
         self._routes: dict[bytes, ReplicaId] = {}
-        self._greeting: dict[bytes, IncomingHandshake] = {}
+        self._handshakes: dict[bytes, IncomingHandshake] = {}
         self._complaints = LogLimiter(log)
         self._refused: deque[bytes] = deque(maxlen=_REFUSED_ROUTES_MAX)
         self._receive: Receive | None = None
         self._known = BatchCache()
         self._running: list[asyncio.Task[None]] = []
-        self._patience = FlushTimer(self.limits.linger_seconds_max, self._send_all)
+        self._flush_timer = FlushTimer(self.limits.linger_seconds_max, self._send_all)
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -106,12 +106,12 @@ class ZeroMqTransport:
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
         """See `transport.base.Transport`."""
-        return self.doorkeeper.epochs
+        return self.validator.epochs
 
     @property
     def fingerprints(self) -> Mapping[ReplicaId, int]:
         """See `transport.base.Transport`."""
-        return self.doorkeeper.fingerprints
+        return self.validator.fingerprints
 
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
@@ -143,7 +143,7 @@ class ZeroMqTransport:
             link = self._links[peer]
             self.traffic.messages_dropped += link.take(data, can_wait=patient)
             if not link.is_due:
-                self._patience.begin()
+                self._flush_timer.begin()
 
     def _send_all(self) -> None:
         for link in self._links.values():
@@ -151,7 +151,7 @@ class ZeroMqTransport:
 
     async def stop(self) -> None:
         """See `transport.base.Transport`. What waits is lost, Commits too: linger is 0, and others ask for them."""
-        self._patience.stop()
+        self._flush_timer.stop()
         running, self._running = self._running, []
         for task in running:
             task.cancel()
@@ -198,24 +198,24 @@ class ZeroMqTransport:
         if len(parts) != 1:
             raise PeerProtocolError(f"it sent a message of {len(parts)} parts, ours have one")
         if peer is None:
-            self._greet(router, route, parts[0])
+            self._process_handshake(router, route, parts[0])
         else:
             self._deliver(peer, open_frame(parts[0]))
 
-    def _greet(self, router: zmq.asyncio.Socket, route: bytes, data: bytes) -> None:
-        """Go on with the greeting on this connection; at its end, let the peer in."""
-        handshake = self._greeting.get(route)
+    def _process_handshake(self, router: zmq.asyncio.Socket, route: bytes, data: bytes) -> None:
+        """Process a handshake message; accept the peer when the handshake is complete."""
+        handshake = self._handshakes.get(route)
         if handshake is None:
-            payload = open_greeting(data)
-            if len(self._greeting) >= self.limits.unauthenticated_connections_max:
-                del self._greeting[next(iter(self._greeting))]  # the oldest: a peer needs a round trip and is gone
-            handshake = self._greeting[route] = IncomingHandshake(self.doorkeeper)
+            payload = open_handshake(data)
+            if len(self._handshakes) >= self.limits.unauthenticated_connections_max:
+                del self._handshakes[next(iter(self._handshakes))]  # the oldest: a peer needs a round trip and is gone
+            handshake = self._handshakes[route] = IncomingHandshake(self.validator)
         else:
-            payload = open_frame(data, GREETING_BYTES_MAX)
+            payload = open_frame(data, HANDSHAKE_BYTES_MAX)
         _say(router, route, handshake.answer(payload))
         peer = handshake.peer
         if peer is not None:
-            del self._greeting[route]
+            del self._handshakes[route]
             self._routes = {known: other for known, other in self._routes.items() if other != peer}
             self._routes[route] = peer
             self._links[peer].dial_now()
@@ -224,14 +224,14 @@ class ZeroMqTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
-        self.doorkeeper.heard(peer, decode_stamp(payload))
+        self.validator.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._known))
 
     def _refuse(self, router: zmq.asyncio.Socket, route: bytes, fault: PeerProtocolError) -> None:
         """Say why, in the log and to the other end, and hear nothing more of what comes on this connection."""
-        peer, handshake = self._routes.pop(route, None), self._greeting.pop(route, None)
+        peer, handshake = self._routes.pop(route, None), self._handshakes.pop(route, None)
         who = "a connection" if peer is None else self._me.name_of(peer)
         reason = printable(str(fault), REASON_CHARACTERS_MAX)
         self._complaints.warning(reason, "refused %s over ZeroMQ: %s", who, reason)
@@ -239,7 +239,7 @@ class ZeroMqTransport:
         self._refused.append(route)
         if isinstance(fault, RefusedByPeer):
             return
-        said = handshake or IncomingHandshake(self.doorkeeper)
+        said = handshake or IncomingHandshake(self.validator)
         _say(router, route, refusal(fault) if peer is not None else said.refusal(fault))
 
     async def _watch(self, watched: zmq.asyncio.Socket) -> None:
@@ -265,7 +265,7 @@ class _Link(Reconnector):
     """What we send to one peer: what waits for it, and the DEALER that takes it there."""
 
     def __init__(self, owner: ZeroMqTransport, peer: ReplicaId, address: Address) -> None:
-        super().__init__(owner.doorkeeper.me.name_of(peer), address, owner.limits)
+        super().__init__(owner.validator.me.name_of(peer), address, owner.limits)
         self._peer = peer
         self._owner = owner
         self._backlog = Backlog(self.name, address, owner.limits)
@@ -295,14 +295,14 @@ class _Link(Reconnector):
         dealer = self._owner.new_socket(zmq.DEALER)
         watched = dealer.get_monitor_socket(_ENDED)
         ended: asyncio.Future[Any] = asyncio.ensure_future(recv_monitor_message(watched))
-        handshake = OutgoingHandshake(self._owner.doorkeeper, self._peer, self.address)
+        handshake = OutgoingHandshake(self._owner.validator, self._peer, self.address)
         linger_ms = 0
         try:
             async with asyncio.timeout(self._limits.handshake_seconds_max):
                 dealer.connect(await _endpoint(dealer, self.address))
                 await dealer.send(handshake.hello())
-                if not await self._greet(dealer, ended, handshake):
-                    return "it closed the connection before it said who it is, or nobody listens there"
+                if not await self._process_handshake(dealer, ended, handshake):
+                    return "it closed the connection during the handshake, or no replica listens there"
             await self._carry(dealer, ended, handshake)
         except TimeoutError:
             return "it does not answer"
@@ -325,13 +325,13 @@ class _Link(Reconnector):
             watched.close(0)
             dealer.close(linger_ms)
 
-    async def _greet(
+    async def _process_handshake(
         self, dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]", handshake: OutgoingHandshake
     ) -> bool:
-        """Whether the greeting came to its end. Raises PeerProtocolError when one of both refuses the other."""
+        """Whether the handshake was completed. Raises PeerProtocolError when one of both refuses the other."""
         answer = await _unless_it_ends(dealer, ended)
         while answer is not None:
-            say = handshake.answer(_greeting_in(answer))
+            say = handshake.answer(_handshake_payload_of(answer))
             if handshake.peer is not None:
                 return True
             await dealer.send(say)
@@ -354,12 +354,12 @@ class _Link(Reconnector):
             await asyncio.gather(sending, return_exceptions=True)
         log.info("lost the connection to %s at %s", self.name, self.address)
         if last_word is not None:
-            handshake.answer(_greeting_in(last_word))
+            handshake.answer(_handshake_payload_of(last_word))
 
     async def _send_what_waits(self, dealer: zmq.asyncio.Socket) -> None:
         while True:
             while self._backlog:
-                frame, messages = self._backlog.next_frame(self._owner.doorkeeper.stamp())
+                frame, messages = self._backlog.next_frame(self._owner.validator.stamp())
                 self._leaving_bytes = len(frame)
                 await dealer.send(frame)
                 self._leaving_bytes = 0
@@ -383,9 +383,9 @@ async def _unless_it_ends(dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any
         await asyncio.gather(said, return_exceptions=True)
 
 
-def _greeting_in(data: bytes) -> bytes:
-    """The payload of a greeting, the first on a connection or a later one."""
-    return open_frame(data, GREETING_BYTES_MAX) if not data.startswith(PREAMBLE[:6]) else open_greeting(data)
+def _handshake_payload_of(data: bytes) -> bytes:
+    """The payload of a handshake message, the first on a connection or a later one."""
+    return open_frame(data, HANDSHAKE_BYTES_MAX) if not data.startswith(PREAMBLE[:6]) else open_handshake(data)
 
 
 async def _endpoint(made: zmq.asyncio.Socket, address: Address) -> str:

@@ -29,8 +29,10 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--replicas", type=int, default=None, help="size of the group; by seed unless given")
     parser.add_argument("--steps", type=int, default=4000, help="length of a run in events")
-    parser.add_argument("--duels", action="store_true", help="only conflicts between two leaders at a time")
-    parser.add_argument("--laggards", action="store_true", help="members that are away for long")
+    parser.add_argument(
+        "--contending-leaders", action="store_true", help="only conflicts between two leaders at a time"
+    )
+    parser.add_argument("--lagging-members", action="store_true", help="members that are away for long")
     parser.add_argument("--pipelines", action="store_true", help="clients that send many commands in a row")
     parser.add_argument("--adversary", action="store_true", help="faults that strike at chosen messages")
     parser.add_argument("--slow", action="store_true", help="networks that are slower than every timer")
@@ -39,8 +41,8 @@ def main() -> None:
     search = Search(
         replicas=options.replicas,
         steps=options.steps,
-        duels_only=options.duels,
-        laggards_only=options.laggards,
+        duels_only=options.contending_leaders,
+        laggards_only=options.lagging_members,
         pipelines_only=options.pipelines,
         adversary_only=options.adversary,
         slow_only=options.slow,

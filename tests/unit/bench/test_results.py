@@ -31,7 +31,7 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     [
         ("", "is not a result file"),
         ("[1]", "is not a result file"),
-        ("{}", "is not a result file: give one made with --json"),
+        ("{}", "is not a result file: give one made with --out"),
         ('{"format": "pydsm-bench", "version": 2}', "this PyDSM reads version 1: measure again"),
         ('{"format": "pydsm-bench", "version": 1}', "is not a result file"),
     ],
@@ -43,7 +43,7 @@ def test_what_is_not_a_result_file_is_refused(tmp_path: Path, text: str, said: s
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="give a file made with --json"):
+    with pytest.raises(UsageError, match="give a file made with --out"):
         read(tmp_path / "none.json")
 
 

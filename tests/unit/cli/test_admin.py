@@ -19,8 +19,8 @@ def test_each_verb_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> Non
         assert run(["resume", address]) == 0
         assert run(["snapshot", address, "--timeout", "9"]) == 0
     paused, resumed, taken = capsys.readouterr().out.splitlines()
-    assert paused == f"{address} is paused; 7 commands that it had taken are answered when it is resumed"
-    assert resumed == f"{address} runs again; 12 batches were held, executed in 0.25 s"
+    assert paused == f"{address} is paused; 7 accepted commands are answered after it is resumed"
+    assert resumed == f"{address} is running again; 12 waiting batches were executed in 0.25 s"
     assert taken == f"snapshot 3 of {address} is durable: position 1 2 3, 100 bytes, 0.50 s, /data/3.snapshot"
 
 
@@ -41,7 +41,7 @@ def test_refusal_is_one_line_and_exit_status_1(verb: str, capsys: pytest.Capture
 
 def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pause", f"127.0.0.1:{free_ports(1)[0]}"]) == 1
-    assert "nobody answers at" in capsys.readouterr().err
+    assert "no connection to" in capsys.readouterr().err
 
 
 def test_status_shows_that_a_replica_is_paused_and_what_waits(capsys: pytest.CaptureFixture[str]) -> None:

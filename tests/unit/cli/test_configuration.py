@@ -21,7 +21,7 @@ from tests.unit.transport.starts import PlainStarts
 MINIMAL = """
 name = "r1"
 redis = "127.0.0.1:6001"
-data = "data"
+data-dir = "data"
 
 [peers]
 r1 = "127.0.0.1:7001"
@@ -54,7 +54,7 @@ def test_file_alone_is_enough(tmp_path: Path, served: list[ServeOptions]) -> Non
     assert run(["serve", "--config", str(written(tmp_path, MINIMAL))]) == 0
     assert (served[0].identity.name, served[0].ports.names, served[0].identity.replicas) == ("r1", ("r1", "r2"), 2)
     assert (served[0].listen, served[0].ports.redis) == (Address("127.0.0.1", 7001), Address("127.0.0.1", 6001))
-    assert served[0].data == tmp_path / "data"
+    assert served[0].data_dir == tmp_path / "data"
 
 
 def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path, served: list[ServeOptions]) -> None:
@@ -63,9 +63,9 @@ def test_file_may_begin_with_a_byte_order_mark(tmp_path: Path, served: list[Serv
 
 
 def test_native_clients_alone_are_enough(tmp_path: Path, served: list[ServeOptions]) -> None:
-    text = MINIMAL.replace('redis = "127.0.0.1:6001"', 'clients = "127.0.0.1:6002"')
+    text = MINIMAL.replace('redis = "127.0.0.1:6001"', 'native = "127.0.0.1:6002"')
     assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
-    assert (served[0].ports.redis, served[0].ports.clients) == (None, Address("127.0.0.1", 6002))
+    assert (served[0].ports.redis, served[0].ports.native) == (None, Address("127.0.0.1", 6002))
 
 
 def test_environment_overrides_the_file_and_the_command_line_overrides_both(
@@ -85,7 +85,7 @@ def test_environment_overrides_the_file_and_the_command_line_overrides_both(
 def test_peers_may_be_text_as_on_the_command_line(tmp_path: Path, served: list[ServeOptions]) -> None:
     text = 'name = "b"\nredis = "h:1"\nstorage = "memory"\npeers = "a=h:2,b=h:3"\n'
     assert run(["serve", "--config", str(written(tmp_path, text))]) == 0
-    assert (served[0].ports.names, served[0].listen, served[0].data) == (("a", "b"), Address("h", 3), None)
+    assert (served[0].ports.names, served[0].listen, served[0].data_dir) == (("a", "b"), Address("h", 3), None)
 
 
 def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[ServeOptions]) -> None:
@@ -101,8 +101,8 @@ def secret_of(settings: ServeOptions) -> GroupSecret | None:
     """What a transport of this replica would be made with."""
     made = settings.transport(7, lambda peer, mark: None, PlainStarts(ReplicaId(0), 2))
     assert isinstance(made, TcpTransport)
-    assert [str(member) for member in made.doorkeeper.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]
-    return made.doorkeeper.me.secret
+    assert [str(member) for member in made.validator.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]
+    return made.validator.me.secret
 
 
 def test_secret_comes_from_a_file_that_the_file_the_environment_or_the_command_line_names(
@@ -160,7 +160,7 @@ def test_secret_that_is_none_is_one_line(
         ('storage = "tape"', "has storage = 'tape': give one of sqlite, memory, in quotes"),
         ("storage = [1]", "has storage = [1]: give one of sqlite, memory, in quotes"),
         ("redis = 6379", "has redis = 6379: give text in quotes"),
-        ("data = 1", "has data = 1: give text in quotes"),
+        ("data-dir = 1", "has data-dir = 1: give text in quotes"),
         ("peers = { r1 = 7000 }", "has peers.r1 = 7000: give text in quotes"),
         ("peers = 1", "has peers = 1: give text in quotes"),
         ("[redis]\nhost = 1", "has redis = {'host': 1}: give text in quotes"),
@@ -216,7 +216,7 @@ def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
     assert options["peers"] == "r1=10.0.0.1:7000,r2=10.0.0.2:7000,r3=10.0.0.3:7000"
     assert options["tls_ca"] == str(tmp_path / "certificates/ca.pem")
     assert options["secret_file"] == str(tmp_path / "group.secret")
-    assert (options["data"], options["ready_lag"]) == ("/var/lib/pydsm", 500)
+    assert (options["data_dir"], options["ready_lag"]) == ("/var/lib/pydsm", 500)
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture
     assert run(["inspect", str(directory)]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith("r1: replica 0 of 3 in group test, data ")
-    assert "peers met: 1 (0000000000000abc)" in said
+    assert "peers connected before: 1 (0000000000000abc)" in said
     assert "own indexes reserved up to 32" in said
     assert "│ committed │ 2 │ 0 │ 1 │" in said
     assert "│ missing │ 0 │ 0 │ 2 │" in said

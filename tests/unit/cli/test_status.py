@@ -77,11 +77,11 @@ def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixt
     said = said_by(capsys)
     assert said.startswith("r1: replica 0 of 3 in group test, data 0000000000000abc, PyDSM")
     assert " ready " in said
-    assert "│ r1 │ itself │ │ 10 │ 10 │ 0 │" in said
+    assert "│ r1 │ this replica │ │ 10 │ 10 │ 0 │" in said
     assert "│ r2 │ connected │ 0.1 s ago │ 20 │ 21 │ 1 │" in said
     assert "6 fast, 2 slow (75.0% of own commits were fast)" in said
     assert "1 recovered here, 1 nops learnt" in said
-    assert "4 commands, 2 turns for the disk" in said
+    assert "4 commands, 2 turns in the disk queue" in said
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixt
         (but(failure="disk is full"), "FAILED: it has failed: disk is full"),
         (but(counters=ProtocolCounters()), "0 fast, 0 slow (none yet)"),
         (but(connected=(1,)), "│ r3 │ not connected │"),
-        (but(clock=AHEAD), "clock +11.0 s from the group's time; r2 -11.0 s, r3 -11.5 s; agreed time was set 10 s ago"),
+        (but(clock=AHEAD), "clock +11.0 s from the group time; r2 -11.0 s, r3 -11.5 s; agreed time was set 10 s ago"),
         (but(clock=AHEAD), "not ready: its clock shows 2023-11-14T22:13:31"),
-        (but(), "clock the group's time is not known"),
+        (but(), "clock the group time is unknown"),
     ],
 )
 def test_what_is_wrong_is_shown_and_is_an_answer(
@@ -118,7 +118,7 @@ def test_nobody_at_the_address_is_one_line_and_exit_status_1(capsys: pytest.Capt
     assert run(["status", address]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"pydsm: nobody answers at {address}: Connection refused")
+    assert captured.err.startswith(f"pydsm: no connection to {address}: Connection refused")
     assert captured.err.count("\n") == 1
 
 
@@ -130,7 +130,7 @@ def test_nobody_at_the_address_is_one_line_and_exit_status_1(capsys: pytest.Capt
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "is not the HTTP port of a replica"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "is not the HTTP port of a replica"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answered 404 Not Found to /status"),
-        (None, "within 0.2 s: the replica hangs or is cut off"),
+        (None, "within 0.2 s: the replica does not respond or is unreachable"),
     ],
     ids=["Redis", "closes", "other JSON", "half", "other web server", "hangs"],
 )

@@ -65,7 +65,7 @@ class Replica:
 
     async def die(self) -> None:
         """Without a word, with everything unanswered."""
-        for connection in self.server.crowd.connections():
+        for connection in self.server.registry.connections():
             connection.abort()
         await self.server.stop()
 
@@ -382,7 +382,7 @@ async def test_when_no_replica_answers_every_address_is_named_with_its_reason() 
     async with replicas(1) as (one,):
         with pytest.raises(NoReplicaReachable, match=r"127\.0\.0\.1:1: .*[Cc]onnect"):
             await Client([NOBODY], limits=limits).__aenter__()
-        with pytest.raises(NoReplicaReachable, match="it means group 'other', this is 'shop'"):
+        with pytest.raises(NoReplicaReachable, match="it asks for group 'other', this is 'shop'"):
             await Client([one.address], group="other", limits=limits).__aenter__()
 
 

@@ -102,7 +102,7 @@ class FakeReplica:
 
     async def die(self) -> None:
         """Disconnect everyone without a word."""
-        for connection in self._server.crowd.connections():
+        for connection in self._server.registry.connections():
             connection.abort()
         await self._server.stop()
 

@@ -384,6 +384,6 @@ async def test_one_that_keeps_no_snapshots_says_once_that_it_cannot_return_and_s
             bench.transfers.begin(ServePiece(P1, number, 0))
     assert bench.told == [("cannot keep", 4), ("cannot keep", 4), ("cannot keep", 5)]
     assert [record.getMessage() for record in caplog.records] == [
-        "what is missing here is forgotten, and nothing here keeps snapshots: it cannot return"
+        "what is missing here is forgotten, and nothing here keeps snapshots: this replica cannot rejoin"
     ]
     await bench.transfers.stop()

@@ -33,7 +33,7 @@ def test_clients_are_counted_and_turned_away_with_a_line_now_and_then(caplog: py
     assert clients.enter()
     assert not clients.enter()
     assert not clients.enter()
-    assert caplog.text.count("turned away") == 1
+    assert caplog.text.count("client was refused") == 1
     clients.leave()
     assert clients.enter()
 

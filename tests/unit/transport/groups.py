@@ -11,7 +11,7 @@ from pydsm.core.types.ids import Epoch, InstanceId, ReplicaId
 from pydsm.core.types.messages import Batch, CommitQuery, Footprint, Message, PreAccept
 from pydsm.transport.address import Address
 from pydsm.transport.base import Admit, LocalIdentity, Transport
-from pydsm.transport.frames import PREAMBLE, Claim, Hello, encode_greeting
+from pydsm.transport.frames import PREAMBLE, Claim, Hello, encode_handshake
 from pydsm.transport.handshake import HandshakeValidator
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.members import Member
@@ -56,15 +56,15 @@ def hello_of(me: LocalIdentity) -> Hello:
 
 def hello(group: str, replica: int, replicas: int) -> bytes:
     """How a connection begins."""
-    return PREAMBLE + encode_greeting(hello_of(who(replica, replicas, group=group)))
+    return PREAMBLE + encode_handshake(hello_of(who(replica, replicas, group=group)))
 
 
 async def say(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, me: LocalIdentity) -> bytes:
     """Greet as this replica, up to the end, without a secret; gives the Confirmation, or the Refusal."""
-    writer.write(PREAMBLE + encode_greeting(hello_of(me)))
+    writer.write(PREAMBLE + encode_handshake(hello_of(me)))
     assert await reader.readexactly(len(PREAMBLE)) == PREAMBLE
     await read_frame(reader)
-    writer.write(encode_greeting(Claim(me.incarnation, START)))
+    writer.write(encode_handshake(Claim(me.incarnation, START)))
     return await read_frame(reader)
 
 

@@ -7,22 +7,22 @@ from pydsm.core.protocol.starts import Start, StartGreeting
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
-    GREETING_BYTES_MAX,
+    HANDSHAKE_BYTES_MAX,
     NONCE_BYTES,
     PREAMBLE,
     Claim,
     Confirmation,
     FrameReader,
-    Greeting,
+    HandshakeMessage,
     Hello,
     Refusal,
     Stamp,
-    decode_greeting,
+    decode_handshake,
     decode_messages,
     decode_stamp,
-    encode_greeting,
+    encode_handshake,
     encode_messages,
-    greeting_payload,
+    handshake_payload,
 )
 from pydsm.transport.members import Member
 
@@ -34,18 +34,18 @@ STAMP = Stamp(3, 18)
 def greeted_reader() -> FrameReader:
     """A reader that has seen a greeting."""
     reader = FrameReader()
-    reader.feed(PREAMBLE + encode_greeting(HELLO))
-    assert [decode_greeting(payload) for payload in reader.payloads()] == [HELLO]
+    reader.feed(PREAMBLE + encode_handshake(HELLO))
+    assert [decode_handshake(payload) for payload in reader.payloads()] == [HELLO]
     reader.allow_messages()
     return reader
 
 
 def test_greeting_and_messages_come_out_as_they_went_in_byte_by_byte() -> None:
     reader, payloads = FrameReader(), []
-    for byte in PREAMBLE + encode_greeting(HELLO) + encode_messages([b"one", b"", b"three"], STAMP):
+    for byte in PREAMBLE + encode_handshake(HELLO) + encode_messages([b"one", b"", b"three"], STAMP):
         reader.feed(bytes([byte]))
         payloads += list(reader.payloads())
-    assert decode_greeting(payloads[0]) == HELLO
+    assert decode_handshake(payloads[0]) == HELLO
     assert [bytes(message) for message in decode_messages(payloads[1])] == [b"one", b"", b"three"]
 
 
@@ -56,21 +56,21 @@ def test_several_frames_in_one_piece_all_come_out() -> None:
 
 
 @pytest.mark.parametrize("said", [Refusal("why"), Claim((1 << 64) - 1, START, b"proof"), Confirmation(0, START)])
-def test_other_greetings_come_out_as_they_went_in(said: Greeting) -> None:
+def test_other_greetings_come_out_as_they_went_in(said: HandshakeMessage) -> None:
     reader = FrameReader()
-    reader.feed(PREAMBLE + encode_greeting(said))
-    assert [decode_greeting(payload) for payload in reader.payloads()] == [said]
+    reader.feed(PREAMBLE + encode_handshake(said))
+    assert [decode_handshake(payload) for payload in reader.payloads()] == [said]
 
 
 @pytest.mark.parametrize("nonce", [b"", bytes(NONCE_BYTES - 1), bytes(NONCE_BYTES + 1)])
 def test_greeting_with_too_few_random_bytes_is_a_fault(nonce: bytes) -> None:
     with pytest.raises(PeerProtocolError, match="does not parse"):
-        decode_greeting(greeting_payload(replace(HELLO, nonce=nonce)))
+        decode_handshake(handshake_payload(replace(HELLO, nonce=nonce)))
 
 
 def test_fault_of_a_greeting_holds_no_control_characters() -> None:
     with pytest.raises(PeerProtocolError) as caught:
-        decode_greeting(b"\x9f\xd9\x04\x1b[2J" * 3)
+        decode_handshake(b"\x9f\xd9\x04\x1b[2J" * 3)
     assert str(caught.value).isprintable()
 
 
@@ -80,7 +80,7 @@ def test_fault_of_a_greeting_holds_no_control_characters() -> None:
         (b"GET / HTTP/1.1\r\n\r\n", "does not speak this protocol"),
         (b"\0", "does not speak this protocol"),
         (PREAMBLE[:-1] + b"\xff", "speaks version 255 of the protocol, we speak 3"),
-        (PREAMBLE + (GREETING_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4), "claims 16385 bytes"),
+        (PREAMBLE + (HANDSHAKE_BYTES_MAX + 1).to_bytes(4, "big") + bytes(4), "claims 16385 bytes"),
         (b"PyDSM\0\0\1", "speaks version 1 of the protocol, we speak 3: run the same release"),
         (b"\x16\x03\x01\x02\x00", "it speaks TLS and we do not"),
         (b"\xff\0\0\0\0\0\0\0\1\x7f", "it speaks ZeroMQ and we do not"),
@@ -134,5 +134,5 @@ def test_a_frame_of_messages_says_of_which_start_it_is_and_what_was_durable_when
     ],
 )
 def test_greeting_that_is_no_greeting_is_a_fault(payload: bytes) -> None:
-    with pytest.raises(PeerProtocolError, match="greeting does not parse"):
-        decode_greeting(payload)
+    with pytest.raises(PeerProtocolError, match="handshake message does not parse"):
+        decode_handshake(payload)

@@ -13,14 +13,14 @@ from pydsm.transport.frames import (
     PREAMBLE,
     Claim,
     Confirmation,
-    Greeting,
+    HandshakeMessage,
     Hello,
     Refusal,
-    decode_greeting,
-    encode_greeting,
-    greeting_payload,
+    decode_handshake,
+    encode_handshake,
+    handshake_payload,
     open_frame,
-    open_greeting,
+    open_handshake,
 )
 from pydsm.transport.handshake import HandshakeValidator, IncomingHandshake, OutgoingHandshake
 from pydsm.transport.members import Member
@@ -39,13 +39,13 @@ def keeper(me: LocalIdentity) -> HandshakeValidator:
 
 def first(data: bytes) -> bytes:
     """The payload of what comes first in a direction."""
-    return open_greeting(data)
+    return open_handshake(data)
 
 
-Change = Callable[[Greeting], Greeting]
+Change = Callable[[HandshakeMessage], HandshakeMessage]
 
 
-def unchanged(greeting: Greeting) -> Greeting:
+def unchanged(greeting: HandshakeMessage) -> HandshakeMessage:
     """Nothing is done to what is said."""
     return greeting
 
@@ -65,7 +65,7 @@ class Pair:
 
     def pass_on(self, payload: bytes) -> bytes:
         """What arrives of it."""
-        arrives = greeting_payload(self._change(decode_greeting(payload)))
+        arrives = handshake_payload(self._change(decode_handshake(payload)))
         self.said.append(arrives)
         return arrives
 
@@ -88,9 +88,9 @@ def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureF
     dialled = keeper(who(0))
     for incarnation in (7, 7, 8):
         incoming = IncomingHandshake(dialled)
-        incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1)).hello())))
-        incoming.answer(greeting_payload(Claim(incarnation, START)))
-    said = f"r2 greets with other data (fingerprint {fingerprint(8):016x}) than before ({fingerprint(7):016x})"
+        incoming.answer(first(PREAMBLE + encode_handshake(keeper(who(1)).hello())))
+        incoming.answer(handshake_payload(Claim(incarnation, START)))
+    said = f"r2 connects with other data (fingerprint {fingerprint(8):016x}) than before ({fingerprint(7):016x})"
     assert [message.startswith(said) for message in caplog.messages] == [True]
 
 
@@ -140,12 +140,12 @@ def test_proof_is_worth_nothing_in_the_other_direction() -> None:
     r1 = keeper(who(0, secret=SECRET))
     dialled = IncomingHandshake(r1)
     outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")
-    own = decode_greeting(first(outgoing.hello()))
+    own = decode_handshake(first(outgoing.hello()))
     assert isinstance(own, Hello)
     as_r2 = replace(own, replica=1, name="r2")
-    answer = decode_greeting(first(dialled.answer(greeting_payload(replace(as_r2, nonce=bytes(32))))))
+    answer = decode_handshake(first(dialled.answer(handshake_payload(replace(as_r2, nonce=bytes(32))))))
     assert isinstance(answer, Hello)
-    reflected = open_frame(outgoing.answer(greeting_payload(replace(as_r2, nonce=answer.nonce))))
+    reflected = open_frame(outgoing.answer(handshake_payload(replace(as_r2, nonce=answer.nonce))))
     with pytest.raises(PeerProtocolError, match="have different group secrets"):
         dialled.answer(reflected)
 
@@ -153,17 +153,17 @@ def test_proof_is_worth_nothing_in_the_other_direction() -> None:
 def test_proof_of_the_side_that_dialled_does_not_serve_the_side_that_was_dialled() -> None:
     pair = Pair()
     hello = first(pair.incoming.answer(first(pair.outgoing.hello())))
-    claim = decode_greeting(open_frame(pair.outgoing.answer(hello)))
+    claim = decode_handshake(open_frame(pair.outgoing.answer(hello)))
     assert isinstance(claim, Claim)
     with pytest.raises(PeerProtocolError, match="have different group secrets"):
-        pair.outgoing.answer(greeting_payload(Confirmation(fingerprint(7), START, claim.proof)))
+        pair.outgoing.answer(handshake_payload(Confirmation(fingerprint(7), START, claim.proof)))
 
 
 def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> None:
     dialled = keeper(who(0, incarnation=INCARNATION))
     incoming = IncomingHandshake(dialled)
-    said = incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1)).hello())))
-    said += incoming.answer(greeting_payload(Claim(7, START)))
+    said = incoming.answer(first(PREAMBLE + encode_handshake(keeper(who(1)).hello())))
+    said += incoming.answer(handshake_payload(Claim(7, START)))
     assert incoming.peer == 1
     assert INCARNATION.to_bytes(8, "big") not in said
     assert fingerprint(INCARNATION).to_bytes(8, "big") in said
@@ -173,9 +173,9 @@ def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> 
 
 def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprint() -> None:
     incoming = IncomingHandshake(keeper(who(0, incarnation=INCARNATION, secret=SECRET)))
-    said = incoming.answer(first(PREAMBLE + encode_greeting(keeper(who(1, secret=bytes(16))).hello())))
+    said = incoming.answer(first(PREAMBLE + encode_handshake(keeper(who(1, secret=bytes(16))).hello())))
     with pytest.raises(PeerProtocolError) as caught:
-        incoming.answer(greeting_payload(Claim(7, START, bytes(32))))
+        incoming.answer(handshake_payload(Claim(7, START, bytes(32))))
     said += incoming.refusal(caught.value)
     assert fingerprint(INCARNATION).to_bytes(8, "big") not in said
 
@@ -184,17 +184,17 @@ def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprin
     "said",
     [Claim(1, START), Confirmation(1, START)],
 )
-def test_greetings_have_an_order(said: Greeting) -> None:
+def test_greetings_have_an_order(said: HandshakeMessage) -> None:
     pair = Pair()
     for side in (pair.incoming, pair.outgoing):
         with pytest.raises(PeerProtocolError, match="it does not begin with a Hello"):
-            side.answer(greeting_payload(said))
+            side.answer(handshake_payload(said))
 
 
 def test_reason_of_a_refusal_is_shown_without_control_characters_and_is_bounded() -> None:
     pair = Pair()
     with pytest.raises(PeerProtocolError) as caught:
-        pair.outgoing.answer(greeting_payload(Refusal("\x1b[2J\n" + "x" * 10_000)))
+        pair.outgoing.answer(handshake_payload(Refusal("\x1b[2J\n" + "x" * 10_000)))
     assert str(caught.value).startswith("it refuses us: \\x1b[2J\\x0axxx")
     assert len(str(caught.value)) < 2100
 

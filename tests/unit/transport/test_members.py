@@ -3,7 +3,7 @@
 import pytest
 
 from pydsm.core.types.ids import ReplicaId
-from pydsm.transport.frames import GREETING_BYTES_MAX, encode_greeting
+from pydsm.transport.frames import HANDSHAKE_BYTES_MAX, encode_handshake
 from pydsm.transport.handshake import HandshakeValidator
 from pydsm.transport.members import Member, digest, name_of, shown, to_send, unnamed
 from tests.unit.transport.groups import admit_all, who
@@ -34,10 +34,10 @@ def test_list_is_shown_on_one_line() -> None:
 
 def test_greeting_of_any_group_fits(capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"{number}" + "\U0001f600" * 500 for number in range(4000)]
-    greeting = encode_greeting(
+    greeting = encode_handshake(
         HandshakeValidator(who(1, 4000, names=names), (), admit_all, PlainStarts(ReplicaId(1), 4000)).hello()
     )
-    assert len(greeting) < GREETING_BYTES_MAX
+    assert len(greeting) < HANDSHAKE_BYTES_MAX
     assert to_send([Member("\udcff")]) == (Member("\\udcff"),)
 
 

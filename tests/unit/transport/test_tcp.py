@@ -12,7 +12,7 @@ from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.fingerprint import fingerprint
 from pydsm.core.types.ids import ReplicaId
 from pydsm.transport.address import Address
-from pydsm.transport.frames import PREAMBLE, Claim, Stamp, encode_greeting, encode_messages
+from pydsm.transport.frames import PREAMBLE, Claim, Stamp, encode_handshake, encode_messages
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.tcp import TcpTransport
 from tests.ports import free_ports
@@ -60,15 +60,18 @@ async def answer_to(port: int, data: bytes) -> bytes:
         (hello("other", 1, 3), "r2 is of group 'other', r1 of 'test'"),
         (hello("test", 1, 5), "r2 and r1 were given different members"),
         (hello("test", 0, 3), "two replicas were started as r1: give each its own --name"),
-        (PREAMBLE + encode_greeting(replace(hello_of(who(1)), replica=3)), "replica 3 (r2) is none of the peers of r1"),
         (
-            PREAMBLE + encode_greeting(replace(hello_of(who(1)), name="x\ny")),
+            PREAMBLE + encode_handshake(replace(hello_of(who(1)), replica=3)),
+            "replica 3 (r2) is none of the peers of r1",
+        ),
+        (
+            PREAMBLE + encode_handshake(replace(hello_of(who(1)), name="x\ny")),
             "it calls itself x\\x0ay, and member 1 is r2",
         ),
-        (PREAMBLE + encode_greeting(Claim(7, START)), "it does not begin with a Hello"),
-        (hello("test", 1, 3) + encode_messages([b"\xff"], Stamp(1, 0)), "the greeting does not parse"),
-        (hello("test", 1, 3) + encode_greeting(hello_of(who(1))), "it greets twice"),
-        (b"", "did not say who it is in time"),
+        (PREAMBLE + encode_handshake(Claim(7, START)), "it does not begin with a Hello"),
+        (hello("test", 1, 3) + encode_messages([b"\xff"], Stamp(1, 0)), "the handshake message does not parse"),
+        (hello("test", 1, 3) + encode_handshake(hello_of(who(1))), "it sends an unexpected handshake message"),
+        (b"", "handshake timed out"),
     ],
 )
 async def test_stranger_is_told_why_it_is_refused_and_the_group_goes_on(
@@ -86,7 +89,7 @@ async def test_frame_that_breaks_the_format_after_a_good_greeting_closes_the_con
     ports = free_ports(3)
     end = tcp_end(who(0), ports)
     await end.transport.start(end.receive)
-    frames = encode_greeting(Claim(7, START)) + encode_messages([b"\xff"], Stamp(1, 0))
+    frames = encode_handshake(Claim(7, START)) + encode_messages([b"\xff"], Stamp(1, 0))
     answer = await answer_to(ports[0], hello("test", 1, 3) + frames)
     assert b"format version 255" in answer
     assert end.received == []
@@ -116,7 +119,7 @@ async def test_silent_connections_never_keep_a_replica_out(
             await eventually(lambda: second.transport.connected == (0,), "both ways")
         for _, writer in silent:
             writer.transport.abort()
-    closed = [line for line in caplog.messages if "too many connections have not said who they are" in line]
+    closed = [line for line in caplog.messages if "too many connections have not completed the handshake" in line]
     assert len(closed) == 3, "a flood is three lines in the log"
     assert first.transport.traffic.refused >= 48
 
@@ -274,7 +277,7 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
 
     server = await asyncio.start_server(count, "127.0.0.1", ports[1])
     await eventually(lambda: attempts >= 4, "it is dialled again and again")
-    assert caplog.text.count("closed the connection before it said who it is") == 1
+    assert caplog.text.count("closed the connection during the handshake") == 1
     server.close()
     await end.transport.stop()
 

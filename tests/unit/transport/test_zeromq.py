@@ -20,8 +20,8 @@ from pydsm.transport.frames import (
     Claim,
     Confirmation,
     Stamp,
-    decode_greeting,
-    encode_greeting,
+    decode_handshake,
+    encode_handshake,
     encode_messages,
     open_frame,
 )
@@ -72,10 +72,10 @@ async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
     ("sent", "reason"),
     [
         ([b"hello?"], "does not speak this protocol"),
-        ([b""], "its greeting is cut short"),
-        ([PREAMBLE], "its greeting is cut short"),
-        ([hello("test", 1, 3)[:-1]], "its greeting is cut short"),
-        ([bytes(20_000)], "its greeting has 20000 bytes, the limit is 16384"),
+        ([b""], "its handshake message is cut short"),
+        ([PREAMBLE], "its handshake message is cut short"),
+        ([hello("test", 1, 3)[:-1]], "its handshake message is cut short"),
+        ([bytes(20_000)], "its handshake message has 20000 bytes, the limit is 16384"),
         ([b"PyDSM\0\0\1" + hello("test", 1, 3)[8:]], "it speaks version 1 of the protocol, we speak 3"),
         ([hello("other", 1, 3)], "r2 is of group 'other', r1 of 'test'"),
         ([hello("test", 0, 3)], "two replicas were started as r1"),
@@ -108,8 +108,8 @@ async def test_peer_that_breaks_the_format_is_refused_and_not_heard_again(
     async with lonely_end() as (end, port), stranger(port) as dealer:
         await dealer.send(hello("test", 1, 3))
         assert (await asyncio.wait_for(dealer.recv(), 5)).startswith(PREAMBLE)
-        await dealer.send(encode_greeting(Claim(7, START)))
-        assert isinstance(decode_greeting(open_frame(await asyncio.wait_for(dealer.recv(), 5))), Confirmation)
+        await dealer.send(encode_handshake(Claim(7, START)))
+        assert isinstance(decode_handshake(open_frame(await asyncio.wait_for(dealer.recv(), 5))), Confirmation)
         await dealer.send(sent)
         assert reason.encode() in await asyncio.wait_for(dealer.recv(), 5)
         assert f"refused r2 over ZeroMQ: {reason}" in caplog.text
@@ -131,10 +131,10 @@ async def test_message_beyond_the_limit_ends_the_connection_before_it_is_kept() 
         lost.close(0)
 
 
-GREETING_OVER_TCP = PREAMBLE + encode_greeting(replace(hello_of(who(1)), nonce=bytes(32)))
+HELLO_OVER_TCP = PREAMBLE + encode_handshake(replace(hello_of(who(1)), nonce=bytes(32)))
 
 
-@pytest.mark.parametrize("sent", [b"\xff" * 200, b"\xff", GREETING_OVER_TCP * 5])
+@pytest.mark.parametrize("sent", [b"\xff" * 200, b"\xff", HELLO_OVER_TCP * 5])
 async def test_what_is_not_zeromq_is_cut_off_logged_and_counted(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
     async with lonely_end() as (end, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -181,7 +181,7 @@ async def test_strangers_that_begin_to_greet_and_fall_silent_keep_no_replica_out
             dealer = await strangers.enter_async_context(stranger(network.ports[0]))
             await dealer.send(hello("test", 1, 2))
             await asyncio.wait_for(dealer.recv(), 5)
-        assert len(first.transport._greeting) == QUICK.unauthenticated_connections_max  # type: ignore[attr-defined]
+        assert len(first.transport._handshakes) == QUICK.unauthenticated_connections_max  # type: ignore[attr-defined]
         async with started(second):
             await eventually(lambda: second.transport.connected == (0,), "they are connected")
 
