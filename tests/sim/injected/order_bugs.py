@@ -10,7 +10,7 @@ from pydsm.core.types.ids import SEQUENCES, InstanceId, sequence_of, session_of
 from pydsm.core.types.messages import NOP, Batch, Run
 from pydsm.runtime import batching, command_queue
 from pydsm.runtime.command_queue import Submission
-from pydsm.sim.cluster import clients, life
+from pydsm.sim.cluster import clients, process
 from tests.sim.injected.registry import bug
 
 
@@ -48,10 +48,10 @@ def later_commands_of_a_connection_wait_in_front(patch: pytest.MonkeyPatch) -> N
 @bug("7, program order: whether what comes before is executed is asked of the session, not of the leader's instances")
 def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
     """A run with the flag is executed unless the instance of its leader before this one is a nop."""
-    original, execute_batch = life.Life.execute, Sessions.execute
+    original, execute_batch = process.ReplicaProcess.execute, Sessions.execute
     void = False
 
-    def execute(self: life.Life, execution: Execute) -> None:
+    def execute(self: process.ReplicaProcess, execution: Execute) -> None:
         nonlocal void
         leader, index = execution.id
         before = self._watch.decided.get(InstanceId(leader, index - 1))
@@ -64,7 +64,7 @@ def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
         batch = Batch(tuple(runs), batch.commands, batch.footprint, batch.timestamp_ms, batch.retried)
         return execute_batch(self, batch, apply)
 
-    patch.setattr(life.Life, "execute", execute)
+    patch.setattr(process.ReplicaProcess, "execute", execute)
     patch.setattr(Sessions, "execute", flagged)
 
 
@@ -99,12 +99,12 @@ def left_out_and_recorded(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7, program order: an instance with an ordered run is ordered against all others of the session")
 def ordered_run_that_names_no_session(patch: pytest.MonkeyPatch) -> None:
-    original = life.Life._propose
+    original = process.ReplicaProcess._propose
 
-    def propose(self: life.Life, batch: Batch) -> InstanceId | None:
+    def propose(self: process.ReplicaProcess, batch: Batch) -> InstanceId | None:
         return original(self, Batch(batch.runs, batch.commands, batch.footprint, batch.timestamp_ms))
 
-    patch.setattr(life.Life, "_propose", propose)
+    patch.setattr(process.ReplicaProcess, "_propose", propose)
 
 
 @bug("7, program order: what was not executed is proposed again ahead of what its connection has sent since")

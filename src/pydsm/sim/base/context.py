@@ -33,7 +33,7 @@ class Context:
         """Whether anybody reads lines."""
         return self.trace is not None
 
-    def say(self, who: str, what: str) -> None:
+    def log(self, who: str, what: str) -> None:
         """One line, with the moment and the replica or client that it is about."""
         if self.trace is not None:
             self.trace(f"{describe.time(self.schedule.now)} {who:<9} {what}")

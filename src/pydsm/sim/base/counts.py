@@ -23,7 +23,7 @@ REPLICA_COUNTERS = (
     "inquired",
     "executed",
 )
-"""The plain numbers of `core.types.counters` that are added up over replicas and their lives."""
+"""The plain numbers of `core.types.counters` that are added up over replicas and their processes."""
 
 
 class Counts(msgspec.Struct):
@@ -37,7 +37,7 @@ class Counts(msgspec.Struct):
     lost: int = 0
     cut: int = 0
     doubled: int = 0
-    to_nobody: int = 0
+    undeliverable: int = 0
     through_bytes: int = 0
     crashes: int = 0
     crashes_inside: int = 0
@@ -99,7 +99,7 @@ class Counts(msgspec.Struct):
     branches: dict[str, int] = {}
 
     def add_replica(self, counters: ProtocolCounters) -> None:
-        """Add what one life of one replica counted."""
+        """Add what one process of one replica counted."""
         for name in REPLICA_COUNTERS:
             self.replicas[name] = self.replicas.get(name, 0) + getattr(counters, name)
         _add_into(self.branches, counters.branches.items())

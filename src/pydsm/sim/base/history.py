@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 
-def begin_moment(step: int) -> int:
+def begin_time(step: int) -> int:
     """An odd moment in a step, behind whatever ends in it: what ends in a step comes before what begins in it."""
     return 2 * step + 1
 
 
-def end_moment(step: int) -> int:
+def end_time(step: int) -> int:
     """An even moment in a step."""
     return 2 * step
 

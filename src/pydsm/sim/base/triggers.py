@@ -57,7 +57,7 @@ Action = CrashSender | PauseSender | CutLinks | DelayMessage | RepeatMessage
 
 
 def duration_us(action: Action) -> int:
-    """How long its effect lasts; a crash is seen by the lives."""
+    """How long its effect lasts; a crash is seen by the processes."""
     match action:
         case PauseSender() | CutLinks():
             return action.lasting_us

@@ -154,7 +154,7 @@ class _Joint:
 
     def __init__(self, keys: Sequence[str], model: Model) -> None:
         self._keys = keys
-        self._places = {key: place for place, key in enumerate(keys)}
+        self._positions = {key: place for place, key in enumerate(keys)}
         self._model = model
 
     def initial(self, key: str) -> Hashable:
@@ -165,12 +165,12 @@ class _Joint:
         after = list(state)
         if call.other_keys:
             model = cast(JointModel, self._model)
-            places = [self._places[key] for key in call.keys]
+            places = [self._positions[key] for key in call.keys]
             result, changed = model.step_together([state[place] for place in places], call)
             for place, value in zip(places, changed, strict=True):
                 after[place] = value
         else:
-            place = self._places[call.key]
+            place = self._positions[call.key]
             result, after[place] = self._model.step(state[place], call)
         return result, tuple(after)
 

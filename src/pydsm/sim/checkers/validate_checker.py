@@ -23,7 +23,7 @@ class Past(Protocol):
     forgotten: Deps
 
 
-def watch_answers(name: str, log: Log, past: Past) -> None:
+def check_validate_answers(name: str, log: Log, past: Past) -> None:
     """Have every answer of this log checked."""
     answer: ValidateAnswer = log.invalidators
 

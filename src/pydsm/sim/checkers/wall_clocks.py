@@ -67,7 +67,7 @@ class WallClocks:
             raise Violation("time of a batch", f"{name} stamps {id} with {self._against(batch.timestamp_ms)}", (id,))
 
     def executed(self, name: str, id: InstanceId, time_ms: int) -> None:
-        """A life executes a batch at this time."""
+        """A process executes a batch at this time."""
         if self.wrong and time_ms > self._latest_ms():
             raise Violation("time of a batch", f"{name} executes {id} at {self._against(time_ms)}", (id,))
 
@@ -87,7 +87,7 @@ class WallClocks:
     def forgot(
         self, name: str, before: Iterable[SessionId], after: Container[SessionId], used: dict[SessionId, int]
     ) -> None:
-        """A checkpoint has made a life forget some of its sessions; of these it knows when they were `used`."""
+        """A checkpoint has made a process forget some of its sessions; of these it knows when they were `used`."""
         for session in before:
             if session not in after and session in used:
                 idle_ms = self.now_ms - used[session] + 2 * RIGHT_MS_MAX + self._late_ms_max

@@ -74,7 +74,7 @@ class Adversary:
         self._context.counts.strikes += 1
         self._disturbed(t.duration_us(action))
         if self._context.tracing:
-            self._context.say("FAULT", f"{action} as r{sender.id} sends {describe.message(message)}")
+            self._context.log("FAULT", f"{action} as r{sender.id} sends {describe.message(message)}")
         match action:
             case t.CrashSender():
                 receivers = () if action.when == t.BEFORE else to
@@ -89,7 +89,7 @@ class Adversary:
                 self._context.schedule.after(action.lasting_us, sender.resume)
             case t.CutLinks():
                 network.cut(action.links)
-                self._context.schedule.after(action.lasting_us, network.mend, action.links)
+                self._context.schedule.after(action.lasting_us, network.restore, action.links)
                 network.send(me, to, message)
             case t.DelayMessage():
                 late = tuple(peer for peer in to if peer in action.receivers)
@@ -105,7 +105,7 @@ class Adversary:
                 assert_never(unreachable)
 
     def _send_late(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message, extra_us: int) -> None:
-        """The stamp is that of now: the sender may be dead by then, or have begun another life."""
+        """The stamp is that of now: the sender may be dead by then, or have begun another process."""
         if to:
             stamp = self.network.stamp_of(sender)
             self._context.schedule.after(extra_us, self.network.carry, sender, to, message, stamp)

@@ -15,12 +15,12 @@ from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id, sequence_of
 from pydsm.machines.base import Result
 from pydsm.sim.base.context import Context
-from pydsm.sim.base.history import Call, History, Outcome, begin_moment, end_moment
+from pydsm.sim.base.history import Call, History, Outcome, begin_time, end_time
 from pydsm.sim.base.plan import Operation
 from pydsm.sim.base.violation import Violation
 from pydsm.sim.cluster.host import Host
-from pydsm.sim.cluster.life import ClientSubmission
 from pydsm.sim.cluster.pipelines import PipeliningClient
+from pydsm.sim.cluster.process import ClientSubmission
 from pydsm.sim.workload.workload import Workload
 
 _TRIES_PER_PATIENCE = 20
@@ -157,7 +157,7 @@ class SimulatedClient:
         self.current: PendingRequest | None = None
         self._later: deque[Operation] = deque()
         self._last_ids: dict[str, RequestId] = {}
-        """By the life that granted the session."""
+        """By the process that granted the session."""
 
     @property
     def busy(self) -> bool:
@@ -190,24 +190,24 @@ class SimulatedClient:
         context.schedule.after(context.settings.patience_us, self._give_up, request)
 
     def _next_id(self, replica: ReplicaId) -> RequestId:
-        """In the session that the replica's present life grants; in one that nobody has granted while it is down."""
-        life = self.clients.hosts[replica].life
-        last = None if life is None else self._last_ids.get(life.name)
+        """In the session that the replica's present process grants; in one that nobody has granted while it is down."""
+        process = self.clients.hosts[replica].process
+        last = None if process is None else self._last_ids.get(process.name)
         if last is None:
             walls = self.clients.context.walls
-            last = self.clients.new_session(replica, walls.now_ms if life is None else life.clock.session_ms())
-            if life is not None:
-                life.begin_session(last)
+            last = self.clients.new_session(replica, walls.now_ms if process is None else process.clock.session_ms())
+            if process is not None:
+                process.begin_session(last)
         id = request_at(last, 1)
-        if life is not None:
-            self._last_ids[life.name] = id
+        if process is not None:
+            self._last_ids[process.name] = id
         return id
 
     def renewed_id(self, replica: ReplicaId) -> RequestId:
         """The session was forgotten: begin another one."""
-        life = self.clients.hosts[replica].life
-        if life is not None:
-            self._last_ids.pop(life.name, None)
+        process = self.clients.hosts[replica].process
+        if process is not None:
+            self._last_ids.pop(process.name, None)
         return self._next_id(replica)
 
     @property
@@ -266,7 +266,7 @@ class SimulatedClients:
         context, ask = self.context, self.workload.ask(operation.command)
         call = None
         if ask is not None:
-            now = begin_moment(context.schedule.steps)
+            now = begin_time(context.schedule.steps)
             call = self.history.begin(now, client.number, ask.key, ask.action, ask.argument)
             call.other_keys = ask.other_keys
         context.counts.calls += 1
@@ -275,14 +275,14 @@ class SimulatedClients:
         request.attempts_left = context.settings.attempts_max
         if context.tracing:
             command = operation.command.decode("ascii", "backslashreplace")
-            context.say(client.name, f"asks r{operation.replica} to {command}")
+            context.log(client.name, f"asks r{operation.replica} to {command}")
         return request
 
     def note(self, name: str, request: PendingRequest, outcome: Outcome, result: Result) -> None:
         """A request has ended for its client."""
-        now, history, call = end_moment(self.context.schedule.steps), self.history, request.call
+        now, history, call = end_time(self.context.schedule.steps), self.history, request.call
         seen = self.workload.seen(result)
-        self.context.say(name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
+        self.context.log(name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
         counts = self.context.counts
         match outcome:
             case Outcome.DONE:

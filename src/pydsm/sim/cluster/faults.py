@@ -47,7 +47,7 @@ class Faults:
                 after(fault.lasting_us, self._hosts[fault.replica].resume)
             case p.Cut():
                 self._network.cut(fault.links)
-                after(fault.lasting_us, self._network.mend, fault.links)
+                after(fault.lasting_us, self._network.restore, fault.links)
             case p.SlowLinks():
                 self._network.slow(fault.links, fault.extra_us)
                 after(fault.lasting_us, self._network.slow, fault.links, -fault.extra_us)
@@ -69,7 +69,7 @@ class Faults:
         match fault:
             case p.SlowDisk():
                 disk = self._disks[fault.replica]
-                self._context.schedule.after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
+                self._context.schedule.after(fault.lasting_us, self._restore_disk, disk, disk.sync_us)
                 disk.sync_us = fault.sync_us
             case p.PutBack():
                 copy = self._disks[fault.replica].copy()
@@ -83,7 +83,7 @@ class Faults:
     def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
         host = self._hosts[fault.replica]
         if not self._context.healed and not host.dead and self._disks[fault.replica].newest is None:
-            self._context.say("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
+            self._context.log("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
             host.put_back(copy, fault.down_us)
 
     def _change_loss(self, loss: float, duplication: float) -> None:
@@ -92,5 +92,5 @@ class Faults:
             self._network.duplication += duplication
 
     @staticmethod
-    def _mend_disk(disk: SimulatedDisk, sync_us: int) -> None:
+    def _restore_disk(disk: SimulatedDisk, sync_us: int) -> None:
         disk.sync_us = sync_us

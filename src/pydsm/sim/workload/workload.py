@@ -27,7 +27,7 @@ class Workload(Protocol):
     """A machine with a source of commands for it. One object serves one or many runs."""
 
     def machine(self) -> StateMachine:
-        """A machine in its first state: one for each life of each replica."""
+        """A machine in its first state: one for each process of each replica."""
         ...
 
     def command(self, random: Random, hot: bool) -> bytes:

@@ -8,7 +8,7 @@ from pydsm.core.types.ids import ReplicaId
 from pydsm.core.types.messages import Commit, Message, Prepare, Waiting
 from pydsm.sim.base import triggers as t
 from pydsm.sim.cluster.adversary import Adversary
-from pydsm.sim.cluster.life import Died
+from pydsm.sim.cluster.process import Died
 from pydsm.sim.devices.network import SimulatedNetwork
 from pydsm.sim.tools.search import Search
 from pydsm.sim.tools.shrink import _with_fewer_replicas
