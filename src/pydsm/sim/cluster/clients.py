@@ -1,8 +1,8 @@
-"""Clients: each does one operation after another, and remembers what it was told.
+"""Simulated clients: each executes one operation after another, and records the answers in a history.
 
-A client whose replica is down goes to the next one. Some clients wait for so long and no longer: one that gives up does
+A client whose replica is down goes to the next one. Some clients give up after `Settings.patience_us`: such a client does
 not know whether its command was or will be executed, and goes on with its next operation, perhaps at another replica;
-an abort is a definite no to it: the same request is sent again a few times, and then counts as failed. Other clients
+after an abort it sends the same request again a few times, and then counts it as failed. Other clients
 never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica. Those that
 have several operations under way stand in `pipelines`.
 """
@@ -29,7 +29,7 @@ _ROUNDS_MAX = 3
 
 
 class PendingRequest(ClientSubmission):
-    """One operation of one client on its way."""
+    """One operation of one client that is in progress."""
 
     __slots__ = (
         "_client",
@@ -59,7 +59,7 @@ class PendingRequest(ClientSubmission):
         self.attempts_left = 0
 
     def send(self) -> None:
-        """To the replica that is its turn."""
+        """Send the request to the replica whose turn it is."""
         self._sent += 1
         self.acknowledged = self._client.acknowledged(self)
         self._client.clients.carry(self, self._replica)
@@ -85,7 +85,7 @@ class PendingRequest(ClientSubmission):
         context.schedule.after(context.settings.patience_us // _TRIES_PER_PATIENCE, self.try_elsewhere)
 
     def answered(self, result: Result) -> None:
-        """The client has its answer, or learns that nobody can tell it any more."""
+        """The client has its answer, or an error that the result or session has expired."""
         if isinstance(result, SessionExpired):
             self._session_expired()
         elif isinstance(result, RequestExpired) and self._client.waits_for(self):
@@ -95,7 +95,7 @@ class PendingRequest(ClientSubmission):
             self._client.ended(self, Outcome.DONE, result)
 
     def _session_expired(self) -> None:
-        """What was sent but once is definitely not executed, and goes on in a new session."""
+        """A request that was sent only once was not executed, so it is sent again in a new session."""
         client = self._client
         if not client.waits_for(self):
             return
@@ -109,7 +109,7 @@ class PendingRequest(ClientSubmission):
             self.send()
 
     def aborted(self) -> None:
-        """A definite no of one instance: send it again, or call it failed."""
+        """This proposal was not executed: send the request again, or count it as failed."""
         if self._never_gives_up:
             self._later_elsewhere()
             return
@@ -122,7 +122,7 @@ class PendingRequest(ClientSubmission):
             self._client.ended(self, Outcome.FAILED)
 
     def refused(self) -> None:
-        """Nobody is there: try the next replica, until every one was tried."""
+        """The replica is down: try the next one, until all were tried."""
         if self._never_gives_up:
             self._later_elsewhere()
             return
@@ -141,7 +141,7 @@ class PendingRequest(ClientSubmission):
             self.send()
 
     def broken(self) -> None:
-        """The connection is gone, and with it the outcome."""
+        """The connection broke, so the outcome is unknown."""
         if self._never_gives_up:
             self._later_elsewhere()
         else:
@@ -149,7 +149,7 @@ class PendingRequest(ClientSubmission):
 
 
 class SimulatedClient:
-    """Does its operations in order, one at a time."""
+    """Executes its operations in order, one at a time."""
 
     def __init__(self, number: int, clients: "SimulatedClients") -> None:
         self.number = number
@@ -157,7 +157,7 @@ class SimulatedClient:
         self.current: PendingRequest | None = None
         self._later: deque[Operation] = deque()
         self._last_ids: dict[str, RequestId] = {}
-        """By the process that granted the session."""
+        """The last id used, by the process that granted the session."""
 
     @property
     def busy(self) -> bool:
@@ -204,7 +204,7 @@ class SimulatedClient:
         return id
 
     def renewed_id(self, replica: ReplicaId) -> RequestId:
-        """The session was forgotten: begin another one."""
+        """The session has expired: begin another one."""
         process = self.clients.hosts[replica].process
         if process is not None:
             self._last_ids.pop(process.name, None)
@@ -216,7 +216,7 @@ class SimulatedClient:
         return f"client {self.number}"
 
     def _give_up(self, request: PendingRequest) -> None:
-        """Patience is at its end."""
+        """The client has waited for `patience_us`."""
         settings = self.clients.context.settings
         if settings.retrying and self.current is request:
             request.try_elsewhere()
@@ -225,7 +225,7 @@ class SimulatedClient:
             self.ended(request, Outcome.UNKNOWN)
 
     def ended(self, request: PendingRequest, outcome: Outcome, result: Result = None) -> None:
-        """The first word about the present request is the last; later ones come too late."""
+        """Record the first outcome of the present request; later ones are ignored."""
         if self.current is not request:
             return
         self.current = None
@@ -254,7 +254,7 @@ class SimulatedClients:
         self._sessions = 0
 
     def operate(self, operation: Operation) -> None:
-        """The plan says so."""
+        """Execute an operation of the plan."""
         client = self._clients.get(operation.client)
         if client is None:
             kind = PipeliningClient if self.context.settings.pipelined else SimulatedClient
@@ -282,7 +282,7 @@ class SimulatedClients:
         """A request has ended for its client."""
         now, history, call = end_time(self.context.schedule.steps), self.history, request.call
         seen = self.workload.seen(result)
-        self.context.log(name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
+        self.context.log(name, f"gets {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
         counts = self.context.counts
         match outcome:
             case Outcome.DONE:
@@ -299,12 +299,12 @@ class SimulatedClients:
                     history.unknown(call, now)
 
     def new_session(self, replica: ReplicaId, now_ms: int) -> RequestId:
-        """Of which there was none before, beginning now."""
+        """A new session identifier, with the present time."""
         self._sessions += 1
         return request_id(now_ms, replica, self._sessions, 0)
 
     def carry(self, request: PendingRequest, replica: int) -> None:
-        """Over the way between a client and its replica."""
+        """Deliver the request to the replica after the client's latency."""
         self.context.schedule.after(self.context.settings.client_us, self.hosts[replica].submit, request)
 
     def retire(self) -> None:

@@ -1,4 +1,4 @@
-"""What each fault of a plan does to the world: to hosts, their disks and clocks, and the network."""
+"""Applies each fault of a plan to hosts, their disks and clocks, and the network."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from pydsm.sim.devices.network import SimulatedNetwork
 
 
 class Faults:
-    """Of one world."""
+    """Applies the faults of one world."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Faults:
         self._adversary = adversary
 
     def strike(self, fault: p.Fault) -> None:
-        """Begin this one; those that last end by themselves. Not after the heal."""
+        """Apply this fault; one with a duration ends automatically. Must not be called after the heal."""
         after, counts = self._context.schedule.after, self._context.counts
         match fault:
             case p.Crash():
@@ -65,7 +65,7 @@ class Faults:
                 self._strike_device(fault)
 
     def _strike_device(self, fault: p.SlowDisk | p.PutBack | p.ClockRate | p.ClockJump) -> None:
-        """The disk or a clock of one replica."""
+        """Apply a fault of one replica's disk or clock."""
         match fault:
             case p.SlowDisk():
                 disk = self._disks[fault.replica]
