@@ -1,21 +1,21 @@
-"""What must always be true (PROTOCOL 10), watched at every call that leaves a replica.
+"""Checks the invariants (`docs/reference/protocol.md`, section 10) at every effect of a replica.
 
-Nothing is scanned step by step: every record that becomes durable, every message that leaves, every execution and
-every abort passes through here, and each is compared with what was seen before. Per event:
+Every record that becomes durable, every message that is sent, every execution and every abort is passed to this
+module, and compared with the earlier ones. State is not scanned at every step. Per event:
 
 - agreement: one value per instance over all replicas and processes; one value per instance and ballot, in what is asked
   for and in what is accepted;
-- visibility and order (`ordering`); no instance and no request executed twice in a process, and a request that comes again
+- visibility and order (`ordering`); no instance and no request executed twice in a process; a repeated request
   answered with its first result; requests that a client sends in a row executed in their order; nothing
   decided or executed that was not submitted; an aborted instance is a nop; equal results everywhere;
-- promises, votes and quorums (`votes`): none goes back, across restarts too; a decision has its votes in one ballot, or
+- promises, votes and quorums (`vote_checker`): none decreases, across restarts too; a decision has its votes in one ballot, or
   a fast quorum, its leader in it, of equal vectors; what a message reports is on its sender's disk;
 - durable before visible: what is shown as decided cannot be lost; no index is used twice, and no ballot by two starts
-  of a replica (`ballot_watch`); what has left memory early is in a durable snapshot;
-- exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
+  of a replica (`ballot_checker`); instances compacted early are in a durable snapshot;
+- exactness: Validate is answered as by a replica that compacts nothing (`validate_checker`).
 
-With every tick: what everybody has executed leaves memory in time (`bounds`). Every `scan_events` events, and at the
-end: everything that all replicas have in memory, against what was decided and against their disks. At the end only:
+With every tick: instances that all replicas have executed leave memory in time (`cluster.memory_checker`). Every `scan_events` events, and at the
+end: the memory of all replicas is compared with the decisions and with their disks. At the end only:
 everything decided is executed everywhere, digests are equal, and client histories are linearizable (`world`).
 """
 
@@ -45,7 +45,7 @@ from pydsm.sim.devices.disk import SimulatedDisk
 
 
 class Invariants:
-    """Watches one run. Every method raises Violation when something is wrong."""
+    """Checks one run. Every method raises Violation if an invariant is broken."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Invariants:
         self._ballots = BallotChecker(replicas)
         self._purge_max = purge_max
         self._purged_up_to = [(0,) * replicas] * replicas
-        """Per replica, what has left its disk."""
+        """Per replica, up to which instances its disk was compacted."""
         self._dropped = [(0,) * replicas] * replicas
-        """Per replica, what was found to have left its memory."""
+        """Per replica, up to which instances its memory was compacted."""
         self._order = ordering.make_ordering(relation, self._ordered_by_barrier if forgets_early else ordering.never)
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
@@ -73,23 +73,23 @@ class Invariants:
         self._in_order: list[InstanceId] = []
         """Everything decided, in the order in which it was."""
         self._reported = [(0,) * replicas] * replicas
-        """Per replica, what it has told to be executed."""
+        """Per replica, the executed frontier that it last reported."""
         self._adopted = [(0,) * replicas] * replicas
         """Per replica, the position of the last snapshot that came from a peer."""
         self.at_checkpoint: dict[int, RestartRecord] = {}
-        """Some process as it was at each checkpoint."""
+        """Per checkpoint, the record of one process as it was there."""
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
         self.results: dict[InstanceId, list[Result]] = {}
         self.answers = ReplyChecker(in_order=in_order)
         self.forgotten: Deps = (0,) * replicas
-        """What is up to here left all disks long ago, and is not remembered here either."""
+        """Instances up to here left all disks long ago, and their records were removed here too."""
         self._processes: WeakSet[RestartRecord] = WeakSet()
 
     def _ordered_by_barrier(self, earlier: InstanceId, later: InstanceId, later_deps: Deps) -> bool:
         """Whether a checkpoint has the one, and the other is behind its barrier: that orders them as well.
 
-        A replica that has forgotten what is in a checkpoint names its barrier only.
+        A replica that has compacted the instances of a checkpoint depends on its barrier only.
         """
         return any(
             one.position.has(earlier) and covers(later_deps, one.barrier) and not one.position.has(later)
@@ -123,14 +123,14 @@ class Invariants:
                 self._purged(replica, record)
 
     def _purged(self, replica: int, record: PurgeRecord) -> None:
-        """What leaves a disk is in the snapshots there, and was told to be executed by everybody."""
+        """Instances removed from a disk are in its snapshots, and every replica has reported them as executed."""
         told = tuple(map(min, zip(*self._reported, strict=True)))
         snapshots = self._disks[replica].snapshots
         reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(told))
         reached = merge(reached, self._adopted[replica])
         bounds = [("its oldest snapshot has", reached)]
         if not self._forgets_early:
-            bounds.append(("everybody has told to be executed", told))
+            bounds.append(("every replica has reported as executed", told))
         for what, bound in bounds:
             if any(map(int.__gt__, record.up_to, bound)):
                 line = f"r{replica} is {describe.record(record)}; {what} {describe.vector(bound)}"
@@ -144,9 +144,9 @@ class Invariants:
             raise Violation("purge", f"{line}: more than {self._purge_max} of one leader at once")
 
     def dropped(self, replica: int, dropped: Deps) -> None:
-        """What has left memory was told to be executed by everybody, or is in a snapshot that is on the disk here.
+        """Instances removed from memory were reported as executed by every replica, or are in a durable snapshot here.
 
-        Only then does a replica that lacks it find it anywhere after a crash of this one.
+        Otherwise a replica that lacks them might find them nowhere after a crash of this one.
         """
         if dropped == self._dropped[replica]:
             return
@@ -155,19 +155,21 @@ class Invariants:
         durable = [one.checkpoint.position.up_to for one in self._disks[replica].snapshots]
         allowed = reduce(merge, durable, told)
         if merge(allowed, dropped) != allowed:
-            what = f"r{replica} has dropped {describe.vector(dropped)}; everybody has told {describe.vector(told)}"
+            what = (
+                f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {describe.vector(told)}"
+            )
             raise Violation("early drop", f"{what}, its snapshots on disk have up to {describe.vector(allowed)}")
 
     def adopted(self, replica: int, checkpoint: Checkpoint) -> None:
         """A replica has the snapshot of a peer in the place of its records up to there."""
         known = self._checkpoints.get(checkpoint.number)
         if known is None or known[0] != checkpoint:
-            raise Violation("checkpoint", f"r{replica} installs {checkpoint}, and nobody was at it")
+            raise Violation("checkpoint", f"r{replica} installs {checkpoint}, which no replica has reached")
         self._adopted[replica] = checkpoint.position.up_to
         self._purged_up_to[replica] = merge(self._purged_up_to[replica], checkpoint.position.up_to)
 
     def checkpointed(self, replica: int, process: RestartRecord, checkpoint: Checkpoint, state: bytes) -> None:
-        """A machine is at a checkpoint: it must have executed what is in it, and be as any other machine there."""
+        """A machine has reached a checkpoint: it must have executed the checkpoint's instances, with equal state everywhere."""
         id = checkpoint.barrier
         self._decide(
             replica, id, checkpoint_batch(checkpoint.timestamp_ms, checkpoint.clocks), self._own_deps(replica, id)
@@ -242,12 +244,14 @@ class Invariants:
             raise Violation("durable", f"PreAccept {message.id} leaves before its index is reserved", (message.id,))
 
     def _check_reported_frontier(self, replica: int, message: m.Frontier) -> None:
-        """Others forget what all have told to be executed, so the own disk must be able to execute it again."""
+        """Others compact what every replica has reported as executed, so the own disk must have the decisions."""
         disk = self._disks[replica]
         instances = disk.instances
         for leader, (before, now) in enumerate(zip(self._reported[replica], message.executed, strict=True)):
             if now < before:
-                what = f"r{replica} tells {describe.message(message)} after {describe.vector(self._reported[replica])}"
+                what = (
+                    f"r{replica} reports {describe.message(message)} after {describe.vector(self._reported[replica])}"
+                )
                 raise Violation("frontier", what)
             for index in range(before + 1, now + 1):
                 id = InstanceId(ReplicaId(leader), index)
@@ -255,7 +259,7 @@ class Invariants:
                 if self._forgets_early and any(one.checkpoint.position.has(id) for one in disk.snapshots):
                     continue
                 if record is None or record.status is not Status.COMMITTED:
-                    what = f"r{replica} tells that {leader}.{index} is executed, and its disk has no decision"
+                    what = f"r{replica} reports {leader}.{index} as executed, and its disk has no decision"
                     raise Violation("durable", what, (InstanceId(ReplicaId(leader), index),))
         self._reported[replica] = message.executed
 
@@ -286,9 +290,11 @@ class Invariants:
             return
         submitted = self.submitted.get(id)
         if submitted is not value and submitted != value:
-            raise Violation("never submitted", f"{id} is decided as {describe.value(value)}, nobody's proposal", (id,))
+            raise Violation(
+                "never submitted", f"{id} is decided as {describe.value(value)}, which no client proposed", (id,)
+            )
         if id in self._aborted:
-            raise Violation("abort", f"{id} is decided as a batch after its clients were told that it was not", (id,))
+            raise Violation("abort", f"{id} is decided as a batch after an abort was reported to its clients", (id,))
         self._order.commit(id, value, deps)
 
     def executed(
@@ -315,10 +321,10 @@ class Invariants:
             record = disk.instances.get(id)
             if record is not None and record.status >= Status.ACCEPTED:
                 return record.deps
-        raise Violation("durable", f"r{replica} executes {id}, of which no disk knows a vote", (id,))
+        raise Violation("durable", f"r{replica} executes {id}, of which no disk has a vote", (id,))
 
     def aborted(self, replica: int, abort: Abort) -> None:
-        """Clients are told that an instance executes nothing."""
+        """An abort is reported to clients: the instance must be a nop."""
         self._aborted.add(abort.id)
         known = self.decided.get(abort.id)
         if known is not None and known[0] != m.NOP:
@@ -332,11 +338,11 @@ class Invariants:
         for id in instances:
             if covers(dropped, id):
                 raise Violation(
-                    "memory", f"r{replica} has {id} in memory again, after everybody had executed it", (id,)
+                    "memory", f"r{replica} has {id} in memory again, after every replica had executed it", (id,)
                 )
         for id in disk:
             if id not in instances and not covers(dropped, id):
-                raise Violation("memory", f"r{replica} forgot {describe.record(disk[id])}", (id,))
+                raise Violation("memory", f"r{replica} lost {describe.record(disk[id])}", (id,))
         for id, instance in instances.items():
             known = self.decided.get(id)
             if instance.decided and known is not None and instance.value is not None:
@@ -345,20 +351,20 @@ class Invariants:
             if record is None or instance.decided:
                 continue
             if record.status is Status.COMMITTED or record.promised > instance.promised:
-                raise Violation("memory", f"r{replica} forgot {describe.record(record)}; it has {instance!r}", (id,))
+                raise Violation("memory", f"r{replica} lost {describe.record(record)}; it has {instance!r}", (id,))
 
     def _forget_checkpoints(self) -> None:
-        """Nobody begins again with a snapshot that no disk has, in whole or in part."""
+        """Remove the records of checkpoints of which no disk has a snapshot, in whole or in part."""
         numbers = [one.checkpoint.number for disk in self._disks for one in disk.snapshots]
         numbers += [disk.fetched.number for disk in self._disks if disk.fetched is not None]
         for number in [one for one in self.at_checkpoint if one < min(numbers, default=0)]:
             del self.at_checkpoint[number]
 
     def forget(self, up_to: Deps, wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]) -> None:
-        """For runs without an end: let go of instances that no disk has had for long, and of requests given up.
+        """For endurance runs: remove instances that left all disks long ago, and requests that were given up.
 
-        Every process has executed these instances and no replica speaks of them; `wanted` requests are
-        kept; of sessions that are over nothing comes any more.
+        Every process has executed these instances, and no replica sends messages about them. `wanted` requests are
+        kept. No more requests of sessions that are over arrive.
         """
         gone = [
             InstanceId(ReplicaId(leader), index)

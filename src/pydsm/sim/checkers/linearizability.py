@@ -1,4 +1,4 @@
-"""Could one copy of the data, doing one operation at a time, have given these answers?
+"""Checks whether a history is linearizable: whether one copy of the data could have given these answers.
 
 Wing and Gong's search with Lowe's memory of configurations that were seen before, one key at a time: a history is
 linearizable exactly when each of its keys is, as long as every call names one key. Keys that some call names together
@@ -12,7 +12,7 @@ is right for every two keys.
 A call whose outcome is unknown may take effect at any time after it began, or never. Such calls are tried last and
 only where they change the state, so they cost little until an answer cannot be explained without them.
 
-Who knows in which order calls probably took effect can say so in `Call.rank`: then a good history is checked without
+The caller may set `Call.rank` to the order in which calls probably took effect: then a good history is checked without
 a step back, however many calls overlap. A wrong guess costs time and changes no verdict.
 """
 

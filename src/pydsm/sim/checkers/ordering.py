@@ -1,8 +1,8 @@
-"""Visibility, and the same order of conflicting commands everywhere (PROTOCOL 10), checked as things happen.
+"""Checks that conflicting commands depend on each other and execute in one order (`docs/reference/protocol.md`, section 10).
 
-For declared keys the cost of a check does not grow with the history. Per key, what one process executes is cut into
-blocks of accesses that commute; two processes agree on the order of all conflicting accesses exactly when they go through
-the same blocks, whatever the order inside one. For any other relation every conflicting pair is looked at, which
+For declared keys the cost of a check does not grow with the history. Per key, the executions of one process are
+divided into blocks of accesses that commute. Two processes agree on the order of all conflicting accesses exactly when
+they pass the same blocks, whatever the order within a block. For any other relation every conflicting pair is looked at, which
 suits short runs.
 """
 
@@ -20,7 +20,7 @@ from pydsm.sim.base.violation import Violation
 
 
 class ExecutionOrder(Protocol):
-    """One process of one replica, as the order of its executions sees it."""
+    """One process of one replica, as a sequence of executions."""
 
     def execute(self, id: InstanceId) -> None:
         """Raises Violation if this comes in another order than elsewhere. The instance was given to `commit` before."""
@@ -43,7 +43,7 @@ class Ordering(Protocol):
         ...
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
-        """Every process has executed these, and nobody speaks of them any more: they may be let go of."""
+        """Every process has executed these, and no replica sends messages about them: remove them."""
         ...
 
 
@@ -223,7 +223,7 @@ class _ByKey:
                 self._drop_if_over(state, processes)
 
     def _drop_if_over(self, state: _KeyState, processes: "list[_KeyOrder]") -> None:
-        """A session of which all was executed by all and forgotten: there are ever more of them."""
+        """Remove a session whose requests were all executed and compacted, since new sessions keep coming."""
         left = any(
             InstanceId(ReplicaId(leader), index) in self._deps
             for leaders in state.committed.values()
@@ -298,7 +298,7 @@ class _ByPair:
         self.bits: dict[InstanceId, int] = {}
         self.conflicts: dict[InstanceId, int] = {}
         self.before: dict[InstanceId, int] = {}
-        """Per executed instance, what conflicts with it and was executed before it in the process that was the first."""
+        """Per executed instance, the conflicting instances that the first process to execute it had executed before."""
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
         bit = self.bits[id] = 1 << len(self._ids)

@@ -15,7 +15,7 @@ from pydsm.sim.checkers.restarts import RestartRecord
 
 
 class ReplyChecker:
-    """What each request was answered with, anywhere, in the order of first executions."""
+    """The first result of each request, in the order of first executions on any replica."""
 
     def __init__(self, *, in_order: bool = False) -> None:
         """`in_order`: requests of one session or connection must take effect in the order of their sequences."""
@@ -71,9 +71,9 @@ class ReplyChecker:
     def forget(
         self, processes: Collection[RestartRecord], wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]
     ) -> None:
-        """Let go of requests that nobody wants, and that are refused whenever they come again.
+        """Remove requests that no client waits for, and that are refused if they are repeated.
 
-        They are if every process has given them up, or their session is forgotten.
+        That holds if every process has given them up, or their session has expired.
         """
         sessions = {session_of(request) for request in self.first}
         over = {session for session in sessions.union(*(process.sessions for process in processes)) if is_over(session)}

@@ -1,8 +1,7 @@
-"""What one process of one replica has executed and which requests it has seen: the memory that `invariants` compares with.
+"""Records what one process of a replica has executed, and which requests it has received, for `invariants`.
 
-A checkpoint is compared with everything decided, so a process remembers what it need not look at again: an instance that
-is in one checkpoint is in all later ones (positions only grow, which is checked too), and a process that has executed it
-has executed it for good.
+A checkpoint is compared with everything decided. Instances that were compared once are skipped later: an instance that
+is in one checkpoint is in all later ones (positions only grow, which is checked too).
 """
 
 from collections.abc import Collection, Container, Sequence

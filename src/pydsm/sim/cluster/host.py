@@ -1,6 +1,6 @@
-"""One machine of the group: a disk that survives, and the processes of the replica on it, one after another.
+"""One simulated machine: a disk that survives crashes, and the processes of its replica, one after another.
 
-Decides when a process begins, what reaches it and when it ends. What it is, and what it does, stands in `process`.
+Decides when a process starts, which events it receives, and when it crashes. `process` is what runs.
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ from pydsm.sim.devices.handshakes import SimulatedHandshake, StartStamp
 
 
 class Host:
-    """Starts, drives, pauses, kills. `clock_rate` and `disk.sync_us` may be changed at any time."""
+    """Starts, drives, pauses and crashes processes. `clock_rate` and `disk.sync_us` may be changed at any time."""
 
     def __init__(self, id: int, parts: ReplicaFactory, disk: SimulatedDisk) -> None:
         self.id = id
@@ -44,7 +44,7 @@ class Host:
         self._put_back = False
         """Whether an older copy of the disk was ever put back."""
 
-    # process and death
+    # starts and crashes
 
     def start(self) -> None:
         """Begin a process from what the disk has, if there is none."""
@@ -78,7 +78,7 @@ class Host:
             self._context.schedule.after(down_us, self.start)
 
     def schedule_crash(self, calls: int, down_us: int) -> None:
-        """Let the process end inside the `calls`-th call that its performer makes from now on."""
+        """Crash the process inside the `calls`-th call that its performer makes from now on."""
         self._calls_until_crash, self._down_us = calls, down_us
 
     def die(self, down_us: int | None) -> None:
@@ -93,14 +93,14 @@ class Host:
         self.crash(None)
 
     def crash_point(self) -> None:
-        """A moment at which a doomed process may end. Raises Died."""
+        """A point at which a scheduled crash may happen. Raises Died."""
         if self._calls_until_crash:
             self._calls_until_crash -= 1
             if not self._calls_until_crash:
                 raise Died
 
     def cancel_crash(self) -> None:
-        """Nothing ends any more."""
+        """Cancel a scheduled crash."""
         self._calls_until_crash = 0
 
     def pause(self, deaf: bool) -> None:
@@ -125,7 +125,7 @@ class Host:
     # events
 
     def receive_handshake(self, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
-        """A greeting has arrived."""
+        """A handshake has arrived."""
         process = self.process
         if process is None or process.starts is None:
             return
@@ -257,7 +257,7 @@ class Host:
         done()
 
     def _run(self, act: Callable[..., None], *given: object) -> None:
-        """Everything that calls the core goes through here: a process may end in it, and may have room afterwards."""
+        """Everything that calls the core goes through here: the process may crash in it, or be able to propose more afterwards."""
         if self.process is not None:
             self.process.core.advance(Tick(self.process.clock_us // TICK_US))
         try:
@@ -282,7 +282,7 @@ class Host:
         self._context.schedule.after(down_us, self.start)
 
     def _refused(self, reason: str) -> None:
-        """The operator puts the newest disk back. That may be refused once, if the older one's start was met."""
+        """The operator puts the newest disk back. That may be refused once, if a peer has seen the start on the older disk."""
         process = self.process
         assert process is not None
         if not self._put_back:

@@ -1,19 +1,19 @@
-"""Memory is bounded in every step, not only when all is done: what everybody has executed leaves in time (PROTOCOL 6).
+"""Checks that instances which all replicas have executed leave memory in time (`docs/reference/protocol.md`, section 6).
 
 How much a replica may keep follows from its configuration, while all are up and connected:
 
-    kept  <=  heard of  -  D
+    kept  <=  known  -  D
 
 D is per leader. It grows by `drop_instances_max` with each tick, up to what every replica had executed when the last
 whole *cycle* of the window began. A cycle has three steps, one for each line of the proof in docs/explanation/
-log-compaction.md, and each takes as long as one round of telling (`round_us`) after its condition holds:
+log-compaction.md, and each takes as long as one round of reports (`round_us`) after its condition holds:
 
-1. Every replica has executed A. One round later all have told so, everywhere.
-2. Every replica has executed all that anybody had heard of by then. One round later each has noted A as leaving.
-3. Once more, since a note waits for what had been heard of when it was made. One round later A may leave.
+1. Every replica has executed A. One round later all have received reports of that from all.
+2. Every replica has executed all that any replica knew by then. One round later each has noted A as leaving.
+3. Once more, since a note waits for what was known when it was made. One round later A may leave.
 
 Nothing is assumed about how long deciding and executing take: the conditions are looked at. What is assumed is that
-nobody is disturbed, so a fault, a new process of a replica or a lost report begins the cycle anew, and D with it.
+no fault is active, so a fault, a new process of a replica or a lost report begins the cycle anew, and D with it.
 """
 
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class MemoryChecker:
                 self.disturbed(getattr(fault, "lasting_us", 0))
 
     def disturbed(self, lasting_us: int = 0) -> None:
-        """For so long nothing is promised."""
+        """No bound holds for `lasting_us` microseconds."""
         self._quiet_from_us = max(self._quiet_from_us, self._schedule.now + lasting_us)
         self._processes = []
 
@@ -96,8 +96,9 @@ class MemoryChecker:
         dropped = process.core.dropped
         if merge(dropped, must) != dropped:
             what = (
-                f"{process.name} keeps {len(process.core.instances)} instances in memory, and has dropped {vector(dropped)}; "
-                f"by now it must have dropped {vector(must)}: all had executed it long enough ago, undisturbed"
+                f"{process.name} keeps {len(process.core.instances)} instances in memory, "
+                f"and has dropped {vector(dropped)}; "
+                f"by now it must have dropped {vector(must)}: all replicas had executed it long enough ago, without faults"
             )
             raise Violation("bounded memory", what)
 

@@ -1,7 +1,7 @@
-"""One process of a replica in the simulator, from a start to its end: the real core under the real performer.
+"""One process of a simulated replica, from its start to its crash: the production core and performer.
 
-Disk, network and machine are the simulator's, and every call to one of them is a moment at which the process may end.
-After its end a process is never called again. When it begins and ends is decided by `host`.
+Disk, network and machine are simulated, and every call to one of them is a point at which the process may crash.
+A process is never called after its crash. `host` decides when a process starts and crashes.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ from pydsm.sim.devices.transfers import SimulatedTransfers
 
 
 class ClientSubmission:
-    """A command that waits at a replica. The client side is told what became of it; see `clients.PendingRequest`."""
+    """A command that waits at a replica. It receives the outcome; see `clients.PendingRequest`."""
 
     __slots__ = ()
 
@@ -65,7 +65,7 @@ class ClientSubmission:
         """It was not taken."""
 
     def broken(self) -> None:
-        """The replica died; nobody can tell."""
+        """The replica crashed, so the outcome is unknown."""
 
 
 class Died(Exception):
@@ -73,7 +73,7 @@ class Died(Exception):
 
 
 class ReplicaFactory:
-    """What a host makes its processes from; `make_replica` and `make_machine` are called once per process."""
+    """Creates the components of a host's processes; `make_replica` and `make_machine` are called once per process."""
 
     def __init__(
         self,
@@ -93,21 +93,21 @@ class ReplicaFactory:
 
 
 class ProcessHost(Sender, Protocol):
-    """The machine that a process is on."""
+    """The host of a process, as the process uses it."""
 
     disk: SimulatedDisk
     process: "ReplicaProcess | None"
 
     def crash_point(self) -> None:
-        """A moment at which the process may end. Raises Died."""
+        """A point at which a scheduled crash may happen. Raises Died."""
         ...
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """What the performer of the present process asks of its disk."""
+        """Write records of the present process, and call `done` when they are durable."""
         ...
 
     def call(self, process: "ReplicaProcess", act: Callable[..., None], *given: object) -> None:
-        """Something that a process was waiting for is done."""
+        """Run a callback of a process, if that is still running."""
         ...
 
     def begin_again(self) -> None:
@@ -261,7 +261,7 @@ class ReplicaProcess:
         before_ms = sessions.time.ms
         before = [session for session in self._used if session in sessions]
         sessions.expire(clocks)
-        walls.forgot(self.name, before, sessions, self._used)
+        walls.sessions_expired(self.name, before, sessions, self._used)
         walls.advanced(self.name, before_ms, sessions.time.ms)
 
     def _take(
@@ -281,14 +281,14 @@ class ReplicaProcess:
         self._host.disk.write_snapshot(snapshot, lambda: self._host.snapshot_written(self, checkpoint))
 
     def taken(self, checkpoint: Checkpoint) -> None:
-        """The snapshot is durable, and its digests are told."""
+        """The snapshot is durable: pass its digests to the core."""
         self._taking = False
         chunks = self._host.disk.snapshots[-1].chunks
         self.core.snapshot_durable(checkpoint, [hashlib.sha256(chunk).digest() for chunk in chunks])
         self.performer.pump()
 
     def begin_with(self, snapshots: list[SimulatedSnapshot]) -> None:
-        """From the disk: the state, and what was watched of the process that had it."""
+        """From the disk: the state, and the record of the process that took the snapshot."""
         if snapshots:
             assert isinstance(self.machine, SupportsSnapshots)
             ReplicatedState(self.machine, self.sessions).restore(snapshots[-1].chunks)
@@ -302,7 +302,7 @@ class ReplicaProcess:
         self.core.restore(records, [one.checkpoint for one in snapshots])
 
     def propose_checkpoint(self) -> None:
-        """If it is due here. After the heal, time alone is no reason, unless something waits for it."""
+        """Propose a checkpoint if one is due. After the heal, time alone is no reason, unless something waits for it."""
         time_is_due = (bool(self.batcher.queued) or not self._context.healed) and self.clock.checkpoint_is_due()
         if self.core.checkpoint_due(time_is_due=time_is_due):
             now_ms, clocks = self.clock.for_checkpoint()
@@ -338,8 +338,8 @@ class ReplicaProcess:
         """See `transfers.TransferHost`."""
         self._host.begin_again()
 
-    def _later(self, tell: Callable[..., None], *given: object) -> None:
-        self._context.schedule.after(self._context.settings.client_us, tell, *given)
+    def _later(self, notify: Callable[..., None], *given: object) -> None:
+        self._context.schedule.after(self._context.settings.client_us, notify, *given)
 
     # what the host calls
 
@@ -395,7 +395,7 @@ class ReplicaProcess:
         self.grants[session_of(id)] = Grant(id)
 
     def is_first(self, id: RequestId) -> bool:
-        """Whether a request that comes now is surely in no instance yet."""
+        """Whether a request that arrives now cannot be in an instance yet."""
         grant = self.grants.get(session_of(id))
         return grant is not None and grant.takes(id, 1)
 

@@ -1,7 +1,7 @@
 """How much a group keeps, in numbers: in memory, on its disks, and in every container of every replica.
 
-The containers are found by walking through the objects, so that one that is added to the core tomorrow is counted
-without anybody thinking of it.
+The containers are found by walking through the objects, so that containers added to the core later are counted
+automatically.
 """
 
 from collections import Counter, deque

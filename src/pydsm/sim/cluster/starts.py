@@ -1,4 +1,4 @@
-"""Starts in the simulator: the runtime's own code, with greetings that may be lost, late, or come twice.
+"""Starts in the simulator: the runtime's own code, with handshakes that may be lost, late, or duplicated.
 
 In most worlds starts are not looked at, so that the protocol is tried without their help: messages of earlier processes
 arrive, however late. Where disks are put back to older copies (`settings.starts_checked`), each process asks its peers
@@ -26,7 +26,7 @@ class Refused(Exception):
 
 
 class Undetectable(Exception):
-    """A disk was put back, and nobody who could be asked had seen what it lacks: such a run is not judged."""
+    """A disk was put back, and no reachable peer had seen what it lacks: such a run is not checked further."""
 
 
 class ProcessStarts:

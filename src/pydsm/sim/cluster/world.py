@@ -1,7 +1,7 @@
-"""A whole group in one deterministic world: first the plan's faults, then the heal, then the reckoning.
+"""A whole group in one deterministic world: first the plan's faults, then the heal, then the final checks.
 
-The world decides nothing by itself: the plan says what happens, the plan's seed gives each link and each disk its
-luck. Same plan, same code: same run, line by line.
+The world decides nothing: the plan has all faults and operations, and its seed determines the random choices of each
+link and each disk. Same plan, same code: same run, line by line.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ class World:
         """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
         answered = sum(starts.has_answered(host.id) for host in self.hosts if host.id != starts.replica)
         if answered + 1 < quorums(len(self.hosts)).slow:
-            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have told what they remember")
+            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have answered")
         if self._disks[starts.replica].newest is None:
             return
         for host in self.hosts:
@@ -268,9 +268,9 @@ class World:
         return not self.clients.waiting()
 
     def _forget(self) -> None:
-        """Once all have executed everything, nothing of it may stay in memory, within the stated bound.
+        """Once all replicas have executed everything, no instance may stay in memory, within the stated bound.
 
-        Who is dead for ever may come back for all that the others know, so they keep what it lacks.
+        The others keep the instances that a replica lacks which never starts again.
         """
         if self._plan.settings.is_starved or len(self._alive) < len(self.hosts):
             return
@@ -323,7 +323,7 @@ class World:
         what = f"{heal_us_max // 1000} ms after the heal; clients waiting: {waiting}; " + "; ".join(behind[:6])
         return Violation("liveness", what, tuple(stuck)[:6])
 
-    # the reckoning
+    # the final checks
 
     def _final_checks(self) -> None:
         self._scan()
@@ -334,7 +334,7 @@ class World:
             if process.machine.digest() != digest:
                 raise Violation("digest", f"{processes[0].name} and {process.name} end in different states")
             if process.sessions.digest() != processes[0].sessions.digest():
-                raise Violation("digest", f"{processes[0].name} and {process.name} remember different requests")
+                raise Violation("digest", f"{processes[0].name} and {process.name} have different sessions")
         self._check_history()
 
     def _check_history(self) -> None:
@@ -365,7 +365,7 @@ class World:
             if call.outcome is Outcome.DONE:
                 first = self._workload.seen(answers[request.request_id])
                 if call.result != first:
-                    raise Violation("first result", f"{call} was told another result than its first, {first!r}")
+                    raise Violation("first result", f"{call} received another result than its first, {first!r}")
             if call.outcome is Outcome.UNKNOWN:
                 call.ended = end
                 if request.request_id in answers:

@@ -1,9 +1,9 @@
-"""A disk that survives crashes: what was synced stays, what was not is gone, whole groups at a time.
+"""A disk that survives crashes: synced groups of records stay, others are lost as a whole.
 
 An older copy of it may be put back (`put_back`), which no store can notice by itself.
 
 A group that is being written when its machine dies is either there as a whole or not at all, by the disk's own seeded
-luck: that is what one transaction of a real store promises.
+random numbers: that is what one transaction of a real store promises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -169,7 +169,7 @@ class SimulatedDisk:
         self._become(copy)
 
     def put_newest_back(self) -> None:
-        """An operator has understood what was wrong."""
+        """Restore the newest disk, as an operator would."""
         if self.newest is not None:
             self._become(self.newest)
             self.newest = None

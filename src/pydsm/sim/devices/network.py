@@ -1,6 +1,6 @@
 """The network between replicas: delays, loss, doubling, reordering, cuts and slow links, from seeded streams.
 
-Every link draws from its own stream, so that a change at one link leaves the luck of the others alone. Messages pass
+Every link draws from its own stream, so that a change at one link does not change the others. Messages pass
 as the frozen values that they are; every so many, one goes through bytes and back, and must come back equal.
 """
 

@@ -1,10 +1,9 @@
-"""A world that goes on for hours under steady load and ordinary faults: does anything grow?
+"""Runs a world for simulated hours under steady load and ordinary faults, and reports sizes that grow.
 
-The load and the faults are made as time goes on, from the seed. Every invariant is watched as in any other run; so
-that the watchers do not grow themselves, they forget what left every disk at the look before (`Invariants.forget`),
-and the histories of clients are checked in windows (`windowed`). Two checks reach less far than in a short run:
-Validate's answers are compared with what is not forgotten, and requests that every process has given up are only known to
-be given up, no longer by their results.
+The load and the faults are generated from the seed as time advances. Every invariant is checked as in any other run. The
+checkers discard instances that had left every disk at the sample before (`Invariants.forget`), and histories of
+clients are checked in windows (`windowed`). Two checks are weaker than in a short run: answers to Validate are
+compared with the remaining instances, and requests that every process has given up have no recorded result.
 """
 
 from collections import Counter
@@ -89,13 +88,13 @@ class EnduranceSample:
 
 @dataclass(slots=True)
 class SizeSamples:
-    """What was seen, look by look."""
+    """The sizes of a group, sample by sample."""
 
     quantities: list[Counter[str]] = field(default_factory=list)
     containers: list[Counter[str]] = field(default_factory=list)
 
     def grown(self) -> list[str]:
-        """What is not flat, in words; nothing if everything is."""
+        """One line per size that grew; empty if none did."""
         warm_up = WARM_UP_US // _SAMPLE_US
         third = (len(self.quantities) - warm_up) // 3
         if third < 1:
@@ -119,16 +118,16 @@ class SizeSamples:
 
 
 class Endurance(World):
-    """`run` it like any world. `tell` gets a row at the end of each stretch of `row_us`."""
+    """Call `run` as for any world. `report` receives a sample at the end of each `row_us`."""
 
-    def __init__(self, settings: Settings, rate: float, row_us: int, tell: Callable[[EnduranceSample], None]) -> None:
+    def __init__(self, settings: Settings, rate: float, row_us: int, report: Callable[[EnduranceSample], None]) -> None:
         self._load = Random(f"load {settings.seed}")
         self._bad_luck = Random(f"faults {settings.seed}")
         self._asks = RegisterWorkload(Random(settings.seed))
         super().__init__(p.Plan(settings, (), ()), self._asks)
         self._rate = rate
         self._row_us = row_us
-        self._report_row = tell
+        self._report_row = report
         self._windows = Windows(self._asks.model(), state_after)
         self._gone: Deps = (0,) * settings.replicas
         self.samples = SizeSamples()
@@ -182,7 +181,7 @@ class Endurance(World):
             )
         )
 
-    # looking, checking, forgetting
+    # sampling, checking, discarding
 
     def _look(self) -> None:
         self._check_windows()
@@ -228,14 +227,14 @@ class Endurance(World):
                 continue
             if request.request_id not in answers:
                 if call.outcome is Outcome.UNKNOWN and self._is_over(session_of(request.request_id)):
-                    call.outcome = Outcome.FAILED  # nobody will execute it any more
+                    call.outcome = Outcome.FAILED  # no replica will execute it any more
                 continue
             call.rank = ranks[request.request_id]
             first = self._asks.seen(answers[request.request_id])
             if call.outcome is Outcome.UNKNOWN:
                 call.outcome, call.ended, call.result = Outcome.DONE, end_time(self._schedule.steps + 1), first
             elif call.outcome is Outcome.DONE and call.result != first:
-                raise Violation("first result", f"{call} was told another result than its first, {first!r}")
+                raise Violation("first result", f"{call} received another result than its first, {first!r}")
 
     def _check_history(self) -> None:
         """The rest, once all is over."""
