@@ -79,7 +79,7 @@ def after_dropped_on_a_retry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(clients.PendingRequest, "try_elsewhere", try_elsewhere)
 
 
-@bug("7, program order: of a run that is left out nothing is recorded")
+@bug("7, program order: a run that is skipped leaves no record")
 def left_out_and_recorded(patch: pytest.MonkeyPatch) -> None:
     original = Sessions.execute
 
@@ -123,7 +123,7 @@ def proposed_again_behind_later_commands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batching.Batcher, "aborted", aborted)
 
 
-@bug("7, program order: what the client has given up is never executed behind what it sent later")
+@bug("7, program order: a request that the client gave up is never executed after its later ones")
 def given_up_request_executed_late(patch: pytest.MonkeyPatch) -> None:
     original = session_window.SessionWindow.claim
 

@@ -40,7 +40,7 @@ def retry_does_not_conflict_with_the_first_attempt(patch: pytest.MonkeyPatch) ->
     patch.setattr(replicas, "with_sessions", without_sessions)
 
 
-@bug("7: an instance whose requests may be in another one says so")
+@bug("7: an instance whose requests may be in another one is marked as a retry")
 def retry_taken_for_a_first_attempt(patch: pytest.MonkeyPatch) -> None:
     def is_first(self: process.ReplicaProcess, id: RequestId) -> bool:
         return True
@@ -59,7 +59,7 @@ def second_execution_not_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session_window.SessionWindow, "claim", claim)
 
 
-@bug("7: a request that comes again is answered with its first result")
+@bug("7: a repeated request is answered with its first result")
 def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) -> None:
     def result(self: session_window.SessionWindow, sequence: int, codec: Codec) -> StoredResult:
         return self.stretches[-1].result(self.stretches[-1].end - 1, codec) if self.firsts else None

@@ -166,7 +166,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def one_way_us(self) -> int:
-        """Approximate time from a send to its delivery, including the durable write before it and queueing on the link."""
+        """Approximate time of a message, including the durable write before it and queueing on the link."""
         waits_us = self.starve_us + self.replicas * self.batch_requests_max * self.command_us
         return self.farthest_us + self.sync_us + waits_us
 
@@ -176,7 +176,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Allows 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
         `open_instances` at the heal as one round takes, and for as many of the `waiting_requests` of one replica as it
         may have under way at a time, and for ten full backoffs; where snapshots are fetched, for several of them, with
-        pieces that are lost; all on the slowest clock. One-way times are those of the network, whatever the timeouts are: ten
+        pieces that are lost; all on the slowest clock. One-way times are those of the network, not the timeouts: ten
         for each round, and where links carry so much at a time and no more, what each open batch occupies them for.
         """
         rounds = 40 + open_instances // min(self.inquiry_instances_max, self.recoveries_max)

@@ -8,13 +8,15 @@ module, and compared with the earlier ones. State is not scanned at every step. 
 - visibility and order (`ordering`); no instance and no request executed twice in a process; a repeated request
   answered with its first result; requests that a client sends in a row executed in their order; nothing
   decided or executed that was not submitted; an aborted instance is a nop; equal results everywhere;
-- promises, votes and quorums (`vote_checker`): none decreases, across restarts too; a decision has its votes in one ballot, or
+- promises, votes and quorums (`vote_checker`): none decreases, across restarts too; a decision has its votes in
+  one ballot, or
   a fast quorum, its leader in it, of equal vectors; what a message reports is on its sender's disk;
 - durable before visible: what is shown as decided cannot be lost; no index is used twice, and no ballot by two starts
   of a replica (`ballot_checker`); instances compacted early are in a durable snapshot;
 - exactness: Validate is answered as by a replica that compacts nothing (`validate_checker`).
 
-With every tick: instances that all replicas have executed leave memory in time (`cluster.memory_checker`). Every `scan_events` events, and at the
+With every tick: instances that all replicas have executed leave memory in time (`cluster.memory_checker`).
+Every `scan_events` events, and at the
 end: the memory of all replicas is compared with the decisions and with their disks. At the end only:
 everything decided is executed everywhere, digests are equal, and client histories are linearizable (`world`).
 """
@@ -169,7 +171,7 @@ class Invariants:
         self._purged_up_to[replica] = merge(self._purged_up_to[replica], checkpoint.position.up_to)
 
     def checkpointed(self, replica: int, process: RestartRecord, checkpoint: Checkpoint, state: bytes) -> None:
-        """A machine has reached a checkpoint: it must have executed the checkpoint's instances, with equal state everywhere."""
+        """A machine has reached a checkpoint: it must have executed its instances, with equal state everywhere."""
         id = checkpoint.barrier
         self._decide(
             replica, id, checkpoint_batch(checkpoint.timestamp_ms, checkpoint.clocks), self._own_deps(replica, id)

@@ -1,9 +1,9 @@
-"""Checks that conflicting commands depend on each other and execute in one order (`docs/reference/protocol.md`, section 10).
+"""Checks that conflicting commands depend on each other and execute in one order (protocol.md, section 10).
 
 For declared keys the cost of a check does not grow with the history. Per key, the executions of one process are
 divided into blocks of accesses that commute. Two processes agree on the order of all conflicting accesses exactly when
-they pass the same blocks, whatever the order within a block. For any other relation every conflicting pair is looked at, which
-suits short runs.
+they pass the same blocks, whatever the order within a block. For any other relation every conflicting pair is
+compared, which suits short runs.
 """
 
 from bisect import bisect_right, insort

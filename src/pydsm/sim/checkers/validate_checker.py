@@ -39,7 +39,7 @@ def check_validate_answers(name: str, log: Log, past: Past) -> None:
 
 
 def _left_to_the_barrier(log: Log, deps: Deps, given: tuple[Invalidator, ...], exact: tuple[Invalidator, ...]) -> bool:
-    """Missing instances were compacted early: the barrier of the checkpoint orders them, or is reported in their place."""
+    """Missing instances were compacted early: the checkpoint's barrier orders them, or is reported instead."""
     compaction_checkpoint = log.compaction_checkpoint
     if compaction_checkpoint is None or not set(given) <= set(exact):
         return False

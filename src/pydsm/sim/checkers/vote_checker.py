@@ -157,7 +157,7 @@ class VoteChecker:
         raise Violation("quorum", what, (id,))
 
     def check_kept(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
-        """A decision that shows must outlive any crash: it is committed on the disk of the replica that shows it, or accepted by a quorum.
+        """A visible decision must survive any crash: the sender's disk has its commit, or a quorum has accepted it.
 
         A disk that was put back is refused, and the newest one will be in its place.
         """

@@ -257,7 +257,7 @@ class Host:
         done()
 
     def _run(self, act: Callable[..., None], *given: object) -> None:
-        """Everything that calls the core goes through here: the process may crash in it, or be able to propose more afterwards."""
+        """Run anything that calls the core: the process may crash in it, or be able to propose more afterwards."""
         if self.process is not None:
             self.process.core.advance(Tick(self.process.clock_us // TICK_US))
         try:
@@ -282,7 +282,7 @@ class Host:
         self._context.schedule.after(down_us, self.start)
 
     def _refused(self, reason: str) -> None:
-        """The operator puts the newest disk back. That may be refused once, if a peer has seen the start on the older disk."""
+        """The operator puts the newest disk back. It may be refused once, if a peer has seen the older disk's start."""
         process = self.process
         assert process is not None
         if not self._put_back:

@@ -1,4 +1,4 @@
-"""Checks that instances which all replicas have executed leave memory in time (`docs/reference/protocol.md`, section 6).
+"""Checks that instances which all replicas have executed leave memory in time (protocol.md, section 6).
 
 How much a replica may keep follows from its configuration, while all are up and connected:
 
@@ -98,7 +98,7 @@ class MemoryChecker:
             what = (
                 f"{process.name} keeps {len(process.core.instances)} instances in memory, "
                 f"and has dropped {vector(dropped)}; "
-                f"by now it must have dropped {vector(must)}: all replicas had executed it long enough ago, without faults"
+                f"by now it must have dropped {vector(must)}: all replicas executed it long enough ago, without faults"
             )
             raise Violation("bounded memory", what)
 

@@ -302,7 +302,7 @@ class ReplicaProcess:
         self.core.restore(records, [one.checkpoint for one in snapshots])
 
     def propose_checkpoint(self) -> None:
-        """Propose a checkpoint if one is due. After the heal, time alone is no reason, unless something waits for it."""
+        """Propose a checkpoint if one is due. After the heal, only if requests wait or enough was executed."""
         time_is_due = (bool(self.batcher.queued) or not self._context.healed) and self.clock.checkpoint_is_due()
         if self.core.checkpoint_due(time_is_due=time_is_due):
             now_ms, clocks = self.clock.for_checkpoint()

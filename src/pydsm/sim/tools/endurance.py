@@ -1,7 +1,7 @@
 """Runs a world for simulated hours under steady load and ordinary faults, and reports sizes that grow.
 
-The load and the faults are generated from the seed as time advances. Every invariant is checked as in any other run. The
-checkers discard instances that had left every disk at the sample before (`Invariants.forget`), and histories of
+The load and the faults are generated from the seed as time advances. Every invariant is checked as in any other run.
+The checkers discard instances that had left every disk at the sample before (`Invariants.forget`), and histories of
 clients are checked in windows (`windowed`). Two checks are weaker than in a short run: answers to Validate are
 compared with the remaining instances, and requests that every process has given up have no recorded result.
 """

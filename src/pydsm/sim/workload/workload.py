@@ -1,4 +1,4 @@
-"""What clients ask for: a source of commands, and how a command appears in the history of clients."""
+"""The workload of simulated clients: a source of commands, and how a command appears in the history of clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
