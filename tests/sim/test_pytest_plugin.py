@@ -1,4 +1,4 @@
-"""The fixture for users: a good machine passes, and each classic mistake of a machine is told with its story."""
+"""The fixture for users: a correct machine passes, and each typical mistake is reported with an explanation."""
 
 import hashlib
 from collections.abc import Sequence

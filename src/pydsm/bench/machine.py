@@ -63,7 +63,7 @@ def describe() -> Machine:
 
 
 def calibrate() -> Calibration:
-    """Measure the machine, for about a tenth of a second. Raises OperationalError if no temporary file can be written."""
+    """Measure for about 0.1 s. Raises OperationalError if no temporary file can be written."""
     return Calibration(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         python_loop_ms=1000 * min(_loop_seconds() for _ in range(_LOOP_TIMES)),

@@ -7,7 +7,7 @@ from pydsm.bench.results import Measurement, Results, check_writable, write
 
 
 class Recording:
-    """Create it before the first measurement. Each addition is written immediately, so that an interruption loses nothing.
+    """Create it before the first measurement. Each addition is written to the file immediately.
 
     Raises UsageError if the file cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Bugs of forgetting early and of snapshots that travel. What finds each stands in `finds`."""
+"""Bugs of early compaction and of snapshot transfer. `finds` lists what finds each."""
 
 from collections.abc import Iterable
 

@@ -33,8 +33,8 @@ class Call:
     """One operation of one client, on one key or on some together.
 
     Only the model interprets `action` and `argument`. `result` is the answer that the client received.
-    `rank` is a guess of the position at which the call took effect: smaller is earlier. Calls with the same `program` were sent in a row,
-    without waiting for answers, and must take effect in the order in which they began.
+    `rank` is a guess of the position at which the call took effect: smaller is earlier. Calls with the same `program`
+    were sent in a row, without waiting for answers, and must take effect in the order in which they began.
     """
 
     client: int

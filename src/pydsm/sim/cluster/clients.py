@@ -1,8 +1,8 @@
 """Simulated clients: each executes one operation after another, and records the answers in a history.
 
 A client whose replica is down goes to the next one. Some clients give up after `Settings.patience_us`: such a client
-does not know whether its command was or will be executed, and goes on with its next operation, perhaps at another replica;
-after an abort it sends the same request again a few times, and then counts it as failed. Other clients
+does not know whether its command was or will be executed, and goes on with its next operation, perhaps at another
+replica; after an abort it sends the same request again a few times, and then counts it as failed. Other clients
 never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica. Those that
 have several operations under way stand in `pipelines`.
 """

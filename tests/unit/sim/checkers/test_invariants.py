@@ -48,7 +48,7 @@ class Group:
         self.disks[replica].write([record], lambda: None)
 
     def agree(self, id: InstanceId = X, deps: tuple[int, ...] = NOTHING) -> None:
-        """A fast quorum tells of the same vector."""
+        """A fast quorum reports the same vector."""
         for replica in (0, 1):
             self.keep(replica, Status.PRE_ACCEPTED, id=id, deps=deps)
             self.watch.sent(replica, m.PreAcceptOk(id, deps))
@@ -173,7 +173,7 @@ def test_an_index_that_is_led_twice_is_found(group: Group) -> None:
         group.watch.proposed(X, OTHER)
 
 
-def test_an_index_that_nobody_ever_heard_of_may_be_used_again(group: Group) -> None:
+def test_an_index_that_no_message_has_used_may_be_used_again(group: Group) -> None:
     group.watch.proposed(X, OTHER)
 
 
