@@ -1,7 +1,7 @@
-"""What each command costs with 1,000 to 1,000,000 elements: `python -m benchmarks.command_growth [--write]`.
+"""Measures the cost of each command with 1,000 to 1,000,000 elements: `python -m benchmarks.command_growth [--write]`.
 
 Executes every command of the key-value machine on keys, strings and collections of growing size, fits how its cost
-grows, and puts beside it what Redis's documentation says. `--write` puts the table
+grows, and shows the complexity in Redis's documentation beside it. `--write` puts the table
 into docs/reference/command-growth.md.
 Processor time of `KeyValue.apply` alone, without agreement, sockets and disk. Takes a few minutes.
 """

@@ -21,8 +21,8 @@ def record(script: str, arguments: Sequence[str], path: Path | None, work: Work)
     recording = Recording(f"python -m benchmarks.{script} {shlex.join(arguments)}".strip(), path)
 
     async def main() -> int:
-        with progress(sys.stderr) as tell:
-            await work(recording, tell)
+        with progress(sys.stderr) as on_progress:
+            await work(recording, on_progress)
         return 0
 
     run(main())

@@ -1,6 +1,6 @@
-"""What changed between two result files, beyond noise: `python -m benchmarks.compare OLD NEW`.
+"""Compares two result files, beyond noise: `python -m benchmarks.compare OLD NEW`.
 
-The rule stands in `pydsm.bench.compare`. Exit status 1 if something became worse.
+The rule is in `pydsm.bench.compare`. Exit status 1 if something became worse.
 """
 
 import argparse

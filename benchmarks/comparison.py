@@ -1,11 +1,11 @@
-"""PyDSM beside others, in turns on the same machine in the same minutes: PySyncObj, etcd and Redis.
+"""Compares PyDSM with PySyncObj, etcd and Redis: alternating runs on the same machine in the same minutes.
 
 Run: python -m benchmarks.comparison [pysyncobj] [etcd] [redis] [--out FILE]
 
-Each round measures both sides, and the ratio of each round is kept, so that an hour in which the machine is slow is
-slow for both. Everyone listens on the loopback address only, and every run has a bounded number of requests.
+Each round measures both sides, and the ratio of each round is kept, so that a change of the machine's load
+affects both. All servers listen on the loopback address only, and every run has a bounded number of requests.
 
-- PySyncObj: 3 nodes in 3 processes, in memory, against 3 replicas in memory. All requests are handed over at once, to
+- PySyncObj: 3 nodes in 3 processes, in memory, against 3 replicas in memory. All requests are submitted together, to
   its leader, from within its process, which is where it is fastest; ours come over sockets, through all replicas. Its
   election timeouts are raised, because under this load it would lose its leader, and its period is the best of those
   that were tried.
@@ -90,13 +90,13 @@ async def in_turns(
     ours: Side,
     theirs: Side,
     runs: int,
-    tell: ProgressCallback,
+    on_progress: ProgressCallback,
 ) -> list[Measurement]:
     """Ours, theirs, ours, theirs ...: both sides and their ratio, round by round. The first round warms up."""
     sides: tuple[list[BenchmarkRun], list[BenchmarkRun]] = ([], [])
     for number in range(1 + runs):
         for name, side, done in zip(names, (ours, theirs), sides, strict=True):
-            tell(f"{name}: {f'run {number} of {runs}' if number else 'warming up'}")
+            on_progress(f"{name}: {f'run {number} of {runs}' if number else 'warming up'}")
             run = await side(number)
             if number:
                 done.append(run)
@@ -145,8 +145,8 @@ async def process(
 # PySyncObj
 
 
-async def against_pysyncobj(sizes: Sizes, tell: ProgressCallback) -> list[Measurement]:
-    """All requests at once, both in memory."""
+async def against_pysyncobj(sizes: Sizes, on_progress: ProgressCallback) -> list[Measurement]:
+    """All requests submitted together, both in memory."""
     addresses = [f"{_HOST}:{port}" for port in free_ports(_NODES)]
     async with contextlib.AsyncExitStack() as stack:
         nodes: list[asyncio.subprocess.Process] = []
@@ -165,17 +165,17 @@ async def against_pysyncobj(sizes: Sizes, tell: ProgressCallback) -> list[Measur
             assert leader.stdin is not None
             costs = Costs([node.pid for node in nodes])
             leader.stdin.write(f"{sizes.flood} {sizes.flood}\n".encode())
-            told = json.loads(await _line(leader, _RUN_SECONDS_MAX, "PySyncObj"))
-            if told["failed"] or not told["answered"]:
+            answer = json.loads(await _line(leader, _RUN_SECONDS_MAX, "PySyncObj"))
+            if answer["failed"] or not answer["answered"]:
                 raise OperationalError(
-                    f"PySyncObj failed {told['failed']} of {sizes.flood} requests: ask fewer at once"
+                    f"PySyncObj failed {answer['failed']} of {sizes.flood} requests: submit fewer together"
                 )
-            return figures(told["answered"], told["seconds"], costs, load_is_here=False)
+            return figures(answer["answered"], answer["seconds"], costs, load_is_here=False)
 
         names = (f"PyDSM, 3 replicas, memory, flood of {sizes.flood:,}", f"PySyncObj, flood of {sizes.flood:,}")
         setting: Setting = {"load": "flood", "requests": sizes.flood, "storage": "memory", "replicas": _NODES}
         return await in_turns(
-            names, setting, lambda number: measure_once(target, plan, number), theirs, sizes.runs, tell
+            names, setting, lambda number: measure_once(target, plan, number), theirs, sizes.runs, on_progress
         )
 
 
@@ -189,14 +189,14 @@ async def _line(program: asyncio.subprocess.Process, seconds: float, who: str) -
             f"{who} said nothing within {seconds:g} s: run it again when the machine is idle"
         ) from error
     if not line:
-        raise OperationalError(f"{who} has ended by itself: run it again, or leave it out")
+        raise OperationalError(f"{who} has ended unexpectedly: run it again, or leave it out")
     return line
 
 
 # etcd
 
 
-async def against_etcd(sizes: Sizes, tell: ProgressCallback) -> list[Measurement]:
+async def against_etcd(sizes: Sizes, on_progress: ProgressCallback) -> list[Measurement]:
     """So many clients with so many requests in flight, both durable."""
     made: list[Measurement] = []
     with tempfile.TemporaryDirectory(prefix="pydsm-bench-etcd-") as directory:
@@ -204,7 +204,7 @@ async def against_etcd(sizes: Sizes, tell: ProgressCallback) -> list[Measurement
             members = await stack.enter_async_context(_etcd(Path(directory)))
             target = await stack.enter_async_context(local_target(GroupShape(_NODES, Storage.SQLITE)))
             for through in ("all members", "its leader"):
-                made += await _etcd_through(through, members, target, sizes, tell)
+                made += await _etcd_through(through, members, target, sizes, on_progress)
     return made
 
 
@@ -247,17 +247,17 @@ async def _etcd(directory: Path) -> AsyncIterator[_Etcd]:
 def _post(port: int, call: str, body: dict[str, str]) -> dict[str, Any]:
     request = urllib.request.Request(f"http://{_HOST}:{port}/v3/{call}", data=json.dumps(body).encode())
     with urllib.request.urlopen(request, timeout=5) as answer:
-        told: dict[str, Any] = json.load(answer)
-        return told
+        decoded: dict[str, Any] = json.load(answer)
+        return decoded
 
 
 async def _revision(etcd: _Etcd) -> int:
-    told = await asyncio.to_thread(_post, etcd.ports[etcd.leader], "kv/range", {"key": "MDAwMDAwMDA="})
-    return int(told["header"]["revision"])
+    answer = await asyncio.to_thread(_post, etcd.ports[etcd.leader], "kv/range", {"key": "MDAwMDAwMDA="})
+    return int(answer["header"]["revision"])
 
 
 async def _etcd_through(
-    through: str, etcd: _Etcd, target: Target, sizes: Sizes, tell: ProgressCallback
+    through: str, etcd: _Etcd, target: Target, sizes: Sizes, on_progress: ProgressCallback
 ) -> list[Measurement]:
     ports = etcd.ports if through == "all members" else [etcd.ports[etcd.leader]]
     count = sizes.etcd_requests
@@ -298,13 +298,15 @@ async def _etcd_through(
         "storage": "durable", "through": through,
     }  # fmt: skip
     names = (f"PyDSM, 3 replicas, sqlite, {load} (beside {through})", f"etcd, 3 members, {load} through {through}")
-    return await in_turns(names, setting, ours, theirs, sizes.runs, tell)
+    return await in_turns(names, setting, ours, theirs, sizes.runs, on_progress)
 
 
 # Redis
 
 
-async def against_redis(sizes: Sizes, tell: ProgressCallback, pipelines: Sequence[int] = (16, 1)) -> list[Measurement]:
+async def against_redis(
+    sizes: Sizes, on_progress: ProgressCallback, pipelines: Sequence[int] = (16, 1)
+) -> list[Measurement]:
     """Redis's own benchmark program on both."""
     (port,) = free_ports(1)
     made: list[Measurement] = []
@@ -312,7 +314,7 @@ async def against_redis(sizes: Sizes, tell: ProgressCallback, pipelines: Sequenc
     async with process(*words) as redis, local_target(GroupShape(_NODES)) as target:
         await _listening(port)
         for pipeline in pipelines:
-            made += await _redis_benchmark(pipeline, port, redis.pid, target, sizes, tell)
+            made += await _redis_benchmark(pipeline, port, redis.pid, target, sizes, on_progress)
     return made
 
 
@@ -333,13 +335,13 @@ async def _listening(port: int) -> None:
 
 
 async def _redis_benchmark(
-    pipeline: int, port: int, pid: int, target: Target, sizes: Sizes, tell: ProgressCallback
+    pipeline: int, port: int, pid: int, target: Target, sizes: Sizes, on_progress: ProgressCallback
 ) -> list[Measurement]:
     """SET and GET, on both in turns."""
     runs: dict[tuple[str, str], list[BenchmarkRun]] = {}
     for number in range(1 + sizes.runs):
         for who, where, pids in (("PyDSM", target.redis[0].port, target.pids), ("Redis", port, [pid])):
-            tell(
+            on_progress(
                 f"redis-benchmark -P {pipeline} on {who}: {f'run {number} of {sizes.runs}' if number else 'warming up'}"
             )
             for word in ("SET", "GET"):
@@ -409,10 +411,10 @@ def main(arguments: Sequence[str]) -> int:
     wanted = options.peers or PEERS
     absent = {peer: why for peer in wanted if (why := missing(peer)) is not None}
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
         for peer in wanted:
             if peer not in absent:
-                recording.add(*await MEASURE[peer](sizes, tell))
+                recording.add(*await MEASURE[peer](sizes, on_progress))
 
     def action() -> int:
         results = record("peers", arguments, options.out, work)

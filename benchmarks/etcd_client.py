@@ -1,9 +1,9 @@
-"""A client of etcd that costs little: gRPC's Put over HTTP/2, by hand, with many requests in flight.
+"""A client of etcd with low processor cost: gRPC's Put over HTTP/2, by hand, with many requests in flight.
 
 A general gRPC library in Python would use more of the cores than etcd does. This one knows one call, whose bytes differ
 in stream number, key and value only: headers come from the table that HPACK builds with the first request, answers are
-told apart by their frames. A request counts as done when a message and the end of its stream have come; that etcd has
-executed each of them is checked afterwards by its revision, which grows by one with every Put.
+distinguished by their frames. A request counts as done when a message and the end of its stream have arrived; that
+etcd has executed each of them is checked afterwards by its revision, which grows by one with every Put.
 """
 
 import asyncio

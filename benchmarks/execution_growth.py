@@ -1,4 +1,4 @@
-"""Does an instance cost more when a long history lies behind it? `python -m benchmarks.execution_growth`.
+"""Measures whether an instance costs more after a long history: `python -m benchmarks.execution_growth`.
 
 Three cores in one process, without codec, disk and sockets, lead, commit and execute batches of one small command. The
 cost per instance, of all three together, is measured with little history and with much: once where nothing
@@ -38,7 +38,7 @@ class Measured:
 
 
 class _Member:
-    """One replica: its disk is done at once and remembers nothing, its machine does nothing."""
+    """One replica: its disk completes immediately and stores nothing, its machine does nothing."""
 
     def __init__(self, group: "Group", me: ReplicaId) -> None:
         self._group = group
@@ -57,10 +57,10 @@ class _Member:
         self.executed += 1
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
-        raise AssertionError(f"nobody proposes checkpoints here, yet there is {taken}")
+        raise AssertionError(f"this benchmark proposes no checkpoints, but there is {taken}")
 
     def transfer(self, transfer: Transfer) -> None:
-        raise AssertionError(f"nobody is away here, yet there is {transfer}")
+        raise AssertionError(f"no replica is down in this benchmark, but there is {transfer}")
 
     def abort(self, abort: Abort) -> None:
         raise AssertionError(f"nothing fails here, yet {abort} was aborted")

@@ -1,4 +1,4 @@
-"""Figures in the documents that follow from the code alone, the same on every machine: computed and written there.
+"""Computes the figures in the documents that depend on the code only, and writes them into the pages.
 
     python -m benchmarks.figures            # compute all of them, a quarter of an hour, and write them into the pages
     python -m benchmarks.figures --quick    # only those that take seconds
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What stands in a page between `before` and `after`, which are in one line."""
+    """The text of a page between `before` and `after`, which are in one line."""
 
     page: str
     before: str
@@ -32,7 +32,7 @@ class Figure:
     quick: bool
 
     def find(self, text: str) -> re.Match[str]:
-        """Where it stands. Raises LookupError if it is not there once."""
+        """Its position. Raises LookupError unless it occurs exactly once."""
         found = list(re.finditer(f"(?<={re.escape(self.before)})[^\n]*?(?={re.escape(self.after)})", text))
         if len(found) != 1:
             raise LookupError(f"{self.page} has {len(found)} places like {self.before!r} ... {self.after!r}, not one")

@@ -1,4 +1,4 @@
-"""How cost grows: throughput and processor time of a command, by size of the group and by size of a batch.
+"""Measures throughput and processor time per command, by size of the group and by size of a batch.
 
 Run: python -m benchmarks.growth [--out FILE] [--plots DIRECTORY]
 
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plots", type=Path, help="draw into this directory; needs the plots extra")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
         if options.plots is not None:
             check_can_plot()
         shapes = [GroupShape(replicas) for replicas in options.replicas]
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str]) -> int:
         for shape in shapes:
             count = requests_for(shape.batch_commands_max or options.commands, options.commands)
             async with local_target(shape) as target:
-                recording.add(await measure(target, BenchmarkPlan(Flood(count), runs=options.runs), tell))
+                recording.add(await measure(target, BenchmarkPlan(Flood(count), runs=options.runs), on_progress))
         for picture in [] if options.plots is None else plot(recording.results().measurements, options.plots):
-            tell(f"picture: {picture}")
+            on_progress(f"picture: {picture}")
 
     return recorded("growth", arguments, options.out, work)
 

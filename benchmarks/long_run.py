@@ -1,9 +1,9 @@
-"""Does a group last? `python -m benchmarks.long_run [--minutes 30]`: half of its maximum, for half an hour.
+"""Measures a group under long load: `python -m benchmarks.long_run [--minutes 30]`.
 
-Measures the maximum with floods, then asks for half of it at a fixed rate, over a bounded number of keys, so that the
-data does not grow. Tells throughput, latency and the resident memory of each replica for every minute, and the last one
-against the second: the first one still warms up. Stops early when the group does not keep up, or when its memory
-reaches the limit, and says so.
+The load is half of the maximum throughput, for half an hour. Measures the maximum with floods, then asks for half of
+it at a fixed rate, over a bounded number of keys, so that the data does not grow. Reports throughput, latency and the
+resident memory of each replica for every minute, and the last one against the second: the first one still warms up.
+Stops early, with a warning, if the group does not keep up or its memory reaches the limit.
 """
 
 import argparse
@@ -29,7 +29,7 @@ _MINUTES_MAX = 24 * 60
 _KEYS = 100_000
 _SECONDS_PER_MINUTE = 60.0
 _BEHIND_SECONDS_MAX = 10.0
-"""In half an hour something may come in between; the minute in which it does shows it."""
+"""Other programs may disturb a run of half an hour; the figures by minute show when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +51,14 @@ class LongRun:
             raise UsageError(f"--minutes must be between 3 and {_MINUTES_MAX}, got {self.minutes}")
 
 
-async def run_long(plan: LongRun, tell: ProgressCallback) -> Measurement:
+async def run_long(plan: LongRun, on_progress: ProgressCallback) -> Measurement:
     """One measurement, of which each minute is a run."""
     shape = GroupShape(plan.replicas, plan.storage)
     workload = BenchmarkWorkload(keys=_KEYS)
     rate = plan.rate
     if rate is None:
         async with local_target(shape) as target:
-            flood = await measure(target, BenchmarkPlan(Flood(), workload, runs=3), tell)
+            flood = await measure(target, BenchmarkPlan(Flood(), workload, runs=3), on_progress)
             rate = (flood.median("commands_per_second") or 0) / 2
     minutes: list[BenchmarkRun] = []
     async with local_target(shape) as target:
@@ -66,7 +66,7 @@ async def run_long(plan: LongRun, tell: ProgressCallback) -> Measurement:
         for minute in range(1, 1 + plan.minutes):
             run = await measure_once(target, BenchmarkPlan(load, workload), minute)
             minutes.append(with_memory(run, target))
-            tell(_line(minute, minutes[-1]))
+            on_progress(_line(minute, minutes[-1]))
             if trouble := why_stop(minutes[-1], plan):
                 minutes[-1].notes.append(f"stopped after minute {minute} of {plan.minutes}: {trouble}")
                 break
@@ -128,11 +128,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
         plan = LongRun(
             options.minutes, options.replicas, options.storage, options.rate, options.memory_gib, options.minute_seconds
         )
-        recording.add(await run_long(plan, tell))
+        recording.add(await run_long(plan, on_progress))
 
     def action() -> int:
         results = record("long_run", arguments, options.out, work)

@@ -1,4 +1,4 @@
-"""What a key costs in memory, beyond a dict that holds it: `python -m benchmarks.memory [--keys 1000000]`.
+"""Measures the memory per key, beyond that of a dict: `python -m benchmarks.memory [--keys 1000000]`.
 
 Writes so many distinct keys of 8 bytes with values of 8 bytes to a group, and compares the resident memory of each
 replica process before and after with that of a bare Python process that puts the same keys and values into a dict.
@@ -45,9 +45,9 @@ def bare_dict_bytes(keys: int) -> int:
     return int(done.stdout)
 
 
-async def measure_memory(keys: int, storage: Storage, runs: int, tell: ProgressCallback) -> Measurement:
+async def measure_memory(keys: int, storage: Storage, runs: int, on_progress: ProgressCallback) -> Measurement:
     """Bytes for each key at each replica, beyond the dict; each run has a group of its own."""
-    tell(f"a bare dict of {keys:,} keys")
+    on_progress(f"a bare dict of {keys:,} keys")
     bare = bare_dict_bytes(keys)
     shape = GroupShape(3, storage)
     done: list[BenchmarkRun] = []
@@ -55,7 +55,7 @@ async def measure_memory(keys: int, storage: Storage, runs: int, tell: ProgressC
         async with local_target(shape) as target:
             before = _resident(target)
             for first in range(0, keys, _PART):
-                tell(f"run {number} of {runs}: {first:,} of {keys:,} keys written")
+                on_progress(f"run {number} of {runs}: {first:,} of {keys:,} keys written")
                 await _write(target, first, min(_PART, keys - first))
             await _quiet(target)
             grown = [late - early for early, late in zip(before, _resident(target), strict=True)]
@@ -69,7 +69,7 @@ def _resident(target: Target) -> list[int]:
     resident = [resident_bytes(pid) for pid in target.pids]
     known = [each for each in resident if each is not None]
     if len(known) < len(resident):
-        raise OperationalError("this system does not tell the memory of processes in /proc: measure on Linux")
+        raise OperationalError("this system does not provide the memory of processes in /proc: measure on Linux")
     return known
 
 
@@ -103,8 +103,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
-        recording.add(await measure_memory(options.keys, options.storage, options.runs, tell))
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
+        recording.add(await measure_memory(options.keys, options.storage, options.runs, on_progress))
 
     def action() -> int:
         if not 1 <= options.keys <= _KEYS_MAX or options.runs < 1:

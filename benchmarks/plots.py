@@ -1,4 +1,4 @@
-"""The pictures: measures what they need and draws them, or draws what stands in result files.
+"""Draws the plots, from new measurements or from result files.
 
 Run: python -m benchmarks.plots --to DIRECTORY [FILE ...]
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--runs", type=int, default=5, help="runs that count (5)")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
         for storage in Storage:
             for replicas in options.replicas:
                 shares = options.conflicts if replicas == options.replicas[0] else [0.0]
@@ -50,11 +50,11 @@ def main(arguments: Sequence[str]) -> int:
                     BenchmarkPlan(Flood(options.commands), BenchmarkWorkload(share), options.runs) for share in shares
                 ]
                 async with local_target(GroupShape(replicas, storage)) as target:
-                    recording.add(*await measure_in_turns(target, plans, tell))
+                    recording.add(*await measure_in_turns(target, plans, on_progress))
             async with local_target(GroupShape(options.replicas[0], storage)) as target:
                 for rate in options.rates:
                     plan = BenchmarkPlan(FixedRate(rate, options.seconds), runs=options.runs)
-                    measurement = await measure(target, plan, tell)
+                    measurement = await measure(target, plan, on_progress)
                     recording.add(measurement)
                     if any("did not keep up" in note for note in measurement.notes):
                         break

@@ -1,9 +1,9 @@
-"""How long does a replica take to come back? `python -m benchmarks.recovery_time --down-minutes 5 --rate 500`.
+"""Measures how long a replica takes to recover: `python -m benchmarks.recovery_time --down-minutes 5 --rate 500`.
 
-A group with its records on disk is under a steady load of writes. One replica is killed with SIGKILL, stays down for so
-long while the load goes on at the others, and is started again, still under load. Tells how long it takes until its
-process listens, until its readiness port says that it serves, and until it has executed what the others knew of at
-that moment; what it began with (its own snapshot or a peer's: its log says so); and what the load felt meanwhile.
+A group with its records on disk is under a steady load of writes. One replica is killed with SIGKILL, stays down for
+`--down-minutes` while the load goes on at the others, and is started again, still under load. Reports the time until
+its process listens, until its readiness port reports ready, and until it has executed the instances that the others
+knew then; the snapshot that it started from (its own or a peer's, from its log); and the latency of the load meanwhile.
 """
 
 import argparse
@@ -44,7 +44,7 @@ _READY = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Comeback:
+class RecoveryPlan:
     """What is done."""
 
     down_minutes: float = 5.0
@@ -60,7 +60,7 @@ class Comeback:
         if not 0 < self.down_minutes <= _DOWN_MINUTES_MAX:
             raise UsageError(f"--down-minutes must be above 0 and at most {_DOWN_MINUTES_MAX}, got {self.down_minutes}")
         if self.replicas < 3:
-            raise UsageError(f"--replicas must be at least 3, or nobody goes on alone, got {self.replicas}")
+            raise UsageError(f"--replicas must be at least 3, so that a majority remains, got {self.replicas}")
 
 
 class WatchedGroup(LocalGroup):
@@ -105,7 +105,7 @@ class SteadyLoad:
                 self._piece_over.set()
         finally:
             self._piece_over.set()
-            self._stopping = True  # also when it failed: nobody waits for more of it
+            self._stopping = True  # also when it failed: no caller waits for it
 
     async def more_than(self, pieces: int) -> None:
         """Wait until so many pieces, and one more, are over: each part of the story has some."""
@@ -126,7 +126,7 @@ class Seen:
     lines: list[str] = field(default_factory=list)
 
 
-async def run_comeback(plan: Comeback, tell: ProgressCallback) -> tuple[Measurement, list[str]]:
+async def measure_recovery(plan: RecoveryPlan, on_progress: ProgressCallback) -> tuple[Measurement, list[str]]:
     """One measurement with three runs (before, without it, its return), and what the replica said."""
     options = ["--checkpoint-instances", str(plan.checkpoint_instances), "--window-bytes", str(plan.window_mib << 20)]
     with tempfile.TemporaryDirectory(prefix="pydsm-comeback-") as directory:
@@ -138,7 +138,7 @@ async def run_comeback(plan: Comeback, tell: ProgressCallback) -> tuple[Measurem
                 load = SteadyLoad(clients, others, plan.rate)
                 loading = asyncio.create_task(load.run())
                 try:
-                    runs, lines = await _tell_story(plan, group, load, lost, tell)
+                    runs, lines = await _run_phases(plan, group, load, lost, on_progress)
                 finally:
                     load.stop()
                     await loading
@@ -155,24 +155,24 @@ async def run_comeback(plan: Comeback, tell: ProgressCallback) -> tuple[Measurem
     return Measurement(name, setting, runs), lines
 
 
-async def _tell_story(
-    plan: Comeback, group: WatchedGroup, load: SteadyLoad, lost: int, tell: ProgressCallback
+async def _run_phases(
+    plan: RecoveryPlan, group: WatchedGroup, load: SteadyLoad, lost: int, on_progress: ProgressCallback
 ) -> tuple[list[BenchmarkRun], list[str]]:
-    tell(f"{plan.before_seconds:g} s with all replicas up")
+    on_progress(f"{plan.before_seconds:g} s with all replicas up")
     await asyncio.sleep(plan.before_seconds)
     await load.more_than(0)
     before = len(load.runs)
-    (told,) = await counters(Target((), [group.redis[lost]]))
-    tell(f"replica {group.members[lost].name} is killed, for {plan.down_minutes:g} minutes")
+    (metrics,) = await counters(Target((), [group.redis[lost]]))
+    on_progress(f"replica {group.members[lost].name} is killed, for {plan.down_minutes:g} minutes")
     await group.kill(lost)
     await asyncio.sleep(plan.down_minutes * 60)
     await load.more_than(before)
     without = len(load.runs)
-    missed = _known(await _status(group, 0)) - told.get("known_instances", 0)
+    missed = _known(await _status(group, 0)) - metrics.get("known_instances", 0)
     sizes = [directory_bytes(member.data) / 2**20 for member in group.members]
     seen = Seen({"missed_instances": float(max(0, missed)), "own_data_mib": sizes[lost], "peer_data_mib": sizes[0]})
-    seen.lines.append(f"before it was killed, its newest snapshot was that of checkpoint {told.get('snapshot', 0)}")
-    tell(f"replica {group.members[lost].name} starts again")
+    seen.lines.append(f"before it was killed, its newest snapshot was that of checkpoint {metrics.get('snapshot', 0)}")
+    on_progress(f"replica {group.members[lost].name} starts again")
     await _watch_return(group, lost, seen)
     at_return = len(load.runs)
     back = [*load.runs[without:at_return]] or load.runs[-1:]
@@ -215,7 +215,7 @@ async def _watch_return(group: WatchedGroup, lost: int, seen: Seen) -> None:
 
 
 def _known(report: StatusReport) -> int:
-    """Instances of all leaders that the replica has heard of."""
+    """Highest index known, summed over all leaders."""
     return sum(member.known for member in report.members)
 
 
@@ -227,8 +227,8 @@ def _in_words(report: StatusReport) -> str:
     state = "ready" if report.ready else f"not ready ({report.not_ready_because})"
     inquired, recovered = (report.counters.get(name, 0) for name in ("inquired", "recovered"))
     return (
-        f"{state}, {report.counters.get('executed', 0):,} batches executed in this life, {inquired:,} instances asked "
-        f"about, {recovered:,} recovered"
+        f"{state}, {report.counters.get('executed', 0):,} batches executed since this start, "
+        f"{inquired:,} instances asked about, {recovered:,} recovered"
     )
 
 
@@ -259,7 +259,7 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m benchmarks.recovery_time",
         description="A replica is killed under load, stays down, and comes back.",
     )
-    standard = Comeback()
+    standard = RecoveryPlan()
     parser.add_argument("--down-minutes", type=float, default=standard.down_minutes, help="how long it is down (5)")
     parser.add_argument("--rate", type=float, default=standard.rate, help="requests per second (500)")
     parser.add_argument("--replicas", type=int, default=standard.replicas, help="size of the group (3)")
@@ -276,15 +276,15 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     said: list[str] = []
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
-        plan = Comeback(
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
+        plan = RecoveryPlan(
             options.down_minutes,
             options.rate,
             options.replicas,
             checkpoint_instances=options.checkpoint_instances,
             window_mib=options.window_mib,
         )
-        measurement, lines = await run_comeback(plan, tell)
+        measurement, lines = await measure_recovery(plan, on_progress)
         recording.add(measurement)
         said.extend(lines)
 

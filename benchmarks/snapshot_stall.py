@@ -1,4 +1,4 @@
-"""How long a snapshot of the key-value machine makes the loop wait: `python -m benchmarks.snapshot_stall [--keys N]`.
+"""Measures how long a snapshot of the key-value machine blocks the event loop: `python -m benchmarks.snapshot_stall`.
 
 Takes a snapshot as a running replica does, with batches of writes executed between its steps, and prints the longest
 processor time that any one thing took: freezing, a step, a batch.

@@ -1,4 +1,4 @@
-"""Where each microsecond of a command goes: `python -m benchmarks.stage_profile [--storage sqlite] [--load rate]`.
+"""Measures the processor time of a command by stage: `python -m benchmarks.stage_profile`.
 
 One replica of three leads a third of the commands and follows two thirds, so its profile under load has all that a
 command costs a replica; the load generator has what it costs a client. py-spy (in the extra `bench`) looks at both a
@@ -119,7 +119,7 @@ async def _way(shape: GroupShape, rate: float | None, seconds: float) -> None:
                 after = cpu_seconds(pid)
                 raw = await spy
             if before is None or after is None or not commands:
-                raise OperationalError("this system does not tell the processor time of a process")
+                raise OperationalError("this system does not provide the processor time of a process")
             whole = 1e6 * (after - before) / commands
             print(f"{title}: {whole:.2f} µs of processor time for each command of the group")
             for name, share in shares(raw, stages).items():

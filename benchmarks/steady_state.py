@@ -1,9 +1,9 @@
-"""Do memory and disk stay flat? `python -m benchmarks.steady_state --minutes 30 --rate 500`.
+"""Measures whether memory and disk usage grow: `python -m benchmarks.steady_state --minutes 30 --rate 500`.
 
 A group with its records on disk under a steady load of writes over a bounded number of keys, with clients that keep
-their sessions, and checkpoints so often that there are many of them in the run. Every ten seconds or so it tells the
-resident memory of each replica, the size of each data directory, throughput and latency. The last minute is held
-against the third: before that buffers fill, and sessions, keys and the first snapshots come to be.
+their sessions, and checkpoints so often that there are many of them in the run. Every ten seconds or so it reports the
+resident memory of each replica, the size of each data directory, throughput and latency. The last minute is compared
+with the third: before that buffers fill, and sessions, keys and the first snapshots come to be.
 """
 
 import argparse
@@ -43,7 +43,7 @@ THROUGHPUT_MIN = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Flat:
+class SteadyStatePlan:
     """What is done."""
 
     minutes: int = 30
@@ -58,7 +58,7 @@ class Flat:
             raise UsageError(f"--minutes must be between 2 and {_MINUTES_MAX}, got {self.minutes}")
 
 
-async def run_flat(plan: Flat, tell: ProgressCallback) -> Measurement:
+async def measure_steady_state(plan: SteadyStatePlan, on_progress: ProgressCallback) -> Measurement:
     """One measurement; each sixth of a minute is a run."""
     shape = GroupShape(plan.replicas, Storage.SQLITE, checkpoint_instances=plan.checkpoint_instances)
     load = FixedRate(plan.rate, plan.minute_seconds / _PARTS_PER_MINUTE, _BEHIND_SECONDS_MAX)
@@ -72,7 +72,7 @@ async def run_flat(plan: Flat, tell: ProgressCallback) -> Measurement:
             run = await measure_with(clients, target, part, place)
             done.append(with_data(with_memory(run, target), target, await counters(target)))
             if place % _PARTS_PER_MINUTE == 0:
-                tell(line(place // _PARTS_PER_MINUTE, done[-_PARTS_PER_MINUTE:]))
+                on_progress(line(place // _PARTS_PER_MINUTE, done[-_PARTS_PER_MINUTE:]))
             if any("did not keep up" in note for note in run.notes):
                 done[-1].notes.append("stopped: the group did not keep up with the rate; give a lower --rate")
                 break
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
         prog="python -m benchmarks.steady_state",
         description="A group on disk under steady load: do memory and disk stay flat?",
     )
-    standard = Flat()
+    standard = SteadyStatePlan()
     parser.add_argument("--minutes", type=int, default=standard.minutes, help="length (30)")
     parser.add_argument("--rate", type=float, default=standard.rate, help="requests per second (500)")
     parser.add_argument("--replicas", type=int, default=standard.replicas, help="size of the group (3)")
@@ -198,12 +198,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw a picture; needs the plots extra")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
-        plan = Flat(
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
+        plan = SteadyStatePlan(
             options.minutes, options.rate, options.replicas, options.checkpoint_instances, options.minute_seconds
         )
 
-        recording.add(await run_flat(plan, tell))
+        recording.add(await measure_steady_state(plan, on_progress))
 
     def action() -> int:
         if options.plot is not None:

@@ -1,4 +1,4 @@
-"""What PyDSM must reach, row by row: `python -m benchmarks.table [ROW ...]`. `--list` names the rows.
+"""Measures every performance goal of PyDSM: `python -m benchmarks.table [ROW ...]`. `--list` lists the rows.
 
 Prints must, aim and measured. Everything is a median of five runs, with keys and values of 8 bytes; the load generator
 and all replicas share this machine. All rows take about an hour, half of it the long run.
@@ -89,11 +89,11 @@ class Row:
 
 
 def flood(replicas: int, storage: Storage, must: float, aim: float) -> Row:
-    """Everything at once."""
+    """All requests submitted together."""
 
-    async def work(size: Size, tell: ProgressCallback) -> Measured:
+    async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         async with local_target(GroupShape(replicas, storage)) as target:
-            one = await measure(target, BenchmarkPlan(Flood(size.commands), runs=size.runs), tell)
+            one = await measure(target, BenchmarkPlan(Flood(size.commands), runs=size.runs), on_progress)
         return [Goal("commands/s", one.median("commands_per_second"), must, aim)], [one]
 
     return Row(f"{storage.value}-{replicas}", f"{replicas} replicas, {_words(storage)}, open loop of writes", work)
@@ -102,11 +102,11 @@ def flood(replicas: int, storage: Storage, must: float, aim: float) -> Row:
 def conflicts(replicas: int, storage: Storage) -> Row:
     """The same with a hot key, as a share of the same without, measured in turns."""
 
-    async def work(size: Size, tell: ProgressCallback) -> Measured:
+    async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         shares = [0.0, *_CONFLICTS]
         plans = [BenchmarkPlan(Flood(size.commands), BenchmarkWorkload(share), size.runs) for share in shares]
         async with local_target(GroupShape(replicas, storage)) as target:
-            none, *some = await measure_in_turns(target, plans, tell)
+            none, *some = await measure_in_turns(target, plans, on_progress)
         goals: list[Goal] = []
         for (share, must), one in zip(_CONFLICTS.items(), some, strict=True):
             ratio = ratio_of_rounds(one, none)
@@ -122,24 +122,24 @@ def ratio_of_rounds(one: Measurement, other: Measurement) -> float:
     return median(this / that for this, that in pairs)
 
 
-async def _slow_load(size: Size, storage: Storage, tell: ProgressCallback) -> Measurement:
+async def _slow_load(size: Size, storage: Storage, on_progress: ProgressCallback) -> Measurement:
     async with local_target(GroupShape(5, storage)) as target:
-        return await measure(target, BenchmarkPlan(FixedRate(1000, size.seconds), runs=size.runs), tell)
+        return await measure(target, BenchmarkPlan(FixedRate(1000, size.seconds), runs=size.runs), on_progress)
 
 
-async def latency_in_memory(size: Size, tell: ProgressCallback) -> Measured:
+async def latency_in_memory(size: Size, on_progress: ProgressCallback) -> Measured:
     """1,000 requests/s."""
-    one = await _slow_load(size, Storage.MEMORY, tell)
+    one = await _slow_load(size, Storage.MEMORY, on_progress)
     return [
         Goal("p50", one.median("p50_ms"), 0.5, 0.3, at_least=False, unit="ms"),
         Goal("p99", one.median("p99_ms"), 3.0, 1.0, at_least=False, unit="ms"),
     ], [one]
 
 
-async def latency_on_disk(size: Size, tell: ProgressCallback) -> Measured:
+async def latency_on_disk(size: Size, on_progress: ProgressCallback) -> Measured:
     """The same with SQLite; what must be reached depends on the disk, measured just before and after."""
     before = sync_ms()
-    one = await _slow_load(size, Storage.SQLITE, tell)
+    one = await _slow_load(size, Storage.SQLITE, on_progress)
     must = before + sync_ms() + 0.5
     return [Goal("p50 (must: two syncs of this disk + 0.5 ms)", one.median("p50_ms"), must, None, False, "ms")], [one]
 
@@ -152,10 +152,10 @@ def sync_ms() -> float:
 def redis(pipeline: int, must: float, aim: float, share_must: float, share_aim: float) -> Row:
     """redis-benchmark, on ours and on Redis in turns."""
 
-    async def work(size: Size, tell: ProgressCallback) -> Measured:
+    async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         if why := comparison.missing("redis"):
             return [Goal("SET and GET, beside Redis", None, must, aim, why=why)], []
-        made = await comparison.against_redis(size.beside, tell, (pipeline,))
+        made = await comparison.against_redis(size.beside, on_progress, (pipeline,))
         goals: list[Goal] = []
         for word in ("SET", "GET"):
             ours, _, ratio = (one for one in made if one.setting["command"] == word)
@@ -169,26 +169,26 @@ def redis(pipeline: int, must: float, aim: float, share_must: float, share_aim: 
 def peer(name: str, what: str, must: float, aim: float) -> Row:
     """Side by side; where there are several ways to ask the peer, the one that is best for it counts."""
 
-    async def work(size: Size, tell: ProgressCallback) -> Measured:
+    async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         if why := comparison.missing(name):
             return [Goal("times as fast", None, must, aim, why=why)], []
-        made = await comparison.MEASURE[name](size.beside, tell)
+        made = await comparison.MEASURE[name](size.beside, on_progress)
         ratios = [value for one in made if (value := one.median("throughput_ratio")) is not None]
         return [Goal("times as fast", min(ratios), must, aim)], made
 
     return Row(name, what, work)
 
 
-async def memory(size: Size, tell: ProgressCallback) -> Measured:
+async def memory(size: Size, on_progress: ProgressCallback) -> Measured:
     """One group; a second one would give the same."""
-    one = await measure_memory(size.keys, Storage.MEMORY, 1, tell)
+    one = await measure_memory(size.keys, Storage.MEMORY, 1, on_progress)
     figure = one.median("most_bytes_per_key")
     return [Goal("bytes per key beyond a dict", figure, MUST_BYTES_PER_KEY, at_least=False)], [one]
 
 
-async def long_run(size: Size, tell: ProgressCallback) -> Measured:
+async def long_run(size: Size, on_progress: ProgressCallback) -> Measured:
     """The last minute against the second."""
-    one = await run_long(LongRun(size.minutes, minute_seconds=size.minute_seconds), tell)
+    one = await run_long(LongRun(size.minutes, minute_seconds=size.minute_seconds), on_progress)
     ratios = last_by_second(one) if not any(note.startswith("stopped") for note in one.notes) else {}
     why = "; ".join(one.notes)
     return [
@@ -286,10 +286,10 @@ def main(arguments: Sequence[str]) -> int:
     rows = [known[name] for name in options.rows] or list(ROWS)
     reached: list[tuple[Row, list[Goal]]] = []
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
         for row in rows:
             try:
-                goals, measurements = await row.measure(size, tell)
+                goals, measurements = await row.measure(size, on_progress)
             except OperationalError as fault:  # the other rows can still be measured
                 goals, measurements = [Goal(row.what, None, 0, why=str(fault))], []
             recording.add(*(replace(one, name=f"{row.name}: {one.name}") for one in measurements))

@@ -1,9 +1,9 @@
-"""Commands per second of a group: an open loop of writes, all handed to native clients at once, one for each replica.
+"""Commands per second of a group: an open loop of writes, submitted together, one native client per replica.
 
 Run: python -m benchmarks.throughput [--replicas 3] [--storage memory] [--conflict 0.02] [--runs 5] [--out FILE]
 
-What `pydsm bench` measures by itself, for 3 and 5 replicas with both kinds of storage. With several shares of
-conflicts, runs of all shares take turns in one group, so that they can be compared.
+Measures as `pydsm bench` does, for 3 and 5 replicas with both kinds of storage. With several shares of
+conflicts, runs of all shares alternate in one group, so that they can be compared.
 """
 
 import argparse
@@ -35,14 +35,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
         plans = [
             BenchmarkPlan(Flood(options.commands), BenchmarkWorkload(share), options.runs) for share in options.conflict
         ]
         for storage in options.storage:
             for replicas in options.replicas:
                 async with local_target(GroupShape(replicas, storage)) as target:
-                    recording.add(*await measure_in_turns(target, plans, tell))
+                    recording.add(*await measure_in_turns(target, plans, on_progress))
 
     return recorded("throughput", arguments, options.out, work)
 

@@ -2,8 +2,8 @@
 
 Run: python -m benchmarks.unloaded_latency [--replicas 5] [--storage memory] [--seconds 5] [--runs 5] [--out FILE]
 
-The group, the client and whatever else runs share this machine's cores. With storage on disk, look at the cost of one
-sync beside it: a commit takes one at the others, and then one at the leader before it is told.
+The group, the client and all other programs share this machine's cores. With storage on disk, compare with the cost
+of one sync: a commit takes one at the others, and then one at the leader before the answer is sent.
 """
 
 import argparse
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="write all figures into this file")
     options = parser.parse_args(arguments)
 
-    async def work(recording: Recording, tell: ProgressCallback) -> None:
+    async def work(recording: Recording, on_progress: ProgressCallback) -> None:
         for storage in [options.storage] if options.storage else [Storage.MEMORY, Storage.SQLITE]:
             async with local_target(GroupShape(options.replicas, storage)) as target:
                 recording.add(
-                    await measure(target, BenchmarkPlan(Closed(1, 1, options.seconds), runs=options.runs), tell)
+                    await measure(target, BenchmarkPlan(Closed(1, 1, options.seconds), runs=options.runs), on_progress)
                 )
 
     return recorded("one_at_a_time", arguments, options.out, work)

@@ -35,7 +35,7 @@ def test_a_proposer_that_restarts_from_its_records_is_safe_in_every_order() -> N
     assert _explored(SmallWorld(proposers=(0,), recoveries=1, restarts=1)).complete
 
 
-def test_the_search_gives_up_where_it_is_told_to_and_says_so() -> None:
+def test_the_search_stops_at_its_limit_and_reports_that_it_is_incomplete() -> None:
     outcome = _explored(SmallWorld(states_max=500))
     assert not outcome.complete
     assert outcome.states < 1000

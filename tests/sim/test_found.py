@@ -1,6 +1,6 @@
 """Runs that once broke an invariant, as the simulator wrote them down: none may break again.
 
-A new one: copy the file that `pydsm simulate` or a soak has written into `found/`, and tell its story here.
+A new one: copy the file that `pydsm simulate` or a soak has written into `found/`, and describe it here.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The fixture for users: a good machine passes, and each classic mistake of a machine is told with its story."""
+"""The fixture for users: a correct machine passes, and each typical mistake is reported with an explanation."""
 
 import hashlib
 from collections.abc import Sequence
@@ -48,15 +48,15 @@ class ForgetsAKey(Shelf):
 
 
 class CountsItsOwnLives(Shelf):
-    lives = 0
+    processes = 0
 
     def __init__(self) -> None:
         super().__init__()
-        type(self).lives += 1
-        self.life = type(self).lives
+        type(self).processes += 1
+        self.process = type(self).processes
 
     def one(self, action: bytes, thing: bytes) -> Result:
-        return (self.life, super().one(action, thing))
+        return (self.process, super().one(action, thing))
 
 
 def put_or_take(random: Random) -> bytes:

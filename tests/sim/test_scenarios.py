@@ -1,4 +1,4 @@
-"""Stories with names. A seed that once broke something, or that goes where chance seldom does, is told here."""
+"""Named scenarios: seeds that once broke an invariant, or that reach rare states."""
 
 import msgspec
 import pytest

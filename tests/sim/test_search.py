@@ -1,4 +1,4 @@
-"""A broken core is found, its run made smaller, written down, told, and played again."""
+"""A faulty core is found; its run is shrunk, saved, explained and replayed."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
-"""Measuring a group: put a load on it, count what comes back, keep every figure. Read `measure`, then `loads`.
+"""Benchmarks of a group: generate a load, measure the answers, record every figure. Read `measure`, then `loads`.
 
-`target` says what is measured, `workload` what is asked, `loads` how it is asked, `results` what is written down,
-`compare` what differs between two files. It starts no replicas; whoever calls it does.
+`target` describes the group that is measured, `workload` the requests, `loads` their timing, `results` the result file,
+and `compare` the differences of two files. The caller starts the replicas.
 """

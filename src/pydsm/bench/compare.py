@@ -1,10 +1,10 @@
-"""What changed between two result files, beyond noise.
+"""Compares two result files, and reports changes beyond noise.
 
 The rule: a figure has changed if its runs in the two files are separated more clearly than chance does in one case of
 twenty (Mann-Whitney, two-sided, exact), and the medians differ by 5 % or more. So of twenty figures that did not
-change, one may still be shown as changed; measure again what matters. With three runs or fewer on a side no separation
-is that clear, and then nothing is said. The rule knows nothing of an hour in which the whole machine is slower: the
-yardsticks do, and are compared beside it.
+change, one may still be shown as changed; measure again before you rely on it. With three runs or fewer on a side no
+separation is significant, and none is reported. The rule does not detect that the whole machine was slower: the
+calibration figures show that, and are compared as well.
 """
 
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ from pydsm.bench.statistics import mann_whitney, ratio_of, smallest_p
 P_MAX = 0.05
 CHANGE_MIN = 0.05
 _NOT_COMPARED = {"p90_ms", "p999_ms", "max_ms", "generator_us_per_command"}
-"""They say little more than their neighbours do, and each further comparison may be a false alarm."""
+"""They are similar to other figures, and each further comparison may be a false alarm."""
 
 
 class Verdict(StrEnum):
-    """On one figure."""
+    """The result of comparing one figure."""
 
     BETTER = "better"
     WORSE = "worse"

@@ -1,9 +1,9 @@
-"""Ways to put a load on a group: all at once, at a fixed rate, or as many at a time.
+"""Load generators: all requests together, at a fixed rate, or a fixed number in flight.
 
-Decides when a request leaves and from which moment its latency counts. An open loop does not wait for answers, so at
+Decides when a request is sent and from which time its latency counts. An open loop does not wait for answers, so at
 a fixed rate latency counts from the moment a request was due, whether or not it could leave then; a closed loop waits,
-and what it does not ask while it waits it does not measure either (coordinated omission). Leaves to `measure` what is
-done with the figures.
+and does not measure the requests that it would have sent meanwhile (coordinated omission). `measure` processes the
+figures.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""The machine that a figure comes from, described in the result file, with two yardsticks for its mood.
+"""Describes the machine of a measurement in the result file, with two calibration figures for its load.
 
-Machines that are shared wander by a third from hour to hour. The yardsticks, a fixed piece of Python and a sync of the
-disk, are measured at the beginning and at the end, so that a comparison can tell a faster program from a faster hour.
+Shared machines vary by a third over time. The calibration, a fixed piece of Python and a sync of the disk, is measured
+at the beginning and at the end, so that a comparison can distinguish a faster program from a less loaded machine.
 """
 
 import os
@@ -23,7 +23,7 @@ _LOOP_TIMES = 5
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """How fast the machine was at one moment."""
+    """How fast the machine was at one time."""
 
     at: str
     """ISO 8601, UTC."""
@@ -36,7 +36,7 @@ class Calibration(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True):
-    """What does not change while it is measured."""
+    """The properties of the machine that do not change."""
 
     cpu: str
     cores: int
@@ -63,7 +63,7 @@ def describe() -> Machine:
 
 
 def calibrate() -> Calibration:
-    """About a tenth of a second of work. Raises OperationalError when there is no place for temporary files."""
+    """Measure for about 0.1 s. Raises OperationalError if no temporary file can be written."""
     return Calibration(
         at=datetime.now(UTC).isoformat(timespec="seconds"),
         python_loop_ms=1000 * min(_loop_seconds() for _ in range(_LOOP_TIMES)),
@@ -96,7 +96,7 @@ def _memory_gib() -> float | None:
 
 
 def _commit(package: Path) -> str | None:
-    """Only if git knows this very package: it may be installed inside of somebody else's history."""
+    """None unless git tracks this package, which may be installed inside of another repository."""
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     return _git(package, "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")

@@ -17,7 +17,7 @@ _TICKS_PER_SECOND_MAX = 2000
 
 @dataclass(frozen=True, slots=True)
 class ArrivalSchedule:
-    """Requests at even distances. Raises UsageError for a rate or a time that is none."""
+    """Requests at even intervals. Raises UsageError if the rate or the duration is invalid."""
 
     per_second: float
     seconds: float

@@ -1,4 +1,4 @@
-"""A result file in the making: describes the machine, takes the yardsticks before and after, and writes."""
+"""Writes a result file: the machine, its calibration before and after, and the measurements."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ from pydsm.bench.results import Measurement, Results, check_writable, write
 
 
 class Recording:
-    """Make it before the first measurement; whatever is added is in the file at once, so that a stop loses nothing.
+    """Create it before the first measurement. Each addition is written to the file immediately.
 
-    Raises UsageError for a file that could not be written.
+    Raises UsageError if the file cannot be written.
     """
 
     def __init__(self, command: str, path: Path | None = None) -> None:
@@ -18,23 +18,23 @@ class Recording:
         self._command = command
         self._path = path
         self._machine = describe()
-        self._yardsticks: list[Calibration] = [calibrate()]
+        self._calibrations: list[Calibration] = [calibrate()]
         self._measurements: list[Measurement] = []
 
     def add(self, *measurements: Measurement) -> None:
-        """Note them. Raises OperationalError when the file cannot be written."""
+        """Add measurements. Raises OperationalError when the file cannot be written."""
         self._measurements += measurements
         if self._path is not None:
             write(self._path, self.results())
 
     def finish(self) -> Results:
-        """Take the yardsticks again, and write for the last time."""
-        self._yardsticks.append(calibrate())
+        """Calibrate again, and write the file for the last time."""
+        self._calibrations.append(calibrate())
         results = self.results()
         if self._path is not None:
             write(self._path, results)
         return results
 
     def results(self) -> Results:
-        """As far as it is."""
-        return Results(self._command, self._machine, list(self._yardsticks), list(self._measurements))
+        """The results so far."""
+        return Results(self._command, self._machine, list(self._calibrations), list(self._measurements))

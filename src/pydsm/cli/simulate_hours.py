@@ -56,7 +56,7 @@ def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_js
     console.print(" ".join(name.rjust(width) for name, width in _COLUMNS))
     day = Endurance(endurance_settings(seed, replicas, hours), rate, row_us, add_row)
     run = day.run()
-    grown = day.looks.grown()
+    grown = day.samples.grown()
     counts = run.counts
     console.print(
         f"{counts.virtual_ms / 3_600_000:.2f} simulated hours in {time.monotonic() - began:.0f} s: "

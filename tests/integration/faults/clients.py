@@ -1,4 +1,4 @@
-"""Clients of the Redis ports that remember every call, and what Redis says about one key, for the checker."""
+"""Redis clients that record every call in a history, and a model of one key for the checker."""
 
 import asyncio
 import itertools
@@ -80,7 +80,7 @@ class Ledger:
         self._values = itertools.count(1)
 
     def now(self) -> int:
-        """Every moment has a number of its own."""
+        """A new time: every call of this method returns a larger number."""
         return next(self._clock)
 
     def begin(self, client: int, random: Random) -> Call:

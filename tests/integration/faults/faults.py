@@ -1,4 +1,4 @@
-"""What goes wrong, as a seed decides it. Each fault begins, lasts, and is over: then the group is whole again."""
+"""Faults for a real group, chosen by a seed. Each has a start and an end, after which the group is healthy again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,7 +13,7 @@ Happen = Callable[[WiredGroup, float], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong. `answers` come from the group before it does; it lasts for `seconds`."""
+    """One fault. The group answers before it begins; it lasts for `seconds`."""
 
     name: str
     answers: int
@@ -61,7 +61,7 @@ def paused(victim: int) -> tuple[str, Happen]:
 
 
 def cut_one_way(sender: int, receiver: int, how: Cut) -> tuple[str, Happen]:
-    """One replica does not hear another, which hears it."""
+    """Messages from one replica to another are blocked, in one direction only."""
 
     async def happen(group: WiredGroup, seconds: float) -> None:
         group.cut(sender, receiver, how)
@@ -71,7 +71,7 @@ def cut_one_way(sender: int, receiver: int, how: Cut) -> tuple[str, Happen]:
 
 
 def cut_both_ways(one: int, other: int, how: Cut) -> tuple[str, Happen]:
-    """Two replicas do not hear each other."""
+    """Messages between two replicas are blocked in both directions."""
 
     async def happen(group: WiredGroup, seconds: float) -> None:
         group.cut(one, other, how)

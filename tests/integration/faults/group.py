@@ -17,7 +17,7 @@ class WiredGroup(LocalGroup):
         super().__init__(replicas, directory, storage, *options)
         self.size = replicas
         self.whole_since = 0.0
-        """When, by the loop's clock, somebody last began to mend something: from then on the group is on its own."""
+        """When, by the loop's clock, the last repair began: from then on the group must recover automatically."""
         self.http: list[Address] = []
         """Where each replica says how it is."""
         self._wires: dict[tuple[int, int], Wire] = {}

@@ -24,7 +24,7 @@ connections are 5 s together on an idle machine; the rest is for busy ones."""
 
 CLIENTS_PER_REPLICA = 2
 SHORT_MEMORY = ("--checkpoint-instances", "50", "--window-bytes", "50000")
-"""Options of a group in which whoever is away for a moment has to fetch a snapshot."""
+"""Options of a group in which a replica that was down briefly has to fetch a snapshot."""
 
 _POLL_SECONDS = 0.05
 _ASK_SECONDS = 5.0

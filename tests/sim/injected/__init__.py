@@ -1,6 +1,6 @@
-"""Known bugs, put back on purpose: the proof that the simulator and the exhaustive search see what is wrong.
+"""Known bugs, reintroduced on purpose, to show that the simulator and the exhaustive search find them.
 
-Importing this makes all of them known.
+Importing this package registers all of them.
 """
 
 from tests.sim.injected import bugs as bugs

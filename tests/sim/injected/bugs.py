@@ -138,7 +138,7 @@ def validate_left_out(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recoverer, "after_prepare", after_prepare)
 
 
-@bug("4, step 4: what may have been committed fast is not abandoned")
+@bug("4, step 4: an instance that may have been committed fast is not abandoned")
 def possible_fast_commit_abandoned(patch: pytest.MonkeyPatch) -> None:
     original = recovery_rules.after_prepare
 
@@ -243,7 +243,7 @@ def deps_taken_for_initial_deps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "_invalidates", invalidates)
 
 
-@bug("5: edges go to everything that is covered and conflicts")
+@bug("5: the graph has an edge to every dependency that conflicts")
 def execution_ignores_one_edge(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
     patch.setattr(execution.Execution, "_successors", lambda self, one, low: iter(list(original(self, one, low))[:-1]))
@@ -269,7 +269,7 @@ def one_replica_has_edges_to_what_does_not_conflict(patch: pytest.MonkeyPatch) -
     patch.setattr(execution.Execution, "_successors", successors)
 
 
-@bug("5: what is covered and may conflict is waited for until it is committed")
+@bug("5: execution waits until dependencies that may conflict are committed")
 def execution_does_not_wait_for_commit(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._successors
 
@@ -312,7 +312,7 @@ def restarted_leader_goes_on_in_round_0(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas.Replica, "restore", restore)
 
 
-@bug("4, Validate: one that comes after a vote changes nothing")
+@bug("4, Validate: a Validate that arrives after a vote changes nothing")
 def late_validate_overwrites_a_vote(patch: pytest.MonkeyPatch) -> None:
     original = acceptor.Acceptor.on_validate
 
@@ -350,7 +350,7 @@ def lowest_vote_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(recovery_rules, "_highest_vote", lowest)
 
 
-@bug("4: an instance that is only known by being covered is recovered too (9, efficient/epaxos)")
+@bug("4: an instance that is known only as a dependency is recovered too (9, efficient/epaxos)")
 def dependency_that_nobody_recovers(patch: pytest.MonkeyPatch) -> None:
     original = recoverer.Recoverer._late
 
@@ -382,7 +382,7 @@ def validated_batch_not_in_the_index(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "validate", validate)
 
 
-@bug("6, checkpoint: what is above the floor stays in the conflict index")
+@bug("6, checkpoint: instances above the floor stay in the conflict index")
 def index_dropped_as_a_whole_at_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     def begin_index(self: log.Log) -> None:
         self._index = self.relation.index(len(self.no_deps))
@@ -390,7 +390,7 @@ def index_dropped_as_a_whole_at_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "begin_index", begin_index)
 
 
-@bug("4, Validate, 6, checkpoint: what is behind the floor may speak against an undecided instance")
+@bug("4, Validate, 6, checkpoint: instances below the floor may invalidate an undecided instance")
 def validate_does_not_look_behind_the_floor(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.invalidators
 
@@ -416,7 +416,7 @@ def floor_not_raised_by_a_checkpoint(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "executed", executed)
 
 
-@bug("6, checkpoint: its place is behind its component")
+@bug("6, checkpoint: a checkpoint executes after its component")
 def checkpoint_taken_inside_its_component(patch: pytest.MonkeyPatch) -> None:
     original = execution.Execution._run
 
@@ -440,7 +440,7 @@ def checkpoint_taken_inside_its_component(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(execution.Execution, "_run", run)
 
 
-@bug("6: what is in a snapshot can be executed again from the own disk")
+@bug("6: instances in a snapshot can be executed again from the own disk")
 def snapshot_taken_before_its_commits_are_durable(patch: pytest.MonkeyPatch) -> None:
     original = state.ReplicaState.record_frontier
 
@@ -507,7 +507,7 @@ def snapshot_executed_again_after_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "begin_at", begin_at)
 
 
-@bug("6: what a snapshot's floor says holds after a restart as well")
+@bug("6: the floor of a snapshot applies after a restart as well")
 def floor_forgotten_in_a_restart(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.begin_at
 
@@ -518,12 +518,12 @@ def floor_forgotten_in_a_restart(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "begin_at", begin_at)
 
 
-@bug("6, sliding window: only what every member has executed leaves memory")
+@bug("6, sliding window: only instances that every member has executed leave memory")
 def dropped_on_own_execution_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(window.Window, "advance", lambda self: self._executed[self._me])
 
 
-@bug("6, sliding window: what every member has executed leaves memory, whatever else is under way")
+@bug("6, sliding window: instances that every member has executed leave memory, even while others are undecided")
 def nothing_dropped_while_something_is_under_way(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.drop
 
@@ -534,12 +534,12 @@ def nothing_dropped_while_something_is_under_way(patch: pytest.MonkeyPatch) -> N
     patch.setattr(log.Log, "drop", drop)
 
 
-@bug("6, sliding window, 4: what may still speak against an undecided instance stays in memory")
+@bug("6, sliding window, 4: instances that may still invalidate an undecided one stay in memory")
 def dropped_as_soon_as_all_have_executed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(window.Window, "advance", lambda self: self.stable)
 
 
-@bug("6, sliding window: reported as executed is only what the own disk could execute again")
+@bug("6, sliding window: a replica reports as executed only what it can execute again from its disk")
 def frontier_told_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     original = outbox.Outbox.persist
 
@@ -566,18 +566,18 @@ def dropped_nop_taken_for_a_command(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "invalidators", invalidators)
 
 
-@bug("6, sliding window: what has left memory never comes back")
+@bug("6, sliding window: instances that have left memory never return to it")
 def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replicas.Replica, "_is_compacted", lambda self, sender, id: False)
     patch.setattr(log.Log, "is_dropped", lambda self, id: False)
 
 
-@bug("4, 6: what a leader may have forgotten in a crash is covered by all that it orders afterwards")
+@bug("4, 6: proposals that a leader may have lost in a crash are dependencies of all its later ones")
 def forgotten_proposals_not_covered(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "forgot", lambda self, id: None)
 
 
-@bug("8, rolled-back disks: a start that lacks what a peer remembers takes no part")
+@bug("8, rolled-back disks: a start that lacks what a peer has recorded of it does not take part")
 def older_disk_not_noticed(patch: pytest.MonkeyPatch) -> None:
     _greet_everybody(patch)
     patch.setattr(runtime_starts, "what_is_missing", lambda own, told: None)

@@ -9,7 +9,7 @@ from pydsm.runtime.clock import GroupClock
 from tests.sim.injected.registry import bug
 
 
-@bug("7, agreed time: the timestamp of a checkpoint is no clock alone (how it was: the proposer's)")
+@bug("7, agreed time: the timestamp of a checkpoint does not come from one clock (how it was: the proposer's)")
 def sessions_expire_by_the_clock_of_one_replica(patch: pytest.MonkeyPatch) -> None:
     original = GroupClock.for_checkpoint
 
@@ -28,7 +28,7 @@ def batches_stamped_with_the_own_clock(patch: pytest.MonkeyPatch) -> None:
     _without_bounds(patch)
 
 
-@bug("7, agreed time: nothing but checkpoints is proposed before it is set (how it was: batches too)")
+@bug("7, agreed time: only checkpoints are proposed before it is set (how it was: batches too)")
 def batches_proposed_before_any_agreed_time(patch: pytest.MonkeyPatch) -> None:
     original = AgreedTime.admits
     patch.setattr(AgreedTime, "admits", lambda self, timestamp_ms: not self.ms or original(self, timestamp_ms))
@@ -49,7 +49,7 @@ def a_clock_that_is_behind_sets_time_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AgreedTime, "advance", advance)
 
 
-@bug("7: a session that was forgotten is refused whatever time it is, or a late retry is executed twice")
+@bug("7: an expired session is refused at any time, or a late retry is executed twice")
 def time_alone_tells_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
     original = Sessions._forget_idle
 

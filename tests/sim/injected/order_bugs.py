@@ -10,7 +10,7 @@ from pydsm.core.types.ids import SEQUENCES, InstanceId, sequence_of, session_of
 from pydsm.core.types.messages import NOP, Batch, Run
 from pydsm.runtime import batching, command_queue
 from pydsm.runtime.command_queue import Submission
-from pydsm.sim.cluster import clients, life
+from pydsm.sim.cluster import clients, process
 from tests.sim.injected.registry import bug
 
 
@@ -48,10 +48,10 @@ def later_commands_of_a_connection_wait_in_front(patch: pytest.MonkeyPatch) -> N
 @bug("7, program order: whether what comes before is executed is asked of the session, not of the leader's instances")
 def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
     """A run with the flag is executed unless the instance of its leader before this one is a nop."""
-    original, execute_batch = life.Life.execute, Sessions.execute
+    original, execute_batch = process.ReplicaProcess.execute, Sessions.execute
     void = False
 
-    def execute(self: life.Life, execution: Execute) -> None:
+    def execute(self: process.ReplicaProcess, execution: Execute) -> None:
         nonlocal void
         leader, index = execution.id
         before = self._watch.decided.get(InstanceId(leader, index - 1))
@@ -64,7 +64,7 @@ def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
         batch = Batch(tuple(runs), batch.commands, batch.footprint, batch.timestamp_ms, batch.retried)
         return execute_batch(self, batch, apply)
 
-    patch.setattr(life.Life, "execute", execute)
+    patch.setattr(process.ReplicaProcess, "execute", execute)
     patch.setattr(Sessions, "execute", flagged)
 
 
@@ -79,7 +79,7 @@ def after_dropped_on_a_retry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(clients.PendingRequest, "try_elsewhere", try_elsewhere)
 
 
-@bug("7, program order: of a run that is left out nothing is recorded")
+@bug("7, program order: a run that is skipped leaves no record")
 def left_out_and_recorded(patch: pytest.MonkeyPatch) -> None:
     original = Sessions.execute
 
@@ -99,12 +99,12 @@ def left_out_and_recorded(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7, program order: an instance with an ordered run is ordered against all others of the session")
 def ordered_run_that_names_no_session(patch: pytest.MonkeyPatch) -> None:
-    original = life.Life._propose
+    original = process.ReplicaProcess._propose
 
-    def propose(self: life.Life, batch: Batch) -> InstanceId | None:
+    def propose(self: process.ReplicaProcess, batch: Batch) -> InstanceId | None:
         return original(self, Batch(batch.runs, batch.commands, batch.footprint, batch.timestamp_ms))
 
-    patch.setattr(life.Life, "_propose", propose)
+    patch.setattr(process.ReplicaProcess, "_propose", propose)
 
 
 @bug("7, program order: what was not executed is proposed again ahead of what its connection has sent since")
@@ -123,7 +123,7 @@ def proposed_again_behind_later_commands(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(batching.Batcher, "aborted", aborted)
 
 
-@bug("7, program order: what the client has given up is never executed behind what it sent later")
+@bug("7, program order: a request that the client gave up is never executed after its later ones")
 def given_up_request_executed_late(patch: pytest.MonkeyPatch) -> None:
     original = session_window.SessionWindow.claim
 

@@ -35,7 +35,7 @@ def recovery_begins_with_the_same_ballot_again(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(recoverer, "next_ballot", lambda above, me: type(above)(max(1, above.round), me))
 
 
-@bug("6, Sliding window: what leaves early is in a snapshot that is durable, not only in one that is being taken")
+@bug("6, Sliding window: instances compacted early are in a durable snapshot, not only in one being taken")
 def early_drop_beyond_the_last_durable_checkpoint(patch: pytest.MonkeyPatch) -> None:
     original = replicas.Replica._compact
 
@@ -85,7 +85,7 @@ def retry_ordered_against_one_leader_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session_conflicts, "_highest", highest)
 
 
-@bug("6, divergence: only what a slow quorum says stops a replica")
+@bug("6, divergence: only a slow quorum of other digests stops a replica")
 def minority_of_digests_stops_a_replica(patch: pytest.MonkeyPatch) -> None:
     def judge(
         self: divergence.Divergence, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]
@@ -132,7 +132,7 @@ def validate_given_up_after_a_fixed_time(patch: pytest.MonkeyPatch) -> None:
     waits_do_not_know_the_distance(patch)
 
 
-@bug("4: what comes after a pause of the loop is heard of then, and not at the tick before the pause")
+@bug("4: messages after a pause of the loop count as received then, not at the tick before the pause")
 def time_stands_still_between_ticks(patch: pytest.MonkeyPatch) -> None:
     advance, tick = replicas.Replica.advance, replicas.Replica.tick
 
@@ -150,6 +150,6 @@ def waits_do_not_know_the_distance(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(suspicion.Suspicions, "answered", lambda self, id, ballot, now: None)
 
 
-@bug("4: repeated questions that a peer has not answered are only so many")
+@bug("4: the number of repeated questions that a peer has not answered is limited")
 def repetition_fills_the_links(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Repeats, "_has_room", lambda self, peer: True)

@@ -13,7 +13,7 @@ from pydsm.core.sessions.sessions import Sessions
 from pydsm.core.types.ids import RequestId
 from pydsm.core.types.messages import Batch
 from pydsm.runtime.results import decode_results, encode_results
-from pydsm.sim.cluster import host, life
+from pydsm.sim.cluster import host, process
 from tests.sim.injected.registry import bug
 
 
@@ -22,12 +22,12 @@ def window_forgotten_at_a_restart(patch: pytest.MonkeyPatch) -> None:
     original = host.Host.start
 
     def start(self: host.Host) -> None:
-        before = self.life
+        before = self.process
         original(self)
-        if self.life is not None and self.life is not before:
+        if self.process is not None and self.process is not before:
             without = Sessions(None, encode_results, decode_results)
-            without.time = self.life.sessions.time  # agreed time is not what this is about
-            self.life.sessions = without
+            without.time = self.process.sessions.time  # agreed time is not what this is about
+            self.process.sessions = without
 
     patch.setattr(host.Host, "start", start)
 
@@ -40,12 +40,12 @@ def retry_does_not_conflict_with_the_first_attempt(patch: pytest.MonkeyPatch) ->
     patch.setattr(replicas, "with_sessions", without_sessions)
 
 
-@bug("7: an instance whose requests may be in another one says so")
+@bug("7: an instance whose requests may be in another one is marked as a retry")
 def retry_taken_for_a_first_attempt(patch: pytest.MonkeyPatch) -> None:
-    def is_first(self: life.Life, id: RequestId) -> bool:
+    def is_first(self: process.ReplicaProcess, id: RequestId) -> bool:
         return True
 
-    patch.setattr(life.Life, "is_first", is_first)
+    patch.setattr(process.ReplicaProcess, "is_first", is_first)
 
 
 @bug("7: a request that was agreed twice is executed once")
@@ -59,7 +59,7 @@ def second_execution_not_skipped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(session_window.SessionWindow, "claim", claim)
 
 
-@bug("7: a request that comes again is answered with its first result")
+@bug("7: a repeated request is answered with its first result")
 def answer_of_a_skipped_request_is_the_latest_result(patch: pytest.MonkeyPatch) -> None:
     def result(self: session_window.SessionWindow, sequence: int, codec: Codec) -> StoredResult:
         return self.stretches[-1].result(self.stretches[-1].end - 1, codec) if self.firsts else None

@@ -1,4 +1,4 @@
-"""Bugs of forgetting early and of snapshots that travel. What finds each stands in `finds`."""
+"""Bugs of early compaction and of snapshot transfer. `finds` lists what finds each."""
 
 from collections.abc import Iterable
 
@@ -15,7 +15,7 @@ from pydsm.sim.devices import disk
 from tests.sim.injected.registry import bug
 
 
-@bug("6, Sliding window: what was forgotten early is spoken for by the barrier behind it")
+@bug("6, Sliding window: the barrier of the checkpoint stands in for instances compacted early")
 def barrier_silent_about_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.invalidators
 
@@ -29,7 +29,7 @@ def barrier_silent_about_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(log.Log, "invalidators", invalidators)
 
 
-@bug("6, Sliding window: nothing leaves early that no durable snapshot has")
+@bug("6, Sliding window: only instances in a durable snapshot are compacted early")
 def forgotten_beyond_the_snapshot(patch: pytest.MonkeyPatch) -> None:
     original = replica.Replica._compact
 
@@ -43,7 +43,7 @@ def forgotten_beyond_the_snapshot(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replica.Replica, "_compact", forget)
 
 
-@bug("6, Divergence errors: a message about what is purged is answered Purged")
+@bug("6, Divergence errors: a message about a compacted instance is answered with Compacted")
 def purged_is_not_told(patch: pytest.MonkeyPatch) -> None:
     def tell_purged(self: replica.Replica, member: ReplicaId) -> None:
         pass
@@ -51,7 +51,7 @@ def purged_is_not_told(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(replica.Replica, "_send_compacted", tell_purged)
 
 
-@bug("6, Snapshot: what came with a snapshot is executed, and not to be executed again")
+@bug("6, Snapshot: instances of an installed snapshot are executed, and are not executed again")
 def member_of_the_barriers_component_executed_again(patch: pytest.MonkeyPatch) -> None:
     def is_dropped(self: log.Log, id: InstanceId) -> bool:
         return id.index <= self.dropped[id.leader]
@@ -59,7 +59,7 @@ def member_of_the_barriers_component_executed_again(patch: pytest.MonkeyPatch) -
     patch.setattr(log.Log, "is_dropped", is_dropped)
 
 
-@bug("6, Snapshot: what is new is ordered behind what came with a snapshot")
+@bug("6, Snapshot: new instances are ordered after those of an installed snapshot")
 def what_came_with_a_snapshot_is_in_no_vector(patch: pytest.MonkeyPatch) -> None:
     original = log.Log.begin_at
 
@@ -87,7 +87,7 @@ def snapshot_of_the_past_installed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(snapshot_fetch.SnapshotFetcher, "tick", tick)
 
 
-@bug("6, State transfer: a damaged piece only costs time")
+@bug("6, State transfer: a damaged piece only delays the transfer")
 def damaged_piece_is_not_asked_for_again(patch: pytest.MonkeyPatch) -> None:
     original = snapshot_fetch.SnapshotFetcher.kept
 
@@ -98,7 +98,7 @@ def damaged_piece_is_not_asked_for_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(snapshot_fetch.SnapshotFetcher, "kept", kept)
 
 
-@bug("6, State transfer: a source that dies only costs time")
+@bug("6, State transfer: a crash of the source only delays the transfer")
 def late_source_asked_for_ever(patch: pytest.MonkeyPatch) -> None:
     def ask_next(self: snapshot_fetch.SnapshotFetcher, fetch: snapshot_fetch._Fetch) -> None:
         self._ask(fetch)
@@ -118,7 +118,7 @@ def late_source_asked_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(snapshot_fetch.SnapshotFetcher, "on_purged", on_purged)
 
 
-@bug("6, State transfer: a snapshot that was fetched takes the place of all records up to it")
+@bug("6, State transfer: an installed snapshot replaces all records up to it")
 def records_stay_behind_a_fetched_snapshot(patch: pytest.MonkeyPatch) -> None:
     original = disk.SimulatedDisk.adopt
 
@@ -131,7 +131,7 @@ def records_stay_behind_a_fetched_snapshot(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disk.SimulatedDisk, "adopt", adopt)
 
 
-@bug("6, Sliding window: a member counts as having executed what it has told, and no more")
+@bug("6, Sliding window: a member counts as having executed only what it has reported")
 def one_behind_taken_for_up_to_date(patch: pytest.MonkeyPatch) -> None:
     original = window.Window.report
 

@@ -50,7 +50,7 @@ def batch(
 
 
 class ForgetsPromises(Acceptor):
-    """Puts an old bug back: a promise is told and never stored."""
+    """Reintroduces an old bug: a promise is sent but never stored."""
 
     def on_prepare(self, sender: ReplicaId, message: object) -> None:
         persist = self._state.persist

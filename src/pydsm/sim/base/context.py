@@ -1,4 +1,4 @@
-"""What the parts of one world share: its settings, its time, its counts, and where its lines go."""
+"""What the components of one simulated world share: settings, virtual time, counts and the trace."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,19 +10,19 @@ from pydsm.sim.base.settings import Settings
 from pydsm.sim.checkers.wall_clocks import WallClocks
 
 Trace = Callable[[str], None]
-"""Takes one readable line per thing that happens."""
+"""Receives one readable line per event."""
 
 
 @dataclass(slots=True)
 class Context:
-    """Made once per run. Lines are made only when somebody reads them: ask for `tracing` before making one."""
+    """Made once per run. Check `tracing` before you format a line, since most runs have no trace."""
 
     settings: Settings
     trace: Trace | None = None
     schedule: EventSchedule = field(default_factory=EventSchedule)
     counts: Counts = field(default_factory=lambda: Counts(seeds=1))
     healed: bool = False
-    """Faults are over: nothing is proposed any more that nobody waits for."""
+    """The phase of faults has ended: only what a client waits for is proposed from now on."""
     walls: WallClocks = field(init=False)
 
     def __post_init__(self) -> None:
@@ -30,10 +30,10 @@ class Context:
 
     @property
     def tracing(self) -> bool:
-        """Whether anybody reads lines."""
+        """Whether the run has a trace."""
         return self.trace is not None
 
-    def say(self, who: str, what: str) -> None:
-        """One line, with the moment and the replica or client that it is about."""
+    def log(self, subject: str, event: str) -> None:
+        """Write one line to the trace: the virtual time, the replica or client that it concerns, and the event."""
         if self.trace is not None:
-            self.trace(f"{describe.time(self.schedule.now)} {who:<9} {what}")
+            self.trace(f"{describe.time(self.schedule.now)} {subject:<9} {event}")

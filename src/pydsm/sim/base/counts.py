@@ -1,4 +1,4 @@
-"""What runs have exercised: numbers of the world, of the replicas in it, and of recovery's branches."""
+"""Counters of what runs have exercised: in the simulated world, in its replicas, and by rule of recovery."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ REPLICA_COUNTERS = (
     "inquired",
     "executed",
 )
-"""The plain numbers of `core.types.counters` that are added up over replicas and their lives."""
+"""The plain numbers of `core.types.counters` that are summed over replicas and their processes."""
 
 
 class Counts(msgspec.Struct):
@@ -37,7 +37,7 @@ class Counts(msgspec.Struct):
     lost: int = 0
     cut: int = 0
     doubled: int = 0
-    to_nobody: int = 0
+    undeliverable: int = 0
     through_bytes: int = 0
     crashes: int = 0
     crashes_inside: int = 0
@@ -45,7 +45,7 @@ class Counts(msgspec.Struct):
     restarts: int = 0
     pauses: int = 0
     clock_jumps: int = 0
-    """Moves of wall clocks."""
+    """Changes of wall clocks."""
     deaths: int = 0
     """Replicas that never started again."""
     strikes: int = 0
@@ -55,7 +55,7 @@ class Counts(msgspec.Struct):
     put_backs_refused: int = 0
     """Lives on them, and first ones after them, that were refused."""
     put_backs_undetectable: int = 0
-    """Runs that ended because nobody who could be asked had seen what such a disk lacks."""
+    """Runs that ended because no reachable peer had seen what such a disk lacks."""
     writes: int = 0
     writes_lost_in_crash: int = 0
     writes_kept_in_crash: int = 0
@@ -70,7 +70,7 @@ class Counts(msgspec.Struct):
     postponed: int = 0
     """Requests that an instance left out because the one before was not executed; each replica counts."""
     sessions_expired: int = 0
-    """Requests that were refused because their session was forgotten; each replica counts."""
+    """Requests that were refused because their session had expired; each replica counts."""
     raised: int = 0
     """Commands that raised an exception when they were executed; each replica counts."""
     barriers: int = 0
@@ -78,28 +78,28 @@ class Counts(msgspec.Struct):
     snapshots: int = 0
     snapshots_damaged: int = 0
     disks_damaged: int = 0
-    """Disks without a needed record that a replica was given, beside the world."""
+    """Damaged copies of disks, without a needed record, with which a separate replica was started."""
     snapshots_restored: int = 0
     pieces: int = 0
-    """Pieces of snapshots that have come from peers."""
+    """Pieces of snapshots that were received from peers."""
     pieces_damaged: int = 0
     snapshots_installed: int = 0
-    """Snapshots of peers that replicas began again with."""
+    """Snapshots of peers with which replicas were restarted."""
     pipeline_full: int = 0
     decided: int = 0
     scans: int = 0
     cycles: int = 0
-    """Cycles of the sliding window after which memory was held against its bound: see `bounds`."""
+    """Cycles of the sliding window after which memory was compared with its bound: see `cluster.memory_checker`."""
     configurations: int = 0
     linearizability_undecided: int = 0
     heal_ms_max: int = 0
     heal_share_max: float = 0.0
-    """The largest part of its stated bound that a run needed to heal."""
+    """The largest fraction of the stated bound that a run needed to heal."""
     replicas: dict[str, int] = {}
     branches: dict[str, int] = {}
 
     def add_replica(self, counters: ProtocolCounters) -> None:
-        """Add what one life of one replica counted."""
+        """Add the counters of one process of a replica."""
         for name in REPLICA_COUNTERS:
             self.replicas[name] = self.replicas.get(name, 0) + getattr(counters, name)
         _add_into(self.branches, counters.branches.items())

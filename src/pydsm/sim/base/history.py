@@ -1,22 +1,21 @@
-"""What clients saw: calls with the moments of their beginning and end, and outcomes that may be unknown.
+"""What clients observed: calls with the times at which they began and ended, and their outcomes.
 
-A history is filled by whoever drives clients, in the simulator or against real processes, and checked by
-`linearizability`. Moments are integers of any monotonic scale; only their order counts. Two calls of which the one ends
-at the moment at which the other begins count as concurrent: so beginnings and ends should have different moments, such
-as odd and even ones.
+The code that drives the clients fills a history, in the simulator or against real processes; `checkers.linearizability`
+checks it. Times are integers of any monotonic scale; only their order matters. Two calls are concurrent if one ends at
+the time at which the other begins, so beginnings and ends should have different times, such as odd and even ones.
 """
 
 from dataclasses import dataclass, field
 from enum import Enum
 
 
-def begin_moment(step: int) -> int:
-    """An odd moment in a step, behind whatever ends in it: what ends in a step comes before what begins in it."""
+def begin_time(step: int) -> int:
+    """An odd time within a step, later than `end_time` of the same step."""
     return 2 * step + 1
 
 
-def end_moment(step: int) -> int:
-    """An even moment in a step."""
+def end_time(step: int) -> int:
+    """An even time within a step."""
     return 2 * step
 
 
@@ -33,9 +32,9 @@ class Outcome(Enum):
 class Call:
     """One operation of one client, on one key or on some together.
 
-    `action` and `argument` mean something to the model only. `result` is what the client was told. `rank` is a guess
-    of the place at which the call took effect, if somebody has one: smaller is earlier. Calls with the same `program`
-    were sent in a row, without waiting for answers, and take effect in the order of their beginnings.
+    Only the model interprets `action` and `argument`. `result` is the answer that the client received.
+    `rank` is a guess of the position at which the call took effect: smaller is earlier. Calls with the same `program`
+    were sent in a row, without waiting for answers, and must take effect in the order in which they began.
     """
 
     client: int
@@ -48,14 +47,14 @@ class Call:
     ended: int | None = None
     rank: int = 0
     other_keys: tuple[str, ...] = ()
-    """What it touches besides `key`, at the same moment."""
+    """Other keys that the call accesses atomically with `key`."""
     program: object = None
     number: int = 0
-    """Its place in the history."""
+    """Index of the call in the history."""
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """All keys that it touches."""
+        """All keys that the call accesses."""
         return (self.key, *self.other_keys)
 
     def __str__(self) -> str:
@@ -82,7 +81,7 @@ class History:
             call.outcome, call.result, call.ended = Outcome.DONE, result, now
 
     def failed(self, call: Call, now: int) -> None:
-        """The client was told that the operation was definitely not executed and never will be."""
+        """The client was informed that the operation was not executed and never will be."""
         if call.outcome is Outcome.OPEN:
             call.outcome, call.ended = Outcome.FAILED, now
 

@@ -1,4 +1,4 @@
-"""How far replicas are from each other: named set-ups as matrices of one-way latencies.
+"""One-way latencies between replicas: named presets as matrices.
 
 The wide-area ones are rounded from what public clouds publish between their regions; a run needs distances that
 differ as real ones do, not exact ones.
@@ -33,7 +33,7 @@ _SAME_CITY_US = 800
 
 
 def latencies(preset: str, replicas: int, random: Random) -> Latencies:
-    """The matrix of a preset. Raises UsageError for a name that is none."""
+    """The matrix of a preset. Raises UsageError if the preset does not exist."""
     match preset:
         case "rack":
             return _matrix(replicas, lambda one, other: 150)

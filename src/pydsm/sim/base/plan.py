@@ -1,8 +1,8 @@
-"""What happens to a world and when: faults and client operations, written out before the run begins.
+"""The plan of one run: every fault and every client operation, with its time, fixed before the run begins.
 
-A plan is data. It can be saved, played again, and made smaller by leaving elements out; nothing that happens to a
-world from outside comes from anywhere else. Delays of single messages are not in it: each link draws them from its
-own stream (see `network`), so leaving out one element disturbs the others little.
+A plan is data. It can be saved, played again, and made smaller by leaving elements out; it is the only
+source of faults and operations. Delays of single messages are not in it: each link draws them from its
+own stream (see `network`), so leaving out one element changes the others little.
 """
 
 import msgspec
@@ -12,7 +12,7 @@ from pydsm.sim.base.triggers import Links, MessageTrigger
 
 
 class Crash(msgspec.Struct, frozen=True, tag="crash"):
-    """A replica dies between two events; what it had not synced is gone. It starts again `down_us` later."""
+    """A replica crashes between two events and loses what it had not synced. It starts again `down_us` later."""
 
     at_us: int
     replica: int
@@ -20,7 +20,7 @@ class Crash(msgspec.Struct, frozen=True, tag="crash"):
 
 
 class CrashInside(msgspec.Struct, frozen=True, tag="crash-inside"):
-    """A replica dies in the middle of performing its effects: at the `calls`-th call to disk, network or machine."""
+    """A replica crashes while it performs its effects: at the `calls`-th call to disk, network or machine."""
 
     at_us: int
     replica: int
@@ -29,7 +29,7 @@ class CrashInside(msgspec.Struct, frozen=True, tag="crash-inside"):
 
 
 class PowerCut(msgspec.Struct, frozen=True, tag="power-cut"):
-    """All replicas die at once; each starts again after its own time."""
+    """All replicas crash at the same time; each starts again after its own `down_us`."""
 
     at_us: int
     down_us: tuple[int, ...]
@@ -53,7 +53,7 @@ class Cut(msgspec.Struct, frozen=True, tag="cut"):
 
 
 class SlowLinks(msgspec.Struct, frozen=True, tag="slow-links"):
-    """Messages on these links take so much longer."""
+    """Messages on these links take `extra_us` longer."""
 
     at_us: int
     lasting_us: int
@@ -88,7 +88,7 @@ class ClockRate(msgspec.Struct, frozen=True, tag="clock"):
 
 
 class ClockJump(msgspec.Struct, frozen=True, tag="clock-jump"):
-    """From now on a replica's wall clock is off by so much, and runs at this speed: it is a wrong one."""
+    """From now on a replica's wall clock is wrong: it is off by `offset_ms` and runs at speed `rate`."""
 
     at_us: int
     replica: int
@@ -97,9 +97,9 @@ class ClockJump(msgspec.Struct, frozen=True, tag="clock-jump"):
 
 
 class Death(msgspec.Struct, frozen=True, tag="death"):
-    """A replica dies and never starts again, not after the heal either.
+    """A replica crashes and never starts again, not even after the heal.
 
-    Of more than the group can spare, f, the further ones start again at the heal.
+    At most f replicas of a group do so. Further ones start again at the heal.
     """
 
     at_us: int
@@ -107,7 +107,7 @@ class Death(msgspec.Struct, frozen=True, tag="death"):
 
 
 class PutBack(msgspec.Struct, frozen=True, tag="put-back"):
-    """A replica's disk is copied; `lasting_us` later the replica dies, and finds that copy when it starts again."""
+    """A replica's disk is copied; `lasting_us` later the replica crashes and starts again from that copy."""
 
     at_us: int
     replica: int

@@ -1,4 +1,4 @@
-"""Virtual time: events in order of their moment, and of their making where moments are equal."""
+"""Virtual time: events in the order of their times; events of equal time in the order in which they were scheduled."""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -19,16 +19,16 @@ class EventSchedule:
         return len(self._events)
 
     def after(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
-        """Call `act(*given)` so much later; at the same moment, after everything made before."""
+        """Schedule `act(*given)` in `delay_us` microseconds, behind all events already scheduled for that time."""
         self._made += 1
         heappush(self._events, (self.now + delay_us, self._made, act, given))
 
     def step(self) -> None:
-        """Let the next event happen. There must be one."""
+        """Run the next event. There must be one."""
         self.now, _, act, given = heappop(self._events)
         self.steps += 1
         act(*given)
 
     def next_at(self) -> int:
-        """When the next event happens. There must be one."""
+        """The time of the next event in microseconds. There must be one."""
         return self._events[0][0]

@@ -1,4 +1,4 @@
-"""What stays the same during one simulated run: sizes, limits, latencies, tempers of disks and clocks.
+"""The constants of one simulated run: sizes, limits, latencies, and the behaviour of disks and clocks.
 
 Everything follows from a seed, and everything is written down, so that a run can be made again, or made smaller, from
 its settings and its plan alone. Virtual time is counted in whole microseconds.
@@ -25,11 +25,11 @@ NEVER = 1 << 40
 _FETCHES_MAX = 30
 """Pieces that may be late at the heal, of all snapshots that one replica fetches then."""
 _COPIES_MAX = 30
-"""Times that an open batch may cross one link until it is decided: first asked, repeated, recovered, told."""
+"""Times that an open batch may cross one link until it is decided: first sent, repeated, recovered, committed."""
 _STARTS_MAX = 100
-"""Tenths of ways that starts may take, with what is refused and put right again."""
+"""Tenths of one-way times that starts may take, with refused starts and their repair."""
 _PIECES_MAX = 150
-"""Tenths of pieces, each with its way and its write."""
+"""Tenths of pieces, each with its delivery and its write."""
 
 DECLARED, EVERYTHING, USER = "declared keys", "everything", "user"
 """Names of conflict relations."""
@@ -80,7 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     clock_rates: tuple[float, ...]
     """How fast each replica's clock runs; 1.0 is right."""
     sync_us: int = 1000
-    """Mean time of one durable write; 0 writes at once, inside the call."""
+    """Mean time of one durable write; 0 writes immediately, inside the call."""
 
     # the network
     latencies_us: Latencies
@@ -92,7 +92,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     command_us: int = 0
     """How long one command occupies a link: messages with batches make those behind them wait. 0: no limit."""
     starve_us: int = 0
-    """Replicas handle nothing for so long, again and again, also after the heal: a loop that gets no processor."""
+    """Replicas handle nothing for so long, periodically, also after the heal: an event loop without processor time."""
     starve_every_us: int = 0
     """From the start of one such pause to that of the next."""
     codec_every: int = 7
@@ -117,13 +117,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     connections: bool = False
     """Clients that pipeline do it over connections without ids, and not in sessions."""
     proposals_max: int = 1
-    """Instances that a replica tries by itself for a request that is aborted, before it says so."""
+    """Instances that a replica tries automatically for a request that is aborted, before it reports the abort."""
     session_idle_ms_max: int = 3_600_000
-    """How long a session may be idle before a barrier makes it forgotten."""
+    """How long a session may be idle before a barrier expires it."""
     session_results_bytes_max: int = 16 << 20
-    """What is kept of one session's results."""
+    """Bytes of results kept for one session."""
     results_bytes_max: int = 128 << 20
-    """What a barrier leaves of all sessions' results."""
+    """Bytes of results of all sessions that remain after a barrier."""
 
     # wall clocks
     wall_offsets_ms: tuple[int, ...] = ()
@@ -138,13 +138,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     snapshot_step_us: int = 500
     """Between two steps of taking a snapshot."""
     piece_bytes: int = 300
-    """What of a snapshot travels in one message."""
+    """Bytes of a snapshot in one message."""
     damaged_pieces: float = 0.0
-    """Share of these that are damaged when they come."""
+    """Share of these pieces that arrive damaged."""
 
     @property
     def forgets_early(self) -> bool:
-        """Whether instances may be forgotten that not every member has executed."""
+        """Whether instances may be compacted before every member has executed them."""
         return self.window_bytes_max < NEVER
 
     starts_checked: bool = False
@@ -161,22 +161,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def is_starved(self) -> bool:
-        """Whether links or loops are so busy that nothing is promised about when memory is given back."""
+        """Whether links or event loops are so busy that no bound holds for when memory is released."""
         return bool(self.command_us or self.starve_us)
 
     @property
     def one_way_us(self) -> int:
-        """About how long a message takes, its write before and what makes it wait on the way included."""
+        """Approximate time of a message, including the durable write before it and queueing on the link."""
         waits_us = self.starve_us + self.replicas * self.batch_requests_max * self.command_us
         return self.farthest_us + self.sync_us + waits_us
 
     def heal_us_max(self, open_instances: int, waiting_requests: int = 0) -> int:
         """By when a healed group must have decided and executed everything: a stated bound, in virtual time.
 
-        Room for 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
+        Allows 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
         `open_instances` at the heal as one round takes, and for as many of the `waiting_requests` of one replica as it
         may have under way at a time, and for ten full backoffs; where snapshots are fetched, for several of them, with
-        pieces that are lost; all on the slowest clock. Ways are those of the network, whatever the timeouts are: ten
+        pieces that are lost; all on the slowest clock. One-way times are those of the network, not the timeouts: ten
         for each round, and where links carry so much at a time and no more, what each open batch occupies them for.
         """
         rounds = 40 + open_instances // min(self.inquiry_instances_max, self.recoveries_max)
@@ -196,12 +196,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def drop_us_max(self, instances: int, clock_rate: float, sync_us: int) -> int:
         """How long a quiet group may keep so many instances of one leader in memory: a stated bound, in virtual time.
 
-        Room for six rounds of gossip on the slowest clock and disk, with the ways that each takes, and for dropping
-        them bit by bit.
+        Allows six rounds of gossip on the slowest clock and disk, with their one-way times, and dropping the instances
+        in steps of `drop_instances_max`.
         """
         periods = instances // self.drop_instances_max + 6
-        told_us = int(6 * self.gossip_ticks * TICK_US / clock_rate) + 400 * self.farthest_us + 40 * sync_us
-        return told_us + periods * self.tick_period_us
+        gossip_us = int(6 * self.gossip_ticks * TICK_US / clock_rate) + 400 * self.farthest_us + 40 * sync_us
+        return gossip_us + periods * self.tick_period_us
 
     def config(self, replica: int) -> Config:
         """One replica's configuration."""
@@ -236,7 +236,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def session_limits(self) -> SessionLimits:
-        """What replicas keep of sessions."""
+        """Limits on the sessions that replicas keep."""
         return SessionLimits(
             idle_ms_max=self.session_idle_ms_max,
             session_results_bytes_max=self.session_results_bytes_max,
@@ -275,7 +275,7 @@ def _action_and_keys(command: bytes) -> tuple[bytes, frozenset[bytes]]:
 def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, horizon_us: int) -> Settings:
     """A world of this size, with everything else chosen by `random`.
 
-    Timeouts are short against the faults, so that recovery is daily work and not an accident.
+    Timeouts are short against the faults, so that recovery happens often.
     """
     choice = random.choice
     preset = choice(["rack", "rack", "building", "building", "uneven", "continents"])

@@ -1,7 +1,7 @@
-"""Faults that strike when a chosen message leaves, as data: which message, and what happens to it or to its sender.
+"""Faults that are injected when a chosen message is sent, as data: which message, and which fault.
 
-A fault at a planned time hits the moment that matters by chance only. A trigger waits for that moment: the k-th
-PreAccept of a leader, the first Commit of an instance. What is done when it comes is in `adversary`.
+A fault at a planned time rarely coincides with the critical message. A trigger waits for that message: the k-th
+PreAccept of a leader, the first Commit of an instance. `cluster.adversary` performs the action.
 """
 
 import msgspec
@@ -33,7 +33,7 @@ class PauseSender(msgspec.Struct, frozen=True, tag="pause-sender"):
 
 
 class CutLinks(msgspec.Struct, frozen=True, tag="cut-links"):
-    """From this message on, it included, these links lose everything."""
+    """These links lose every message, from this one on."""
 
     links: Links
     lasting_us: int
@@ -57,7 +57,7 @@ Action = CrashSender | PauseSender | CutLinks | DelayMessage | RepeatMessage
 
 
 def duration_us(action: Action) -> int:
-    """How long its effect lasts; a crash is seen by the lives."""
+    """How long its effect lasts; 0 for a crash."""
     match action:
         case PauseSender() | CutLinks():
             return action.lasting_us
@@ -68,7 +68,7 @@ def duration_us(action: Action) -> int:
 
 
 class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
-    """From `at_us` on, waits for one message, and strikes once."""
+    """From `at_us` on, waits for one message, and injects its fault once."""
 
     at_us: int
     kind: str
@@ -80,7 +80,7 @@ class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
     round_min: int
     """Its ballot has at least this round; messages without a ballot have round 0."""
     skip: int
-    """So many messages that fit are let pass first."""
+    """How many matching messages are sent unchanged first."""
     action: Action
 
     def fits(self, sender: int, message: m.Message) -> bool:

@@ -1,12 +1,12 @@
-"""What the simulator raises when something that must always be true is not."""
+"""The exception that the simulator raises when an invariant is broken."""
 
 from pydsm.core.types.ids import InstanceId
 
 
 class Violation(Exception):
-    """A broken invariant: its short name, what happened, and the instances that it is about.
+    """A broken invariant: its short name, what happened, and the instances concerned.
 
-    The name stays the same while a run is made smaller; the rest may change.
+    The name stays the same while a run is shrunk; the rest may change.
     """
 
     def __init__(self, invariant: str, what: str, instances: tuple[InstanceId, ...] = ()) -> None:

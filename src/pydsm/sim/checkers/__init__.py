@@ -1,1 +1,1 @@
-"""What must hold in every step and at the end of a run."""
+"""Checkers of the invariants that hold in every step and at the end of a run."""

@@ -1,4 +1,4 @@
-"""A ballot is used by one start of a replica only (PROTOCOL 4 and 6).
+"""Checks that only one start of a replica uses a ballot (`docs/reference/protocol.md`, sections 4 and 6).
 
 A ballot that two starts of a replica use may carry two values, or count an answer that was given to the other one. So
 the promise of a Prepare is durable before it leaves, and a later start begins above all that it finds. Nothing else
@@ -13,7 +13,7 @@ from pydsm.sim.base.violation import Violation
 
 
 class BallotChecker:
-    """Watches one run. Every method raises Violation when something is wrong."""
+    """Checks one run. Every method raises Violation if an invariant is broken."""
 
     def __init__(self, replicas: int) -> None:
         self._starts = [0] * replicas
@@ -24,7 +24,7 @@ class BallotChecker:
         self._starts[replica] += 1
 
     def asked(self, replica: int, message: m.PreAccept | m.Prepare | m.Validate | m.Accept) -> None:
-        """A question leaves: in a ballot of its sender, which no other start of it has used."""
+        """A request is sent: its ballot must be the sender's, and no other start may have used it."""
         ballot = initial_ballot(message.id) if isinstance(message, m.PreAccept) else message.ballot
         if ballot.replica != replica:
             raise Violation(

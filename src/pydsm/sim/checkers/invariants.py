@@ -1,21 +1,23 @@
-"""What must always be true (PROTOCOL 10), watched at every call that leaves a replica.
+"""Checks the invariants (`docs/reference/protocol.md`, section 10) at every effect of a replica.
 
-Nothing is scanned step by step: every record that becomes durable, every message that leaves, every execution and
-every abort passes through here, and each is compared with what was seen before. Per event:
+Every record that becomes durable, every message that is sent, every execution and every abort is passed to this
+module, and compared with the earlier ones. State is not scanned at every step. Per event:
 
-- agreement: one value per instance over all replicas and lives; one value per instance and ballot, in what is asked
+- agreement: one value per instance over all replicas and processes; one value per instance and ballot, in what is asked
   for and in what is accepted;
-- visibility and order (`ordering`); no instance and no request executed twice in a life, and a request that comes again
+- visibility and order (`ordering`); no instance and no request executed twice in a process; a repeated request
   answered with its first result; requests that a client sends in a row executed in their order; nothing
   decided or executed that was not submitted; an aborted instance is a nop; equal results everywhere;
-- promises, votes and quorums (`votes`): none goes back, across restarts too; a decision has its votes in one ballot, or
+- promises, votes and quorums (`vote_checker`): none decreases, across restarts too; a decision has its votes in
+  one ballot, or
   a fast quorum, its leader in it, of equal vectors; what a message reports is on its sender's disk;
 - durable before visible: what is shown as decided cannot be lost; no index is used twice, and no ballot by two starts
-  of a replica (`ballot_watch`); what has left memory early is in a durable snapshot;
-- exactness: Validate is answered as by somebody who forgets nothing (`exactness`).
+  of a replica (`ballot_checker`); instances compacted early are in a durable snapshot;
+- exactness: Validate is answered as by a replica that compacts nothing (`validate_checker`).
 
-With every tick: what everybody has executed leaves memory in time (`bounds`). Every `scan_events` events, and at the
-end: everything that all replicas have in memory, against what was decided and against their disks. At the end only:
+With every tick: instances that all replicas have executed leave memory in time (`cluster.memory_checker`).
+Every `scan_events` events, and at the
+end: the memory of all replicas is compared with the decisions and with their disks. At the end only:
 everything decided is executed everywhere, digests are equal, and client histories are linearizable (`world`).
 """
 
@@ -45,7 +47,7 @@ from pydsm.sim.devices.disk import SimulatedDisk
 
 
 class Invariants:
-    """Watches one run. Every method raises Violation when something is wrong."""
+    """Checks one run. Every method raises Violation if an invariant is broken."""
 
     def __init__(
         self,
@@ -63,50 +65,50 @@ class Invariants:
         self._ballots = BallotChecker(replicas)
         self._purge_max = purge_max
         self._purged_up_to = [(0,) * replicas] * replicas
-        """Per replica, what has left its disk."""
+        """Per replica, up to which instances its disk was compacted."""
         self._dropped = [(0,) * replicas] * replicas
-        """Per replica, what was found to have left its memory."""
+        """Per replica, up to which instances its memory was compacted."""
         self._order = ordering.make_ordering(relation, self._ordered_by_barrier if forgets_early else ordering.never)
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
         self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
         self._in_order: list[InstanceId] = []
         """Everything decided, in the order in which it was."""
-        self._told = [(0,) * replicas] * replicas
-        """Per replica, what it has told to be executed."""
+        self._reported = [(0,) * replicas] * replicas
+        """Per replica, the executed frontier that it last reported."""
         self._adopted = [(0,) * replicas] * replicas
         """Per replica, the position of the last snapshot that came from a peer."""
         self.at_checkpoint: dict[int, RestartRecord] = {}
-        """Some life as it was at each checkpoint."""
+        """Per checkpoint, the record of one process as it was there."""
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
         self.results: dict[InstanceId, list[Result]] = {}
         self.answers = ReplyChecker(in_order=in_order)
         self.forgotten: Deps = (0,) * replicas
-        """What is up to here left all disks long ago, and is not remembered here either."""
-        self._lives: WeakSet[RestartRecord] = WeakSet()
+        """Instances up to here left all disks long ago, and their records were removed here too."""
+        self._processes: WeakSet[RestartRecord] = WeakSet()
 
     def _ordered_by_barrier(self, earlier: InstanceId, later: InstanceId, later_deps: Deps) -> bool:
         """Whether a checkpoint has the one, and the other is behind its barrier: that orders them as well.
 
-        A replica that has forgotten what is in a checkpoint names its barrier only.
+        A replica that has compacted the instances of a checkpoint depends on its barrier only.
         """
         return any(
             one.position.has(earlier) and covers(later_deps, one.barrier) and not one.position.has(later)
             for one, _ in self._checkpoints.values()
         )
 
-    def begin_life(self, name: str, replica: int | None = None) -> RestartRecord:
+    def begin_process(self, name: str, replica: int | None = None) -> RestartRecord:
         """A replica starts."""
         if replica is not None:
             self._ballots.started(replica)
             self._dropped[replica] = (0,) * len(self._disks)
-        return RestartRecord(name, self._order.begin_life(name), self._lives)
+        return RestartRecord(name, self._order.begin_process(name), self._processes)
 
     def proposed(self, id: InstanceId, batch: m.Batch) -> None:
         """A replica leads a new instance."""
         if id in self._led or id in self.decided:
-            raise Violation("index used twice", f"{id} is proposed again, by a later life of its leader", (id,))
+            raise Violation("index used twice", f"{id} is proposed again, by a later process of its leader", (id,))
         self.submitted[id] = batch
 
     # what becomes durable
@@ -123,14 +125,14 @@ class Invariants:
                 self._purged(replica, record)
 
     def _purged(self, replica: int, record: PurgeRecord) -> None:
-        """What leaves a disk is in the snapshots there, and was told to be executed by everybody."""
-        told = tuple(map(min, zip(*self._told, strict=True)))
+        """Instances removed from a disk are in its snapshots, and every replica has reported them as executed."""
+        told = tuple(map(min, zip(*self._reported, strict=True)))
         snapshots = self._disks[replica].snapshots
         reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(told))
         reached = merge(reached, self._adopted[replica])
         bounds = [("its oldest snapshot has", reached)]
         if not self._forgets_early:
-            bounds.append(("everybody has told to be executed", told))
+            bounds.append(("every replica has reported as executed", told))
         for what, bound in bounds:
             if any(map(int.__gt__, record.up_to, bound)):
                 line = f"r{replica} is {describe.record(record)}; {what} {describe.vector(bound)}"
@@ -144,56 +146,60 @@ class Invariants:
             raise Violation("purge", f"{line}: more than {self._purge_max} of one leader at once")
 
     def dropped(self, replica: int, dropped: Deps) -> None:
-        """What has left memory was told to be executed by everybody, or is in a snapshot that is on the disk here.
+        """Instances removed from memory were reported as executed by every replica, or are in a durable snapshot here.
 
-        Only then does a replica that lacks it find it anywhere after a crash of this one.
+        Otherwise a replica that lacks them might find them nowhere after a crash of this one.
         """
         if dropped == self._dropped[replica]:
             return
         self._dropped[replica] = dropped
-        told = tuple(map(min, zip(*self._told, strict=True)))
+        told = tuple(map(min, zip(*self._reported, strict=True)))
         durable = [one.checkpoint.position.up_to for one in self._disks[replica].snapshots]
         allowed = reduce(merge, durable, told)
         if merge(allowed, dropped) != allowed:
-            what = f"r{replica} has dropped {describe.vector(dropped)}; everybody has told {describe.vector(told)}"
+            what = (
+                f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {describe.vector(told)}"
+            )
             raise Violation("early drop", f"{what}, its snapshots on disk have up to {describe.vector(allowed)}")
 
     def adopted(self, replica: int, checkpoint: Checkpoint) -> None:
         """A replica has the snapshot of a peer in the place of its records up to there."""
         known = self._checkpoints.get(checkpoint.number)
         if known is None or known[0] != checkpoint:
-            raise Violation("checkpoint", f"r{replica} installs {checkpoint}, and nobody was at it")
+            raise Violation("checkpoint", f"r{replica} installs {checkpoint}, which no replica has reached")
         self._adopted[replica] = checkpoint.position.up_to
         self._purged_up_to[replica] = merge(self._purged_up_to[replica], checkpoint.position.up_to)
 
-    def checkpointed(self, replica: int, life: RestartRecord, checkpoint: Checkpoint, state: bytes) -> None:
-        """A machine is at a checkpoint: it must have executed what is in it, and be as any other machine there."""
+    def checkpointed(self, replica: int, process: RestartRecord, checkpoint: Checkpoint, state: bytes) -> None:
+        """A machine has reached a checkpoint: it must have executed its instances, with equal state everywhere."""
         id = checkpoint.barrier
         self._decide(
             replica, id, checkpoint_batch(checkpoint.timestamp_ms, checkpoint.clocks), self._own_deps(replica, id)
         )
-        if id in life.executed:
-            raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
-        if not life.grows(checkpoint.position):
-            raise Violation("checkpoint", f"{life.name} is at {checkpoint}, which has less than {life.position}", (id,))
+        if id in process.executed:
+            raise Violation("executed twice", f"{process.name} executes {id} again", (id,))
+        if not process.grows(checkpoint.position):
+            raise Violation(
+                "checkpoint", f"{process.name} is at {checkpoint}, which has less than {process.position}", (id,)
+            )
         has = checkpoint.position.has
-        fresh = [*life.not_in_it, *islice(self._in_order, life.compared, None)]
+        fresh = [*process.not_in_it, *islice(self._in_order, process.compared, None)]
         batches = [(one, value) for one in fresh if isinstance(value := self.decided[one][0], m.Batch)]
         for one in sorted(one for one, value in batches if is_checkpoint(value) and has(one)):
-            if one not in life.executed:
-                life.executed.add(one)
-                life.order.execute(one)
-        life.pass_barrier()
+            if one not in process.executed:
+                process.executed.add(one)
+                process.order.execute(one)
+        process.pass_barrier()
         first = self._checkpoints.setdefault(checkpoint.number, (checkpoint, state))
         if first[0] != checkpoint:
-            raise Violation("checkpoint", f"{life.name} is at {checkpoint}, and another was at {first[0]}", (id,))
+            raise Violation("checkpoint", f"{process.name} is at {checkpoint}, and another was at {first[0]}", (id,))
         if first[1] != state:
-            raise Violation("digest", f"{life.name} has another state than others at {checkpoint}", (id,))
+            raise Violation("digest", f"{process.name} has another state than others at {checkpoint}", (id,))
         for other, _ in batches:
-            if has(other) != (other in life.executed):
+            if has(other) != (other in process.executed):
                 said = "has not" if has(other) else "has"
-                raise Violation("checkpoint", f"{life.name} {said} executed {other} at {checkpoint}", (id, other))
-        life.pass_checkpoint(checkpoint.position, len(self._in_order), [one for one, _ in batches if not has(one)])
+                raise Violation("checkpoint", f"{process.name} {said} executed {other} at {checkpoint}", (id, other))
+        process.pass_checkpoint(checkpoint.position, len(self._in_order), [one for one, _ in batches if not has(one)])
         for disk in self._disks[replica : replica + 1]:
             purged = disk.purged.up_to if disk.purged is not None else (0,) * len(checkpoint.floor)
             for leader, (before, last) in enumerate(zip(purged, checkpoint.position.up_to, strict=True)):
@@ -230,7 +236,7 @@ class Invariants:
             case m.Refuse():
                 self._votes.show_promise(replica, message.id, message.promised, message)
             case m.Frontier():
-                self._executed_told(replica, message)
+                self._check_reported_frontier(replica, message)
             case _:
                 pass
 
@@ -239,13 +245,15 @@ class Invariants:
         if self._disks[replica].reserved < message.id.index:
             raise Violation("durable", f"PreAccept {message.id} leaves before its index is reserved", (message.id,))
 
-    def _executed_told(self, replica: int, message: m.Frontier) -> None:
-        """Others forget what all have told to be executed, so the own disk must be able to execute it again."""
+    def _check_reported_frontier(self, replica: int, message: m.Frontier) -> None:
+        """Others compact what every replica has reported as executed, so the own disk must have the decisions."""
         disk = self._disks[replica]
         instances = disk.instances
-        for leader, (before, now) in enumerate(zip(self._told[replica], message.executed, strict=True)):
+        for leader, (before, now) in enumerate(zip(self._reported[replica], message.executed, strict=True)):
             if now < before:
-                what = f"r{replica} tells {describe.message(message)} after {describe.vector(self._told[replica])}"
+                what = (
+                    f"r{replica} reports {describe.message(message)} after {describe.vector(self._reported[replica])}"
+                )
                 raise Violation("frontier", what)
             for index in range(before + 1, now + 1):
                 id = InstanceId(ReplicaId(leader), index)
@@ -253,9 +261,9 @@ class Invariants:
                 if self._forgets_early and any(one.checkpoint.position.has(id) for one in disk.snapshots):
                     continue
                 if record is None or record.status is not Status.COMMITTED:
-                    what = f"r{replica} tells that {leader}.{index} is executed, and its disk has no decision"
+                    what = f"r{replica} reports {leader}.{index} as executed, and its disk has no decision"
                     raise Violation("durable", what, (InstanceId(ReplicaId(leader), index),))
-        self._told[replica] = message.executed
+        self._reported[replica] = message.executed
 
     # what is decided
 
@@ -284,28 +292,30 @@ class Invariants:
             return
         submitted = self.submitted.get(id)
         if submitted is not value and submitted != value:
-            raise Violation("never submitted", f"{id} is decided as {describe.value(value)}, nobody's proposal", (id,))
+            raise Violation(
+                "never submitted", f"{id} is decided as {describe.value(value)}, which no client proposed", (id,)
+            )
         if id in self._aborted:
-            raise Violation("abort", f"{id} is decided as a batch after its clients were told that it was not", (id,))
+            raise Violation("abort", f"{id} is decided as a batch after an abort was reported to its clients", (id,))
         self._order.commit(id, value, deps)
 
     def executed(
-        self, replica: int, life: RestartRecord, execution: Execute, results: list[Result], applied: Sequence[bytes]
+        self, replica: int, process: RestartRecord, execution: Execute, results: list[Result], applied: Sequence[bytes]
     ) -> None:
         """A batch was executed with these results; its commands that were new are what the machine has applied."""
         id, batch = execution.id, execution.batch
         self._decide(replica, id, batch, self.decided[id][1] if id in self.decided else self._own_deps(replica, id))
-        if id in life.executed:
-            raise Violation("executed twice", f"{life.name} executes {id} again", (id,))
-        life.executed.add(id)
-        life.order.execute(id)
-        self.answers.check(life, execution, results, applied)
-        life.acknowledge(batch, results)
+        if id in process.executed:
+            raise Violation("executed twice", f"{process.name} executes {id} again", (id,))
+        process.executed.add(id)
+        process.order.execute(id)
+        self.answers.check(process, execution, results, applied)
+        process.acknowledge(batch, results)
         first = self.results.get(id)
         if first is None:
             self.results[id] = results
         elif not _same_results(batch, first, results):
-            raise Violation("results", f"{id} gave {first} before, and {results} at {life.name}", (id,))
+            raise Violation("results", f"{id} gave {first} before, and {results} at {process.name}", (id,))
 
     def _own_deps(self, replica: int, id: InstanceId) -> Deps:
         """Of an execution that shows before its commit: what the replica's disk or the voters' disks say."""
@@ -313,10 +323,10 @@ class Invariants:
             record = disk.instances.get(id)
             if record is not None and record.status >= Status.ACCEPTED:
                 return record.deps
-        raise Violation("durable", f"r{replica} executes {id}, of which no disk knows a vote", (id,))
+        raise Violation("durable", f"r{replica} executes {id}, of which no disk has a vote", (id,))
 
     def aborted(self, replica: int, abort: Abort) -> None:
-        """Clients are told that an instance executes nothing."""
+        """An abort is reported to clients: the instance must be a nop."""
         self._aborted.add(abort.id)
         known = self.decided.get(abort.id)
         if known is not None and known[0] != m.NOP:
@@ -330,11 +340,11 @@ class Invariants:
         for id in instances:
             if covers(dropped, id):
                 raise Violation(
-                    "memory", f"r{replica} has {id} in memory again, after everybody had executed it", (id,)
+                    "memory", f"r{replica} has {id} in memory again, after every replica had executed it", (id,)
                 )
         for id in disk:
             if id not in instances and not covers(dropped, id):
-                raise Violation("memory", f"r{replica} forgot {describe.record(disk[id])}", (id,))
+                raise Violation("memory", f"r{replica} lost {describe.record(disk[id])}", (id,))
         for id, instance in instances.items():
             known = self.decided.get(id)
             if instance.decided and known is not None and instance.value is not None:
@@ -343,20 +353,20 @@ class Invariants:
             if record is None or instance.decided:
                 continue
             if record.status is Status.COMMITTED or record.promised > instance.promised:
-                raise Violation("memory", f"r{replica} forgot {describe.record(record)}; it has {instance!r}", (id,))
+                raise Violation("memory", f"r{replica} lost {describe.record(record)}; it has {instance!r}", (id,))
 
     def _forget_checkpoints(self) -> None:
-        """Nobody begins again with a snapshot that no disk has, in whole or in part."""
+        """Remove the records of checkpoints of which no disk has a snapshot, in whole or in part."""
         numbers = [one.checkpoint.number for disk in self._disks for one in disk.snapshots]
         numbers += [disk.fetched.number for disk in self._disks if disk.fetched is not None]
         for number in [one for one in self.at_checkpoint if one < min(numbers, default=0)]:
             del self.at_checkpoint[number]
 
     def forget(self, up_to: Deps, wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]) -> None:
-        """For runs without an end: let go of instances that no disk has had for long, and of requests given up.
+        """For endurance runs: remove instances that left all disks long ago, and requests that were given up.
 
-        Every life has executed these instances and no replica speaks of them; `wanted` requests are
-        kept; of sessions that are over nothing comes any more.
+        Every process has executed these instances, and no replica sends messages about them. `wanted` requests are
+        kept. No more requests of sessions that are over arrive.
         """
         gone = [
             InstanceId(ReplicaId(leader), index)
@@ -374,18 +384,18 @@ class Invariants:
         self._aborted.difference_update(gone)
         self._order.forget(gone)
         self._forget_checkpoints()
-        lives = list(self._lives)
-        compared = min([len(self._in_order), *(life.compared for life in lives)])
+        processes = list(self._processes)
+        compared = min([len(self._in_order), *(process.compared for process in processes)])
         del self._in_order[:compared]
-        for life in lives:
-            life.executed.difference_update(gone)
-            life.compared -= compared
-        self.answers.forget(lives, wanted, is_over)
+        for process in processes:
+            process.executed.difference_update(gone)
+            process.compared -= compared
+        self.answers.forget(processes, wanted, is_over)
 
-    def settled(self, replica: int, life: RestartRecord) -> None:
+    def settled(self, replica: int, process: RestartRecord) -> None:
         """After the heal, when nothing is left to do: everything decided as a batch was executed here."""
         for id, (value, _) in self.decided.items():
-            if isinstance(value, m.Batch) and id not in life.executed:
+            if isinstance(value, m.Batch) and id not in process.executed:
                 raise Violation(
                     "lost", f"r{replica} never executed {id}, which was decided as {describe.value(value)}", (id,)
                 )

@@ -1,4 +1,4 @@
-"""Could one copy of the data, doing one operation at a time, have given these answers?
+"""Checks whether a history is linearizable: whether one copy of the data could have given these answers.
 
 Wing and Gong's search with Lowe's memory of configurations that were seen before, one key at a time: a history is
 linearizable exactly when each of its keys is, as long as every call names one key. Keys that some call names together
@@ -12,7 +12,7 @@ is right for every two keys.
 A call whose outcome is unknown may take effect at any time after it began, or never. Such calls are tried last and
 only where they change the state, so they cost little until an answer cannot be explained without them.
 
-Who knows in which order calls probably took effect can say so in `Call.rank`: then a good history is checked without
+The caller may set `Call.rank` to the order in which calls probably took effect: then a good history is checked without
 a step back, however many calls overlap. A wrong guess costs time and changes no verdict.
 """
 
@@ -154,7 +154,7 @@ class _Joint:
 
     def __init__(self, keys: Sequence[str], model: Model) -> None:
         self._keys = keys
-        self._places = {key: place for place, key in enumerate(keys)}
+        self._positions = {key: place for place, key in enumerate(keys)}
         self._model = model
 
     def initial(self, key: str) -> Hashable:
@@ -165,12 +165,12 @@ class _Joint:
         after = list(state)
         if call.other_keys:
             model = cast(JointModel, self._model)
-            places = [self._places[key] for key in call.keys]
+            places = [self._positions[key] for key in call.keys]
             result, changed = model.step_together([state[place] for place in places], call)
             for place, value in zip(places, changed, strict=True):
                 after[place] = value
         else:
-            place = self._places[call.key]
+            place = self._positions[call.key]
             result, after[place] = self._model.step(state[place], call)
         return result, tuple(after)
 

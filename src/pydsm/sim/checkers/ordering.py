@@ -1,9 +1,9 @@
-"""Visibility, and the same order of conflicting commands everywhere (PROTOCOL 10), checked as things happen.
+"""Checks that conflicting commands depend on each other and execute in one order (protocol.md, section 10).
 
-For declared keys the cost of a check does not grow with the history. Per key, what one life executes is cut into
-blocks of accesses that commute; two lives agree on the order of all conflicting accesses exactly when they go through
-the same blocks, whatever the order inside one. For any other relation every conflicting pair is looked at, which
-suits short runs.
+For declared keys the cost of a check does not grow with the history. Per key, the executions of one process are
+divided into blocks of accesses that commute. Two processes agree on the order of all conflicting accesses exactly when
+they pass the same blocks, whatever the order within a block. For any other relation every conflicting pair is
+compared, which suits short runs.
 """
 
 from bisect import bisect_right, insort
@@ -20,30 +20,30 @@ from pydsm.sim.base.violation import Violation
 
 
 class ExecutionOrder(Protocol):
-    """One life of one replica, as the order of its executions sees it."""
+    """One process of one replica, as a sequence of executions."""
 
     def execute(self, id: InstanceId) -> None:
         """Raises Violation if this comes in another order than elsewhere. The instance was given to `commit` before."""
         ...
 
     def fork(self, name: str) -> "ExecutionOrder":
-        """Another life, which has executed the same as this one by now: it begins with a snapshot of it."""
+        """Another process, which has executed the same as this one by now: it begins with a snapshot of it."""
         ...
 
 
 class Ordering(Protocol):
-    """All lives of all replicas in one run."""
+    """All processes of all replicas in one run."""
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
         """Call once for each instance committed as a batch. Raises Violation if another one is not ordered with it."""
         ...
 
-    def begin_life(self, name: str) -> ExecutionOrder:
+    def begin_process(self, name: str) -> ExecutionOrder:
         """A replica starts: it will execute everything from the beginning."""
         ...
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
-        """Every life has executed these, and nobody speaks of them any more: they may be let go of."""
+        """Every process has executed these, and no replica sends messages about them: remove them."""
         ...
 
 
@@ -73,9 +73,9 @@ def _unordered(one: InstanceId, other: InstanceId) -> Violation:
     )
 
 
-def _disorder(life: str, first: InstanceId, second: InstanceId) -> Violation:
+def _disorder(process: str, first: InstanceId, second: InstanceId) -> Violation:
     return Violation(
-        "order", f"{life} executes {first} without having executed {second}, unlike another life", (first, second)
+        "order", f"{process} executes {first} without having executed {second}, unlike another process", (first, second)
     )
 
 
@@ -120,20 +120,20 @@ def _accesses_conflict(one: _Access, other: _Access) -> bool:
 
 @dataclass(slots=True)
 class _Block:
-    """Accesses of one key that commute and that every life executes between the same two other blocks."""
+    """Accesses of one key that commute and that every process executes between the same two other blocks."""
 
     access: _Access
     members: dict[InstanceId, None]
     closed: bool = False
     gone: int = 0
-    """How many more there were, that every life has executed."""
+    """How many more there were, that every process has executed."""
 
     def __len__(self) -> int:
         return len(self.members) + self.gone
 
 
 class _Place(NamedTuple):
-    """How far one life has come in one key's blocks. Never changed, so that a fork of the life can share it."""
+    """How far one process has come in one key's blocks. Never changed, so that a fork of the process can share it."""
 
     block: int = -1
     executed: int = 0
@@ -148,7 +148,7 @@ class _KeyState:
     key: _Key
     blocks: list[_Block] = field(default_factory=list)
     passed: int = 0
-    """How many more there were, that every life is beyond."""
+    """How many more there were, that every process is beyond."""
     committed: dict[_Access, dict[int, list[int]]] = field(default_factory=dict)
 
 
@@ -160,7 +160,7 @@ class _ByKey:
         self._keys_made = 0
         self._deps: dict[InstanceId, Deps] = {}
         self.accesses: dict[InstanceId, list[tuple[_KeyState, _Access]]] = {}
-        self.lives: WeakSet[_KeyLife] = WeakSet()
+        self.processes: WeakSet[_KeyOrder] = WeakSet()
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
         self._deps[id] = deps
@@ -190,8 +190,8 @@ class _ByKey:
                         for index in indexes[bisect_right(indexes, deps[leader]) :]:
                             yield InstanceId(leader, index)  # type: ignore[arg-type]
 
-    def begin_life(self, name: str) -> ExecutionOrder:
-        return _KeyLife(self, name)
+    def begin_process(self, name: str) -> ExecutionOrder:
+        return _KeyOrder(self, name)
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
         """Of each key, access and leader the newest index stays: whatever comes later must cover it."""
@@ -201,9 +201,9 @@ class _ByKey:
             for state, _ in self.accesses.pop(id, ()):
                 touched[state.number] = state
         leaving = set(gone)
-        lives = list(self.lives)
-        for life in lives:
-            life.executed.difference_update(leaving)
+        processes = list(self.processes)
+        for process in processes:
+            process.executed.difference_update(leaving)
         for state in touched.values():
             for leaders in state.committed.values():
                 for leader, indexes in leaders.items():
@@ -211,7 +211,7 @@ class _ByKey:
                         *(one for one in indexes[:-1] if InstanceId(ReplicaId(leader), one) not in leaving),
                         indexes[-1],
                     ]
-            passed = min(life.places.get(state.number, _START).block for life in lives)
+            passed = min(process.places.get(state.number, _START).block for process in processes)
             if passed > state.passed:
                 del state.blocks[: passed - state.passed]
                 state.passed = passed
@@ -220,10 +220,10 @@ class _ByKey:
                     del block.members[id]
                     block.gone += 1
             if state.key is not None and state.key.startswith(_SESSION):
-                self._drop_if_over(state, lives)
+                self._drop_if_over(state, processes)
 
-    def _drop_if_over(self, state: _KeyState, lives: "list[_KeyLife]") -> None:
-        """A session of which all was executed by all and forgotten: there are ever more of them."""
+    def _drop_if_over(self, state: _KeyState, processes: "list[_KeyOrder]") -> None:
+        """Remove a session whose requests were all executed and compacted, since new sessions keep coming."""
         left = any(
             InstanceId(ReplicaId(leader), index) in self._deps
             for leaders in state.committed.values()
@@ -232,21 +232,21 @@ class _ByKey:
         )
         if not left and len(state.blocks) == 1 and not state.blocks[0].members:
             self._keys.pop(state.key, None)
-            for life in lives:
-                life.places.pop(state.number, None)
+            for process in processes:
+                process.places.pop(state.number, None)
 
 
 class _AccessesOf(Protocol):
     def __call__(self, batch: Batch) -> dict[_Key, _Access]: ...
 
 
-class _KeyLife:
+class _KeyOrder:
     def __init__(self, order: _ByKey, name: str) -> None:
         self._order = order
         self._name = name
         self.places: dict[int, _Place] = {}
         self.executed: set[InstanceId] = set()
-        order.lives.add(self)
+        order.processes.add(self)
 
     def execute(self, id: InstanceId) -> None:
         places = self.places
@@ -255,10 +255,10 @@ class _KeyLife:
         self.executed.add(id)
 
     def fork(self, name: str) -> "ExecutionOrder":
-        life = _KeyLife(self._order, name)
-        life.places = dict(self.places)
-        life.executed = set(self.executed)
-        return life
+        process = _KeyOrder(self._order, name)
+        process.places = dict(self.places)
+        process.executed = set(self.executed)
+        return process
 
     def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> _Place:
         blocks, passed = state.blocks, state.passed
@@ -298,7 +298,7 @@ class _ByPair:
         self.bits: dict[InstanceId, int] = {}
         self.conflicts: dict[InstanceId, int] = {}
         self.before: dict[InstanceId, int] = {}
-        """Per executed instance, what conflicts with it and was executed before it in the life that was the first."""
+        """Per executed instance, the conflicting instances that the first process to execute it had executed before."""
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
         bit = self.bits[id] = 1 << len(self._ids)
@@ -318,14 +318,14 @@ class _ByPair:
         """The one that was committed first."""
         return self._ids[(instances & -instances).bit_length() - 1]
 
-    def begin_life(self, name: str) -> ExecutionOrder:
-        return _PairLife(self, name)
+    def begin_process(self, name: str) -> ExecutionOrder:
+        return _PairOrder(self, name)
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
         """Keeps everything: only short runs have such a relation."""
 
 
-class _PairLife:
+class _PairOrder:
     def __init__(self, order: _ByPair, name: str) -> None:
         self._order = order
         self._name = name
@@ -342,6 +342,6 @@ class _PairLife:
         self._executed |= order.bits[id]
 
     def fork(self, name: str) -> "ExecutionOrder":
-        life = _PairLife(self._order, name)
-        life._executed = self._executed
-        return life
+        process = _PairOrder(self._order, name)
+        process._executed = self._executed
+        return process

@@ -1,4 +1,4 @@
-"""First results: each request is executed once in a life, and one that comes again is answered as it was first.
+"""First results: each request is executed once in a process, and one that comes again is answered as it was first.
 
 And program order: where clients send several requests in a row, the first executions anywhere have their order.
 """
@@ -15,7 +15,7 @@ from pydsm.sim.checkers.restarts import RestartRecord
 
 
 class ReplyChecker:
-    """What each request was answered with, anywhere, in the order of first executions."""
+    """The first result of each request, in the order of first executions on any replica."""
 
     def __init__(self, *, in_order: bool = False) -> None:
         """`in_order`: requests of one session or connection must take effect in the order of their sequences."""
@@ -25,8 +25,10 @@ class ReplyChecker:
         self.first: dict[RequestId, Result] = {}
         self._executed_by: dict[RequestId, InstanceId] = {}
 
-    def check(self, life: RestartRecord, execution: Execute, results: list[Result], applied: Sequence[bytes]) -> None:
-        """A life has executed a batch; `applied` are the commands that its machine was given."""
+    def check(
+        self, process: RestartRecord, execution: Execute, results: list[Result], applied: Sequence[bytes]
+    ) -> None:
+        """A process has executed a batch; `applied` are the commands that its machine was given."""
         id, batch = execution.id, execution.batch
         new: list[bytes] = []
         runs = {run.first: run for run in batch.runs if run.after}
@@ -34,48 +36,50 @@ class ReplyChecker:
             if isinstance(result, SessionExpired | Postponed):
                 continue
             if request in runs:
-                life.pass_ordered(runs[request])
+                process.pass_ordered(runs[request])
             expired = isinstance(result, RequestExpired)
-            if request not in life.requests and life.has_given_up(request):
+            if request not in process.requests and process.has_given_up(request):
                 if expired:
                     continue
-                raise Violation("executed twice", f"{life.name} executes a request of {id} that was given up", (id,))
-            if request not in life.requests:
-                life.requests.add(request)
+                raise Violation("executed twice", f"{process.name} executes a request of {id} that was given up", (id,))
+            if request not in process.requests:
+                process.requests.add(request)
                 new.append(command)
             elif not expired and result != self.first[request]:
-                what = f"a request of {id} is answered with {result} at {life.name}, first with {self.first[request]}"
+                what = (
+                    f"a request of {id} is answered with {result} at {process.name}, first with {self.first[request]}"
+                )
                 raise Violation("first result", what, (id, self._executed_by[request]))
             if not expired:
                 self._executed_by.setdefault(request, id)
                 if self._in_order and request not in self.first:
-                    self._check_order(life, id, request)
+                    self._check_order(process, id, request)
                 self.first.setdefault(request, result)
         if new != list(applied):
-            what = f"{life.name} applies {list(applied)} of {id}, of which {new} was not executed before"
+            what = f"{process.name} applies {list(applied)} of {id}, of which {new} was not executed before"
             raise Violation("executed twice", what, (id,))
 
-    def _check_order(self, life: RestartRecord, id: InstanceId, request: RequestId) -> None:
+    def _check_order(self, process: RestartRecord, id: InstanceId, request: RequestId) -> None:
         """A request is executed for the first time anywhere: no later one of its session may have been."""
         session, sequence = session_of(request), sequence_of(request)
         last = self._last.get(session, 0)
         if sequence < last:
-            what = f"{life.name} executes request {sequence} of a session in {id}, and {last} was executed before"
+            what = f"{process.name} executes request {sequence} of a session in {id}, and {last} was executed before"
             raise Violation("program order", what, (id, self._executed_by[request_at(request, last - sequence)]))
         self._last[session] = sequence
 
     def forget(
-        self, lives: Collection[RestartRecord], wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]
+        self, processes: Collection[RestartRecord], wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]
     ) -> None:
-        """Let go of requests that nobody wants, and that are refused whenever they come again.
+        """Remove requests that no client waits for, and that are refused if they are repeated.
 
-        They are if every life has given them up, or their session is forgotten.
+        That holds if every process has given them up, or their session has expired.
         """
         sessions = {session_of(request) for request in self.first}
-        over = {session for session in sessions.union(*(life.sessions for life in lives)) if is_over(session)}
+        over = {session for session in sessions.union(*(process.sessions for process in processes)) if is_over(session)}
         for request in [one for one in self.first if one not in wanted]:
-            if session_of(request) in over or all(life.has_given_up(request) for life in lives):
+            if session_of(request) in over or all(process.has_given_up(request) for process in processes):
                 del self.first[request]
                 self._executed_by.pop(request, None)
-        for life in lives:
-            life.forget(over, self.first)
+        for process in processes:
+            process.forget(over, self.first)

@@ -1,8 +1,7 @@
-"""What one life of one replica has executed and which requests it has seen: the memory that `invariants` compares with.
+"""Records what one process of a replica has executed, and which requests it has received, for `invariants`.
 
-A checkpoint is compared with everything decided, so a life remembers what it need not look at again: an instance that
-is in one checkpoint is in all later ones (positions only grow, which is checked too), and a life that has executed it
-has executed it for good.
+A checkpoint is compared with everything decided. Instances that were compared once are skipped later: an instance that
+is in one checkpoint is in all later ones (positions only grow, which is checked too).
 """
 
 from collections.abc import Collection, Container, Sequence
@@ -17,11 +16,11 @@ from pydsm.sim.checkers import ordering
 
 
 class RestartRecord:
-    """What one life of one replica has executed, and in which order. `lives` holds all that are still in use."""
+    """What one process of one replica has executed, and in which order. `processes` holds all that are still in use."""
 
-    def __init__(self, name: str, order: ordering.ExecutionOrder, lives: "WeakSet[RestartRecord]") -> None:
-        lives.add(self)
-        self._lives = lives
+    def __init__(self, name: str, order: ordering.ExecutionOrder, processes: "WeakSet[RestartRecord]") -> None:
+        processes.add(self)
+        self._processes = processes
         self.name = name
         self.order = order
         self.executed: set[InstanceId] = set()
@@ -90,13 +89,13 @@ class RestartRecord:
         self.not_in_it = not_in_it
 
     def fork(self, name: str) -> "RestartRecord":
-        """A life that begins with a snapshot of this one."""
-        life = RestartRecord(name, self.order.fork(name), self._lives)
-        life.executed = set(self.executed)
-        life.requests = set(self.requests)
-        life.position = self.position
-        life.compared = self.compared
-        life.not_in_it = list(self.not_in_it)
-        life._acknowledged = dict(self._acknowledged)
-        life._given_up = dict(self._given_up)
-        return life
+        """A process that begins with a snapshot of this one."""
+        process = RestartRecord(name, self.order.fork(name), self._processes)
+        process.executed = set(self.executed)
+        process.requests = set(self.requests)
+        process.position = self.position
+        process.compared = self.compared
+        process.not_in_it = list(self.not_in_it)
+        process._acknowledged = dict(self._acknowledged)
+        process._given_up = dict(self._given_up)
+        return process

@@ -1,7 +1,7 @@
-"""Validate's answers against those of somebody who forgets nothing (PROTOCOL 4: "this answer must be exact").
+"""Checks that answers to Validate are exact (`docs/reference/protocol.md`, section 4: "this answer must be exact").
 
 A replica answers from what it has in memory. Here every answer is compared, at the moment when it is made, with the
-rule as it stands in PROTOCOL, over all that is in memory and all that has left it.
+rule of the protocol, applied to the instances in memory and to those that were compacted.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class Past(Protocol):
     forgotten: Deps
 
 
-def watch_answers(name: str, log: Log, past: Past) -> None:
-    """Have every answer of this log checked."""
+def check_validate_answers(name: str, log: Log, past: Past) -> None:
+    """Check every answer of this log from now on."""
     answer: ValidateAnswer = log.invalidators
 
     def checked(id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
@@ -39,7 +39,7 @@ def watch_answers(name: str, log: Log, past: Past) -> None:
 
 
 def _left_to_the_barrier(log: Log, deps: Deps, given: tuple[Invalidator, ...], exact: tuple[Invalidator, ...]) -> bool:
-    """What is missing was forgotten before all had executed it: the barrier behind it orders it, or speaks for it."""
+    """Missing instances were compacted early: the checkpoint's barrier orders them, or is reported instead."""
     compaction_checkpoint = log.compaction_checkpoint
     if compaction_checkpoint is None or not set(given) <= set(exact):
         return False

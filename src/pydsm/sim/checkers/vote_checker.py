@@ -1,7 +1,7 @@
-"""Promises, votes and quorums of one run (PROTOCOL 2, 3, 4 and 6), as messages and disks show them.
+"""Checks promises, votes and quorums (`docs/reference/protocol.md`, sections 2, 3, 4 and 6), from messages and disks.
 
 Guards: promise and vote never go back; a vote is for what was asked in its ballot; a decision has its votes in one
-ballot, or a fast quorum of equal vectors; and whatever is told is on the disk of who tells it.
+ballot, or a fast quorum of equal vectors; and whatever a message reports is on its sender's disk.
 """
 
 from collections.abc import MutableMapping, Sequence
@@ -27,7 +27,7 @@ class _Shown:
 
 
 class VoteChecker:
-    """Watches one run. Every method raises Violation when something is wrong."""
+    """Checks one run. Every method raises Violation if an invariant is broken."""
 
     def __init__(self, replicas: int, disks: Sequence[SimulatedDisk]) -> None:
         self._disks = disks
@@ -129,7 +129,7 @@ class VoteChecker:
         shown = self.show_promise(replica, message.id, message.ballot, message)
         if shown.voted is not None and (message.voted is None or message.voted < shown.voted):
             raise Violation(
-                "vote", f"r{replica} forgets its vote {shown.voted}: {describe.message(message)}", (message.id,)
+                "vote", f"r{replica} omits its vote {shown.voted}: {describe.message(message)}", (message.id,)
             )
         shown.voted = message.voted
         record = self._record(replica, message)
@@ -157,7 +157,7 @@ class VoteChecker:
         raise Violation("quorum", what, (id,))
 
     def check_kept(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
-        """A decision that shows must outlive any crash: committed on the disk of who shows it, or voted by a quorum.
+        """A visible decision must survive any crash: the sender's disk has its commit, or a quorum has accepted it.
 
         A disk that was put back is refused, and the newest one will be in its place.
         """
@@ -172,7 +172,7 @@ class VoteChecker:
         if votes < self._slow_quorum:
             raise Violation(
                 "durable",
-                f"r{replica} shows that {id} is decided, and only {votes} disks could tell after a crash",
+                f"r{replica} shows that {id} is decided, and only {votes} disks have it after a crash",
                 (id,),
             )
 
@@ -184,7 +184,7 @@ class VoteChecker:
             raise self._not_durable(replica, message, record)
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
-        """No replica speaks of these any more."""
+        """No replica sends messages about these instances any more."""
         kept: tuple[MutableMapping[InstanceId, Any], ...] = (self._voters, self._agreeing, self._shown, self._asked)
         for one in kept:
             for id in gone:

@@ -1,4 +1,4 @@
-"""The replicas' wall clocks, right and wrong ones, and what must hold of agreed time whatever the wrong ones show.
+"""Simulates the replicas' wall clocks, right and wrong ones, and checks the bounds of agreed time.
 
 Decides what each clock shows: right ones differ by a little, wrong ones are moved by the plan to anywhere, and run at
 any speed. Checks, in every step, what a minority of wrong clocks must not be able to do:
@@ -8,7 +8,7 @@ any speed. Checks, in every step, what a minority of wrong clocks must not be ab
   each of them would show.
   Nothing that expires can then expire early by more than the right clocks differ, and by as long as readings travelled.
 - Agreed time, set at checkpoints, keeps to the same bounds, and never goes back.
-- A session is not forgotten before it was idle for as long as the limits say, but for these differences.
+- A session does not expire before it was idle for as long as the limits say, but for these differences.
 """
 
 from collections.abc import Container, Iterable
@@ -67,7 +67,7 @@ class WallClocks:
             raise Violation("time of a batch", f"{name} stamps {id} with {self._against(batch.timestamp_ms)}", (id,))
 
     def executed(self, name: str, id: InstanceId, time_ms: int) -> None:
-        """A life executes a batch at this time."""
+        """A process executes a batch at this time."""
         if self.wrong and time_ms > self._latest_ms():
             raise Violation("time of a batch", f"{name} executes {id} at {self._against(time_ms)}", (id,))
 
@@ -84,16 +84,16 @@ class WallClocks:
         """When a batch was proposed."""
         return self._proposed_at_ms.get(id)
 
-    def forgot(
+    def sessions_expired(
         self, name: str, before: Iterable[SessionId], after: Container[SessionId], used: dict[SessionId, int]
     ) -> None:
-        """A checkpoint has made a life forget some of its sessions; of these it knows when they were `used`."""
+        """A checkpoint has expired some sessions of a process; `used` has the times of their last use."""
         for session in before:
             if session not in after and session in used:
                 idle_ms = self.now_ms - used[session] + 2 * RIGHT_MS_MAX + self._late_ms_max
                 if idle_ms < self._idle_ms:
                     what = (
-                        f"{name} forgets {session.hex()}, used {self.now_ms - used[session]} ms ago; it may be idle for"
+                        f"{name} expires {session.hex()}, used {self.now_ms - used[session]} ms ago; it may be idle for"
                     )
                     raise Violation("session expired early", f"{what} {self._idle_ms} ms")
 

@@ -1,1 +1,1 @@
-"""Replicas, their hosts and clients, put together to a world that is played."""
+"""The simulated group: replicas' processes, their hosts and clients, faults, and the world that runs them."""

@@ -1,6 +1,6 @@
-"""Watches what leaves the replicas of one world, and strikes when the message comes that a trigger waits for.
+"""Injects a fault when a replica sends the message that a trigger waits for.
 
-Guards that a run stays reproducible: nothing is drawn here, everything stands in the triggers of the plan.
+Keeps a run reproducible: it draws no random numbers; the triggers of the plan state everything.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pydsm.sim.devices.network import SimulatedNetwork
 
 
 class Sender(Protocol):
-    """A replica whose message leaves, as far as it can be struck."""
+    """The sender of a message, as far as faults can be injected into it."""
 
     id: int
 
@@ -24,7 +24,7 @@ class Sender(Protocol):
         ...
 
     def pause(self, deaf: bool) -> None:
-        """Handle nothing until as many `resume` have come."""
+        """Handle nothing until `resume` was called as often as `pause`."""
         ...
 
     def resume(self) -> None:
@@ -33,30 +33,30 @@ class Sender(Protocol):
 
 
 class Adversary:
-    """Stands between the replicas and the network. Without triggers it lets everything pass."""
+    """Forwards messages from the replicas to the network, and injects the faults of triggers."""
 
     def __init__(self, context: Context, network: SimulatedNetwork, disturbed: Callable[[int], None]) -> None:
-        """`disturbed` is told of each strike, and for how many microseconds it lasts."""
+        """`disturbed` is called for each injected fault, with its duration in microseconds."""
         self._context = context
         self.network = network
-        """What carries everything that is not struck."""
+        """Carries all messages without a fault."""
         self._disturbed = disturbed
         self._waiting: list[t.MessageTrigger] = []
         self._left: list[int] = []
-        """Per trigger that waits, how many messages it still lets pass."""
+        """Per armed trigger, how many matching messages are still to be sent unchanged."""
 
     def arm(self, trigger: t.MessageTrigger) -> None:
-        """From now on wait for its message."""
+        """Wait for this trigger's message from now on."""
         self._waiting.append(trigger)
         self._left.append(trigger.skip)
 
     def disarm(self) -> None:
-        """Strike no more: the world heals."""
+        """Remove all triggers: the world heals."""
         self._waiting.clear()
         self._left.clear()
 
     def send(self, sender: Sender, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """Hand a message to the network, unless one of the triggers says otherwise. Raises Died."""
+        """Send a message, with the fault of the first trigger that it fires. Raises Died."""
         if self._waiting:
             for place, trigger in enumerate(self._waiting):
                 if not trigger.fits(sender.id, message):
@@ -74,7 +74,7 @@ class Adversary:
         self._context.counts.strikes += 1
         self._disturbed(t.duration_us(action))
         if self._context.tracing:
-            self._context.say("FAULT", f"{action} as r{sender.id} sends {describe.message(message)}")
+            self._context.log("FAULT", f"{action} as r{sender.id} sends {describe.message(message)}")
         match action:
             case t.CrashSender():
                 receivers = () if action.when == t.BEFORE else to
@@ -89,7 +89,7 @@ class Adversary:
                 self._context.schedule.after(action.lasting_us, sender.resume)
             case t.CutLinks():
                 network.cut(action.links)
-                self._context.schedule.after(action.lasting_us, network.mend, action.links)
+                self._context.schedule.after(action.lasting_us, network.restore, action.links)
                 network.send(me, to, message)
             case t.DelayMessage():
                 late = tuple(peer for peer in to if peer in action.receivers)
@@ -105,7 +105,7 @@ class Adversary:
                 assert_never(unreachable)
 
     def _send_late(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message, extra_us: int) -> None:
-        """The stamp is that of now: the sender may be dead by then, or have begun another life."""
+        """The message carries the present stamp: by the time it is sent, the sender may be down or restarted."""
         if to:
             stamp = self.network.stamp_of(sender)
             self._context.schedule.after(extra_us, self.network.carry, sender, to, message, stamp)

@@ -1,8 +1,8 @@
-"""Clients: each does one operation after another, and remembers what it was told.
+"""Simulated clients: each executes one operation after another, and records the answers in a history.
 
-A client whose replica is down goes to the next one. Some clients wait for so long and no longer: one that gives up does
-not know whether its command was or will be executed, and goes on with its next operation, perhaps at another replica;
-an abort is a definite no to it: the same request is sent again a few times, and then counts as failed. Other clients
+A client whose replica is down goes to the next one. Some clients give up after `Settings.patience_us`: such a client
+does not know whether its command was or will be executed, and goes on with its next operation, perhaps at another
+replica; after an abort it sends the same request again a few times, and then counts it as failed. Other clients
 never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica. Those that
 have several operations under way stand in `pipelines`.
 """
@@ -15,12 +15,12 @@ from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id, sequence_of
 from pydsm.machines.base import Result
 from pydsm.sim.base.context import Context
-from pydsm.sim.base.history import Call, History, Outcome, begin_moment, end_moment
+from pydsm.sim.base.history import Call, History, Outcome, begin_time, end_time
 from pydsm.sim.base.plan import Operation
 from pydsm.sim.base.violation import Violation
 from pydsm.sim.cluster.host import Host
-from pydsm.sim.cluster.life import ClientSubmission
 from pydsm.sim.cluster.pipelines import PipeliningClient
+from pydsm.sim.cluster.process import ClientSubmission
 from pydsm.sim.workload.workload import Workload
 
 _TRIES_PER_PATIENCE = 20
@@ -29,7 +29,7 @@ _ROUNDS_MAX = 3
 
 
 class PendingRequest(ClientSubmission):
-    """One operation of one client on its way."""
+    """One operation of one client that is in progress."""
 
     __slots__ = (
         "_client",
@@ -59,7 +59,7 @@ class PendingRequest(ClientSubmission):
         self.attempts_left = 0
 
     def send(self) -> None:
-        """To the replica that is its turn."""
+        """Send the request to the replica whose turn it is."""
         self._sent += 1
         self.acknowledged = self._client.acknowledged(self)
         self._client.clients.carry(self, self._replica)
@@ -85,7 +85,7 @@ class PendingRequest(ClientSubmission):
         context.schedule.after(context.settings.patience_us // _TRIES_PER_PATIENCE, self.try_elsewhere)
 
     def answered(self, result: Result) -> None:
-        """The client has its answer, or learns that nobody can tell it any more."""
+        """The client has its answer, or an error that the result or session has expired."""
         if isinstance(result, SessionExpired):
             self._session_expired()
         elif isinstance(result, RequestExpired) and self._client.waits_for(self):
@@ -95,7 +95,7 @@ class PendingRequest(ClientSubmission):
             self._client.ended(self, Outcome.DONE, result)
 
     def _session_expired(self) -> None:
-        """What was sent but once is definitely not executed, and goes on in a new session."""
+        """A request that was sent only once was not executed, so it is sent again in a new session."""
         client = self._client
         if not client.waits_for(self):
             return
@@ -109,7 +109,7 @@ class PendingRequest(ClientSubmission):
             self.send()
 
     def aborted(self) -> None:
-        """A definite no of one instance: send it again, or call it failed."""
+        """This proposal was not executed: send the request again, or count it as failed."""
         if self._never_gives_up:
             self._later_elsewhere()
             return
@@ -122,7 +122,7 @@ class PendingRequest(ClientSubmission):
             self._client.ended(self, Outcome.FAILED)
 
     def refused(self) -> None:
-        """Nobody is there: try the next replica, until every one was tried."""
+        """The replica is down: try the next one, until all were tried."""
         if self._never_gives_up:
             self._later_elsewhere()
             return
@@ -141,7 +141,7 @@ class PendingRequest(ClientSubmission):
             self.send()
 
     def broken(self) -> None:
-        """The connection is gone, and with it the outcome."""
+        """The connection broke, so the outcome is unknown."""
         if self._never_gives_up:
             self._later_elsewhere()
         else:
@@ -149,7 +149,7 @@ class PendingRequest(ClientSubmission):
 
 
 class SimulatedClient:
-    """Does its operations in order, one at a time."""
+    """Executes its operations in order, one at a time."""
 
     def __init__(self, number: int, clients: "SimulatedClients") -> None:
         self.number = number
@@ -157,7 +157,7 @@ class SimulatedClient:
         self.current: PendingRequest | None = None
         self._later: deque[Operation] = deque()
         self._last_ids: dict[str, RequestId] = {}
-        """By the life that granted the session."""
+        """The last id used, by the process that granted the session."""
 
     @property
     def busy(self) -> bool:
@@ -190,24 +190,24 @@ class SimulatedClient:
         context.schedule.after(context.settings.patience_us, self._give_up, request)
 
     def _next_id(self, replica: ReplicaId) -> RequestId:
-        """In the session that the replica's present life grants; in one that nobody has granted while it is down."""
-        life = self.clients.hosts[replica].life
-        last = None if life is None else self._last_ids.get(life.name)
+        """In the session that the replica's present process grants; in one that nobody has granted while it is down."""
+        process = self.clients.hosts[replica].process
+        last = None if process is None else self._last_ids.get(process.name)
         if last is None:
             walls = self.clients.context.walls
-            last = self.clients.new_session(replica, walls.now_ms if life is None else life.clock.session_ms())
-            if life is not None:
-                life.begin_session(last)
+            last = self.clients.new_session(replica, walls.now_ms if process is None else process.clock.session_ms())
+            if process is not None:
+                process.begin_session(last)
         id = request_at(last, 1)
-        if life is not None:
-            self._last_ids[life.name] = id
+        if process is not None:
+            self._last_ids[process.name] = id
         return id
 
     def renewed_id(self, replica: ReplicaId) -> RequestId:
-        """The session was forgotten: begin another one."""
-        life = self.clients.hosts[replica].life
-        if life is not None:
-            self._last_ids.pop(life.name, None)
+        """The session has expired: begin another one."""
+        process = self.clients.hosts[replica].process
+        if process is not None:
+            self._last_ids.pop(process.name, None)
         return self._next_id(replica)
 
     @property
@@ -216,7 +216,7 @@ class SimulatedClient:
         return f"client {self.number}"
 
     def _give_up(self, request: PendingRequest) -> None:
-        """Patience is at its end."""
+        """The client has waited for `patience_us`."""
         settings = self.clients.context.settings
         if settings.retrying and self.current is request:
             request.try_elsewhere()
@@ -225,7 +225,7 @@ class SimulatedClient:
             self.ended(request, Outcome.UNKNOWN)
 
     def ended(self, request: PendingRequest, outcome: Outcome, result: Result = None) -> None:
-        """The first word about the present request is the last; later ones come too late."""
+        """Record the first outcome of the present request; later ones are ignored."""
         if self.current is not request:
             return
         self.current = None
@@ -254,7 +254,7 @@ class SimulatedClients:
         self._sessions = 0
 
     def operate(self, operation: Operation) -> None:
-        """The plan says so."""
+        """Execute an operation of the plan."""
         client = self._clients.get(operation.client)
         if client is None:
             kind = PipeliningClient if self.context.settings.pipelined else SimulatedClient
@@ -266,7 +266,7 @@ class SimulatedClients:
         context, ask = self.context, self.workload.ask(operation.command)
         call = None
         if ask is not None:
-            now = begin_moment(context.schedule.steps)
+            now = begin_time(context.schedule.steps)
             call = self.history.begin(now, client.number, ask.key, ask.action, ask.argument)
             call.other_keys = ask.other_keys
         context.counts.calls += 1
@@ -275,14 +275,14 @@ class SimulatedClients:
         request.attempts_left = context.settings.attempts_max
         if context.tracing:
             command = operation.command.decode("ascii", "backslashreplace")
-            context.say(client.name, f"asks r{operation.replica} to {command}")
+            context.log(client.name, f"asks r{operation.replica} to {command}")
         return request
 
     def note(self, name: str, request: PendingRequest, outcome: Outcome, result: Result) -> None:
         """A request has ended for its client."""
-        now, history, call = end_moment(self.context.schedule.steps), self.history, request.call
+        now, history, call = end_time(self.context.schedule.steps), self.history, request.call
         seen = self.workload.seen(result)
-        self.context.say(name, f"is told {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
+        self.context.log(name, f"gets {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
         counts = self.context.counts
         match outcome:
             case Outcome.DONE:
@@ -299,12 +299,12 @@ class SimulatedClients:
                     history.unknown(call, now)
 
     def new_session(self, replica: ReplicaId, now_ms: int) -> RequestId:
-        """Of which there was none before, beginning now."""
+        """A new session identifier, with the present time."""
         self._sessions += 1
         return request_id(now_ms, replica, self._sessions, 0)
 
     def carry(self, request: PendingRequest, replica: int) -> None:
-        """Over the way between a client and its replica."""
+        """Deliver the request to the replica after the client's latency."""
         self.context.schedule.after(self.context.settings.client_us, self.hosts[replica].submit, request)
 
     def retire(self) -> None:

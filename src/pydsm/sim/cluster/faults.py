@@ -1,4 +1,4 @@
-"""What each fault of a plan does to the world: to hosts, their disks and clocks, and the network."""
+"""Applies each fault of a plan to hosts, their disks and clocks, and the network."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from pydsm.sim.devices.network import SimulatedNetwork
 
 
 class Faults:
-    """Of one world."""
+    """Applies the faults of one world."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Faults:
         self._adversary = adversary
 
     def strike(self, fault: p.Fault) -> None:
-        """Begin this one; those that last end by themselves. Not after the heal."""
+        """Apply this fault; one with a duration ends automatically. Must not be called after the heal."""
         after, counts = self._context.schedule.after, self._context.counts
         match fault:
             case p.Crash():
@@ -47,7 +47,7 @@ class Faults:
                 after(fault.lasting_us, self._hosts[fault.replica].resume)
             case p.Cut():
                 self._network.cut(fault.links)
-                after(fault.lasting_us, self._network.mend, fault.links)
+                after(fault.lasting_us, self._network.restore, fault.links)
             case p.SlowLinks():
                 self._network.slow(fault.links, fault.extra_us)
                 after(fault.lasting_us, self._network.slow, fault.links, -fault.extra_us)
@@ -65,11 +65,11 @@ class Faults:
                 self._strike_device(fault)
 
     def _strike_device(self, fault: p.SlowDisk | p.PutBack | p.ClockRate | p.ClockJump) -> None:
-        """The disk or a clock of one replica."""
+        """Apply a fault of one replica's disk or clock."""
         match fault:
             case p.SlowDisk():
                 disk = self._disks[fault.replica]
-                self._context.schedule.after(fault.lasting_us, self._mend_disk, disk, disk.sync_us)
+                self._context.schedule.after(fault.lasting_us, self._restore_disk, disk, disk.sync_us)
                 disk.sync_us = fault.sync_us
             case p.PutBack():
                 copy = self._disks[fault.replica].copy()
@@ -83,7 +83,7 @@ class Faults:
     def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
         host = self._hosts[fault.replica]
         if not self._context.healed and not host.dead and self._disks[fault.replica].newest is None:
-            self._context.say("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
+            self._context.log("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
             host.put_back(copy, fault.down_us)
 
     def _change_loss(self, loss: float, duplication: float) -> None:
@@ -92,5 +92,5 @@ class Faults:
             self._network.duplication += duplication
 
     @staticmethod
-    def _mend_disk(disk: SimulatedDisk, sync_us: int) -> None:
+    def _restore_disk(disk: SimulatedDisk, sync_us: int) -> None:
         disk.sync_us = sync_us

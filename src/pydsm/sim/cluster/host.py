@@ -1,6 +1,6 @@
-"""One machine of the group: a disk that survives, and the lives of the replica on it, one after another.
+"""One simulated machine: a disk that survives crashes, and the processes of its replica, one after another.
 
-Decides when a life begins, what reaches it and when it ends. What it is, and what it does, stands in `life`.
+Decides when a process starts, which events it receives, and when it crashes. `process` is what runs.
 """
 
 from collections import deque
@@ -13,7 +13,7 @@ from pydsm.core.types.messages import Frontier, Message
 from pydsm.sim.base import describe
 from pydsm.sim.base.settings import TICK_US
 from pydsm.sim.base.violation import Violation
-from pydsm.sim.cluster.life import ClientSubmission, Died, Life, ReplicaFactory
+from pydsm.sim.cluster.process import ClientSubmission, Died, ReplicaFactory, ReplicaProcess
 from pydsm.sim.cluster.starts import Refused
 from pydsm.sim.devices.damage import Damage
 from pydsm.sim.devices.disk import DiskCopy, SimulatedDisk
@@ -21,87 +21,87 @@ from pydsm.sim.devices.handshakes import SimulatedHandshake, StartStamp
 
 
 class Host:
-    """Starts, drives, pauses, kills. `clock_rate` and `disk.sync_us` may be changed at any time."""
+    """Starts, drives, pauses and crashes processes. `clock_rate` and `disk.sync_us` may be changed at any time."""
 
     def __init__(self, id: int, parts: ReplicaFactory, disk: SimulatedDisk) -> None:
         self.id = id
         self.disk = disk
-        self.life: Life | None = None
+        self.process: ReplicaProcess | None = None
         self.clock_rate = parts.context.settings.clock_rates[id]
         self._parts = parts
         self._context = parts.context
         self._damage = Damage(
             f"r{id}", self._context.settings.seed, lambda: parts.make_replica(id), self._context.counts
         )
-        self._lives = 0
+        self._processes = 0
         self._pauses = 0
         self._deaf = False
         self._backlog: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
-        self._doom = 0
+        self._calls_until_crash = 0
         self._down_us: int | None = 0
         self.dead = False
         """It never starts again."""
         self._put_back = False
         """Whether an older copy of the disk was ever put back."""
 
-    # life and death
+    # starts and crashes
 
     def start(self) -> None:
-        """Begin a life from what the disk has, if there is none."""
-        if self.life is not None or self.dead:
+        """Begin a process from what the disk has, if there is none."""
+        if self.process is not None or self.dead:
             return
-        self._lives += 1
-        life = self.life = Life(self, self._parts, self._lives)
-        if self._lives > 1:
+        self._processes += 1
+        process = self.process = ReplicaProcess(self, self._parts, self._processes)
+        if self._processes > 1:
             self._context.counts.restarts += 1
             snapshots = self.disk.load_snapshots()
             self._damage.look(self.disk.load(), [one.checkpoint for one in snapshots])
-            life.begin_with(snapshots)
-            self._run(life.performer.pump)
+            process.begin_with(snapshots)
+            self._run(process.performer.pump)
 
     def crash(self, down_us: int | None) -> None:
-        """End the life, if there is one; start again after `down_us`, or only at the heal if that is None."""
-        life, self.life = self.life, None
-        if life is None:
+        """End the process, if there is one; start again after `down_us`, or only at the heal if that is None."""
+        process, self.process = self.process, None
+        if process is None:
             return
         self._context.counts.crashes += 1
-        self._context.say(life.name, "dies")
-        self._context.counts.add_replica(life.core.counters)
+        self._context.log(process.name, "dies")
+        self._context.counts.add_replica(process.core.counters)
         for _, given in self._backlog:
             if isinstance(given[0], ClientSubmission):
-                life.note(given[0])
+                process.note(given[0])
         self._backlog.clear()
-        self._doom = 0
+        self._calls_until_crash = 0
         self.disk.crash()
-        life.end()
+        process.end()
         if down_us is not None:
             self._context.schedule.after(down_us, self.start)
 
     def schedule_crash(self, calls: int, down_us: int) -> None:
-        """Let the life end inside the `calls`-th call that its performer makes from now on."""
-        self._doom, self._down_us = calls, down_us
+        """Crash the process inside the `calls`-th call that its performer makes from now on."""
+        self._calls_until_crash, self._down_us = calls, down_us
 
     def die(self, down_us: int | None) -> None:
-        """End the life inside the call of its performer that is under way. Raises Died."""
+        """End the process inside the call of its performer that is under way. Raises Died."""
         self._down_us = down_us
         raise Died
 
     def die_for_ever(self) -> None:
-        """End the life, and never begin another one."""
+        """End the process, and never begin another one."""
         self.dead = True
         self._context.counts.deaths += 1
         self.crash(None)
 
-    def moment(self) -> None:
-        """A moment at which a doomed life may end. Raises Died."""
-        if self._doom:
-            self._doom -= 1
-            if not self._doom:
+    def crash_point(self) -> None:
+        """A point at which a scheduled crash may happen. Raises Died."""
+        if self._calls_until_crash:
+            self._calls_until_crash -= 1
+            if not self._calls_until_crash:
                 raise Died
 
     def cancel_crash(self) -> None:
-        """Nothing ends any more."""
-        self._doom = 0
+        """Cancel a scheduled crash."""
+        self._calls_until_crash = 0
 
     def pause(self, deaf: bool) -> None:
         """Handle nothing until as many `resume` have come."""
@@ -124,115 +124,115 @@ class Host:
 
     # events
 
-    def greeted(self, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
-        """A greeting has arrived."""
-        life = self.life
-        if life is None or life.starts is None:
+    def receive_handshake(self, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
+        """A handshake has arrived."""
+        process = self.process
+        if process is None or process.starts is None:
             return
         if not self._pauses:
-            self._run(life.starts.greeted, sender, greeting)
+            self._run(process.starts.receive_handshake, sender, greeting)
         elif not self._deaf:
-            self._backlog.append((self.greeted, (sender, greeting)))
+            self._backlog.append((self.receive_handshake, (sender, greeting)))
 
     def deliver(self, sender: ReplicaId, message: Message, stamp: StartStamp = None) -> None:
         """A message has arrived; `stamp` says of which start it is, where starts are looked at."""
-        life = self.life
-        if life is None:
-            self._context.counts.to_nobody += 1
+        process = self.process
+        if process is None:
+            self._context.counts.undeliverable += 1
         elif self._pauses:
             if not self._deaf:
                 self._backlog.append((self.deliver, (sender, message, stamp)))
-        elif life.starts is not None and not (stamp is not None and life.starts.hears(sender, stamp)):
-            self._context.counts.to_nobody += 1
+        elif process.starts is not None and not (stamp is not None and process.starts.hears(sender, stamp)):
+            self._context.counts.undeliverable += 1
         else:
             self._context.counts.delivered += 1
             if self._context.tracing:
-                self._context.say(life.name, f"from r{sender}: {describe.message(message)}")
-            self._run(self._receive, life, sender, message)
+                self._context.log(process.name, f"from r{sender}: {describe.message(message)}")
+            self._run(self._receive, process, sender, message)
 
-    def hear_clock(self, sender: ReplicaId, clock_ms: int) -> None:
+    def observe_clock(self, sender: ReplicaId, clock_ms: int) -> None:
         """What a peer's wall clock shows."""
-        if self.life is not None:
-            self.life.clock.hear(sender, clock_ms)
+        if self.process is not None:
+            self.process.clock.hear(sender, clock_ms)
 
     @staticmethod
-    def _receive(life: Life, sender: ReplicaId, message: Message) -> None:
-        life.core.receive(sender, message)
+    def _receive(process: ReplicaProcess, sender: ReplicaId, message: Message) -> None:
+        process.core.receive(sender, message)
         if isinstance(message, Frontier):
-            life.clock.hear(sender, message.clock_ms)
-        life.performer.pump()
+            process.clock.hear(sender, message.clock_ms)
+        process.performer.pump()
 
     def tick(self) -> None:
         """The period between two ticks of the runtime is over; the clock goes on in a pause as well."""
-        life = self.life
-        if life is not None:
-            life.clock_us += int(self._context.settings.tick_period_us * self.clock_rate)
+        process = self.process
+        if process is not None:
+            process.clock_us += int(self._context.settings.tick_period_us * self.clock_rate)
             if not self._pauses:
-                self._run(self._tick, life)
+                self._run(self._tick, process)
 
     @staticmethod
-    def _tick(life: Life) -> None:
-        life.clock.look()
-        if life.starts is not None and not life.starts.tick():
+    def _tick(process: ReplicaProcess) -> None:
+        process.clock.look()
+        if process.starts is not None and not process.starts.tick():
             return
-        life.core.tick(Tick(life.clock_us // TICK_US), life.clock.wall_ms())
-        life.propose_checkpoint()
-        life.performer.pump()
+        process.core.tick(Tick(process.clock_us // TICK_US), process.clock.wall_ms())
+        process.propose_checkpoint()
+        process.performer.pump()
 
     def submit(self, submission: ClientSubmission) -> None:
         """A client asks for a command."""
-        life = self.life
-        if life is None:
+        process = self.process
+        if process is None:
             self._context.schedule.after(self._context.settings.client_us, submission.refused)
         elif self._pauses:
             self._backlog.append((self.submit, (submission,)))
         else:
-            life.take(submission)
+            process.take(submission)
             gather_us = self._context.settings.gather_us
             if not gather_us:
-                self._run(life.flush)
-            elif not life.gathering:
-                life.gathering = True
-                self._context.schedule.after(gather_us, self._gathered, life)
+                self._run(process.flush)
+            elif not process.gathering:
+                process.gathering = True
+                self._context.schedule.after(gather_us, self._gathered, process)
 
-    def _gathered(self, life: Life) -> None:
-        if life is not self.life:
+    def _gathered(self, process: ReplicaProcess) -> None:
+        if process is not self.process:
             return
         if self._pauses:
-            self._backlog.append((self._gathered, (life,)))
+            self._backlog.append((self._gathered, (process,)))
         else:
-            self._run(life.flush)
+            self._run(process.flush)
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """What the performer of the present life asks of its disk."""
-        life = self.life
-        assert life is not None
+        """What the performer of the present process asks of its disk."""
+        process = self.process
+        assert process is not None
         if self.disk.sync_us:
-            self.disk.write(records, lambda: self._written(life, done))
+            self.disk.write(records, lambda: self._written(process, done))
         else:
             self.disk.write(records, done)
 
-    def _written(self, life: Life, done: Callable[[], None]) -> None:
-        if life is not self.life:
+    def _written(self, process: ReplicaProcess, done: Callable[[], None]) -> None:
+        if process is not self.process:
             return
         if self._pauses:
-            self._backlog.append((self._written, (life, done)))
+            self._backlog.append((self._written, (process, done)))
         else:
             self._run(self._after_write, done)
 
-    def call(self, life: Life, act: Callable[..., None], *given: object) -> None:
-        """Something that a life was waiting for is done."""
-        if life is not self.life:
+    def call(self, process: ReplicaProcess, act: Callable[..., None], *given: object) -> None:
+        """Something that a process was waiting for is done."""
+        if process is not self.process:
             return
         if self._pauses:
-            self._backlog.append((self.call, (life, act, *given)))
+            self._backlog.append((self.call, (process, act, *given)))
         else:
             self._run(act, *given)
 
     def begin_again(self) -> None:
-        """The snapshot of a peer takes the place of what the disk has up to there, and a new life begins with it."""
-        life = self.life
-        assert life is not None
+        """The snapshot of a peer takes the place of what the disk has up to there, and a new process begins with it."""
+        process = self.process
+        assert process is not None
         fetched, self.disk.fetched = self.disk.fetched, None
         assert fetched is not None
         self.crash(None)
@@ -240,31 +240,31 @@ class Host:
         checkpoint = self.disk.adopt(self._parts.watch.at_checkpoint[fetched.number])
         self._parts.watch.adopted(self.id, checkpoint)
         self._context.counts.snapshots_installed += 1
-        self._context.say(life.name, f"installs {checkpoint}")
+        self._context.log(process.name, f"installs {checkpoint}")
         self.start()
 
-    def snapshot_written(self, life: Life, checkpoint: Checkpoint) -> None:
+    def snapshot_written(self, process: ReplicaProcess, checkpoint: Checkpoint) -> None:
         """The disk has it."""
-        if life is not self.life:
+        if process is not self.process:
             return
         if self._pauses:
-            self._backlog.append((self.snapshot_written, (life, checkpoint)))
+            self._backlog.append((self.snapshot_written, (process, checkpoint)))
         else:
-            self._run(life.taken, checkpoint)
+            self._run(process.taken, checkpoint)
 
     def _after_write(self, done: Callable[[], None]) -> None:
-        self.moment()
+        self.crash_point()
         done()
 
     def _run(self, act: Callable[..., None], *given: object) -> None:
-        """Everything that calls the core goes through here: a life may end in it, and may have room afterwards."""
-        if self.life is not None:
-            self.life.core.advance(Tick(self.life.clock_us // TICK_US))
+        """Run anything that calls the core: the process may crash in it, or be able to propose more afterwards."""
+        if self.process is not None:
+            self.process.core.advance(Tick(self.process.clock_us // TICK_US))
         try:
             act(*given)
-            life = self.life
-            if life is not None and not life.gathering and life.batcher.may_propose:
-                life.flush()
+            process = self.process
+            if process is not None and not process.gathering and process.batcher.may_propose:
+                process.flush()
         except Died:
             self._context.counts.crashes_inside += 1
             self.crash(self._down_us)
@@ -282,12 +282,12 @@ class Host:
         self._context.schedule.after(down_us, self.start)
 
     def _refused(self, reason: str) -> None:
-        """The operator puts the newest disk back. That may be refused once, if the older one's start was met."""
-        life = self.life
-        assert life is not None
+        """The operator puts the newest disk back. It may be refused once, if a peer has seen the older disk's start."""
+        process = self.process
+        assert process is not None
         if not self._put_back:
-            raise Violation("refused", f"{life.name} is refused on a disk that was never put back: {reason}")
-        self._context.say(life.name, f"is refused: {reason}")
+            raise Violation("refused", f"{process.name} is refused on a disk that was never put back: {reason}")
+        self._context.log(process.name, f"is refused: {reason}")
         self._context.counts.put_backs_refused += 1
         self.crash(None)
         self.disk.put_newest_back()

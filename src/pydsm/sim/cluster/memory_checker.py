@@ -1,19 +1,19 @@
-"""Memory is bounded in every step, not only when all is done: what everybody has executed leaves in time (PROTOCOL 6).
+"""Checks that instances which all replicas have executed leave memory in time (protocol.md, section 6).
 
 How much a replica may keep follows from its configuration, while all are up and connected:
 
-    kept  <=  heard of  -  D
+    kept  <=  known  -  D
 
 D is per leader. It grows by `drop_instances_max` with each tick, up to what every replica had executed when the last
 whole *cycle* of the window began. A cycle has three steps, one for each line of the proof in docs/explanation/
-log-compaction.md, and each takes as long as one round of telling (`round_us`) after its condition holds:
+log-compaction.md, and each takes as long as one round of reports (`round_us`) after its condition holds:
 
-1. Every replica has executed A. One round later all have told so, everywhere.
-2. Every replica has executed all that anybody had heard of by then. One round later each has noted A as leaving.
-3. Once more, since a note waits for what had been heard of when it was made. One round later A may leave.
+1. Every replica has executed A. One round later all have received reports of that from all.
+2. Every replica has executed all that any replica knew by then. One round later each has noted A as leaving.
+3. Once more, since a note waits for what was known when it was made. One round later A may leave.
 
 Nothing is assumed about how long deciding and executing take: the conditions are looked at. What is assumed is that
-nobody is disturbed, so a fault, a new life of a replica or a lost report begins the cycle anew, and D with it.
+no fault is active, so a fault, a new process of a replica or a lost report begins the cycle anew, and D with it.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from pydsm.sim.base.plan import Crash, CrashInside, Fault, PowerCut
 from pydsm.sim.base.settings import TICK_US
 from pydsm.sim.base.violation import Violation
 from pydsm.sim.cluster.host import Host
-from pydsm.sim.cluster.life import Life
+from pydsm.sim.cluster.process import ReplicaProcess
 from pydsm.sim.devices.network import LATEST
 
 _STEPS = 3
@@ -47,12 +47,12 @@ class MemoryChecker:
         self._quiet_from_us = 0
         self._slowest = min(host.clock_rate for host in hosts)
         self._sync_us = max(host.disk.sync_us for host in hosts)
-        self._lives: list[Life | None] = []
+        self._processes: list[ReplicaProcess | None] = []
         self._step = 0
         self._since_us: int | None = None
         """When the condition of this step began to hold."""
         none: Deps = (0,) * len(hosts)
-        self._heard_of = self._leaving = self._due = none
+        self._known = self._leaving = self._due = none
         self._must: list[Deps] = [none] * len(hosts)
         """Per replica, what must have left its memory: D."""
 
@@ -65,8 +65,8 @@ class MemoryChecker:
         there_us = int(LATEST[settings.spread] * settings.farthest_us) + 1
         return told_us + durable_us + there_us + 3 * settings.tick_period_us
 
-    def struck(self, fault: Fault) -> None:
-        """A fault begins. A crash is seen by the lives, whenever it comes."""
+    def fault_injected(self, fault: Fault) -> None:
+        """A fault begins. A crash is seen by the processes, whenever it comes."""
         match fault:
             case Crash() | CrashInside() | PowerCut():
                 self.disturbed()
@@ -74,30 +74,31 @@ class MemoryChecker:
                 self.disturbed(getattr(fault, "lasting_us", 0))
 
     def disturbed(self, lasting_us: int = 0) -> None:
-        """For so long nothing is promised."""
+        """No bound holds for `lasting_us` microseconds."""
         self._quiet_from_us = max(self._quiet_from_us, self._schedule.now + lasting_us)
-        self._lives = []
+        self._processes = []
 
     def ticked(self, host: Host) -> None:
         """A replica had the time to drop something. Raises Violation if it did not."""
         if host is self._hosts[0]:
             self._look()
-        life, must = host.life, self._must[host.id]
+        process, must = host.process, self._must[host.id]
         if (
             self._context.settings.is_starved
-            or life is None
+            or process is None
             or must == self._due
-            or not self._lives
-            or self._lives[host.id] is not life
+            or not self._processes
+            or self._processes[host.id] is not process
         ):
             return
         drop_max = self._context.settings.drop_instances_max
         must = self._must[host.id] = merge(must, tuple(map(min, self._due, (one + drop_max for one in must))))
-        dropped = life.core.dropped
+        dropped = process.core.dropped
         if merge(dropped, must) != dropped:
             what = (
-                f"{life.name} keeps {len(life.core.instances)} instances in memory, and has dropped {vector(dropped)}; "
-                f"by now it must have dropped {vector(must)}: all had executed it long enough ago, undisturbed"
+                f"{process.name} keeps {len(process.core.instances)} instances in memory, "
+                f"and has dropped {vector(dropped)}; "
+                f"by now it must have dropped {vector(must)}: all replicas executed it long enough ago, without faults"
             )
             raise Violation("bounded memory", what)
 
@@ -106,28 +107,28 @@ class MemoryChecker:
         now = self._schedule.now
         if now <= self._quiet_from_us:
             return
-        lives = [host.life for host in self._hosts]
-        if lives != self._lives or None in lives:
-            self._begin(lives)
-        if None in lives or (self._since_us is not None and now <= self._since_us + self.round_us):
+        processes = [host.process for host in self._hosts]
+        if processes != self._processes or None in processes:
+            self._begin(processes)
+        if None in processes or (self._since_us is not None and now <= self._since_us + self.round_us):
             return
-        cores = [life.core for life in lives if life is not None]
+        cores = [process.core for process in processes if process is not None]
         if self._since_us is not None:
             self._end_step(cores)
         executed = self._executed(cores)
-        if merge(executed, self._heard_of) == executed:
+        if merge(executed, self._known) == executed:
             self._since_us = now
             if self._step == 0:
                 self._leaving = executed
 
-    def _begin(self, lives: list[Life | None]) -> None:
-        """Whoever lives now has all the time again."""
-        none: Deps = (0,) * len(lives)
-        self._lives = lives
+    def _begin(self, processes: list[ReplicaProcess | None]) -> None:
+        """Whoever processes now has all the time again."""
+        none: Deps = (0,) * len(processes)
+        self._processes = processes
         self._slowest = min(self._slowest, *(host.clock_rate for host in self._hosts))
         self._sync_us = max(self._sync_us, *(host.disk.sync_us for host in self._hosts))
         self._due = none
-        self._must = [none if life is None else life.core.dropped for life in lives]
+        self._must = [none if process is None else process.core.dropped for process in processes]
         self._next_cycle()
 
     def _end_step(self, cores: list[Replica]) -> None:
@@ -138,12 +139,12 @@ class MemoryChecker:
             self._next_cycle()
         else:
             self._since_us = None
-            self._heard_of = reduce(merge, (core.known for core in cores))
+            self._known = reduce(merge, (core.known for core in cores))
 
     def _next_cycle(self) -> None:
         self._step = 0
         self._since_us = None
-        self._heard_of = (0,) * len(self._hosts)
+        self._known = (0,) * len(self._hosts)
 
     @staticmethod
     def _executed(cores: list[Replica]) -> Deps:

@@ -37,7 +37,7 @@ class PipeliningClient:
         self._last: RequestId | None = None
         """The id of the last request."""
         self._granted_by = ""
-        """The life that has granted the session, or that the connection leads to."""
+        """The process that has granted the session, or that the connection leads to."""
         self._home = 0
 
     @property
@@ -93,18 +93,20 @@ class PipeliningClient:
         clients.context.schedule.after(settings.patience_us, self._give_up, request)
 
     def _next_id(self, replica: int) -> RequestId:
-        """In the present session or connection, unless nothing is open and the replica's life is another one."""
+        """In the present session or connection, unless nothing is open and the replica's process is another one."""
         clients, last = self.clients, self._last
-        life = clients.hosts[replica].life
-        if last is None or (not self.open and (life is None or life.name != self._granted_by)):
-            self._home, self._granted_by = replica, "" if life is None else life.name
+        process = clients.hosts[replica].process
+        if last is None or (not self.open and (process is None or process.name != self._granted_by)):
+            self._home, self._granted_by = replica, "" if process is None else process.name
             walls = clients.context.walls
-            last = clients.new_session(ReplicaId(replica), walls.now_ms if life is None else life.clock.session_ms())
+            last = clients.new_session(
+                ReplicaId(replica), walls.now_ms if process is None else process.clock.session_ms()
+            )
             if clients.context.settings.connections:
                 number = int.from_bytes(last[8:12], "big") % UNTRACKED_SESSIONS_START
                 last = request_id(walls.now_ms, ReplicaId(replica), UNTRACKED_SESSIONS_START + number, 0)
-            elif life is not None:
-                life.begin_session(last)
+            elif process is not None:
+                process.begin_session(last)
         self._last = request_at(last, 1)
         return self._last
 

@@ -1,7 +1,7 @@
 """How much a group keeps, in numbers: in memory, on its disks, and in every container of every replica.
 
-The containers are found by walking through the objects, so that one that is added to the core tomorrow is counted
-without anybody thinking of it.
+The containers are found by walking through the objects, so that containers added to the core later are counted
+automatically.
 """
 
 from collections import Counter, deque
@@ -61,18 +61,18 @@ def sizes(hosts: Sequence[Host]) -> tuple[Counter[str], Counter[str]]:
         quantities[RECORDS] += len(disk.instances)
         quantities[RECORD_BYTES] += sum(len(encode_record(record)) for record in disk.instances.values())
         quantities[SNAPSHOT_BYTES] += sum(len(chunk) for snapshot in disk.snapshots for chunk in snapshot.chunks)
-        life = host.life
-        if life is None:
+        process = host.process
+        if process is None:
             continue
-        kept = containers(life.core, "core") + containers(life.performer._lazy, "performer.lazy")
-        kept += containers(life.sessions, "sessions")  # grants are the clients' connections, and do not end here
+        kept = containers(process.core, "core") + containers(process.performer._lazy, "performer.lazy")
+        kept += containers(process.sessions, "sessions")  # grants are the clients' connections, and do not end here
         kept += Counter(
-            queue=life.batcher.queued, proposals=life.batcher.waiting - life.batcher.queued
+            queue=process.batcher.queued, proposals=process.batcher.waiting - process.batcher.queued
         )  # behind them are clients, not the replica
-        quantities[INSTANCES] += len(life.core.instances)
+        quantities[INSTANCES] += len(process.core.instances)
         quantities[INDEX] += sum(size for name, size in kept.items() if _is_index(name))
-        quantities[SESSIONS] += len(life.sessions)
-        quantities[RESULTS] += sum(window.kept for window in life.sessions._windows.values())
+        quantities[SESSIONS] += len(process.sessions)
+        quantities[RESULTS] += sum(window.kept for window in process.sessions._windows.values())
         quantities[OTHERS] += sum(size for name, size in kept.items() if not _is_counted(name))
         all_containers += kept
     return quantities, all_containers

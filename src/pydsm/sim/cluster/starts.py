@@ -1,8 +1,8 @@
-"""Starts in the simulator: the runtime's own code, with greetings that may be lost, late, or come twice.
+"""Starts in the simulator: the runtime's own code, with handshakes that may be lost, late, or duplicated.
 
-In most worlds starts are not looked at, so that the protocol is tried without their help: messages of earlier lives
-arrive, however late. Where disks are put back to older copies (`settings.starts_checked`), each life asks its peers
-before it takes part, and takes no message of another start than the one that greeted last.
+In most worlds starts are not looked at, so that the protocol is tried without their help: messages of earlier processes
+arrive, however late. Where disks are put back to older copies (`settings.starts_checked`), each process asks its peers
+before it takes part, and takes no message of another start than the one that receive_handshake last.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,15 @@ _ASKS_PER_GRACE = 4
 
 
 class Refused(Exception):
-    """Unwinds out of whatever a life was doing when it turns out to lack what a peer remembers."""
+    """Unwinds out of whatever a process was doing when it turns out to lack what a peer remembers."""
 
 
 class Undetectable(Exception):
-    """A disk was put back, and nobody who could be asked had seen what it lacks: such a run is not judged."""
+    """A disk was put back, and no reachable peer had seen what it lacks: such a run is not checked further."""
 
 
-class LifeStarts:
-    """Of one life. Told what comes, it says whether the life takes part."""
+class ProcessStarts:
+    """Of one process. Told what comes, it says whether the process takes part."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class LifeStarts:
         disk: SimulatedDisk,
         context: Context,
         network: SimulatedNetwork,
-        took_part: Callable[["LifeStarts"], None],
+        took_part: Callable[["ProcessStarts"], None],
     ) -> None:
         settings = context.settings
         self.replica = replica
@@ -51,7 +51,7 @@ class LifeStarts:
         self._ask_us = 2 * settings.farthest_us + 2 * settings.tick_period_us
         grace_seconds = _ASKS_PER_GRACE * self._ask_us / 1_000_000
         self._found = disk.position
-        around = StartContext(core, disk, _at_once, self._refuse, lambda: context.schedule.now / 1_000_000)
+        around = StartContext(core, disk, _run_immediately, self._refuse, lambda: context.schedule.now / 1_000_000)
         limits = StartLimits(grace_seconds, 10 * grace_seconds, save_seconds=0.05)
         self._starts = Starts(replica, settings.replicas, around, limits)
         self._silent = {ReplicaId(peer): None for peer in range(settings.replicas) if peer != replica}
@@ -64,11 +64,11 @@ class LifeStarts:
         return self._starts.stamp
 
     def remembered(self, peer: ReplicaId) -> Remembered:
-        """What this life remembers of a peer."""
+        """What this process remembers of a peer."""
         return self._starts.remembered(peer)
 
     def lacks(self, remembered: Remembered) -> bool:
-        """Whether this is more than the life has, judged here and not by what is tried."""
+        """Whether this is more than the process has, judged here and not by what is tried."""
         own = Own(self._starts.start, self._found, self._disk.position, self._core.reserved, self._core.recorded)
         return what_is_missing(own, remembered) is not None
 
@@ -77,11 +77,13 @@ class LifeStarts:
         return peer not in self._silent
 
     def tick(self) -> bool:
-        """Ask those who are silent, again and again. Gives whether the life takes part."""
+        """Ask those who are silent, again and again. Gives whether the process takes part."""
         now = self._context.schedule.now
         if self._silent and now >= self._next_ask_us:
             self._next_ask_us = now + self._ask_us
-            self._network.greet(self.replica, tuple(self._silent), HandshakeRequest(self._starts.greeting(None)))
+            self._network.send_handshake(
+                self.replica, tuple(self._silent), HandshakeRequest(self._starts.greeting(None))
+            )
         self._starts.save()
         if not self.takes_part and self._starts.takes_part:
             self.takes_part = True
@@ -92,13 +94,13 @@ class LifeStarts:
         """Whether a message with this stamp is taken."""
         return self._starts.hear(sender, *stamp) is None and self.takes_part
 
-    def greeted(self, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
+    def receive_handshake(self, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
         """A greeting has come."""
         if isinstance(greeting, HandshakeRequest):
             reason = self._starts.why_not(sender, _INCARNATION, greeting.greeting)
             answer = self._starts.greeting(None) if reason is None else None
             told = HandshakeReply(greeting.greeting.start, answer, self._starts.remembered(sender))
-            self._network.greet(self.replica, (sender,), told)
+            self._network.send_handshake(self.replica, (sender,), told)
         elif greeting.to == self._starts.start:
             of_sender = greeting.greeting
             if of_sender is not None and self._starts.why_not(sender, _INCARNATION, of_sender) is not None:
@@ -111,5 +113,5 @@ class LifeStarts:
         raise Refused(str(error))
 
 
-def _at_once(job: Callable[[], None]) -> None:
+def _run_immediately(job: Callable[[], None]) -> None:
     job()

@@ -1,7 +1,7 @@
-"""A whole group in one deterministic world: first the plan's faults, then the heal, then the reckoning.
+"""A whole group in one deterministic world: first the plan's faults, then the heal, then the final checks.
 
-The world decides nothing by itself: the plan says what happens, the plan's seed gives each link and each disk its
-luck. Same plan, same code: same run, line by line.
+The world decides nothing: the plan has all faults and operations, and its seed determines the random choices of each
+link and each disk. Same plan, same code: same run, line by line.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pydsm.core.types.quorums import quorums
 from pydsm.sim.base import plan as p
 from pydsm.sim.base.context import Context, Trace
 from pydsm.sim.base.counts import Counts
-from pydsm.sim.base.history import Outcome, end_moment
+from pydsm.sim.base.history import Outcome, end_time
 from pydsm.sim.base.schedule import EventSchedule
 from pydsm.sim.base.violation import Violation
 from pydsm.sim.checkers.invariants import Invariants
@@ -30,16 +30,16 @@ from pydsm.sim.cluster.adversary import Adversary
 from pydsm.sim.cluster.clients import SimulatedClients
 from pydsm.sim.cluster.faults import Faults
 from pydsm.sim.cluster.host import Host
-from pydsm.sim.cluster.life import Life, ReplicaFactory
 from pydsm.sim.cluster.memory_checker import MemoryChecker
-from pydsm.sim.cluster.starts import LifeStarts, Undetectable
+from pydsm.sim.cluster.process import ReplicaFactory, ReplicaProcess
+from pydsm.sim.cluster.starts import ProcessStarts, Undetectable
 from pydsm.sim.devices.disk import SimulatedDisk
 from pydsm.sim.devices.handshakes import SimulatedHandshake, StartStamp
 from pydsm.sim.devices.network import SimulatedNetwork
 from pydsm.sim.workload.workload import RegisterWorkload, Workload
 
 MakeReplica = Callable[[Config, Relation], Replica]
-"""Makes the core of one life."""
+"""Makes the core of one process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +92,15 @@ class World:
             in_order=plan.settings.pipelined > 0,
             purge_max=plan.settings.drop_instances_max,
         )
-        self._network = SimulatedNetwork(self._context, self._deliver, self._report_lost, self._greet, self._stamp_of)
+        self._network = SimulatedNetwork(
+            self._context, self._deliver, self._report_lost, self._receive_handshake, self._stamp_of
+        )
         self._adversary = Adversary(self._context, self._network, self._disturbed)
         parts = ReplicaFactory(
             self._context, self._watch, self._adversary, self._core, self._workload.machine, self._took_part
         )
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
-        self._bounds = MemoryChecker(self._context, self.hosts)
+        self._memory_checker = MemoryChecker(self._context, self.hosts)
         self._faults = Faults(self._context, self.hosts, self._disks, self._network, self._adversary)
         self.clients = SimulatedClients(self._context, self._workload, self.hosts)
         self._next_scan = plan.settings.scan_events
@@ -112,22 +114,22 @@ class World:
     def _deliver(self, to: ReplicaId, sender: ReplicaId, message: Message, stamp: StartStamp) -> None:
         self.hosts[to].deliver(sender, message, stamp)
 
-    def _greet(self, to: ReplicaId, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
-        self.hosts[to].greeted(sender, greeting)
+    def _receive_handshake(self, to: ReplicaId, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
+        self.hosts[to].receive_handshake(sender, greeting)
 
     def _stamp_of(self, sender: ReplicaId) -> StartStamp:
-        life = self.hosts[sender].life
-        return life.starts.stamp if life is not None and life.starts is not None else None
+        process = self.hosts[sender].process
+        return process.starts.stamp if process is not None and process.starts is not None else None
 
-    def _took_part(self, starts: LifeStarts) -> None:
+    def _took_part(self, starts: ProcessStarts) -> None:
         """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
         answered = sum(starts.has_answered(host.id) for host in self.hosts if host.id != starts.replica)
         if answered + 1 < quorums(len(self.hosts)).slow:
-            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have told what they remember")
+            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have answered")
         if self._disks[starts.replica].newest is None:
             return
         for host in self.hosts:
-            peer = None if host.life is None else host.life.starts
+            peer = None if host.process is None else host.process.starts
             if peer is None or peer is starts or not starts.has_answered(host.id):
                 continue
             if starts.lacks(peer.remembered(starts.replica)):
@@ -135,7 +137,7 @@ class World:
         raise Undetectable
 
     def _report_lost(self) -> None:
-        self._bounds.disturbed()
+        self._memory_checker.disturbed()
 
     def run(self) -> WorldRun:
         """Play the plan to its end, or to the first violation."""
@@ -157,7 +159,7 @@ class World:
         return WorldRun(self._plan, finding, self._total())
 
     def _finding(self, violation: Violation) -> Finding:
-        self._context.say("VIOLATION", str(violation))
+        self._context.log("VIOLATION", str(violation))
         return Finding(
             violation.invariant, violation.what, violation.instances, self._schedule.steps, self._schedule.now
         )
@@ -168,7 +170,7 @@ class World:
         for host in self.hosts:
             host.start()
             for other in self.hosts:
-                host.hear_clock(ReplicaId(other.id), walls.show(other.id))  # the group has been up for a moment
+                host.observe_clock(ReplicaId(other.id), walls.show(other.id))  # the group has been up for a moment
             self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
         if self._plan.settings.starve_us:
             for host in self.hosts:
@@ -186,14 +188,14 @@ class World:
         after(max(settings.starve_every_us, settings.starve_us + 1), self._starve, host)
 
     def _disturbed(self, lasting_us: int) -> None:
-        self._bounds.disturbed(lasting_us)
+        self._memory_checker.disturbed(lasting_us)
 
     def _tick(self, host: Host) -> None:
         host.tick()
-        if host.life is not None:
-            self._watch.dropped(host.id, host.life.core.dropped)
+        if host.process is not None:
+            self._watch.dropped(host.id, host.process.core.dropped)
         if not self._plan.settings.starts_checked:  # who does not take part yet forgets nothing
-            self._bounds.ticked(host)
+            self._memory_checker.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
     def _operate(self, operation: p.Operation) -> None:
@@ -211,8 +213,8 @@ class World:
 
     def _strike(self, fault: p.Fault) -> None:
         if not self._healed:
-            self._context.say("FAULT", str(fault))
-            self._bounds.struck(fault)
+            self._context.log("FAULT", str(fault))
+            self._memory_checker.fault_injected(fault)
             self._faults.strike(fault)
 
     # the heal
@@ -220,7 +222,7 @@ class World:
     def _heal(self) -> None:
         """All up but the dead, all connected; every client waits for its answer, and one more asks at each replica."""
         self._healed = self._context.healed = True
-        self._context.say("HEAL", "all replicas up, all links whole")
+        self._context.log("HEAL", "all replicas up, all links whole")
         self._network.heal()
         self._adversary.disarm()
         self.clients.retire()
@@ -257,30 +259,30 @@ class World:
     def _settled(self) -> bool:
         known: Deps | None = None
         for host in self._alive:
-            life = host.life
-            if life is None or not life.idle or life.core.frontier != life.core.known:
+            process = host.process
+            if process is None or not process.idle or process.core.frontier != process.core.known:
                 return False
-            if known is not None and life.core.known != known:
+            if known is not None and process.core.known != known:
                 return False
-            known = life.core.known
+            known = process.core.known
         return not self.clients.waiting()
 
     def _forget(self) -> None:
-        """Once all have executed everything, nothing of it may stay in memory, within the stated bound.
+        """Once all replicas have executed everything, no instance may stay in memory, within the stated bound.
 
-        Who is dead for ever may come back for all that the others know, so they keep what it lacks.
+        The others keep the instances that a replica lacks which never starts again.
         """
         if self._plan.settings.is_starved or len(self._alive) < len(self.hosts):
             return
         settings, schedule = self._plan.settings, self._schedule
-        lives, known = self._lives_and_known()
+        processes, known = self._processes_and_known()
         clock_rate = min(host.clock_rate for host in self.hosts)
         drop_us_max = settings.drop_us_max(max(known), clock_rate, max(disk.sync_us for disk in self._disks))
         deadline_us = schedule.now + drop_us_max
-        while any(life.core.instances for life in lives):
+        while any(process.core.instances for process in processes):
             schedule.step()
             if schedule.now > deadline_us:
-                kept = ", ".join(f"{life.name} keeps {len(life.core.instances)}" for life in lives)
+                kept = ", ".join(f"{process.name} keeps {len(process.core.instances)}" for process in processes)
                 what = f"{drop_us_max // 1000} ms after everything was executed everywhere, {kept} instances"
                 raise Violation("bounded memory", what)
 
@@ -288,61 +290,61 @@ class World:
     def _alive(self) -> list[Host]:
         return [host for host in self.hosts if not host.dead]
 
-    def _lives_and_known(self) -> tuple[list[Life], Deps]:
+    def _processes_and_known(self) -> tuple[list[ReplicaProcess], Deps]:
         """Those who are up, and the highest index of each leader that any of them has heard of."""
-        lives = [host.life for host in self.hosts if host.life is not None]
-        known = lives[0].core.known
-        for life in lives:
-            known = merge(known, life.core.known)
-        return lives, known
+        processes = [host.process for host in self.hosts if host.process is not None]
+        known = processes[0].core.known
+        for process in processes:
+            known = merge(known, process.core.known)
+        return processes, known
 
     def _open_instances(self) -> int:
         """How many instances the replica that is farthest behind has not executed, at most."""
-        lives, known = self._lives_and_known()
-        return sum(known) - min(sum(life.core.frontier) for life in lives)
+        processes, known = self._processes_and_known()
+        return sum(known) - min(sum(process.core.frontier) for process in processes)
 
     def _waiting_requests(self) -> int:
         """How many requests wait to be proposed, at the replica where most do."""
-        return max(host.life.batcher.queued for host in self.hosts if host.life is not None)
+        return max(host.process.batcher.queued for host in self.hosts if host.process is not None)
 
     def _unsettled(self, heal_us_max: int) -> Violation:
         """What is still open, for people."""
-        lives, known = self._lives_and_known()
+        processes, known = self._processes_and_known()
         behind = []
         stuck: dict[InstanceId, None] = {}
-        for life in lives:
-            frontier = life.core.frontier
+        for process in processes:
+            frontier = process.core.frontier
             for leader, (done, last) in enumerate(zip(frontier, known, strict=True)):
                 if done < last:
                     id = InstanceId(ReplicaId(leader), done + 1)
                     stuck[id] = None
-                    behind.append(f"{life.name} has not executed {id}: {life.core.instances.get(id)!r}")
+                    behind.append(f"{process.name} has not executed {id}: {process.core.instances.get(id)!r}")
         waiting = [client.name for client in self.clients.waiting()]
         what = f"{heal_us_max // 1000} ms after the heal; clients waiting: {waiting}; " + "; ".join(behind[:6])
         return Violation("liveness", what, tuple(stuck)[:6])
 
-    # the reckoning
+    # the final checks
 
     def _final_checks(self) -> None:
         self._scan()
-        lives = [host.life for host in self.hosts if host.life is not None]
-        digest = lives[0].machine.digest()
-        for life in lives:
-            self._watch.settled(life.replica, life.watched)
-            if life.machine.digest() != digest:
-                raise Violation("digest", f"{lives[0].name} and {life.name} end in different states")
-            if life.sessions.digest() != lives[0].sessions.digest():
-                raise Violation("digest", f"{lives[0].name} and {life.name} remember different requests")
+        processes = [host.process for host in self.hosts if host.process is not None]
+        digest = processes[0].machine.digest()
+        for process in processes:
+            self._watch.settled(process.replica, process.watched)
+            if process.machine.digest() != digest:
+                raise Violation("digest", f"{processes[0].name} and {process.name} end in different states")
+            if process.sessions.digest() != processes[0].sessions.digest():
+                raise Violation("digest", f"{processes[0].name} and {process.name} have different sessions")
         self._check_history()
 
     def _check_history(self) -> None:
         model = self._workload.model()
         if model is None:
             return
-        self._tell_outcomes()
-        self._take_verdict(check(self.clients.history, model))
+        self._record_outcomes()
+        self._record_verdict(check(self.clients.history, model))
 
-    def _take_verdict(self, verdict: LinearizabilityResult) -> None:
+    def _record_verdict(self, verdict: LinearizabilityResult) -> None:
         match verdict:
             case NotLinearizable():
                 raise Violation("linearizability", str(verdict))
@@ -351,9 +353,9 @@ class World:
             case _:
                 self._context.counts.configurations += verdict.configurations
 
-    def _tell_outcomes(self) -> None:
+    def _record_outcomes(self) -> None:
         """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""
-        answers, end = self._watch.answers.first, end_moment(self._schedule.steps + 1)
+        answers, end = self._watch.answers.first, end_time(self._schedule.steps + 1)
         ranks = {id: rank for rank, id in enumerate(answers)}
         for request in self.clients.requests:
             call = request.call
@@ -363,7 +365,7 @@ class World:
             if call.outcome is Outcome.DONE:
                 first = self._workload.seen(answers[request.request_id])
                 if call.result != first:
-                    raise Violation("first result", f"{call} was told another result than its first, {first!r}")
+                    raise Violation("first result", f"{call} received another result than its first, {first!r}")
             if call.outcome is Outcome.UNKNOWN:
                 call.ended = end
                 if request.request_id in answers:
@@ -375,15 +377,15 @@ class World:
         self._next_scan = self._schedule.steps + self._plan.settings.scan_events
         self._context.counts.scans += 1
         for host in self.hosts:
-            if host.life is not None:
-                core = host.life.core
+            if host.process is not None:
+                core = host.process.core
                 self._watch.scan(host.id, core.instances, core.dropped)
 
     def _total(self) -> Counts:
         counts = self._context.counts
         for host in self.hosts:
-            if host.life is not None:
-                counts.add_replica(host.life.core.counters)
+            if host.process is not None:
+                counts.add_replica(host.process.core.counters)
         counts.steps = self._schedule.steps
         counts.virtual_ms = self._schedule.now // 1000
         counts.decided = len(self._watch.decided)

@@ -1,9 +1,9 @@
-"""A disk that survives crashes: what was synced stays, what was not is gone, whole groups at a time.
+"""A disk that survives crashes: synced groups of records stay, others are lost as a whole.
 
 An older copy of it may be put back (`put_back`), which no store can notice by itself.
 
 A group that is being written when its machine dies is either there as a whole or not at all, by the disk's own seeded
-luck: that is what one transaction of a real store promises.
+random numbers: that is what one transaction of a real store promises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ _DAMAGED_SHARE = 0.1
 
 @dataclass(frozen=True)
 class SimulatedSnapshot:
-    """One durable snapshot. `watched` is what the simulator knows about the life that took it."""
+    """One durable snapshot. `watched` is what the simulator knows about the process that took it."""
 
     checkpoint: Checkpoint
     chunks: tuple[bytes, ...]
@@ -106,7 +106,7 @@ class SimulatedDisk:
         self._context = context
         self._schedule = context.schedule
         self._random = Random(f"disk {context.settings.seed} {replica}")
-        self._told = written
+        self._reported = written
         self._writing: Sequence[Record] | None = None
         self._ticket = 0
         self.instances: dict[InstanceId, InstanceRecord] = {}
@@ -163,13 +163,13 @@ class SimulatedDisk:
         )
 
     def put_back(self, copy: DiskCopy) -> None:
-        """Lose everything since an older copy was made. Only while no life is here."""
+        """Lose everything since an older copy was made. Only while no process is here."""
         if copy.position < self.position:
             self.newest = self.newest or self.copy()
         self._become(copy)
 
     def put_newest_back(self) -> None:
-        """An operator has understood what was wrong."""
+        """Restore the newest disk, as an operator would."""
         if self.newest is not None:
             self._become(self.newest)
             self.newest = None
@@ -204,7 +204,7 @@ class SimulatedDisk:
                 self.frontier = record
             else:
                 self._purge(record)
-        self._told(records)
+        self._reported(records)
 
     def _purge(self, record: PurgeRecord) -> None:
         before = self.purged.up_to if self.purged is not None else (0,) * len(record.up_to)

@@ -1,4 +1,4 @@
-"""What replicas say of their starts in the simulator: where there is a transport, it stands in greetings."""
+"""Simulated handshakes, with which replicas exchange their starts."""
 
 from dataclasses import dataclass
 

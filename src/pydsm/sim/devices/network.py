@@ -1,6 +1,6 @@
 """The network between replicas: delays, loss, doubling, reordering, cuts and slow links, from seeded streams.
 
-Every link draws from its own stream, so that a change at one link leaves the luck of the others alone. Messages pass
+Every link draws from its own stream, so that a change at one link does not change the others. Messages pass
 as the frozen values that they are; every so many, one goes through bytes and back, and must come back equal.
 """
 
@@ -19,7 +19,7 @@ from pydsm.sim.devices.handshakes import SimulatedHandshake, StartStamp
 Deliver = Callable[[ReplicaId, ReplicaId, Message, StartStamp], None]
 """Gives a message to a machine: to, from, message, and the stamp of its sender when it left (see `starts`)."""
 
-Greet = Callable[[ReplicaId, ReplicaId, SimulatedHandshake], None]
+ReceiveHandshake = Callable[[ReplicaId, ReplicaId, SimulatedHandshake], None]
 """The same for a greeting."""
 
 _HEAVY_SHARE, _HEAVY_FACTOR = 0.03, 30
@@ -47,7 +47,7 @@ class SimulatedNetwork:
         context: Context,
         deliver: Deliver,
         report_lost: Callable[[], None],
-        greet: Greet = lambda to, sender, greeting: None,
+        receive_handshake: ReceiveHandshake = lambda to, sender, greeting: None,
         stamp_of: Callable[[ReplicaId], StartStamp] = lambda sender: None,
     ) -> None:
         settings = context.settings
@@ -55,7 +55,7 @@ class SimulatedNetwork:
         self._schedule = context.schedule
         self._counts = context.counts
         self._deliver = deliver
-        self._greet = greet
+        self._receive_handshake = receive_handshake
         self.stamp_of = stamp_of
         """The stamp of what leaves a replica now."""
         self._report_lost = report_lost
@@ -84,7 +84,7 @@ class SimulatedNetwork:
             message = self._through_bytes(message)
         if self._context.tracing:
             names = ", ".join(f"r{peer}" for peer in to)
-            self._context.say(f"r{sender}", f"to {names}: {describe.message(message)}")
+            self._context.log(f"r{sender}", f"to {names}: {describe.message(message)}")
         links = self._links[sender]
         carried_us = _commands(message) * self._command_us if self._command_us else 0
         for peer in to:
@@ -92,12 +92,12 @@ class SimulatedNetwork:
             counts.messages += 1
             if link.cuts:
                 counts.cut += 1
-                self._tell_loss(sender, peer, message, "cut")
+                self._record_loss(sender, peer, message, "cut")
                 continue
             luck = link.random.random()
             if luck < self.loss:
                 counts.lost += 1
-                self._tell_loss(sender, peer, message, "lost")
+                self._record_loss(sender, peer, message, "lost")
                 continue
             busy_us = 0
             if self._command_us:
@@ -105,7 +105,7 @@ class SimulatedNetwork:
                 busy_us = max(now, link.free_at_us) + carried_us - now
                 if busy_us > _QUEUED_COMMANDS_MAX * self._command_us:
                     counts.lost += 1
-                    self._tell_loss(sender, peer, message, "dropped by a full queue")
+                    self._record_loss(sender, peer, message, "dropped by a full queue")
                     continue
                 link.free_at_us = now + busy_us
             self._schedule.after(busy_us + self._delay(link), self._deliver, peer, sender, message, stamp)
@@ -113,18 +113,18 @@ class SimulatedNetwork:
                 counts.doubled += 1
                 self._schedule.after(self._delay(link), self._deliver, peer, sender, message, stamp)
 
-    def greet(self, sender: ReplicaId, to: tuple[ReplicaId, ...], greeting: SimulatedHandshake) -> None:
+    def send_handshake(self, sender: ReplicaId, to: tuple[ReplicaId, ...], greeting: SimulatedHandshake) -> None:
         """Carry a greeting to several machines, or lose it."""
         for peer in to:
             link = self._links[sender][peer]
             if not link.cuts and link.random.random() >= self.loss:
-                self._schedule.after(self._delay(link), self._greet, peer, sender, greeting)
+                self._schedule.after(self._delay(link), self._receive_handshake, peer, sender, greeting)
 
-    def _tell_loss(self, sender: ReplicaId, peer: ReplicaId, message: Message, fate: str) -> None:
+    def _record_loss(self, sender: ReplicaId, peer: ReplicaId, message: Message, fate: str) -> None:
         if isinstance(message, Frontier):
             self._report_lost()
         if self._context.tracing:
-            self._context.say("network", f"{fate} from r{sender} to r{peer}: {describe.message(message)}")
+            self._context.log("network", f"{fate} from r{sender} to r{peer}: {describe.message(message)}")
 
     def _delay(self, link: _Link) -> int:
         return int(self._spread(link.random) * link.latency_us) + link.extra_us
@@ -142,7 +142,7 @@ class SimulatedNetwork:
         for one, other in links:
             self._links[one][other].cuts += 1
 
-    def mend(self, links: tuple[tuple[int, int], ...]) -> None:
+    def restore(self, links: tuple[tuple[int, int], ...]) -> None:
         """Take one cut away from each of these links."""
         for one, other in links:
             link = self._links[one][other]

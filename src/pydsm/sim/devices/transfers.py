@@ -3,7 +3,7 @@
 What `core.protocol.snapshot_fetch` asks for, on simulated disks.
 
 Pieces take time to read and to write; some are damaged when they come; a crash may take away what had come; and what
-was fetched is put in its place by beginning a new life with it.
+was fetched is put in its place by beginning a new process with it.
 """
 
 from collections.abc import Callable
@@ -22,13 +22,13 @@ _READ_US = 100
 
 
 class TransferHost(Protocol):
-    """The life that sends and fetches."""
+    """The process that sends and fetches."""
 
     core: Replica
     performer: Performer
 
     def later(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
-        """Call `act` then, if the life has not ended; after the pause, if there is one."""
+        """Call `act` then, if the process has not ended; after the pause, if there is one."""
         ...
 
     def send_piece(self, to: ReplicaId, piece: SnapshotPiece) -> None:
@@ -36,15 +36,15 @@ class TransferHost(Protocol):
         ...
 
     def begin_again(self) -> None:
-        """End this life, and begin the next with what was fetched."""
+        """End this process, and begin the next with what was fetched."""
         ...
 
 
 class SimulatedTransfers:
-    """Of one life."""
+    """Of one process."""
 
-    def __init__(self, life: TransferHost, disk: SimulatedDisk, context: Context, name: str) -> None:
-        self._life = life
+    def __init__(self, process: TransferHost, disk: SimulatedDisk, context: Context, name: str) -> None:
+        self._process = process
         self._disk = disk
         self._context = context
         self._random = Random(f"transfers {context.settings.seed} {name}")
@@ -54,28 +54,28 @@ class SimulatedTransfers:
         write_us = 1 + self._disk.sync_us
         match transfer:
             case ServePiece():
-                self._life.later(_READ_US, self._serve, transfer)
+                self._process.later(_READ_US, self._serve, transfer)
             case BeginFetch():
-                self._life.later(_READ_US, self._begin_fetch, transfer)
+                self._process.later(_READ_US, self._begin_fetch, transfer)
             case KeepPiece():
-                self._life.later(write_us, self._keep, transfer)
+                self._process.later(write_us, self._keep, transfer)
             case _:
-                self._life.later(2 * write_us, self._install, transfer)
+                self._process.later(2 * write_us, self._install, transfer)
 
     def _serve(self, wanted: ServePiece) -> None:
         snapshot = self._disk.find_snapshot(wanted.number)
         if snapshot is None:
-            self._life.core.cannot_serve(wanted.to)
+            self._process.core.cannot_serve(wanted.to)
         else:
             data, offset = snapshot.encoded, wanted.offset
             part = data[offset : offset + self._context.settings.piece_bytes]
-            self._life.send_piece(wanted.to, SnapshotPiece(wanted.number, offset, len(data), part))
-        self._life.performer.pump()
+            self._process.send_piece(wanted.to, SnapshotPiece(wanted.number, offset, len(data), part))
+        self._process.performer.pump()
 
     def _begin_fetch(self, wanted: BeginFetch) -> None:
         fetched = self._disk.begin_fetch(wanted.number)
-        self._life.core.fetched(wanted.number, fetched.checker.offset)
-        self._life.performer.pump()
+        self._process.core.fetched(wanted.number, fetched.checker.offset)
+        self._process.performer.pump()
 
     def _keep(self, piece: KeepPiece) -> None:
         fetched = self._disk.fetched
@@ -89,15 +89,15 @@ class SimulatedTransfers:
             data = data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
         good = fetched.take(data)
         counts.pieces_damaged += not good
-        self._life.core.fetched(piece.number, fetched.checker.offset, damaged=not good)
-        self._life.performer.pump()
+        self._process.core.fetched(piece.number, fetched.checker.offset, damaged=not good)
+        self._process.performer.pump()
 
     def _install(self, wanted: InstallSnapshot) -> None:
         fetched = self._disk.fetched
         assert fetched is not None
         if fetched.checker.complete:
-            self._life.begin_again()
+            self._process.begin_again()
         else:
             fetched.back()
-            self._life.core.fetched(wanted.number, fetched.checker.offset, damaged=True)
-            self._life.performer.pump()
+            self._process.core.fetched(wanted.number, fetched.checker.offset, damaged=True)
+            self._process.performer.pump()

@@ -1,1 +1,1 @@
-"""Searching for violations, shrinking them, showing them, and long runs. Start with `search`."""
+"""Tools that search for violations, shrink and explain them, and run for long. Read `search` first."""

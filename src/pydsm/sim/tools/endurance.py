@@ -1,10 +1,9 @@
-"""A world that goes on for hours under steady load and ordinary faults: does anything grow?
+"""Runs a world for simulated hours under steady load and ordinary faults, and reports sizes that grow.
 
-The load and the faults are made as time goes on, from the seed. Every invariant is watched as in any other run; so
-that the watchers do not grow themselves, they forget what left every disk at the look before (`Invariants.forget`),
-and the histories of clients are checked in windows (`windowed`). Two checks reach less far than in a short run:
-Validate's answers are compared with what is not forgotten, and requests that every life has given up are only known to
-be given up, no longer by their results.
+The load and the faults are generated from the seed as time advances. Every invariant is checked as in any other run.
+The checkers discard instances that had left every disk at the sample before (`Invariants.forget`), and histories of
+clients are checked in windows (`windowed`). Two checks are weaker than in a short run: answers to Validate are
+compared with the remaining instances, and requests that every process has given up have no recorded result.
 """
 
 from collections import Counter
@@ -15,7 +14,7 @@ from statistics import median
 
 from pydsm.core.types.ids import Deps, SessionId, session_of, timestamp_of
 from pydsm.sim.base import plan as p
-from pydsm.sim.base.history import Call, Outcome, end_moment
+from pydsm.sim.base.history import Call, Outcome, end_time
 from pydsm.sim.base.latencies import latencies
 from pydsm.sim.base.settings import Settings
 from pydsm.sim.base.violation import Violation
@@ -31,7 +30,7 @@ HOUR_US = 60 * _MINUTE_US
 RATE = 8.0
 """Requests per simulated second: with it 24 hours take about a quarter of an hour on one core."""
 _CLIENTS = 12
-_LOOK_US = 30 * _SECOND_US
+_SAMPLE_US = 30 * _SECOND_US
 _FAULTS_EVERY_US = 10 * _MINUTE_US
 _DOWN_US = (5 * _SECOND_US, 60 * _SECOND_US)
 
@@ -88,15 +87,15 @@ class EnduranceSample:
 
 
 @dataclass(slots=True)
-class Looks:
-    """What was seen, look by look."""
+class SizeSamples:
+    """The sizes of a group, sample by sample."""
 
     quantities: list[Counter[str]] = field(default_factory=list)
     containers: list[Counter[str]] = field(default_factory=list)
 
     def grown(self) -> list[str]:
-        """What is not flat, in words; nothing if everything is."""
-        warm_up = WARM_UP_US // _LOOK_US
+        """One line per size that grew; empty if none did."""
+        warm_up = WARM_UP_US // _SAMPLE_US
         third = (len(self.quantities) - warm_up) // 3
         if third < 1:
             return ["the run was too short to tell"]
@@ -119,26 +118,26 @@ class Looks:
 
 
 class Endurance(World):
-    """`run` it like any world. `tell` gets a row at the end of each stretch of `row_us`."""
+    """Call `run` as for any world. `report` receives a sample at the end of each `row_us`."""
 
-    def __init__(self, settings: Settings, rate: float, row_us: int, tell: Callable[[EnduranceSample], None]) -> None:
+    def __init__(self, settings: Settings, rate: float, row_us: int, report: Callable[[EnduranceSample], None]) -> None:
         self._load = Random(f"load {settings.seed}")
         self._bad_luck = Random(f"faults {settings.seed}")
         self._asks = RegisterWorkload(Random(settings.seed))
         super().__init__(p.Plan(settings, (), ()), self._asks)
         self._rate = rate
         self._row_us = row_us
-        self._tell_row = tell
+        self._report_row = report
         self._windows = Windows(self._asks.model(), state_after)
         self._gone: Deps = (0,) * settings.replicas
-        self.looks = Looks()
-        self._looks_in_row = 0
+        self.samples = SizeSamples()
+        self._samples_in_row = 0
 
     def _begin(self) -> None:
         super()._begin()
         self._schedule.after(0, self._make_load)
         self._schedule.after(_FAULTS_EVERY_US // 10, self._make_faults)
-        self._schedule.after(_LOOK_US, self._look)
+        self._schedule.after(_SAMPLE_US, self._look)
         self._schedule.after(self._row_us, self._end_row)
 
     # load and faults, some time ahead
@@ -146,13 +145,13 @@ class Endurance(World):
     def _make_load(self) -> None:
         replicas = self._plan.settings.replicas
         at_us = 0.0
-        while (at_us := at_us + self._load.expovariate(self._rate) * _SECOND_US) < _LOOK_US:
+        while (at_us := at_us + self._load.expovariate(self._rate) * _SECOND_US) < _SAMPLE_US:
             client = self._load.randrange(_CLIENTS)
             replica = client % replicas if self._load.random() < 0.95 else self._load.randrange(replicas)
             command = self._asks.command(self._load, hot=False)
             operation = p.Operation(self._schedule.now + int(at_us), client, replica, command)
             self._schedule.after(int(at_us), self._operate, operation)
-        self._schedule.after(_LOOK_US, self._make_load)
+        self._schedule.after(_SAMPLE_US, self._make_load)
 
     def _make_faults(self) -> None:
         """One of each kind in its own part of the time, so that they are over before the next one comes."""
@@ -182,35 +181,35 @@ class Endurance(World):
             )
         )
 
-    # looking, checking, forgetting
+    # sampling, checking, discarding
 
     def _look(self) -> None:
         self._check_windows()
         self._watch.forget(self._gone, {request.request_id for request in self.clients.requests}, self._is_over)
         self._gone = tuple(map(min, zip(*(self._purged_at(host.id) for host in self.hosts), strict=True)))
         quantities, containers = sizes(self.hosts)
-        self.looks.quantities.append(quantities)
-        self.looks.containers.append(containers)
-        self._looks_in_row += 1
+        self.samples.quantities.append(quantities)
+        self.samples.containers.append(containers)
+        self._samples_in_row += 1
         if not self._healed:
-            self._schedule.after(_LOOK_US, self._look)
+            self._schedule.after(_SAMPLE_US, self._look)
 
     def _is_over(self, session: SessionId) -> bool:
         """Whether it began long ago and no replica has it any more; those that are down have forgotten it as well."""
         if timestamp_of(session) > self._context.walls.now_ms - _SESSION_OVER_MS:
             return False
-        return all(host.life is None or host.life.sessions.is_forgotten(session) for host in self.hosts)
+        return all(host.process is None or host.process.sessions.is_forgotten(session) for host in self.hosts)
 
     def _purged_at(self, replica: int) -> Deps:
         purged = self._disks[replica].purged
         return purged.up_to if purged is not None else (0,) * len(self.hosts)
 
     def _check_windows(self) -> None:
-        self._tell_outcomes_so_far()
+        self._record_outcomes_so_far()
         checked: set[int] = set()
         for key, calls in self.clients.history.by_key().items():
             verdict, count = self._windows.check(key, calls)
-            self._take_verdict(verdict)
+            self._record_verdict(verdict)
             checked.update(map(id, calls[:count]))
         history, clients = self.clients.history, self.clients
         history.calls = [one for one in history.calls if id(one) not in checked and one.outcome is not Outcome.FAILED]
@@ -218,7 +217,7 @@ class Endurance(World):
         left = set(map(id, history.calls))
         clients.requests = [one for one in clients.requests if id(one) in current or id(one.call) in left]
 
-    def _tell_outcomes_so_far(self) -> None:
+    def _record_outcomes_so_far(self) -> None:
         """In which order calls took effect; and of an unknown one that it did by now, if it did."""
         answers = self._watch.answers.first
         ranks = {request: rank for rank, request in enumerate(answers)}
@@ -228,28 +227,28 @@ class Endurance(World):
                 continue
             if request.request_id not in answers:
                 if call.outcome is Outcome.UNKNOWN and self._is_over(session_of(request.request_id)):
-                    call.outcome = Outcome.FAILED  # nobody will execute it any more
+                    call.outcome = Outcome.FAILED  # no replica will execute it any more
                 continue
             call.rank = ranks[request.request_id]
             first = self._asks.seen(answers[request.request_id])
             if call.outcome is Outcome.UNKNOWN:
-                call.outcome, call.ended, call.result = Outcome.DONE, end_moment(self._schedule.steps + 1), first
+                call.outcome, call.ended, call.result = Outcome.DONE, end_time(self._schedule.steps + 1), first
             elif call.outcome is Outcome.DONE and call.result != first:
-                raise Violation("first result", f"{call} was told another result than its first, {first!r}")
+                raise Violation("first result", f"{call} received another result than its first, {first!r}")
 
     def _check_history(self) -> None:
         """The rest, once all is over."""
         self._check_windows()
-        self._tell_outcomes()
+        self._record_outcomes()
         for key, calls in self.clients.history.by_key().items():
-            self._take_verdict(self._windows.check_rest(key, calls))
+            self._record_verdict(self._windows.check_rest(key, calls))
 
     def _end_row(self) -> None:
-        looks, self._looks_in_row = self.looks.quantities[-self._looks_in_row :], 0
+        looks, self._samples_in_row = self.samples.quantities[-self._samples_in_row :], 0
         counts = self._context.counts
         oracle = len(self._watch.answers.first) + len(self._watch.decided) + len(self.clients.history.calls)
         if looks:
-            self._tell_row(
+            self._report_row(
                 EnduranceSample(
                     self._schedule.now,
                     {name: int(median(look[name] for look in looks)) for name in QUANTITIES},

@@ -1,4 +1,4 @@
-"""A broken run for people: written to a file that can be played again, and told in as few lines as it takes."""
+"""Reports a failed run: saves it to a file that can be replayed, and selects the trace lines that matter."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ def save(path: Path, plan: Plan, finding: Finding, machine: str = REGISTERS) -> 
 
 
 def load(path: Path) -> SavedFailure:
-    """Read a run. Raises UsageError for a file that is none."""
+    """Read a run. Raises UsageError if the file is not a saved run."""
     try:
         saved = msgspec.json.decode(path.read_bytes(), type=SavedFailure)
     except OSError as error:

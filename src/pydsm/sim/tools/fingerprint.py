@@ -1,7 +1,7 @@
-"""A replica's whole state as one comparable value, the same for equal states whichever way led there.
+"""A replica's whole state as one comparable value, equal for equal states.
 
 Leaves out what does not decide anything (counters, settings) and the order of dict entries; keeps everything else that
-the object graph holds, so that a field added to the core tomorrow is part of it without anybody thinking of it.
+the object graph holds, so that a field added to the core tomorrow is included automatically.
 """
 
 from collections.abc import Hashable, Iterator

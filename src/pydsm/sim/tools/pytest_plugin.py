@@ -1,4 +1,4 @@
-"""A fixture for testing one's own state machine, or one's own conflict relation, in the simulated world.
+"""A pytest fixture that tests a user's state machine or conflict relation in the simulator.
 
 Put `pytest_plugins = ["pydsm.sim.tools.pytest_plugin"]` into conftest.py, then:
 
@@ -7,7 +7,7 @@ Put `pytest_plugins = ["pydsm.sim.tools.pytest_plugin"]` into conftest.py, then:
 
 What is checked without knowing the machine: every replica executes conflicting commands in the same order, gets the
 same results, and ends with the same digest, whatever the faults. A machine that reads a clock, iterates over a set or
-forgets a key in its footprint fails here. With a `model`, the answers to clients are checked for linearizability too.
+omits a key from its footprint fails here. With a `model`, the answers to clients are checked for linearizability too.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ from pydsm.sim.workload.planner import KINDS
 from pydsm.sim.workload.workload import Ask
 
 STEPS = 3000
-"""Events per seed, unless told otherwise: about a fifth of a second."""
+"""Default number of events per seed: about a fifth of a second."""
 
 
 class MachineWorkload:
@@ -71,7 +71,7 @@ def no_history(command: bytes) -> Ask | None:
 
 
 class Simulated:
-    """Callable: plays seeds with a user's machine, and fails the test with a story when an invariant breaks."""
+    """Callable: runs seeds with a user's machine, and fails the test with an explanation if an invariant breaks."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -89,7 +89,7 @@ class Simulated:
         model: Model | None = None,
         ask: Callable[[bytes], Ask | None] = no_history,
     ) -> Counts:
-        """Play `seeds`; what they exercised.
+        """Run `seeds`, and return counts of what they exercised.
 
         Args:
             machine: makes a machine in its first state.
@@ -117,12 +117,12 @@ class Simulated:
                 shrunk = search.shrink(run)
                 path = self._directory / f"seed-{seed}.json"
                 failure_report.save(path, shrunk.plan, shrunk.finding, machine.__qualname__)
-                told = "\n".join(
-                    (*failure_report.describe_plan(shrunk.plan), "", *search.tell(shrunk.plan, shrunk.finding))
+                explanation = "\n".join(
+                    (*failure_report.describe_plan(shrunk.plan), "", *search.explain(shrunk.plan, shrunk.finding))
                 )
                 pytest.fail(
                     f"seed {seed} breaks {shrunk.finding.invariant}: {shrunk.finding.what}\n"
-                    f"the smallest plan found is in {path}\n{told}",
+                    f"the smallest plan found is in {path}\n{explanation}",
                     pytrace=False,
                 )
         return totals

@@ -1,4 +1,4 @@
-"""Plays seeds, and makes a story of the first one that breaks something. What `simulate`, `soak` and tests share."""
+"""Runs seeds, and reports the first one that breaks an invariant. Used by `simulate`, `soak` and tests."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from pydsm.sim.workload.slow_worlds import make_slow
 from pydsm.sim.workload.workload import RegisterWorkload, Workload
 
 SHRINK_SECONDS = 60.0
-"""How long a broken run is made smaller, unless told otherwise."""
+"""Default time limit for shrinking a failed run, in seconds."""
 
 _COMMON_SIZES = (3, 5, 7)
 _OTHER_SIZES = (1, 2, 4, 4, 6, 9)
@@ -40,7 +40,7 @@ def group_size(seed: int) -> int:
 
 
 def adversary_size(seed: int) -> int:
-    """The size of a seed's group in the world of an adversary: 2 to 7."""
+    """The size of a seed's group in an adversary's world: 2 to 7."""
     return Random(f"size {seed}").choice(SIZES)
 
 
@@ -54,7 +54,7 @@ class Search:
     workload: Callable[[Random], Workload] = RegisterWorkload
     make_replica: MakeReplica = Replica
     duels_only: bool = False
-    """Play `planning.make_contending_leaders` in place of `make_plan`; `kinds` is not looked at."""
+    """Play `planning.make_contending_leaders` in place of `make_plan`; `kinds` is ignored."""
     laggards_only: bool = False
     """The same for `planning.make_lagging_members`."""
     pipelines_only: bool = False
@@ -93,12 +93,12 @@ class Search:
         return run_plan(plan, workload, relation=relation, make_replica=self.make_replica, trace=trace)
 
     def runs(self, seeds: Sequence[int]) -> Iterator[WorldRun]:
-        """Play seed after seed."""
+        """Run one seed after another."""
         for seed in seeds:
             yield self.play(self.plan(seed))
 
     def shrink(self, run: WorldRun, seconds_max: float = SHRINK_SECONDS) -> Shrunk:
-        """Make a broken run smaller, for so long."""
+        """Shrink the plan of a failed run, for at most `seconds_max`."""
         assert run.finding is not None
         deadline = time.monotonic() + seconds_max
         return shrink(run.plan, run.finding, self._find, lambda: time.monotonic() < deadline)
@@ -106,8 +106,8 @@ class Search:
     def _find(self, plan: Plan) -> Finding | None:
         return self.play(plan).finding
 
-    def tell(self, plan: Plan, finding: Finding, lines_max: int = 60) -> list[str]:
-        """A broken run in readable lines."""
+    def explain(self, plan: Plan, finding: Finding, lines_max: int = 60) -> list[str]:
+        """The trace lines of a failed run that matter, at most `lines_max`."""
         lines: list[str] = []
         self.play(plan, lines.append)
         return failure_report.describe_failure(lines, finding.instances, lines_max)
@@ -115,7 +115,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class SearchReport:
-    """What is left of a broken run: a file, and a story."""
+    """A failed run: its shrunk plan, the file with it, and its trace lines."""
 
     path: Path
     plan: Plan
@@ -125,9 +125,9 @@ class SearchReport:
 
 
 def report(search: Search, run: WorldRun, directory: Path, seconds_max: float = SHRINK_SECONDS) -> SearchReport:
-    """Shrink a broken run, write it to a file in `directory`, and tell it."""
+    """Shrink a failed run, save it in `directory`, and explain it."""
     shrunk = search.shrink(run, seconds_max)
     path = directory / f"pydsm-seed-{run.plan.settings.seed}.json"
     failure_report.save(path, shrunk.plan, shrunk.finding)
-    lines = (*failure_report.describe_plan(shrunk.plan), "", *search.tell(shrunk.plan, shrunk.finding))
+    lines = (*failure_report.describe_plan(shrunk.plan), "", *search.explain(shrunk.plan, shrunk.finding))
     return SearchReport(path, shrunk.plan, shrunk.finding, shrunk.played, lines)

@@ -1,4 +1,4 @@
-"""From a plan that breaks an invariant to the smallest one found that still breaks the same one.
+"""Shrinks a plan that breaks an invariant to the smallest plan found that breaks the same one.
 
 Plans are data, so a smaller plan is tried by leaving elements out and playing it: fewer replicas, fewer faults, fewer
 operations, a calmer world. Nothing promises the smallest of all; the search ends when no single element can go, or

@@ -13,7 +13,7 @@ _ROWS = (
     ("lost", "messages lost"),
     ("cut", "messages cut off"),
     ("doubled", "messages doubled"),
-    ("to_nobody", "messages to the dead"),
+    ("undeliverable", "messages to the dead"),
     ("through_bytes", "messages through bytes"),
     ("crashes", "crashes"),
     ("crashes_inside", "crashes amid effects"),

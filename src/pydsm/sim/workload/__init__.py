@@ -1,1 +1,1 @@
-"""What clients ask for, and how plans of faults are drawn."""
+"""The commands of simulated clients, and the generators of random plans."""

@@ -1,9 +1,9 @@
-"""Short worlds of an adversary that knows the protocol: each fault waits for the message at which it hurts most.
+"""Generates short plans with targeted faults: each fault waits for a critical message of the protocol.
 
 A world is a few rounds. In each, one to three leaders propose commands on one to three hot keys at about the same time,
-and triggers strike when chosen messages leave: their sender crashes before, half-way or after, the fast quorum is cut
-off one way or both ways, messages come late or again. Afterwards others touch the same keys. At the end 0 to f replicas
-are dead for ever, and the rest must decide and execute everything.
+and triggers inject faults when chosen messages are sent: their sender crashes before, half-way or after, the fast
+quorum is cut off one way or both ways, messages arrive late or twice. Afterwards others access the same keys. At the
+end 0 to f replicas stay down, and the rest must decide and execute everything.
 """
 
 from collections.abc import Callable, Sequence

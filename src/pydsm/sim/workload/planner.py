@@ -1,6 +1,6 @@
-"""Draws one plan: how many faults of which kinds strike when, and what clients ask for meanwhile.
+"""Draws one plan: the faults, their kinds and times, and the operations of clients.
 
-How the worlds of each kind are set up is for `planning`.
+`planning` sets up the worlds of each kind.
 """
 
 from collections.abc import Sequence

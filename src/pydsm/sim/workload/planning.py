@@ -1,4 +1,4 @@
-"""From a seed to a plan: which faults strike when, and what clients ask for meanwhile.
+"""Makes the plan of a seed: faults with their times, and the operations of clients.
 
 Each seed leaves some kinds of faults out, so that the others get far; half of the crashes come right after an
 operation, where they hurt; and "duels" let leaders propose conflicting commands at once while their messages reach

@@ -2,7 +2,7 @@
 
 A command is `ACTION KEY [NUMBER]` in ASCII: `read` and `write` (gives what was there before), `add` and `top`, two
 kinds of commuting updates that answer nothing, `take`, which refuses to go below zero and so is a command that fails,
-`when`, a read that also tells the time of its execution, `break`, a write that raises when it is done, and `sum`, a
+`when`, a read that also returns the time of its execution, `break`, a write that raises when it is done, and `sum`, a
 barrier over everything. Two name two keys: `both` reads them, `move` takes a number from the one and adds it to the
 other, and both give what was there before. A key that begins with `pair` stands for two cells that are only read and
 written together, and reading them unequal shows as a result that no sequential run gives.

@@ -1,8 +1,8 @@
-"""Worlds in which everything is slower than the timers of the replicas, and replicas that never come back.
+"""Worlds in which everything is slower than the timers of the replicas, and replicas that never restart.
 
 Three kinds of slowness, one or more in each world: replicas so far apart that a round trip takes several times as long
-as any timeout; links that carry a batch in that time; loops that get no processor for that long. After the heal up to f
-replicas stay dead for ever, and everything that was submitted must still be decided and executed.
+as any timeout; links that carry a batch in that time; event loops that get no processor time for that long. After the
+heal up to f replicas stay down, and everything that was submitted must still be decided and executed.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What clients ask for: a source of commands, and how a command appears in the history of clients."""
+"""The workload of simulated clients: a source of commands, and how a command appears in the history of clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Workload(Protocol):
     """A machine with a source of commands for it. One object serves one or many runs."""
 
     def machine(self) -> StateMachine:
-        """A machine in its first state: one for each life of each replica."""
+        """A machine in its first state: one for each process of each replica."""
         ...
 
     def command(self, random: Random, hot: bool) -> bytes:

@@ -26,11 +26,11 @@ class Group:
 
     def __init__(self) -> None:
         world = context(sync_us=0)
-        self.disks = [SimulatedDisk(world, replica, self._told(replica)) for replica in range(3)]
+        self.disks = [SimulatedDisk(world, replica, self._reported(replica)) for replica in range(3)]
         self.watch = Invariants(3, DeclaredKeys(), self.disks)
         self.watch.proposed(X, WRITE)
 
-    def _told(self, replica: int) -> Callable[..., None]:
+    def _reported(self, replica: int) -> Callable[..., None]:
         return lambda records: self.watch.written(replica, records)
 
     def keep(
@@ -48,7 +48,7 @@ class Group:
         self.disks[replica].write([record], lambda: None)
 
     def agree(self, id: InstanceId = X, deps: tuple[int, ...] = NOTHING) -> None:
-        """A fast quorum tells of the same vector."""
+        """A fast quorum reports the same vector."""
         for replica in (0, 1):
             self.keep(replica, Status.PRE_ACCEPTED, id=id, deps=deps)
             self.watch.sent(replica, m.PreAcceptOk(id, deps))
@@ -173,7 +173,7 @@ def test_an_index_that_is_led_twice_is_found(group: Group) -> None:
         group.watch.proposed(X, OTHER)
 
 
-def test_an_index_that_nobody_ever_heard_of_may_be_used_again(group: Group) -> None:
+def test_an_index_that_no_message_has_used_may_be_used_again(group: Group) -> None:
     group.watch.proposed(X, OTHER)
 
 
@@ -226,11 +226,11 @@ def test_a_vote_that_is_forgotten_is_found(group: Group) -> None:
 
 def test_executing_twice_in_one_life_is_found(group: Group) -> None:
     group.decide()
-    life = group.watch.begin_life("r0")
-    group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
+    process = group.watch.begin_process("r0")
+    group.watch.executed(0, process, Execute(X, WRITE), [1], WRITE.commands)
     with pytest.raises(Violation, match="executed twice"):
-        group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
-    group.watch.executed(0, group.watch.begin_life("r0#2"), Execute(X, WRITE), [1], WRITE.commands)
+        group.watch.executed(0, process, Execute(X, WRITE), [1], WRITE.commands)
+    group.watch.executed(0, group.watch.begin_process("r0#2"), Execute(X, WRITE), [1], WRITE.commands)
 
 
 def executed_again(group: Group, result: object, applied: tuple[bytes, ...]) -> None:
@@ -239,9 +239,9 @@ def executed_again(group: Group, result: object, applied: tuple[bytes, ...]) -> 
     again = i(0, 2)
     group.watch.proposed(again, WRITE)
     group.decide(again, (1, 0, 0))
-    life = group.watch.begin_life("r0")
-    group.watch.executed(0, life, Execute(X, WRITE), [1], WRITE.commands)
-    group.watch.executed(0, life, Execute(again, WRITE), [result], applied)
+    process = group.watch.begin_process("r0")
+    group.watch.executed(0, process, Execute(X, WRITE), [1], WRITE.commands)
+    group.watch.executed(0, process, Execute(again, WRITE), [result], applied)
 
 
 def test_one_request_that_two_instances_execute_is_found(group: Group) -> None:
@@ -261,19 +261,19 @@ def test_a_request_that_comes_again_and_gives_its_first_result_is_right(group: G
 def test_a_request_that_is_left_out_is_found(group: Group) -> None:
     group.decide()
     with pytest.raises(Violation, match="executed twice"):
-        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], ())
+        group.watch.executed(0, group.watch.begin_process("r0"), Execute(X, WRITE), [1], ())
 
 
 def test_other_results_at_another_replica_are_found(group: Group) -> None:
     group.decide()
-    group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], WRITE.commands)
+    group.watch.executed(0, group.watch.begin_process("r0"), Execute(X, WRITE), [1], WRITE.commands)
     with pytest.raises(Violation, match="results"):
-        group.watch.executed(1, group.watch.begin_life("r1"), Execute(X, WRITE), [2], WRITE.commands)
+        group.watch.executed(1, group.watch.begin_process("r1"), Execute(X, WRITE), [2], WRITE.commands)
 
 
 def test_executing_what_no_disk_knows_is_found(group: Group) -> None:
     with pytest.raises(Violation, match="durable"):
-        group.watch.executed(0, group.watch.begin_life("r0"), Execute(X, WRITE), [1], WRITE.commands)
+        group.watch.executed(0, group.watch.begin_process("r0"), Execute(X, WRITE), [1], WRITE.commands)
 
 
 def test_an_abort_of_what_is_decided_otherwise_is_found_from_both_sides(group: Group) -> None:
@@ -289,7 +289,7 @@ def test_an_abort_of_what_is_decided_otherwise_is_found_from_both_sides(group: G
 def test_a_decided_command_that_a_replica_never_executed_is_lost(group: Group) -> None:
     group.decide()
     with pytest.raises(Violation, match="lost"):
-        group.watch.settled(1, group.watch.begin_life("r1"))
+        group.watch.settled(1, group.watch.begin_process("r1"))
 
 
 # Ballots and starts, and what is forgotten
@@ -297,10 +297,10 @@ def test_a_decided_command_that_a_replica_never_executed_is_lost(group: Group) -
 
 def test_two_starts_of_a_replica_may_not_use_one_ballot() -> None:
     group = Group()
-    group.watch.begin_life("r1", 1)
+    group.watch.begin_process("r1", 1)
     group.watch.sent(1, m.Prepare(X, ONE))
     group.watch.sent(1, m.Prepare(X, ONE))
-    group.watch.begin_life("r1#2", 1)
+    group.watch.begin_process("r1#2", 1)
     with pytest.raises(Violation, match=r"r1 uses .* in its start 2, and did in start 1"):
         group.watch.sent(1, m.Prepare(X, ONE))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydsm.sim.base.history import Call, History, Outcome, begin_moment, end_moment
+from pydsm.sim.base.history import Call, History, Outcome, begin_time, end_time
 from pydsm.sim.checkers.linearizability import Linearizable, NotLinearizable, Undecided, check, check_key
 from pydsm.sim.workload.registers import KeyModel
 
@@ -206,4 +206,4 @@ def test_keys_that_one_call_names_are_checked_together() -> None:
 
 
 def test_calls_of_one_client_that_touch_in_a_step_are_one_behind_the_other() -> None:
-    assert end_moment(7) < begin_moment(7) < end_moment(8)
+    assert end_time(7) < begin_time(7) < end_time(8)

@@ -53,7 +53,7 @@ def test_a_barrier_conflicts_with_everything(order: Ordering) -> None:
 def test_conflicting_executions_in_another_order_are_found(order: Ordering) -> None:
     order.commit(A, WRITE, (0, 1))
     order.commit(B, WRITE, (1, 0))
-    first, second = order.begin_life("r0"), order.begin_life("r1")
+    first, second = order.begin_process("r0"), order.begin_process("r1")
     first.execute(A)
     first.execute(B)
     with pytest.raises(Violation, match="order"):
@@ -66,9 +66,9 @@ def test_commuting_executions_may_come_in_any_order(order: Ordering) -> None:
     order.commit(B, ADD, NOTHING)
     order.commit(C, WRITE, (1, 1))
     for sequence in ((A, B, C), (B, A, C)):
-        life = order.begin_life("r0")
+        process = order.begin_process("r0")
         for id in sequence:
-            life.execute(id)
+            process.execute(id)
 
 
 @pytest.mark.parametrize("order", orderings())
@@ -76,7 +76,7 @@ def test_an_addition_after_a_write_that_came_before_it_elsewhere_is_found(order:
     order.commit(A, ADD, NOTHING)
     order.commit(B, ADD, NOTHING)
     order.commit(C, WRITE, (1, 1))
-    first, second = order.begin_life("r0"), order.begin_life("r1")
+    first, second = order.begin_process("r0"), order.begin_process("r1")
     for id in (A, B, C):
         first.execute(id)
     second.execute(A)
@@ -88,9 +88,9 @@ def test_when_everything_conflicts_every_pair_has_one_order() -> None:
     order = make_ordering(EverythingConflicts())
     order.commit(A, READ, (0, 1))
     order.commit(B, batch(reads=[b"y"]), (1, 0))
-    order.begin_life("r0").execute(A)
+    order.begin_process("r0").execute(A)
     with pytest.raises(Violation, match="order"):
-        order.begin_life("r1").execute(B)
+        order.begin_process("r1").execute(B)
 
 
 def test_a_users_relation_is_asked_itself() -> None:
@@ -108,16 +108,16 @@ BATCHES = st.builds(
 )
 
 
-def agree(order: Ordering, batches: Sequence[Batch], lives: Sequence[Sequence[InstanceId]]) -> bool:
-    """Whether these lives, in turns of one execution each, are told apart by nothing."""
+def agree(order: Ordering, batches: Sequence[Batch], processes: Sequence[Sequence[InstanceId]]) -> bool:
+    """Whether these processes, in turns of one execution each, are told apart by nothing."""
     everything = (len(batches), 0)
     for place, one in enumerate(batches):
         order.commit(i(0, place + 1), one, everything)
-    views = [order.begin_life(f"r{number}") for number in range(len(lives))]
+    views = [order.begin_process(f"r{number}") for number in range(len(processes))]
     try:
         for step in range(len(batches)):
-            for view, life in zip(views, lives, strict=True):
-                view.execute(life[step])
+            for view, process in zip(views, processes, strict=True):
+                view.execute(process[step])
     except Violation:
         return False
     return True
@@ -128,6 +128,6 @@ def agree(order: Ordering, batches: Sequence[Batch], lives: Sequence[Sequence[In
 def test_by_key_and_by_pair_find_the_same(data: st.DataObject) -> None:
     batches = data.draw(st.lists(BATCHES, min_size=1, max_size=5))
     ids = [i(0, place + 1) for place in range(len(batches))]
-    lives = [data.draw(st.permutations(ids)) for _ in range(2)]
-    by_key, by_pair = (agree(order, batches, lives) for order in orderings())
+    processes = [data.draw(st.permutations(ids)) for _ in range(2)]
+    by_key, by_pair = (agree(order, batches, processes) for order in orderings())
     assert by_key is by_pair

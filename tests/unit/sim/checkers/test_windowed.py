@@ -24,7 +24,7 @@ def test_a_history_is_cut_behind_a_read_that_is_alone() -> None:
     assert counted([call(0, 1, "add", 5), call(2, 3, "read", None, 5), call(4, None, "add", 1)]) == 2
 
 
-def test_it_is_not_cut_behind_what_does_not_tell_the_state() -> None:
+def test_it_is_not_cut_behind_a_call_that_does_not_determine_the_state() -> None:
     assert counted([call(0, 1, "add", 5), call(2, 3, "add", 5)]) == 0
 
 

@@ -8,7 +8,7 @@ from pydsm.core.types.ids import ReplicaId
 from pydsm.core.types.messages import Commit, Message, Prepare, Waiting
 from pydsm.sim.base import triggers as t
 from pydsm.sim.cluster.adversary import Adversary
-from pydsm.sim.cluster.life import Died
+from pydsm.sim.cluster.process import Died
 from pydsm.sim.devices.network import SimulatedNetwork
 from pydsm.sim.tools.search import Search
 from pydsm.sim.tools.shrink import _with_fewer_replicas
@@ -70,7 +70,7 @@ def test_a_sender_crashes_before_half_way_or_after(when: str, receivers: list[in
     assert bench.world.counts.strikes == 1
 
 
-def test_a_trigger_strikes_once_and_lets_pass_what_it_was_told_to() -> None:
+def test_a_trigger_injects_one_fault_after_the_messages_that_it_skips() -> None:
     bench = Bench(t.CrashSender(t.BEFORE, (), None), skip=1)
     assert sorted(bench.send()) == [1, 2]
     with pytest.raises(Died):

@@ -44,7 +44,7 @@ def test_a_replica_that_keeps_one_leaders_instances_is_found(monkeypatch: pytest
     assert finding.invariant == "bounded memory"
 
 
-def test_nothing_is_promised_while_somebody_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_bound_is_checked_while_a_replica_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
     run = play(Crash(5 * MS, 2, 4 * SECOND))
     assert run.finding is None
     monkeypatch.setattr(Log, "drop", never_drop)

@@ -46,10 +46,10 @@ def test_messages_on_a_cut_link_are_lost_until_every_cut_is_mended() -> None:
     links = ((0, 1),)
     mail.network.cut(links)
     mail.network.cut(links)
-    mail.network.mend(links)
+    mail.network.restore(links)
     mail.send(1)
     assert mail.arrived == []
-    mail.network.mend(links)
+    mail.network.restore(links)
     mail.send(1)
     assert len(mail.arrived) == 1
 

@@ -28,7 +28,7 @@ def test_twenty_minutes_keep_memory_and_disk_flat(capsys: pytest.CaptureFixture[
     assert data["rows"][-1]["restarts"] > 0
 
 
-def test_the_watchers_forget_too() -> None:
+def test_the_checkers_discard_old_instances() -> None:
     made, rows = day(0.3)
     assert rows[-1].executed > 4000
     assert rows[-1].oracle < 2 * rows[1].oracle
@@ -38,13 +38,13 @@ def test_the_watchers_forget_too() -> None:
 def test_sessions_that_never_expire_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sessions, "expire", lambda self, clocks: self.time.advance(clocks))
     made, _ = day(0.3)
-    assert any("sessions" in line for line in made.looks.grown())
+    assert any("sessions" in line for line in made.samples.grown())
 
 
-def test_a_container_that_nobody_empties_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_that_grows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Log, "discard", lambda self, entries_max: None)
     made, _ = day(0.3)
-    grown = made.looks.grown()
+    grown = made.samples.grown()
     assert any(line.startswith("index") for line in grown)
     assert any("discarded" in line for line in grown), grown
 

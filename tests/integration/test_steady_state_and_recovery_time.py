@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from benchmarks import recovery_time, steady_state
-from benchmarks.recovery_time import Comeback, run_comeback
-from benchmarks.steady_state import Flat, run_flat
+from benchmarks.recovery_time import RecoveryPlan, measure_recovery
+from benchmarks.steady_state import SteadyStatePlan, measure_steady_state
 
 
 async def test_a_flat_run_tells_memory_data_and_checkpoints() -> None:
-    plan = Flat(minutes=2, rate=100, checkpoint_instances=10, minute_seconds=3.0)
+    plan = SteadyStatePlan(minutes=2, rate=100, checkpoint_instances=10, minute_seconds=3.0)
     said: list[str] = []
-    measurement = await run_flat(plan, said.append)
+    measurement = await measure_steady_state(plan, said.append)
     last = measurement.runs[-1].figures
     assert len(measurement.runs) == 12
     assert len(said) == 2
@@ -21,8 +21,8 @@ async def test_a_flat_run_tells_memory_data_and_checkpoints() -> None:
 
 
 async def test_a_comeback_tells_when_the_replica_serves_again_and_what_it_said() -> None:
-    plan = Comeback(down_minutes=0.03, rate=100, before_seconds=1.0, checkpoint_instances=20)
-    measurement, lines = await run_comeback(plan, lambda _: None)
+    plan = RecoveryPlan(down_minutes=0.03, rate=100, before_seconds=1.0, checkpoint_instances=20)
+    measurement, lines = await measure_recovery(plan, lambda _: None)
     back = measurement.runs[-1].figures
     assert 0 < back["listens_seconds"] <= back["ready_seconds"] <= back["caught_up_seconds"]
     assert back["missed_instances"] > 0

@@ -1,7 +1,7 @@
-"""One life of a replica in the simulator, from a start to its end: the real core under the real performer.
+"""One process of a simulated replica, from its start to its crash: the production core and performer.
 
-Disk, network and machine are the simulator's, and every call to one of them is a moment at which the life may end.
-After its end a life is never called again. When it begins and ends is decided by `host`.
+Disk, network and machine are simulated, and every call to one of them is a point at which the process may crash.
+A process is never called after its crash. `host` decides when a process starts and crashes.
 """
 
 import hashlib
@@ -34,15 +34,15 @@ from pydsm.sim.base.context import Context
 from pydsm.sim.base.settings import NEVER, TICK_US
 from pydsm.sim.checkers.invariants import Invariants
 from pydsm.sim.checkers.restarts import RestartRecord
-from pydsm.sim.checkers.validate_checker import watch_answers
+from pydsm.sim.checkers.validate_checker import check_validate_answers
 from pydsm.sim.cluster.adversary import Adversary, Sender
-from pydsm.sim.cluster.starts import LifeStarts
+from pydsm.sim.cluster.starts import ProcessStarts
 from pydsm.sim.devices.disk import SimulatedDisk, SimulatedSnapshot
 from pydsm.sim.devices.transfers import SimulatedTransfers
 
 
 class ClientSubmission:
-    """A command that waits at a replica. The client side is told what became of it; see `clients.PendingRequest`."""
+    """A command that waits at a replica. It receives the outcome; see `clients.PendingRequest`."""
 
     __slots__ = ()
 
@@ -65,15 +65,15 @@ class ClientSubmission:
         """It was not taken."""
 
     def broken(self) -> None:
-        """The replica died; nobody can tell."""
+        """The replica crashed, so the outcome is unknown."""
 
 
 class Died(Exception):
-    """Unwinds out of the performer when a life ends in the middle of its effects."""
+    """Unwinds out of the performer when a process ends in the middle of its effects."""
 
 
 class ReplicaFactory:
-    """What a host makes its lives from; `make_replica` and `make_machine` are called once per life."""
+    """Creates the components of a host's processes; `make_replica` and `make_machine` are called once per process."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class ReplicaFactory:
         network: Adversary,
         make_replica: Callable[[int], Replica],
         make_machine: Callable[[], StateMachine],
-        took_part: Callable[[LifeStarts], None] = lambda starts: None,
+        took_part: Callable[[ProcessStarts], None] = lambda starts: None,
     ) -> None:
         self.took_part = took_part
         self.context = context
@@ -92,37 +92,37 @@ class ReplicaFactory:
         self.make_machine = make_machine
 
 
-class Home(Sender, Protocol):
-    """The machine that a life is on."""
+class ProcessHost(Sender, Protocol):
+    """The host of a process, as the process uses it."""
 
     disk: SimulatedDisk
-    life: "Life | None"
+    process: "ReplicaProcess | None"
 
-    def moment(self) -> None:
-        """A moment at which the life may end. Raises Died."""
+    def crash_point(self) -> None:
+        """A point at which a scheduled crash may happen. Raises Died."""
         ...
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """What the performer of the present life asks of its disk."""
+        """Write records of the present process, and call `done` when they are durable."""
         ...
 
-    def call(self, life: "Life", act: Callable[..., None], *given: object) -> None:
-        """Something that a life was waiting for is done."""
+    def call(self, process: "ReplicaProcess", act: Callable[..., None], *given: object) -> None:
+        """Run a callback of a process, if that is still running."""
         ...
 
     def begin_again(self) -> None:
-        """The fetched snapshot takes its place, and a new life begins with it."""
+        """The fetched snapshot takes its place, and a new process begins with it."""
         ...
 
-    def snapshot_written(self, life: "Life", checkpoint: Checkpoint) -> None:
+    def snapshot_written(self, process: "ReplicaProcess", checkpoint: Checkpoint) -> None:
         """The disk has it."""
         ...
 
 
-class Life:
+class ReplicaProcess:
     """From one start of a replica to its end. Is disk, network and application to the performer, and watched core."""
 
-    def __init__(self, host: Home, parts: ReplicaFactory, number: int) -> None:
+    def __init__(self, host: ProcessHost, parts: ReplicaFactory, number: int) -> None:
         self._host = host
         self._context = parts.context
         self._watch = parts.watch
@@ -130,10 +130,10 @@ class Life:
         self.name = f"r{host.id}" if number == 1 else f"r{host.id}#{number}"
         self.replica = ReplicaId(host.id)
         self.core = parts.make_replica(host.id)
-        watch_answers(self.name, self.core._state.log, parts.watch)
+        check_validate_answers(self.name, self.core._state.log, parts.watch)
         self.machine = parts.make_machine()
         self._apply = GuardedApply(self.machine, self._note_raised)
-        self.watched: RestartRecord = parts.watch.begin_life(self.name, host.id)
+        self.watched: RestartRecord = parts.watch.begin_process(self.name, host.id)
         self.performer = Performer(
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )
@@ -149,7 +149,7 @@ class Life:
         self._used: dict[SessionId, int] = {}
         """When a batch with requests of a session that was executed here was proposed."""
         self.grants: dict[SessionId, Grant] = {}
-        """Of clients that began a session at this life."""
+        """Of clients that began a session at this process."""
         settings = self._context.settings
         self.batcher = Batcher(
             self.replica,
@@ -172,10 +172,10 @@ class Life:
         self._taken = 0
         self.clock_us = 0
         self.gathering = False
-        self.starts: LifeStarts | None = None
+        self.starts: ProcessStarts | None = None
         """None where starts are not looked at."""
         if self._context.settings.starts_checked:
-            self.starts = LifeStarts(
+            self.starts = ProcessStarts(
                 self.replica, self.core, host.disk, self._context, self._network.network, parts.took_part
             )
         self._taking = False
@@ -184,16 +184,16 @@ class Life:
     def _note_raised(self, error: BaseException) -> None:
         self._context.counts.raised += 1
         if self._context.tracing:
-            self._context.say(self.name, f"a command raised {error!r}")
+            self._context.log(self.name, f"a command raised {error!r}")
 
     # what the performer calls
 
     def receive(self, sender: ReplicaId, message: Message) -> None:
         """The core: a message to itself, given back when it is durable."""
-        self._host.moment()
+        self._host.crash_point()
         self._watch.sent(sender, message)
         if self._context.tracing:
-            self._context.say(self.name, f"to itself: {describe.message(message)}")
+            self._context.log(self.name, f"to itself: {describe.message(message)}")
         self.core.receive(sender, message)
 
     def take_effects(self) -> Effects:
@@ -201,21 +201,21 @@ class Life:
         return self.core.take_effects()
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """The disk. A life that ends here ends while the group is being written."""
+        """The disk. A process that ends here ends while the group is being written."""
         if self._context.tracing:
-            self._context.say(self.name, "writes " + "; ".join(map(describe.record, records)))
+            self._context.log(self.name, "writes " + "; ".join(map(describe.record, records)))
         self._host.write(records, done)
-        self._host.moment()
+        self._host.crash_point()
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """The network."""
-        self._host.moment()
+        self._host.crash_point()
         self._watch.sent(self.replica, message)
         self._network.send(self._host, to, message)
 
     def execute(self, execution: Execute) -> None:
         """The machine, and the answers to clients of own instances."""
-        self._host.moment()
+        self._host.crash_point()
         batch = execution.batch
         applied: list[bytes] = []
 
@@ -235,16 +235,16 @@ class Life:
         if batch.footprint.barrier:
             self._expire(batch.clocks)
         if self._context.tracing:
-            self._context.say(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
+            self._context.log(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
         self._watch.executed(self.replica, self.watched, execution, results, applied)
         if execution.id.leader == self.replica:
             self.batcher.executed(execution.id, results)
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
         """Begin to take a snapshot, unless one is being taken."""
-        self._host.moment()
+        self._host.crash_point()
         checkpoint = taken.checkpoint
-        self._context.say(self.name, f"is at {checkpoint}")
+        self._context.log(self.name, f"is at {checkpoint}")
         self._context.counts.checkpoints += 1
         self._expire(checkpoint.clocks)
         state = self.machine.digest() + self.sessions.digest()
@@ -261,14 +261,14 @@ class Life:
         before_ms = sessions.time.ms
         before = [session for session in self._used if session in sessions]
         sessions.expire(clocks)
-        walls.forgot(self.name, before, sessions, self._used)
+        walls.sessions_expired(self.name, before, sessions, self._used)
         walls.advanced(self.name, before_ms, sessions.time.ms)
 
     def _take(
         self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: RestartRecord
     ) -> None:
         """One step of a snapshot, and the next one later."""
-        if self._host.life is not self:
+        if self._host.process is not self:
             return
         chunk = next(steps, None)
         if chunk is not None:
@@ -276,19 +276,19 @@ class Life:
             step_us = self._context.settings.snapshot_step_us
             self._context.schedule.after(step_us, self._take, checkpoint, steps, chunks, watched)
             return
-        self._context.say(self.name, f"writes the snapshot of {checkpoint}")
+        self._context.log(self.name, f"writes the snapshot of {checkpoint}")
         snapshot = SimulatedSnapshot(checkpoint, tuple(chunks), watched)
         self._host.disk.write_snapshot(snapshot, lambda: self._host.snapshot_written(self, checkpoint))
 
     def taken(self, checkpoint: Checkpoint) -> None:
-        """The snapshot is durable, and its digests are told."""
+        """The snapshot is durable: pass its digests to the core."""
         self._taking = False
         chunks = self._host.disk.snapshots[-1].chunks
         self.core.snapshot_durable(checkpoint, [hashlib.sha256(chunk).digest() for chunk in chunks])
         self.performer.pump()
 
     def begin_with(self, snapshots: list[SimulatedSnapshot]) -> None:
-        """From the disk: the state, and what was watched of the life that had it."""
+        """From the disk: the state, and the record of the process that took the snapshot."""
         if snapshots:
             assert isinstance(self.machine, SupportsSnapshots)
             ReplicatedState(self.machine, self.sessions).restore(snapshots[-1].chunks)
@@ -296,34 +296,34 @@ class Life:
             assert isinstance(watched, RestartRecord)
             self.watched = watched.fork(self.name)
             self._context.counts.snapshots_restored += 1
-            self._context.say(self.name, f"begins with the snapshot of {snapshots[-1].checkpoint}")
+            self._context.log(self.name, f"begins with the snapshot of {snapshots[-1].checkpoint}")
         records = self._host.disk.load()
-        self._context.say(self.name, f"starts again with {len(records)} records")
+        self._context.log(self.name, f"starts again with {len(records)} records")
         self.core.restore(records, [one.checkpoint for one in snapshots])
 
     def propose_checkpoint(self) -> None:
-        """If it is due here. After the heal, time alone is no reason, unless something waits for it."""
+        """Propose a checkpoint if one is due. After the heal, only if requests wait or enough was executed."""
         time_is_due = (bool(self.batcher.queued) or not self._context.healed) and self.clock.checkpoint_is_due()
         if self.core.checkpoint_due(time_is_due=time_is_due):
             now_ms, clocks = self.clock.for_checkpoint()
             id = self.core.propose_checkpoint(now_ms, clocks)
             if isinstance(id, InstanceId):
-                self._context.say(self.name, f"proposes checkpoint {id}")
+                self._context.log(self.name, f"proposes checkpoint {id}")
                 self._watch.proposed(id, checkpoint_batch(now_ms, clocks))
 
     def abort(self, abort: Abort) -> None:
         """Answers to clients whose instance became a nop."""
-        self._host.moment()
+        self._host.crash_point()
         if self._context.tracing:
-            self._context.say(self.name, f"aborts {abort.id}")
+            self._context.log(self.name, f"aborts {abort.id}")
         self._watch.aborted(self.replica, abort)
         self.batcher.aborted(abort.id)
 
     def transfer(self, transfer: Transfer) -> None:
         """Snapshots that travel."""
-        self._host.moment()
+        self._host.crash_point()
         if self._context.tracing:
-            self._context.say(self.name, describe.transfer(transfer))
+            self._context.log(self.name, describe.transfer(transfer))
         self._transfers.begin(transfer)
 
     def later(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
@@ -338,8 +338,8 @@ class Life:
         """See `transfers.TransferHost`."""
         self._host.begin_again()
 
-    def _later(self, tell: Callable[..., None], *given: object) -> None:
-        self._context.schedule.after(self._context.settings.client_us, tell, *given)
+    def _later(self, notify: Callable[..., None], *given: object) -> None:
+        self._context.schedule.after(self._context.settings.client_us, notify, *given)
 
     # what the host calls
 
@@ -386,7 +386,7 @@ class Life:
         self._watch.proposed(id, batch)
         self._context.walls.proposed(self.name, id, batch, self.sessions.time.ms)
         if self._context.tracing:
-            self._context.say(self.name, f"proposes {id} {describe.value(batch)}")
+            self._context.log(self.name, f"proposes {id} {describe.value(batch)}")
         self._context.counts.barriers += batch.footprint.barrier
         return id
 
@@ -395,7 +395,7 @@ class Life:
         self.grants[session_of(id)] = Grant(id)
 
     def is_first(self, id: RequestId) -> bool:
-        """Whether a request that comes now is surely in no instance yet."""
+        """Whether a request that arrives now cannot be in an instance yet."""
         grant = self.grants.get(session_of(id))
         return grant is not None and grant.takes(id, 1)
 
@@ -415,7 +415,9 @@ class Life:
         """Clients find their connections broken."""
         for submission in self._open.values():
             self._later(submission.broken)
-        del self.watched  # the watchers keep what lives in use have not given up, and a life is in cycles of references
+        del (
+            self.watched
+        )  # the watchers keep what processes in use have not given up, and a process is in cycles of references
 
 
 def _nothing() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.steady_state import Flat, directory_bytes, grown, minutes_of
+from benchmarks.steady_state import SteadyStatePlan, directory_bytes, grown, minutes_of
 from pydsm.bench.results import BenchmarkRun, Measurement
 from pydsm.core.types.errors import UsageError
 
@@ -57,4 +57,4 @@ def test_a_directory_has_the_bytes_of_its_files(tmp_path: Path) -> None:
 
 def test_too_short_a_run_is_refused() -> None:
     with pytest.raises(UsageError):
-        Flat(minutes=1)
+        SteadyStatePlan(minutes=1)
