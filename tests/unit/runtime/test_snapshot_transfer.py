@@ -384,6 +384,7 @@ async def test_one_that_keeps_no_snapshots_says_once_that_it_cannot_return_and_s
             bench.transfers.begin(ServePiece(P1, number, 0))
     assert bench.told == [("cannot keep", 4), ("cannot keep", 4), ("cannot keep", 5)]
     assert [record.getMessage() for record in caplog.records] == [
-        "does not store snapshots: it cannot rejoin the group"
+        "the instances missing here were compacted by the peers, and this replica does not store snapshots: "
+        "it cannot rejoin the group"
     ]
     await bench.transfers.stop()
