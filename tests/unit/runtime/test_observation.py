@@ -36,7 +36,7 @@ def test_replica_with_a_quorum_and_little_lag_is_ready(seen: Observation) -> Non
         (but(connected=()), "it sees 1 of 3 replicas, itself included, and needs 2: 0 connected"),
         (but(last_report_age_seconds={}), "2 connected, 0 with a report in the last 2 s"),
         (but(last_report_age_seconds={ONE: 2.1, TWO: 60.0}), "2 connected, 0 with a report in the last 2 s"),
-        (but(connected=(ONE,), last_report_age_seconds={TWO: 0.1}), "1 connected, 0 heard from"),
+        (but(connected=(ONE,), last_report_age_seconds={TWO: 0.1}), "1 connected, 0 with a report"),
         (but(known=(10, 149, 30)), "catching up: 129 instances of r2 are not executed here yet, 128 may be"),
         (but(known=(10, 149, 30), names=("a", "b", "c")), "catching up: 129 instances of b are not executed here yet"),
         (but(replicas=7), "it sees 3 of 7 replicas, itself included, and needs 4"),
