@@ -87,7 +87,7 @@ def run(progress: AppliedTracker, *indexes: int) -> list[Result]:
     return [progress.apply(instance(index))([b"k %d" % index], 0)[0] for index in indexes]
 
 
-async def test_what_the_machine_has_is_answered_from_its_notes_and_the_rest_is_executed() -> None:
+async def test_batches_with_markers_are_answered_from_them_and_the_rest_is_executed() -> None:
     machine = DurableLists()
     assert run(life(machine), 1, 2) == [1, 2]
     again = life(machine)
@@ -123,7 +123,7 @@ async def test_machine_that_lost_its_last_transactions_executes_them_again() -> 
     assert again.has(checkpoint(1, 3))
 
 
-async def test_notes_of_what_two_snapshots_have_are_forgotten_a_few_at_a_time() -> None:
+async def test_markers_covered_by_two_snapshots_are_deleted_a_few_at_a_time() -> None:
     machine = DurableLists()
     progress = life(machine)
     run(progress, *range(1, 20))
@@ -136,7 +136,7 @@ async def test_notes_of_what_two_snapshots_have_are_forgotten_a_few_at_a_time() 
     assert set(machine.kept) == {"replica", "0.20", "0.21", "0.22", "0.23", "0.24", "0.25"}
 
 
-async def test_notes_that_are_not_needed_when_a_life_begins_are_forgotten_too() -> None:
+async def test_markers_that_are_obsolete_at_a_start_are_deleted_too() -> None:
     machine = DurableLists()
     first = life(machine)
     run(first, 1, 2)
@@ -158,18 +158,18 @@ async def test_state_of_another_replica_is_refused() -> None:
         life(machine, 0xDEF)
 
 
-async def test_notes_that_cannot_be_are_refused() -> None:
+async def test_invalid_markers_are_refused() -> None:
     machine = DurableLists()
     run(life(machine), 1)
     again = life(machine)
-    with pytest.raises(InvariantViolation, match=r"note of instance 0.1 has 1 results for 2 commands"):
+    with pytest.raises(InvariantViolation, match=r"marker of instance 0.1 has 1 results for 2 commands"):
         again.apply(instance(1))([b"k", b"k"], 0)
     machine.kept["what"] = b""
     with pytest.raises(OperationalError, match="a marker 'what' that PyDSM did not create"):
         life(machine)
 
 
-async def test_machine_without_notes_has_no_progress() -> None:
+async def test_machine_without_markers_has_no_tracker() -> None:
     assert tracker_of(Lists(), Lists().apply, INCARNATION) is None
 
 
