@@ -1,12 +1,12 @@
-"""A ledger of accounts that lives in a SQLite file of its own, replicated three times, killed, and still exact.
+"""A ledger of accounts in a SQLite file, replicated three times; its replicas are killed, and no balance is wrong.
 
     python examples/ledger.py
 
-starts three replicas as processes, moves money between accounts, kills replicas with SIGKILL meanwhile, at last all of
-them at once, starts them again, and compares every account of every replica with what was asked for.
+starts three replicas as processes, moves money between accounts, kills replicas with SIGKILL meanwhile and finally all
+of them together, starts them again, and compares every account of every replica with the expected balance.
 
-`Ledger` is the part to learn from: each batch and the note that says so are one transaction, so PyDSM knows after a
-crash what the file has, and executes only what is missing. See docs/howto/your-own-machine.md.
+`Ledger` is the important part: each batch and its applied marker are committed in one transaction, so PyDSM finds after
+a crash which batches are in the file, and executes only the missing ones. See docs/howto/your-own-machine.md.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from pydsm.transport.tcp import TcpTransport
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS accounts (name TEXT PRIMARY KEY, balance INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS markers (name TEXT PRIMARY KEY, content BLOB NOT NULL) WITHOUT ROWID;
 """
 ADD = "INSERT INTO accounts VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET balance = balance + ?2"
 
@@ -54,10 +54,10 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    # what every machine has: which commands conflict, and what they do
+    # what every machine has: the keys of commands, and their execution
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
-        """Deposits to one account commute: they answer nothing that depends on its balance."""
+        """Deposits to one account commute: their result does not depend on its balance."""
         deposits, writes, reads = set(), set(), set()
         for command in commands:
             match json.loads(command):
@@ -68,11 +68,11 @@ class Ledger:
                 case ["balance", str(account)]:
                     reads.add(account.encode())
                 case _:
-                    raise UsageError(f"{command!r} is no command of the ledger")
+                    raise UsageError(f"{command!r} is not a command of the ledger")
         return Footprint(tuple(sorted(reads)), tuple(sorted(writes)), ((b"deposit", tuple(sorted(deposits))),))
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """Within a transaction, which `commit` ends."""
+        """Executes the commands in a transaction, which `commit` ends."""
         return [self._execute(*json.loads(command)) for command in commands]
 
     def _execute(self, verb: str, account: str, *rest: str | int) -> Result:
@@ -91,7 +91,7 @@ class Ledger:
         return balance - amount
 
     def digest(self) -> bytes:
-        """Of all accounts."""
+        """The digest of all accounts."""
         rows = self.file.execute("SELECT name, balance FROM accounts ORDER BY name").fetchall()
         return hashlib.blake2b(json.dumps(rows).encode(), digest_size=32).digest()
 
@@ -100,31 +100,31 @@ class Ledger:
     local_faults = (sqlite3.OperationalError,)
 
     def savepoint(self) -> None:
-        """Within the transaction."""
+        """Set a savepoint in the transaction."""
         self.file.execute("SAVEPOINT command")
 
     def rollback(self) -> None:
-        """Back to it."""
+        """Undo everything since the savepoint."""
         self.file.execute("ROLLBACK TO command")
 
-    # what is opened and released
+    # opening and closing the file
 
     async def start(self) -> None:
-        """Open the file. It need not be synchronised at each commit: what a power cut takes is executed again."""
+        """Open the file. Commits need not be synchronous: what a power failure loses is executed again."""
         self.file = sqlite3.connect(self.path, check_same_thread=False)
         self.file.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + TABLES)
 
     async def stop(self) -> None:
-        """Close it; what is not committed is undone."""
+        """Close the file; what is not committed is undone."""
         self.file.close()
 
-    # its state for others: for replicas that lost theirs, and to compare
+    # snapshots: for replicas that need the state, and to compare the states of replicas
 
     def snapshot(self) -> Iterator[bytes]:
-        """As it is now: a second connection sees one moment of the file, whatever is written meanwhile."""
+        """The current state: a second connection reads one version of the file, whatever is written meanwhile."""
         view = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         view.execute("BEGIN")
-        view.execute("SELECT count(*) FROM accounts").fetchone()  # the moment is that of the first read
+        view.execute("SELECT count(*) FROM accounts").fetchone()  # the first read fixes the version
         return self._chunks(view)
 
     def _chunks(self, view: sqlite3.Connection) -> Iterator[bytes]:
@@ -134,34 +134,34 @@ class Ledger:
                 yield json.dumps(some).encode()
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """Within a transaction as well."""
+        """Replace all accounts, in a transaction that `commit` ends."""
         self.file.execute("DELETE FROM accounts")
         for chunk in chunks:
             self.file.executemany("INSERT INTO accounts VALUES (?, ?)", json.loads(chunk))
 
-    # how far it is: notes that PyDSM gives, kept in the same transaction
+    # applied markers of PyDSM, stored in the same transaction as the accounts
 
-    def commit(self, note: str, content: bytes, forgotten: Sequence[str]) -> None:
-        """All since the last commit, and this note."""
-        self.file.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (note, content))
-        self.file.executemany("DELETE FROM notes WHERE name = ?", [(name,) for name in forgotten])
+    def commit(self, marker: str, content: bytes, obsolete: Sequence[str]) -> None:
+        """Commit everything since the last commit, with this marker; delete the obsolete markers."""
+        self.file.execute("INSERT OR REPLACE INTO markers VALUES (?, ?)", (marker, content))
+        self.file.executemany("DELETE FROM markers WHERE name = ?", [(name,) for name in obsolete])
         self.file.commit()
 
-    def note(self, name: str) -> bytes | None:
-        """One of them."""
-        row = self.file.execute("SELECT content FROM notes WHERE name = ?", (name,)).fetchone()
+    def marker(self, name: str) -> bytes | None:
+        """The content of one marker."""
+        row = self.file.execute("SELECT content FROM markers WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
-    def notes(self) -> list[str]:
-        """Their names."""
-        return [name for (name,) in self.file.execute("SELECT name FROM notes")]
+    def markers(self) -> list[str]:
+        """The names of all markers."""
+        return [name for (name,) in self.file.execute("SELECT name FROM markers")]
 
 
-# A replica, in a process of its own
+# One replica, in its own process
 
 
 async def serve(number: int, directory: Path, ports: list[int]) -> None:
-    """Run until something ends this process. The first half of the ports is for replicas, the other for clients."""
+    """Run a replica until the process ends. The first half of the ports is for replicas, the second for clients."""
     members = len(ports) // 2
     addresses = [Address("127.0.0.1", port) for port in ports]
     me, names = ReplicaId(number), tuple(f"r{one}" for one in range(members))
@@ -175,7 +175,7 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
         own = LocalIdentity("ledger", me, members, incarnation, members=listed)
         return TcpTransport(own, addresses[number], peers, admit, starts)
 
-    config = Config(me, members, checkpoint_instances_max=50)  # often, so that this small run has some
+    config = Config(me, members, checkpoint_instances_max=50)  # a low limit, so that this short run has checkpoints
     machine, store = Ledger(data / "ledger.sqlite"), SqliteStore(data, identity)
     node = Node(config, NodeComponents(machine, store, transport, snapshots=SnapshotFiles(data, identity), names=names))
     await node.start()
@@ -189,10 +189,10 @@ async def serve(number: int, directory: Path, ports: list[int]) -> None:
         raise reason
     await node.stop()
     await server.stop()
-    await serve(number, directory, ports)  # it came back with the snapshot of another replica, and begins again from it
+    await serve(number, directory, ports)  # it fetched a snapshot, and restarts from it
 
 
-# The group, its clients, and the check
+# The group, its clients, and the final check
 
 
 class Processes:
@@ -203,7 +203,7 @@ class Processes:
         self.running: dict[int, asyncio.subprocess.Process] = {}
 
     async def start(self, number: int) -> None:
-        """Start one, and wait until it takes clients."""
+        """Start one replica, and wait until it accepts clients."""
         line = [sys.executable, __file__, str(number), str(self.directory), *map(str, self.ports)]
         process = await asyncio.create_subprocess_exec(*line, stdout=asyncio.subprocess.PIPE)
         self.running[number] = process
@@ -211,7 +211,7 @@ class Processes:
         assert await process.stdout.readline() == b"ready\n", f"replica {number} did not start"
 
     async def kill(self, *numbers: int) -> None:
-        """End them at once, without a chance to write anything."""
+        """Kill these replicas with SIGKILL, so that they cannot write anything more."""
         for number in numbers:
             self.running[number].send_signal(signal.SIGKILL)
         for number in numbers:
@@ -219,7 +219,7 @@ class Processes:
 
 
 async def main(directory: Path) -> None:
-    """Work, kill, compare. Raises AssertionError when a balance is not exact."""
+    """Send commands, kill replicas, compare. Raises AssertionError if a balance is wrong."""
     ports, chance, expected = free_ports(6), random.Random(7), Counter[str]()
     group = Processes(directory, ports)
 
@@ -248,7 +248,7 @@ async def main(directory: Path) -> None:
             for account, balance in expected.items():
                 assert await client.execute(json.dumps(["balance", account]).encode()) == balance
             await work(client, 20)
-        for number in range(3):  # each by itself: every replica has everything once it answers
+        for number in range(3):  # each alone: a replica that answers has executed everything before
             async with Client([f"127.0.0.1:{ports[3 + number]}"]) as client:
                 for account, balance in expected.items():
                     assert await client.execute(json.dumps(["balance", account]).encode()) == balance
@@ -262,7 +262,7 @@ async def main(directory: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Ports that are free."""
     from pydsm.cli.local_group import free_ports as choose  # noqa: PLC0415 - not for the replicas
 
     return choose(count)
@@ -270,7 +270,7 @@ def free_ports(count: int) -> list[int]:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        logging.basicConfig(level=logging.ERROR)  # that others are away now and then is no news here
+        logging.basicConfig(level=logging.ERROR)  # lost connections are expected here
         asyncio.run(serve(int(sys.argv[1]), Path(sys.argv[2]), [int(port) for port in sys.argv[3:]]))
     else:
         with tempfile.TemporaryDirectory() as made:

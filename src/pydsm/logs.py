@@ -1,7 +1,7 @@
-"""What may be written into a log of texts that others chose, and how often: for every package.
+"""Safe logging of texts and events that come from outside: escaping and rate limits, for every package.
 
-Guards that nobody who can send bytes to a port can forge a line of the log, send control sequences to the terminal of
-whoever reads it, or fill the disk with lines.
+Guarantees that a client that can send bytes to a port cannot forge a log line, send control sequences to the terminal
+of a log's reader, or fill the disk with lines.
 """
 
 import logging
@@ -13,12 +13,12 @@ _ELLIPSIS = "..."
 
 
 def printable(text: str, characters_max: int = 200) -> str:
-    r"""The text on one line, without anything that a terminal would act on, and at most so long.
+    r"""The text on one line, without control sequences for terminals, and with at most `characters_max` characters.
 
     Line breaks, control characters, invisible and direction-changing characters become `\x..`, `\u....`.
-    Escaping twice is escaping once.
+    Escaping an escaped text does not change it.
     """
-    # Cut before escaping as well: escaping ten megabytes to keep two hundred characters would cost seconds.
+    # Cut before escaping too: escaping ten megabytes to keep two hundred characters would cost seconds.
     shown = "".join(map(_escaped, text[: characters_max + 1]))
     return shown if len(shown) <= characters_max else shown[: max(0, characters_max - len(_ELLIPSIS))] + _ELLIPSIS
 
@@ -32,7 +32,7 @@ def _escaped(character: str) -> str:
 
 @dataclass(slots=True)
 class _Window:
-    """What was written, and left out, since a moment."""
+    """Counts of lines written and left out since `began_seconds`."""
 
     began_seconds: float
     written: int = 0
@@ -40,12 +40,11 @@ class _Window:
 
 
 class LogLimiter:
-    """Writes lines that strangers can cause, a few of each kind in a period, and says how many it left out.
+    """Writes log lines that unauthenticated peers can cause: a few of each kind in a period, with a count of the rest.
 
-    A kind is any hashable value, for example the source address and the reason. Of one kind at most `lines_max` are
-    written in `period_seconds`, of all kinds together at most `total_max`; the next line that is written again ends
-    with how many were left out. Memory is bounded by `kinds_max`; the kind that was seen first is dropped for a new
-    one.
+    A kind is any hashable value, for example the source address and the reason. At most `lines_max` lines of one kind
+    are written in `period_seconds`, and at most `total_max` of all kinds together; the next line that is written ends
+    with the number of lines left out. Memory is limited by `kinds_max`; the kind seen first is dropped for a new one.
     """
 
     def __init__(
@@ -68,11 +67,11 @@ class LogLimiter:
         self._all = _Window(clock())
 
     def warning(self, kind: Hashable, text: str, *arguments: object) -> None:
-        """Write a warning, unless there were too many."""
+        """Write a warning, unless a limit is reached."""
         self._write(logging.WARNING, kind, text, arguments)
 
     def info(self, kind: Hashable, text: str, *arguments: object) -> None:
-        """Write a line for information, unless there were too many."""
+        """Write an informational line, unless a limit is reached."""
         self._write(logging.INFO, kind, text, arguments)
 
     def _write(self, level: int, kind: Hashable, text: str, arguments: tuple[object, ...]) -> None:

@@ -69,7 +69,7 @@ async def test_an_older_copy_of_a_data_directory_is_refused_and_the_others_keep_
         shutil.copytree(copy, data)
         status, said = await outcome(group.command(0))
         assert status == 1
-        assert "remembers more of this replica than it has" in said
+        assert "has a record of data that is missing here" in said
         assert "Put the newest copy of the directory back" in said
         await work.more_answers(100, through=(1, 2))
         shutil.rmtree(data)

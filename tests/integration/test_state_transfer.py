@@ -24,8 +24,8 @@ PIECES_BYTES, SOME_BYTES = 5 << 20, 2 << 20
 """What comes before a source falls silent: less than the snapshot, and some pieces more than the other messages that
 were waiting for a replica that was away. And how much of that must have come, to have a whole chunk in it."""
 AWAY = 2
-FETCHES = "others have forgotten what is missing here: fetching the snapshot of checkpoint"
-INSTALLED = "is installed; it begins again from there"
+FETCHES = "fetching the snapshot of checkpoint"
+INSTALLED = "is installed; the replica restarts from it"
 DEADLINE_SECONDS = 60
 
 

@@ -1,4 +1,4 @@
-"""What can be replicated. `base` is the interface, `kv` the Redis-like store behind the server's port.
+"""State machines that can be replicated. `base` is the interface, `kv` the key-value store of the Redis server.
 
-`counters` is the smallest machine whose updates truly commute, and the proof that the interface carries a second one.
+`counters` is the smallest machine with updates that commute.
 """

@@ -1,7 +1,8 @@
-"""What a state machine is to PyDSM: footprints before agreement, batches after it.
+"""The interface of state machines: `footprint` is called before agreement, `apply` after it.
 
-A machine sees the same conflicting commands in the same order on every replica, so it must be deterministic: time is
-`timestamp_ms` as agreed, and nothing else may come from outside.
+A machine gets conflicting commands in the same order on every replica, and must be deterministic: the only clock is
+`timestamp_ms`, which is agreed, and nothing else may come from outside. A machine has the methods of `StateMachine`;
+each other class here is an optional ability, which a machine has if it has the methods.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,10 +12,10 @@ from pydsm.core.types.messages import Footprint
 
 
 class CommandFailed(Exception):
-    """The result of a command that refused or raised: its effects are undone, and every replica agrees on it.
+    """The result of a command that was refused or raised: its effects are undone, the same on every replica.
 
     Attributes:
-        message: what the client is told.
+        message: the error text for the client.
     """
 
     def __init__(self, message: str) -> None:
@@ -31,12 +32,12 @@ class CommandFailed(Exception):
 class CommandRaised(CommandFailed):
     """The result of a command that raised an exception.
 
-    Replicas agree on the class of the exception alone: its text may differ between versions of Python, or name an
-    address in memory. So two of these are equal when their classes are, and only the class is kept in snapshots.
+    Replicas agree only on the class of the exception: its text may differ between versions of Python, or contain an
+    address in memory. So two of these are equal if their classes are, and only the class is stored in snapshots.
 
     Attributes:
         error_type: the name of the exception's class.
-        message: class and text.
+        message: the class and the text.
     """
 
     def __init__(self, error_type: str, text: str) -> None:
@@ -51,177 +52,184 @@ class CommandRaised(CommandFailed):
 
 
 Result = object
-"""What a command gives back; a CommandFailed instance when it failed."""
+"""The result of a command; a CommandFailed instance if it failed."""
 
 
 class StateMachine(Protocol):
-    """The batch form, which is the fast one."""
+    """The methods that every state machine has. Commands are passed in batches."""
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
-        """The keys that these commands touch together. Must not depend on the state.
+        """The keys that these commands read, write and update together. Must not depend on the state.
 
-        Raises UsageError for a command that does not parse; such a command never reaches agreement.
+        Raises UsageError for a command that does not parse; such a command is not proposed.
         """
         ...
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """Execute one agreed batch; a list with one result per command, in order.
+        """Execute one agreed batch; returns a list with one result per command, in order.
 
-        A command that is refused gives a CommandFailed, returned. What `apply` raises is a result as well, see
-        `SupportsUndo`. A result is kept until its client has it: it must not change when the state does.
+        For a refused command, return a CommandFailed. An exception raised by `apply` becomes a result as well, see
+        `SupportsUndo`. Results are stored until their client has them: a result must not change with the state.
+
+        Args:
+            commands: the encoded commands of the batch.
+            timestamp_ms: agreed Unix time of the batch in milliseconds.
         """
         ...
 
     def digest(self) -> bytes:
-        """32 bytes that are equal on two replicas exactly when their states are."""
+        """32 bytes that are equal on two replicas if and only if their states are equal."""
         ...
 
 
 @runtime_checkable
 class SupportsUndo(Protocol):
-    """What a machine has besides if it can take back what it did since a moment of its choice.
+    """Optional: the machine can undo all changes since a savepoint.
 
-    Then a command that raises has changed nothing. Without this, its changes up to there stay, at every replica alike;
-    and the machine gets one command at a time, which is slower in floods, unless it is one that `HandlesFailures`.
+    Then a command that raises has changed nothing. Without this ability, the changes that it made before it raised
+    stay, the same on every replica; and the machine gets one command at a time, which is slower under load, unless it
+    `HandlesFailures`.
     """
 
     def savepoint(self) -> None:
-        """Mark the present state. It replaces the mark before. Called before each batch, so it costs little."""
+        """Mark the current state, replacing the earlier mark. Called before each batch, so it should be cheap."""
         ...
 
     def rollback(self) -> None:
-        """Have the state of the last mark again, which stays. What this raises ends the replica."""
+        """Restore the state of the last mark, and keep the mark. An exception from this stops the replica."""
         ...
 
 
 @runtime_checkable
 class SupportsReadSkipping(Protocol):
-    """What a machine has besides if it can leave out commands that only read, where nobody looks at their results."""
+    """Optional: the machine can skip commands that only read, where their results are not used."""
 
     def apply_unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """Change the state exactly as `apply` does; as many results, which mean nothing.
+        """Change the state exactly as `apply` does; returns as many results, which are ignored.
 
-        Called instead of `apply` at replicas where nobody waits for the results and no session keeps them: everywhere
-        but where the client is connected, and at a restart.
+        Called instead of `apply` where no client waits for the results and no session stores them: at all replicas
+        except the one that the client is connected to, and at a restart.
         """
         ...
 
 
 @runtime_checkable
 class HandlesFailures(Protocol):
-    """What a machine has besides if `apply` answers every failure by itself and raises nothing for a command.
+    """Optional: `apply` returns a CommandFailed for every failure and never raises because of a command.
 
-    It gets whole batches. If it raises all the same, every command of that batch is answered as failed, perhaps after
-    it was executed.
+    The machine gets whole batches. If `apply` raises nevertheless, all commands of that batch are answered as failed,
+    possibly after they were executed.
     """
 
     handles_failures: bool
-    """True."""
+    """Must be True."""
 
 
 @runtime_checkable
 class LocalFaults(Protocol):
-    """What a machine has besides if some exceptions say nothing about a command, but that this replica cannot go on.
+    """Optional: names exceptions that are caused by this replica alone, not by a command, such as a full disk.
 
-    They end the replica, and its next start executes the batch again. Without this: MemoryError and OperationalError,
-    and OSError for a machine with `DurableStateMachine`. An exception that every replica raises for the same command
-    must not be among them, since that would end all of them.
+    They stop the replica, and its next start executes the batch again. MemoryError and OperationalError always do this,
+    and OSError for a `DurableStateMachine`. An exception that every replica raises for the same command must not be
+    listed, because it would stop all of them.
     """
 
     local_faults: tuple[type[Exception], ...]
-    """For example `(sqlite3.OperationalError,)`: a disk that is full."""
+    """For example `(sqlite3.OperationalError,)`, which SQLite raises for a full disk."""
 
 
 @runtime_checkable
 class SupportsScheduledCommands(Protocol):
-    """What a machine has besides if some of its work is due at a time and not when a client asks for it."""
+    """Optional: the machine has commands that are due at some time without a client's request."""
 
     def due_commands(self, now_ms: int) -> Sequence[bytes]:
-        """Commands to propose because their time has come, by a clock that is not agreed on; a bounded number.
+        """Commands that are due at `now_ms`; a bounded number. `now_ms` is Unix time in ms that is not agreed.
 
-        Called now and then, on every replica, so a command may be proposed more than once and must allow that. Changes
-        nothing by itself; what is not agreed on is named again. Takes little time when nothing is due.
+        Called periodically on every replica, so a command may be proposed and executed more than once. Must not change
+        the state; a command that is still due is returned again. Should be fast when nothing is due.
         """
         ...
 
 
 @runtime_checkable
 class SupportsLifecycle(Protocol):
-    """What a machine has besides if it holds what must be opened and released: files, connections, threads.
+    """Optional: the machine has resources that must be opened and released, such as files, connections or threads.
 
-    Both are called on the loop that executes, which stands still while they do not await; within a minute. Between
-    `stop` and `start` nothing is asked of the machine but `footprint`, which does not depend on the state.
+    Both methods are called on the event loop that executes commands, which is blocked while they do not await; each may
+    take up to a minute. Between `stop` and `start` only `footprint` is called, which does not depend on the state.
     """
 
     async def start(self) -> None:
-        """Be ready to execute, with the state of before. Called at first, and again after each `stop`.
+        """Open the resources, with the state as it was before. Called first, and again after each `stop`.
 
-        One that raises leaves nothing open. A replica that starts does not start then; one that is paused stays paused,
-        shows what was raised, and calls it again when somebody resumes it.
+        If it raises, it must leave nothing open. Then a starting replica does not start; a paused one stays paused,
+        reports the exception, and calls this again at the next resume.
         """
         ...
 
     async def stop(self) -> None:
-        """Release everything, and remember the state: `start` may follow in this process.
+        """Release all resources, and keep the state: `start` may follow in this process.
 
-        Called once after each `start` that succeeded, unless the process is killed. What it raises is shown to people;
-        nothing more is asked of the machine all the same, and `start` comes next.
+        Called once after each `start` that succeeded, unless the process is killed. An exception is reported to the
+        operator; the machine counts as stopped all the same, and the next call is `start`.
         """
         ...
 
 
 @runtime_checkable
 class SupportsSnapshots(Protocol):
-    """What a machine has besides if its state can be saved and brought back. Without it a restart executes it all."""
+    """Optional: the state can be saved and restored. Without this, a restart executes all commands again."""
 
     def snapshot(self) -> Iterator[bytes]:
-        """The state as it is now, in chunks, made as they are asked for; an empty one is a step without a result.
+        """The state at the time of this call, as an iterator of chunks; an empty chunk is a step without a result.
 
-        The machine may execute batches between two steps, which changes nothing about what comes. A step takes a few
-        milliseconds at most, however large the state is. Chunks depend on the state alone, so that equal states have
-        equal chunks, and each holds what belongs to one part of all keys, always the same: where two replicas differ,
-        the first different chunk says which keys to look at. Not more than one snapshot is under way; one that is not
-        wanted to its end is closed.
+        The machine may execute batches between two steps; they must not change the remaining chunks. A step should take
+        a few milliseconds at most, whatever the size of the state. Chunks depend only on the state, so equal states
+        have equal chunks, and each chunk has a fixed part of the keys: if two replicas differ, the first different
+        chunk shows which keys to examine. At most one snapshot is in progress; one that is abandoned is closed.
         """
         ...
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """Have the state of a snapshot instead of the present one. Raises ValueError for what is none."""
+        """Replace the state by that of a snapshot. Raises ValueError if the chunks are not a snapshot."""
         ...
 
 
 @runtime_checkable
 class DurableStateMachine(SupportsSnapshots, Protocol):
-    """What a machine has besides if it keeps its state by itself, where a restart finds it again.
+    """Optional: the machine stores its own state durably, and has it again after a restart.
 
-    It keeps notes for the runtime, named values that it need not understand, and changes them in one transaction with
-    its state. So it is known after a crash what the state has, and that is not executed again. A transaction that is
-    lost with the last moments before a power cut does no harm, as long as all that follow are lost with it.
+    It also stores applied markers for the runtime: names with a few bytes of content, whose meaning the machine need
+    not understand. It changes them in the same transaction as its state. So after a crash the markers show which
+    batches are in the state, and these are not executed again. A transaction may be lost in a power failure, if all
+    later transactions are lost with it.
 
-    `restore` and `apply` belong to the transaction that the next `commit` ends; a process that is killed, or `stop`,
-    undoes what is not committed. `restore` leaves notes alone, and is called in another thread, while nothing else is.
+    `restore` and `apply` belong to the transaction that the next `commit` ends; `stop` or a killed process undoes what
+    is not committed. `restore` does not change markers; it is called in another thread, never at the same time as
+    other methods. See docs/decisions/durable-machines-keep-applied-markers.md.
     """
 
-    def commit(self, note: str, content: bytes, forgotten: Sequence[str]) -> None:
-        """Keep what was applied or restored since the last commit, and this note, and drop those forgotten.
+    def commit(self, marker: str, content: bytes, obsolete: Sequence[str]) -> None:
+        """Commit everything since the last commit, together with this marker, and delete the obsolete markers.
 
-        All of it or nothing. What it raises ends the replica; nothing is lost, since a restart executes it again.
+        All of it is committed, or nothing. An exception stops the replica; nothing is lost, because the next start
+        executes the batch again. An existing marker of this name is replaced.
         """
         ...
 
-    def note(self, name: str) -> bytes | None:
-        """The content of a note that is kept; None when there is none."""
+    def marker(self, name: str) -> bytes | None:
+        """The content of a stored marker; None if there is no such marker."""
         ...
 
-    def notes(self) -> Iterable[str]:
-        """The names of all that are kept: one for each batch since the last snapshot but one."""
+    def markers(self) -> Iterable[str]:
+        """The names of all stored markers: about one for each batch since the last snapshot but one."""
         ...
 
 
 @runtime_checkable
 class SupportsKeyListing(Protocol):
-    """What a machine with snapshots has besides if it can tell what a chunk is about, for people."""
+    """Optional, for a machine with snapshots: it can list the keys of a chunk, for reports to operators."""
 
     def keys_in(self, chunk: bytes) -> Sequence[bytes]:
-        """The keys in this chunk of a snapshot. Raises ValueError for what is none."""
+        """The keys in this chunk of a snapshot. Raises ValueError if it is not such a chunk."""
         ...

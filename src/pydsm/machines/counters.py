@@ -1,7 +1,7 @@
 """Counters whose additions commute: the smallest machine with an update that needs no order.
 
-`add` always succeeds and always answers the same, so whoever adds learns nothing of the state, and additions to one
-counter may be executed in either order. `read` conflicts with them. See docs/explanation/commuting.md.
+`add` always succeeds and always returns None, so its result does not depend on the state, and additions to one counter
+may be executed in any order. `read` conflicts with them. See docs/explanation/commuting.md.
 """
 
 import hashlib
@@ -19,14 +19,14 @@ _DIGEST_BYTES = 32
 
 
 class Add(msgspec.Struct, frozen=True, array_like=True, tag=0):
-    """Adds a number of 64 bits; answers None."""
+    """Adds a signed 64-bit number; the result is None."""
 
     counter: bytes
     amount: int
 
 
 class Read(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Answers the sum of what was added, 0 for a counter never heard of."""
+    """Returns the sum of the added numbers; 0 for an unknown counter."""
 
     counter: bytes
 
@@ -38,7 +38,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def encode(command: Add | Read) -> bytes:
-    """A command as the machine takes it. Raises UsageError for an amount that does not fit into 64 bits."""
+    """An encoded command for the machine. Raises UsageError for an amount that does not fit into 64 bits."""
     try:
         return _encode(command)
     except OverflowError as error:
@@ -46,7 +46,7 @@ def encode(command: Add | Read) -> bytes:
 
 
 class CountersMachine:
-    """A StateMachine. A counter that is 0 and one never heard of are the same state."""
+    """A StateMachine. A counter with the value 0 and an unknown counter are the same state."""
 
     handles_failures = True
 
@@ -67,11 +67,11 @@ class CountersMachine:
         return [self._execute(command) for command in commands]
 
     def snapshot(self) -> Iterator[bytes]:
-        """See `Snapshots`."""
+        """See `SupportsSnapshots`."""
         return _chunks(dict(self._sums))
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """See `Snapshots`."""
+        """See `SupportsSnapshots`."""
         self._sums = {counter: int(total) for chunk in filter(None, chunks) for counter, total in _decode_sums(chunk)}
 
     def keys_in(self, chunk: bytes) -> list[bytes]:

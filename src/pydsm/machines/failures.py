@@ -1,10 +1,10 @@
-"""Calls a user's machine so that what it raises is a result, at every replica alike (PROTOCOL 5).
+"""Calls a user's machine so that an exception becomes a result, the same on every replica.
 
-Decides what becomes of a command that raises: it is answered `CommandRaised`, its effects are undone where the machine
-offers that, and the other commands of its batch are executed. Guards that a command cannot stop the group: it would
-stop every replica, and each of them again after a restart. What only this replica has met, such as a full disk, is no
-result, since the others have not met it: that is raised, and ends the replica, which executes the batch again when it
-is started again.
+See docs/reference/protocol.md#5-execution. Decides how a command that raises is handled: its result is
+`CommandRaised`, its effects are undone if the machine supports that, and the other commands of its batch are executed.
+Guarantees that a command cannot stop the group: otherwise it would stop every replica, and each of them again after a
+restart. A fault of this replica alone, such as a full disk, is not a result, because the others do not have it: it is
+raised and stops the replica, which executes the batch again at its next start.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,19 +30,19 @@ _PERHAPS_IN_PART = "; commands of its batch may be executed in part, because thi
 _Apply = Callable[[Sequence[bytes], int], list[Result]]
 
 OnRaised = Callable[[BaseException], None]
-"""Gets what a command raised, for the log."""
+"""Receives the exception that a command raised, for the log."""
 
 
 class WrongResults(Exception):
-    """A machine gave another number of results than it got commands, or no list."""
+    """`apply` did not return a list with one result for each command."""
 
 
 class GuardedApply:
-    """`StateMachine.apply` of one machine; raises only what is a fault of this replica.
+    """`StateMachine.apply` of one machine; raises only faults of this replica.
 
-    A machine that can undo gets whole batches, and single commands when one of them raises. One that cannot gets single
-    commands at all times, because after a batch that raised nobody knows which of its commands were executed. One that
-    promises to raise nothing (`HandlesFailures`) gets whole batches.
+    A machine that supports undo gets whole batches, and single commands after a batch raised. A machine that does not
+    always gets single commands, because after a batch raised it would be unknown which of its commands were executed.
+    A machine that promises to raise nothing (`HandlesFailures`) gets whole batches.
     """
 
     def __init__(self, machine: StateMachine, on_raised: OnRaised) -> None:
@@ -53,14 +53,14 @@ class GuardedApply:
         self._apply_unread = machine.apply_unread if isinstance(machine, SupportsReadSkipping) else machine.apply
         self._local_faults = _local_faults(machine)
         self.raised = 0
-        """Commands that raised since the replica was started."""
+        """Number of commands that raised since the replica was started."""
 
     def __call__(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         """See `StateMachine.apply`."""
         return self._execute(self._machine.apply, commands, timestamp_ms)
 
     def unread(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """The same where nobody looks at the results: without what only reads, if the machine can leave that out."""
+        """The same where the results are not used: commands that only read are skipped if the machine supports it."""
         return self._execute(self._apply_unread, commands, timestamp_ms)
 
     def _execute(self, apply: _Apply, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
@@ -103,14 +103,14 @@ class GuardedApply:
 def _checked(results: object, commands: int) -> list[Result]:
     if not isinstance(results, list) or len(results) != commands:
         given = len(results) if isinstance(results, list) else type(results).__name__
-        raise WrongResults(f"apply gave {given} for {commands} commands, and not a list with a result for each")
+        raise WrongResults(f"apply returned {given} for {commands} commands, not a list with a result for each")
     return results
 
 
 def _local_faults(machine: StateMachine) -> tuple[type[BaseException], ...]:
-    """What says nothing about a command: the interpreter is to end, memory or the machine's disk is full.
+    """Exceptions that are not caused by a command: the interpreter is ending, or memory or the machine's disk is full.
 
-    `PyDSMError` is what a machine raises on purpose to stop its replica (`core.types.errors.OperationalError`).
+    A machine can raise a `PyDSMError` (`core.types.errors.OperationalError`) on purpose to stop its replica.
     """
     faults: tuple[type[BaseException], ...] = (KeyboardInterrupt, MemoryError, PyDSMError)
     if isinstance(machine, DurableStateMachine):
@@ -121,10 +121,10 @@ def _local_faults(machine: StateMachine) -> tuple[type[BaseException], ...]:
 
 
 def guarded_footprint(machine: StateMachine, commands: Sequence[bytes]) -> Footprint:
-    """`StateMachine.footprint`, with tuples where the machine gave other collections.
+    """`StateMachine.footprint`, with other collections converted to tuples.
 
-    Raises UsageError for whatever the machine raises, and for what is no footprint. Such a batch must not be proposed:
-    the other replicas could not read it.
+    Raises UsageError if the machine raises, or does not return a valid footprint. Such a batch must not be proposed:
+    the other replicas could not decode it.
     """
     try:
         footprint = machine.footprint(commands)
@@ -135,7 +135,7 @@ def guarded_footprint(machine: StateMachine, commands: Sequence[bytes]) -> Footp
     if isinstance(machine, HandlesFailures) and machine.handles_failures:
         return footprint
     if not isinstance(footprint, Footprint):
-        raise UsageError(f"the machine's footprint gave a {type(footprint).__name__} and not a Footprint")
+        raise UsageError(f"the machine's footprint returned a {type(footprint).__name__}, not a Footprint")
     try:
         footprint = Footprint(
             tuple(footprint.reads),
@@ -149,16 +149,16 @@ def guarded_footprint(machine: StateMachine, commands: Sequence[bytes]) -> Footp
     names = chain(footprint.reads, footprint.writes, kinds, *(keys for _, keys in footprint.updates))
     wrong = [type(name).__name__ for name in names if type(name) is not bytes]
     if wrong:
-        raise UsageError(f"the machine's footprint names a key that is a {wrong[0]} and not bytes")
+        raise UsageError(f"the machine's footprint has a key that is a {wrong[0]}, not bytes")
     if len(set(kinds)) != len(kinds):
-        raise UsageError("the machine's footprint names one kind of update twice")
+        raise UsageError("the machine's footprint lists one kind of update twice")
     return footprint
 
 
 def text_of(error: BaseException) -> str:
-    """What an exception says, cut to a length that a result may have. Never raises."""
+    """The text of an exception, cut to the length that a result may have. Never raises."""
     try:
         text = str(error)
     except Exception:
-        return "its text cannot be had"
+        return "its text is not available"
     return text[:_TEXT_CHARACTERS_MAX]

@@ -1,6 +1,6 @@
-"""Cuts the keys of a state into parts, the same on every replica, without stopping for long.
+"""Divides the keys of a state into partitions, the same on every replica, in short steps.
 
-Which part a key is in follows from the key and from how many keys there are, so equal states have equal parts.
+The partition of a key depends on the key and on the number of keys, so equal states have equal partitions.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _KEYS_PER_STEP = 4000
 
 
 def partitions_for(keys: int) -> int:
-    """How many parts so many keys are cut into: a power of two, so that each has about 512 of them."""
+    """The number of partitions for this number of keys: a power of two, so that each has at most about 512 keys."""
     parts = 1
     while parts * _KEYS_PER_PART < keys:
         parts *= 2
@@ -19,9 +19,9 @@ def partitions_for(keys: int) -> int:
 
 
 def partition_keys(keys: list[bytes]) -> Iterator[list[bytes] | None]:
-    """All parts, each in order, in order of their numbers; None for a step without a part.
+    """All partitions in order of their numbers, the keys of each sorted; None for a step without a partition.
 
-    `keys` is used up, a few thousand a step.
+    Removes the keys from `keys`, a few thousand at each step.
     """
     parts = partitions_for(len(keys))
     found: list[list[bytes]] = [[] for _ in range(parts)]

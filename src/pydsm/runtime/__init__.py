@@ -1,4 +1,4 @@
-"""The loop around the core: effects performed in order, commands batched, time and disk and network brought in.
+"""Runs the core: performs its effects in order, batches commands, and connects it with clock, disk and network.
 
 Start reading at `node`, then `perform` and `batching`.
 """

@@ -1,9 +1,9 @@
-"""Whether a replica takes more requests of a session, by what it has of it now.
+"""Decides whether a replica accepts more requests of a session, depending on what it stores for sessions now.
 
-Guards that no client makes a replica keep results without end. What was agreed on is executed and kept all the same,
-within the limits of `core.sessions.sessions.SessionLimits`: every replica decides only for what comes to itself. So all
-sessions together keep at most the limit here, and what the instances under way at that moment leave, each at most
-`SessionLimits.batch_results_bytes_max`.
+Guarantees that no client can make a replica store results without limit. Agreed requests are executed and stored in any
+case, within `core.sessions.sessions.SessionLimits`: a replica decides only about requests that it receives itself. So
+all sessions together store at most the limit here, plus the results of the instances in flight at that time, each at
+most `SessionLimits.batch_results_bytes_max`.
 """
 
 from pydsm.core.sessions.sessions import Sessions
@@ -11,29 +11,30 @@ from pydsm.core.types.ids import session_of
 from pydsm.core.types.messages import Run
 
 SESSION_RESULTS_MAX = 100_000
-"""Results of one session that nobody has acknowledged, beyond which this replica takes no more of its requests."""
+"""Unacknowledged results of one session; at this limit the replica refuses further requests of the session."""
 SESSION_RANGES_MAX = 1000
-"""Gaps in the executed sequences of one session, left by requests that were given up, beyond which it takes no more."""
+"""Ranges of executed sequences of one session, separated by requests that were given up; at this limit the replica
+refuses further requests of the session."""
 SESSIONS_MAX = 500_000
-"""Sessions, beyond which this replica takes no request of a new one."""
+"""Number of sessions; at this limit the replica refuses requests of new ones."""
 BOOKKEEPING_BYTES_MAX = 512 << 20
-"""What all sessions are counted as without their results; beyond it this replica takes no request of a new session, nor
-of one with gaps."""
+"""Counted bytes of all sessions without their results; beyond this limit the replica refuses requests of new sessions
+and of sessions with gaps."""
 
 _SHARE_MAX = 2.0
-"""How often `SessionLimits.results_bytes_max` the results of all sessions may be counted as, beyond which this replica
-takes no request of any until a checkpoint, which drops results."""
+"""Bytes of the results of all sessions, as a multiple of `SessionLimits.results_bytes_max`; beyond it the replica
+refuses all requests until a checkpoint, which drops results."""
 _CHECKPOINT_SHARE = 1.5
-"""The same, beyond which a checkpoint is due at once."""
+"""The same multiple, beyond which a checkpoint is due immediately."""
 
 
 def wants_checkpoint(sessions: Sessions) -> bool:
-    """Whether sessions keep so much that the next checkpoint should not wait for its time."""
+    """Whether the sessions store so many results that a checkpoint is due immediately."""
     return sessions.results_bytes > _CHECKPOINT_SHARE * sessions.results_bytes_max
 
 
 def rejection_reason(sessions: Sessions, run: Run) -> str | None:
-    """One line that says why nothing more is taken of this session, or None."""
+    """Why further requests of this session are refused, in one line; None if they are accepted."""
     session = session_of(run.first)
     if sessions.results_bytes > _SHARE_MAX * sessions.results_bytes_max:
         return (
@@ -42,13 +43,13 @@ def rejection_reason(sessions: Sessions, run: Run) -> str | None:
         )
     if sessions.is_full(session, run.acknowledged, SESSION_RESULTS_MAX):
         return (
-            f"{SESSION_RESULTS_MAX} results of this session are not acknowledged, or half of the bytes that are kept "
-            "of one; acknowledge some"
+            f"{SESSION_RESULTS_MAX} results of this session are not acknowledged, or they use half of the bytes that "
+            "one session may store; acknowledge some"
         )
     if sessions.ranges(session) >= SESSION_RANGES_MAX:
-        return f"{SESSION_RANGES_MAX} requests of this session were given up; begin another one"
+        return f"{SESSION_RANGES_MAX} requests of this session were given up; begin another session"
     if len(sessions) >= SESSIONS_MAX and session not in sessions:
         return f"there are {SESSIONS_MAX} sessions already"
     if sessions.held_bytes - sessions.results_bytes > BOOKKEEPING_BYTES_MAX and sessions.ranges(session) != 1:
-        return f"there are sessions and requests that were given up for {BOOKKEEPING_BYTES_MAX} bytes already"
+        return f"sessions and requests that were given up use {BOOKKEEPING_BYTES_MAX} bytes already"
     return None

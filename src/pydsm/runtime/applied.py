@@ -1,13 +1,13 @@
-"""How far a machine is that keeps its own state: after a restart, what it has already is not executed again.
+"""Tracks which batches a durable machine has executed, so that a restart does not execute them again.
 
-Decides which batches are executed and which are only told to the sessions, with the results of before. Guards that the
-machine's state, with everything that is executed again, is the agreed one: nothing twice, nothing left out. It rests on
-what the machine does in one transaction: a batch's effects, and a note with its instance and its results
-(`machines.base.DurableStateMachine`). See docs/decisions/durable-machines-keep-applied-markers.md for why that is
-sound, and no less would be.
+Decides which batches are executed, and for which only the stored results are passed to the sessions. Guarantees that
+the machine's state, after everything that is executed again, is the agreed one: nothing is executed twice or left out.
+This relies on the machine to commit in one transaction the effects of a batch and its applied marker, which has the
+instance and the results (`machines.base.DurableStateMachine`). The proof is in
+docs/decisions/durable-machines-keep-applied-markers.md.
 
-What the machine has is a set of instances, not a place in a sequence: batches that commute are executed again in
-another order than before.
+The markers form a set of instances, not a position in a sequence: batches that commute may be executed in another order
+after a restart.
 """
 
 import asyncio
@@ -26,69 +26,70 @@ from pydsm.runtime.results import decode_results, encode_results
 from pydsm.storage.snapshots import SnapshotFile
 
 _OWNER = "replica"
-"""The note that says whose state it is: the fingerprint of the replica's incarnation."""
+"""The marker that identifies the replica of the state: the fingerprint of the replica's incarnation."""
 
-_FORGOTTEN_PER_COMMIT = 8
-"""Old notes that go with one new one: more than one, so that they never pile up, and few, so that none takes long."""
+_DELETED_PER_COMMIT = 8
+"""Obsolete markers deleted with one commit: more than one, so that they never accumulate, and few, so that every commit
+is fast."""
 
 
 class AppliedTracker:
-    """Of one machine, at one replica with this incarnation. Call `begin` when the machine is started."""
+    """The applied markers of one machine. `incarnation` is its replica's. Call `begin` after the machine starts."""
 
     def __init__(self, apply: Apply, own: DurableStateMachine, incarnation: int) -> None:
         self._apply = apply
         self._own = own
         self._owner = f"{fingerprint(incarnation):016x}".encode()
         self._kept: dict[InstanceId, None] = {}
-        """Instances with a note that is still needed."""
+        """Instances with a marker that is still needed."""
         self._ahead: set[InstanceId] = set()
-        """Those among them that this life has not come to yet: the machine has them, the agreed state here has not."""
+        """Those of them that are not executed again in this process yet: the machine has them, the sessions do not."""
         self._obsolete: list[str] = []
         self._newest: Checkpoint | None = None
-        """The newest one with a durable snapshot."""
+        """The newest checkpoint with a durable snapshot."""
 
     def begin(self) -> None:
-        """See what the machine has. Raises OperationalError when its state is that of another replica."""
-        owner = self._own.note(_OWNER)
+        """Read the machine's markers. Raises OperationalError if its state belongs to another replica."""
+        owner = self._own.marker(_OWNER)
         if owner is None:
             self._own.commit(_OWNER, self._owner, ())
         elif owner != self._owner:
             theirs = printable(owner.decode(errors="replace"))
             raise OperationalError(
-                f"the machine's own state belongs to a replica whose data have the fingerprint {theirs}, and those "
-                f"here have {self._owner.decode()}: give the replica its data directory back, or remove the machine's "
-                "state, which is then made again"
+                f"the machine's stored state belongs to a replica whose data have the fingerprint {theirs}, and the "
+                f"data here have {self._owner.decode()}: use the data directory of that replica, or remove the "
+                "machine's state, which is then rebuilt"
             )
-        self._kept = dict.fromkeys(_instance(name) for name in self._own.notes() if name != _OWNER)
+        self._kept = dict.fromkeys(_instance(name) for name in self._own.markers() if name != _OWNER)
         self._ahead = set(self._kept)
 
     def has(self, checkpoint: Checkpoint) -> bool:
-        """Whether the machine has everything that is in this checkpoint, so that its snapshot is not needed."""
+        """Whether the machine has executed everything in this checkpoint, so that its snapshot is not needed."""
         return checkpoint.barrier in self._kept
 
     def restored(self, checkpoint: Checkpoint) -> None:
-        """The machine has been given the state of this checkpoint instead of its own: note that, and only that."""
+        """The machine's state was replaced by that of this checkpoint: keep the marker of its barrier only."""
         self._own.commit(str(checkpoint.barrier), b"", [str(id) for id in self._kept if id != checkpoint.barrier])
         self._kept = {checkpoint.barrier: None}
         self._ahead.clear()
         self._obsolete.clear()
 
     def begin_at(self, snapshots: Sequence[Checkpoint]) -> None:
-        """Execution begins behind the last of these checkpoints; all have good snapshots, the older one first."""
+        """Execution begins after the last of these checkpoints. All have valid snapshots; the oldest is first."""
         if snapshots:
             self._ahead = {id for id in self._ahead if not snapshots[-1].position.has(id)}
         for checkpoint in snapshots:
             self.snapshot_durable(checkpoint)
 
     def apply(self, id: InstanceId) -> Apply:
-        """How to execute the commands of this instance: by the machine, or from the note of an earlier life."""
+        """The function that executes this instance: the machine's, or one that returns the results in its marker."""
         if id in self._ahead:
             self._ahead.discard(id)
-            return partial(self._recall, id)
+            return partial(self._stored_results, id)
         return partial(self._execute, id)
 
     def checkpoint(self, checkpoint: Checkpoint) -> bool:
-        """The agreed state is that of this checkpoint. False when the machine is ahead of it, so has another state."""
+        """Execution has reached this checkpoint. False if the machine is ahead of it: its state is a later one."""
         self._ahead.discard(checkpoint.barrier)
         if self._ahead:
             return False
@@ -97,47 +98,51 @@ class AppliedTracker:
         return True
 
     def snapshot_durable(self, checkpoint: Checkpoint) -> None:
-        """Notes of what is in the one before are not needed any more: a restart begins behind it at the earliest."""
+        """Mark markers of the checkpoint before this one as obsolete: a restart begins after that one, or later."""
         before, self._newest = self._newest, checkpoint
         if before is None:
             return
-        gone = [id for id in self._kept if before.position.has(id) and id != before.barrier and id not in self._ahead]
-        for id in gone:
+        obsolete = [
+            id for id in self._kept if before.position.has(id) and id != before.barrier and id not in self._ahead
+        ]
+        for id in obsolete:
             del self._kept[id]
-        self._obsolete += map(str, gone)
+        self._obsolete += map(str, obsolete)
 
     def _execute(self, id: InstanceId, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         results = self._apply(commands, timestamp_ms)
         self._commit(id, encode_results(results))
         return results
 
-    def _recall(self, id: InstanceId, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        note = self._own.note(str(id))
-        results = [] if note is None else decode_results(note)
+    def _stored_results(self, id: InstanceId, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
+        content = self._own.marker(str(id))
+        results = [] if content is None else decode_results(content)
         if len(results) != len(commands):
             raise InvariantViolation(
-                f"the machine's note of instance {id} has {len(results)} results for {len(commands)} commands: remove "
-                "the machine's state, which is then made again, and find out what changed it"
+                f"the machine's marker of instance {id} has {len(results)} results for {len(commands)} commands: "
+                "remove the machine's state, which is then rebuilt, and find out what changed it"
             )
         return results
 
     def _commit(self, id: InstanceId, content: bytes) -> None:
-        obsolete = self._obsolete
-        forgotten = obsolete[-_FORGOTTEN_PER_COMMIT:]
-        del obsolete[-_FORGOTTEN_PER_COMMIT:]
-        self._own.commit(str(id), content, forgotten)
+        obsolete = self._obsolete[-_DELETED_PER_COMMIT:]
+        del self._obsolete[-_DELETED_PER_COMMIT:]
+        self._own.commit(str(id), content, obsolete)
         self._kept[id] = None
 
 
 def tracker_of(machine: StateMachine, apply: Apply, incarnation: int) -> AppliedTracker | None:
-    """None for a machine that is made again from snapshot and records with each start. `apply` executes a batch."""
+    """The tracker of a durable machine; None for one that each start rebuilds from snapshot and records.
+
+    `apply` executes a batch.
+    """
     return AppliedTracker(apply, machine, incarnation) if isinstance(machine, DurableStateMachine) else None
 
 
 async def restore_newest(
     state: ReplicatedState, snapshots: Sequence[SnapshotFile], progress: AppliedTracker | None
 ) -> None:
-    """Have the state of the last of these snapshots; a machine that has it by itself keeps what it has."""
+    """Restore the last of these snapshots; a durable machine that has executed it keeps its own state."""
     newest = snapshots[-1]
     kept = progress is not None and progress.has(newest.checkpoint)
     await asyncio.to_thread(state.restore, newest.chunks(), machine_too=not kept)
@@ -153,6 +158,6 @@ def _instance(name: str) -> InstanceId:
         return InstanceId(ReplicaId(int(leader)), int(index))
     except ValueError:
         raise OperationalError(
-            f"the machine has a note {name!r} that PyDSM never gave it: remove the machine's state, which is then made "
-            "again"
+            f"the machine has a marker {name!r} that PyDSM did not create: remove the machine's state, which is then "
+            "rebuilt"
         ) from None

@@ -1,9 +1,9 @@
-"""Between agreement and the machine: what was agreed is executed at once, or held while the machine is stopped.
+"""Passes agreed batches to the machine: executed immediately, or held while the machine is stopped.
 
-Decides when the machine is started and stopped, and what happens meanwhile. Guards the order: batches and checkpoints
-reach the machine as they came, whether they were held or not. Held batches may be forgotten at any time with the
-process: their records are on the disk, and a restart executes them again. So holding them costs memory alone, and
-`ApplyQueueLimits` says how much. Who may pause, and what clients are told, is `maintenance`'s business.
+Decides when the machine is started and stopped, and holds batches meanwhile. Guarantees the order: batches and
+checkpoints reach the machine in the agreed order, whether they were held or not. Held batches need not survive the
+process: their records are on the disk, and a restart executes them again. So holding them costs only memory, which
+`ApplyQueueLimits` limits. Who may pause a replica, and how clients are answered meanwhile, is left to `maintenance`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.machines.base import SupportsLifecycle
 
 _SLICE_SECONDS = 0.005
-"""How long held batches are executed in a row before the loop has a turn for other things."""
+"""How long held batches are executed before the event loop gets a turn for other work."""
 _MACHINE_SECONDS_MAX = 60.0
 """How long a machine may take to start or to stop."""
 
@@ -26,26 +26,26 @@ Agreed = Execute | TakeCheckpoint
 
 
 class MachinePhase(Enum):
-    """What becomes of agreed batches."""
+    """How agreed batches are handled."""
 
     CLOSED = "closed"
-    """The replica does not run: nothing comes."""
+    """The replica does not run: batches are ignored."""
     RUNNING = "running"
-    """Each is executed at once."""
+    """Each batch is executed immediately."""
     PAUSING = "pausing"
-    """So it is, and clients are refused, until what they have sent is answered."""
+    """Each batch is executed immediately; new commands are refused until the accepted ones are answered."""
     PAUSED = "paused"
-    """Each is held; the machine is stopped."""
+    """Each batch is held; the machine is stopped."""
     RESUMING = "resuming"
-    """Each is held behind the others, and they are executed little by little; the machine runs."""
+    """Each batch is held behind the earlier ones, which are executed in slices; the machine runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyQueueLimits:
-    """What is held in memory for a machine that is stopped. Raises UsageError for a value that cannot work.
+    """Limits on what is held in memory for a stopped machine. Raises UsageError for a value below 1.
 
-    At either limit the replica takes no more part in agreement until it is resumed, as if it was cut off: the
-    others need a majority without it, and it catches up afterwards.
+    At either limit the replica stops taking part in agreement until it is resumed, as if it were disconnected: the
+    other replicas need a majority without it, and it catches up afterwards.
     """
 
     commands_max: int = 1_000_000
@@ -55,11 +55,11 @@ class ApplyQueueLimits:
 
     def __post_init__(self) -> None:
         if self.commands_max < 1 or self.bytes_max < 1:
-            raise UsageError("what is held has limits above 0, in commands and in bytes")
+            raise UsageError("limits on held batches must be above 0, in commands and in bytes")
 
 
 class ApplyGate:
-    """`perform` executes a batch or takes a checkpoint; what it raises is fatal for the replica."""
+    """`perform` executes a batch or takes a checkpoint; an exception from it is fatal for the replica."""
 
     def __init__(
         self, machine: object, perform: Callable[[Agreed], None], limits: ApplyQueueLimits | None = None
@@ -70,31 +70,34 @@ class ApplyGate:
         self._held: deque[Agreed] = deque()
         self._held_commands = 0
         self.held_bytes = 0
-        """Bytes of commands that are held."""
+        """Bytes of held commands."""
         self._machine_runs = False
         self.phase = MachinePhase.CLOSED
         self.fault: str | None = None
-        """What the machine raised when it was last started or stopped."""
+        """The error of the last start or stop of the machine, or None."""
 
     @property
     def held(self) -> int:
-        """Batches and checkpoints that are agreed on and not executed."""
+        """Number of held batches and checkpoints: agreed on, not executed yet."""
         return len(self._held)
 
     @property
     def runs(self) -> bool:
-        """Whether each is executed at once, and clients are served."""
+        """Whether batches are executed immediately and clients are served."""
         return self.phase is MachinePhase.RUNNING
 
     @property
     def full(self) -> bool:
-        """Whether nothing more should be agreed on here, see `ApplyQueueLimits`."""
+        """Whether a limit is reached and this replica should not take part in agreement (`ApplyQueueLimits`)."""
         return self._held_commands >= self._limits.commands_max or self.held_bytes >= self._limits.bytes_max
 
     def take(self, agreed: Agreed) -> None:
-        """The next one, in the agreed order. Nothing is executed once it is shut: a restart does."""
+        """Execute or hold the next one, in the agreed order. Ignored after `shut`: the next start executes it."""
         if self.phase is MachinePhase.CLOSED:
             return
+        # While RESUMING, new batches are held although the machine runs: executing one now would put it before the
+        # held ones, and this replica would apply conflicting commands in another order than the others. `catch_up`
+        # changes the phase to RUNNING only when nothing is held, and does not await between that check and the change.
         if self.phase is MachinePhase.PAUSED or self.phase is MachinePhase.RESUMING:
             commands, size = _cost(agreed)
             self._held_commands += commands
@@ -104,31 +107,31 @@ class ApplyGate:
             self._perform(agreed)
 
     async def open(self) -> None:
-        """Start the machine of a replica that starts. Raises OperationalError when the machine raises."""
+        """Start the machine when its replica starts. Raises OperationalError if the machine raises."""
         await self._start()
         self.phase = MachinePhase.RUNNING
 
     def begin_pause(self) -> None:
-        """`pause` will follow. Only while it is running."""
+        """Prepare for `pause`, which must follow. Raises UsageError if the phase is not RUNNING."""
         self._expect(MachinePhase.RUNNING)
         self.phase = MachinePhase.PAUSING
 
     def give_up_pause(self) -> None:
-        """`pause` will not follow."""
+        """Return to RUNNING: `pause` does not follow."""
         if self.phase is MachinePhase.PAUSING:
             self.phase = MachinePhase.RUNNING
 
     async def pause(self) -> None:
-        """Hold what comes from now on, and stop the machine.
+        """Hold batches from now on, and stop the machine.
 
-        Raises OperationalError when that raises, and is paused.
+        Raises OperationalError if the machine raises; the phase is PAUSED all the same.
         """
         self._expect(MachinePhase.PAUSING)
         self.phase = MachinePhase.PAUSED
         await self._stop()
 
     async def restart(self) -> None:
-        """Start the machine; `catch_up` must follow. Raises OperationalError when that raises, and is still paused."""
+        """Start the machine; `catch_up` must follow. Raises OperationalError if it raises; the phase stays PAUSED."""
         self._expect(MachinePhase.PAUSED)
         self.phase = MachinePhase.RESUMING
         try:
@@ -139,9 +142,9 @@ class ApplyGate:
             raise
 
     async def catch_up(self) -> int:
-        """Execute what is held, with turns of the loop between; gives how many there were. Raises what `perform` does.
+        """Execute the held batches, with turns of the event loop in between; returns how many.
 
-        Ends early when the gate is shut.
+        Raises what `perform` raises. Ends early when the gate is shut.
         """
         done = 0
         try:
@@ -149,14 +152,12 @@ class ApplyGate:
                 done += self._execute_some()
                 await asyncio.sleep(0)
         finally:
-            if (
-                self.phase is MachinePhase.RESUMING
-            ):  # what is left when this was cancelled is executed by the next resume
+            if self.phase is MachinePhase.RESUMING:  # if cancelled, the next resume executes the remaining ones
                 self.phase = MachinePhase.PAUSED if self._held else MachinePhase.RUNNING
         return done
 
     def _execute_some(self) -> int:
-        """As many as fit into a slice, and one at least."""
+        """Execute as many held batches as fit into a slice, at least one; returns how many."""
         done = 0
         until = time.perf_counter() + _SLICE_SECONDS
         while self._held and (not done or time.perf_counter() < until):
@@ -169,18 +170,18 @@ class ApplyGate:
         return done
 
     def shut(self) -> None:
-        """The replica stops, perhaps because it failed: execute nothing more. `close` follows."""
+        """Execute nothing more: the replica stops or has failed. `close` follows."""
         self.phase = MachinePhase.CLOSED
 
     async def close(self) -> None:
-        """Stop the machine, unless that is done. Raises OperationalError when the machine raises."""
+        """Stop the machine if it runs. Raises OperationalError if the machine raises."""
         self.shut()
         if self._machine_runs:
             await self._stop()
 
     def _expect(self, phase: MachinePhase) -> None:
         if self.phase is not phase:
-            raise UsageError(f"the machine is {self.phase.value}, and not {phase.value}: wait and try again")
+            raise UsageError(f"the machine is {self.phase.value}, not {phase.value}: wait and try again")
 
     async def _start(self) -> None:
         if isinstance(self._machine, SupportsLifecycle) and not self._machine_runs:
@@ -206,7 +207,7 @@ class ApplyGate:
 
 
 def _cost(agreed: Agreed) -> tuple[int, int]:
-    """What holding it counts for: commands and bytes."""
+    """The commands and bytes that count towards the limits while this is held."""
     if isinstance(agreed, Execute):
         commands = agreed.batch.commands
         return max(1, len(commands)), sum(map(len, commands))

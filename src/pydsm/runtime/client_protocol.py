@@ -1,15 +1,16 @@
-"""The wire format between native clients and replicas, without any I/O: greeting, requests, answers.
+"""The wire format between native clients and replicas, without any I/O: handshake, requests, answers.
 
-A connection begins with `CLIENT_PREAMBLE` and a greeting in a frame, from each side. Then the client sends frames of
-`ClientRequest`, many commands in each, and the replica frames of `ClientAnswers`, in whatever order answers become
-known. Frames are those of `transport.frames`. Whatever arrives is a right message or a PeerProtocolError.
+A connection begins with `CLIENT_PREAMBLE` and a hello message in a frame, from each side. Then the client sends frames
+with a `ClientRequest`, each with many commands, and the replica frames with `ClientAnswers`, in the order in which
+answers become known. Frames are those of `transport.frames`. Decoding returns a valid message or raises
+PeerProtocolError.
 
-Each command has a request id, in runs as in batches. A client names those that it sends for the first time in the
-session that the replica grants in its greeting, in ascending order; what it sends again keeps its id, through whichever
-replica.
+Each command has a request id, in runs as in batches. For commands that it sends for the first time, a client uses ids
+of the session that the replica grants in its `Welcome`, in ascending order; a command that is sent again keeps its id,
+through any replica.
 
-Results come back as they were: bytes, str, int, float, None, lists and dicts of these. What only Redis's protocol tells
-apart is a plain list or None here.
+Results keep their types: bytes, str, int, float, None, lists and dicts of these. Types that only Redis's protocol
+distinguishes become a plain list or None.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ CLIENT_PREAMBLE = b"PyDSMc\0" + CLIENT_PROTOCOL_VERSION.to_bytes(2, "big")
 
 _FAILED = 1
 _REFUSALS: dict[type[object], int] = {Aborted: 2, Overloaded: 3, SessionExpired: 4, RequestExpired: 5}
-"""Why there is no result. Said explicitly: a dataclass would become a map by itself."""
+"""Codes of the answers without a result. They need extensions: msgspec would encode a dataclass as a map."""
 _EXTENSIONS: dict[int, Callable[[str], object]] = {
     _FAILED: CommandFailed,
     **{code: refusal for refusal, code in _REFUSALS.items()},
@@ -48,16 +49,16 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class ClientHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The client greets. `group` is the one that it means; empty for any."""
+    """The client's hello. `group` is the name of the group it wants to connect to; empty for any."""
 
     group: str
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """The replica greets. `ready` says whether it can serve at this moment, `names` has every member's name.
+    """The replica's hello. `ready`: whether it can serve commands now; `names`: the names of all members, in order.
 
-    `grant` is a request id whose session is the client's, from the next sequence on, or from a later time on. No
-    command may be longer than `command_bytes_max`.
+    `grant` is a request id. Its session belongs to the client, which uses the sequences after it, or a later timestamp.
+    A command may have at most `command_bytes_max` bytes.
     """
 
     group: str
@@ -70,13 +71,13 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class CloseReason(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """The last thing said by a replica that closes a connection: why."""
+    """The last message of a replica that closes a connection: the reason."""
 
     reason: str
 
 
 class ClientRequest(msgspec.Struct, frozen=True, array_like=True, tag=4):
-    """Commands, numbered from `first` on, and the runs of their request ids.
+    """Commands, numbered consecutively from `first`, and the runs of their request ids.
 
     A client numbers its commands on one connection without gaps.
     """
@@ -87,7 +88,7 @@ class ClientRequest(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class ClientAnswers(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """What became of some commands: their numbers, and as many answers."""
+    """Answers to commands: the numbers of the commands, and one answer for each."""
 
     numbers: list[Count]
     answers: list[Any]
@@ -108,7 +109,7 @@ def _extended(value: object) -> object:
             return msgspec.msgpack.Ext(_FAILED, text.encode())
 
 
-def _told(answer: Answer) -> object:
+def _wire_form(answer: Answer) -> object:
     if isinstance(answer, Aborted | Overloaded | SessionExpired | RequestExpired):
         return msgspec.msgpack.Ext(_REFUSALS[type(answer)], answer.reason.encode())
     return answer
@@ -132,18 +133,20 @@ def encode_message(message: FromClient | FromReplica) -> bytes:
 
 
 def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_bytes_max: int) -> bytes:
-    """Answers in their frame; one that cannot be sent is told as a failure after the execution."""
-    told = list(answers) if _REFUSALS.keys().isdisjoint(map(type, answers)) else list(map(_told, answers))
+    """Answers in frames. A result that cannot be sent becomes a failure that states this."""
+    encoded = list(answers) if _REFUSALS.keys().isdisjoint(map(type, answers)) else list(map(_wire_form, answers))
     frame = b""
-    if weight(answers, answer_bytes_max) <= answer_bytes_max:  # one value many times over is not made bytes of
+    if (
+        weight(answers, answer_bytes_max) <= answer_bytes_max
+    ):  # so that one large value, repeated many times, is not encoded
         with contextlib.suppress(OverflowError, RecursionError, UnicodeEncodeError):
-            frame = encode_message(ClientAnswers(list(numbers), told))
+            frame = encode_message(ClientAnswers(list(numbers), encoded))
     if 0 < len(frame) <= answer_bytes_max:
         return frame
     if len(answers) == 1:
         text = (
             f"the command was executed, but its result cannot be sent: it is over the limit of {answer_bytes_max} "
-            "bytes, or of no kind that can be"
+            "bytes, or of a type that this protocol cannot encode"
         )
         return encode_message(ClientAnswers(list(numbers), [CommandFailed(text)]))
     half = len(answers) // 2
@@ -153,7 +156,7 @@ def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_byt
 
 
 def decode_from_client(payload: bytes) -> FromClient:
-    """Raises PeerProtocolError for what no client sends."""
+    """Decode a client's message. Raises PeerProtocolError if it is not valid."""
     try:
         message = _from_client.decode(payload)
     except DOES_NOT_PARSE as error:
@@ -178,7 +181,7 @@ def _check_runs(request: ClientRequest) -> None:
 
 
 def decode_from_replica(payload: bytes) -> FromReplica:
-    """Raises PeerProtocolError for what no replica sends."""
+    """Decode a replica's message. Raises PeerProtocolError if it is not valid."""
     try:
         message = _from_replica.decode(payload)
     except (*DOES_NOT_PARSE, ValueError) as error:
@@ -186,5 +189,5 @@ def decode_from_replica(payload: bytes) -> FromReplica:
     if isinstance(message, Welcome) and len(message.grant) != _REQUEST_ID_BYTES:
         raise PeerProtocolError("a replica grants no session")
     if isinstance(message, ClientAnswers) and len(message.numbers) != len(message.answers):
-        raise PeerProtocolError("a replica sends more answers than numbers, or fewer")
+        raise PeerProtocolError("a replica sent different numbers of answers and command numbers")
     return message

@@ -1,8 +1,8 @@
-"""The time of the group at one replica: read off all members' clocks, so that a wrong one is noticed and has no effect.
+"""The group's time at one replica, from the clocks of all members, so that one wrong clock is detected without effect.
 
-Decides which time a replica stamps batches and grants with: what the clocks together say, never its own clock alone.
-Guards that a replica whose clock differs from that by more than a stated amount says so in its log, and is not ready
-(`observation`). What is done with the readings in agreement is in `core/clocks/agreed_time`.
+Decides the timestamps of batches and grants: they come from the readings of several clocks, never from the replica's
+own clock alone. Guarantees that a replica whose clock differs from the group's time by more than a stated amount logs
+this and is not ready (`observation`). How agreement uses the readings is in `core/clocks/agreed_time`.
 """
 
 import logging
@@ -19,7 +19,7 @@ from pydsm.core.types.ids import ReplicaId, Tick
 log = logging.getLogger("pydsm.clock")
 
 DIFFERENCE_MS_MAX = 10_000
-"""See `GroupClock`. Readings are late by as long as they travel, which counts as a difference too."""
+"""See `GroupClock`. Readings are late by their network delay, which counts as a difference too."""
 _LOG_AGAIN_TICKS = 60_000
 _CHECK_TICKS = 500
 
@@ -31,21 +31,21 @@ def unix_ms() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ClockReport:
-    """The clocks as one replica sees them at one moment. All in milliseconds; times are Unix times."""
+    """The clocks of all members as read by one replica at one time, in milliseconds; times are Unix times."""
 
     own_ms: int = 0
     group_ms: int | None = None
-    """What the clocks together say, see `core.clocks.agreed_time`; None while too few are known."""
+    """The group's time (`core.clocks.agreed_time`); None while too few clocks are known."""
     agreed_ms: int = 0
-    """Agreed time, of the last checkpoint executed here; 0 before the first."""
+    """Agreed time, set by the last checkpoint executed here; 0 before the first."""
     differences_ms: Mapping[ReplicaId, int] = field(default_factory=dict)
-    """By how much each peer's clock is ahead of the own one; peers of which nothing is known are missing."""
+    """By how much each peer's clock is ahead of the own one; peers whose clock is unknown are missing."""
     difference_ms_max: int = DIFFERENCE_MS_MAX
     contradictory: bool = False
     """Whether the clocks contradict each other, and there is no agreed time yet to decide between them."""
 
     name_of: Callable[[ReplicaId], str] = "replica {}".format
-    """How people call a member."""
+    """The name of a member, for logs and messages."""
 
     @property
     def difference_ms(self) -> int | None:
@@ -54,7 +54,7 @@ class ClockReport:
 
     @property
     def fault(self) -> str | None:
-        """One line that says that the own clock is wrong, or None."""
+        """One line that states why the own clock is wrong or uncertain; None if it is right."""
         difference = self.difference_ms
         differences = sorted(self.differences_ms.items())
         peers = ", ".join(f"{ms / 1000:+.1f} s at {self.name_of(peer)}" for peer, ms in differences)
@@ -66,19 +66,19 @@ class ClockReport:
             )
         if difference is None or abs(difference) <= self.difference_ms_max:
             return None
-        way = "ahead of" if difference > 0 else "behind"
+        direction = "ahead of" if difference > 0 else "behind"
         return (
-            f"its clock shows {_show(self.own_ms)} and is {abs(difference) / 1000:.1f} s {way} the group's time, "
+            f"its clock shows {_show(self.own_ms)} and is {abs(difference) / 1000:.1f} s {direction} the group's time, "
             f"{_show(self.own_ms - difference)} (compared with it, the clocks of the others: {peers}); up to "
             f"{self.difference_ms_max / 1000:g} s are allowed: set the clock, and see that it is kept right (NTP)"
         )
 
 
 class GroupClock:
-    """Of one replica. `wall_ms` reads its wall clock, `now` its monotonic one; `sessions` have agreed time.
+    """The group's time at one replica.
 
-    A clock that differs from the group's time by more than `difference_ms_max` is wrong. Raises UsageError for a limit
-    that cannot work.
+    `wall_ms` reads its wall clock, `now` its monotonic one; `sessions` have agreed time. A clock that differs from the
+    group's time by more than `difference_ms_max` is wrong. Raises UsageError for a `difference_ms_max` of 0 or less.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class GroupClock:
         name_of: Callable[[ReplicaId], str] = "replica {}".format,
     ) -> None:
         if difference_ms_max <= 0:
-            raise UsageError(f"clocks may differ by a time above 0, not by {difference_ms_max} ms")
+            raise UsageError(f"the allowed clock difference must be above 0, not {difference_ms_max} ms")
         self._me = me
         self._name_of = name_of
         self._clocks = Clocks(me, replicas)
@@ -104,28 +104,28 @@ class GroupClock:
         self._next_check = Tick(0)
 
     def hear(self, member: ReplicaId, clock_ms: int) -> None:
-        """A peer has sent what its clock shows; 0 is no statement."""
+        """Record the clock reading that a peer has sent; 0 means no reading."""
         self._clocks.hear(member, clock_ms, self._now())
 
     def group_ms(self) -> int | None:
-        """The time of the group: what its clocks together say. None while too few are known."""
+        """The group's time. None while too few clocks are known."""
         return self.for_checkpoint()[0] or None
 
     def batch_ms(self) -> int | None:
-        """The time of the group, if a batch that is proposed now would be executed at it. None: wait until it would.
+        """The timestamp for a batch proposed now, if the batch would be executed at this time; None means wait.
 
-        It is unknown for a moment after a start, there is no agreed time before the first checkpoint, and agreed time
-        is far from it after the whole group was down.
+        It is None shortly after a start, when the group's time is unknown; before the first checkpoint, when there is
+        no agreed time; and after the whole group was down, when agreed time is far behind.
         """
         group_ms = self.group_ms()
         return group_ms if group_ms and self._sessions.time.admits(group_ms) else None
 
     def session_ms(self) -> int:
-        """When a session begins that begins now: by the time of the group, and later than any that is forgotten."""
+        """The start time of a session that begins now: by the group's time, and later than all expired sessions."""
         return self._sessions.grant_ms(self.group_ms() or self.wall_ms())
 
     def for_checkpoint(self) -> tuple[int, tuple[int, ...]]:
-        """What a checkpoint says of time: a timestamp, and the readings of all clocks."""
+        """The timestamp of a checkpoint and the readings of all clocks, for a proposal."""
         readings = self._clocks.readings(self.wall_ms(), self._now())
         return self._sessions.time.reading(readings) or 0, readings
 
@@ -134,7 +134,7 @@ class GroupClock:
         return self._sessions.time.is_due(self.for_checkpoint()[1])
 
     def report(self) -> ClockReport:
-        """Of this moment."""
+        """The clocks at this time."""
         group_ms, readings = self.for_checkpoint()
         own_ms = readings[self._me]
         known = {ReplicaId(peer): reading for peer, reading in enumerate(readings) if reading and peer != self._me}
@@ -151,11 +151,11 @@ class GroupClock:
         )
 
     def look(self) -> None:
-        """Call every few milliseconds."""
+        """Update the readings. Call every few milliseconds."""
         self._clocks.look(self.wall_ms(), self._now())
 
     def check(self) -> None:
-        """Call now and then: a wrong clock is logged when it is noticed, once a minute, and when it is right again."""
+        """Call periodically. Logs a wrong clock when it is detected, then once a minute, and when it is right again."""
         now = self._now()
         if now < self._next_check:
             return

@@ -1,8 +1,9 @@
-"""Commands that wait for a batch, in the order in which they may leave.
+"""Commands that wait for a batch, in the order in which they may be proposed.
 
-Guards the order of each connection whose commands come without ids (PROTOCOL 7, "Program order"): while commands of it
-are in an instance that is not executed, or are about to be proposed again, its later commands are held here. So they
-wait for one instance at a time, whatever becomes of it, and nothing of theirs is ever proposed ahead of it.
+Keeps the order of each connection whose commands have no request ids ("Program order" in
+docs/reference/protocol.md#7-requests-exactly-once): while commands of a connection are in an instance that is not
+executed, or are about to be proposed again, its later commands are held here. So a connection waits for one instance at
+a time, whatever is decided about it, and none of its later commands is proposed before that.
 """
 
 import logging
@@ -10,17 +11,16 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydsm.core.types.ids import RequestId, SessionId, is_tracked, request_at, sequence_of, session_of
 from pydsm.core.types.messages import Run
+from pydsm.runtime.answers import Answer, ReplyMany
 
 log = logging.getLogger("pydsm.batching")
 
-ReplyMany = Callable[[int, Sequence[Any]], None]
-"""See `batching.ReplyMany`."""
-
 _UNPROPOSED_MAX = 10_000
+"""Requests answered without being proposed that are stored by `Sequencing`; the oldest is dropped for a new one."""
 
 
 class Stream:
@@ -30,27 +30,28 @@ class Stream:
 
     def __init__(self) -> None:
         self.under_way = False
-        """Whether commands of it have left the queue, and are neither executed nor given up."""
+        """Whether commands of this connection have left the queue, and are neither executed nor given up."""
         self.parts: deque[Submission] = deque()
-        """All that is in the queue, the oldest first."""
+        """The submissions of this connection that are in the queue, the oldest first."""
         self.commands = 0
         self.size_bytes = 0
 
 
 class Submission(NamedTuple):
-    """Commands in a row, of those that were submitted together, from `offset` on; and who waits for them."""
+    """Consecutive commands of those that were submitted together, from position `offset` on, with their callback."""
 
     reply: ReplyMany
     offset: int
     commands: Sequence[bytes]
     size_bytes: int
     run: Run | None
-    """The ids of all that were submitted together; None for commands that came without."""
-    again: bool
+    """The ids of all commands that were submitted together; None for commands without ids."""
+    is_retry: bool
+    """Whether the requests may have been proposed before, here or at another replica."""
     stream: Stream | None
 
     def named(self) -> Run:
-        """The ids of these commands alone. What is divided stays in order."""
+        """The ids of these commands alone. If the submission was divided, `after` keeps the parts in order."""
         run = self.run
         assert run is not None, "commands without ids"
         if run.count == len(self.commands):
@@ -58,25 +59,25 @@ class Submission(NamedTuple):
         after = sequence_of(run.first) + self.offset - 1 if self.offset and is_tracked(run.first) else run.after
         return Run(request_at(run.first, self.offset), len(self.commands), run.acknowledged, after)
 
-    def deliver(self, answers: Sequence[Any]) -> None:
-        """Give whoever waits the answers to these commands, one for each."""
+    def deliver(self, answers: Sequence[Answer]) -> None:
+        """Pass the answers to these commands to the callback, one answer for each command."""
         try:
             self.reply(self.offset, answers)
-        except Exception:  # a caller's mistake, which must not end the replica, nor leave others unanswered
-            log.exception("a callback raised when it was given its command's answer")
+        except Exception:  # an error of the caller; it must not stop the replica or leave other commands unanswered
+            log.exception("a callback raised when it received the answer to its command")
 
     def slice(self, start: int, end: int) -> "Submission":
-        """Some of them."""
+        """The commands from position `start` up to and excluding `end`."""
         commands = self.commands[start:end]
         size = sum(map(len, commands))
         return self._replace(offset=self.offset + start, commands=commands, size_bytes=size)
 
 
 class CommandQueue:
-    """The queue of one replica. Counts what may leave apart from what is held.
+    """The queue of one replica. Counts commands that may be proposed (`commands`) and held ones (`held_commands`).
 
-    A connection keeps its own commands in order, and has one entry here, however many they are: while it has nothing
-    under way, and something that waits.
+    The commands of a connection are kept in its `Stream`. A stream has one entry in this queue, whatever the number of
+    its commands, and only while it has waiting commands and none under way.
     """
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class CommandQueue:
         self.held_bytes = 0
 
     def add(self, part: Submission) -> None:
-        """At the end, or behind what its connection has here or under way."""
+        """Append commands to the queue, or to those that their connection has waiting."""
         stream = part.stream
         if stream is None:
             self._entries.append(part)
@@ -105,7 +106,7 @@ class CommandQueue:
         self.size_bytes += part.size_bytes
 
     def take(self, commands_max: int, bytes_max: int) -> list[Submission]:
-        """The oldest that may leave, for one instance; at least one command if there is one."""
+        """Remove the oldest commands that may be proposed, for one instance; at least one command if there is one."""
         taken = _Taken(commands_max, bytes_max)
         while self._entries and not taken.is_full:
             entry = self._entries.popleft()
@@ -120,7 +121,7 @@ class CommandQueue:
         return taken.parts
 
     def _take_of(self, stream: Stream, taken: "_Taken") -> None:
-        """What fits of a connection; the rest of it is held. If nothing fits, it is the next one again."""
+        """Take the commands of a connection that fit; the rest is held. If none fits, it stays first in the queue."""
         commands, size_bytes = taken.commands, taken.size_bytes
         while stream.parts and not taken.is_full:
             rest = taken.add(stream.parts.popleft())
@@ -141,7 +142,7 @@ class CommandQueue:
         self.held_bytes += sign * stream.size_bytes
 
     def release(self, streams: Iterable[Stream]) -> None:
-        """What these had under way is executed: what came meanwhile may leave."""
+        """The commands that these had under way are executed: their held commands may be proposed."""
         for stream in streams:
             stream.under_way = False
             if stream.parts:
@@ -149,7 +150,10 @@ class CommandQueue:
                 self._move_to_held(stream, -1)
 
     def drop(self, streams: Iterable[Stream]) -> list[Submission]:
-        """What these had under way is given up: everything else of them, which must not be executed without it."""
+        """The commands that these had under way are given up. Removes and returns their held commands.
+
+        These must not be executed without the earlier ones.
+        """
         dropped: list[Submission] = []
         for stream in streams:
             dropped += stream.parts
@@ -161,7 +165,7 @@ class CommandQueue:
 
 
 class _Taken:
-    """Commands for one instance, and the room that is left in it."""
+    """Commands for one instance, and how many more fit into it."""
 
     def __init__(self, commands_max: int, bytes_max: int) -> None:
         self.parts: list[Submission] = []
@@ -172,11 +176,11 @@ class _Taken:
         self._bytes_max = bytes_max
 
     def add(self, part: Submission) -> Submission | None:
-        """As much of it as fits; gives the rest, behind which nothing may be added. The first command always fits."""
-        room, room_bytes = self._commands_max - self.commands, self._bytes_max - self.size_bytes
+        """Add as many commands as fit; returns the rest, after which nothing may be added. The first always fits."""
+        left, left_bytes = self._commands_max - self.commands, self._bytes_max - self.size_bytes
         count, rest = len(part.commands), None
-        if count > room or part.size_bytes > room_bytes:
-            fitting = min(count, room, bisect_right(list(accumulate(map(len, part.commands))), room_bytes))
+        if count > left or part.size_bytes > left_bytes:
+            fitting = min(count, left, bisect_right(list(accumulate(map(len, part.commands))), left_bytes))
             fitting = fitting or int(not self.parts)
             if fitting < count:
                 self.is_full = True
@@ -192,25 +196,28 @@ class _Taken:
 
 
 class Sequencing:
-    """After which earlier request of its session a run is to be executed: resolved when a batch is made.
+    """Finds the earlier request of its session after which a run must be executed, when a batch is made.
 
-    `has_settled` tells whether a request of a session is executed here, or never will be. What is executed here needs
-    no order: it was decided before this batch is proposed, so whatever sees the one sees the other.
+    `has_settled` returns whether a request of a session is executed at this replica, or never will be. A run needs no
+    `after` for such a request: its instance was decided before this batch is proposed, so it is ordered before it.
     """
 
     def __init__(self, has_settled: Callable[[SessionId, int], bool]) -> None:
         self._has_settled = has_settled
         self._unproposed: dict[RequestId, int] = {}
 
-    def unproposed(self, run: Run, place: int) -> None:
-        """One command is answered without being proposed; nothing has to wait for it."""
-        before = sequence_of(run.first) + place - 1 if place else run.after
+    def unproposed(self, run: Run, position: int) -> None:
+        """The command at this position of the run is answered without being proposed: later ones do not wait for it."""
+        before = sequence_of(run.first) + position - 1 if position else run.after
         if len(self._unproposed) >= _UNPROPOSED_MAX:
             del self._unproposed[next(iter(self._unproposed))]
-        self._unproposed[request_at(run.first, place)] = before
+        self._unproposed[request_at(run.first, position)] = before
 
-    def resolved(self, run: Run, together: dict[SessionId, tuple[int, int]]) -> Run:
-        """The run as it goes into a batch, in which `together` tells the last run of each session: after, and end."""
+    def resolved(self, run: Run, last_runs: dict[SessionId, tuple[int, int]]) -> Run:
+        """The run as it is put into a batch, with the final value of `after`.
+
+        `last_runs` has, for each session in the batch, `after` and the end sequence of its last run in the batch.
+        """
         if not run.after:
             return run
         session, after = session_of(run.first), run.after
@@ -219,7 +226,7 @@ class Sequencing:
             if before is None:
                 break
             after = before
-        in_batch = together.get(session)
+        in_batch = last_runs.get(session)
         if not after or in_batch == (0, after + 1) or self._has_settled(session, after):
             after = 0
         return run if after == run.after else Run(run.first, run.count, run.acknowledged, after)

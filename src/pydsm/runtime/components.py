@@ -1,4 +1,4 @@
-"""What a node is made of besides the core: given by whoever starts one."""
+"""The components of a node besides the core, passed by the caller that creates it."""
 
 import re
 from collections.abc import Callable
@@ -24,13 +24,13 @@ class MakeTransport(Protocol):
     """Makes this replica's transport once its incarnation and its start are known."""
 
     def __call__(self, incarnation: int, admit: Admit, starts: StartExchange) -> Transport:
-        """Not started yet."""
+        """Returns a transport that is not started yet."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class NodeComponents:
-    """What a node is made of besides the core."""
+    """The components of a node besides the core."""
 
     machine: StateMachine
     store: ReplicaStore
@@ -38,7 +38,7 @@ class NodeComponents:
     relation: Relation | None = None
     limits: BatchLimits | None = None
     snapshots: SnapshotFiles | None = None
-    """Where snapshots are kept; None for a store that dies with its process."""
+    """The snapshot files; None for a store in memory."""
     hold: ApplyQueueLimits | None = None
     starts: StartLimits | None = None
     wall_clock_ms: Callable[[], int] = unix_ms
@@ -46,14 +46,14 @@ class NodeComponents:
     clock_difference_ms_max: int = DIFFERENCE_MS_MAX
     """By how much the wall clock may differ from the group's time before this replica is not ready."""
     names: tuple[str, ...] = ()
-    """Of all members, in order, for people; without them, replicas are called by their numbers."""
+    """The names of all members, in order, for logs and messages; if empty, replicas are named by their numbers."""
 
     def name_of(self, replica: ReplicaId) -> str:
-        """How people call a member, safe to print."""
+        """The name of a member, safe to print."""
         return printable(self.names[replica], 64) if replica < len(self.names) else f"replica {replica}"
 
     def with_names(self, text: str) -> str:
-        """What the core says, which knows members by their numbers only, with their names in it."""
+        """A text of the core, with the names of members instead of their numbers."""
         return _NUMBERED.sub(self._names_in, text)
 
     def _names_in(self, found: "re.Match[str]") -> str:

@@ -1,10 +1,10 @@
-"""The performer's disk: a store behind a thread, so that the loop goes on while the system synchronises.
+"""The performer's disk: a store that is written in a thread, so that the event loop continues during a sync.
 
-Decides where a write happens and what its failure does. Guards that nothing is called done that is not durable: after
-a failure no write is ever called done again.
+Decides in which thread a write happens, and handles its failure. Guarantees that `done` is called only for durable
+writes: after a failure it is never called again.
 
-A write that takes less than handing it to a thread and back does not go there. Nothing of what it holds up could have
-become visible before: effects are finished in order, behind the records of those before them.
+A write that takes less time than passing it to a thread happens in the event loop. Blocking the loop for it delays
+nothing that could have been sent earlier: effects are performed in order, after the records of earlier turns.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ from pydsm.core.types.effects import Record
 from pydsm.storage.base import Store
 
 Failed = Callable[[Exception], None]
-"""Told once, on the loop, that the disk has failed."""
+"""Called once, on the loop, when the disk has failed."""
 
 
 QUICK_SECONDS_MAX = 0.001
-"""A write that takes longer is followed by one in the thread, and a write in the thread that does not by one here."""
+"""After a write that takes longer, the next one happens in the thread; after a shorter one, in the loop."""
 
 
 class ThreadedDisk:
-    """Writes in a thread of its own, or in the loop while that is quick; see `runtime.perform.Disk`.
+    """Writes in its own thread, or in the loop while writes are fast; see `runtime.perform.Disk`.
 
-    `clock` tells how long writes take, in seconds.
+    `clock` returns seconds, to measure how long writes take.
     """
 
     def __init__(self, store: Store, failed: Failed, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -35,9 +35,9 @@ class ThreadedDisk:
         self._failed = failed
         self._clock = clock
         self._seconds = float("inf")
-        """What the last write took."""
+        """Duration of the last write."""
         self._handed_over = 0
-        """Jobs with the thread that the loop has not heard of again: the store is used by one of both at a time."""
+        """Jobs passed to the thread that are not reported as done: the store is used by thread or loop, never both."""
         self._broken = False
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[tuple[Callable[[], None], Callable[[], None]] | None] = SimpleQueue()
@@ -64,14 +64,14 @@ class ThreadedDisk:
         self._seconds = self._clock() - before
 
     def run(self, job: Callable[[], None], done: Callable[[], None]) -> None:
-        """Do something else with the store, in order with the writes. Nothing is done behind a failure."""
+        """Run another job with the store, in order with the writes. Ignored after a failure."""
         if self._broken:
             return
         self._handed_over += 1
         self._jobs.put((job, done))
 
     async def close(self) -> None:
-        """Finish what was asked for, then release the store."""
+        """Finish all jobs, then release the store."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
         self._store.close()
@@ -96,7 +96,7 @@ class ThreadedDisk:
 
 
 class InlineDisk:
-    """Writes at once: for stores that never wait."""
+    """Writes immediately in the loop: for stores that never block."""
 
     def __init__(self, store: Store, failed: Failed) -> None:
         self._store = store
@@ -108,7 +108,7 @@ class InlineDisk:
         self.run(lambda: self._store.write(records), done)
 
     def run(self, job: Callable[[], None], done: Callable[[], None]) -> None:
-        """Do something else with the store."""
+        """Run another job with the store."""
         if self._broken:
             return
         try:

@@ -1,6 +1,6 @@
-"""What is known of a replica whose state is not the agreed one, for people: where it differs, and what to do.
+"""Describes the divergence of a replica's state for operators: where it differs, and what to do.
 
-The snapshot with the wrong state stays where it is.
+The snapshot with the diverged state is not moved or removed.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ _KEYS_NAMED = 3
 
 
 def describe_divergence(diverged: Diverged, files: Sequence[SnapshotFile], machine: object) -> str:
-    """What to write down; `files` are the snapshots of the replica."""
+    """The text of the report; `files` are the snapshots of the replica."""
     file = next((one for one in files if one.checkpoint.number == diverged.number), None)
-    where = "its snapshot is not there any more" if file is None else _where(file, diverged.part, machine)
+    where = "its snapshot does not exist any more" if file is None else _where(file, diverged.part, machine)
     return (
-        f"{diverged}; {where}. Find out why: a state machine that is not deterministic, or a computer that is not. "
+        f"{diverged}; {where}. Find the cause: a state machine that is not deterministic, or faulty hardware. "
         f"Then remove this file and, from snapshots/, those of checkpoint {diverged.number} and later, and start the "
-        "replica again: it begins with the one before and executes what follows anew. If none is left, keep the "
-        "directory as evidence: this member is lost"
+        "replica again: it restores the snapshot before and executes the later instances again. If no snapshot is "
+        "left, keep the directory as evidence: this member is lost"
     )
 
 

@@ -1,8 +1,8 @@
-"""What may be done to a running replica by whoever is responsible for it: pause, resume, snapshot.
+"""Maintenance of a running replica by its operator: pause, resume, snapshot.
 
-Decides in which order clients are refused, snapshots given up and the machine stopped, and how long is waited for what.
-Guards that no command is lost: what was taken is answered before the pause or after it, what comes meanwhile is
-refused, definitely not executed. Holding agreed batches is the gate's business (`lifecycle`).
+Decides in which order commands are refused, snapshots abandoned and the machine stopped, and the time limits of each
+step. Guarantees that no command is lost: accepted commands are answered before the pause or after it; commands that
+arrive meanwhile are refused, definitely not executed. Holding agreed batches is left to `apply_gate`.
 """
 
 import asyncio
@@ -23,39 +23,39 @@ from pydsm.storage.snapshots import SnapshotFile
 log = logging.getLogger("pydsm.maintenance")
 
 _FULL_PIPELINE_SECONDS = 0.02
-"""How long to wait for room when too many own instances are under way to propose another."""
+"""How long to wait before proposing again when too many own instances are in flight."""
 
 
 class PauseReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica is paused."""
+    """The result of a pause."""
 
     already: bool
-    """It was before."""
+    """Whether the replica was paused before."""
     commands_unanswered: int
-    """Commands that it had taken and that are answered when it is resumed."""
+    """Accepted commands that are answered when the replica is resumed."""
 
 
 class ResumeReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica runs again."""
+    """The result of a resume."""
 
     already: bool
-    """It was not paused."""
+    """Whether the replica was running before."""
     batches: int
-    """Batches that were agreed on meanwhile, and are executed now."""
+    """Batches that were agreed on during the pause, and were executed by the resume."""
     seconds: float
-    """How long that took."""
+    """Duration of the resume."""
 
 
 class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot that is durable."""
+    """A durable snapshot."""
 
     number: int
-    """Of the checkpoint."""
+    """Number of the checkpoint."""
     position: Deps
-    """Per leader, the index up to which it has everything."""
+    """Per leader, the index up to which the snapshot has all instances."""
     chunks: int
     bytes: int
-    """Of the file."""
+    """Size of the file."""
     seconds: float
     """From the call until it was durable, agreement on the checkpoint included."""
     path: str
@@ -63,53 +63,53 @@ class SnapshotReport(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class NodeControls:
-    """What maintenance may do to its replica."""
+    """The functions of a node that maintenance calls."""
 
     refuse: Callable[[str], None]
-    """Take no more commands, for this reason."""
+    """Refuse new commands, with this reason."""
     accept: Callable[[], None]
-    """Take commands again."""
+    """Accept commands again."""
     drain: Callable[[float], Awaitable[int]]
-    """Wait so many seconds at most until all commands are answered; gives how many are not."""
+    """Wait at most this many seconds until all commands are answered; returns how many are not."""
     propose_checkpoint: Callable[[], InstanceId | None]
-    """None when there is no room for another instance."""
+    """Propose a checkpoint; returns None when too many instances are in flight."""
     fail: Callable[[Exception], None]
-    """Stop for good."""
+    """Stop the node permanently."""
 
 
 class Maintenance:
-    """Of one replica, on its loop."""
+    """Pauses and resumes one replica, and takes snapshots on request. Used on the replica's loop."""
 
-    def __init__(self, gate: ApplyGate, hands: NodeControls) -> None:
+    def __init__(self, gate: ApplyGate, controls: NodeControls) -> None:
         self._gate = gate
         self.taker: SnapshotTaker | None = None
         """None where no snapshots are taken."""
-        self._hands = hands
+        self._controls = controls
         self._awaited: tuple[InstanceId, asyncio.Future[Checkpoint | None]] | None = None
         self.snapshot_wanted = False
-        """Somebody waits for a snapshot, and the next checkpoint must have one."""
+        """Whether an operator waits for a snapshot, so that the next checkpoint must have one."""
         self._last_file: SnapshotFile | None = None
 
     async def pause(self, drain_seconds_max: float = 5.0) -> PauseReport:
-        """Stop the machine inside the running replica, which goes on agreeing, and holds what it would execute.
+        """Stop the machine inside the running replica, which still takes part in agreement and holds agreed batches.
 
-        Commands are refused from now on as `Overloaded`; those taken before are answered first, if that succeeds in
-        time (seconds), else after `resume`. It stays paused until `resume` or the end of the process; a replica always
-        starts running. What happens when much is held: `lifecycle.ApplyQueueLimits`.
+        New commands are refused as `Overloaded`; those accepted before are answered first, if that takes at most
+        `drain_seconds_max`, otherwise after `resume`. The replica stays paused until `resume` or the end of the
+        process; a replica always starts running. Limits on held batches: `apply_gate.ApplyQueueLimits`.
 
         Raises:
-            UsageError: it is pausing or resuming, or does not run; nothing happened.
+            UsageError: the replica is pausing or resuming, or does not run; nothing was changed.
             OperationalError: the machine's `stop` raised; the replica is paused all the same.
         """
         gate = self._gate
         if gate.phase is MachinePhase.PAUSED:
-            return PauseReport(already=True, commands_unanswered=await self._hands.drain(0))
+            return PauseReport(already=True, commands_unanswered=await self._controls.drain(0))
         gate.begin_pause()
-        self._hands.refuse("this replica is paused for maintenance; submit elsewhere")
+        self._controls.refuse("this replica is paused for maintenance; submit elsewhere")
         try:
-            unanswered = await self._hands.drain(drain_seconds_max)
+            unanswered = await self._controls.drain(drain_seconds_max)
             if self.taker is not None:
-                await self.taker.stop()  # it reads a machine that is about to stop; the next checkpoint has another
+                await self.taker.stop()  # it reads a machine that is about to stop
         except BaseException:
             gate.give_up_pause()
             self._serve_again()
@@ -119,11 +119,12 @@ class Maintenance:
         return PauseReport(already=False, commands_unanswered=unanswered)
 
     async def resume(self) -> ResumeReport:
-        """Start the machine again, execute what was held, and take commands again, in this order.
+        """Start the machine again, execute the held batches, and accept commands again, in this order.
 
         Raises:
-            UsageError: it is pausing or resuming, or does not run; nothing happened. OperationalError: the machine's
-            `start` raised, and the replica stays paused; or the replica failed or stopped.
+            UsageError: the replica is pausing or resuming, or does not run; nothing was changed.
+            OperationalError: the machine's `start` raised, and the replica stays paused; or the replica failed or
+            stopped meanwhile.
         """
         gate = self._gate
         if gate.runs:
@@ -131,35 +132,39 @@ class Maintenance:
         began = time.monotonic()
         await gate.restart()
         if self.taker is not None:
-            self.taker.go_on()  # already for checkpoints that were held
+            self.taker.go_on()  # before `catch_up`, which executes the held checkpoints
         try:
             batches = await gate.catch_up()
         except Exception as error:
-            self._hands.fail(error)
-            raise OperationalError(f"the replica failed while it executed what was held: {error}") from error
+            self._controls.fail(error)
+            raise OperationalError(f"the replica failed while it executed the held batches: {error}") from error
         if self._gate.phase is not MachinePhase.RUNNING:
             raise OperationalError("the replica stopped while it resumed: start it again, nothing is lost")
         self._serve_again()
-        log.info("resumed; %d batches that were held are executed", batches)
+        log.info("resumed; %d held batches were executed", batches)
         return ResumeReport(already=False, batches=batches, seconds=round(time.monotonic() - began, 3))
 
     def _serve_again(self) -> None:
         if self._gate.runs:
             if self.taker is not None:
                 self.taker.go_on()
-            self._hands.accept()
+            self._controls.accept()
 
     async def snapshot(self, seconds_max: float = 60.0) -> SnapshotReport:
         """Agree on a checkpoint now, and wait until this replica's snapshot of it is durable.
 
         Raises:
-            UsageError: it takes no snapshots, is not running, or somebody else waits for one; nothing happened.
-            OperationalError: it was not durable within so many seconds, could not be written, or the replica stopped.
+            UsageError: the replica takes no snapshots, is not running, or another snapshot was requested already;
+            nothing was changed.
+            OperationalError: no snapshot was durable within `seconds_max`, it could not be written, or the replica
+            stopped.
         """
         if self.taker is None:
-            raise UsageError("this replica takes no snapshots: it keeps its data in memory, or its machine has none")
+            raise UsageError(
+                "this replica takes no snapshots: its data are in memory, or its machine does not support them"
+            )
         if self.snapshot_wanted:
-            raise UsageError("somebody else waits for a snapshot already: try again when that is done")
+            raise UsageError("another snapshot was requested already: try again when it is done")
         self.snapshot_wanted = True
         began = time.monotonic()
         try:
@@ -168,8 +173,8 @@ class Maintenance:
                 size = await asyncio.to_thread(lambda: file.path.stat().st_size)
         except TimeoutError as error:
             raise OperationalError(
-                f"no snapshot was durable within {seconds_max:g} s: see by pydsm status whether a majority is up; "
-                "what was begun goes on"
+                f"no snapshot was durable within {seconds_max:g} s: check with pydsm status whether a majority is up; "
+                "the snapshot is still in progress"
             ) from error
         finally:
             self.snapshot_wanted = False
@@ -185,23 +190,23 @@ class Maintenance:
         )
 
     async def _snapshot(self, taker: SnapshotTaker) -> SnapshotFile:
-        """Propose a checkpoint until a snapshot of one that was asked for is durable. Others may come between."""
+        """Propose checkpoints until a snapshot of one of them, or of a later checkpoint, is durable."""
         while True:
             await taker.settled()
             failed = taker.counters.failed
             checkpoint = await self._next_checkpoint()
             await taker.settled()
             if taker.counters.failed > failed:
-                raise OperationalError("the snapshot could not be written: see the log of the replica; records stay")
+                raise OperationalError("the snapshot could not be written: see the replica's log; no records are lost")
             file = self._last_file
             if checkpoint is not None and file is not None and file.checkpoint.number >= checkpoint.number:
                 return file
 
     async def _next_checkpoint(self) -> Checkpoint | None:
-        """Propose one and wait until the state is there; None when it was decided nop."""
+        """Propose a checkpoint and wait until the state has reached it; None if it was decided nop or not proposed."""
         if not self._gate.runs:
-            raise UsageError(f"the replica is {self._gate.phase.value}: resume it first, by pydsm resume")
-        id = self._hands.propose_checkpoint()
+            raise UsageError(f"the replica is {self._gate.phase.value}: resume it first, with pydsm resume")
+        id = self._controls.propose_checkpoint()
         if id is None:
             await asyncio.sleep(_FULL_PIPELINE_SECONDS)
             return None
@@ -209,10 +214,10 @@ class Maintenance:
         self._awaited = (id, placed)
         return await placed
 
-    # News of the replica
+    # Called by the node
 
     def checkpoint_reached(self, checkpoint: Checkpoint) -> None:
-        """The state is that of this checkpoint, and its snapshot was begun if that was possible."""
+        """The state is that of this checkpoint, and its snapshot was begun if possible."""
         if self._awaited is not None and checkpoint.position.has(self._awaited[0]):
             self._settle(checkpoint)
 
@@ -222,11 +227,11 @@ class Maintenance:
             self._settle(None)
 
     def snapshot_taken(self, file: SnapshotFile) -> None:
-        """It is durable."""
+        """This snapshot is durable."""
         self._last_file = file
 
     def failed(self, reason: str) -> None:
-        """The replica has stopped by itself, or was told to: nothing more will come."""
+        """The replica has failed or was stopped: a waiting snapshot request fails."""
         if self._awaited is not None and not self._awaited[1].done():
             self._awaited[1].set_exception(OperationalError(f"the replica stopped meanwhile: {reason}"))
 

@@ -1,6 +1,6 @@
-"""What can be seen of a running replica from outside, and when it is ready to be sent clients.
+"""The observable state of a running replica, and whether it is ready to serve clients.
 
-Decides readiness, from one snapshot and stated limits. Leaves taking the snapshot to `node`, showing it to `server`.
+Decides readiness, from one observation and the stated limits. `node` makes the observation, `server` shows it.
 """
 
 from collections.abc import Mapping
@@ -18,39 +18,39 @@ from pydsm.transport.base import Traffic
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One moment of one replica. Taking it costs the same however much the replica has done."""
+    """The state of one replica at one time. The cost of making one does not grow with the replica's history."""
 
     replica: ReplicaId
     replicas: int
     fingerprint: int
-    """Of the incarnation of the replica's data, which itself nobody is shown."""
+    """Fingerprint of the incarnation of the replica's data; the incarnation itself is secret."""
     stopping: bool
-    """It was told to stop and takes no commands any more."""
+    """Whether a stop was requested, so that new commands are refused."""
     failure: str | None
-    """Why it had to stop by itself, if it did."""
+    """The fault that stopped the replica, or None."""
     connected: tuple[ReplicaId, ...]
-    """Peers to which messages are carried."""
+    """Peers that messages can be sent to."""
     last_report_age_seconds: Mapping[ReplicaId, float]
-    """How long ago each peer last told its frontier; peers that have not done so in this life are missing."""
+    """How long ago each peer last reported its frontier; peers without a report since the start are missing."""
     frontier: Deps
     """Per leader, the contiguous prefix executed here."""
     known: Deps
-    """Per leader, the highest index heard of."""
+    """Per leader, the highest index known."""
     commands_waiting: int
-    """Commands taken from clients and not answered yet."""
+    """Commands accepted from clients and not answered yet."""
     disk_queue_turns: int
     counters: ProtocolCounters
     traffic: Traffic
     epochs: Mapping[ReplicaId, Epoch] = field(default_factory=dict)
-    """The configuration that each peer was in when it last greeted this replica."""
+    """The configuration of each peer at its last handshake with this replica."""
     instances: int = 0
     """Instances in memory: not executed yet, or not known to be executed everywhere."""
     phase: MachinePhase = MachinePhase.RUNNING
-    """Of the machine: whether what is agreed is executed. `frontier` counts what is held as executed."""
+    """Whether agreed batches are executed or held. `frontier` counts held batches as executed."""
     machine_fault: str | None = None
-    """What the machine raised when it was last started or stopped."""
+    """The error of the last start or stop of the machine, or None."""
     commands_raised: int = 0
-    """Commands executed here that raised an exception, and were answered so."""
+    """Commands executed here that raised an exception."""
     apply_queue_batches: int = 0
     """Decided batches and checkpoints that wait until the state machine runs again."""
     apply_queue_bytes: int = 0
@@ -58,33 +58,33 @@ class Observation:
     checkpoint: int = 0
     """The last checkpoint executed here; 0 for none."""
     snapshot: int = 0
-    """The last one of which there is a durable snapshot here; 0 for none."""
+    """The last checkpoint with a durable snapshot here; 0 for none."""
     purged: Deps = ()
-    """Per leader, the prefix whose records have left the disk."""
+    """Per leader, the prefix whose records are removed from the disk."""
     fetching: tuple[int, int, int | None] | None = None
-    """The snapshot that is fetched from peers, if one is: checkpoint, bytes here, bytes in all if that is known."""
+    """The snapshot being fetched from peers, or None: checkpoint, bytes received, total bytes if known."""
 
     start: int = 0
-    """How often this data directory was started, this time included."""
+    """Number of starts of this data directory, including this one."""
     position: int = 0
-    """Groups of records that are durable."""
+    """Number of durable groups of records."""
     not_participating_reason: str | None = None
-    """Why it does not take part yet, while it asks its peers whether its data are the newest."""
+    """Why the replica does not take part in agreement yet, while its peers confirm that its data are the newest."""
 
     pieces: PieceCounters = field(default_factory=PieceCounters)
-    """Of snapshots that travel."""
+    """Counters of snapshot transfers."""
     clock: ClockReport = field(default_factory=ClockReport)
     """The wall clocks of the members, and agreed time."""
     names: tuple[str, ...] = ()
-    """Of all members, in order."""
+    """The names of all members, in order."""
 
     def name_of(self, replica: ReplicaId) -> str:
-        """How people call a member."""
+        """The name of a member."""
         return self.names[replica] if replica < len(self.names) else f"replica {replica}"
 
     @property
     def lag(self) -> Deps:
-        """Per leader, instances between the executed frontier and the highest index heard of."""
+        """Per leader, the number of instances between the executed frontier and the highest index known."""
         return tuple(known - executed for known, executed in zip(self.known, self.frontier, strict=True))
 
     @property
@@ -96,24 +96,24 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ReadyLimits:
-    """What a replica must keep to be called ready. Raises UsageError for a value that cannot work."""
+    """The limits within which a replica is ready. Raises UsageError for a negative lag, or a silence of 0 or less."""
 
     lag_instances_max: int = 128
-    """Instances of one leader, heard of but beyond the executed frontier. A leader has at most 64 under way, so one
-    that keeps up stays below twice that."""
+    """Known instances of one leader beyond the executed frontier. A leader has at most 64 in flight, so a replica that
+    keeps up stays below twice that."""
     silence_seconds_max: float = 2.0
-    """How long ago a peer may have told its frontier and still count as seen; peers tell it four times a second."""
+    """Maximal age of a peer's last frontier report for the peer to count; peers report four times a second."""
 
     def __post_init__(self) -> None:
         if self.lag_instances_max < 0 or self.silence_seconds_max <= 0:
-            raise UsageError("limits of readiness are numbers of instances from 0, and of seconds above 0")
+            raise UsageError("limits of readiness: instances must be 0 or more, seconds must be above 0")
 
 
 def not_ready_reason(seen: Observation, limits: ReadyLimits) -> str | None:
-    """One line that says why clients should go elsewhere, or None when they may come.
+    """Why clients should use another replica, in one line; None if this replica is ready.
 
-    A peer counts when it is connected and has told its frontier lately: without that, neither a cut in one direction
-    nor what was decided while this replica was away would show.
+    A peer counts if it is connected and has recently reported its frontier. Without reports, a connection that works in
+    only one direction, or instances decided while this replica was away, would not be noticed.
     """
     if seen.failure is not None:
         return f"it has failed: {seen.failure}"
@@ -124,7 +124,7 @@ def not_ready_reason(seen: Observation, limits: ReadyLimits) -> str | None:
     if seen.fetching is not None:
         number, here, size = seen.fetching
         how_far = "" if size is None else f" of {size:,}"
-        return f"it fetches the snapshot of checkpoint {number}, {here:,}{how_far} bytes are here"
+        return f"it fetches the snapshot of checkpoint {number}, {here:,}{how_far} bytes are received"
     if seen.phase is not MachinePhase.RUNNING:
         fault = "" if seen.machine_fault is None else f" ({seen.machine_fault})"
         return f"it is {seen.phase.value}{fault}: {seen.apply_queue_batches} batches wait to be executed"
@@ -143,7 +143,7 @@ def not_ready_reason(seen: Observation, limits: ReadyLimits) -> str | None:
 
 
 def no_majority_reason(seen: Observation, limits: ReadyLimits) -> str | None:
-    """One line that says that nothing can be agreed on, since too few replicas are there; None when enough are."""
+    """A line that states that too few replicas are connected to agree on anything; None if enough are."""
     quorum = quorums(seen.replicas).slow
     peers = [
         peer
@@ -154,12 +154,12 @@ def no_majority_reason(seen: Observation, limits: ReadyLimits) -> str | None:
         return None
     return (
         f"it sees {len(peers) + 1} of {seen.replicas} replicas, itself included, and needs {quorum}: "
-        f"{len(seen.connected)} connected, {len(peers)} heard from in the last {limits.silence_seconds_max:g} s"
+        f"{len(seen.connected)} connected, {len(peers)} with a report in the last {limits.silence_seconds_max:g} s"
     )
 
 
 def as_info(seen: Observation) -> dict[str, str]:
-    """By name, for people, and for tools that know INFO."""
+    """The observation as names and values, for the Redis command INFO."""
     counters, traffic = seen.counters, seen.traffic
     values: dict[str, int | tuple[int, ...]] = {
         "replica": seen.replica,

@@ -1,10 +1,11 @@
-"""Which data each peer has taken part with. A peer that comes back without its data is another replica.
+"""Records with which data (incarnation) each peer has taken part. A peer that returns without its data is refused.
 
-Its old promises and votes are gone, so taking it for the one that made them could break agreement (PROTOCOL 6). A
-greeting alone binds nobody: whoever greets as a replica by mistake, or as a stranger, and then says nothing that this
-replica relies on, does not keep the true one out. From the first message on which this replica may rely, the peer is
-the one that sent it. That is given to the disk before anything that follows from the message is, and the disk writes in
-order: no vote and no decision that relies on a peer is durable before it is durable which peer that was.
+Its old promises and votes are lost, so accepting it as the same replica could break agreement
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten). A handshake alone records nothing: a
+process that connects under a replica's name by mistake, and sends nothing that this replica relies on, does not lock
+out the real one. The first message that this replica may rely on fixes the incarnation of its sender. The incarnation
+is passed to the disk before any effect of the message, and the disk writes in order: no vote or decision that relies on
+a peer is durable before the peer's incarnation is.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +16,10 @@ from pydsm.core.types.ids import ReplicaId
 
 
 def takes_part(message: m.Message) -> bool:
-    """Whether the receiver relies on what the sender has stored, now that it has this message.
+    """Whether the receiver of this message relies on what its sender has stored.
 
-    Promises, votes, proposals, decisions and what has been executed count. Questions do not, nor does the report of a
-    replica that has executed nothing: every replica sends it four times a second from its first start on.
+    True for promises, votes, proposals, decisions and frontiers. False for requests, and for the frontier of a replica
+    that has executed nothing: every replica sends it four times a second from its first start on.
     """
     match message:
         case m.CommitQuery() | m.FetchSnapshot():
@@ -47,7 +48,7 @@ def takes_part(message: m.Message) -> bool:
 
 
 class PeerIncarnations:
-    """Decides by fingerprints of incarnations. `remember` makes the fingerprint of a peer that took part durable."""
+    """Compares fingerprints of incarnations. `met` are the stored ones; `remember` makes a new one durable."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class PeerIncarnations:
         self._name_of = name_of
 
     def admit(self, peer: ReplicaId, fingerprint: int) -> str | None:
-        """See `transport.base.Admit`. Changes nothing."""
+        """See `transport.base.Admit`. Does not change the recorded incarnations."""
         met = self._met.get(peer)
         if met is None or met == fingerprint:
             return None
@@ -75,7 +76,7 @@ class PeerIncarnations:
         return peer in self._met
 
     def took_part(self, peer: ReplicaId, fingerprint: int) -> None:
-        """The core has accepted a message of this peer on which it may rely (`takes_part`)."""
+        """Record that the core has accepted a message of this peer that it may rely on (`takes_part`)."""
         if peer not in self._met:
             self._met[peer] = fingerprint
             self._remember(peer, fingerprint)

@@ -1,8 +1,9 @@
-"""Performs the core's effects: the one place where durable comes before visible (PROTOCOL 6).
+"""Performs the core's effects: the only module that decides that records are durable before messages leave.
 
-Turns are finished in the order in which the core made them. While one group of turns is being written, later turns
-gather and become the next group: that is the whole of group commit. No I/O happens here; disk, network and machine
-are given, so the simulator performs effects with this very code.
+See docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten. A turn is one group of effects that the
+core returned together. Turns are finished in the order in which the core made them. While one group of turns is being
+written, later turns wait and become the next group (group commit). No I/O happens here; disk, network and application
+are arguments, so the simulator uses this code too.
 """
 
 from collections import deque
@@ -15,19 +16,19 @@ from pydsm.core.types.messages import Message
 
 
 class Core(Protocol):
-    """The part of `core.replica.Replica` that a performer needs."""
+    """The methods of `core.replica.Replica` that a performer uses."""
 
     def receive(self, sender: ReplicaId, message: Message) -> None:
-        """Take a message; here it is one of the replica's own, which has become durable."""
+        """Handle a message; here, a message that the replica sent to itself, after its turn became durable."""
         ...
 
     def take_effects(self) -> Effects:
-        """Everything asked for since the last call; falsy when there is nothing."""
+        """The effects requested since the last call; falsy if there are none."""
         ...
 
 
 class Disk(Protocol):
-    """Where records go."""
+    """Stores records."""
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         """Make all of `records` durable in one step, in order, then call `done` from the loop that owns the core.
@@ -38,30 +39,30 @@ class Disk(Protocol):
 
 
 class Network(Protocol):
-    """Where messages go. Loss, delay, doubling and reordering are all allowed."""
+    """Sends messages to peers. It may lose, delay, duplicate and reorder them."""
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """Pass one message to several peers, never to the sender itself; returns at once."""
+        """Send one message to several peers, never to the sender itself; returns immediately."""
         ...
 
 
 class Application(Protocol):
-    """Where agreed batches go."""
+    """Executes agreed batches and handles checkpoints, aborted instances and snapshot transfers."""
 
     def execute(self, execution: Execute) -> None:
         """Apply a batch to the state machine and answer the clients that wait for it here."""
         ...
 
     def checkpoint(self, taken: TakeCheckpoint) -> None:
-        """The state is that of a checkpoint, between what was executed before and what comes next."""
+        """The state is that of this checkpoint: called after everything before it is executed, and nothing after it."""
         ...
 
     def abort(self, abort: Abort) -> None:
-        """Tell the waiting clients that their requests were definitely not executed."""
+        """Notify the waiting clients that their requests were definitely not executed by this instance."""
         ...
 
     def transfer(self, transfer: Transfer) -> None:
-        """Do something about a snapshot that travels, beside the work of the loop; returns at once."""
+        """Perform one step of a snapshot transfer, in the background; returns immediately."""
         ...
 
 
@@ -90,16 +91,19 @@ class Performer:
 
     @property
     def turns_waiting(self) -> int:
-        """Turns whose effects are not all visible yet: what back-pressure from the disk looks at."""
+        """Number of turns whose effects are not all performed yet; used for back-pressure from the disk."""
         return len(self._waiting) + len(self._being_written)
 
     def pump(self) -> None:
-        """Take what the core has produced and perform as much of it as the disk allows."""
+        """Take the core's effects and perform as many of them as the disk allows."""
         if self._pumping:
-            return  # a self-addressed message or a synchronous disk came back here; the loop below goes on
+            return  # called again through a self-addressed message or a synchronous disk; the outer loop continues
         self._pumping = True
         try:
             while effects := self._core.take_effects():
+                # Early messages report nothing that a crash could take back (`core.types.effects`), such as questions
+                # of a recovery, or a PreAccept whose index is reserved durably. So they need not wait for the disk,
+                # nor for earlier turns.
                 for send in effects.early:
                     self._network.send(send.to, send.message)
                 self._waiting.append(effects)
@@ -108,12 +112,15 @@ class Performer:
             self._pumping = False
 
     def finish(self) -> None:
-        """The replica stops in good order: write what could have waited for company, so that its return asks nobody."""
+        """Write the lazy records before an orderly stop, so that the next start need not ask peers for them."""
         if self._lazy and not self._being_written:
             records, self._lazy = self._lazy, []
             self._disk.write(records, lambda: None)
 
     def _advance(self) -> None:
+        # A turn without records is released without a write, but only if no turn before it waits: it may depend on
+        # records of an earlier turn, such as an answer that repeats a vote. Lazy records (commits learnt from others)
+        # hold nothing back; they are written with the next group, or when there are too many.
         while self._waiting and not self._being_written:
             if self._waiting[0].records or len(self._lazy) > self._lazy_records_max:
                 self._write_group()
@@ -123,6 +130,9 @@ class Performer:
                 self._release(effects)
 
     def _write_group(self) -> None:
+        # All waiting turns share one write, in which their records keep the order of the turns. Nothing of any of them
+        # is sent, executed or answered before `_written`: an answer reports the stored state of an instance, and a
+        # vote that a peer has counted but this disk has lost would let recovery choose another value.
         self._being_written = list(self._waiting)
         self._waiting.clear()
         records, self._lazy = self._lazy, []
@@ -133,7 +143,9 @@ class Performer:
 
     def _written(self) -> None:
         group, self._being_written = self._being_written, []
-        outer, self._pumping = self._pumping, True  # an application that proposes meanwhile must not overtake the group
+        # `_pumping` is set while the group is released: if the application proposes meanwhile, `pump` returns, and the
+        # effects of that proposal stay in the core until all earlier turns are released.
+        outer, self._pumping = self._pumping, True
         try:
             for effects in group:
                 self._release(effects)
@@ -143,7 +155,11 @@ class Performer:
         self.pump()
 
     def _release(self, effects: Effects) -> None:
-        """Durable by now; becomes visible."""
+        """Perform the effects of one turn, whose records are durable."""
+        # Everything here waits for the records of the turn: sends, because they report what the records store;
+        # executions, because their reply shows a decision to a client that a restarted leader must still have; aborts
+        # and transfers, to keep the order of turns. A replica receives its own votes here as well, so that a leader
+        # counts itself only after its vote is durable.
         for send in effects.sends:
             if self._replica in send.to:
                 self._core.receive(self._replica, send.message)

@@ -1,39 +1,39 @@
-"""Commands on their way through an instance, and who gets which of its results."""
+"""Commands that are proposed together in an instance, and the delivery of its results to their submitters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydsm.core.sessions.session_window import POSTPONED
 from pydsm.core.types.messages import Batch
 from pydsm.machines.base import Result
+from pydsm.runtime.answers import Answer
 from pydsm.runtime.command_queue import Stream, Submission
 
 
 @dataclass(slots=True)
 class Proposal:
-    """Commands that travel together, who waits for them, and how many instances were tried in vain."""
+    """A batch, the submissions in it, and the number of instances that were tried without success."""
 
     parts: list[Submission]
     batch: Batch
     attempts: int = 0
     streams: dict[Stream, None] = field(default_factory=dict)
-    """The connections that wait for it with what they have sent since."""
+    """The connections whose later commands are held until this proposal is executed or given up."""
 
     @property
     def may_be_postponed(self) -> bool:
-        """Whether some of it is executed only after something else."""
+        """Whether the batch has a run that is executed only after an earlier request."""
         return any(run.after for run in self.batch.runs)
 
-    def answer(self, answers: Sequence[Any]) -> None:
-        """One answer for each command."""
+    def answer(self, answers: Sequence[Answer]) -> None:
+        """Deliver one answer for each command."""
         start = 0
         for part in self.parts:
             part.deliver(answers[start : start + len(part.commands)])
             start += len(part.commands)
 
     def answer_executed(self, results: Sequence[Result]) -> list[Submission]:
-        """The same, but for what was left out because something else must be executed before: gives that."""
+        """Deliver results, and return the parts that were skipped because an earlier request is not executed."""
         postponed: list[Submission] = []
         start = 0
         for part in self.parts:

@@ -1,6 +1,6 @@
-"""All that is replicated at one replica: the machine, and the sessions around it, saved and brought back together.
+"""The whole replicated state of one replica: machine and sessions, saved and restored together.
 
-Guards that a snapshot has both as they were at one moment. A machine that has no snapshots has none here either.
+Guarantees that a snapshot has both as they were at the same time. Needs a machine that supports snapshots.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from pydsm.machines.base import SupportsSnapshots
 
 
 class ReplicatedState:
-    """`machines.base.SupportsSnapshots`: the parts of the sessions, then the chunks of the machine."""
+    """A `machines.base.SupportsSnapshots`: the parts of the sessions, then the chunks of the machine."""
 
     def __init__(self, machine: SupportsSnapshots, sessions: Sessions) -> None:
         self._machine = machine
@@ -21,11 +21,11 @@ class ReplicatedState:
         """See `SupportsSnapshots`."""
         sessions, machine = self._sessions.snapshot_in_parts(), self._machine.snapshot()
         steps = _closing(chain(sessions, machine), machine)
-        next(steps)  # so that closing it before its first chunk ends it as well
+        next(steps)  # start the generator, so that closing it before its first chunk also runs `finally`
         return steps
 
     def restore(self, chunks: Iterable[bytes], *, machine_too: bool = True) -> None:
-        """See `SupportsSnapshots`. Without `machine_too` for one that has its state, this or a later one, by itself."""
+        """See `SupportsSnapshots`. `machine_too` is False for a durable machine that has this state or a later one."""
         parts = filter(None, chunks)
         self._sessions.restore_parts(parts)
         if machine_too:
@@ -33,7 +33,7 @@ class ReplicatedState:
 
 
 def _closing(steps: Iterator[bytes], machine: Iterator[bytes]) -> Iterator[bytes]:
-    """The machine is told when a snapshot is given up."""
+    """Closes the machine's snapshot when this one is abandoned."""
     try:
         yield b""
         yield from steps

@@ -1,7 +1,7 @@
-"""Results as bytes, for the snapshots of sessions: what a native client is told of a kept result does not change.
+"""Encodes results as bytes, for the snapshots of sessions, so that a native client gets the same result as before.
 
-Bytes, str, int, float, None, lists and dicts of these are MessagePack; a failure and a list that is not there have
-extensions. What only Redis's protocol tells apart is a plain list, since sessions are for native clients.
+Bytes, str, int, float, None, lists and dicts of these are MessagePack; failures and `NO_LIST` are extensions. Types
+that only Redis's protocol distinguishes become plain lists, because only native clients have sessions.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,7 @@ _decode: Callable[[bytes], list[Result]] = msgspec.msgpack.Decoder(list[Any], ex
 
 
 def encode_results(results: list[Result]) -> bytes:
-    """A list of results. One that cannot be encoded is kept as a failure that says so."""
+    """Encode a list of results. One that cannot be encoded is replaced by a failure that states this."""
     try:
         return _encode(results)
     except (OverflowError, RecursionError, UnicodeEncodeError):
@@ -59,5 +59,5 @@ def encode_results(results: list[Result]) -> bytes:
 
 
 def decode_results(data: bytes) -> list[Result]:
-    """The list again. Raises ValueError for what is none."""
+    """Decode a list of results. Raises ValueError if the bytes are not such a list."""
     return _decode(data)

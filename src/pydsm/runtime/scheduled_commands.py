@@ -1,6 +1,7 @@
-"""What a machine says is due, proposed: by one replica for all, as long as that is there.
+"""Proposes the commands that a machine reports as due; in a healthy group, one replica does this for all.
 
-Decides how late it may be before a replica sees to it, and that nothing is proposed again before it was answered.
+Decides how late a command may be before a replica proposes it. Guarantees that nothing is proposed while earlier due
+commands are unanswered.
 """
 
 import logging
@@ -13,14 +14,14 @@ from pydsm.runtime.batching import Answer, Submit
 log = logging.getLogger("pydsm.upkeep")
 
 SCHEDULED_COMMANDS_SECONDS = 0.5
-"""Between two looks."""
+"""Interval between two checks."""
 _GRACE_MS = 1000
-"""How long it may be late before a replica sees to it; once more for each that comes before it, so that in a healthy
-group one replica does it for all."""
+"""How late a command may be before replica 0 proposes it; each further replica waits this much longer, so that in a
+healthy group one replica proposes for all."""
 
 
 class ScheduledCommandProposer:
-    """Of one replica. Nobody waits for the answers."""
+    """Proposes due commands at one replica, and ignores their results."""
 
     def __init__(self, machine: SupportsScheduledCommands, replica: ReplicaId, submit: Submit) -> None:
         self._machine = machine
@@ -30,7 +31,7 @@ class ScheduledCommandProposer:
         self._has_raised = False
 
     def look(self, now_ms: int) -> None:
-        """Propose what is due by this Unix time, unless there is no answer yet to what was due before."""
+        """Propose what is due at this Unix time (ms), unless earlier due commands are unanswered."""
         if self._unanswered:
             return
         for command in self._overdue(now_ms - self._late_ms):
@@ -38,13 +39,13 @@ class ScheduledCommandProposer:
             self._submit(command, self._answered)
 
     def _overdue(self, due_ms: int) -> Sequence[bytes]:
-        """None when the machine raises: it is asked again at the next look. Said once."""
+        """The due commands; none if the machine raises. Only the first exception is logged."""
         try:
             return self._machine.due_commands(due_ms)
         except Exception:
             if not self._has_raised:
                 log.exception(
-                    "the machine raised when it was asked what is due_commands; it is asked again (said once)"
+                    "the machine's due_commands raised; it is called again (further exceptions are not logged)"
                 )
             self._has_raised = True
             return ()

@@ -1,8 +1,9 @@
-"""Snapshots that travel: reads what peers ask for and keeps what comes from them, beside the work of the loop.
+"""Transfers snapshots between replicas: reads pieces for peers and stores fetched pieces, in the background.
 
-Decides in which order a fetched snapshot takes the place of what the disk has. Guards that a crash at any moment leaves
-either the old records or the whole new snapshot: the file is durable first, then one write of the store removes the
-records up to it, and only then does it count. Whom to ask for what is decided by `core.protocol.snapshot_fetch`.
+Decides the order in which a fetched snapshot replaces the records on the disk. Guarantees that a crash at any time
+leaves either the old records or the whole new snapshot: the file is made durable first, then one write of the store
+removes the records up to it, and only then is it used. Which peer is asked for which piece is decided by
+`core.protocol.snapshot_fetch`.
 """
 
 import asyncio
@@ -22,12 +23,12 @@ log = logging.getLogger("pydsm.snapshots")
 
 
 class RestartRequired(PyDSMError):
-    """The snapshot of a peer is on this replica's disk: close everything, and start a new node with the same data."""
+    """A fetched snapshot is installed on this replica's disk: stop the node, and start a new one with the same data."""
 
 
 @dataclass(slots=True)
 class PieceCounters:
-    """Pieces of snapshots that travelled, since this life of the replica began."""
+    """Pieces of snapshots sent, stored, and found damaged, since this process was started."""
 
     sent: int = 0
     kept: int = 0
@@ -36,25 +37,26 @@ class PieceCounters:
 
 @dataclass(frozen=True, slots=True)
 class TransferContext:
-    """What a node gives."""
+    """The objects and callbacks of a node that snapshot transfers use."""
 
     core: Replica
     files: SnapshotFiles | None
-    """None where snapshots are not kept: then none is sent or fetched."""
+    """None where snapshots are not stored: then none is sent or fetched."""
     send: Callable[[ReplicaId, SnapshotPiece], None]
     tell: Callable[[Callable[[], None]], None]
-    """Calls the core, if the replica still runs, and performs what it asks for."""
+    """Calls a function that calls the core, if the replica still runs, and performs the core's effects."""
     may_replace: Callable[[], bool]
-    """False while somebody maintains the machine."""
+    """Returns False while the machine is paused for maintenance."""
     replace: Callable[[PurgeRecord], Awaitable[None]]
-    """Nothing is written by this replica any more but this record. Done when it is durable."""
+    """Stops all other writes of this replica, then writes this record. Returns when it is durable."""
     begin_again: Callable[[RestartRequired], None]
+    """Ends this node with this reason; a new one is started with the same data."""
     name_of: Callable[[ReplicaId], str] = "replica {}".format
-    """How people call a member."""
+    """The name of a member, for logs and messages."""
 
 
 class SnapshotTransfers:
-    """Made and used on the loop that owns the core."""
+    """Serves and fetches snapshots of one replica. Created and used on the loop that owns the core."""
 
     def __init__(self, parts: TransferContext) -> None:
         self._parts = parts
@@ -62,13 +64,13 @@ class SnapshotTransfers:
         self._serving: dict[ReplicaId, asyncio.Task[None]] = {}
         self._fetching: asyncio.Task[None] | None = None
         self._cannot_store_snapshots = False
-        """A snapshot is needed, and there is no place for it: said once, since peers tell several times a second."""
+        """Whether it was logged that a needed snapshot cannot be stored: peers cause this several times a second."""
         self._disputed = 0
-        """The last checkpoint of which was said that members differ about it."""
+        """The last checkpoint for which it was logged that members report different states."""
         self.counters = PieceCounters()
 
     def begin(self, transfer: Transfer) -> None:
-        """Returns at once. A peer that asks again while it is being served is not served twice."""
+        """Perform the transfer in the background. A request of a peer that is being served already is ignored."""
         files = self._parts.files
         loop = asyncio.get_running_loop()
         if isinstance(transfer, ServePiece):
@@ -77,7 +79,8 @@ class SnapshotTransfers:
         elif files is None:
             if not self._cannot_store_snapshots:
                 log.error(
-                    "what is missing here is forgotten, and nothing here keeps snapshots: this replica cannot rejoin"
+                    "the instances missing here were compacted by the peers, and this replica does not store "
+                    "snapshots: this replica cannot rejoin"
                 )
             self._cannot_store_snapshots = True
             self._parts.tell(lambda: self._parts.core.cannot_keep(transfer.number))
@@ -86,11 +89,11 @@ class SnapshotTransfers:
             self._fetching = loop.create_task(self._fetch(files, transfer, before))
 
     async def stop(self) -> None:
-        """Wait for what is under way: a thread could not be stopped, and needs its file."""
+        """Wait for running transfers: their threads cannot be cancelled and use open files."""
         tasks = [*self._serving.values(), *([self._fetching] if self._fetching is not None else [])]
         current = asyncio.current_task()
         await asyncio.gather(*(task for task in tasks if task is not current), return_exceptions=True)
-        await self._let_go()
+        await self._close_receiver()
 
     async def _serve(self, files: SnapshotFiles, wanted: ServePiece) -> None:
         parts = self._parts
@@ -127,20 +130,21 @@ class SnapshotTransfers:
             self._parts.tell(lambda: core.cannot_keep(number))
 
     async def _begin(self, files: SnapshotFiles, number: int) -> None:
-        """Go on with the one that is open; another one is looked through first, which takes its time."""
+        """Continue the open file if it is of this checkpoint; otherwise open or create it, which checks its content."""
         receiver = self._receiver
         if receiver is None or number_of(receiver.path) != number:
-            await self._let_go()
+            await self._close_receiver()
             receiver = self._receiver = await asyncio.to_thread(files.receive, number)
             log.info(
-                "others have forgotten what is missing here: fetching the snapshot of checkpoint %d, %d bytes are here",
+                "the peers have compacted instances that are missing here: fetching the snapshot of checkpoint %d, "
+                "%d bytes are here already",
                 number,
                 receiver.offset,
             )
         offset = receiver.offset
         self._parts.tell(lambda: self._parts.core.fetched(number, offset))
 
-    async def _let_go(self) -> None:
+    async def _close_receiver(self) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             await asyncio.to_thread(receiver.close)
@@ -169,34 +173,39 @@ class SnapshotTransfers:
             log.warning("the snapshot of checkpoint %d cannot be used, fetching it again: %s", number, fault)
             parts.tell(lambda: parts.core.fetched(number, receiver.offset, damaged=True))
             return
-        if self._why_not(file):
+        if self._reason_not_to_install(file):
             parts.tell(lambda: parts.core.cannot_keep(number))
             return
+        # The order is what makes a crash harmless. The file is durable under a temporary name (`finish`); one durable
+        # write then removes the records that it replaces; the rename comes last. A crash before the write leaves the
+        # old records; a crash between write and rename leaves a purge record, and the next start renames the file.
+        # Machine, sessions and core still have the old state, so the node ends and a new one restores everything
+        # from the disk: no code here has to replace the state of a running core.
         await parts.replace(purge_up_to(file.checkpoint))
-        await self._let_go()
+        await self._close_receiver()
         try:
             await asyncio.to_thread(files.adopt, file.checkpoint.position.up_to)
         except OSError as error:
-            log.error("the snapshot of checkpoint %d cannot get its name: %s; the next life tries again", number, error)
+            log.error("the snapshot of checkpoint %d cannot be renamed: %s; the next start tries again", number, error)
         parts.begin_again(
-            RestartRequired(f"the snapshot of checkpoint {number} is installed; it begins again from there")
+            RestartRequired(f"the snapshot of checkpoint {number} is installed; the replica restarts from it")
         )
 
-    def _why_not(self, file: SnapshotFile) -> str | None:
-        """Why a whole snapshot is not installed now; a newer one, or a later moment, may be right."""
+    def _reason_not_to_install(self, file: SnapshotFile) -> str | None:
+        """Why a complete snapshot is not installed now, or None; a newer one, or the same one later, may be."""
         number = file.checkpoint.number
         if self._parts.core.checkpoint >= number:
-            return "as much was executed here meanwhile"
+            return "this replica has executed this checkpoint meanwhile"
         if not self._parts.may_replace():
             return "the machine is being maintained"
         if self._parts.core.is_disputed(number, file.digests):
             if number != self._disputed:
-                log.error("members differ about the state at checkpoint %d: its snapshot is not installed", number)
+                log.error("members report different states at checkpoint %d: its snapshot is not installed", number)
             self._disputed = number
-            return "members differ about it"
+            return "members report different states at this checkpoint"
         return None
 
 
 def purge_up_to(checkpoint: Checkpoint) -> PurgeRecord:
-    """What takes the records of everything in a checkpoint from the disk, when its snapshot came from a peer."""
+    """The record that removes all records up to a checkpoint from the disk, when its snapshot came from a peer."""
     return PurgeRecord(checkpoint.position.up_to, checkpoint.position.exceptions)

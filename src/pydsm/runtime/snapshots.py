@@ -1,8 +1,8 @@
-"""Takes snapshots beside the work of the loop: a little of the state at a time, and the disk in a thread.
+"""Takes snapshots in the background: small steps of the state in the event loop, disk writes in a thread.
 
-Decides when the next step is taken, so that the loop never stops for long. Guards that one snapshot at a time is under
-way, and that one that failed changes nothing: the records that it would have replaced stay. What is in a snapshot is
-the machine's business, how it lies on disk that of `storage.snapshots`.
+Decides when the next step is taken, so that the loop is never blocked for long. Guarantees that at most one snapshot is
+in progress, and that a failed one changes nothing: the records that it would have replaced stay. The content of a
+snapshot is left to the machine, its file format to `storage.snapshots`.
 """
 
 import asyncio
@@ -18,32 +18,32 @@ from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
 log = logging.getLogger("pydsm.snapshots")
 
 _STEPS_SECONDS = 0.002
-"""How long steps are taken in a row. One step alone may take longer, see `machines.base.SupportsSnapshots`."""
+"""How long steps are taken before a pause. One step may take longer, see `machines.base.SupportsSnapshots`."""
 _REST_SECONDS = 0.003
-"""How long the loop then has for other things, at least."""
+"""The minimal pause for other work of the loop."""
 
 Taken = Callable[[SnapshotFile], None]
-"""Told on the loop that a snapshot is durable."""
+"""Called on the loop when a snapshot is durable."""
 
 
 @dataclass(slots=True)
 class SnapshotCounters:
-    """What has become of snapshots in this process."""
+    """Counters of the snapshots taken in this process."""
 
     taken: int = 0
     skipped: int = 0
-    """Checkpoints that came while a snapshot was under way."""
+    """Checkpoints reached while a snapshot was in progress."""
     failed: int = 0
     last_number: int = 0
-    """The newest checkpoint of which there is a durable snapshot; 0 for none."""
+    """The newest checkpoint with a durable snapshot; 0 for none."""
     last_seconds: float = 0.0
-    """How long the last one took."""
+    """Duration of the last snapshot."""
     longest_step_seconds: float = 0.0
-    """The longest time for which the loop stood still for a snapshot."""
+    """The longest time for which the loop was blocked by a snapshot."""
 
 
 class SnapshotTaker:
-    """Made and used on the loop that owns the machine."""
+    """Takes snapshots of one machine. Created and used on the loop that owns the machine."""
 
     def __init__(self, machine: SupportsSnapshots, files: SnapshotFiles, taken: Taken) -> None:
         self._machine = machine
@@ -53,11 +53,11 @@ class SnapshotTaker:
         self._stopping = False
         self._at = 0
         self._changed_behind = 0
-        """The last checkpoint that was executed before the last batch."""
+        """The last checkpoint before the last executed batch."""
         self.counters = SnapshotCounters()
 
     def begin_at(self, number: int) -> None:
-        """The state is that of this checkpoint, whose snapshot is there."""
+        """The state was restored from the snapshot of this checkpoint."""
         self.counters.last_number = self._at = number
         self._changed_behind = number - 1
 
@@ -66,10 +66,10 @@ class SnapshotTaker:
         self._changed_behind = self._at
 
     def take(self, checkpoint: Checkpoint, *, wanted: bool = False) -> None:
-        """The machine is at this checkpoint: begin, unless a snapshot is under way. Returns at once.
+        """Begin a snapshot of this checkpoint, unless one is in progress. The work happens in the background.
 
-        None is taken, unless somebody wants it, while the last one has everything that was executed: checkpoints come
-        in an idle group too, for the sake of agreed time.
+        Unless `wanted`, none is taken if no batch was executed since the last one: an idle group has checkpoints too,
+        to advance agreed time.
         """
         self._at = checkpoint.number
         if self.counters.last_number > self._changed_behind and not wanted:
@@ -80,7 +80,7 @@ class SnapshotTaker:
         began = time.perf_counter()
         try:
             steps = self._machine.snapshot()
-        except Exception:  # every replica's machine raises it, and at each checkpoint: the group must not end by it
+        except Exception:  # every replica may raise the same, at each checkpoint: that must not stop the group
             self.counters.failed += 1
             log.exception(
                 "the machine raised at checkpoint %d; records stay until a snapshot succeeds", checkpoint.number
@@ -90,7 +90,7 @@ class SnapshotTaker:
         self._task = asyncio.get_running_loop().create_task(self._take(checkpoint, steps))
 
     async def settled(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no snapshot is in progress."""
         if self._task is not None:
             await asyncio.wait((self._task,))
 
@@ -99,8 +99,8 @@ class SnapshotTaker:
         self._stopping = False
 
     async def stop(self) -> None:
-        """Abandon what is under way, and begin no other one until `go_on`."""
-        self._stopping = True  # not cancelled: what the disk's thread is doing could not be, and needs its file
+        """Abandon the snapshot in progress, and begin no other one until `go_on`."""
+        self._stopping = True  # the task is not cancelled: a running write in a thread cannot be, and uses the file
         if self._task is not None:
             await self._task
 
@@ -133,7 +133,7 @@ class SnapshotTaker:
                 close()
 
     def _some(self, steps: Iterator[bytes]) -> list[bytes]:
-        """As many steps as fit into the time; none when there are no more."""
+        """The chunks of as many steps as fit into the time; empty if there are no more."""
         began = time.perf_counter()
         chunks = []
         for chunk in steps:

@@ -1,8 +1,8 @@
-"""A replica that has just started: whether its data are the newest, what it remembers of others, when it takes part.
+"""Checks after a start whether a replica's data are the newest, before it takes part in agreement.
 
-Decides by `core.protocol.starts`, with what the disk, the core and the peers say. Guards that it takes part only after
-enough peers have told what they remember of it, and that one that lacks something of that stops, whenever it turns out.
-Which words travel when is left to the transport.
+Applies the rules of `core.protocol.starts` to what the disk, the core and the peers report. Guarantees that a replica
+takes part only after enough peers have reported what they have stored about it, and that it stops if it lacks something
+of that, also when the report comes later. The messages of the handshake are left to the transport.
 """
 
 import logging
@@ -19,50 +19,50 @@ from pydsm.storage.identity import StartStore
 log = logging.getLogger("pydsm.starts")
 
 _SAVES_BEFORE_POSITIONS = 10
-"""Every so many times, how much was durable at each peer is written down too."""
+"""Positions of peers are saved with every tenth save."""
 
 _ADVICE = (
-    "An older copy of the data directory was put back, or the end of it was lost. What this replica has promised and "
-    "acknowledged since then is not in it, so it takes no part. Put the newest copy of the directory back and start "
-    "again; where there is none, this replica cannot come back (docs/howto/operate.md, 'Backups and copies')"
+    "An older copy of the data directory was restored, or the end of the data was lost. Promises and acknowledgements "
+    "that this replica has made since then are missing, so it does not take part. Restore the newest copy of the "
+    "directory and start again; without one, this replica cannot rejoin (docs/howto/operate.md, 'Backups and copies')"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class StartLimits:
-    """How long is waited at a start, and how often what peers tell is written down."""
+    """How long a start waits for peers, and how often the positions of peers are saved."""
 
     grace_seconds_min: float = 1.0
     grace_seconds_max: float = 5.0
-    """How long a replica that has started waits for the peers that have not told yet what they remember, when enough
-    have: as long as those took, within these limits."""
+    """How long a started replica waits for the other peers after enough have reported: as long as those needed, within
+    these limits."""
     save_seconds: float = 1.0
-    """Between two looks at whether something new is to be written down about the starts of peers."""
+    """Interval between two checks whether new starts of peers must be saved."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartContext:
-    """What starts need of their node."""
+    """The parts of a node that `Starts` uses."""
 
     core: Replica
     store: StartStore
     run_on_disk: Callable[[Callable[[], None]], None]
-    """Do something with the store, in order with its writes."""
+    """Runs a job with the store, in order with its writes."""
     fail: Callable[[Exception], None]
-    """Stop the replica."""
+    """Stops the replica."""
     seconds: Callable[[], float]
-    """A clock that does not go back."""
+    """A monotonic clock."""
 
 
 class Starts:
-    """Of one start of one replica; see `transport.base.StartExchange`."""
+    """One start of one replica; see `transport.base.StartExchange`."""
 
     def __init__(self, replica: ReplicaId, replicas: int, around: StartContext, limits: StartLimits) -> None:
         self._replica = replica
         self._around = around
         self._found = around.store.position
         self.start = around.store.begin_start()
-        """This one."""
+        """The current start."""
         self._book = StartBook(around.store.starts())
         self._needed = quorums(replicas).slow - 1
         self._check = StartCheck(
@@ -82,14 +82,12 @@ class Starts:
         """Whether this replica may vote, promise and propose."""
         if not self._takes_part and self._check.passed(self._around.seconds()):
             self._takes_part = True
-            log.info(
-                "takes part: %d peers remember nothing of this replica that it does not have", self._check.answered
-            )
+            log.info("takes part: %d peers confirmed that this replica's data are the newest", self._check.answered)
         return self._takes_part
 
     @property
     def waits_for(self) -> str | None:
-        """Why it does not take part yet, in one line, or None."""
+        """Why the replica does not take part yet, in one line, or None."""
         if self.takes_part:
             return None
         return (
@@ -125,7 +123,7 @@ class Starts:
     def told(self, remembered: Remembered) -> None:
         """See `transport.base.StartExchange`.
 
-        Stops the replica if it lacks what a peer remembers, however late that comes.
+        Stops the replica if it lacks data that a peer has a record of, also when that report comes late.
         """
         around = self._around
         own = Own(self.start, self._found, around.store.position, around.core.reserved, around.core.recorded)
@@ -134,11 +132,11 @@ class Starts:
             self._check.answer(remembered.by, around.seconds())
         else:
             around.fail(
-                RolledBack(f"replica {remembered.by} remembers more of this replica than it has: {missing}. {_ADVICE}")
+                RolledBack(f"replica {remembered.by} has a record of data that is missing here: {missing}. {_ADVICE}")
             )
 
     def save(self) -> None:
-        """Write down what is remembered of peers, if it is time and there is something new."""
+        """Save new starts and positions of peers, if the interval has passed."""
         if self._around.seconds() < self._next_save:
             return
         self._next_save = self._around.seconds() + self._save_seconds

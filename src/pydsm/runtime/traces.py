@@ -1,9 +1,8 @@
-"""What became of a request, as far as this replica saw it: `pydsm trace` asks here.
+"""Traces of requests through their instances at one replica, for `pydsm trace`.
 
-Remembers the latest instances: when each came to which stage, how it was decided, and which requests it carries; the
-batches themselves, by which conflicts are found, only of the very latest. Decides nothing; everything here may be
-forgotten at any time. What a request's session says of it comes from `core/sessions/sessions`, which forgets by
-agreement.
+Stores the latest instances: the time of each stage, how each was decided, and the requests in it; and, for the most
+recent ones only, the batches, which show conflicts. Decides nothing; everything here may be dropped at any time. The
+state of a request in its session comes from `core/sessions/sessions`.
 """
 
 import time
@@ -21,7 +20,7 @@ from pydsm.core.types.messages import Batch, Run
 from pydsm.core.types.status import Status
 
 CONFLICTS_LOOKED_AT_MAX = 64
-"""Instances of each leader, the latest that are covered, that are compared to find conflicts."""
+"""Number of the latest covered instances of each leader that are compared to find conflicts."""
 
 _STAGES = {
     Status.PRE_ACCEPTED: "pre-accepted",
@@ -33,14 +32,14 @@ _STAGES = {
 
 @dataclass(frozen=True, slots=True)
 class TraceLimits:
-    """How much is remembered; the oldest instances go first."""
+    """How much is stored; the oldest instances are dropped first."""
 
     instances_max: int = 4096
     """Instances."""
     runs_max: int = 100_000
     """Runs of request ids in all of them."""
     batches_bytes_max: int = 16 << 20
-    """Encoded bytes of the batches that are remembered."""
+    """Encoded bytes of the stored batches."""
 
 
 @dataclass(slots=True)
@@ -48,7 +47,7 @@ class _Seen:
     """One instance."""
 
     at: dict[str, float] = field(default_factory=dict)
-    """Seconds of the clock at which it came to each stage."""
+    """The clock, in seconds, when each stage was reached."""
     name: RequestId | None = None
     runs: tuple[Run, ...] = ()
     batch: Batch | None = None
@@ -59,12 +58,12 @@ class _Seen:
     deps: Deps = ()
     initial_deps: Deps | None = None
     voted: Ballot | None = None
-    place: int = 0
-    """Among all that was executed here since the start; 0 before."""
+    position: int = 0
+    """Position among the instances executed here since the start, from 1; 0 if not executed."""
 
 
 class InstanceTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """One instance that carries a request."""
+    """One instance that contains a request."""
 
     id: str
     name: str
@@ -74,31 +73,31 @@ class InstanceTrace(msgspec.Struct, frozen=True, kw_only=True):
     """fast, slow, recovered, nop, or undecided."""
     commands: int
     retries: bool
-    """Whether it may have requests that are in another instance as well."""
+    """Whether it may contain requests that are in another instance as well."""
     proposed_ms: int
     """Unix time at its leader when the batch was made."""
     deps: tuple[int, ...]
     initial_deps: tuple[int, ...] | None
-    """What its leader proposed; None where this replica does not know."""
+    """The deps that its leader proposed; None if unknown at this replica."""
     conflicts: tuple[str, ...] | None
-    """The latest instances that it conflicts with and is ordered after; None when its batch is remembered no more."""
+    """The latest instances that it conflicts with and is ordered after; None if its batch is not stored any more."""
     stages_ms: dict[str, float]
-    """When it came to each stage here, in ms after this replica first saw it."""
+    """When each stage was reached here, in ms after this replica first saw the instance."""
     seen_seconds_ago: float
 
 
 class RequestTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """What one replica knows of one request. Fields may be added with a default."""
+    """The trace of one request at one replica. New fields are added with a default."""
 
     request: str
     replica: int
     fate: str
-    """What its session says: see `core.sessions.sessions.Fate`."""
+    """The state of the request in its session: see `core.sessions.sessions.RequestState`."""
     instances: tuple[InstanceTrace, ...]
-    """In the order of their execution here, undecided ones last; the first one that is no nop has executed it."""
+    """In the order of execution here, undecided ones last; the first that is not a nop executed the request."""
     remembered_instances: int
     remembered_seconds: float
-    """How far back this replica remembers instances."""
+    """Age of the oldest instance that is stored here."""
 
 
 class Traces:
@@ -114,7 +113,7 @@ class Traces:
         self._executed = 0
 
     def changed(self, instance: Instance) -> None:
-        """See `Watch`."""
+        """See `InstanceObserver`."""
         seen = self._seen.get(instance.id)
         if seen is None:
             seen = self._seen[instance.id] = _Seen()
@@ -131,12 +130,12 @@ class Traces:
             seen.nop = not isinstance(instance.value, Batch)
         if instance.status is Status.EXECUTED:
             self._executed += 1
-            seen.place = self._executed
+            seen.position = self._executed
         while len(self._seen) > self._limits.instances_max or self._runs > self._limits.runs_max:
-            _, gone = self._seen.popitem(last=False)
-            self._runs -= len(gone.runs)
-            gone.batch = None
-        self._forget_batches()
+            _, dropped = self._seen.popitem(last=False)
+            self._runs -= len(dropped.runs)
+            dropped.batch = None
+        self._drop_batches()
 
     def _note_batch(self, seen: _Seen, batch: Batch) -> None:
         seen.runs = batch.runs
@@ -148,10 +147,10 @@ class Traces:
         self._batches.append((seen, len(batch.encoded)))
         self._batches_bytes += len(batch.encoded)
 
-    def _forget_batches(self) -> None:
-        """The oldest, when they are too many bytes, or when their instances are not remembered any more.
+    def _drop_batches(self) -> None:
+        """Drop the oldest batches over the limit in bytes, and those whose instances were dropped.
 
-        Bytes alone are no limit to memory: a batch of one small command takes twenty times what its encoding does.
+        The encoded bytes alone do not limit memory: a batch of one small command takes twenty times its encoded size.
         """
         batches = self._batches
         while batches and (self._batches_bytes > self._limits.batches_bytes_max or batches[0][0].batch is None):
@@ -160,20 +159,20 @@ class Traces:
             self._batches_bytes -= size
 
     def find(self, id: RequestId, relation: Relation) -> list[InstanceTrace]:
-        """Every remembered instance that carries the request, in the order of execution."""
+        """Every stored instance that contains the request, in the order of execution."""
         session, sequence = session_of(id), sequence_of(id)
         found = [
-            (seen.place or self._executed + 1, name, seen)
+            (seen.position or self._executed + 1, name, seen)
             for name, seen in self._seen.items()
             if any(_has(run, session, sequence) for run in seen.runs)
         ]
         return [
-            self._told(name, seen, self._conflicts(name, seen, relation))
+            self._trace(name, seen, self._conflicts(name, seen, relation))
             for _, name, seen in sorted(found, key=lambda one: one[:2])
         ]
 
     def _conflicts(self, id: InstanceId, seen: _Seen, relation: Relation) -> tuple[str, ...] | None:
-        """The latest instances that are covered, whose batches are remembered, and that conflict."""
+        """The latest covered instances that conflict with this one and whose batches are stored."""
         if seen.batch is None:
             return None
         found = []
@@ -188,17 +187,17 @@ class Traces:
 
     @property
     def remembered(self) -> int:
-        """How many instances."""
+        """Number of stored instances."""
         return len(self._seen)
 
     @property
     def remembered_seconds(self) -> float:
-        """How long ago the oldest of them was first seen."""
+        """Age of the oldest stored instance."""
         for seen in self._seen.values():
             return self._clock() - min(seen.at.values(), default=self._clock())
         return 0.0
 
-    def _told(self, id: InstanceId, seen: _Seen, conflicts: tuple[str, ...] | None) -> InstanceTrace:
+    def _trace(self, id: InstanceId, seen: _Seen, conflicts: tuple[str, ...] | None) -> InstanceTrace:
         first = min(seen.at.values(), default=self._clock())
         return InstanceTrace(
             id=str(id),
@@ -217,7 +216,7 @@ class Traces:
 
 
 def show(id: RequestId) -> str:
-    """As people write a UUID."""
+    """The id in the usual form of a UUID."""
     text = id.hex()
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
@@ -227,7 +226,7 @@ def _has(run: Run, session: bytes, sequence: int) -> bool:
 
 
 def _path(seen: _Seen) -> str:
-    """How it was decided. One that was committed without a vote here and with its first vector took one round trip."""
+    """How it was decided. An instance committed without a vote here, with its initial deps, took the fast path."""
     if "committed" not in seen.at and "executed" not in seen.at:
         return "undecided"
     if seen.nop:

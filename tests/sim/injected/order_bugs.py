@@ -114,8 +114,8 @@ def proposed_again_behind_later_commands(patch: pytest.MonkeyPatch) -> None:
     def aborted(self: batching.Batcher, id: InstanceId) -> None:
         proposal = self._in_flight.get(id)
         original(self, id)
-        if proposal is not None and self._again and self._again[-1] is proposal:
-            self._again.pop()
+        if proposal is not None and self._to_repropose and self._to_repropose[-1] is proposal:
+            self._to_repropose.pop()
             self._queue.release(proposal.streams)
             for part in proposal.parts:
                 self._queue.add(part)

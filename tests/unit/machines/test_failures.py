@@ -144,7 +144,7 @@ def test_text_of_an_exception_is_bounded_and_its_own_failure_is_none() -> None:
 
     apply = GuardedApply(WithUndo({b"bad": Silent(), b"long": OutOfStock("x" * 100_000)}), ignore)
     bad, long = apply([b"bad", b"long"], 0)
-    assert str(bad) == "Silent: its text cannot be had"
+    assert str(bad) == "Silent: its text is not available"
     assert len(str(long)) < 1000
 
 

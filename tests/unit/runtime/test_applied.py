@@ -35,8 +35,8 @@ ME = ReplicaId(0)
 INCARNATION = 0xABC
 
 
-class Noted(Lists):
-    """Keeps its state, and notes beside it, in what `kept` stands for."""
+class DurableLists(Lists):
+    """A durable machine; `kept` stands for the markers on its disk."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,19 +53,19 @@ class Noted(Lists):
     def restore(self, chunks: object) -> None:
         raise AssertionError("nobody asked for that")
 
-    def commit(self, note: str, content: bytes, forgotten: Sequence[str]) -> None:
-        self.kept[note] = content
-        for name in forgotten:
+    def commit(self, marker: str, content: bytes, obsolete: Sequence[str]) -> None:
+        self.kept[marker] = content
+        for name in obsolete:
             del self.kept[name]
 
-    def note(self, name: str) -> bytes | None:
+    def marker(self, name: str) -> bytes | None:
         return self.kept.get(name)
 
-    def notes(self) -> list[str]:
+    def markers(self) -> list[str]:
         return list(self.kept)
 
 
-def life(machine: Noted, incarnation: int = INCARNATION) -> AppliedTracker:
+def life(machine: DurableLists, incarnation: int = INCARNATION) -> AppliedTracker:
     """What a start makes of it."""
     made = tracker_of(machine, machine.apply, incarnation)
     assert made is not None
@@ -87,8 +87,8 @@ def run(progress: AppliedTracker, *indexes: int) -> list[Result]:
     return [progress.apply(instance(index))([b"k %d" % index], 0)[0] for index in indexes]
 
 
-async def test_what_the_machine_has_is_answered_from_its_notes_and_the_rest_is_executed() -> None:
-    machine = Noted()
+async def test_batches_with_markers_are_answered_from_them_and_the_rest_is_executed() -> None:
+    machine = DurableLists()
     assert run(life(machine), 1, 2) == [1, 2]
     again = life(machine)
     assert run(again, 2, 1, 3) == [2, 1, 3], "those that it has in another order"
@@ -97,7 +97,7 @@ async def test_what_the_machine_has_is_answered_from_its_notes_and_the_rest_is_e
 
 
 async def test_machine_that_is_ahead_of_a_checkpoint_has_another_state_than_it() -> None:
-    machine = Noted()
+    machine = DurableLists()
     first = life(machine)
     run(first, 1)
     assert first.checkpoint(checkpoint(1, 2))
@@ -110,7 +110,7 @@ async def test_machine_that_is_ahead_of_a_checkpoint_has_another_state_than_it()
 
 
 async def test_machine_that_lost_its_last_transactions_executes_them_again() -> None:
-    machine = Noted()
+    machine = DurableLists()
     first = life(machine)
     run(first, 1, 2)
     first.checkpoint(checkpoint(1, 3))
@@ -123,8 +123,8 @@ async def test_machine_that_lost_its_last_transactions_executes_them_again() -> 
     assert again.has(checkpoint(1, 3))
 
 
-async def test_notes_of_what_two_snapshots_have_are_forgotten_a_few_at_a_time() -> None:
-    machine = Noted()
+async def test_markers_covered_by_two_snapshots_are_deleted_a_few_at_a_time() -> None:
+    machine = DurableLists()
     progress = life(machine)
     run(progress, *range(1, 20))
     for number, index in ((1, 20), (2, 22)):
@@ -136,8 +136,8 @@ async def test_notes_of_what_two_snapshots_have_are_forgotten_a_few_at_a_time() 
     assert set(machine.kept) == {"replica", "0.20", "0.21", "0.22", "0.23", "0.24", "0.25"}
 
 
-async def test_notes_that_are_not_needed_when_a_life_begins_are_forgotten_too() -> None:
-    machine = Noted()
+async def test_markers_that_are_obsolete_at_a_start_are_deleted_too() -> None:
+    machine = DurableLists()
     first = life(machine)
     run(first, 1, 2)
     first.checkpoint(checkpoint(1, 3))
@@ -152,24 +152,24 @@ async def test_notes_that_are_not_needed_when_a_life_begins_are_forgotten_too() 
 
 
 async def test_state_of_another_replica_is_refused() -> None:
-    machine = Noted()
+    machine = DurableLists()
     life(machine)
     with pytest.raises(OperationalError, match="whose data have the fingerprint 394d9859b5940604"):
         life(machine, 0xDEF)
 
 
-async def test_notes_that_cannot_be_are_refused() -> None:
-    machine = Noted()
+async def test_invalid_markers_are_refused() -> None:
+    machine = DurableLists()
     run(life(machine), 1)
     again = life(machine)
-    with pytest.raises(InvariantViolation, match=r"note of instance 0.1 has 1 results for 2 commands"):
+    with pytest.raises(InvariantViolation, match=r"marker of instance 0.1 has 1 results for 2 commands"):
         again.apply(instance(1))([b"k", b"k"], 0)
     machine.kept["what"] = b""
-    with pytest.raises(OperationalError, match="a note 'what' that PyDSM never gave it"):
+    with pytest.raises(OperationalError, match="a marker 'what' that PyDSM did not create"):
         life(machine)
 
 
-async def test_machine_without_notes_has_no_progress() -> None:
+async def test_machine_without_markers_has_no_tracker() -> None:
     assert tracker_of(Lists(), Lists().apply, INCARNATION) is None
 
 
@@ -316,7 +316,7 @@ async def test_ledger_of_another_replica_keeps_the_replica_from_starting(tmp_pat
     async with one.life() as (node, _):
         await ask(node, "deposit", "A", 100)
     shutil.copy(one.path, other.path)
-    with pytest.raises(OperationalError, match="the machine's own state belongs to a replica whose data"):
+    with pytest.raises(OperationalError, match="the machine's stored state belongs to a replica whose data"):
         async with other.life():
             pass
     assert one.balances() == {"A": 100}

@@ -172,10 +172,10 @@ async def test_what_the_machine_raises_while_it_catches_up_is_passed_on_and_the_
 
 async def test_verbs_out_of_turn_are_refused_and_change_nothing() -> None:
     made = await opened()
-    with pytest.raises(UsageError, match="the machine is running, and not paused"):
+    with pytest.raises(UsageError, match="the machine is running, not paused"):
         await made.gate.restart()
     made.gate.begin_pause()
-    with pytest.raises(UsageError, match="the machine is pausing, and not running"):
+    with pytest.raises(UsageError, match="the machine is pausing, not running"):
         made.gate.begin_pause()
     made.gate.give_up_pause()
     assert made.gate.runs

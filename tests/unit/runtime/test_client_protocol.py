@@ -143,7 +143,7 @@ def test_a_cut_or_bent_message_is_a_fault_of_the_peer_or_a_right_message(data: s
 
 def test_more_answers_than_numbers_are_refused() -> None:
     (payload,) = payloads(encode_message(ClientAnswers([1], [b"a", b"b"])))
-    with pytest.raises(PeerProtocolError, match="more answers than numbers"):
+    with pytest.raises(PeerProtocolError, match="different numbers of answers"):
         decode_from_replica(payload)
 
 

@@ -13,7 +13,7 @@ CONNECTIONS = 3
 def part(stream: Stream | None, numbers: range) -> Submission:
     commands = [b"%d" % number for number in numbers]
     return Submission(
-        lambda offset, answers: None, 0, commands, sum(map(len, commands)), None, again=False, stream=stream
+        lambda offset, answers: None, 0, commands, sum(map(len, commands)), None, is_retry=False, stream=stream
     )
 
 

@@ -199,7 +199,7 @@ async def test_snapshot_is_durable_when_it_is_reported_and_has_what_was_executed
 
 async def test_snapshot_where_none_are_taken_is_refused() -> None:
     async with group_in_memory(1) as nodes:
-        with pytest.raises(UsageError, match="takes no snapshots: it keeps its data in memory"):
+        with pytest.raises(UsageError, match="takes no snapshots: its data are in memory"):
             await nodes.nodes[0].maintenance.snapshot()
 
 
@@ -217,7 +217,7 @@ async def test_snapshot_that_nobody_agrees_on_is_given_up_in_time(tmp_path: Path
         maintenance = nodes.nodes[2].maintenance
         waiting = asyncio.create_task(maintenance.snapshot(60))
         await eventually(lambda: nodes.nodes[2].info()["proposed"] != "0", "it is proposed")
-        with pytest.raises(UsageError, match="somebody else waits"):
+        with pytest.raises(UsageError, match="another snapshot was requested"):
             await maintenance.snapshot()
         waiting.cancel()
         await asyncio.wait((waiting,))

@@ -274,7 +274,7 @@ async def test_one_of_a_state_about_which_members_differ_is_not_installed_and_th
         bench.transfers.begin(InstallSnapshot(4))
         await bench.come_to(("cannot keep", 4))
     assert numbers(bench.directory) == []
-    assert caplog.text.count("members differ about the state at checkpoint 4") == 1
+    assert caplog.text.count("members report different states at checkpoint 4") == 1
 
 
 async def test_one_that_is_whole_and_waits_is_not_looked_through_again(
@@ -384,6 +384,7 @@ async def test_one_that_keeps_no_snapshots_says_once_that_it_cannot_return_and_s
             bench.transfers.begin(ServePiece(P1, number, 0))
     assert bench.told == [("cannot keep", 4), ("cannot keep", 4), ("cannot keep", 5)]
     assert [record.getMessage() for record in caplog.records] == [
-        "what is missing here is forgotten, and nothing here keeps snapshots: this replica cannot rejoin"
+        "the instances missing here were compacted by the peers, and this replica does not store snapshots: "
+        "this replica cannot rejoin"
     ]
     await bench.transfers.stop()

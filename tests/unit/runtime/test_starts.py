@@ -191,9 +191,9 @@ async def test_a_data_directory_that_was_put_back_is_refused_and_the_newest_one_
         nodes.put_back(0, copy)
         node = await nodes.start(0)
         reason = await failure_of(node)
-        assert "remembers more of this replica than it has" in reason
+        assert "has a record of data that is missing here" in reason
         assert "fewer" in reason
-        assert "Put the newest copy of the directory back" in reason
+        assert "Restore the newest copy of the directory" in reason
         assert node.observe().counters.proposed == 0
         assert "decided twice" not in caplog.text
         await nodes.stop(0)

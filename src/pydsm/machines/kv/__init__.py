@@ -1,6 +1,6 @@
 """A key-value store with Redis's commands.
 
-Read `machine`, then `keyspace` and `command`, then any family of commands: `strings`, `keys`, `expiry`, ...
+Start reading at `machine`, then `keyspace` and `command`, then any group of commands: `strings`, `keys`, `expiry`, ...
 """
 
 from pydsm.machines.kv.command import Command, KeyAccess, Touched, Words, wrong_number

@@ -1,4 +1,4 @@
-"""What commands on hashes, lists, sets and sorted sets share: parts of large ones, random picks, ranges."""
+"""Functions shared by commands on hashes, lists, sets and sorted sets: scans, random elements, ranges, options."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from pydsm.machines.kv.glob import matcher
 from pydsm.machines.kv.keyspace import Keyspace
 
 _AT_ONCE_MAX = 128
-"""A collection of so many elements is scanned in one step, as Redis does."""
+"""A collection of at most this many elements is scanned in one step, as in Redis."""
 _CURSOR = re.compile(rb"(?:[+-](?=[0-9]))?0*[0-9]{0,20}")
 _CURSORS = 1 << 64
 _DRAWS_MAX = 1_000_000
@@ -22,7 +22,7 @@ V = TypeVar("V")
 
 
 def scan_options(words: Words) -> tuple[Callable[[bytes], bool], int]:
-    """MATCH and COUNT of a scan: what an element must match, and how many to look at."""
+    """MATCH and COUNT of a scan: the predicate for elements, and how many elements to examine."""
     matches, wanted = matcher(b"*"), SCAN_COUNT
     if len(words) % 2:
         raise syntax_error()
@@ -39,7 +39,7 @@ def scan_options(words: Words) -> tuple[Callable[[bytes], bool], int]:
 
 
 def cursor_of(word: bytes) -> int:
-    """Raises CommandFailed unless it is a number of 64 bits, as C reads it: perhaps with a sign, or nothing for 0."""
+    """The cursor as a 64-bit number, as C parses it: an optional sign, empty means 0. Raises CommandFailed."""
     text = word.partition(b"\0")[0]
     if _CURSOR.fullmatch(text):
         cursor = int(text.lstrip(b"+-0") or b"0")
@@ -49,14 +49,15 @@ def cursor_of(word: bytes) -> int:
 
 
 def scan_part(elements: Elements[V], cursor: bytes, options: Words) -> tuple[bytes, list[bytes]]:
-    """The next cursor and some elements; a cursor is the position before which to go on, 0 for all of them.
+    """The next cursor and some elements. A cursor is the position before which the scan continues; 0 begins a scan.
 
-    From the last position to the first, because a removal moves the last element to a lower position: one that was not
-    given yet moves to where it still will be, and only one that was given may be given again.
+    A scan goes from the last position to the first, because a removal moves the last element to a lower position: an
+    element that was not returned yet moves to a position that is still to be scanned; only one that was returned may be
+    returned again.
     """
     end, size = cursor_of(cursor), len(elements)
     if not size:
-        return b"0", []  # as in Redis, before the options are looked at
+        return b"0", []  # as in Redis, before the options are parsed
     matches, wanted = scan_options(options)
     if size <= _AT_ONCE_MAX:
         return b"0", [element for element in elements if matches(element)]
@@ -80,7 +81,7 @@ def draws(space: Keyspace, elements: Elements[V], wanted: int, *, in_pairs: bool
         return [elements.key_at(space.draw(size)) for _ in range(-wanted)]
     if wanted >= size:
         return list(elements)
-    taken: dict[int, int] = {}  # Fisher and Yates, remembering only what was moved
+    taken: dict[int, int] = {}  # Fisher-Yates shuffle, storing only the positions that were swapped
     found: list[bytes] = []
     for place in range(wanted):
         other = place + space.draw(size - place)
@@ -90,14 +91,14 @@ def draws(space: Keyspace, elements: Elements[V], wanted: int, *, in_pairs: bool
 
 
 def bounds(first: int, last: int, length: int) -> tuple[int, int]:
-    """Redis's range of two places, from the end where negative, as a slice that is never out of bounds."""
+    """Redis's range of two positions (negative ones count from the end) as a slice (start, end) within the length."""
     first = max(first + length, 0) if first < 0 else first
     last = last + length if last < 0 else min(last, length - 1)
     return (first, last + 1) if first <= last else (0, 0)
 
 
 def count_word(words: Words, place: int) -> int:
-    """The optional count of a pop: a number from 0."""
+    """The optional count of a pop: an integer of 0 or more. Raises CommandFailed."""
     wanted = integer(words[place], "ERR value is out of range, must be positive")
     if wanted < 0:
         raise CommandFailed("ERR value is out of range, must be positive")
@@ -105,7 +106,7 @@ def count_word(words: Words, place: int) -> int:
 
 
 def counted_keys(words: Words, place: int) -> tuple[Sequence[bytes], Words]:
-    """The keys that are counted at `place`, and the words after them."""
+    """The keys whose number is the word at `place`, and the words after them. Raises CommandFailed."""
     number = integer(words[place], "ERR numkeys should be greater than 0")
     if number < 1:
         raise CommandFailed("ERR numkeys should be greater than 0")
@@ -115,7 +116,7 @@ def counted_keys(words: Words, place: int) -> tuple[Sequence[bytes], Words]:
 
 
 def pop_options(words: Words, sides: tuple[bytes, bytes]) -> tuple[bool, int]:
-    """From which side to take, whether from the first of both, and how many; as LMPOP and ZMPOP say it."""
+    """The options of LMPOP and ZMPOP: whether to take from the first of both sides, and how many elements."""
     wanted = 1
     if not words or words[0].upper() not in sides:
         raise syntax_error()
@@ -132,7 +133,7 @@ def pop_options(words: Words, sides: tuple[bytes, bytes]) -> tuple[bool, int]:
 
 
 def limit_option(words: Words) -> int:
-    """LIMIT and a number from 0, or nothing, which is 0: no limit."""
+    """The number after LIMIT, 0 or more; 0 if there is no LIMIT, which means no limit."""
     if not words:
         return 0
     if len(words) != 2 or words[0].upper() != b"LIMIT":

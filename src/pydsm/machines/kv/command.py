@@ -1,4 +1,4 @@
-"""What a command of the key-value machine is, and how its words are read, in Redis's words for what is wrong."""
+"""The commands of the key-value machine: their table entries, and parsing of their words, with Redis's error texts."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ Words = Sequence[bytes]
 """A command: its name in capitals, then its arguments."""
 
 CommandFunction = Callable[[Keyspace, Words], Result]
-"""Executes a command. It checks everything before it changes anything: whoever raises CommandFailed changed nothing.
+"""Executes a command. It checks everything before it changes anything: if it raises CommandFailed, nothing was changed.
 
-Results are bytes (a string), str (a status such as OK), int, float, None (no such thing), list, dict, `Members`,
+Results are bytes (a string), str (a status such as OK), int, float, None (a missing value), list, dict, `Members`,
 `Pairs`, or `NO_LIST`."""
 
 Bulk = Callable[[Keyspace, Sequence[Words]], list[Result] | None]
-"""Executes several of one command in a row, as one by one would; None where that must be done one by one. Only called
-while no key expires or is watched."""
+"""Executes several consecutive commands of one name with the same effect as one by one; None if they must be executed
+one by one. Only called while no key has an expiry or is watched."""
 
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
@@ -31,16 +31,16 @@ _FLOAT = re.compile(
     rb"|0[xX](?P<hexadecimal>[0-9a-fA-F]+\.?[0-9a-fA-F]*|\.[0-9a-fA-F]+)(?:[pP][+-]?[0-9]+)?"
     rb"|(?P<infinite>[iI][nN][fF](?:[iI][nN][iI][tT][yY])?))"
 )
-"""What C's strtod takes, without NaN and without a space in front."""
+"""The numbers that C's strtod accepts, without NaN and without leading spaces."""
 _FLOAT_BYTES_MAX = 5 * 1024 - 1
-"""Redis has this limit for what it adds to; a longer score is refused here too."""
+"""Redis has this limit for numbers that are added; here it also applies to scores."""
 _DECIMALS = Decimal(1).scaleb(-17)
 _EXACT = Context(prec=1000, rounding=ROUND_HALF_EVEN)
 _DECIMAL_MAX = Decimal("1e308")
 
 
 class KeyAccess(Enum):
-    """What a command may do to its keys. It decides what the command commutes with."""
+    """How a command may access its keys. This decides which commands it commutes with."""
 
     READ = auto()
     WRITE = auto()
@@ -52,7 +52,7 @@ _WRITING = frozenset((KeyAccess.WRITE, KeyAccess.WRITE_ALL))
 
 
 class Touched(NamedTuple):
-    """The keys of one command. One that is read and written stands among the written ones at least."""
+    """The keys of one command. A key that is read and written is in `writes`, and may be in `reads`."""
 
     reads: Sequence[bytes] = ()
     writes: Sequence[bytes] = ()
@@ -65,15 +65,16 @@ ALL = slice(1, None)
 EVERY_SECOND = slice(1, None, 2)
 NO_KEYS = slice(1, 1)
 ANY = 1 << 30
-"""No upper limit to the number of words."""
+"""No upper limit on the number of words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One row of the table. Counts of words include the name.
+    """One entry of the command table. Counts of words include the name.
 
-    `keys` says which words are keys, all of them read or written as `access` says. Where that is not enough, `touched`
-    says it, from the words alone; words that it cannot read touch nothing, and are refused when they are executed.
+    `keys` selects the words that are keys; all of them are accessed as `access` states. Where that is not sufficient,
+    `touched` returns the keys from the words; for words that it cannot parse it returns no keys, and the command fails
+    at execution.
     """
 
     name: bytes
@@ -109,12 +110,12 @@ class Command:
 
 
 def wrong_number(name: str) -> str:
-    """What Redis says to a command with too few or too many arguments."""
+    """Redis's error text for a command with too few or too many arguments."""
     return f"ERR wrong number of arguments for '{name.lower()}' command"
 
 
 def too_long() -> CommandFailed:
-    """What Redis says to a value that would be longer than its limit."""
+    """Redis's error for a value that would be longer than the limit."""
     return CommandFailed("ERR string exceeds maximum allowed size (proto-max-bulk-len)")
 
 
@@ -125,7 +126,7 @@ def check_lengths(space: Keyspace, words: Words) -> None:
 
 
 def syntax_error() -> CommandFailed:
-    """What Redis says to options that make no sense."""
+    """Redis's error for invalid options."""
     return CommandFailed("ERR syntax error")
 
 
@@ -141,7 +142,7 @@ def integer(word: bytes, otherwise: str = "ERR value is not an integer or out of
 def floating(word: bytes, otherwise: str = "ERR value is not a valid float") -> float:
     """A floating-point number, perhaps infinite, never NaN. Raises CommandFailed for anything else.
 
-    Refuses as well what is too large for a double, or rounded to 0 without being 0.
+    Also refuses numbers that are too large for a double, and nonzero numbers that are rounded to 0.
     """
     match = _FLOAT.fullmatch(word) if len(word) <= _FLOAT_BYTES_MAX else None
     if match is not None:
@@ -153,7 +154,7 @@ def floating(word: bytes, otherwise: str = "ERR value is not a valid float") -> 
 
 
 def rounded_floating(word: bytes, otherwise: str) -> float:
-    """The same as strtod reads it alone: nothing for 0, spaces in front, a zero byte as the end, rounding to 0."""
+    """The number as strtod alone parses it: empty means 0, leading spaces, a zero byte as the end, rounding to 0."""
     text = word.partition(b"\0")[0]
     if not text:
         return 0.0
@@ -175,7 +176,7 @@ def _double(match: re.Match[bytes]) -> float:
 
 
 def show_float(number: float) -> bytes:
-    """The shortest text that reads back as this number; whole numbers without a point."""
+    """The shortest text that parses to this number; whole numbers without a decimal point."""
     if number in (inf, -inf):
         return b"inf" if number > 0 else b"-inf"
     if number == int(number) and abs(number) < 1e17:
@@ -186,7 +187,7 @@ def show_float(number: float) -> bytes:
 def add_decimals(old: bytes, amount: bytes, not_a_float: str, amount_not_a_float: str | None = None) -> bytes:
     """The sum of two numbers with 17 decimals, as INCRBYFLOAT writes it.
 
-    Decimal, because what a long double gives differs from machine to machine. Raises CommandFailed.
+    Uses Decimal, because the result with a long double differs between computers. Raises CommandFailed.
     """
     addend = _decimal(amount, amount_not_a_float or not_a_float)
     start = _decimal(old, not_a_float)
@@ -198,12 +199,12 @@ def add_decimals(old: bytes, amount: bytes, not_a_float: str, amount_not_a_float
 
 
 def is_infinite(word: bytes) -> bool:
-    """Whether a number cannot be added as INCRBYFLOAT does. Raises CommandFailed for what is no number."""
+    """Whether INCRBYFLOAT cannot add this number. Raises CommandFailed if it is not a number."""
     return _decimal(word, "ERR value is not a valid float") is None
 
 
 def _decimal(word: bytes, otherwise: str) -> Decimal | None:
-    """None for an infinite one, or one that is over every limit."""
+    """The number as a Decimal; None if it is infinite or too large for a double."""
     match = _FLOAT.fullmatch(word) if len(word) <= _FLOAT_BYTES_MAX else None
     if match is None:
         raise CommandFailed(otherwise)
@@ -216,7 +217,7 @@ def _decimal(word: bytes, otherwise: str) -> Decimal | None:
 
 
 def keys_after_count(words: Words, place: int) -> Sequence[bytes]:
-    """The keys of a command that counts them at `place`; none when the count is wrong."""
+    """The keys of a command whose number of keys is the word at `place`; none if that number is invalid."""
     if place >= len(words) or not words[place].isdigit():
         return ()
     return words[place + 1 : place + 1 + int(words[place][:9])]

@@ -1,7 +1,7 @@
-"""The key-value state as it was at one moment, while commands go on changing it.
+"""The key-value state as it was at one time, while commands continue to change it.
 
-Copy on write: what a command may change is put aside before, once per key. Guards that chunks show the state at the
-moment of freezing and nothing later. Whoever executes commands calls `keep`.
+Copy on write: before a command may change a key, its value is copied, once per key. Guarantees that the chunks contain
+the state at the time of freezing and nothing later. The machine calls `keep` before it executes a command.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ from pydsm.machines.partitions import partition_keys, partitions_for
 
 _Watchers = list[tuple[bytes, int]]
 _Entry = tuple[bytes, object, int | None, _Watchers]
-"""A key, its value as `saved`, when it expires, and who watches it since when, the longest first."""
+"""A key, its value as returned by `saved`, its expiry in Unix ms, and its watches with times, the oldest first."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
@@ -25,7 +25,7 @@ _decode = msgspec.msgpack.Decoder(
 
 
 class Frozen:
-    """Made at the moment that it shows."""
+    """A frozen state: the state at the time when this object is created."""
 
     def __init__(self, space: Keyspace) -> None:
         self._data = space.data
@@ -35,11 +35,12 @@ class Frozen:
         self._keys = list(space.data)
         self._keys += [key for key in space.watches if key not in space.data]
         self._kept: list[dict[bytes, bytes] | None] = [{} for _ in range(partitions_for(len(self._keys)))]
-        """What was put aside, by part; None for a part that was given away. Small dictionaries, since a large one stops
-        the loop when it grows or goes; bytes, since many tuples would keep the interpreter's collector busy."""
+        """The copied entries by partition; None for a partition whose chunk was returned. Small dictionaries, because a
+        large one blocks the loop when it grows or is freed; bytes, because many tuples would slow the garbage
+        collector."""
 
     def keep(self, keys: Iterable[bytes]) -> None:
-        """These may change now."""
+        """Copy the entries of these keys, which may change now."""
         parts = len(self._kept)
         for key in keys:
             kept = self._kept[crc32(key) % parts]
@@ -47,7 +48,7 @@ class Frozen:
                 kept[key] = _encode(self._entry(key))
 
     def chunks(self) -> Iterator[bytes]:
-        """A chunk per part of the keys; empty ones are steps without a result."""
+        """One chunk for each partition of the keys; empty chunks are steps without a result."""
         number = 0
         for part in partition_keys(self._keys):
             if part is None:
@@ -66,7 +67,7 @@ class Frozen:
 
 
 def saved(value: StoredValue | None) -> object:
-    """All that can be seen of a value, in an order that is the same everywhere."""
+    """Everything that commands can observe of a value, in an order that is the same on every replica."""
     match value:
         case None | bytes():
             return value
@@ -81,12 +82,12 @@ def saved(value: StoredValue | None) -> object:
 
 
 def keys_in(chunk: bytes) -> list[bytes]:
-    """The keys of a chunk. Raises ValueError for what is none."""
+    """The keys of a chunk. Raises ValueError if it is not a chunk."""
     return [key for key, _, _, _ in _decode(chunk)[1]]
 
 
 def thaw(chunks: Iterable[bytes]) -> Keyspace:
-    """The state that was frozen. Raises ValueError for what is none."""
+    """The state from the chunks of a frozen state. Raises ValueError if they are not such chunks."""
     space = Keyspace()
     for chunk in filter(None, chunks):
         space.value_bytes_max, entries = _decode(chunk)

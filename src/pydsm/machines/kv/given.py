@@ -1,23 +1,25 @@
-"""How much the results of one batch may hold in memory together.
+"""Limits the memory of the results of one batch.
 
-Many short commands can ask for one large value again and again. Guards that no batch makes a replica hold more than
-about `RESULTS_BYTES_MAX`. Every replica that executes a batch for its results counts alike: by the lengths of values,
-not by how they are kept, and in the order of the batch. Where nobody looks at the results, they decide nothing.
+Many short commands can read one large value many times. Guarantees that the results of a batch use at most about
+`RESULTS_BYTES_MAX`. Every replica that executes a batch with results counts in the same way: the lengths of values,
+independent of their representation, in the order of the batch. Where results are not used, they are not counted, and
+the limit never changes the state.
 """
 
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv.keyspace import Keyspace
 
 RESULTS_BYTES_MAX = 1 << 30
-"""Of one batch. As many as all clients may leave unread by default; a batch of 1000 values of 1 MiB is within."""
+"""Bytes of the results of one batch. Equals the default limit on unread replies of all clients; enough for 1000 values
+of 1 MiB."""
 _ELEMENT_BYTES = 64
-"""Counted for an element of an array, whose bytes are those of the state."""
+"""Counted for each element of an array; its content is shared with the state."""
 _SMALL_BYTES = 4096
-"""A result up to this size is given in any case, so that commands which ask for little do not fail for others."""
+"""A result up to this size is always returned, so that commands with small results do not fail because of others."""
 
 
 def limited(space: Keyspace, result: Result) -> Result:
-    """The result of a command, or an error where the batch has given too much already."""
+    """The result of a command, or an error if the results of the batch are over the limit."""
     if isinstance(result, bytes):
         size = len(result)
     elif isinstance(result, list | dict | tuple):
@@ -28,7 +30,7 @@ def limited(space: Keyspace, result: Result) -> Result:
 
 
 def take(space: Keyspace, size: int) -> bool:
-    """Count so many bytes; True where they are too many, and not counted therefore."""
+    """Count `size` bytes. Returns True if they exceed the limit; then they are not counted."""
     if size > _SMALL_BYTES and space.given_bytes + size > RESULTS_BYTES_MAX:
         return True
     space.given_bytes += size
@@ -36,7 +38,7 @@ def take(space: Keyspace, size: int) -> bool:
 
 
 def count_all(space: Keyspace, size: int) -> bool:
-    """Count the results of several commands; False where they are too many together, and none is counted."""
+    """Count the results of several commands. Returns False if they exceed the limit; then none is counted."""
     if space.given_bytes + size > RESULTS_BYTES_MAX:
         return False
     space.given_bytes += size
@@ -44,7 +46,7 @@ def count_all(space: Keyspace, size: int) -> bool:
 
 
 def too_much() -> CommandFailed:
-    """What is told instead of the result."""
+    """The error that replaces the result."""
     return CommandFailed(
         f"ERR the results of the commands that were executed together are over {RESULTS_BYTES_MAX} bytes: a command "
         "that writes was executed, and its result is left out; ask for less at a time"

@@ -1,8 +1,8 @@
 """The key-value machine: Redis's values under keys, with Redis's commands, replies and error texts.
 
-Decides which keys a batch touches, and executes agreed batches. Reads commute with reads; every other pair of commands
-on one key conflicts, because replies tell of the state (docs/explanation/commuting.md). What a command does is left to
-the families of commands; parsing of what clients send, and everything about connections, to the server.
+Decides which keys a batch reads and writes, and executes agreed batches. Reads commute with reads; every other pair of
+commands on one key conflicts, because replies depend on the state (docs/explanation/commuting.md). The commands
+themselves are in the modules of their groups; the wire protocol and connections are left to the server.
 """
 
 import hashlib
@@ -28,21 +28,24 @@ _DIGEST_BYTES = 32
 _DIGEST_CHUNK_KEYS = 1000
 _REAP_KEYS_MAX = 1000
 _NAMES_MAX = 4
-"""Up to so many names in a batch, each is looked for in all of it, which costs less than looking at each command."""
+"""Up to this many names, a batch is filtered once for each name, which is faster than handling each command alone."""
 
 
 def encode(words: Words) -> bytes:
-    """A command as the machine takes it. The name is in capitals; nothing is checked here."""
+    """An encoded command for the machine. The name must be in capitals; nothing is checked here."""
     return _encode(words)
 
 
 class KeyValue:
-    """A StateMachine with upkeep. Not thread-safe: one loop owns it."""
+    """A StateMachine with snapshots and scheduled commands. Not thread-safe: one loop owns it."""
 
     handles_failures = True
 
     def __init__(self, value_bytes_max: int | None = None) -> None:
-        """`value_bytes_max`: propose this limit on the size of values to the group, once; None leaves what it has."""
+        """`value_bytes_max`: a limit on the bytes of values to propose to the group, once; None keeps the group's.
+
+        Raises UsageError if the limit is out of range.
+        """
         if value_bytes_max is not None and not VALUE_BYTES_LEAST <= value_bytes_max <= VALUE_BYTES_MOST:
             raise UsageError(
                 f"the limit on the bytes of a value must be between {VALUE_BYTES_LEAST} and {VALUE_BYTES_MOST}, "
@@ -52,12 +55,12 @@ class KeyValue:
         self._frozen: Frozen | None = None
         self._wanted_value_bytes_max = value_bytes_max
         self._limit_changes: int | None = None
-        """How many changes of the limit there were when upkeep first looked; None before that."""
+        """Number of changes of the limit at the first call of `due_commands`; None before that."""
         self._may_be_long = False
-        """The batch has enough bytes for one word to be over the limit."""
+        """Whether the batch has enough bytes for one word to be over the limit."""
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
-        """See `StateMachine`. A key that is read and written stands among the written ones only."""
+        """See `StateMachine`. A key that is read and written is in `writes` only."""
         reads: list[bytes] = []
         writes: list[bytes] = []
         barrier = False
@@ -79,13 +82,13 @@ class KeyValue:
         return Footprint(reads=tuple(only_read), writes=tuple(written), barrier=barrier)
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """See `StateMachine`. Running out of memory is no result, since other replicas may have more: it is raised."""
+        """See `StateMachine`. A MemoryError is raised, not made a result: other replicas may have more memory."""
         space = self._space
         space.begin(timestamp_ms)
         joined = b"".join(commands)
         self._may_be_long = len(joined) > space.value_bytes_max
         try:
-            # Whoever led the batch has checked each command by itself, so no command can hide another one here.
+            # The leader of the batch has checked each command alone, so no command can contain a second one.
             batch = _decode_many(b"\xdd%b%b" % (len(commands).to_bytes(4, "big"), joined))
         except msgspec.DecodeError:
             return [self._execute(encoded) for encoded in commands]
@@ -105,7 +108,7 @@ class KeyValue:
             self._space.unread = False
 
     def _execute_together(self, name: bytes, alike: Sequence[Words]) -> list[Result] | None:
-        """The results of commands of one name in a row, None where they must be executed one by one."""
+        """The results of consecutive commands of one name; None if they must be executed one by one."""
         command = EVERY_COMMAND.get(name)
         if command is None:
             return None
@@ -136,7 +139,7 @@ class KeyValue:
         return self._execute_words(words)
 
     def _execute_words(self, words: Words) -> Result:
-        """The result of one command, a CommandFailed among them."""
+        """The result of one command; a CommandFailed if it failed."""
         space = self._space
         space.place += 1
         try:
@@ -160,10 +163,10 @@ class KeyValue:
             return CommandFailed(f"ERR internal error: {type(error).__name__}")
 
     def snapshot(self) -> Iterator[bytes]:
-        """See `Snapshots`: while it is under way, the first write to each key costs a copy of its value."""
+        """See `SupportsSnapshots`. While a snapshot is in progress, the first write to each key copies its value."""
         self._frozen = Frozen(self._space)
         steps = self._thawing(self._frozen)
-        next(steps)  # so that closing it before its first chunk ends it as well
+        next(steps)  # start the generator, so that closing it before its first chunk also runs `finally`
         return steps
 
     def _thawing(self, frozen: Frozen) -> Iterator[bytes]:
@@ -175,7 +178,7 @@ class KeyValue:
                 self._frozen = None
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """See `Snapshots`."""
+        """See `SupportsSnapshots`."""
         self._space = thaw(chunks)
         self._frozen = None
 
@@ -184,15 +187,15 @@ class KeyValue:
         return keys_in(chunk)
 
     def due_commands(self, now_ms: int) -> list[bytes]:
-        """See `Upkeep`: a command that removes keys which have expired and which nobody may ever touch again."""
+        """See `SupportsScheduledCommands`: a command that removes expired keys."""
         keys = self._space.due_commands(now_ms, _REAP_KEYS_MAX)
         reap = [encode([b"REAP", *keys])] if keys else []
         return [*self._limit_to_propose(), *reap]
 
     def _limit_to_propose(self) -> list[bytes]:
-        """The command that agrees on the limit given to this process, until any such command is executed.
+        """The command that sets the limit configured for this process, until any such command is executed.
 
-        Not after that: two replicas that were given different limits must not go on changing it.
+        Not after that: two replicas with different configured limits would change it again and again.
         """
         wanted, changes = self._wanted_value_bytes_max, self._space.limit_changes
         if self._limit_changes is None:
@@ -207,7 +210,7 @@ class KeyValue:
         return self._space.value_bytes_max
 
     def counts(self) -> tuple[int, int]:
-        """Keys, and those of them with an expiry, expired ones included. At once; nobody agreed on it."""
+        """The number of keys, and of keys with an expiry, including expired ones. Local values, not agreed."""
         return len(self._space.data), len(self._space.expiries)
 
     def digest(self) -> bytes:
@@ -222,7 +225,7 @@ class KeyValue:
 
 
 def _checked(commands: Sequence[bytes]) -> list[tuple[bytes, ...]]:
-    """The words of each command. Raises UsageError unless each is one that the machine knows."""
+    """The words of each command. Raises UsageError if one is not an encoded command."""
     try:
         return list(map(_decode, commands))
     except msgspec.DecodeError as error:
@@ -230,7 +233,7 @@ def _checked(commands: Sequence[bytes]) -> list[tuple[bytes, ...]]:
 
 
 def _by_name(batch: Sequence[tuple[bytes, ...]]) -> Iterator[tuple[Command, Sequence[tuple[bytes, ...]]]]:
-    """Commands of one name together. Raises UsageError for one that the machine does not know, or not like this."""
+    """Commands grouped by name. Raises UsageError for an unknown command or a wrong number of words."""
     names = dict.fromkeys(map(_name, batch))
     if len(names) <= _NAMES_MAX:
         groups: Iterable[tuple[bytes, Sequence[tuple[bytes, ...]]]] = (
@@ -248,7 +251,7 @@ def _by_name(batch: Sequence[tuple[bytes, ...]]) -> Iterator[tuple[Command, Sequ
 
 
 def _keys(command: Command, alike: Sequence[tuple[bytes, ...]]) -> Iterable[bytes]:
-    """The keys of commands of one name, as their slice says."""
+    """The keys of commands of one name, selected by the slice of the command."""
     if command.keys == FIRST:
         return map(itemgetter(1), alike)
     return chain.from_iterable(words[command.keys] for words in alike)
