@@ -19,6 +19,7 @@ from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct
+from typing import NamedTuple
 from zlib import crc32
 
 from pydsm.storage.wal import FRAME, HEADER, LogReport, Salts
@@ -32,6 +33,7 @@ _SEAL = Struct(">QIIIQQ")
 _CRC = Struct(">I")
 _MARK = Struct(">QQIIQ")
 """Sequence number, generation of the seal, two salts and frames of the log."""
+_FRAMES_AT_A_TIME = 64
 _PLACE_BYTES = 512
 """Distance of the two slots of the mark, so that they are never in one sector."""
 
@@ -184,6 +186,33 @@ def sealed_pages(seal: Seal, log: LogReport, log_file: int, database_file: int) 
     return Seal(seal.generation + 1, page_bytes, log.salts, log.frames, pages)
 
 
+class LogEnd(NamedTuple):
+    """Where the last commit in a log ends."""
+
+    salts: Salts
+    frames: int
+
+
+def end_of_log(log_file: int, log_bytes: int, before: LogEnd | None) -> LogEnd | None:
+    """The end of the log behind a commit, from its size: at each commit there is no time to read all frames.
+
+    Args:
+        log_file: descriptor, open for reading.
+        log_bytes: the size of the file.
+        before: the end behind the commit before; None if the log was empty then.
+
+    Returns None if the log may contain frames of an earlier log behind the new ones, so that they must be read.
+    """
+    header = HEADER.unpack(os.pread(log_file, HEADER.size, 0))
+    salts, frame_bytes = (header[4], header[5]), FRAME.size + header[2]
+    if before is not None and before.salts != salts:
+        return None
+    frames = (log_bytes - HEADER.size) // frame_bytes
+    last = os.pread(log_file, FRAME.size, HEADER.size + (frames - 1) * frame_bytes)
+    _, database_pages, salt, other_salt, _, _ = FRAME.unpack(last)
+    return LogEnd(salts, frames) if database_pages and (salt, other_salt) == salts else None
+
+
 def follow_log(log: LogReport, log_file: int) -> None:
     """Add to `log` the commits behind its last one. Checksums are not verified: this process wrote these frames."""
     start = os.pread(log_file, HEADER.size, 0)
@@ -193,18 +222,22 @@ def follow_log(log: LogReport, log_file: int) -> None:
     if log.salts != header[4:6]:
         log.salts, log.page_bytes, log.frames = header[4:6], header[2], 0
         log.pages.clear()
+    frame_bytes = FRAME.size + log.page_bytes
     seen: dict[int, int] = {}
     number = log.frames + 1
-    while len(start := os.pread(log_file, FRAME.size, log.offset(number))) == FRAME.size:
-        page, size, *salts, _, _ = FRAME.unpack(start)
-        if tuple(salts) != log.salts:
-            break
-        seen[page] = number
-        if size:
-            log.frames, log.database_pages = number, size
-            log.pages.update(seen)
-            seen.clear()
-        number += 1
+    while data := os.pread(log_file, _FRAMES_AT_A_TIME * frame_bytes, log.offset(number)):
+        for offset in range(0, len(data) - FRAME.size + 1, frame_bytes):
+            page, size, *salts, _, _ = FRAME.unpack_from(data, offset)
+            if tuple(salts) != log.salts:
+                return
+            seen[page] = number
+            if size:
+                log.frames, log.database_pages = number, size
+                log.pages.update(seen)
+                seen.clear()
+            number += 1
+        if len(data) < _FRAMES_AT_A_TIME * frame_bytes:
+            return
 
 
 def sync_directory(directory: Path) -> None:

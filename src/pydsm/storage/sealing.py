@@ -20,8 +20,10 @@ from pydsm.storage.examination import DATABASE_NAME, LOG_NAME, Examination
 from pydsm.storage.seal import (
     MARK_NAME,
     SEAL_NAME,
+    LogEnd,
     Mark,
     encode_mark,
+    end_of_log,
     follow_log,
     place_of,
     sealed_pages,
@@ -76,6 +78,8 @@ class Sealing:
         self._files = files
         self._log = LogReport(directory / LOG_NAME)
         self._log_path = str(directory / LOG_NAME)  # used at each commit
+        self._end: LogEnd | None = None
+        """Where the last commit ends; None while the log is empty."""
         self._next_frames = LOG_FRAMES_MAX
         self._phase = StorePhase.OPENING
         self._finalizer = weakref.finalize(self, files.close)
@@ -89,7 +93,8 @@ class Sealing:
         for connection in self._files.connections:  # SQLite opens the log when something is read
             connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
         self._open_log()
-        if os.fstat(self._files.log).st_size and not self.empty_log():
+        # The frames of an earlier process count only as far as their checksums are right, which `found.log` tells.
+        if os.fstat(self._files.log).st_size and not self._seal_and_move():
             raise OperationalError(
                 f"data directory {self._directory} is read by another program: end it, then start the replica again"
             )
@@ -104,18 +109,24 @@ class Sealing:
         # The mark comes after the commit, which has synchronised the log. A mark written earlier could name frames that
         # a power failure removed, and the next start would report a correct directory as damaged.
         # It needs no sync of its own: an older mark only means that damage of the last commits may not be noticed.
-        self._check_log()
+        log_bytes = self._check_log()
         if self._phase is StorePhase.FAILED:
             raise OperationalError(f"an earlier write to {self._directory} failed: start the replica again")
-        follow_log(self._log, self._files.log)
-        if self._log.salts is None:
-            return
+        if not log_bytes:
+            return  # the transaction changed nothing
+        end = end_of_log(self._files.log, log_bytes, self._end) or self._read_end()
+        self._end = end
         self._sequence += 1
-        mark = Mark(self._sequence, self._seal.generation, self._log.salts, self._log.frames)
+        mark = Mark(self._sequence, self._seal.generation, end.salts, end.frames)
         os.pwrite(self._files.mark, encode_mark(mark), place_of(mark))
-        if self._log.frames >= self._next_frames:
+        if end.frames >= self._next_frames:
             emptied = self.empty_log()
-            self._next_frames = LOG_FRAMES_MAX if emptied else self._log.frames + LOG_FRAMES_MAX
+            self._next_frames = LOG_FRAMES_MAX if emptied else end.frames + LOG_FRAMES_MAX
+
+    def _read_end(self) -> LogEnd:
+        follow_log(self._log, self._files.log)
+        assert self._log.salts is not None, "a commit has written a header"
+        return LogEnd(self._log.salts, self._log.frames)
 
     def failed(self) -> None:
         """Note that a write failed: from now on the files are not changed, and no commit is acknowledged."""
@@ -123,6 +134,10 @@ class Sealing:
 
     def empty_log(self) -> bool:
         """Seal the content of the log and move it into the database. Returns False if a reader prevents that."""
+        follow_log(self._log, self._files.log)
+        return self._seal_and_move()
+
+    def _seal_and_move(self) -> bool:
         # The seal is replaced before the log is moved. If the process stops between the two, the sealed pages are still
         # in the log, and SQLite moves them at the next start. In the other order, the database would have pages that no
         # seal describes and no log contains, which look like damage.
@@ -133,7 +148,10 @@ class Sealing:
             os.close(self._files.seal)
             self._files.seal = os.open(self._directory / SEAL_NAME, os.O_RDONLY)
         (busy, _, _) = self._files.connections[0].execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
+        if busy:
+            return False
+        self._end = None
+        return True
 
     def check_place(self) -> None:
         """Raise OperationalError if the directory or a file in it was removed or replaced."""
@@ -157,16 +175,16 @@ class Sealing:
         if self._phase is not StorePhase.OPEN or not self._finalizer.alive:
             return False
         self.check_place()
-        follow_log(self._log, self._files.log)
         return True
 
     def _open_log(self) -> None:
         self._files.log = os.open(self._directory / LOG_NAME, os.O_RDONLY)
 
-    def _check_log(self) -> None:
-        self._check(self._log_path, self._files.log)
+    def _check_log(self) -> int:
+        """The size of the log in bytes. Raises OperationalError if it was removed or replaced."""
+        return self._check(self._log_path, self._files.log)
 
-    def _check(self, path: Path | str, descriptor: int) -> None:
+    def _check(self, path: Path | str, descriptor: int) -> int:
         try:
             there = os.stat(path)
         except OSError as error:
@@ -174,6 +192,7 @@ class Sealing:
         ours = os.fstat(descriptor)
         if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
             raise OperationalError(self._gone(path, "another one is in its place"))
+        return ours.st_size
 
     def _gone(self, path: Path | str, how: str) -> str:
         return (
