@@ -139,7 +139,9 @@ def test_a_sender_from_outside_the_group_is_a_fault_of_the_peer(sender: int) -> 
 def test_an_absurdly_distant_instance_is_a_fault_of_the_peer() -> None:
     replica = Driven(0, 3, gap_instances_max=100)
     replica.receive(1, Frontier(NONE, (0, 100, 0)))
-    with pytest.raises(PeerProtocolError, match=r"instance 1\.201 is 101 beyond what is known, more than 100"):
+    with pytest.raises(
+        PeerProtocolError, match=r"instance 1\.201 is 101 beyond the highest known index, more than 100"
+    ):
         replica.receive(1, Frontier(NONE, (0, 201, 0)))
     assert replica.replica.known == (0, 100, 0)
 

@@ -230,10 +230,10 @@ def test_an_old_index_goes_bit_by_bit() -> None:
     log = driven.replica._state.log
     left = []
     for now in range(1, 6):
-        left.append(entries(log._discarded))
+        left.append(entries(log._replaced_indexes))
         driven.tick(now)
     assert left == [30, 20, 10, 0, 0]
-    assert log._discarded == []
+    assert log._replaced_indexes == []
 
 
 # Beginning with one
