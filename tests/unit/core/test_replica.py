@@ -147,7 +147,7 @@ def test_an_absurdly_distant_instance_is_a_fault_of_the_peer() -> None:
 
 
 def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
-    """Nobody can know of it, so it is forged, or this replica's disk was put back to an older copy."""
+    """No replica can know it: it is forged, or this replica's disk was replaced by an older copy."""
     replica = Driven(0, 3, reservation_block=8)
     assert replica.propose(A) == at(0, 1)
     for message in (
@@ -157,7 +157,7 @@ def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
         Prepare(at(0, 9), ballot(1, 1)),
         ValidateOk(at(1, 1), ballot(1, 1), (Invalidator(at(0, 9), True),)),
     ):
-        with pytest.raises(PeerProtocolError, match=r"instance 0\.9 of this replica, which has used 8 indexes at most"):
+        with pytest.raises(PeerProtocolError, match=r"instance 0\.9 of this replica, which has used at most 8 indexes"):
             replica.receive(1, message)
     assert replica.propose(B) == at(0, 2)
 

@@ -2,8 +2,8 @@
 
 A relation decides conflicts exactly and symmetrically (`conflict`). Its index over-approximates: a vector that covers
 too much is always safe; a vector that misses a conflict breaks agreement. An index therefore keeps only the highest
-conflicting index per leader, and keeps instances that became nop. Vectors are computed by bulk operations on the keys of
-a batch. When entries may be removed is decided by `log`.
+conflicting index per leader, and keeps instances that became nop. Vectors are computed by bulk operations on the keys
+of a batch. When entries may be removed is decided by `log`.
 """
 
 from bisect import bisect_left, bisect_right

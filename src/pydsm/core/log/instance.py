@@ -33,7 +33,7 @@ class Instance:
 
     @property
     def known_batch(self) -> Batch | None:
-        """The only batch that this instance can be decided as, or None while unknown. (The other outcome is nop.)"""
+        """The only batch that this instance can be decided as, or None while unknown; the other outcome is nop."""
         return self.value if isinstance(self.value, Batch) else self.initial_batch
 
     def advance(self, status: Status) -> None:

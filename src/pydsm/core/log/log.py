@@ -123,7 +123,7 @@ class Log:
         if index - known > self._gap_instances_max:
             raise FarAhead(
                 f"instance {leader}.{index} is {index - known} beyond the highest known index, more than "
-                f"{self._gap_instances_max}: the peer is faulty, or this replica is far behind and needs a snapshot"
+                f"{self._gap_instances_max}: the peer is faulty, or this replica is far behind, and needs a snapshot"
             )
         self._extend(leader, index)
 
@@ -365,9 +365,9 @@ class Log:
         # wrong one turns an instance that was committed on the fast path into a nop.
         #
         # Instances removed from memory are not looked at. If all members had executed them, they cannot invalidate
-        # anything undecided (see `Window` and docs/explanation/log-compaction.md). If they were compacted earlier, they are in the compaction
-        # checkpoint: `id` is undecided, so it is not reachable from that executed barrier. If `deps` cover the
-        # barrier, `id` is executed after all of them; if not, the barrier itself is a committed invalidator.
+        # anything undecided (proof: docs/explanation/log-compaction.md). If they left earlier, they are in the compaction
+        # checkpoint. `id` is undecided, so it is not reachable from the executed barrier of that checkpoint. If `deps`
+        # cover the barrier, `id` is executed after all of them; if not, the barrier is a committed invalidator.
         found = []
         if self.compaction_checkpoint is not None and not covers(deps, self.compaction_checkpoint.barrier):
             found.append(Invalidator(self.compaction_checkpoint.barrier, True))
