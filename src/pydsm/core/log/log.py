@@ -94,7 +94,7 @@ class Log:
             if index > self._known[leader]:
                 self._extend_checked(leader, index)
 
-    def hear_of_restored(self, deps: Deps) -> None:
+    def note_restored(self, deps: Deps) -> None:
         """Raise `known` to at least `deps`, which come from the own disk: no limit applies."""
         for leader, index in enumerate(deps):
             if index > self._known[leader]:
@@ -111,7 +111,7 @@ class Log:
         # this line an instance committed on the fast path can be recovered as nop.
         self._required = with_instance(self._required, id)
 
-    forgot = require_after  # the name by which `replica.restore` calls it
+    forgot, hear_of_restored = require_after, note_restored  # the names that `replica.restore` uses
 
     def _extend_checked(self, leader: int, index: int) -> None:
         known = self._known[leader]
@@ -190,7 +190,7 @@ class Log:
 
     def restore(self, instance: Instance) -> None:
         """Add an instance from disk to memory and to the conflict index. After `begin_at`, if there is a checkpoint."""
-        self.hear_of_restored(with_instance(instance.deps, instance.id))
+        self.note_restored(with_instance(instance.deps, instance.id))
         self.instances[instance.id] = instance
         if instance.id.index not in self.unexecuted[instance.id.leader]:
             instance.advance(Status.EXECUTED)  # it is in the checkpoint given to `begin_at`
@@ -219,7 +219,7 @@ class Log:
         self.compaction_checkpoint = checkpoint
         self._known = list(position.up_to)
         for id in position.exceptions:
-            self.hear_of_restored(with_instance(self.no_deps, id))
+            self.note_restored(with_instance(self.no_deps, id))
         for id in position.exceptions:
             del self.unexecuted[id.leader][id.index]
 
@@ -365,9 +365,10 @@ class Log:
         # wrong one turns an instance that was committed on the fast path into a nop.
         #
         # Instances removed from memory are not looked at. If all members had executed them, they cannot invalidate
-        # anything undecided (proof: docs/explanation/log-compaction.md). If they left earlier, they are in the compaction
-        # checkpoint. `id` is undecided, so it is not reachable from the executed barrier of that checkpoint. If `deps`
-        # cover the barrier, `id` is executed after all of them; if not, the barrier is a committed invalidator.
+        # anything undecided (proof: docs/explanation/log-compaction.md). If they left earlier, they are in the
+        # compaction checkpoint. `id` is undecided, so it is not reachable from the executed barrier of that checkpoint.
+        # If `deps` cover the barrier, `id` is executed after all of them; if not, the barrier is a committed
+        # invalidator.
         found = []
         if self.compaction_checkpoint is not None and not covers(deps, self.compaction_checkpoint.barrier):
             found.append(Invalidator(self.compaction_checkpoint.barrier, True))

@@ -76,7 +76,7 @@ def test_a_gap_as_long_as_allowed_is_taken_and_a_longer_one_is_the_peers_fault()
 
 def test_the_own_disk_may_tell_of_any_distance() -> None:
     log = empty(gap=10)
-    log.hear_of_restored((21, 0, 0))
+    log.note_restored((21, 0, 0))
     assert log.known == (21, 0, 0)
 
 
