@@ -29,8 +29,8 @@ class Config:
     """How long a leader waits for a fast quorum before it continues with a slow one, in addition to twice the measured
     distance of the quorum's farthest replica. Also the wait before a thrifty leader sends to all replicas."""
     retry_ticks: int = 100
-    """Wait before an unanswered request is first repeated, or twice the measured round trip to a quorum if that is more;
-    each repetition waits twice as long as the one before."""
+    """Wait before an unanswered request is first repeated, or twice the measured round trip to a quorum if that is
+    more; each repetition waits twice as long as the one before."""
     recovery_timeout_ticks: int = 500
     """How long a known instance may stay undecided before a replica starts to recover it; at least three measured round
     trips to its leader and to a quorum."""

@@ -64,7 +64,7 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
-    """The value of one instance: requests in columns (runs of ids, and one opaque command each) and their footprint.
+    """The value of an instance: requests in columns (runs of ids, and one opaque command each), and a footprint.
 
     The runs give the ids of the commands, in their order. `timestamp_ms` is the Unix time of the members' clocks when
     the batch was proposed, 0 for none; the batch is executed at that time within the limits of `agreed_time`.
@@ -75,11 +75,11 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
     footprint: Footprint
     timestamp_ms: int = 0
     retried: tuple[SessionId, ...] = ()
-    """Sessions of which this batch may have requests that are also in another instance, or requests that must be executed
-    after those of another instance (see `sessions`)."""
+    """Sessions of which this batch may have requests that are also in another instance, or requests that must be
+    executed after those of another instance (see `sessions`)."""
     clocks: tuple[int, ...] = ()
-    """Of a checkpoint: the reading of each member's wall clock, Unix time in ms, 0 if unknown; its execution sets agreed
-    time from them (see `agreed_time`). Empty in other batches."""
+    """Of a checkpoint: the reading of each member's wall clock, Unix time in ms, 0 if unknown; its execution sets
+    agreed time from them (see `agreed_time`). Empty in other batches."""
 
     @property
     def name(self) -> RequestId | None:
