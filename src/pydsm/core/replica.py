@@ -346,8 +346,8 @@ class Replica:
         reserved = max(reserved, state.log.known[state.me])
         if reserved:
             last = InstanceId(state.me, reserved)
-            state.log.hear_of_restored(with_instance(state.log.no_deps, last))
-            state.log.forgot(last)
+            state.log.note_restored(with_instance(state.log.no_deps, last))
+            state.log.require_after(last)
         self._proposer.restore(reserved)
         decided = [one for one in state.log.instances.values() if one.status is Status.COMMITTED]
         for instance in sorted(decided, key=self._relative_position):
@@ -437,7 +437,7 @@ class Replica:
 
     @property
     def dropped(self) -> Deps:
-        """Per leader, the prefix that every member has executed and that has left memory."""
+        """Per leader, the prefix that has left memory: executed by all, or in the compaction checkpoint."""
         return self._state.log.dropped
 
     @property

@@ -574,7 +574,7 @@ def late_message_makes_a_dropped_instance_again(patch: pytest.MonkeyPatch) -> No
 
 @bug("4, 6: proposals that a leader may have lost in a crash are dependencies of all its later ones")
 def forgotten_proposals_not_covered(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(log.Log, "forgot", lambda self, id: None)
+    patch.setattr(log.Log, "require_after", lambda self, id: None)
 
 
 @bug("8, rolled-back disks: a start that lacks what a peer has recorded of it does not take part")

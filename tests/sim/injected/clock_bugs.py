@@ -51,13 +51,13 @@ def a_clock_that_is_behind_sets_time_back(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7: an expired session is refused at any time, or a late retry is executed twice")
 def time_alone_tells_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
-    original = Sessions._forget_idle
+    original = Sessions._expire_idle
 
     def forget_idle(self: Sessions) -> None:
         original(self)
-        self._forgotten_ms = min(self._forgotten_ms, self.time.ms - 10 * self._limits.idle_ms_max)
+        self._expired_ms = min(self._expired_ms, self.time.ms - 10 * self._limits.idle_ms_max)
 
-    patch.setattr(sessions.Sessions, "_forget_idle", forget_idle)
+    patch.setattr(sessions.Sessions, "_expire_idle", forget_idle)
 
 
 def _without_bounds(patch: pytest.MonkeyPatch) -> None:

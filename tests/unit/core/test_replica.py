@@ -139,13 +139,15 @@ def test_a_sender_from_outside_the_group_is_a_fault_of_the_peer(sender: int) -> 
 def test_an_absurdly_distant_instance_is_a_fault_of_the_peer() -> None:
     replica = Driven(0, 3, gap_instances_max=100)
     replica.receive(1, Frontier(NONE, (0, 100, 0)))
-    with pytest.raises(PeerProtocolError, match=r"instance 1\.201 is 101 beyond what is known, more than 100"):
+    with pytest.raises(
+        PeerProtocolError, match=r"instance 1\.201 is 101 beyond the highest known index, more than 100"
+    ):
         replica.receive(1, Frontier(NONE, (0, 201, 0)))
     assert replica.replica.known == (0, 100, 0)
 
 
 def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
-    """Nobody can know of it, so it is forged, or this replica's disk was put back to an older copy."""
+    """No replica can know it: it is forged, or this replica's disk was replaced by an older copy."""
     replica = Driven(0, 3, reservation_block=8)
     assert replica.propose(A) == at(0, 1)
     for message in (
@@ -155,7 +157,7 @@ def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
         Prepare(at(0, 9), ballot(1, 1)),
         ValidateOk(at(1, 1), ballot(1, 1), (Invalidator(at(0, 9), True),)),
     ):
-        with pytest.raises(PeerProtocolError, match=r"instance 0\.9 of this replica, which has used 8 indexes at most"):
+        with pytest.raises(PeerProtocolError, match=r"instance 0\.9 of this replica, which has used at most 8 indexes"):
             replica.receive(1, message)
     assert replica.propose(B) == at(0, 2)
 

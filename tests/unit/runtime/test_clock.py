@@ -100,7 +100,7 @@ def test_nothing_is_stamped_while_agreed_time_is_far_behind() -> None:
 def test_sessions_begin_later_than_all_that_are_forgotten() -> None:
     bench = Bench()
     bench.hear(1, 2)
-    bench.sessions._forgotten_ms = NOW_MS + HOUR_MS
+    bench.sessions._expired_ms = NOW_MS + HOUR_MS
     assert bench.clock.session_ms() == NOW_MS + HOUR_MS + 1
 
 

@@ -170,7 +170,7 @@ async def test_a_group_whose_agreed_time_is_far_behind_catches_up_before_it_exec
 async def test_a_session_that_is_forgotten_is_refused_without_an_instance() -> None:
     async with group(0) as made:
         grant = made.nodes[0].grant()
-        made.nodes[0]._sessions._forgotten_ms = unix_ms() + HOUR_MS
+        made.nodes[0]._sessions._expired_ms = unix_ms() + HOUR_MS
         proposed = made.nodes[0].observe().counters.proposed
         answers = await made.request(0, Run(request_at(grant.id, 1), 2), "INCR a", "INCR a")
         assert [type(answer).__name__ for answer in answers] == ["SessionExpired"] * 2

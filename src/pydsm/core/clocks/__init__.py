@@ -1,1 +1,1 @@
-"""The time of the group: readings of the members' clocks, and agreed time, which is replicated state."""
+"""Time of the group: readings of the members' wall clocks, and agreed time, which is replicated state."""

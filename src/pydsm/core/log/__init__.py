@@ -1,1 +1,1 @@
-"""The instances of one replica: their conflicts, what may be compacted, and what observers are notified of."""
+"""The instances of one replica: their conflicts, which of them may leave memory, and the observer of changes."""

@@ -1,7 +1,9 @@
-"""Which batches commute, and the dependency vector of a new one.
+"""Which batches conflict, and the dependency vector of a new batch.
 
-A relation is exact and symmetric (`conflict`), and gives an index that over-approximates it: naming too much in a
-vector is always safe, naming too little breaks agreement. Vectors come from bulk dict operations over a batch's keys.
+A relation decides conflicts exactly and symmetrically (`conflict`). Its index over-approximates: a vector that covers
+too much is always safe; a vector that misses a conflict breaks agreement. An index therefore keeps only the highest
+conflicting index per leader, and keeps instances that became nop. Vectors are computed by bulk operations on the keys
+of a batch. When entries may be removed is decided by `log`.
 """
 
 from bisect import bisect_left, bisect_right
@@ -15,49 +17,49 @@ from pydsm.core.types.messages import Access, Batch, Footprint
 
 
 class ConflictIndex(Protocol):
-    """Every instance whose batch is known, by what it touches."""
+    """All instances whose batch is known, by the keys that they touch."""
 
     def add(self, id: InstanceId, batch: Batch) -> None:
-        """Remember that `id` may be decided to be `batch`. Adding the same again changes nothing."""
+        """Add an instance that may be decided as `batch`. Idempotent."""
         ...
 
     def conflicts(self, batch: Batch) -> Deps:
-        """Per leader, the highest known index that conflicts with `batch`, or a higher one; 0 for none."""
+        """Per leader, the highest index that conflicts with `batch`, or a higher one; 0 for none."""
         ...
 
     def discard(self, entries_max: int) -> bool:
-        """Let go of about so many entries of an index that is used no more; True when none is left."""
+        """Free about `entries_max` entries of an index that is no longer used. True when none is left."""
         ...
 
 
 class Backlog(Protocol):
-    """The batches of some instances, to find those that conflict with another one exactly, without comparing all."""
+    """The batches of some instances, to find those that conflict with a batch exactly, without comparing all."""
 
     def add(self, id: InstanceId, batch: Batch) -> None:
-        """Remember it. Adding the same again changes nothing."""
+        """Add an instance. Idempotent."""
         ...
 
     def remove(self, id: InstanceId, batch: Batch) -> None:
-        """Forget it; it must be there."""
+        """Remove an instance, which must have been added with this batch."""
         ...
 
     def conflicting(self, batch: Batch, deps: Deps) -> Iterator[InstanceId]:
-        """Of those that `deps` covers, all that conflict with `batch`, each once; old ones early.
+        """All instances that `deps` covers and that conflict with `batch`, each once, roughly the oldest first.
 
-        Found as they are asked for. Those that are removed meanwhile may still come.
+        Lazy: instances removed during the iteration may still be returned.
         """
         ...
 
 
 class Relation(Protocol):
-    """Which batches may not be executed in either order.
+    """Which batches do not commute, so that all replicas must execute them in one order.
 
-    What raises here ends every replica that knows the batch, each again after a restart: see `UserRelation` for one
-    that may raise.
+    An exception raised here stops every replica that has the batch, and stops it again after each restart. See
+    `UserRelation` for a relation that may raise.
     """
 
     def conflict(self, left: Batch, right: Batch) -> bool:
-        """Exact and symmetric; depends on nothing but the two batches, so that every replica agrees."""
+        """Exact and symmetric; depends on the two batches alone, so that all replicas agree."""
         ...
 
     def index(self, replicas: int) -> ConflictIndex:
@@ -73,24 +75,24 @@ _FEW_KEYS = 128
 
 
 def _accesses_conflict(left: Access, right: Access) -> bool:
-    """Writes conflict with all; reads with reads, and updates with updates of their own kind, do not."""
+    """Writes conflict with every access. Reads do not conflict with reads, nor updates with updates of their kind."""
     return left is True or right is True or left != right
 
 
 def footprints_conflict(left: Footprint, right: Footprint) -> bool:
-    """Whether some key is touched by both in ways that do not commute, or either is a barrier."""
+    """Whether both touch some key with accesses that do not commute, or either is a barrier."""
     if left.barrier or right.barrier:
         return True
-    for place, (access, _) in enumerate(left.columns):
+    for number, (access, _) in enumerate(left.columns):
         for other_access, other_keys in right.columns:
-            # A tuple against a set: in the order of the tuple, a key that is in many commands soon ends the search.
-            if _accesses_conflict(access, other_access) and not left.key_sets[place].isdisjoint(other_keys):
+            # A tuple against a set: the search goes in the order of the tuple and ends early at a frequently used key.
+            if _accesses_conflict(access, other_access) and not left.key_sets[number].isdisjoint(other_keys):
                 return True
     return False
 
 
 class DeclaredKeys:
-    """The default: batches conflict when their footprints do."""
+    """The default relation: batches conflict when their footprints do."""
 
     def conflict(self, left: Batch, right: Batch) -> bool:
         """See `footprints_conflict`."""
@@ -106,7 +108,7 @@ class DeclaredKeys:
 
 
 class _KeyIndex:
-    """Per kind of access and leader, the highest index that touched each key."""
+    """Per access, leader and key, the highest index that touches the key."""
 
     def __init__(self, replicas: int) -> None:
         self._latest: dict[Access, list[dict[bytes, int]]] = {}
@@ -114,7 +116,7 @@ class _KeyIndex:
         self._newest_barrier = [0] * replicas
         self._newest_footprints = [Footprint()] * replicas
         self._newest_conflicted = [False] * replicas
-        """Whether the newest instance of a leader conflicted with the last batch that was looked up."""
+        """Per leader, whether its newest instance conflicted with the batch looked up last."""
 
     def add(self, id: InstanceId, batch: Batch) -> None:
         leader, index = id
@@ -138,10 +140,10 @@ class _KeyIndex:
         return tuple(self._highest(leader, batch.footprint) for leader in range(len(self._newest)))
 
     def _highest(self, leader: int, footprint: Footprint) -> int:
-        """The highest index of one leader that conflicts.
+        """The highest conflicting index of one leader; 0 for none.
 
-        Under contention that is the newest one nearly always, and a few keys show it; so where it was the last time,
-        it is looked at before all keys are.
+        Under contention this is nearly always the newest index, and comparing a few keys shows it. So if the newest one
+        conflicted last time, a few of its keys are compared first.
         """
         newest = self._newest[leader]
         if self._newest_conflicted[leader] and _surely_conflict(self._newest_footprints[leader], footprint):
@@ -167,19 +169,19 @@ class _KeyIndex:
 
 
 def _surely_conflict(left: Footprint, right: Footprint) -> bool:
-    """Whether a few keys are enough to see that they conflict."""
+    """Whether comparing only a few keys shows a conflict. False means unknown."""
     if left.barrier:
         return True
-    for place, (access, _) in enumerate(left.columns):
+    for number, (access, _) in enumerate(left.columns):
         for other_access, other_keys in right.columns:
             few = other_keys[:_FEW_KEYS]
-            if _accesses_conflict(access, other_access) and not left.key_sets[place].isdisjoint(few):
+            if _accesses_conflict(access, other_access) and not left.key_sets[number].isdisjoint(few):
                 return True
     return False
 
 
 class _Indexes:
-    """Indexes of one leader, ascending: the oldest come first, and are the first to go."""
+    """Indexes of one leader, ascending. Usually the lowest are removed first."""
 
     __slots__ = ("_sorted",)
 
@@ -203,7 +205,7 @@ class _Indexes:
 
 
 class _KeyBacklog:
-    """Per kind of access, leader and key, who touches it; and the barriers, which no key tells of."""
+    """Per access, leader and key, the indexes that touch the key; and the barriers, which have no keys."""
 
     def __init__(self, replicas: int) -> None:
         self._all = [_Indexes() for _ in range(replicas)]
@@ -250,11 +252,13 @@ class _KeyBacklog:
             yield self._all[leader]
             return
         yield self._barriers[leader]
-        for by_key, keys in self._facing(batch, leader):
+        for by_key, keys in self._conflicting_columns(batch, leader):
             yield from filter(None, map(by_key.get, keys))
 
-    def _facing(self, batch: Batch, leader: int) -> Iterator[tuple[dict[bytes, _Indexes], tuple[bytes, ...]]]:
-        """Each column of the batch with what one leader's instances do to keys in a way that conflicts with it."""
+    def _conflicting_columns(
+        self, batch: Batch, leader: int
+    ) -> Iterator[tuple[dict[bytes, _Indexes], tuple[bytes, ...]]]:
+        """Pairs of a column of the batch and the indexes by key of one leader's conflicting accesses."""
         for access, keys in batch.footprint.columns:
             for other_access, by_leader in tuple(self._by_key.items()):
                 if _accesses_conflict(access, other_access):
@@ -262,18 +266,18 @@ class _KeyBacklog:
 
 
 class EverythingConflicts:
-    """A total order: state machine replication as leaders do it, for machines that cannot name their keys."""
+    """A total order, as in leader-based replication: for machines that cannot name their keys."""
 
     def conflict(self, left: Batch, right: Batch) -> bool:
         """Always."""
         return True
 
     def index(self, replicas: int) -> ConflictIndex:
-        """Remembers only the newest instance of each leader."""
+        """An index of only the newest instance of each leader."""
         return _NewestIndex(replicas)
 
     def backlog(self, replicas: int) -> Backlog:
-        """A backlog that asks the relation itself."""
+        """A backlog that calls the relation for every instance."""
         return _PairBacklog(self.conflict)
 
 
@@ -292,35 +296,35 @@ class _NewestIndex:
 
 
 class NothingConflicts:
-    """No order at all but that of barriers: for machines whose commands all commute."""
+    """Only barriers conflict: for machines whose commands all commute."""
 
     def conflict(self, left: Batch, right: Batch) -> bool:
-        """Only where one is a barrier."""
+        """Whether either is a barrier."""
         return left.footprint.barrier or right.footprint.barrier
 
     def index(self, replicas: int) -> ConflictIndex:
-        """Remembers only barriers."""
+        """An index that calls the relation for every instance."""
         return _PairIndex(replicas, self.conflict)
 
     def backlog(self, replicas: int) -> Backlog:
-        """A backlog that asks the relation itself."""
+        """A backlog that calls the relation for every instance."""
         return _PairBacklog(self.conflict)
 
 
 class UserRelation:
     """A user's own relation over single commands; batches conflict when any two of their commands do.
 
-    `conflict` must depend on its arguments alone. It is asked once for each pair, the smaller command first, so it need
-    not be symmetric. Where it raises, the two conflict, at every replica alike: naming too much is safe, and the batch
-    is agreed on already. The index compares with every known batch from the newest down, so this suits small histories
-    and odd machines; declared keys are the fast way.
+    `conflict` must depend on its arguments alone. It is called once per pair, the smaller command first, so it need not
+    be symmetric. If it raises, the two commands conflict: that is safe, equal at every replica, and the batch may be
+    agreed already. The index compares a batch with all others, from the newest to the oldest, so this relation suits
+    small histories and special machines; declared keys are faster.
     """
 
     def __init__(self, conflict: Callable[[bytes, bytes], bool]) -> None:
         self._relation = conflict
 
     def check(self, commands: Sequence[bytes]) -> None:
-        """Before commands are proposed. Raises UsageError for one that the relation cannot compare with itself."""
+        """Call before commands are proposed. Raises UsageError if the relation raises for a command and itself."""
         for command in commands:
             try:
                 bool(self._relation(command, command))
@@ -333,7 +337,7 @@ class UserRelation:
         try:
             return bool(self._relation(one, other) if one <= other else self._relation(other, one))
         except MemoryError:
-            raise  # says nothing about the commands
+            raise  # the cause is the machine, not the commands
         except Exception:
             return True
 
@@ -344,11 +348,11 @@ class UserRelation:
         return any(self._conflict(one, other) for one in left.commands for other in right.commands)
 
     def index(self, replicas: int) -> ConflictIndex:
-        """An index that asks the relation itself."""
+        """An index that calls the relation for every instance."""
         return _PairIndex(replicas, self.conflict)
 
     def backlog(self, replicas: int) -> Backlog:
-        """A backlog that asks the relation itself."""
+        """A backlog that calls the relation for every instance."""
         return _PairBacklog(self.conflict)
 
 

@@ -1,4 +1,4 @@
-"""One instance as one replica knows it. Every change of status goes through `Instance.advance`."""
+"""The state of one instance at one replica. Every change of status goes through `Instance.advance`."""
 
 from pydsm.core.types.ballots import Ballot, initial_ballot
 from pydsm.core.types.effects import InstanceRecord
@@ -9,9 +9,9 @@ from pydsm.core.types.status import LEGAL_CHANGES, Status
 
 
 class Instance:
-    """State of PROTOCOL 2. `value` is the batch, `NOP`, or None while unknown.
+    """The state of docs/reference/protocol.md, section 2. `value` is a batch, `NOP`, or None while unknown.
 
-    `initial_batch` and `initial_deps` are what the leader first proposed, known from its PreAccept or a Validate.
+    `initial_batch` and `initial_deps` are the leader's first proposal, from its PreAccept or from a Validate.
     """
 
     __slots__ = ("deps", "id", "initial_batch", "initial_deps", "promised", "status", "value", "voted")
@@ -28,28 +28,28 @@ class Instance:
 
     @property
     def decided(self) -> bool:
-        """Whether the value is final: committed, perhaps executed as well."""
+        """Whether the value is final: the instance is committed or executed."""
         return self.status >= Status.COMMITTED
 
     @property
     def known_batch(self) -> Batch | None:
-        """The only batch that this instance can still be decided to be, if it is known (the other outcome is nop)."""
+        """The only batch that this instance can be decided as, or None while unknown; the other outcome is nop."""
         return self.value if isinstance(self.value, Batch) else self.initial_batch
 
     def advance(self, status: Status) -> None:
-        """Change the status. Raises InvariantViolation for a step that the table of legal changes does not have."""
+        """Change the status. Raises InvariantViolation for a change that `LEGAL_CHANGES` does not allow."""
         if status not in LEGAL_CHANGES[self.status]:
             raise InvariantViolation(f"instance {self.id} cannot go from {self.status.name} to {status.name}: {self!r}")
         self.status = status
 
     def promise(self, ballot: Ballot) -> None:
-        """Join a ballot. Raises InvariantViolation if a higher one was promised."""
+        """Promise a ballot. Raises InvariantViolation if a higher one was promised before."""
         if ballot < self.promised:
             raise InvariantViolation(f"instance {self.id} cannot promise {ballot} after {self.promised}")
         self.promised = ballot
 
     def record(self) -> InstanceRecord:
-        """The durable form. Execution is not recorded: a restart executes again in the agreed order."""
+        """The durable form. Execution is not recorded: a restart executes committed instances again, in order."""
         return InstanceRecord(
             self.id,
             min(self.status, Status.COMMITTED),
@@ -63,7 +63,7 @@ class Instance:
 
     @classmethod
     def from_record(cls, record: InstanceRecord) -> "Instance":
-        """The instance as it was when the record was made."""
+        """The instance in the state that the record has."""
         instance = cls(record.id, record.initial_deps)
         instance.status = record.status
         instance.promised = record.promised

@@ -1,7 +1,10 @@
-"""What one replica knows: its instances, what they conflict with, and which are not executed yet.
+"""The instances of all leaders at one replica, their conflict index, and the list of unexecuted ones.
 
-Guards the rule that the conflict index covers every instance whose batch is known, whichever message brought it
-(PROTOCOL 2), and answers Validate exactly (PROTOCOL 4). Deciding anything is left to the rooms that call it.
+Guarantees that the conflict index covers every instance whose batch is known, whichever message brought the batch
+(docs/reference/protocol.md, section 2), and that Validate is answered exactly (section 4). Decisions are made by the
+modules of `core/protocol` that call this one. The vectors used here are listed in docs/reference/glossary.md, "Table of
+watermarks". Two meanings of "known" are kept apart: an *index is known* when any message or vector names it; a *batch
+is known* when this replica has the batch of the instance.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,14 +21,20 @@ from pydsm.core.types.messages import NOP, Batch, Invalidator, Nop, Value
 from pydsm.core.types.status import Status
 
 _OVERHEAD_BYTES = 1000
-"""About what an instance takes besides its batch."""
+"""Estimated memory of an instance without its batch."""
 
 
 class Log:
     """Instances of all leaders at one replica.
 
-    `unexecuted[r]` maps the indexes of leader r that are heard of but not executed to the tick at which they were
-    first heard of, in ascending order; what is below its first entry is never looked at again.
+    `unexecuted[r]` maps each known but unexecuted index of leader r to the tick at which it became known, in ascending
+    order. Everything below its first entry is executed.
+
+    Args:
+        replicas: size of the group.
+        relation: which batches conflict.
+        gap_instances_max: see `Config.gap_instances_max`.
+        backlog_instances_min: see `Config.backlog_instances_min`.
     """
 
     def __init__(
@@ -39,72 +48,80 @@ class Log:
         self._known = [0] * replicas
         self._index = relation.index(replicas)
         self._floor = self.no_deps
-        self._former = self.no_deps
-        self._discarded: list[ConflictIndex] = []
+        self._required = self.no_deps
+        """Own indexes that an earlier incarnation may have proposed: every vector covers them, see `require_after`."""
+        self._replaced_indexes: list[ConflictIndex] = []
+        """Old conflict indexes whose entries are not all freed yet, see `discard`."""
         self.opaque_nops: dict[InstanceId, None] = {}
-        """Accepted as nop, not decided, and what their leaders proposed is not known."""
+        """Undecided instances accepted as nop here whose first batch is not known: they conflict with everything."""
         self.watch: InstanceObserver | None = None
         self.dropped: Deps = self.no_deps
-        """Per leader, the prefix that has left memory: executed here, and by all, unless the horizon has it."""
+        """Per leader, the prefix removed from memory. Executed here, and by all members unless it is in
+        `compaction_checkpoint`."""
         self.absent: frozenset[InstanceId] = frozenset()
-        """Executed beyond `dropped` and not in memory: they came with the snapshot of a peer."""
+        """Instances above `dropped` that are executed but not in memory: they were part of a snapshot from a peer."""
         self.compaction_checkpoint: Checkpoint | None = None
-        """What has left memory though not every member has executed it is in this checkpoint."""
+        """Contains every instance that was removed from memory before all members had executed it."""
         self.kept_bytes = 0
-        """About how much memory executed instances take that have not left it."""
+        """Estimated memory of the executed instances that are still in memory."""
         self.own: tuple[ReplicaId, int] | None = None
-        """This replica, and the highest of its indexes that it may have used; None if any may be heard of."""
+        """This replica and the highest index that it may have used; None disables the check in `note_exists`."""
         self._gap_instances_max = gap_instances_max
         self._backlog: Backlog | None = None
         self._backlog_instances_min = backlog_instances_min
 
     @property
     def known(self) -> Deps:
-        """Per leader, the highest index heard of in any message or vector."""
+        """Per leader, the highest index known: named by any message, vector or record."""
         return tuple(self._known)
 
     @property
     def frontier(self) -> Deps:
-        """Per leader, the contiguous prefix that is executed."""
+        """Per leader, the last index of the contiguous executed prefix."""
         return tuple(
             next(iter(unexecuted), known + 1) - 1
             for unexecuted, known in zip(self.unexecuted, self._known, strict=True)
         )
 
     def note_exists(self, deps: Deps) -> None:
-        """Note that these instances and all before them exist.
+        """Raise `known` to at least `deps`: these instances and all before them exist, and must be decided.
 
-        Raises FarAhead for one absurdly far away, PeerProtocolError for one of this replica that it cannot have used.
+        Raises:
+            FarAhead: an index is more than `gap_instances_max` above the highest known one of its leader.
+            PeerProtocolError: an index of this replica is above those that it can have used.
         """
         for leader, index in enumerate(deps):
             if index > self._known[leader]:
-                self._hear_of(leader, index)
+                self._extend_checked(leader, index)
 
-    def hear_of_restored(self, deps: Deps) -> None:
-        """The same for what the own disk says, which may be any distance away."""
+    def note_restored(self, deps: Deps) -> None:
+        """Raise `known` to at least `deps`, which come from the own disk: no limit applies."""
         for leader, index in enumerate(deps):
             if index > self._known[leader]:
                 self._extend(leader, index)
 
-    def forgot(self, id: InstanceId) -> None:
-        """An earlier life may have proposed up to here what others know and this one does not: every vector covers it.
+    def require_after(self, id: InstanceId) -> None:
+        """Make every later vector of this replica cover `id`, an own index that it may have proposed before a restart.
 
-        Recovery takes a leader that let an instance pass unordered for one that proposed its own after that
-        (docs/decisions/former-proposals-are-covered).
+        See docs/decisions/earlier-proposals-are-dependencies.md.
         """
-        self._former = with_instance(self._former, id)
+        # A PreAccept may be sent before its record is durable, so a crash can lose a proposal that peers have. Recovery
+        # concludes from an unchanged pre-acceptance by leader L that L's invalidator was proposed later and would cover
+        # the validated instance. That is true only if L's earlier proposals are in every vector that L gives. Without
+        # this line an instance committed on the fast path can be recovered as nop.
+        self._required = with_instance(self._required, id)
 
-    def _hear_of(self, leader: int, index: int) -> None:
+    def _extend_checked(self, leader: int, index: int) -> None:
         known = self._known[leader]
         if self.own is not None and leader == self.own[0] and index > self.own[1]:
             raise PeerProtocolError(
-                f"it names instance {leader}.{index} of this replica, which has used {self.own[1]} indexes at most: a "
-                "wrong peer, or this replica's data directory was put back to an older copy"
+                f"the message names instance {leader}.{index} of this replica, which has used at most {self.own[1]} "
+                "indexes: the peer is faulty, or this replica's data directory was replaced by an older copy"
             )
         if index - known > self._gap_instances_max:
             raise FarAhead(
-                f"instance {leader}.{index} is {index - known} beyond what is known, more than "
-                f"{self._gap_instances_max}: a wrong peer, or this replica is far behind, and needs a snapshot"
+                f"instance {leader}.{index} is {index - known} beyond the highest known index, more than "
+                f"{self._gap_instances_max}: the peer is faulty, or this replica is far behind, and needs a snapshot"
             )
         self._extend(leader, index)
 
@@ -113,7 +130,10 @@ class Log:
         self._known[leader] = index
 
     def _in_memory(self, leader: int, first: int, last: int) -> Iterator[Instance]:
-        """Instances of a leader in this range, in order, at the cost of what is there: a peer may choose the range."""
+        """The instances of a leader in memory from `first` to `last`, ascending.
+
+        The cost is bounded by the number of instances in memory, because a peer may choose the range.
+        """
         if last - first < len(self.instances):
             ids: Iterable[InstanceId] = (InstanceId(ReplicaId(leader), index) for index in range(first, last + 1))
         else:
@@ -124,14 +144,18 @@ class Log:
                 yield instance
 
     def is_dropped(self, id: InstanceId) -> bool:
-        """Whether the instance was executed and has left memory: it never comes back."""
+        """Whether the instance was executed and removed from memory: it must never be created again."""
         return id.index <= self.dropped[id.leader] or id in self.absent
 
     def drop(self, up_to: Deps, instances_max: int) -> None:
-        """Let executed instances leave memory, the oldest first, so many of each leader at once.
+        """Remove executed instances up to `up_to` from memory, the oldest first, at most `instances_max` per leader.
 
-        The conflict index keeps them, or two conflicting instances could end up in no order.
+        Raises InvariantViolation for an instance that is not executed.
         """
+        # The caller bounds `up_to` by `Window.settled` (nothing undecided can have the instance as invalidator) or by
+        # the position of `compaction_checkpoint` (its barrier is reported by `invalidators` instead). Any other bound
+        # makes an answer to Validate incomplete, and two conflicting batches could be committed in no order.
+        # The conflict index keeps its entries: later batches must still be ordered after the removed instances.
         dropped = []
         for number, (done, wanted) in enumerate(zip(self.dropped, up_to, strict=True)):
             last = min(wanted, done + instances_max)
@@ -142,40 +166,48 @@ class Log:
                 instance = self.instances.pop(id)
                 if instance.status is not Status.EXECUTED:
                     raise InvariantViolation(
-                        f"instance {instance.id} leaves memory before it is executed: {instance!r}"
+                        f"instance {instance.id} would be removed from memory before it is executed: {instance!r}"
                     )
                 self.kept_bytes -= _weight(instance)
             dropped.append(max(done, last))
         self.dropped = tuple(dropped)
 
     def instance(self, id: InstanceId) -> Instance:
-        """The instance, made if this is the first that is heard of it. Raises InvariantViolation for a dropped one."""
+        """The instance with this id; created if it is not in memory.
+
+        Raises InvariantViolation for a dropped one, and what `note_exists` raises.
+        """
         instance = self.instances.get(id)
         if instance is None:
             if self.is_dropped(id):
-                raise InvariantViolation(f"instance {id} was executed and dropped: it must not be made again")
+                raise InvariantViolation(f"instance {id} was executed and dropped: it must not be created again")
             if id.index > self._known[id.leader]:
-                self._hear_of(id.leader, id.index)
+                self._extend_checked(id.leader, id.index)
             instance = self.instances[id] = Instance(id, self.no_deps)
         return instance
 
     def restore(self, instance: Instance) -> None:
-        """Take an instance from disk into memory and the index."""
-        self.hear_of_restored(with_instance(instance.deps, instance.id))
+        """Add an instance from disk to memory and to the conflict index. After `begin_at`, if there is a checkpoint."""
+        self.note_restored(with_instance(instance.deps, instance.id))
         self.instances[instance.id] = instance
         if instance.id.index not in self.unexecuted[instance.id.leader]:
-            instance.advance(Status.EXECUTED)  # the checkpoint that was begun at has it
+            instance.advance(Status.EXECUTED)  # it is in the checkpoint given to `begin_at`
             self.kept_bytes += _weight(instance)
         if instance.initial_batch is not None:
             self._index.add(instance.id, instance.initial_batch)
-        self._note_value(instance)
+        self._index_value(instance)
 
     def begin_at(self, checkpoint: Checkpoint, purged: Deps, absent: Iterable[InstanceId] = ()) -> None:
-        """Begin with all of a checkpoint executed, and nothing up to `purged` in memory. Before any `restore`.
+        """Start with every instance of a checkpoint executed. Call before any `restore`.
 
-        Nor are those that are `absent`. This replica may have told others what they conflict with; it does not know
-        that any more, so everything new is ordered behind them, as behind the floor.
+        Args:
+            checkpoint: the checkpoint whose state the machine has.
+            purged: per leader, the prefix whose records are not on the disk.
+            absent: executed instances above `purged` without a decided record on this disk; see `PurgeRecord`.
         """
+        # Before it installed the snapshot, this replica may have answered peers with vectors that name the absent
+        # instances as conflicts. Their batches are lost here, so the index cannot name them again: the floor covers
+        # them instead, until an executed barrier raises the floor above them.
         position = checkpoint.position
         self._floor = checkpoint.floor
         self.dropped = purged
@@ -185,88 +217,93 @@ class Log:
         self.compaction_checkpoint = checkpoint
         self._known = list(position.up_to)
         for id in position.exceptions:
-            self.hear_of_restored(with_instance(self.no_deps, id))
+            self.note_restored(with_instance(self.no_deps, id))
         for id in position.exceptions:
             del self.unexecuted[id.leader][id.index]
 
     @property
     def floor(self) -> Deps:
-        """What every later vector covers: the last executed barrier, and what that covers."""
+        """Covered by every later vector: the executed barriers, their vectors, and the absent instances."""
         return self._floor
 
     def begin_index(self) -> None:
-        """A barrier was executed: what is up to the floor needs no place in the index any more.
-
-        Later vectors cover the floor, whatever they conflict with. What is above it keeps its place; that is what is
-        under way.
-        """
+        """Start a new conflict index after a checkpoint: it has only the instances above the floor."""
+        # Entries up to the floor add nothing, because `conflicts` always covers the floor. Nothing above the floor is
+        # lost although only instances in memory are added: a batch above the floor is either unexecuted or in the
+        # component of the barrier just executed, so it is still in memory. (An executed batch outside that component
+        # either is covered by the barrier, or covers it and is executed after it.)
         index = self.relation.index(len(self.no_deps))
         for number, (floor, known) in enumerate(zip(self._floor, self._known, strict=True)):
             for instance in self._in_memory(number, floor + 1, known):
                 if instance.known_batch is not None:
                     index.add(instance.id, instance.known_batch)
-        self._discarded.append(self._index)
+        self._replaced_indexes.append(self._index)
         self._index = index
 
     def discard(self, entries_max: int) -> None:
-        """Let go of some of what was in earlier indexes: all at once would stop the loop for long."""
-        if self._discarded and self._discarded[0].discard(entries_max):
-            del self._discarded[0]
+        """Free about `entries_max` entries of replaced indexes: freeing all in one call would block the loop."""
+        if self._replaced_indexes and self._replaced_indexes[0].discard(entries_max):
+            del self._replaced_indexes[0]
 
     def conflicts(self, batch: Batch) -> Deps:
-        """Everything that a new instance with this batch must be ordered after (PROTOCOL 3)."""
-        deps = merge(merge(self._index.conflicts(batch), self._floor), self._former)
+        """The vector of all that a new instance with this batch must be ordered after (protocol.md, section 3)."""
+        # The index may have been emptied up to the floor, at different times at different replicas. Because the floor
+        # is agreed and always included, all of them give the same vector, which the fast path needs.
+        deps = merge(merge(self._index.conflicts(batch), self._floor), self._required)
         for id in self.opaque_nops:
             deps = with_instance(deps, id)
         return deps
 
     def pre_accept(self, instance: Instance, batch: Batch, initial: Deps, deps: Deps) -> None:
-        """First sight of a batch, from its leader, with the vector that results here."""
+        """Store the leader's PreAccept: its batch and `initial` vector, and the vector `deps` that results here."""
         instance.advance(Status.PRE_ACCEPTED)
         instance.value = instance.initial_batch = batch
         instance.initial_deps = initial
         instance.deps = deps
         self.note_exists(deps)
-        self._note_value(instance)
+        self._index_value(instance)
         self._changed(instance)
 
     def accept(self, instance: Instance, ballot: Ballot, value: Value, deps: Deps) -> None:
-        """Vote for a value; the caller has compared the ballot with the promise."""
-        known = self._forget_value(instance)
+        """Vote for a value. The caller has compared the ballot with the promise."""
+        batch_known = self._unlist_value(instance)
         instance.promise(ballot)
         instance.advance(Status.ACCEPTED)
         instance.voted = ballot
         instance.value = value
         instance.deps = deps
         self.note_exists(deps)
-        self._note_value(instance, known_before=known)
+        self._index_value(instance, batch_was_known=batch_known)
         self._changed(instance)
 
     def validate(self, instance: Instance, batch: Batch, initial: Deps) -> None:
-        """Learn what the leader first proposed, from a recoverer; `deps` and status stay."""
+        """Store the leader's first proposal as sent by a recoverer. `deps` and status stay."""
         instance.value = instance.initial_batch = batch
         instance.initial_deps = initial
         self.note_exists(initial)
-        self._note_value(instance)
+        self._index_value(instance)
         self._changed(instance)
 
     def commit(self, instance: Instance, value: Value, deps: Deps) -> None:
-        """The final value; the caller has seen that the instance was not decided before."""
-        known = self._forget_value(instance)
+        """Store the final value. The caller has checked that the instance was not decided before."""
+        batch_known = self._unlist_value(instance)
         instance.advance(Status.COMMITTED)
         instance.value = value
         instance.deps = deps
         self.note_exists(deps)
-        self._note_value(instance, known_before=known)
+        self._index_value(instance, batch_was_known=batch_known)
         self._changed(instance)
 
     def executed(self, instance: Instance) -> None:
-        """The instance is done with; a barrier raises the floor under all later vectors."""
+        """Mark the instance as executed; a barrier raises the floor."""
         instance.advance(Status.EXECUTED)
         del self.unexecuted[instance.id.leader][instance.id.index]
         self.kept_bytes += _weight(instance)
-        self._forget_value(instance)
+        self._unlist_value(instance)
         if isinstance(instance.value, Batch) and instance.value.footprint.barrier:
+            # Everything new conflicts with the barrier and is ordered after it. Covering the barrier's vector as well
+            # lets the conflict index drop all entries up to the floor. Both are agreed with the decision, so replicas
+            # that have executed the same barriers have the same floor.
             self._floor = merge(self._floor, with_instance(instance.deps, instance.id))
         self._changed(instance)
 
@@ -275,10 +312,10 @@ class Log:
             self.watch.changed(instance)
 
     def backlog(self) -> Backlog | None:
-        """Every instance that is not executed and whose batch is known; None while there are few instances to compare.
+        """All unexecuted instances whose batch is known, by key; None while there are fewer than the limit.
 
-        Kept only while a replica is behind, when comparing every pair would take it longer than the others need to
-        agree on more. What is short enough to be compared costs less than keeping it in order by key.
+        Maintained only while a replica is behind: then comparing every pair would take longer than the other replicas
+        need to agree on more. For few instances, comparing pairs is cheaper than maintaining the index.
         """
         waiting = sum(map(len, self.unexecuted))
         if waiting < self._backlog_instances_min:
@@ -292,19 +329,23 @@ class Log:
                         self._backlog.add(instance.id, instance.known_batch)
         return self._backlog
 
-    def _forget_value(self, instance: Instance) -> bool:
-        """Before a value changes, since a vote for nop may hide the batch that another vote told of: was one known?"""
+    def _unlist_value(self, instance: Instance) -> bool:
+        """Call before the value changes: removes the batch from the backlog. Returns whether the batch was known.
+
+        Before, because a vote for nop may replace a batch that only an earlier vote carried.
+        """
         batch = instance.known_batch
         if self._backlog is not None and batch is not None:
             self._backlog.remove(instance.id, batch)
         return batch is not None
 
-    def _note_value(self, instance: Instance, *, known_before: bool = False) -> None:
-        """An accepted nop still conflicts: as its first batch where that is known, with everything where not.
+    def _index_value(self, instance: Instance, *, batch_was_known: bool = False) -> None:
+        """Call after the value changed: adds the batch to the conflict index and to the backlog.
 
-        An instance has but one batch, whoever tells of it, so the index knows it already if it was known before.
+        An accepted but undecided nop still conflicts: as its first batch if that is known, else with everything. An
+        instance can have only one batch, so nothing is added to the index if the batch was known before.
         """
-        if isinstance(instance.value, Batch) and not known_before:
+        if isinstance(instance.value, Batch) and not batch_was_known:
             self._index.add(instance.id, instance.value)
         if self._backlog is not None and instance.known_batch is not None:
             self._backlog.add(instance.id, instance.known_batch)
@@ -314,17 +355,23 @@ class Log:
             self.opaque_nops.pop(instance.id, None)
 
     def invalidators(self, id: InstanceId, batch: Batch, deps: Deps) -> tuple[Invalidator, ...]:
-        """Every known instance that would not be ordered against `(batch, deps)` of `id`, exactly (PROTOCOL 4).
+        """The exact invalidators of `(batch, deps)` of instance `id` (protocol.md, section 4), ascending by id.
 
-        The index names, per leader, a bound above which nothing conflicts, so only what lies between the vector and
-        that bound is looked at. Of what is up to the floor the index may know nothing, so all of that is looked at.
-
-        What has left memory without having been executed by all comes before the horizon's barrier. So does `id` not:
-        it is undecided. Behind the barrier, it is behind all of that; else the barrier speaks for all of it.
+        An invalidator is a known instance with a conflicting batch such that neither covers the other.
         """
+        # Exact in both directions: a missing invalidator lets recovery commit two conflicting batches in no order, a
+        # wrong one turns an instance that was committed on the fast path into a nop.
+        #
+        # Instances removed from memory are not looked at. If all members had executed them, they cannot invalidate
+        # anything undecided (proof: docs/explanation/log-compaction.md). If they left earlier, they are in the
+        # compaction checkpoint. `id` is undecided, so it is not reachable from the executed barrier of that checkpoint.
+        # If `deps` cover the barrier, `id` is executed after all of them; if not, the barrier is a committed
+        # invalidator.
         found = []
         if self.compaction_checkpoint is not None and not covers(deps, self.compaction_checkpoint.barrier):
             found.append(Invalidator(self.compaction_checkpoint.barrier, True))
+        # No conflict is above the bound of the index, but the index may have no entries up to the floor. So everything
+        # in memory between `deps` and the higher of the two is compared.
         bound = merge(self._index.conflicts(batch), self._floor)
         for leader, (covered, last) in enumerate(zip(deps, bound, strict=True)):
             found += [
@@ -335,6 +382,8 @@ class Log:
         return tuple(sorted(dict.fromkeys(found), key=lambda one: one.id))
 
     def _invalidates(self, other: Instance, id: InstanceId, batch: Batch) -> bool:
+        # A decided instance counts with its decision, so a nop never counts. An undecided one counts with its leader's
+        # first proposal, never with a later vote; one whose first batch is not known here does not count.
         if other.decided:
             value, deps = other.value, other.deps
         else:
@@ -342,12 +391,12 @@ class Log:
         return isinstance(value, Batch) and not covers(deps, id) and self.relation.conflict(value, batch)
 
     def check_same(self, instance: Instance, value: Value, deps: Deps) -> None:
-        """Agreement, seen from here: raises InvariantViolation if a decided instance is decided otherwise."""
+        """Compare a second decision with the first. Raises InvariantViolation if they differ."""
         same = isinstance(value, Nop) if instance.value == NOP else instance.value == value and instance.deps == deps
         if not same:
             raise InvariantViolation(f"instance {instance.id} was decided twice: {instance!r} and {value!r} {deps}")
 
 
 def _weight(instance: Instance) -> int:
-    """About how many bytes of memory an executed instance takes."""
+    """Estimated memory of an executed instance, in bytes."""
     return _OVERHEAD_BYTES + (len(instance.value.encoded) if isinstance(instance.value, Batch) else 0)

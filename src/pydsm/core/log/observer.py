@@ -1,4 +1,4 @@
-"""Who sees what becomes of instances, from outside: for tools that tell people. The core decides nothing by it."""
+"""Interface for tools that observe the instances of a replica, such as traces. It must not affect the core."""
 
 from typing import Protocol
 
@@ -6,8 +6,8 @@ from pydsm.core.log.instance import Instance
 
 
 class InstanceObserver(Protocol):
-    """Watches one replica."""
+    """Observes one replica."""
 
     def changed(self, instance: Instance) -> None:
-        """The instance has another status, or its batch became known. Must neither change it nor raise."""
+        """Called after the status of an instance changed or its batch became known. Must not change it or raise."""
         ...

@@ -1,9 +1,9 @@
-"""Requests that may come twice are ordered against every other request of their session (PROTOCOL 7; see `sessions`).
+"""Orders retried requests against all other requests of their session (docs/reference/protocol.md, section 7).
 
-Decides which batches conflict because of sessions, on top of whatever relation the machine has: those that retry
-requests of a session, and all others that have requests of it. First attempts commute, so sessions order nothing until
-something fails. Guards that this holds for every relation, also for one in which nothing else conflicts. Costs one
-entry for each session and leader, and time for the sessions of a batch, not for its requests.
+Decides which batches conflict because of sessions, in addition to the relation of the machine: a batch that retries
+requests of a session conflicts with every batch that has requests of that session. First attempts commute, so sessions
+add no order until something is retried. Guarantees this for every relation, even for one without other conflicts. Uses
+one entry per session and leader, and time per session of a batch, not per request. See `core/sessions/sessions`.
 """
 
 from collections.abc import Collection, Iterator
@@ -14,40 +14,40 @@ from pydsm.core.types.messages import Batch
 
 
 def sessions_conflict(left: Batch, right: Batch) -> bool:
-    """Whether one retries requests of a session of which the other has requests as well."""
+    """Whether one batch retries requests of a session of which the other batch has requests too."""
     if not left.retried and not right.retried:
         return False
     return not right.sessions.isdisjoint(left.retried) or not left.sessions.isdisjoint(right.retried)
 
 
 def with_sessions(relation: Relation) -> Relation:
-    """The relation together with what sessions demand. Once is enough."""
+    """The relation extended by conflicts of sessions; unchanged if it has them already or is a total order."""
     if isinstance(relation, WithSessions | EverythingConflicts):
         return relation
     return WithSessions(relation)
 
 
 class WithSessions:
-    """A `Relation`. `machine` is the one without sessions."""
+    """A `Relation`: that of the machine, extended by conflicts of sessions. `machine` is the original one."""
 
     def __init__(self, machine: Relation) -> None:
         self.machine = machine
 
     def conflict(self, left: Batch, right: Batch) -> bool:
-        """In the machine, or by their sessions."""
+        """Whether they conflict in the machine or by their sessions."""
         return sessions_conflict(left, right) or self.machine.conflict(left, right)
 
     def index(self, replicas: int) -> ConflictIndex:
-        """The machine's index, and the newest instances of each session."""
+        """The machine's index, and per session the newest instances."""
         return _SessionIndex(self.machine.index(replicas), replicas)
 
     def backlog(self, replicas: int) -> Backlog:
-        """The machine's backlog, and the instances of each session."""
+        """The machine's backlog, and per session its instances."""
         return _SessionBacklog(self.machine.backlog(replicas), replicas)
 
 
 class _SessionIndex:
-    """Per leader and session, the highest index that has requests of it, and the highest that retries some."""
+    """Per leader and session, the highest index with requests of the session, and the highest with retries."""
 
     def __init__(self, machine: ConflictIndex, replicas: int) -> None:
         self._machine = machine
@@ -74,7 +74,7 @@ class _SessionIndex:
         return found
 
     def discard(self, entries_max: int) -> bool:
-        """See `ConflictIndex`; sessions are few."""
+        """See `ConflictIndex`. Entries of sessions are few and are not counted."""
         return self._machine.discard(entries_max)
 
 
@@ -86,7 +86,7 @@ def _highest(found: Deps, latest: list[dict[SessionId, int]], sessions: Collecti
 
 
 class _SessionBacklog:
-    """Per leader and session, who has requests of it, and who retries some."""
+    """Per leader and session, the indexes with requests of the session, and those with retries."""
 
     def __init__(self, machine: Backlog, replicas: int) -> None:
         self._machine = machine
@@ -133,6 +133,6 @@ class _SessionBacklog:
 def _up_to(
     leader: ReplicaId, last: int, latest: dict[SessionId, set[int]], sessions: Collection[SessionId]
 ) -> list[InstanceId]:
-    """Every instance of one leader that is there for one of these sessions, ascending."""
+    """All instances of one leader in `latest` for any of these sessions, up to index `last`, ascending."""
     indexes = set[int]().union(*[latest[session] for session in sessions if session in latest])
     return [InstanceId(leader, index) for index in sorted(indexes) if index <= last]

@@ -1,7 +1,8 @@
-"""Which instances of one leader are heard of and not executed, in order, each with the tick of the first hearing.
+"""The known but unexecuted indexes of one leader, in order, each with the tick at which it became known.
 
-Guards that memory grows with what peers say and not with the numbers that they say: one message may name an index a
-million beyond what is known, so a long gap is kept as a range and taken apart a little at a time, from its beginning.
+Guarantees that memory grows with the number of messages and not with the numbers in them: one message may name an index
+a million above the highest known one. So a long gap is stored as a range (a span), and split into single entries a few
+at a time, from its beginning.
 """
 
 from collections import OrderedDict
@@ -9,31 +10,31 @@ from collections.abc import Iterator
 
 from pydsm.core.types.ids import Tick
 
-_TAKEN_APART = 256
-"""Indexes of ranges that are single entries at a time; a gap that is not longer never becomes a range."""
+_SPLIT_INDEXES = 256
+"""Indexes split off a span at a time; a shorter gap is stored as single entries."""
 
 
 class Unexecuted:
-    """An ascending mapping from index to tick. Indexes are added at its end only, and removed anywhere."""
+    """An ascending mapping from index to tick. Indexes are added at the end only, and removed anywhere."""
 
     __slots__ = ("_removed", "_singles", "_spans", "_spans_size")
 
     def __init__(self) -> None:
         self._singles: OrderedDict[int, Tick] = OrderedDict()
-        """The lowest indexes. Ordered, because a plain dictionary finds its first entry ever more slowly while it is
-        emptied from the front."""
+        """The lowest indexes. An OrderedDict, because finding the first entry of a plain dictionary becomes slower and
+        slower while entries are removed from its front."""
         self._spans: list[tuple[int, int, Tick]] = []
-        """All that is above the single ones, from first to last; only where there was a long gap."""
+        """(first, last, tick) of all higher indexes, ascending; not empty only after a long gap."""
         self._removed: dict[int, None] = {}
-        """Indexes in spans that are not there any more."""
+        """Indexes inside spans that were removed."""
         self._spans_size = 0
 
     def extend(self, first: int, last: int, now: Tick) -> None:
-        """Add `first` to `last`, which are above all that was added before."""
-        if self._spans or last - first >= _TAKEN_APART:
+        """Add the indexes `first` to `last`; they must be above all that were added before."""
+        if self._spans or last - first >= _SPLIT_INDEXES:
             self._append_span(first, last, now)
             if not self._singles:
-                self._take_apart()
+                self._split_span()
         elif first == last:
             self._singles[first] = now
         else:
@@ -45,11 +46,11 @@ class Unexecuted:
             first = self._spans.pop()[0]
         self._spans.append((first, last, now))
 
-    def _take_apart(self) -> None:
-        """Make single entries of the lowest indexes in spans."""
+    def _split_span(self) -> None:
+        """Move the lowest indexes of the spans to single entries."""
         while self._spans and not self._singles:
             first, last, tick = self._spans[0]
-            end = min(last + 1, first + _TAKEN_APART)
+            end = min(last + 1, first + _SPLIT_INDEXES)
             for index in range(first, end):
                 if index in self._removed:
                     del self._removed[index]
@@ -65,7 +66,7 @@ class Unexecuted:
             self._removed[index] = None
             self._spans_size -= 1
         elif not self._singles and self._spans:
-            self._take_apart()
+            self._split_span()
 
     def __contains__(self, index: int) -> bool:
         if index in self._singles:
@@ -80,7 +81,7 @@ class Unexecuted:
         return iter(self._singles) if not self._spans else (index for index, _ in self.items())
 
     def items(self) -> Iterator[tuple[int, Tick]]:
-        """Index and tick, in order of the indexes."""
+        """(index, tick), ascending by index."""
         yield from self._singles.items()
         for first, last, tick in self._spans:
             for index in range(first, last + 1):

@@ -1,1 +1,1 @@
-"""Exactly once: sessions of clients, the windows of their requests, and the results that are kept."""
+"""Exactly-once execution: client sessions, their windows of executed requests, and the kept results."""

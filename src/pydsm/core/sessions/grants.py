@@ -1,28 +1,28 @@
-"""Which requests are surely sent for the first time: those that a replica's own grant says so of (PROTOCOL 7).
+"""Grants decide which requests are certainly first attempts (docs/reference/protocol.md, section 7).
 
-Guards that two instances for the first time never have a request in common, on which `sessions` rests: each id of a
-grant counts once, and no two lives of any replicas grant the same session.
+Guarantees that no request is in two instances as a first attempt, which `sessions` relies on: each id of a grant counts
+once, and no two runs of any replicas grant the same session.
 """
 
 from pydsm.core.types.ids import UNTRACKED_SESSIONS_START, ReplicaId, RequestId, request_at, request_id
 
 
 class Grant:
-    """What one replica grants one client: to give its requests ids of the granted session, in ascending order.
+    """The right of one client to use the ids of one session, in ascending order, granted by one replica.
 
-    An id above all that came before it is a request that is sent for the first time; every other id, and every id of
-    another grant, may be in an instance already. Nothing depends on what the client says of its requests. A client may
-    go on to a later time in the ids of the same grant: that begins another session of its own.
+    A request with an id above all earlier ones of the grant is a first attempt; every other id, and every id of another
+    grant, may be in an instance already. Nothing depends on statements of the client. A client may use a later
+    timestamp in the ids of the same grant: that begins another session of the same client.
     """
 
     __slots__ = ("_last", "id")
 
     def __init__(self, id: RequestId) -> None:
         self.id = self._last = id
-        """The id itself is of no request: the first one has the next sequence."""
+        """This id itself is not used by a request: the first request has the next sequence."""
 
     def takes(self, first: RequestId, count: int) -> bool:
-        """Whether so many requests from `first` on are sent for the first time. True only once for each."""
+        """Whether the `count` requests from `first` on are first attempts. True only once per request."""
         if first <= self._last or first[6:12] != self._last[6:12]:
             return False
         self._last = request_at(first, count - 1)
@@ -30,10 +30,10 @@ class Grant:
 
 
 class Grants:
-    """Grants of one life of one replica: no two have a session in common, nor one with those of another life.
+    """The grants of one run of one replica. No two have the same session, also not with those of another run.
 
-    Numbers follow one another from a random `start`, and come again only after half a billion of them; the time of the
-    grant tells the lives apart.
+    Session numbers count up from a random `start` and repeat only after half a billion; the time of the grant
+    distinguishes runs of one replica.
     """
 
     def __init__(self, replica: ReplicaId, start: int) -> None:
@@ -41,7 +41,7 @@ class Grants:
         self._next = start
 
     def grant(self, now_ms: int) -> Grant:
-        """A new session that begins now."""
+        """Grant a new session that begins at `now_ms` (Unix time)."""
         number = self._next % UNTRACKED_SESSIONS_START
         self._next += 1
         return Grant(request_id(now_ms, self._replica, number, 0))

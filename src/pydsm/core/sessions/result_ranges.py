@@ -1,8 +1,8 @@
-"""Results of requests in a row, as bytes: what a session keeps of one run, counted to the byte and freed as it goes.
+"""Encoded results of consecutive requests of one session, counted exactly in bytes.
 
-Decides nothing. Guards that what is dropped leaves memory at once: no list of a batch lives on because one of its
-results does, nor a large value because it was read once. Results are MessagePack, so stretches are put together and
-taken apart without being decoded as a whole.
+Guarantees that dropped results leave memory immediately: neither is a batch's list of results kept because of one
+result in it, nor a decoded large value because it was read once. Results are MessagePack, so ranges are joined and
+split without decoding them as a whole.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ Encode = Callable[[list[StoredResult]], bytes]
 Decode = Callable[[bytes], list[StoredResult]]
 
 RESULT_BYTES = 32
-"""Counted for each kept result besides its encoding: it stands for what the process needs to find it again."""
+"""Counted for each kept result in addition to its encoding: estimated memory to find it."""
 
 _PLAIN = frozenset((bytes, str, int, float, bool, type(None)))
 _SIZED = frozenset((bytes, str))
@@ -23,14 +23,14 @@ _SMALL, _MIDDLE = 1 << 4, 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """One list of results as bytes, and back."""
+    """Encodes and decodes lists of results."""
 
     encode: Encode
     decode: Decode
 
 
 class ResultRange:
-    """Results of sequences from `first` on: in one piece until some of them are dropped, then one by one."""
+    """Results of `count` sequences from `first` on: encoded together, or one by one after a partial read or drop."""
 
     __slots__ = ("_singles", "_together", "count", "first", "size_bytes")
 
@@ -43,11 +43,11 @@ class ResultRange:
 
     @property
     def end(self) -> int:
-        """The sequence behind the last."""
+        """The sequence after the last one."""
         return self.first + self.count
 
     def copy(self) -> "ResultRange":
-        """One that goes its own way; the bytes are shared, since they never change."""
+        """An independent copy. The bytes are shared, because they never change."""
         made = ResultRange.__new__(ResultRange)
         made.first, made.count, made.size_bytes, made._together = (
             self.first,
@@ -59,7 +59,7 @@ class ResultRange:
         return made
 
     def drop(self, below: int, codec: Codec) -> None:
-        """Keep only what is of this sequence and later ones; at least one result is."""
+        """Drop the results of sequences below `below`, which must leave at least one result."""
         singles = self._take_apart(codec)
         count = below - self.first
         self.size_bytes -= sum(map(len, singles[:count])) - count + RESULT_BYTES * count
@@ -67,7 +67,7 @@ class ResultRange:
         self.first, self.count = below, self.count - count
 
     def excess(self, bytes_max: int, codec: Codec) -> int:
-        """How many of its oldest results have to go until the others fit."""
+        """How many of the oldest results must be dropped until the others fit into `bytes_max`."""
         size, dropped = self.size_bytes, 0
         for single in self._take_apart(codec):
             if size <= bytes_max:
@@ -77,11 +77,11 @@ class ResultRange:
         return dropped
 
     def result(self, sequence: int, codec: Codec) -> StoredResult:
-        """One of them."""
+        """The decoded result of one sequence in this range."""
         return codec.decode(self._take_apart(codec)[sequence - self.first])[0]
 
     def bodies(self) -> Sequence[bytes]:
-        """Encoded results without array headers around them, in as many pieces as they are in."""
+        """The encoded results without array headers, in one or more pieces."""
         if self._singles is None:
             return (self._together[_header_bytes(self.count) :],)
         return [single[1:] for single in self._singles]
@@ -95,15 +95,15 @@ class ResultRange:
 
 
 def joined(stretches: Sequence[ResultRange]) -> bytes:
-    """The encoding of all their results as one list: the same bytes in whatever stretches they are."""
+    """All results of adjacent ranges, encoded as one list. The same bytes for any division into ranges."""
     count = sum(stretch.count for stretch in stretches)
     return _header(count) + b"".join([body for stretch in stretches for body in stretch.bodies()])
 
 
 def weight(results: Sequence[StoredResult], enough: int) -> int:
-    """A size that the encoding of these results certainly has, found without encoding them; not exact beyond `enough`.
+    """A lower bound of the encoded size of these results in bytes, without encoding them; may stop above `enough`.
 
-    A command may give one large value a million times over: as objects that is nothing, as bytes more than there is.
+    A command may return one large value a million times: small as objects, but larger than memory as bytes.
     """
     kinds = frozenset(map(type, results))
     if kinds <= _PLAIN:
@@ -139,7 +139,7 @@ def _header_bytes(count: int) -> int:
 
 
 def _header(count: int) -> bytes:
-    """Of a MessagePack array."""
+    """The header of a MessagePack array."""
     if count < _SMALL:
         return bytes((0x90 | count,))
     return b"\xdc" + count.to_bytes(2, "big") if count < _MIDDLE else b"\xdd" + count.to_bytes(4, "big")

@@ -1,15 +1,15 @@
-"""The form of sessions in a snapshot: values only. What they mean is for `sessions`."""
+"""The format of sessions in a snapshot. Values only; `sessions` interprets them."""
 
 import msgspec
 
 SNAPSHOT_VERSION = 2
 _VERSIONS_READ = (1, SNAPSHOT_VERSION)
-"""Version 1 had no agreed time, and what it calls forgotten may lie ahead of every clock: `Sessions.grant_ms` is above
-it."""
+"""Version 1 has no agreed time, and its `refused_before_ms` may be ahead of every clock. `Sessions.grant_ms` is always
+above it."""
 
 
 class SavedSession(msgspec.Struct, array_like=True):
-    """A window in a snapshot."""
+    """The window of one session."""
 
     session: bytes
     last_ms: int
@@ -20,7 +20,7 @@ class SavedSession(msgspec.Struct, array_like=True):
 
 
 class SnapshotHead(msgspec.Struct, array_like=True):
-    """What a snapshot in parts begins with; `sessions` parts follow."""
+    """The first part of a snapshot in parts; `sessions` parts follow, one SavedSession each."""
 
     version: int
     refused_before_ms: int
@@ -30,7 +30,7 @@ class SnapshotHead(msgspec.Struct, array_like=True):
 
 
 class WholeSnapshot(msgspec.Struct, array_like=True):
-    """All of it in one."""
+    """All sessions in one value."""
 
     version: int
     refused_before_ms: int

@@ -1,7 +1,7 @@
-"""What one session has executed, and with which results: a part of `sessions`, which decides what is executed.
+"""The executed sequences and kept results of one session. `sessions` decides what is executed.
 
-Guards that the same batches, in whatever order those came that commute, leave the same state: ranges of sequences are
-merged, and stretches of results can be told in the one form that does not show in which batches they came.
+Guarantees that the same batches leave the same state in any order of those that commute: ranges of sequences are
+merged, and results are encoded in one canonical form that does not depend on the batches in which they came.
 """
 
 from bisect import bisect_left, bisect_right
@@ -13,23 +13,23 @@ from pydsm.core.sessions.result_ranges import Codec, ResultRange, StoredResult, 
 __all__ = ["POSTPONED", "RequestExpired", "SessionWindow", "StoredResult"]
 
 SESSION_BYTES = 512
-"""Counted for each session besides its results."""
+"""Estimated memory of a session without its results and ranges."""
 RANGE_BYTES = 96
-"""Counted for each range of executed sequences."""
+"""Estimated memory of a range of executed sequences."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestExpired:
-    """A request that came again after its result was dropped: not executed now, executed before or given up."""
+    """Result of a request repeated after its result was dropped: not executed now; executed before or given up."""
 
-    reason: str = "its result was acknowledged, or given up, and is dropped"
+    reason: str = "its result was acknowledged or given up, and has been dropped"
 
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """The result of requests that were not executed because the one that must be first is not: nothing was recorded.
+    """Result of requests not executed because the request that must precede them is not: nothing was recorded.
 
-    Not an answer for clients: whoever has proposed them proposes them again.
+    Not an answer for clients: the leader proposes the requests again.
     """
 
 
@@ -38,27 +38,27 @@ POSTPONED = Postponed()
 
 @dataclass(slots=True)
 class SessionWindow:
-    """One session. Executed sequences are disjoint ranges in ascending order; most often there is one."""
+    """One session. Executed sequences are disjoint ranges in ascending order, usually one."""
 
     last_ms: int
     acknowledged: int = 0
     kept_from: int = 0
-    """Results below are dropped: acknowledged, or too many."""
+    """Results below this sequence are dropped: acknowledged, or above a limit."""
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     firsts: list[int] = field(default_factory=list)
-    """The sequences at which kept stretches of results begin, ascending."""
+    """The first sequence of each range of kept results, ascending."""
     stretches: list[ResultRange] = field(default_factory=list)
-    """Those stretches."""
+    """The ranges of kept results, in the same order."""
     kept: int = 0
-    """How many results are in all stretches together."""
+    """Number of kept results."""
     results_bytes: int = 0
-    """What they are counted as."""
+    """Counted size of the kept results."""
     generation: int = 0
-    """See `Sessions`: which snapshot may still share this window."""
+    """Snapshots up to this number do not share this window, see `Sessions`."""
 
     def copy(self, generation: int = 0) -> "SessionWindow":
-        """One that goes its own way."""
+        """An independent copy."""
         window = SessionWindow(self.last_ms, self.acknowledged, self.kept_from, generation=generation)
         window.starts, window.ends, window.firsts = list(self.starts), list(self.ends), list(self.firsts)
         window.stretches = [stretch.copy() for stretch in self.stretches]
@@ -67,11 +67,11 @@ class SessionWindow:
 
     @property
     def held_bytes(self) -> int:
-        """What all of it is counted as."""
+        """Counted memory of the whole session."""
         return self.results_bytes + RANGE_BYTES * len(self.starts) + SESSION_BYTES
 
     def claim(self, start: int, end: int) -> list[tuple[int, int]]:
-        """Note that sequences from `start` to before `end` are executed; gives the ranges that were not before."""
+        """Mark the sequences from `start` to below `end` as executed. Returns the ranges that were not before."""
         starts, ends = self.starts, self.ends
         if not ends or start > ends[-1]:
             starts.append(start)
@@ -94,15 +94,15 @@ class SessionWindow:
         return fresh
 
     def has(self, sequence: int) -> bool:
-        """Whether this one is executed, or never will be."""
+        """Whether this sequence is executed, or given up."""
         place = bisect_right(self.starts, sequence) - 1
         return place >= 0 and sequence < self.ends[place]
 
     def keep(self, first: int, results: Sequence[StoredResult], codec: Codec, bytes_max: int) -> None:
-        """Store what was given for sequences from `first` on, unless nobody will ask for it.
+        """Store the results of sequences from `first` on, except those below `kept_from`.
 
-        Beyond `bytes_max` the oldest results are dropped. Which are left depends on what was ever kept, and not on the
-        order in which it came: what is dropped once would have to be dropped however much came before it.
+        Above `bytes_max` the oldest results are dropped. The remaining ones depend only on which results were ever
+        stored, not on their order: a result that was dropped once would have been dropped in any other order too.
         """
         if first < self.kept_from:
             results = results[self.kept_from - first :]
@@ -113,7 +113,7 @@ class SessionWindow:
                 self._shorten(codec, bytes_max)
 
     def insert(self, stretch: ResultRange) -> None:
-        """Keep a stretch of sequences of which nothing is kept."""
+        """Add a range of results; none of its sequences may have a kept result."""
         if self.firsts and stretch.first < self.firsts[-1]:
             place = bisect_left(self.firsts, stretch.first)
             self.firsts.insert(place, stretch.first)
@@ -125,13 +125,13 @@ class SessionWindow:
         self.results_bytes += stretch.size_bytes
 
     def acknowledge(self, acknowledged: int, codec: Codec) -> None:
-        """The client has the answers below, or wants them no more."""
+        """The client has the results below `acknowledged` or no longer wants them: drop them."""
         if acknowledged > self.acknowledged:
             self.acknowledged = acknowledged
             self.drop(acknowledged, codec)
 
     def drop(self, below: int, codec: Codec) -> None:
-        """Keep no results below this sequence."""
+        """Drop the results below this sequence."""
         if below <= self.kept_from:
             return
         self.kept_from = below
@@ -150,7 +150,7 @@ class SessionWindow:
             self.results_bytes += cut.size_bytes
 
     def drop_all(self) -> None:
-        """Keep no results of what is executed by now."""
+        """Drop all results kept now."""
         if self.stretches:
             self.kept_from = self.stretches[-1].end
             self.firsts, self.stretches = [], []
@@ -163,7 +163,7 @@ class SessionWindow:
             self.drop(oldest.end if rest >= bytes_max else oldest.first + oldest.excess(bytes_max - rest, codec), codec)
 
     def result(self, sequence: int, codec: Codec) -> StoredResult:
-        """What an executed request gave, if that is still kept."""
+        """The result of an executed request; RequestExpired if it is not kept."""
         place = bisect_right(self.firsts, sequence) - 1
         if place >= 0 and sequence < self.stretches[place].end:
             return self.stretches[place].result(sequence, codec)
@@ -176,11 +176,11 @@ class SessionWindow:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether sequences below the last executed one, from the first that a client uses on, are not executed."""
+        """Whether a sequence from 1 to the last executed one is not executed."""
         return len(self.starts) > 1 or self.starts[0] > 1
 
     def encoded(self) -> Iterator[tuple[int, bytes]]:
-        """The kept results, in the one form that does not tell in which batches they came."""
+        """(first sequence, encoded results) of each run of kept results, in canonical form, ascending."""
         place, stretches = 0, self.stretches
         while place < len(stretches):
             end = place + 1

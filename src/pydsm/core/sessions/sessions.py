@@ -1,32 +1,34 @@
-"""Which requests have been executed, and with which results (PROTOCOL 7): part of the replicated state.
+"""The executed requests of all sessions and their results: part of the replicated state.
 
-Decides, at the execution of a batch, which of its requests are executed: each at most once, however many instances
-carry it; a request that comes again is answered with its first result. Guards that every replica decides alike.
-Replicas execute batches that commute in different orders, so a decision may depend only on what is ordered:
+See docs/reference/protocol.md, section 7. Decides, when a batch is executed, which of its requests are executed: each
+at most once, however many instances carry it; a repeated request is answered with its first result. Guarantees that
+every replica decides the same. Replicas execute batches that commute in different orders, so a decision may depend
+only on what is ordered:
 
-- An instance carries a request for the *first* time or *again*. Only the replica that the session was granted by
-  proposes it for the first time, and only once (`Grant`), so two instances for the first time never have a request in
-  common, and it makes no difference which of them comes first.
-- An instance that carries requests of a session again names the session in `Batch.retried`, and conflicts with every
-  other instance that has requests of that session (`session_conflicts`). So it finds the same executed everywhere.
-- The state of a session is a set of sequences, the highest acknowledgement, and the results from there on: whatever
-  the order, the same batches leave the same state. An acknowledgement drops results; it never decides what is executed.
-  Nor does it decide an answer that somebody waits for: only where a first attempt finds its request executed already
-  and acknowledged may one replica still have the first result and another not.
-- Sessions expire by agreed time, which changes at checkpoints only, and those are ordered with everything (`expire`).
-- What was forgotten is told from what is new by when it began: everything unknown that began no later than some session
-  that was forgotten is refused. So a time that was wrong for a while refuses nobody afterwards: grants begin later than
-  all that is forgotten (`grant_ms`), and what was never forgotten is taken, however old it looks.
+- An instance carries a request as a *first attempt* or as a *retry*. Only the replica that granted the session proposes
+  the first attempt, and only once (`Grant`). So two first attempts never have a request in common, and their order does
+  not matter.
+- An instance that retries requests of a session has the session in `Batch.retried`, and conflicts with every other
+  instance that has requests of that session (`session_conflicts`). So every replica has executed the same requests of
+  the session before it.
+- The state of a session is a set of sequences, the highest acknowledgement, and the results above it: the same batches
+  leave the same state in any order. An acknowledgement drops results; it never decides what is executed. It does not
+  change an answer that a client waits for either: replicas may differ only in whether they still have the first result
+  when a first attempt finds its request already executed and acknowledged.
+- Sessions expire by agreed time, which changes only at checkpoints; those are ordered against everything (`expire`).
+- Expired sessions are distinguished from new ones by the time at which they began: an unknown session that began no
+  later than some expired session is refused. A wrong clock therefore causes no refusals later: grants begin after every
+  expired session (`grant_ms`), and sessions that began later than all expired ones are accepted, however old they are.
 
-Guards program order as well. A run with `after` stands in an instance that names its session in `Batch.retried`, so
-every replica finds the same executed before it:
+Guarantees program order as well. A run with `after` is in an instance that has its session in `Batch.retried`, so every
+replica has executed the same requests of the session before it:
 
-- As long as the request `after` is neither executed nor given up by the client, the run is left out and nothing of it
-  is recorded, as if it had not been there. Its commands are answered `POSTPONED`.
-- When the run is executed, requests of the session with lower sequences that are not executed by then never will be:
-  the client has given them up, and a late one must not take effect behind what was sent after it.
+- While the request `after` is neither executed nor given up by the client, the run is skipped and not recorded. Its
+  commands are answered `POSTPONED`.
+- When the run is executed, requests of the session with lower sequences that are not executed by then are given up and
+  never executed: a late one must not take effect after what the client sent later.
 
-A batch costs time for its runs, not for its requests, as long as nothing in it comes twice.
+A batch takes time per run, not per request, as long as no request in it is repeated.
 """
 
 import hashlib
@@ -59,7 +61,7 @@ from pydsm.core.types.ids import (
 from pydsm.core.types.messages import Batch, Run
 
 Apply = Callable[[Sequence[bytes], int], list[StoredResult]]
-"""Executes commands at a Unix time in ms; one result for each."""
+"""Executes commands at a Unix time in ms; returns one result per command."""
 
 _USE_MS = 60_000
 _FREED_PER_BATCH = 64
@@ -70,9 +72,9 @@ _decode: Decode = msgspec.msgpack.Decoder(list[Any]).decode
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """What becomes of one run. `window` is None where nothing is kept; then all of it is executed, or none.
+    """How one run is executed. `window` is None if nothing is kept of it; then all of it is executed, or nothing.
 
-    `instead` is the answer where none of it is.
+    `instead` is the answer if nothing of it is executed.
     """
 
     window: SessionWindow | None
@@ -84,7 +86,7 @@ class _Share:
 
     @property
     def whole(self) -> bool:
-        """Whether all of it is executed now."""
+        """Whether the whole run is executed now."""
         return len(self.fresh) == 1 and self.fresh[0] == (self.first, self.first + self.count)
 
 
@@ -104,18 +106,18 @@ class Sessions:
         self._codec = Codec(encode, decode)
         self._windows: dict[SessionId, SessionWindow] = {}
         self._generation = 0
-        """Snapshots begun: each shares the windows of its moment, and whoever changes one first makes it a copy."""
+        """Number of snapshots started. A snapshot shares the windows; a window is copied before its first change."""
         self._gaps: dict[SessionId, None] = {}
-        """Sessions with gaps in what they have executed."""
+        """Sessions with gaps in their executed sequences."""
         self._last_used: dict[int, list[SessionId]] = {}
-        """Each session once, under a time of about when it was used, never later: what may be forgotten is found."""
-        self._discarded: list[SessionWindow] = []
-        """Forgotten, and freed a few at a time: the memory of very many is not given back in a moment."""
+        """Each session once, by a minute not after its last use: used to find idle sessions."""
+        self._expired_windows: list[SessionWindow] = []
+        """Expired windows, freed a few per batch: freeing very many takes long."""
         self._results_bytes = self._held_bytes = 0
         self._latest_use_ms = 0
-        """No session was used later, by agreed time."""
-        self._forgotten_ms = -1
-        """When the latest of all forgotten sessions began: what began up to then and is not here is refused."""
+        """Upper bound of the last use of all sessions, by agreed time."""
+        self._expired_ms = -1
+        """Latest start of any expired session: an unknown session that began no later is refused."""
         self.time = AgreedTime(self._limits.time)
         """Agreed time, as of the last checkpoint executed here."""
 
@@ -127,12 +129,12 @@ class Sessions:
 
     @property
     def held_bytes(self) -> int:
-        """What all sessions together are counted as."""
+        """Counted memory of all sessions, in bytes."""
         return self._held_bytes
 
     @property
     def results_bytes(self) -> int:
-        """What their kept results are counted as."""
+        """Counted size of all kept results, in bytes."""
         return self._results_bytes
 
     @property
@@ -141,9 +143,9 @@ class Sessions:
         return self._limits.results_bytes_max
 
     def is_full(self, session: SessionId, acknowledged: int, results_max: int) -> bool:
-        """Whether so many results of a session are kept, or half of the bytes that may be.
+        """Whether `results_max` results of a session are kept, or half of the bytes that are allowed.
 
-        With an acknowledgement that drops some of them, it may be called not full though it still is.
+        May return False although it is full, if `acknowledged` drops some results.
         """
         window = self._windows.get(session)
         if window is None:
@@ -158,31 +160,31 @@ class Sessions:
         if not is_tracked(id):
             return RequestState.UNKEPT
         if window is None:
-            return RequestState.FORGOTTEN if timestamp_of(id) <= self._forgotten_ms else RequestState.NEW
+            return RequestState.FORGOTTEN if timestamp_of(id) <= self._expired_ms else RequestState.NEW
         if not window.has(sequence):
             return RequestState.OPEN
         return RequestState.KEPT if window.has_result(sequence) else RequestState.DROPPED
 
     def has_settled(self, session: SessionId, sequence: int) -> bool:
-        """Whether a request is executed here, or is certain never to be."""
+        """Whether a request is executed here, or given up and never executed."""
         window = self._windows.get(session)
         return window is not None and window.has(sequence)
 
     def is_forgotten(self, session: SessionId) -> bool:
-        """Whether every request of this session will be refused, from now on and everywhere."""
-        return session not in self._windows and is_tracked(session) and timestamp_of(session) <= self._forgotten_ms
+        """Whether the session has expired: all its requests are refused from now on, at every replica."""
+        return session not in self._windows and is_tracked(session) and timestamp_of(session) <= self._expired_ms
 
     def grant_ms(self, now_ms: int) -> int:
-        """When a session begins that is granted now: later than all that is forgotten."""
-        return max(now_ms, self._forgotten_ms + 1)
+        """The begin, Unix time in ms, of a session granted now: after the begin of every expired session."""
+        return max(now_ms, self._expired_ms + 1)
 
     def ranges(self, session: SessionId) -> int:
-        """Into how many ranges the executed sequences of a session fall; each gap is a request that was given up."""
+        """Number of ranges of executed sequences of a session; 0 for an unknown one."""
         window = self._windows.get(session)
         return len(window.starts) if window is not None else 0
 
     def execute(self, batch: Batch, apply: Apply) -> list[StoredResult]:
-        """Apply what was not executed before; a result for each command of the batch."""
+        """Execute the requests that were not executed before. Returns one result per command of the batch."""
         now = self.time.of_batch(batch.timestamp_ms)
         shares = [self._share(run, now) for run in batch.runs]
         if all(share.whole for share in shares):
@@ -199,11 +201,11 @@ class Sessions:
                 before = share.window.results_bytes
                 share.window.acknowledge(run.acknowledged, self._codec)
                 self._count(share.window.results_bytes - before)
-        del self._discarded[-_FREED_PER_BATCH:]
+        del self._expired_windows[-_FREED_PER_BATCH:]
         return results
 
     def _kept_from(self, results: Sequence[StoredResult]) -> int:
-        """The place in a batch before which no results are kept, because the later ones are as much as may be."""
+        """The position in a batch below which no results are kept, because the later ones reach the limit."""
         most = self._limits.batch_results_bytes_max
         if weight(results, most) <= most:
             return 0
@@ -216,7 +218,7 @@ class Sessions:
         return place
 
     def _keep(self, window: SessionWindow, first: int, results: Sequence[StoredResult], skipped: int) -> None:
-        """Have a window keep results, except so many of the first."""
+        """Store results in a window, without the first `skipped`."""
         if skipped > 0:
             first, results = first + skipped, results[skipped:]
         before = window.results_bytes
@@ -234,7 +236,7 @@ class Sessions:
         session = session_of(run.first)
         window = self._windows.get(session)
         if window is None:
-            if timestamp_of(session) <= self._forgotten_ms:
+            if timestamp_of(session) <= self._expired_ms:
                 return _Share(None, first, count, [], SessionExpired())
             if run.after >= max(1, run.acknowledged):
                 return _Share(None, first, count, [], POSTPONED)
@@ -260,7 +262,7 @@ class Sessions:
         self._last_used.setdefault(at_ms // _USE_MS, []).append(session)
 
     def _execute_some(self, batch: Batch, shares: Sequence[_Share], apply: Apply, now_ms: int) -> list[StoredResult]:
-        """Leave out what was executed before, and answer it with what it gave then."""
+        """Execute a batch of which some requests are skipped; a repeated one gets its first result."""
         places: list[int] = []
         start = 0
         for share in shares:
@@ -283,30 +285,30 @@ class Sessions:
             else:
                 results += [None] * share.count
         for place, result in zip(places, given, strict=True):
-            results[place] = result  # also where it was acknowledged at once, and nothing is kept
+            results[place] = result  # also if it was acknowledged in this batch, so that nothing is kept
         return results
 
     # at barriers, which every replica executes between the same batches
 
     def expire(self, clocks: Sequence[int]) -> None:
-        """Forget sessions that have been idle for too long, gaps that were given up, and results beyond the limits.
+        """Expire idle sessions, close gaps that were given up, and drop results above the limits.
 
-        Only at a barrier, with the readings of clocks that it carries: then it is the same on every replica.
+        Call only at a barrier, with the clock readings that it carries: then the result is the same at every replica.
         """
         self.time.advance(clocks)
         self._limit_last_uses()
-        self._forget_idle()
+        self._expire_idle()
         self._close_gaps()
         if self._results_bytes > self._limits.results_bytes_max:
             self._drop_largest(self._results_bytes - self._limits.results_bytes_max)
 
     def _close_gaps(self) -> None:
-        """What is acknowledged and was never executed is given up, and will not be."""
+        """Give up requests below the acknowledgement that were never executed."""
         gaps, self._gaps = self._gaps, {}
         for session in gaps:
             window = self._windows.get(session)
             if window is None or not window.has_gaps:
-                continue  # what filled them may have come before, elsewhere
+                continue  # filled meanwhile; at another replica perhaps before it was noted
             if window.acknowledged:
                 window = self._own(session)
                 ranges = len(window.starts)
@@ -316,17 +318,17 @@ class Sessions:
                 self._gaps[session] = None
 
     def _own(self, session: SessionId) -> SessionWindow:
-        """A window that no snapshot shares, and that may be changed therefore."""
+        """The window for changes: a copy, if a snapshot shares it."""
         window = self._windows[session]
         if window.generation != self._generation:
             window = self._windows[session] = window.copy(self._generation)
         return window
 
     def _limit_last_uses(self) -> None:
-        """A last use far ahead of agreed time counts as if it was as late as a batch can be now.
+        """Reduce last uses that are later than any batch can be executed now.
 
-        It was noted while agreed time was wrong, or by a version that took any timestamp. Every session is looked at,
-        so that every replica does the same to all of them, but only when there may be such a one.
+        Such a one was noted while agreed time was wrong, or by a version that accepted any timestamp. All sessions are
+        checked, so that every replica changes the same ones, but only if there may be one.
         """
         latest_ms = self.time.ms + self._limits.time.distance_ms_max
         if not self.time.ms or self._latest_use_ms <= latest_ms:
@@ -337,25 +339,25 @@ class Sessions:
                 self._own(session).last_ms = latest_ms
             self._note_use(session, self._windows[session].last_ms)
 
-    def _forget_idle(self) -> None:
-        """Forget what was idle for too long; looks only at what was not used since it was last looked at."""
-        horizon_ms = self.time.ms - self._limits.idle_ms_max
-        windows, forgotten = self._windows, self._discarded
-        for at in sorted(at for at in self._last_used if at * _USE_MS < horizon_ms):
-            before = len(forgotten)
+    def _expire_idle(self) -> None:
+        """Expire idle sessions; checks only those whose noted use is old enough."""
+        expired_before_ms = self.time.ms - self._limits.idle_ms_max
+        windows, expired = self._windows, self._expired_windows
+        for at in sorted(at for at in self._last_used if at * _USE_MS < expired_before_ms):
+            before = len(expired)
             for session in self._last_used.pop(at):
                 window = windows[session]
-                if window.last_ms < horizon_ms:
-                    forgotten.append(windows.pop(session))
-                    self._forgotten_ms = max(self._forgotten_ms, timestamp_of(session))
+                if window.last_ms < expired_before_ms:
+                    expired.append(windows.pop(session))
+                    self._expired_ms = max(self._expired_ms, timestamp_of(session))
                 else:
                     self._note_use(session, window.last_ms)
-            count, ranges = len(forgotten) - before, sum([len(window.starts) for window in forgotten[before:]])
-            self._count(-sum([window.results_bytes for window in forgotten[before:]]))
+            count, ranges = len(expired) - before, sum([len(window.starts) for window in expired[before:]])
+            self._count(-sum([window.results_bytes for window in expired[before:]]))
             self._held_bytes -= count * SESSION_BYTES + ranges * RANGE_BYTES
 
     def _drop_largest(self, excess_bytes: int) -> None:
-        """Drop all results of those sessions that keep most, until so many bytes are gone."""
+        """Drop all results of the sessions with the most result bytes, until `excess_bytes` are freed."""
         sizes = sorted([window.results_bytes for window in self._windows.values()], reverse=True)
         place = gone = 0
         while gone < excess_bytes:
@@ -369,7 +371,7 @@ class Sessions:
             window.drop_all()
 
     def snapshot(self) -> bytes:
-        """All of it, as bytes that are equal exactly when the states are."""
+        """The state as bytes, equal exactly if the states are equal."""
         sessions = [self._saved(session, window) for session, window in sorted(self._windows.items())]
         head = self._head(len(sessions))
         return msgspec.msgpack.encode(
@@ -377,7 +379,7 @@ class Sessions:
         )
 
     def snapshot_in_parts(self) -> Iterator[bytes]:
-        """The state at the moment of the call, made as it is asked for: how many sessions there are, then each of them.
+        """The state at the time of the call, encoded lazily: a SnapshotHead, then each session.
 
         Batches may be executed between two parts.
         """
@@ -385,7 +387,7 @@ class Sessions:
         return self._parts(self._head(len(self._windows)), dict(self._windows))
 
     def _head(self, sessions: int) -> "SnapshotHead":
-        return SnapshotHead(SNAPSHOT_VERSION, self._forgotten_ms + 1, sessions, self.time.ms, self.time.step_ms)
+        return SnapshotHead(SNAPSHOT_VERSION, self._expired_ms + 1, sessions, self.time.ms, self.time.step_ms)
 
     def _parts(self, head: "SnapshotHead", windows: dict[SessionId, SessionWindow]) -> Iterator[bytes]:
         yield msgspec.msgpack.encode(head)
@@ -393,7 +395,7 @@ class Sessions:
             yield msgspec.msgpack.encode(self._saved(session, windows.pop(session)))
 
     def restore_parts(self, parts: Iterator[bytes]) -> None:
-        """Become what these parts say, and take no more. Raises OperationalError if they are none of this version."""
+        """Replace the state by that of these parts, and read no more. Raises OperationalError if they are invalid."""
         try:
             head = msgspec.msgpack.decode(next(parts, b""), type=SnapshotHead)
             check_version(head)
@@ -404,7 +406,7 @@ class Sessions:
         self._begin(head, windows)
 
     def _begin(self, head: "SnapshotHead | WholeSnapshot", windows: dict[SessionId, SessionWindow]) -> None:
-        self._windows, self._forgotten_ms = windows, head.refused_before_ms - 1
+        self._windows, self._expired_ms = windows, head.refused_before_ms - 1
         self.time = AgreedTime(self._limits.time)
         self.time.ms, self.time.step_ms = head.time_ms, head.step_ms or self._limits.time.advance_ms_max
         self._gaps, self._last_used = {session: None for session, window in windows.items() if window.has_gaps}, {}
@@ -425,7 +427,7 @@ class Sessions:
         )
 
     def restore(self, snapshot: bytes) -> None:
-        """Become what the snapshot says. Raises OperationalError if it is none of this version."""
+        """Replace the state by that of a snapshot. Raises OperationalError if it is invalid."""
         try:
             kept = msgspec.msgpack.decode(snapshot, type=WholeSnapshot)
             check_version(kept)
@@ -443,5 +445,5 @@ class Sessions:
         return window
 
     def digest(self) -> bytes:
-        """32 bytes that are equal on two replicas exactly when their sessions are."""
+        """32 bytes, equal at two replicas exactly if their sessions are equal."""
         return hashlib.blake2b(self.snapshot(), digest_size=32).digest()

@@ -1,1 +1,1 @@
-"""What everything else in the core speaks of: ids, ballots, messages, records, effects, checkpoints, errors."""
+"""The value types of the core: ids, ballots, messages, records, effects, checkpoints, settings, errors."""

@@ -1,7 +1,7 @@
-"""Ballots: who may decide an instance, in which order.
+"""Ballots: the numbers under which replicas may decide an instance.
 
-An instance has two of them at a replica, and they are never one variable: `promised`, the highest joined, and
-`voted`, the one in which the current value was accepted (PROTOCOL 2 and 9).
+An instance has two of them at a replica, in two variables: `promised`, the highest ballot joined, and `voted`, the
+ballot in which the current value was accepted (docs/reference/protocol.md, section 2).
 """
 
 from typing import NamedTuple
@@ -25,5 +25,5 @@ def initial_ballot(instance: InstanceId) -> Ballot:
 
 
 def next_ballot(above: Ballot, replica: ReplicaId) -> Ballot:
-    """The lowest ballot of `replica` in a round above every ballot seen."""
+    """The ballot of `replica` in the round after that of `above`, the highest ballot seen."""
     return Ballot(above.round + 1, replica)

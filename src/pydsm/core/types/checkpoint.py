@@ -1,9 +1,10 @@
-"""Checkpoints: which instances are in one, and when the next one is due (PROTOCOL 6, "checkpoint").
+"""Checkpoints: which instances are in one, and when the next one is due (docs/reference/protocol.md, section 6).
 
-A checkpoint is a barrier without commands, and its place is behind its whole component: what is executed by then is
-the same at every replica, all that the barrier covers and the members of its component. Within a component there is no
-place to begin again: without those that are executed already, the others would find another order. What the core does
-at that place is in `state`; taking the snapshot is left to the runtime.
+A checkpoint is a barrier without commands. It takes effect after the whole component of the barrier: the instances that
+are executed by then, all that the barrier covers and the members of its component, are the same at every replica. It
+cannot take effect inside the component: a replica that restarted there would find another component, and another order,
+without the members that are executed already. What the core does at a checkpoint is in `protocol/state`; the runtime
+takes the snapshot.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from pydsm.core.types.messages import Batch, Footprint, Value
 
 
 class ComponentMember(Protocol):
-    """What is looked at of an executed instance."""
+    """The attributes of an executed instance that are used here."""
 
     @property
     def id(self) -> InstanceId: ...  # noqa: D102
@@ -35,12 +36,12 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     exceptions: tuple[InstanceId, ...] = ()
 
     def has(self, id: InstanceId) -> bool:
-        """Whether the instance is among them."""
+        """Whether the instance is in the set."""
         return covers(self.up_to, id) or id in self.exceptions
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
-    """One checkpoint, the same at every replica: the `number`-th, counted from 1, made by `barrier`.
+    """One checkpoint, the same at every replica: number `number`, counted from 1, made by the instance `barrier`.
 
     Several barriers in one component make one checkpoint; the last of them names it.
     """
@@ -49,15 +50,21 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True):
     barrier: InstanceId
     position: Position
     floor: Deps
-    """What every later vector covers."""
+    """The vector that every later vector covers, see `Log.floor`."""
     timestamp_ms: int
-    """Unix time at its proposer, as agreed with the barrier. For people: agreed time follows from `clocks`."""
+    """Unix time at its proposer, as agreed with the barrier. Only for display: agreed time is set from `clocks`."""
     clocks: tuple[int, ...] = ()
-    """What each member's wall clock showed, as agreed with the barrier; 0 for one that was not known."""
+    """The reading of each member's wall clock, Unix time in ms, as agreed with the barrier; 0 for an unknown one."""
 
 
 def first_missing(position: Position, purged: Deps, has: Callable[[InstanceId], bool]) -> InstanceId | None:
-    """The first instance in a position of which there is neither a decided record, nor is it purged: see `restore`."""
+    """The first instance in a position that is not purged and for which `has` is false; None if there is none.
+
+    Args:
+        position: of the newest durable snapshot.
+        purged: per leader, the prefix whose records were removed from disk.
+        has: whether the disk has a decided record of an instance, or lists it as absent.
+    """
     for leader, (first, last) in enumerate(zip(purged, position.up_to, strict=True)):
         for index in range(first + 1, last + 1):
             if not has(id := InstanceId(ReplicaId(leader), index)):
@@ -66,7 +73,7 @@ def first_missing(position: Position, purged: Deps, has: Callable[[InstanceId], 
 
 
 def checkpoint_batch(timestamp_ms: int, clocks: tuple[int, ...] = ()) -> Batch:
-    """What the instance of a checkpoint agrees on."""
+    """The batch of a checkpoint's instance."""
     return Batch((), (), Footprint(barrier=True), timestamp_ms, (), clocks)
 
 
@@ -76,10 +83,10 @@ def is_checkpoint(value: Value | None) -> bool:
 
 
 def checkpoint_behind(component: Sequence[ComponentMember], number: int, before: Position, floor: Deps) -> Checkpoint:
-    """The checkpoint behind a component that was just executed and has at least one barrier of a checkpoint.
+    """The checkpoint after a component that was just executed and has at least one checkpoint's barrier.
 
-    What was in the checkpoint `before` is in this one, also where its barriers do not cover it: a nop, which nobody
-    needs to cover.
+    Everything in the position `before`, of the checkpoint before, is in this one too. What its barriers do not cover of
+    it are nops, which no vector needs to cover.
     """
     barriers = [one for one in component if is_checkpoint(one.value)]
     last = barriers[-1]
@@ -91,14 +98,14 @@ def checkpoint_behind(component: Sequence[ComponentMember], number: int, before:
 
 
 class CheckpointSchedule:
-    """When this replica proposes the next checkpoint. Replicas take turns, and step in for one that is late."""
+    """When this replica proposes the next checkpoint. Replicas take turns; the next one proposes a late one."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self.number = 0
-        """Checkpoints executed."""
+        """Number of the last executed checkpoint."""
         self.position = Position((0,) * config.replicas)
-        """What the last of them has."""
+        """Position of the last executed checkpoint."""
         self._instances = 0
         self._bytes = 0
         self._begun = Tick(0)
@@ -106,7 +113,7 @@ class CheckpointSchedule:
         self._proposed: InstanceId | None = None
 
     def executed(self, id: InstanceId, value: Value | None) -> None:
-        """An instance was executed, perhaps as a nop."""
+        """Count an executed instance; a nop does not count."""
         if id == self._proposed:
             self._proposed = None
         if isinstance(value, Batch):
@@ -114,11 +121,11 @@ class CheckpointSchedule:
             self._bytes += sum(map(len, value.commands))
 
     def proposed(self, id: InstanceId) -> None:
-        """This replica has proposed a checkpoint: no other one until this is executed, or decided nop."""
+        """Note that this replica proposed a checkpoint: it proposes no other until this one is executed or nop."""
         self._proposed = id
 
     def begin(self, checkpoint: Checkpoint, now: Tick) -> None:
-        """A checkpoint was executed, perhaps in an earlier life: count from here."""
+        """Count from this checkpoint: it was executed now, or before a restart."""
         self.number = checkpoint.number
         self.position = checkpoint.position
         self._instances = self._bytes = 0
@@ -126,10 +133,12 @@ class CheckpointSchedule:
         self._due_since = None
 
     def is_due(self, now: Tick, *, early: bool = False, time_is_due: bool = False) -> bool:
-        """Whether this replica should propose one now.
+        """Whether this replica should propose a checkpoint now.
 
-        `early` when what only a checkpoint frees has become much; `time_is_due`: agreed time needs one, whatever was
-        executed.
+        Args:
+            now: the current tick.
+            early: much memory is in use that only a checkpoint frees; any executed batch makes one due.
+            time_is_due: agreed time needs a checkpoint, whether anything was executed or not.
         """
         config = self._config
         if self._proposed is not None:

@@ -1,14 +1,14 @@
-"""What the core wants done, as plain values in the one legal order (PROTOCOL 6).
+"""The effects that the core requests, as plain values in the one legal order (docs/reference/protocol.md, section 6).
 
 Only `runtime/perform` performs them:
 
-1. `early` messages may leave at once: they report nothing that a crash could take back;
-2. `records` become durable, in one group commit, together with whatever `lazy_records` are at hand;
-3. then, and only then: `sends` leave, `executions` reach the state machine, `aborts` reach the clients, and what is
-   to be done about snapshots that travel (`transfers`) is begun.
+1. `early` messages may be sent immediately: they report nothing that a crash could undo;
+2. `records` become durable in one group commit, together with the `lazy_records` that are waiting;
+3. only then `sends` are sent, `executions` reach the state machine, `aborts` reach the clients, and the steps of
+   snapshot transfers (`transfers`) are started.
 
 The effects of one turn are finished before those of the next begin at step 3. A message in `sends` that names the
-sender itself is given back to `Replica.receive` at step 3: that is how a replica's own vote counts only when durable.
+sender itself is passed to `Replica.receive` at step 3, so a replica's own vote counts only when it is durable.
 """
 
 from dataclasses import dataclass, field
@@ -42,9 +42,9 @@ class ReservationRecord(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=
 
 
 class FrontierRecord(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """Everything up to `executed` has a committed record on this disk; others were told so, and may forget it.
+    """Everything up to `executed` has a committed record on this disk. Peers get this report, and may drop it.
 
-    What is up to `dropped` has left the memory of this replica. A later record replaces it.
+    Instances up to `dropped` were removed from the memory of this replica. A later record replaces this one.
     """
 
     executed: Deps
@@ -52,14 +52,16 @@ class FrontierRecord(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=Fal
 
 
 class PurgeRecord(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
-    """Records of instances up to here, and those of `exceptions`, leave the disk: a durable snapshot has what they did.
+    """Records of instances up to `up_to`, and of `exceptions`, are removed from disk: a durable snapshot has them.
 
-    A later record replaces it.
+    A later record replaces this one. A restart needs this record to tell a purged instance from a lost record, so it is
+    written in the same commit that removes the others. `up_to` must not be above the older of the two durable
+    snapshots, or a restart from that one would lack decisions.
     """
 
     up_to: Deps
     exceptions: tuple[InstanceId, ...] = ()
-    """Executed instances above, of which this disk never had a decision: they came with the snapshot of a peer."""
+    """Executed instances above `up_to` whose decisions this disk never had: they were part of a peer's snapshot."""
 
 
 Record = InstanceRecord | ReservationRecord | FrontierRecord | PurgeRecord
@@ -67,7 +69,7 @@ Record = InstanceRecord | ReservationRecord | FrontierRecord | PurgeRecord
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """One message for several replicas: encoded once."""
+    """Send one message to several replicas; it is encoded once."""
 
     to: tuple[ReplicaId, ...]
     message: Message
@@ -83,7 +85,7 @@ class Execute:
 
 @dataclass(frozen=True, slots=True)
 class TakeCheckpoint:
-    """The state machine has executed exactly what is in this checkpoint: remember its state, if possible.
+    """The state machine has executed exactly the instances in this checkpoint: take a snapshot, if possible.
 
     Every instance in it has a committed record on the disk by now.
     """
@@ -93,7 +95,7 @@ class TakeCheckpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServePiece:
-    """A peer wants the next bytes of this checkpoint's snapshot; `Replica.cannot_serve` if it is not there any more."""
+    """Send a peer the next bytes of this checkpoint's snapshot; call `Replica.cannot_serve` if it was removed."""
 
     to: ReplicaId
     number: int
@@ -102,14 +104,14 @@ class ServePiece:
 
 @dataclass(frozen=True, slots=True)
 class BeginFetch:
-    """This checkpoint's snapshot will be fetched: `Replica.fetched` tells how much of it is on the disk already."""
+    """Start to fetch this checkpoint's snapshot; call `Replica.fetched` with the bytes that the disk has already."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class KeepPiece:
-    """Some more of it has come: `Replica.fetched` tells when it is on the disk, and how much is good."""
+    """Write a piece of the fetched snapshot; call `Replica.fetched` when it is on disk, with the valid bytes."""
 
     number: int
     offset: int
@@ -118,9 +120,9 @@ class KeepPiece:
 
 @dataclass(frozen=True, slots=True)
 class InstallSnapshot:
-    """All of it is on the disk: if it is whole, put it in the place of all records up to it, and begin again from it.
+    """All bytes of the snapshot are on disk: if it is valid, replace all records up to it by it, and restart from it.
 
-    This replica must not be used any more then. One that is not whole is told to `Replica.fetched`.
+    This `Replica` must not be used after that. If the snapshot is damaged, call `Replica.fetched`.
     """
 
     number: int
@@ -131,7 +133,7 @@ Transfer = ServePiece | BeginFetch | KeepPiece | InstallSnapshot
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """These requests, proposed here, were decided nop: definitely not executed by this instance."""
+    """These requests, proposed here, were decided nop: this instance never executes them."""
 
     id: InstanceId
     runs: tuple[Run, ...]
@@ -139,7 +141,7 @@ class Abort:
 
 @dataclass(slots=True)
 class Effects:
-    """Everything that one turn asks for. Empty lists mean that there is nothing of the kind to do."""
+    """All effects of one turn. An empty list means that there is nothing of its kind to do."""
 
     early: list[Send] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)

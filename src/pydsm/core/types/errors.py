@@ -1,4 +1,4 @@
-"""The four roots of what can go wrong. A "no" of the protocol is a message and never one of these."""
+"""The four classes of errors. A refusal of the protocol is a message, not an exception."""
 
 
 class PyDSMError(Exception):
@@ -10,30 +10,30 @@ class UsageError(PyDSMError):
 
 
 class PeerProtocolError(PyDSMError):
-    """Another process sent what no correct peer sends; the message was dropped, the connection should be too."""
+    """A peer sent what no correct peer sends; the message was dropped, and its connection should be closed."""
 
 
 class FarAhead(PeerProtocolError):
-    """A message about what is so far beyond anything known here that it was dropped. This replica may be far behind."""
+    """A message named an instance too far above the known indexes and was dropped. This replica may be far behind."""
 
 
 class OperationalError(PyDSMError):
-    """Disk, network or operating system failed us; what was acknowledged before stays acknowledged."""
+    """The disk, the network or the operating system failed; acknowledged results stay valid."""
 
 
 class RolledBack(OperationalError):
-    """The data directory of this replica is older than what its peers remember of it: it must not take part."""
+    """This replica's data directory is older than the state that its peers saw: it must not take part."""
 
 
 class InvariantViolation(PyDSMError):
-    """We are wrong. The replica stops at once and keeps its evidence; going on could lose data."""
+    """A bug in PyDSM. The replica stops immediately and keeps its evidence; continuing could lose data."""
 
 
 class Diverged(InvariantViolation):
-    """The state of this replica is not the agreed one: its machine is not deterministic, or its memory fails.
+    """The state of this replica is not the agreed one: its machine is not deterministic, or its memory is faulty.
 
     Attributes:
-        number: of the checkpoint at which it shows.
+        number: of the checkpoint at which the states differ.
         part: the first part of the snapshot that differs, as `divergence.fold` counts them.
     """
 

@@ -1,8 +1,7 @@
-"""What may be shown of an incarnation.
+"""The printable hash of an incarnation.
 
-The incarnation of a replica's data is what a stranger would need to pose as that replica where the group has neither a
-secret nor TLS. So only a replica that dials another says it, and to nobody else; others store, compare and print this
-digest of it.
+In a group with neither a secret nor TLS, a process that has the incarnation of a replica's data could impersonate that
+replica. So a replica sends it only when it connects to a peer; all others store, compare and print this hash.
 """
 
 from hashlib import sha256

@@ -1,4 +1,4 @@
-"""What replicas say to each other, and the batches that they agree on. Values only; bytes are made in `codec`.
+"""The messages between replicas, and the batches that they agree on. Values only; `wire/codec` encodes them.
 
 Field order is the wire format. A field may be added at the end with a default; nothing else may change without a
 new `codec.WIRE_VERSION`.
@@ -27,7 +27,7 @@ WRITES: Access = True
 
 
 class Footprint(msgspec.Struct, frozen=True, array_like=True, dict=True):
-    """The keys that a batch touches. Each key stands once per column; a key may stand in several columns.
+    """The keys that a batch touches. A key is at most once in a column, and may be in several columns.
 
     `barrier` conflicts with everything: a checkpoint, a reconfiguration, or a command over all keys.
     """
@@ -52,9 +52,9 @@ class Footprint(msgspec.Struct, frozen=True, array_like=True, dict=True):
 class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Requests of one session with consecutive sequences: the id of the first, and how many they are.
 
-    The client has the answers to all its requests of this session whose sequence is below `acknowledged`, or wants
-    them no more. Unless `after` is 0, the requests are executed only once the one with that sequence is executed, or
-    its answer is wanted no more (PROTOCOL 7, "Program order"); the batch then names the session in `retried`.
+    The client has the answers to all requests of this session with a sequence below `acknowledged`, or no longer wants
+    them. Unless `after` is 0, the requests are executed only after the one with that sequence is executed or
+    acknowledged (docs/reference/protocol.md, section 7, "Program order"); the batch then has the session in `retried`.
     """
 
     first: RequestId
@@ -64,10 +64,10 @@ class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
-    """What one instance agrees on: requests in columns (runs of ids, and one opaque command each) and their footprint.
+    """The value of an instance: requests in columns (runs of ids, and one opaque command each), and a footprint.
 
-    The runs name the commands in their order. `timestamp_ms` is the Unix time at which the batch is executed, as far as
-    agreed time allows (see `agreed_time`): what a majority of the clocks showed when it was proposed; 0 is none.
+    The runs give the ids of the commands, in their order. `timestamp_ms` is the Unix time of the members' clocks when
+    the batch was proposed, 0 for none; the batch is executed at that time within the limits of `agreed_time`.
     """
 
     runs: tuple[Run, ...]
@@ -75,30 +75,30 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
     footprint: Footprint
     timestamp_ms: int = 0
     retried: tuple[SessionId, ...] = ()
-    """Sessions of which this batch may have requests that are in another instance as well, or requests that must be
+    """Sessions of which this batch may have requests that are also in another instance, or requests that must be
     executed after those of another instance (see `sessions`)."""
     clocks: tuple[int, ...] = ()
-    """Of a checkpoint: what each member's wall clock showed, Unix time in ms, 0 where it was not known; its execution
-    sets agreed time from them (see `agreed_time`). Of other batches nothing."""
+    """Of a checkpoint: the reading of each member's wall clock, Unix time in ms, 0 if unknown; its execution sets
+    agreed time from them (see `agreed_time`). Empty in other batches."""
 
     @property
     def name(self) -> RequestId | None:
-        """The id of the first request, by which people may call the instance; None without requests."""
+        """The id of the first request, the public name of the instance; None without requests."""
         return self.runs[0].first if self.runs else None
 
     @property
     def request_ids(self) -> tuple[RequestId, ...]:
-        """The id of each command, for tools: it takes time for each of them."""
-        return tuple(request_at(run.first, place) for run in self.runs for place in range(run.count))
+        """The id of each command. For tools: takes time per request."""
+        return tuple(request_at(run.first, offset) for run in self.runs for offset in range(run.count))
 
     @cached_property
     def sessions(self) -> frozenset[SessionId]:
-        """Those whose requests may come twice. Nothing may depend on the order of this set."""
+        """The sessions whose requests may be sent twice. Nothing may depend on the order of this set."""
         return frozenset([session_of(run.first) for run in self.runs if is_tracked(run.first)])
 
     @cached_property
     def encoded(self) -> bytes:
-        """How the batch travels and is stored: made once, however often it is sent (see `codec`)."""
+        """The batch as bytes, for messages and records; encoded once (see `codec`)."""
         return _encode(self)
 
 
@@ -111,7 +111,7 @@ Value = Batch | Nop
 
 
 class PreAccept(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """Leader to all, round 0: the batch and the dependencies that the leader knows (`initial`)."""
+    """From the leader to all, round 0: the batch and the leader's own dependency vector (`initial`)."""
 
     id: InstanceId
     batch: Batch
@@ -119,14 +119,14 @@ class PreAccept(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
 
 class PreAcceptOk(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
-    """The dependencies after adding what the sender knows."""
+    """The vector after adding the conflicts at the sender."""
 
     id: InstanceId
     deps: Deps
 
 
 class Accept(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """Vote for this value in this ballot."""
+    """Request to vote for this value in this ballot."""
 
     id: InstanceId
     ballot: Ballot
@@ -142,7 +142,7 @@ class AcceptOk(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
-    """Final. Taken by any replica, whatever it has promised."""
+    """The final value. Accepted by any replica, whatever it has promised."""
 
     id: InstanceId
     value: Value
@@ -150,14 +150,14 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
 
 
 class Prepare(msgspec.Struct, frozen=True, array_like=True, tag=6, gc=False):
-    """Join `ballot` and say what you know."""
+    """Request to join `ballot` and to report the state of the instance."""
 
     id: InstanceId
     ballot: Ballot
 
 
 class PrepareOk(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
-    """All that the sender knows of a not yet committed instance, having promised `ballot`."""
+    """The state of a not yet committed instance at the sender, which has promised `ballot`."""
 
     id: InstanceId
     ballot: Ballot
@@ -170,7 +170,7 @@ class PrepareOk(msgspec.Struct, frozen=True, array_like=True, tag=7, gc=False):
 
 
 class Validate(msgspec.Struct, frozen=True, array_like=True, tag=8, gc=False):
-    """Could `(batch, deps)` have been committed on the fast path? Remember it, and name what speaks against it."""
+    """Request to store `(batch, deps)` as the first proposal, and to report its invalidators."""
 
     id: InstanceId
     ballot: Ballot
@@ -201,7 +201,7 @@ class Waiting(msgspec.Struct, frozen=True, array_like=True, tag=10, gc=False):
 
 
 class Refuse(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
-    """No to `ballot`: the sender has promised a higher one."""
+    """Refusal of `ballot`: the sender has promised a higher one."""
 
     id: InstanceId
     ballot: Ballot
@@ -209,36 +209,36 @@ class Refuse(msgspec.Struct, frozen=True, array_like=True, tag=11, gc=False):
 
 
 COMMIT_QUERY_IDS_MAX = 4096
-"""Instances that one Inquire may ask about: each may be answered with a whole batch."""
+"""Instances in one CommitQuery: each may be answered with a whole batch."""
 
 
 class CommitQuery(msgspec.Struct, frozen=True, array_like=True, tag=12, gc=False):
-    """Are these committed? Answered by a Commit for each that is, and by nothing for the others."""
+    """Question whether these are committed. Answered by a Commit for each that is; otherwise not answered."""
 
     ids: tuple[InstanceId, ...]
 
 
 class Frontier(msgspec.Struct, frozen=True, array_like=True, tag=13, gc=False):
-    """Gossip: per leader, the prefix executed here, and the highest index heard of.
+    """Gossip: per leader, the prefix that the sender has executed, and the highest index known there.
 
-    For measuring round trips, the sender's tick, and each member's tick as it was heard here (see `distances`).
+    For measuring round trips: the sender's tick, and an echo of each member's tick (see `distances`).
     """
 
     executed: Deps
     known: Deps
     clock_ms: int = 0
-    """What the sender's wall clock showed, Unix time in ms; 0 for no statement."""
+    """Reading of the sender's wall clock, Unix time in ms; 0 for none."""
     sent_at: Annotated[int, msgspec.Meta(ge=0)] = 0
     echoes: tuple[int, ...] = ()
-    """For each member, or empty."""
+    """One per member, or empty."""
 
 
 DIGEST_PARTS_MAX = 1024
-"""Parts of the state that one StateDigest tells of; where there are more, neighbours are taken together."""
+"""Parts in one StateDigest; if the state has more, neighbouring parts are combined."""
 
 
 class StateDigest(msgspec.Struct, frozen=True, array_like=True, tag=14, gc=False):
-    """Gossip: the sender's state at a checkpoint, a digest for each part of it. Equal where nothing is wrong."""
+    """Gossip: a digest of each part of the sender's state at a checkpoint. Equal at all correct replicas."""
 
     number: int
     parts: tuple[bytes, ...]
@@ -249,23 +249,23 @@ PIECE_BYTES_MAX = 1 << 20
 
 
 class Compacted(msgspec.Struct, frozen=True, array_like=True, tag=15, gc=False):
-    """What the receiver lacks or asks about is forgotten here: it is in the snapshot of this checkpoint."""
+    """The sender has removed what the receiver lacks or asks about: it is in the snapshot of this checkpoint."""
 
     number: int
-    """Of the checkpoint; the sender has its snapshot."""
+    """Number of the checkpoint; the sender has its snapshot."""
     up_to: Deps
-    """What of each leader is in it."""
+    """Per leader, the prefix that is in it."""
 
 
 class FetchSnapshot(msgspec.Struct, frozen=True, array_like=True, tag=16, gc=False):
-    """Send the next bytes of this checkpoint's snapshot, from `offset` on. Answered by SnapshotPiece, or by Purged."""
+    """Send the next bytes of this checkpoint's snapshot, from `offset` on. Answered by SnapshotPiece or Compacted."""
 
     number: int
     offset: int
 
 
 class SnapshotPiece(msgspec.Struct, frozen=True, array_like=True, tag=17, gc=False):
-    """Bytes of a snapshot's file, `size` bytes long as a whole; at its end there are none left to send."""
+    """Bytes of a snapshot's file from `offset` on; `size` is that of the whole file. Empty at its end."""
 
     number: int
     offset: int

@@ -1,13 +1,13 @@
-"""Quorum arithmetic, for any group size (PROTOCOL 1; EPaxos*, section 2)."""
+"""Quorum sizes for any group size (docs/reference/protocol.md, section 1; EPaxos*, section 2)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Quorums:
-    """Sizes that keep a group of `n` replicas right while at most `f` are down.
+    """Quorum sizes with which a group of `n` replicas is correct and available while at most `f` are down.
 
-    `e` is how many may be down with the fast path still open. `n >= max(2e + f - 1, 2f + 1)` holds for every n.
+    With at most `e` down, the fast path is still possible. `n >= max(2e + f - 1, 2f + 1)` holds for every n.
     """
 
     n: int
@@ -25,12 +25,15 @@ class Quorums:
         return self.n - self.e
 
     def fast_path_possible(self, quorum_size: int, unchanged: int) -> bool:
-        """Whether `unchanged` of a recovery quorum still leave room for a fast commit (PROTOCOL 4, step 4)."""
+        """Whether a fast commit is possible if `unchanged` members of a recovery quorum report the initial vector.
+
+        See docs/reference/protocol.md, section 4, step 4.
+        """
         return unchanged >= quorum_size - self.e
 
 
 def quorums(n: int) -> Quorums:
-    """The optimised quorums of a group of `n >= 1`. Raises ValueError for an empty group."""
+    """The quorums of a group of `n` replicas. Raises ValueError for `n < 1`."""
     if n < 1:
         raise ValueError(f"a group needs at least one replica, got {n}")
     f = (n - 1) // 2

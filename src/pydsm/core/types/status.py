@@ -1,4 +1,4 @@
-"""How far an instance has come at one replica, and the only steps it may take."""
+"""The status of an instance at one replica, and the legal changes."""
 
 from enum import IntEnum
 
@@ -20,4 +20,4 @@ LEGAL_CHANGES: dict[Status, frozenset[Status]] = {
     Status.COMMITTED: frozenset({Status.EXECUTED}),
     Status.EXECUTED: frozenset(),
 }
-"""ACCEPTED to ACCEPTED is a vote in a higher ballot. Nothing leads back."""
+"""ACCEPTED to ACCEPTED is a vote in a higher ballot. No change goes to an earlier status."""

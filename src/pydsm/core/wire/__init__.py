@@ -1,1 +1,1 @@
-"""Messages and records as bytes, and batches that are passed on as the bytes that they came as."""
+"""Encoding of messages and records; batches are forwarded as the bytes in which they were received."""

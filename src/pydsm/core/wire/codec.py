@@ -1,8 +1,8 @@
 """Messages and records as bytes: one version byte, then MessagePack.
 
-Decoding gives a right value or a clear error, never a wrong value: types are checked by msgspec; positions, lengths of
-vectors, bounds of numbers, and that a status comes with what belongs to it, are checked here. What a value means is
-the business of the handlers. Batches inside are carried by `carriers`.
+Decoding gives a valid value or a clear error, never an invalid value. msgspec checks types; this module checks
+replica numbers, lengths of vectors, bounds of numbers, and that a state has the fields which its status needs. The
+handlers interpret the values. `raw_messages` carries the batches inside as bytes.
 """
 
 import msgspec
@@ -17,8 +17,8 @@ from pydsm.core.types.messages import Footprint, Message
 from pydsm.core.types.status import Status
 from pydsm.core.wire.raw_messages import (
     BatchCache,
-    CarriedMessage,
-    CarriedRecord,
+    RawMessage,
+    RawRecord,
     from_wire,
     record_from_wire,
     record_to_wire,
@@ -29,38 +29,38 @@ WIRE_VERSION = 3
 """First byte of every encoded message and record. A different one is refused."""
 
 DOES_NOT_PARSE = (ValueError, msgspec.DecodeError, RecursionError)
-"""All that decoding may raise. RecursionError: an unknown field is skipped, and may be nested without end."""
+"""Everything that decoding may raise. RecursionError: an unknown field is skipped and may be deeply nested."""
 
 _REQUEST_ID_BYTES = 16
 _PREFIX = bytes([WIRE_VERSION])
 _encoder = msgspec.msgpack.Encoder()
-_message_decoder: msgspec.msgpack.Decoder[CarriedMessage] = msgspec.msgpack.Decoder(CarriedMessage)
-_record_decoder: msgspec.msgpack.Decoder[CarriedRecord] = msgspec.msgpack.Decoder(CarriedRecord)
+_message_decoder: msgspec.msgpack.Decoder[RawMessage] = msgspec.msgpack.Decoder(RawMessage)
+_record_decoder: msgspec.msgpack.Decoder[RawRecord] = msgspec.msgpack.Decoder(RawRecord)
 
 
 def encode_message(message: Message) -> bytes:
-    """The message as bytes."""
+    """Encode a message."""
     return _PREFIX + _encoder.encode(to_wire(message))
 
 
 def decode_message(data: bytes | memoryview, replicas: int, known: BatchCache | None = None) -> Message:
-    """The message of a peer in a group of `replicas`. Raises PeerProtocolError for anything but a well-formed one.
+    """Decode a message of a peer in a group of `replicas`. Raises PeerProtocolError if it is not well-formed.
 
-    Batches that are in `known` are recognised instead of decoded, and those that may come again are kept there.
+    A batch that is in the cache `known` is not decoded again; batches that may come again are added to the cache.
     """
     try:
         message = from_wire(_message_decoder.decode(_body(data)), known)
         check_message(message, replicas)
     except DOES_NOT_PARSE as error:
         raise PeerProtocolError(
-            f"a message does not parse: {error}; the peer runs other software or sends garbage"
+            f"a message does not parse: {error}; the peer runs other software or sends invalid data"
         ) from error
     if known is not None:
-        _remember(known, message)
+        _cache_batch(known, message)
     return message
 
 
-def _remember(known: BatchCache, message: Message) -> None:
+def _cache_batch(known: BatchCache, message: Message) -> None:
     match message:
         case m.PreAccept():
             known.keep(message.id, message.batch)
@@ -73,12 +73,12 @@ def _remember(known: BatchCache, message: Message) -> None:
 
 
 def encode_record(record: Record) -> bytes:
-    """The record as bytes."""
+    """Encode a record."""
     return _PREFIX + _encoder.encode(record_to_wire(record))
 
 
 def decode_record(data: bytes | memoryview, replicas: int) -> Record:
-    """A stored record. Raises OperationalError for anything but a well-formed one."""
+    """Decode a stored record. Raises OperationalError if it is not well-formed."""
     try:
         record = record_from_wire(_record_decoder.decode(_body(data)))
         if isinstance(record, InstanceRecord):
@@ -125,7 +125,9 @@ def check_message(message: Message, replicas: int) -> None:
             return
         case m.CommitQuery():
             if len(message.ids) > m.COMMIT_QUERY_IDS_MAX:
-                raise ValueError(f"a question about {len(message.ids)} instances, {m.COMMIT_QUERY_IDS_MAX} may be")
+                raise ValueError(
+                    f"a query about {len(message.ids)} instances, at most {m.COMMIT_QUERY_IDS_MAX} are allowed"
+                )
             for id in message.ids:
                 _check_instance(id, replicas)
             return
@@ -164,7 +166,7 @@ def _check_transfer(message: m.Compacted | m.FetchSnapshot | m.SnapshotPiece, re
             _check_deps((message.up_to,), replicas)
         case m.FetchSnapshot():
             if not 0 <= message.offset <= INDEX_MAX:
-                raise ValueError(f"a snapshot is asked for from byte {message.offset} on")
+                raise ValueError(f"a request for a snapshot from byte {message.offset} on")
         case _:
             end = message.offset + len(message.data)
             if message.offset < 0 or len(message.data) > m.PIECE_BYTES_MAX or not end <= message.size <= INDEX_MAX:
@@ -181,13 +183,13 @@ def _check_record(record: InstanceRecord, replicas: int) -> None:
 
 def _check_instance(id: InstanceId, replicas: int) -> None:
     if not (0 <= id.leader < replicas and 1 <= id.index <= INDEX_MAX):
-        raise ValueError(f"instance {id} is of no replica in a group of {replicas}")
+        raise ValueError(f"instance {id} is not possible in a group of {replicas}")
 
 
 def _check_ballots(ballots: tuple[Ballot | None, ...], replicas: int) -> None:
     for ballot in ballots:
         if ballot is not None and not (0 <= ballot.round <= INDEX_MAX and 0 <= ballot.replica < replicas):
-            raise ValueError(f"ballot {ballot} is of no replica in a group of {replicas}")
+            raise ValueError(f"ballot {ballot} is not possible in a group of {replicas}")
 
 
 def _check_deps(vectors: tuple[Deps, ...], replicas: int) -> None:
@@ -216,21 +218,21 @@ def _check_batch(batch: m.Batch) -> None:
     named = 0
     for run in batch.runs:
         if len(run.first) != _REQUEST_ID_BYTES:
-            raise ValueError(f"a request id is {len(run.first)} bytes long, and not {_REQUEST_ID_BYTES}")
+            raise ValueError(f"a request id has {len(run.first)} bytes instead of {_REQUEST_ID_BYTES}")
         if sequence_of(run.first) + run.count > SEQUENCES:
-            raise ValueError("a run of request ids goes on past the last sequence")
+            raise ValueError("a run of request ids continues past the last sequence")
         named += run.count
     if named != len(batch.commands):
         raise ValueError(f"a batch has {named} request ids for {len(batch.commands)} commands")
     if batch.retried and not {session_of(run.first) for run in batch.runs}.issuperset(batch.retried):
-        raise ValueError("a batch retries requests of a session of which it has none")
+        raise ValueError("a batch retries a session of which it has no requests")
     _check_footprint(batch.footprint)
 
 
 def _check_footprint(footprint: Footprint) -> None:
     kinds = [kind for kind, _ in footprint.updates]
     if len(set(kinds)) != len(kinds):
-        raise ValueError("a footprint names one kind of update twice")
+        raise ValueError("a footprint has one kind of update twice")
 
 
 def _check_complete(state: m.PrepareOk | InstanceRecord) -> None:
@@ -247,5 +249,5 @@ def _check_complete(state: m.PrepareOk | InstanceRecord) -> None:
             complete = False
     if not complete:
         raise ValueError(
-            f"a {type(state).__name__} of {state.id} lacks what status {state.status.name} carries, or cannot have it"
+            f"a {type(state).__name__} of {state.id} lacks what status {state.status.name} requires, or cannot have it"
         )

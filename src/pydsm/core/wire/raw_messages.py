@@ -1,9 +1,9 @@
-"""How messages and records carry batches: as bytes that are made once and read once.
+"""Messages and records with their batches as raw bytes, encoded once and decoded once.
 
-A batch travels in a PreAccept and again in each Accept and Commit of its instance, and lies in its record. Encoding and
-decoding it is most of what a message costs, so a carrier holds it as the bytes that it already has (`Batch.encoded`),
-and a batch that came before is recognised by its bytes instead of being decoded again. The format is the same as if the
-message had been encoded whole. What the bytes must be is checked by `codec`.
+A batch is sent in a PreAccept and again in each Accept and Commit of its instance, and stored in its record. Encoding
+and decoding it is most of the cost of a message. So the raw form holds the bytes that exist already (`Batch.encoded`),
+and a batch that was received before is found by its bytes instead of being decoded again. The format is the same as if
+the message had been encoded as a whole. `codec` checks the content.
 """
 
 from collections import OrderedDict
@@ -21,7 +21,7 @@ from pydsm.core.types.status import Status
 _decode_value: Callable[[bytes], Value] = msgspec.msgpack.Decoder(Value).decode
 _NONE = msgspec.Raw(msgspec.msgpack.encode(None))
 _AS_VALUE = msgspec.Raw(msgspec.msgpack.encode(True))
-"""Stands in a record for a first batch that is the value."""
+"""In a record, instead of a first batch that equals the value."""
 _NOP = msgspec.Raw(msgspec.msgpack.encode(m.NOP))
 
 
@@ -63,7 +63,7 @@ class RawInstanceRecord(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=
     initial_deps: Deps
 
 
-CarriedMessage = (
+RawMessage = (
     RawPreAccept
     | m.PreAcceptOk
     | RawAccept
@@ -82,13 +82,13 @@ CarriedMessage = (
     | m.FetchSnapshot
     | m.SnapshotPiece
 )
-CarriedRecord = RawInstanceRecord | ReservationRecord | FrontierRecord | PurgeRecord
+RawRecord = RawInstanceRecord | ReservationRecord | FrontierRecord | PurgeRecord
 
 
 class BatchCache:
-    """The batches that came lately, so that one which comes again is recognised.
+    """The batches received last, so that one received again need not be decoded.
 
-    Keeps `bytes_max` bytes of them, the latest; one that was forgotten is decoded again, nothing else changes.
+    Keeps the latest ones, up to `bytes_max` bytes. A batch that was evicted is decoded again; nothing else changes.
     """
 
     def __init__(self, bytes_max: int = 32 << 20) -> None:
@@ -97,12 +97,12 @@ class BatchCache:
         self._batches: OrderedDict[InstanceId, Batch] = OrderedDict()
 
     def find(self, id: InstanceId, encoded: bytes) -> Batch | None:
-        """The batch of this instance, if it came before in exactly these bytes."""
+        """The batch of this instance, if it is cached with exactly these bytes."""
         batch = self._batches.get(id)
         return batch if batch is not None and batch.encoded == encoded else None
 
     def keep(self, id: InstanceId, batch: Batch) -> None:
-        """Remember a batch that was found to be well-formed."""
+        """Add a batch that was checked to be well-formed; evicts the oldest ones above the limit."""
         self.forget(id)
         self._batches[id] = batch
         self._bytes += len(batch.encoded)
@@ -110,43 +110,43 @@ class BatchCache:
             self.forget(next(iter(self._batches)))
 
     def forget(self, id: InstanceId) -> None:
-        """Its batch will hardly come again."""
+        """Remove the batch of this instance, because it is unlikely to come again."""
         batch = self._batches.pop(id, None)
         if batch is not None:
             self._bytes -= len(batch.encoded)
 
 
-def to_wire(message: m.Message) -> m.Message | CarriedMessage:
-    """The message with its batch, if it has one that may come again, as bytes."""
+def to_wire(message: m.Message) -> m.Message | RawMessage:
+    """The message in raw form, if it has a batch that may be sent again; else the message itself."""
     match message:
         case m.PreAccept():
-            return RawPreAccept(message.id, _carried(message.batch), message.deps)
+            return RawPreAccept(message.id, _raw(message.batch), message.deps)
         case m.Accept():
-            return RawAccept(message.id, message.ballot, _carried(message.value), message.deps)
+            return RawAccept(message.id, message.ballot, _raw(message.value), message.deps)
         case m.Commit():
-            return RawCommit(message.id, _carried(message.value), message.deps)
+            return RawCommit(message.id, _raw(message.value), message.deps)
         case _:
             return message
 
 
-def from_wire(carried: CarriedMessage, known: BatchCache | None) -> m.Message:
-    """The message that was carried. Raises what decoding may raise."""
-    match carried:
+def from_wire(raw: RawMessage, known: BatchCache | None) -> m.Message:
+    """The message of a raw form. Raises what decoding may raise."""
+    match raw:
         case RawPreAccept():
-            batch = _taken(carried.id, carried.batch, known)
+            batch = _value_of(raw.id, raw.batch, known)
             if not isinstance(batch, Batch):
                 raise ValueError("a PreAccept without a batch")
-            return m.PreAccept(carried.id, batch, carried.deps)
+            return m.PreAccept(raw.id, batch, raw.deps)
         case RawAccept():
-            return m.Accept(carried.id, carried.ballot, _taken(carried.id, carried.value, known), carried.deps)
+            return m.Accept(raw.id, raw.ballot, _value_of(raw.id, raw.value, known), raw.deps)
         case RawCommit():
-            return m.Commit(carried.id, _taken(carried.id, carried.value, known), carried.deps)
+            return m.Commit(raw.id, _value_of(raw.id, raw.value, known), raw.deps)
         case _:
-            return carried
+            return raw
 
 
-def record_to_wire(record: Record) -> CarriedRecord:
-    """The record with its batches as bytes, and one that it has twice only once."""
+def record_to_wire(record: Record) -> RawRecord:
+    """The record in raw form; a batch that it has twice is included once."""
     if not isinstance(record, InstanceRecord):
         return record
     value, first = record.value, record.initial_batch
@@ -155,40 +155,40 @@ def record_to_wire(record: Record) -> CarriedRecord:
         record.status,
         record.promised,
         record.voted,
-        _NONE if value is None else _carried(value),
+        _NONE if value is None else _raw(value),
         record.deps,
-        _NONE if first is None else _AS_VALUE if first is value else _carried(first),
+        _NONE if first is None else _AS_VALUE if first is value else _raw(first),
         record.initial_deps,
     )
 
 
-def record_from_wire(carried: CarriedRecord) -> Record:
-    """The record that was carried. Raises what decoding may raise."""
-    if not isinstance(carried, RawInstanceRecord):
-        return carried
-    value = None if carried.value == _NONE else _decoded(bytes(carried.value))
-    first = None if carried.initial_batch == _NONE else value
-    if carried.initial_batch not in (_NONE, _AS_VALUE):
-        first = _decoded(bytes(carried.initial_batch))
-    if isinstance(first, Nop) or (first is None and carried.initial_batch != _NONE):
-        raise ValueError("a record whose first batch is none")
+def record_from_wire(raw: RawRecord) -> Record:
+    """The record of a raw form. Raises what decoding may raise."""
+    if not isinstance(raw, RawInstanceRecord):
+        return raw
+    value = None if raw.value == _NONE else _decoded(bytes(raw.value))
+    first = None if raw.initial_batch == _NONE else value
+    if raw.initial_batch not in (_NONE, _AS_VALUE):
+        first = _decoded(bytes(raw.initial_batch))
+    if isinstance(first, Nop) or (first is None and raw.initial_batch != _NONE):
+        raise ValueError("a record whose first batch is not a batch")
     return InstanceRecord(
-        carried.id,
-        carried.status,
-        carried.promised,
-        carried.voted,
+        raw.id,
+        raw.status,
+        raw.promised,
+        raw.voted,
         value,
-        carried.deps,
+        raw.deps,
         first,
-        carried.initial_deps,
+        raw.initial_deps,
     )
 
 
-def _carried(value: Value) -> msgspec.Raw:
+def _raw(value: Value) -> msgspec.Raw:
     return msgspec.Raw(value.encoded) if isinstance(value, Batch) else _NOP
 
 
-def _taken(id: InstanceId, raw: msgspec.Raw, known: BatchCache | None) -> Value:
+def _value_of(id: InstanceId, raw: msgspec.Raw, known: BatchCache | None) -> Value:
     encoded = bytes(raw)
     return (known and known.find(id, encoded)) or _decoded(encoded)
 
@@ -196,5 +196,5 @@ def _taken(id: InstanceId, raw: msgspec.Raw, known: BatchCache | None) -> Value:
 def _decoded(encoded: bytes) -> Value:
     value = _decode_value(encoded)
     if isinstance(value, Batch):
-        value.__dict__["encoded"] = encoded  # it is passed on and stored as it came
+        value.__dict__["encoded"] = encoded  # it is forwarded and stored in these bytes
     return value

@@ -75,10 +75,10 @@ def test_with_at_most_f_clocks_wrong_or_unknown_time_stays_within_the_right_ones
 
 
 @given(groups())
-def test_with_agreed_time_one_wrong_clock_is_told_also_while_others_are_away(
+def test_with_agreed_time_one_wrong_clock_is_recognised_also_while_others_are_away(
     group: tuple[list[int], list[int], int],
 ) -> None:
-    """Also where two clocks are left of three, one of which is wrong: agreed time tells which."""
+    """Also where two clocks are left of three, one of which is wrong: agreed time shows which."""
     clocks, right, _ = group
     time = at(NOW_MS - 60_000)
     reading = time.reading(clocks)
@@ -88,7 +88,7 @@ def test_with_agreed_time_one_wrong_clock_is_told_also_while_others_are_away(
 
 @pytest.mark.parametrize("wrong_ms", [NOW_MS + 5 * HOUR_MS, NOW_MS - 5 * HOUR_MS])
 @pytest.mark.parametrize("replicas", [2, 3])
-def test_of_two_clocks_that_are_left_the_wrong_one_is_told_by_agreed_time(wrong_ms: int, replicas: int) -> None:
+def test_of_two_clocks_that_are_left_the_wrong_one_is_recognised_by_agreed_time(wrong_ms: int, replicas: int) -> None:
     time = at(NOW_MS - 60_000)
     clocks = [NOW_MS, wrong_ms, 0][:replicas]
     assert time.reading(clocks) == NOW_MS

@@ -24,7 +24,7 @@ def test_no_statement_and_what_comes_back_from_itself_is_no_reading() -> None:
     assert one.readings(5, Tick(100)) == (5, 0, 0)
 
 
-def test_the_reading_that_travelled_least_is_used() -> None:
+def test_the_reading_that_was_delayed_least_is_used() -> None:
     one = clocks()
     one.hear(ONE, NOW_MS, Tick(0))
     one.hear(ONE, NOW_MS + 1000 - 700, Tick(1000))
@@ -47,8 +47,8 @@ def test_a_member_that_is_gone_is_not_counted_after_a_while() -> None:
     assert one.readings(5, Tick(30_001)) == (5, 0, NOW_MS + 20_001)
 
 
-def test_after_a_sleep_of_the_computer_peers_are_heard_anew() -> None:
-    """Its monotonic clock stood still: what it heard before would make the others' clocks look late."""
+def test_after_a_suspension_of_the_computer_readings_are_collected_anew() -> None:
+    """Its monotonic clock stood still: earlier readings would make the others' clocks look late."""
     one = clocks()
     one.hear(ONE, NOW_MS, Tick(0))
     one.look(NOW_MS, Tick(0))
@@ -58,7 +58,7 @@ def test_after_a_sleep_of_the_computer_peers_are_heard_anew() -> None:
     assert not one.readings(5, Tick(20))[ONE]
 
 
-def test_an_own_clock_that_leaps_about_does_not_silence_the_others() -> None:
+def test_an_own_clock_that_jumps_does_not_hide_the_others() -> None:
     one = clocks()
     one.look(NOW_MS, Tick(0))
     one.look(NOW_MS + 5000, Tick(5))

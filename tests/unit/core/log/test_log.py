@@ -50,7 +50,7 @@ def test_everything_up_to_what_a_vector_names_exists_and_is_not_executed() -> No
     assert [list(one) for one in log.unexecuted] == [[1, 2], [], [1, 2, 3]]
 
 
-def test_what_is_heard_of_again_keeps_the_time_of_the_first() -> None:
+def test_an_index_keeps_the_tick_at_which_it_first_became_known() -> None:
     log = empty()
     log.note_exists((1, 0, 0))
     log.now = Tick(50)
@@ -58,7 +58,7 @@ def test_what_is_heard_of_again_keeps_the_time_of_the_first() -> None:
     assert dict(log.unexecuted[0].items()) == {1: 0, 2: 50}
 
 
-def test_an_instance_is_made_once() -> None:
+def test_an_instance_is_created_once() -> None:
     log = empty()
     assert log.instance(at(1, 4)) is log.instance(at(1, 4))
     assert log.known == (0, 4, 0)
@@ -74,9 +74,9 @@ def test_a_gap_as_long_as_allowed_is_taken_and_a_longer_one_is_the_peers_fault()
     assert log.known == (10, 0, 0)
 
 
-def test_the_own_disk_may_tell_of_any_distance() -> None:
+def test_the_own_disk_may_have_indexes_at_any_distance() -> None:
     log = empty(gap=10)
-    log.hear_of_restored((21, 0, 0))
+    log.note_restored((21, 0, 0))
     assert log.known == (21, 0, 0)
 
 
@@ -240,13 +240,13 @@ def test_what_came_with_a_snapshot_is_executed_and_was_never_here() -> None:
 
 
 @pytest.mark.parametrize("id", [at(1, 3), at(2, 1)])
-def test_what_came_with_a_snapshot_is_never_made_again(id: InstanceId) -> None:
+def test_what_came_with_a_snapshot_is_never_created_again(id: InstanceId) -> None:
     with pytest.raises(InvariantViolation, match=f"instance {id} was executed and dropped"):
         fetched().instance(id)
 
 
 def test_everything_new_is_ordered_behind_what_came_with_a_snapshot() -> None:
-    """This replica may have told others what 2.1 conflicts with, and does not know it any more."""
+    """This replica may have sent others vectors that name 2.1, and does not have its batch any more."""
     log = fetched()
     assert log.conflicts(APART) == log.floor == (0, 3, 1)
 
@@ -374,7 +374,7 @@ def test_it_does_not_invalidate_itself_and_others_of_its_leader_may() -> None:
     assert invalidators(log) == (Invalidator(at(0, 2), False), Invalidator(at(0, 4), False))
 
 
-def test_one_that_is_only_heard_of_does_not() -> None:
+def test_one_of_which_only_the_index_is_known_does_not() -> None:
     log = empty()
     log.note_exists((0, 4, 0))
     pre_accepted(log, at(1, 4), B)
@@ -388,7 +388,7 @@ def test_a_barrier_is_invalidated_by_everything() -> None:
     assert log.invalidators(ID, barrier(), NONE) == (Invalidator(at(1, 1), False), Invalidator(at(2, 1), False))
 
 
-def test_the_barrier_of_the_horizon_speaks_for_all_that_it_forgot_before_it() -> None:
+def test_the_barrier_of_the_compaction_checkpoint_stands_in_for_all_that_was_dropped_before_it() -> None:
     """`0.3` is undecided, so it is not before the barrier; behind it, it is behind all of that."""
     log = fetched()
     assert invalidators(log) == (Invalidator(at(2, 1), True),)
@@ -396,7 +396,7 @@ def test_the_barrier_of_the_horizon_speaks_for_all_that_it_forgot_before_it() ->
     assert invalidators(log, (0, 0, 1)) == ()
 
 
-def test_it_speaks_also_against_what_conflicts_with_nothing_that_is_known_here() -> None:
+def test_that_barrier_is_named_also_when_nothing_known_here_conflicts() -> None:
     assert fetched().invalidators(at(0, 3), APART, NONE) == (Invalidator(at(2, 1), True),)
 
 
@@ -408,7 +408,7 @@ def test_a_barrier_that_is_still_in_memory_is_named_once() -> None:
     assert invalidators(log) == (Invalidator(at(1, 1), False), Invalidator(at(2, 1), True))
 
 
-def test_what_is_behind_the_barrier_speaks_for_itself() -> None:
+def test_an_instance_after_that_barrier_is_named_itself() -> None:
     log = fetched()
     committed(log, at(1, 4), B, (0, 3, 1))
     assert invalidators(log, (0, 0, 1)) == (Invalidator(at(1, 4), True),)
@@ -422,7 +422,7 @@ vectors: st.SearchStrategy[Deps] = st.tuples(*[st.integers(0, 5)] * 3)
     st.dictionaries(
         st.builds(at, st.integers(0, 2), st.integers(1, 5)),
         st.tuples(
-            st.sampled_from(["pre-accepted", "voted", "validated", "committed", "heard of"]), some_batches, vectors
+            st.sampled_from(["pre-accepted", "voted", "validated", "committed", "index known"]), some_batches, vectors
         ),
     ),
     st.sampled_from([writing("k"), reading("k"), barrier()]),
@@ -457,7 +457,7 @@ def _learn(log: Log, id: InstanceId, how: str, value: Value, vector: Deps) -> No
 # Agreement, seen from here
 
 
-def test_the_same_decision_again_is_no_news() -> None:
+def test_the_same_decision_again_is_accepted() -> None:
     log = empty()
     instance = committed(log, at(0, 1), A, (0, 2, 0))
     log.check_same(instance, A, (0, 2, 0))

@@ -1,4 +1,4 @@
-"""What is heard of and not executed: an ordered mapping whose memory does not follow the numbers in it."""
+"""Known but unexecuted indexes: an ordered mapping whose memory does not grow with the numbers in it."""
 
 from random import Random
 

@@ -47,7 +47,7 @@ def test_nothing_leaves_before_everyone_has_reported_it() -> None:
     assert [one.advance() for _ in range(3)] == [NONE] * 3
 
 
-def test_what_all_have_executed_leaves_when_all_that_they_had_heard_of_is_durably_executed_here() -> None:
+def test_what_all_have_executed_leaves_when_all_that_they_knew_is_durably_executed_here() -> None:
     one = window()
     report_all(one, (2, 0, 1), (3, 0, 1))
     assert [one.advance(), one.advance()] == [NONE] * 2
@@ -57,7 +57,7 @@ def test_what_all_have_executed_leaves_when_all_that_they_had_heard_of_is_durabl
     assert one.advance() == (2, 0, 1)
 
 
-def test_what_anyone_had_heard_of_counts() -> None:
+def test_an_index_known_by_any_member_counts() -> None:
     one = window()
     report_all(one, (1, 0, 0), (1, 0, 0))
     one.report(P2, (1, 0, 0), (1, 7, 0))
@@ -68,7 +68,7 @@ def test_what_anyone_had_heard_of_counts() -> None:
     assert one.advance() == (1, 0, 0)
 
 
-def test_what_is_heard_of_after_a_step_has_begun_does_not_delay_it() -> None:
+def test_an_index_known_after_a_step_has_begun_does_not_delay_it() -> None:
     one = window()
     report_all(one, (1, 0, 0), (1, 0, 0))
     one.advance()
@@ -105,7 +105,7 @@ def test_a_member_lacks_what_it_has_not_reported() -> None:
 
 
 def test_of_a_member_that_has_reported_nothing_yet_no_single_instance_is_known_to_be_lacking() -> None:
-    """It may have everything on its disk; its first report tells."""
+    """It may have everything on its disk; its first report will say."""
     one = window()
     assert not one.lacks(P1, at(1, 1))
     one.report(P1, NONE, (9, 9, 9))
@@ -124,7 +124,7 @@ def test_one_that_reported_more_before_lacks_no_more_after_a_late_report() -> No
 # At a replica
 
 
-def forgetful() -> Driven:
+def compacting() -> Driven:
     """One that has executed 1.1, and dropped it because the others have executed it too."""
     driven = Driven(0, 3, gossip_ticks=10)
     driven.receive(1, Commit(ID, A, NONE))
@@ -138,7 +138,7 @@ def forgetful() -> Driven:
 
 
 def test_an_executed_instance_is_gone_when_all_have_reported_it() -> None:
-    driven = forgetful()
+    driven = compacting()
     assert ID not in driven.replica.instances
     assert driven.replica.frontier == (0, 1, 0)
 
@@ -159,7 +159,7 @@ def test_an_executed_instance_is_gone_when_all_have_reported_it() -> None:
     ids=lambda message: type(message).__name__,
 )
 def test_a_late_message_about_a_dropped_instance_changes_and_says_nothing(message: Message) -> None:
-    driven = forgetful()
+    driven = compacting()
     written = driven.disk.writes
     driven.receive(1, message)
     assert (driven.take(), driven.executed_ids, driven.disk.writes) == ([], [ID], written)
@@ -167,20 +167,20 @@ def test_a_late_message_about_a_dropped_instance_changes_and_says_nothing(messag
 
 
 def test_a_dropped_instance_is_still_conflicted_with() -> None:
-    driven = forgetful()
+    driven = compacting()
     driven.receive(2, PreAccept(at(2, 1), B, NONE))
     assert driven.take() == [(P2, PreAcceptOk(at(2, 1), (0, 1, 0)))]
 
 
 def test_an_instance_behind_dropped_ones_is_executed() -> None:
-    driven = forgetful()
+    driven = compacting()
     driven.receive(2, Commit(at(2, 1), B, (0, 1, 0)))
     assert driven.executed_ids == [ID, at(2, 1)]
 
 
-def test_making_a_dropped_instance_again_stops_the_replica() -> None:
+def test_creating_a_dropped_instance_again_stops_the_replica() -> None:
     with pytest.raises(InvariantViolation, match=r"1\.1 was executed and dropped"):
-        forgetful().replica._state.log.instance(ID)
+        compacting().replica._state.log.instance(ID)
 
 
 def test_dropping_what_is_not_executed_stops_the_replica() -> None:
@@ -190,7 +190,7 @@ def test_dropping_what_is_not_executed_stops_the_replica() -> None:
         driven.replica._state.log.drop((0, 1, 0), 10)
 
 
-def test_many_leave_bit_by_bit() -> None:
+def test_many_instances_leave_a_few_per_tick() -> None:
     driven = Driven(0, 3, gossip_ticks=10, drop_instances_max=2)
     driven.receive(1, *[Commit(at(1, index), writing(str(index)), NONE) for index in range(1, 6)])
     driven.tick(10)
@@ -241,7 +241,7 @@ def test_no_more_leaves_early_than_must_and_that_bit_by_bit() -> None:
     assert crowded(window_bytes_max=kept - 1, drop_instances_max=1).replica.dropped == (0, 1, 0)
 
 
-def test_what_left_early_is_spoken_for_by_the_barrier_behind_it() -> None:
+def test_the_barrier_stands_in_for_what_left_early() -> None:
     driven = crowded(window_bytes_max=1)
     driven.take()
     driven.receive(2, Prepare(at(2, 2), ballot(1, 2)), Validate(at(2, 2), ballot(1, 2), B, NONE))
@@ -257,10 +257,10 @@ def test_what_all_have_executed_leaves_whatever_the_limit_is() -> None:
     assert (driven.replica.dropped, driven.replica._state.log.kept_bytes) == ((0, 3, 1), 0)
 
 
-# What is told, and when
+# What is reported, and when
 
 
-def test_a_frontier_is_told_only_when_the_disk_could_execute_it_again() -> None:
+def test_a_frontier_is_reported_only_when_the_disk_could_execute_it_again() -> None:
     driven = Driven(0, 3, gossip_ticks=10)
     driven.receive(1, Commit(ID, A, NONE))
     assert driven.disk.record(ID) is None  # lazily written, and nothing was written since
@@ -290,7 +290,7 @@ def test_the_own_report_counts_when_it_is_durable() -> None:
     assert effects.sends == [Send((P0, P1, P2), Frontier((0, 1, 0), (0, 1, 0), sent_at=10))]
 
 
-def test_a_restarted_replica_tells_no_less_than_before() -> None:
+def test_a_restarted_replica_reports_at_least_what_it_reported_before() -> None:
     driven = Driven(0, 3, gossip_ticks=10)
     driven.receive(1, Commit(ID, A, NONE))
     driven.run(10)
@@ -332,7 +332,7 @@ def test_a_member_that_is_down_holds_the_window_back_until_it_has_caught_up() ->
     assert len(world.hosts[2].executed) == 10
 
 
-def test_a_group_that_forgot_executes_the_same_after_a_power_cut() -> None:
+def test_a_group_that_compacted_executes_the_same_after_a_power_cut() -> None:
     world = World(3, config={"gossip_ticks": 10})
     for number in range(10):
         world.propose(number % 3, writing("key", name=str(number)))

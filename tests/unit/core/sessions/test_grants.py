@@ -22,7 +22,7 @@ def test_a_grant_takes_nothing_of_another_session_but_a_later_one_of_its_own() -
     assert not Grant(ONE).takes(request_at(session(1, BEGAN_MS - 1), 9), 1)
 
 
-def test_no_two_grants_of_a_life_have_a_session_in_common() -> None:
+def test_no_two_grants_of_one_start_have_a_session_in_common() -> None:
     grants = Grants(ReplicaId(2), start=UNTRACKED_SESSIONS_START - 1)
     ids = [grants.grant(BEGAN_MS).id for _ in range(3)]
     assert ids == [request_id(BEGAN_MS, ReplicaId(2), number, 0) for number in (UNTRACKED_SESSIONS_START - 1, 0, 1)]

@@ -1,4 +1,4 @@
-"""What is executed once, what comes again and what it is answered, what is forgotten, and that replicas agree."""
+"""Requests are executed once, repeated ones get their first result, sessions expire, and replicas agree."""
 
 from collections.abc import Callable, Sequence
 
@@ -94,10 +94,10 @@ def test_sessions_have_sequences_of_their_own() -> None:
 
 def test_requests_that_nobody_sends_twice_are_executed_as_they_come_and_leave_nothing() -> None:
     bench = Bench()
-    nobody = session(UNTRACKED_SESSIONS_START)
-    assert bench.execute(batch((nobody, 1, 1))) == [1]
-    assert bench.execute(batch((nobody, 1, 1), (ONE, 1, 1))) == [2, 3]
-    assert bench.execute(batch((nobody, 2, 1), (ONE, 1, 1), again=True)) == [4, 3]
+    untracked = session(UNTRACKED_SESSIONS_START)
+    assert bench.execute(batch((untracked, 1, 1))) == [1]
+    assert bench.execute(batch((untracked, 1, 1), (ONE, 1, 1))) == [2, 3]
+    assert bench.execute(batch((untracked, 2, 1), (ONE, 1, 1), again=True)) == [4, 3]
     assert len(bench.sessions) == 1
 
 
@@ -120,7 +120,7 @@ def test_an_acknowledgement_decides_nothing_about_what_was_not_executed_yet() ->
     assert bench.execute(batch((ONE, 4, 1))) == [2]
 
 
-def test_a_request_of_a_session_that_is_forgotten_is_refused() -> None:
+def test_a_request_of_an_expired_session_is_refused() -> None:
     bench = Bench()
     bench.execute(batch((ONE, 1, 1)))
     bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
@@ -363,7 +363,7 @@ def test_results_are_kept_in_one_form_in_whatever_batches_they_came() -> None:
     assert together.sessions.snapshot() == apart.sessions.snapshot()
 
 
-def test_the_fate_of_a_request_is_told() -> None:
+def test_the_state_of_a_request_is_reported() -> None:
     bench = Bench()
     assert bench.sessions.fate(request_at(ONE, 1)) is RequestState.NEW
     bench.execute(batch((ONE, 1, 1), (ONE, 3, 2, 2)))
@@ -396,7 +396,7 @@ def histories(draw: st.DrawFn) -> list[Batch]:
 
 
 def fixed(commands: Sequence[bytes], timestamp_ms: int) -> list[object]:
-    """Each command always gives the same, so that its result does not tell of the order."""
+    """Each command always gives the same, so that its result does not depend on the order."""
     return [b"<" + command for command in commands]
 
 

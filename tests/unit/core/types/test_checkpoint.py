@@ -1,4 +1,4 @@
-"""Checkpoints: when one is due, what is in it, what is forgotten behind it, and beginning again with one."""
+"""Checkpoints: when one is due, what is in it, what is removed before it, and restarting from one."""
 
 from typing import Any
 
@@ -204,14 +204,14 @@ def _with_history(relation: Relation, before: list[Batch], above: list[Batch]) -
     return driven
 
 
-def test_what_is_behind_the_floor_has_left_the_index() -> None:
+def test_what_is_below_the_floor_has_left_the_index() -> None:
     driven = executing(Commit(at(1, 1), A, NONE), Commit(at(2, 1), MARK, (0, 1, 0)))
     assert driven.replica._state.log._index.conflicts(B) == NONE
     driven.receive(1, PreAccept(at(1, 2), B, NONE))
     assert driven.take() == [(P1, PreAcceptOk(at(1, 2), (0, 1, 1)))]
 
 
-def test_validate_is_told_of_what_is_behind_the_floor_while_it_is_in_memory() -> None:
+def test_validate_names_what_is_below_the_floor_while_it_is_in_memory() -> None:
     driven = executing(Commit(at(1, 1), A, NONE), Commit(at(2, 1), MARK, (0, 1, 0)))
     found = driven.replica._state.log.invalidators(at(0, 9), B, NONE)
     assert [(one.id, one.committed) for one in found] == [(at(1, 1), True), (at(2, 1), True)]
@@ -221,7 +221,7 @@ def entries(indexes: list[Any]) -> int:
     return sum(len(keys) for index in indexes for leaders in index._machine._latest.values() for keys in leaders)
 
 
-def test_an_old_index_goes_bit_by_bit() -> None:
+def test_an_old_index_is_freed_bit_by_bit() -> None:
     driven = executing(
         *[Commit(at(1, index), writing(f"key {index}"), NONE) for index in range(1, 31)],
         Commit(at(2, 1), MARK, (0, 30, 0)),
@@ -230,10 +230,10 @@ def test_an_old_index_goes_bit_by_bit() -> None:
     log = driven.replica._state.log
     left = []
     for now in range(1, 6):
-        left.append(entries(log._discarded))
+        left.append(entries(log._replaced_indexes))
         driven.tick(now)
     assert left == [30, 20, 10, 0, 0]
-    assert log._discarded == []
+    assert log._replaced_indexes == []
 
 
 # Beginning with one

@@ -159,7 +159,7 @@ def test_another_version_is_refused_and_named(message: Message) -> None:
         decode_message(encoded, REPLICAS)
 
 
-def test_no_bytes_are_a_fault_of_whoever_gave_them() -> None:
+def test_no_bytes_are_refused_as_message_and_as_record() -> None:
     with pytest.raises(PeerProtocolError, match="empty"):
         decode_message(b"", REPLICAS)
     with pytest.raises(OperationalError, match="empty"):
@@ -273,7 +273,7 @@ def test_an_instance_that_cannot_exist_is_refused_wherever_it_stands(id: Instanc
         (Batch((), (b"command",), Footprint()), "request ids"),
         (Batch((Run(RequestId(bytes(15)), 1),), (b"command",), Footprint()), "15 bytes"),
         (Batch((Run(RequestId(bytes(16)), 2),), (b"command",), Footprint()), "2 request ids"),
-        (Batch((), (), Footprint(), retried=(SessionId(bytes(12)),)), "of which it has none"),
+        (Batch((), (), Footprint(), retried=(SessionId(bytes(12)),)), "of which it has no requests"),
         (Batch((Run(RequestId(b"\xff" * 16), 2),), (b"a", b"b"), Footprint()), "past the last sequence"),
         (Batch((), (), Footprint(updates=((b"incr", (b"a",)), (b"incr", (b"b",))))), "twice"),
     ],
@@ -400,5 +400,5 @@ def test_a_question_about_too_many_instances_is_a_fault_of_the_peer() -> None:
     """Each may be answered with a whole batch."""
     most = m.CommitQuery((ID,) * m.COMMIT_QUERY_IDS_MAX)
     assert decode_message(encode_message(most), 3) == most
-    with pytest.raises(PeerProtocolError, match="a question about 4097 instances, 4096 may be"):
+    with pytest.raises(PeerProtocolError, match="a query about 4097 instances, at most 4096 are allowed"):
         decode_message(encode_message(m.CommitQuery((ID,) * (m.COMMIT_QUERY_IDS_MAX + 1))), 3)

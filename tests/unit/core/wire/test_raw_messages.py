@@ -51,7 +51,7 @@ def test_a_batch_in_other_bytes_or_of_another_instance_is_decoded() -> None:
         assert decode_message(encode_message(message), REPLICAS, known) == message
 
 
-def test_batches_are_remembered_up_to_a_limit_in_bytes_the_latest_ones() -> None:
+def test_the_latest_batches_are_cached_up_to_a_limit_in_bytes() -> None:
     size = len(batch().encoded)
     known = BatchCache(bytes_max=2 * size)
     for index in (1, 2, 3, 3):
@@ -60,14 +60,14 @@ def test_batches_are_remembered_up_to_a_limit_in_bytes_the_latest_ones() -> None
     assert found == [False, True, True]
 
 
-def test_a_batch_is_forgotten_once_it_is_committed() -> None:
+def test_a_batch_leaves_the_cache_once_it_is_committed() -> None:
     known = BatchCache()
     decode_message(encode_message(m.PreAccept(ID, batch(), DEPS)), REPLICAS, known)
     decode_message(encode_message(m.Commit(ID, batch(), DEPS)), REPLICAS, known)
     assert known.find(ID, batch().encoded) is None
 
 
-def test_a_message_that_is_refused_teaches_nothing() -> None:
+def test_the_batch_of_a_refused_message_is_not_cached() -> None:
     known = BatchCache()
     wrong = Batch((Run(RequestId(bytes(16)), 1),), (), Footprint())
     with pytest.raises(PeerProtocolError):
