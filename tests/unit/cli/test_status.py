@@ -80,7 +80,7 @@ def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixt
     assert "│ r1 │ this replica │ │ 10 │ 10 │ 0 │" in said
     assert "│ r2 │ connected │ 0.1 s ago │ 20 │ 21 │ 1 │" in said
     assert "6 fast, 2 slow (75.0% of own commits were fast)" in said
-    assert "1 recovered here, 1 nops learnt" in said
+    assert "1 recovered here, 1 nops" in said
     assert "4 commands, 2 turns in the disk queue" in said
 
 
