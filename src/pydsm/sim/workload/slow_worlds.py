@@ -70,8 +70,9 @@ def make_slower(settings: Settings, random: Random) -> Settings:
         batch_requests_max=choice([1, 2, 4]),
         tick_period_us=_TICK_PERIOD_US,
     )
-    # Clients that send again sooner than an answer can come would only make more to do, for ever.
-    patience_us = choice([20, 60, 200]) * slower.one_way_us
+    # Clients that send again before an answer can arrive would only make more to do, for ever. In a group of one there
+    # is no way between replicas, but each answer takes a tick.
+    patience_us = choice([20, 60, 200]) * max(slower.one_way_us, _TICK_PERIOD_US)
     return msgspec.structs.replace(slower, patience_us=patience_us)
 
 

@@ -4,8 +4,10 @@ import pytest
 from pydsm.core.types.errors import UsageError
 from pydsm.sim.base.plan import Crash, Cut, Plan, SlowLinks
 from pydsm.sim.tools.search import group_size
+from pydsm.sim.workload.adversary_planning import make_adversary
 from pydsm.sim.workload.planner import KINDS
-from pydsm.sim.workload.planning import make_plan, parse_kinds
+from pydsm.sim.workload.planning import make_pipelines, make_plan, parse_kinds
+from pydsm.sim.workload.slow_worlds import make_slow
 
 
 def test_a_seed_always_gives_the_same_plan() -> None:
@@ -42,6 +44,14 @@ def test_every_kind_of_fault_is_planned_by_some_seed() -> None:
     for kind in KINDS:
         plans = [make_plan(seed, 5, steps=500, kinds=(kind,)) for seed in range(10)]
         assert any(plan.faults or plan.settings.loss or plan.settings.duplication for plan in plans), kind
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_clients_wait_for_a_while_before_they_send_again(replicas: int) -> None:
+    """With no wait at all, a client that never gives up would send again for ever at one point in time."""
+    for seed in range(200):
+        for make in (make_plan, make_slow, make_adversary, make_pipelines):
+            assert make(seed, replicas, steps=50).settings.patience_us >= 10_000
 
 
 def test_kinds_are_read_from_a_list() -> None:
