@@ -70,7 +70,7 @@ async def test_an_older_copy_of_a_data_directory_is_refused_and_the_others_keep_
         status, said = await outcome(group.command(0))
         assert status == 1
         assert "has a record of data that is missing here" in said
-        assert "Put the newest copy of the directory back" in said
+        assert "Restore the newest copy of the directory" in said
         await work.more_answers(100, through=(1, 2))
         shutil.rmtree(data)
         shutil.move(newest, data)

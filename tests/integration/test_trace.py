@@ -96,7 +96,7 @@ async def test_what_cannot_be_told_is_said_and_why(tmp_path: Path) -> None:
         assert "'not-an-id' is not a request id: that is a UUID" in said
         status, said = await traced("00000000-0000-4000-8000-000000000000", group.http[0])
         assert status == 2
-        assert "none of version 7" in said
+        assert "request ids are UUIDs of version 7" in said
         status, said = await traced("0193a5c0-1b2c-7000-8000-00070000002a", group.http[0])
         assert status == 1
         assert "0193a5c0-1b2c-7000-8000-00070000002a is not known at r1" in said

@@ -44,7 +44,9 @@ def parse_request_id(text: str) -> UUID:
             "0193a5c0-1b2c-7001-8000-00070000002a"
         ) from None
     if id.version != 7:
-        raise UsageError(f"{text} is not a request id of PyDSM: that is a UUID of version 7")
+        raise UsageError(
+            f"{text} is not a request id: it has version {id.version}, and request ids are UUIDs of version 7"
+        )
     return id
 
 
