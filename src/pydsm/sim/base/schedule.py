@@ -3,6 +3,11 @@
 from collections.abc import Callable
 from heapq import heappop, heappush
 
+from pydsm.sim.base.violation import Violation
+
+STEPS_AT_ONE_TIME_MAX = 100_000
+"""A run with more events at one time repeats itself for ever: it would use up all memory, and never end."""
+
 Event = tuple[int, int, Callable[..., None], tuple[object, ...]]
 
 
@@ -12,6 +17,7 @@ class EventSchedule:
     def __init__(self) -> None:
         self.now = 0
         self.steps = 0
+        self._steps_before_now = 0
         self._made = 0
         self._events: list[Event] = []
 
@@ -24,8 +30,13 @@ class EventSchedule:
         heappush(self._events, (self.now + delay_us, self._made, act, given))
 
     def step(self) -> None:
-        """Run the next event. There must be one."""
-        self.now, _, act, given = heappop(self._events)
+        """Run the next event. There must be one. Raises Violation if time stands still."""
+        time, _, act, given = heappop(self._events)
+        if time != self.now:
+            self.now, self._steps_before_now = time, self.steps
+        elif self.steps - self._steps_before_now > STEPS_AT_ONE_TIME_MAX:
+            what = f"{STEPS_AT_ONE_TIME_MAX:,} events at {self.now} us, and no end of them"
+            raise Violation("time stands still", what)
         self.steps += 1
         act(*given)
 
