@@ -63,10 +63,10 @@ class SubmitMany(Protocol):
 class SubmitRequests(Protocol):
     """Submits requests of a session. Their results are stored, so a client may send them again."""
 
-    def __call__(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+    def __call__(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
         """Like `SubmitMany`, under the ids of `run`.
 
-        `again` is False only if it is certain that they were not sent before (`sessions.Grant`).
+        `is_retry` is False only if it is certain that they were not sent before (`core.sessions.grants.Grant`).
         They are executed in the order of the run, and only after the request that `run.after` names is executed.
         """
         ...
@@ -168,50 +168,50 @@ class Batcher:
         self._take(Submission(reply, 0, commands, sum(map(len, commands)), None, is_retry=False, stream=stream))
 
     def submit_requests(
-        self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool, stream: Stream | None = None
+        self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool, stream: Stream | None = None
     ) -> None:
         """See `SubmitRequests`."""
-        self._take(Submission(reply, 0, commands, sum(map(len, commands)), run, is_retry=again, stream=stream))
+        self._take(Submission(reply, 0, commands, sum(map(len, commands)), run, is_retry=is_retry, stream=stream))
 
-    def _take(self, part: Submission) -> bool:
+    def _take(self, submission: Submission) -> bool:
         """Queue commands for a batch. Returns False if the last of them is refused."""
-        limits, queue, commands = self._limits, self._queue, part.commands
+        limits, queue, commands = self._limits, self._queue, submission.commands
         if not commands:
             return True
         if self._refusing is not None:
-            return self._refuse(part, self._refusing)
-        if part.size_bytes > limits.command_bytes_max and max(map(len, commands)) > limits.command_bytes_max:
-            return self._take_one_by_one(part)
+            return self._refuse(submission, self._refusing)
+        if submission.size_bytes > limits.command_bytes_max and max(map(len, commands)) > limits.command_bytes_max:
+            return self._take_one_by_one(submission)
         waiting = queue.commands + queue.held_commands
         waiting_bytes = queue.size_bytes + queue.held_bytes
-        if waiting >= limits.queue_commands_max or waiting_bytes + part.size_bytes > limits.queue_bytes_max:
+        if waiting >= limits.queue_commands_max or waiting_bytes + submission.size_bytes > limits.queue_bytes_max:
             text = f"{waiting} commands are waiting already; send fewer at a time, or use another replica"
-            return self._refuse(part, Overloaded(text))
+            return self._refuse(submission, Overloaded(text))
         idle = not queue.commands
-        queue.add(part)
+        queue.add(submission)
         if idle and queue.commands:
             self._wake()
         return True
 
     @staticmethod
-    def _refuse(part: Submission, refusal: Overloaded) -> bool:
-        part.deliver([refusal] * len(part.commands))
+    def _refuse(submission: Submission, refusal: Overloaded) -> bool:
+        submission.deliver([refusal] * len(submission.commands))
         return False
 
-    def _take_one_by_one(self, part: Submission) -> bool:
+    def _take_one_by_one(self, submission: Submission) -> bool:
         """Queue commands of which one is too long: only that one fails.
 
         After a command that is refused because the queue is full, all later ones are refused too: they must not be
         executed without it.
         """
         limit = self._limits.command_bytes_max
-        for position, command in enumerate(part.commands):
+        for position, command in enumerate(submission.commands):
             if len(command) > limit:
                 text = f"the command has {len(command)} bytes, over the limit of {limit}"
-                self._fail(part.slice(position, position + 1), text)
-            elif not self._take(part.slice(position, position + 1)):
-                if position + 1 < len(part.commands):
-                    rest = part.slice(position + 1, len(part.commands))
+                self._fail(submission.slice(position, position + 1), text)
+            elif not self._take(submission.slice(position, position + 1)):
+                if position + 1 < len(submission.commands):
+                    rest = submission.slice(position + 1, len(submission.commands))
                     text = "an earlier command that came with this one was refused; send both again, in order"
                     self._refuse(rest, Overloaded(text))
                 return False
@@ -277,20 +277,20 @@ class Batcher:
         self._queue.release(proposal.streams)
         self._wake_if_more()
 
-    def _postponed(self, parts: list[Submission], attempts: int) -> None:
+    def _postponed(self, submissions: list[Submission], attempts: int) -> None:
         """Propose again what was skipped because an earlier request is not executed, or answer it `Aborted`."""
-        if not parts:
+        if not submissions:
             return
         if attempts < self._limits.attempts_max:
-            proposal = self._checked_proposal(parts, 0, attempts)  # gets its timestamp when it is proposed
+            proposal = self._checked_proposal(submissions, 0, attempts)  # gets its timestamp when it is proposed
             if proposal is not None:
                 self._to_repropose.append(proposal)
             return
         text = (
             "not executed: an earlier request of the session is not executed after several attempts; submit both again"
         )
-        for part in parts:
-            part.deliver([Aborted(text)] * len(part.commands))
+        for submission in submissions:
+            submission.deliver([Aborted(text)] * len(submission.commands))
 
     def aborted(self, id: InstanceId) -> None:
         """The instance was decided nop: propose its commands again in a new one, or answer them `Aborted`."""
@@ -307,8 +307,8 @@ class Batcher:
             dropped = self._queue.drop(proposal.streams) if proposal.streams else []
             proposal.answer([answer] * len(proposal.batch.commands))
             answer = Aborted("not executed: an earlier command of the connection was not; submit both again, in order")
-            for part in dropped:
-                part.deliver([answer] * len(part.commands))
+            for submission in dropped:
+                submission.deliver([answer] * len(submission.commands))
         self._wake_if_more()
 
     @staticmethod
@@ -333,28 +333,32 @@ class Batcher:
 
     def _gather(self, now: int) -> Proposal | None:
         """The oldest waiting commands, as many as fit into one batch; None if none of them parses."""
-        parts = self._queue.take(self._limits.batch_commands_max, self._limits.batch_bytes_max)
-        if not parts:
+        submissions = self._queue.take(self._limits.batch_commands_max, self._limits.batch_bytes_max)
+        if not submissions:
             return None
-        proposal = self._checked_proposal(parts, now)
+        proposal = self._checked_proposal(submissions, now)
         proposed = {} if proposal is None else proposal.streams
-        failed = {part.stream: None for part in parts if part.stream is not None and part.stream not in proposed}
+        failed = {
+            submission.stream: None
+            for submission in submissions
+            if submission.stream is not None and submission.stream not in proposed
+        }
         self._queue.release(failed)
         return proposal
 
-    def _checked_proposal(self, parts: list[Submission], now: int, attempts: int = 0) -> Proposal | None:
+    def _checked_proposal(self, submissions: list[Submission], now: int, attempts: int = 0) -> Proposal | None:
         """These commands in a batch, without those that must not be proposed, which are answered as failed."""
         try:
-            return self._proposal(parts, now, attempts)
+            return self._proposal(submissions, now, attempts)
         except UsageError:
-            formed = self._well_formed(parts)
+            formed = self._well_formed(submissions)
         if formed:
             try:
                 return self._proposal(formed, now, attempts)
             except UsageError as fault:  # each command alone was well-formed: an error of the machine
-                for part in formed:
-                    for position in range(len(part.commands)):
-                        self._fail(part.slice(position, position + 1), str(fault))
+                for submission in formed:
+                    for position in range(len(submission.commands)):
+                        self._fail(submission.slice(position, position + 1), str(fault))
         return None
 
     def _footprint(self, commands: Sequence[bytes]) -> Footprint:
@@ -363,19 +367,26 @@ class Batcher:
         self._check(commands)
         return footprint
 
-    def _proposal(self, parts: list[Submission], now: int, attempts: int = 0) -> Proposal:
+    def _proposal(self, submissions: list[Submission], now: int, attempts: int = 0) -> Proposal:
         """These commands in a batch. Raises UsageError if the machine cannot parse one of them."""
         commands: list[bytes] = []
-        for part in parts:
-            commands += part.commands
+        for submission in submissions:
+            commands += submission.commands
         footprint = self._footprint(commands)
-        runs, ordered = self._runs(parts, now)
-        retried_sessions = dict.fromkeys([session_of(part.named().first) for part in parts if part.is_retry])
+        runs, ordered = self._runs(submissions, now)
+        retried_sessions = dict.fromkeys(
+            [session_of(submission.own_run().first) for submission in submissions if submission.is_retry]
+        )
         retried_sessions.update(ordered)
         batch = Batch(tuple(runs), tuple(commands), footprint, now, tuple(retried_sessions))
-        return Proposal(parts, batch, attempts, {part.stream: None for part in parts if part.stream is not None})
+        return Proposal(
+            submissions,
+            batch,
+            attempts,
+            {submission.stream: None for submission in submissions if submission.stream is not None},
+        )
 
-    def _runs(self, parts: Sequence[Submission], now_ms: int) -> tuple[list[Run], dict[SessionId, None]]:
+    def _runs(self, submissions: Sequence[Submission], now_ms: int) -> tuple[list[Run], dict[SessionId, None]]:
         """The request ids of these commands, in as few runs as possible, and the sessions that have runs with `after`.
 
         Commands submitted without ids get ids here; consecutive ones share a run.
@@ -384,14 +395,14 @@ class Batcher:
         ordered: dict[SessionId, None] = {}
         last_runs: dict[SessionId, tuple[int, int]] = {}
         without_ids = 0
-        for part in parts:
-            if part.run is None:
-                without_ids += len(part.commands)
+        for submission in submissions:
+            if submission.run is None:
+                without_ids += len(submission.commands)
                 continue
             if without_ids:
                 runs.append(self._run(without_ids, now_ms))
                 without_ids = 0
-            run = part.named()
+            run = submission.own_run()
             if runs and _follows(runs[-1], run):
                 last = runs.pop()
                 run = Run(last.first, last.count + run.count, max(last.acknowledged, run.acknowledged), last.after)
@@ -414,12 +425,12 @@ class Batcher:
         self._sequence += count
         return run
 
-    def _well_formed(self, parts: Sequence[Submission]) -> list[Submission]:
+    def _well_formed(self, submissions: Sequence[Submission]) -> list[Submission]:
         """The commands that the machine can parse; the others are answered as failed, so that these can be proposed."""
         kept: list[Submission] = []
-        for part in parts:
-            for position, command in enumerate(part.commands):
-                single = part.slice(position, position + 1)
+        for submission in submissions:
+            for position, command in enumerate(submission.commands):
+                single = submission.slice(position, position + 1)
                 try:
                     self._footprint((command,))
                 except UsageError as fault:

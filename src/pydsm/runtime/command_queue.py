@@ -1,9 +1,9 @@
 """Commands that wait for a batch, in the order in which they may be proposed.
 
 Keeps the order of each connection whose commands have no request ids ("Program order" in
-docs/reference/protocol.md#7-requests-exactly-once): while commands of a connection are in an instance that is not
-executed, or are about to be proposed again, its later commands are held here. So a connection waits for one instance at
-a time, whatever is decided about it, and none of its later commands is proposed before that.
+docs/reference/protocol.md#7-requests-exactly-once): while commands of a connection are in flight (in an
+instance that is not executed, or about to be proposed again), its later commands are held here. So a connection waits
+for one instance at a time, whatever is decided about it, and none of its later commands is proposed before that.
 """
 
 import logging
@@ -26,12 +26,12 @@ _UNPROPOSED_MAX = 10_000
 class Stream:
     """The commands of one connection, which take effect in the order in which they are submitted."""
 
-    __slots__ = ("commands", "parts", "size_bytes", "under_way")
+    __slots__ = ("commands", "in_flight", "size_bytes", "submissions")
 
     def __init__(self) -> None:
-        self.under_way = False
-        """Whether commands of this connection have left the queue, and are neither executed nor given up."""
-        self.parts: deque[Submission] = deque()
+        self.in_flight = False
+        """Whether commands of this connection are in an instance or wait to be proposed again; later ones are held."""
+        self.submissions: deque[Submission] = deque()
         """The submissions of this connection that are in the queue, the oldest first."""
         self.commands = 0
         self.size_bytes = 0
@@ -50,8 +50,8 @@ class Submission(NamedTuple):
     """Whether the requests may have been proposed before, here or at another replica."""
     stream: Stream | None
 
-    def named(self) -> Run:
-        """The ids of these commands alone. If the submission was divided, `after` keeps the parts in order."""
+    def own_run(self) -> Run:
+        """The ids of these commands alone. If the submission was divided, `after` keeps the pieces in order."""
         run = self.run
         assert run is not None, "commands without ids"
         if run.count == len(self.commands):
@@ -77,7 +77,7 @@ class CommandQueue:
     """The queue of one replica. Counts commands that may be proposed (`commands`) and held ones (`held_commands`).
 
     The commands of a connection are kept in its `Stream`. A stream has one entry in this queue, whatever the number of
-    its commands, and only while it has waiting commands and none under way.
+    its commands, and only while it has waiting commands and none in flight.
     """
 
     def __init__(self) -> None:
@@ -87,23 +87,23 @@ class CommandQueue:
         self.held_commands = 0
         self.held_bytes = 0
 
-    def add(self, part: Submission) -> None:
+    def add(self, submission: Submission) -> None:
         """Append commands to the queue, or to those that their connection has waiting."""
-        stream = part.stream
+        stream = submission.stream
         if stream is None:
-            self._entries.append(part)
+            self._entries.append(submission)
         else:
-            if not (stream.parts or stream.under_way):
+            if not (stream.submissions or stream.in_flight):
                 self._entries.append(stream)
-            stream.parts.append(part)
-            stream.commands += len(part.commands)
-            stream.size_bytes += part.size_bytes
-            if stream.under_way:
-                self.held_commands += len(part.commands)
-                self.held_bytes += part.size_bytes
+            stream.submissions.append(submission)
+            stream.commands += len(submission.commands)
+            stream.size_bytes += submission.size_bytes
+            if stream.in_flight:
+                self.held_commands += len(submission.commands)
+                self.held_bytes += submission.size_bytes
                 return
-        self.commands += len(part.commands)
-        self.size_bytes += part.size_bytes
+        self.commands += len(submission.commands)
+        self.size_bytes += submission.size_bytes
 
     def take(self, commands_max: int, bytes_max: int) -> list[Submission]:
         """Remove the oldest commands that may be proposed, for one instance; at least one command if there is one."""
@@ -115,22 +115,22 @@ class CommandQueue:
                 if rest is not None:
                     self._entries.appendleft(rest)
             else:
-                self._take_of(entry, taken)
+                self._take_from_stream(entry, taken)
         self.commands -= taken.commands
         self.size_bytes -= taken.size_bytes
-        return taken.parts
+        return taken.submissions
 
-    def _take_of(self, stream: Stream, taken: "_Taken") -> None:
+    def _take_from_stream(self, stream: Stream, taken: "_Taken") -> None:
         """Take the commands of a connection that fit; the rest is held. If none fits, it stays first in the queue."""
         commands, size_bytes = taken.commands, taken.size_bytes
-        while stream.parts and not taken.is_full:
-            rest = taken.add(stream.parts.popleft())
+        while stream.submissions and not taken.is_full:
+            rest = taken.add(stream.submissions.popleft())
             if rest is not None:
-                stream.parts.appendleft(rest)
+                stream.submissions.appendleft(rest)
         if taken.commands == commands:
             self._entries.appendleft(stream)
             return
-        stream.under_way = True
+        stream.in_flight = True
         stream.commands -= taken.commands - commands
         stream.size_bytes -= taken.size_bytes - size_bytes
         self._move_to_held(stream, 1)
@@ -142,25 +142,25 @@ class CommandQueue:
         self.held_bytes += sign * stream.size_bytes
 
     def release(self, streams: Iterable[Stream]) -> None:
-        """The commands that these had under way are executed: their held commands may be proposed."""
+        """The commands in flight of these connections are executed: their held commands may be proposed."""
         for stream in streams:
-            stream.under_way = False
-            if stream.parts:
+            stream.in_flight = False
+            if stream.submissions:
                 self._entries.append(stream)
                 self._move_to_held(stream, -1)
 
     def drop(self, streams: Iterable[Stream]) -> list[Submission]:
-        """The commands that these had under way are given up. Removes and returns their held commands.
+        """The commands in flight of these connections are given up. Removes and returns their held commands.
 
         These must not be executed without the earlier ones.
         """
         dropped: list[Submission] = []
         for stream in streams:
-            dropped += stream.parts
+            dropped += stream.submissions
             self.held_commands -= stream.commands
             self.held_bytes -= stream.size_bytes
-            stream.parts.clear()
-            stream.under_way, stream.commands, stream.size_bytes = False, 0, 0
+            stream.submissions.clear()
+            stream.in_flight, stream.commands, stream.size_bytes = False, 0, 0
         return dropped
 
 
@@ -168,28 +168,28 @@ class _Taken:
     """Commands for one instance, and how many more fit into it."""
 
     def __init__(self, commands_max: int, bytes_max: int) -> None:
-        self.parts: list[Submission] = []
+        self.submissions: list[Submission] = []
         self.commands = 0
         self.size_bytes = 0
         self.is_full = False
         self._commands_max = commands_max
         self._bytes_max = bytes_max
 
-    def add(self, part: Submission) -> Submission | None:
+    def add(self, submission: Submission) -> Submission | None:
         """Add as many commands as fit; returns the rest, after which nothing may be added. The first always fits."""
         left, left_bytes = self._commands_max - self.commands, self._bytes_max - self.size_bytes
-        count, rest = len(part.commands), None
-        if count > left or part.size_bytes > left_bytes:
-            fitting = min(count, left, bisect_right(list(accumulate(map(len, part.commands))), left_bytes))
-            fitting = fitting or int(not self.parts)
+        count, rest = len(submission.commands), None
+        if count > left or submission.size_bytes > left_bytes:
+            fitting = min(count, left, bisect_right(list(accumulate(map(len, submission.commands))), left_bytes))
+            fitting = fitting or int(not self.submissions)
             if fitting < count:
                 self.is_full = True
                 if not fitting:
-                    return part
-                part, rest = part.slice(0, fitting), part.slice(fitting, count)
-        self.parts.append(part)
-        self.commands += len(part.commands)
-        self.size_bytes += part.size_bytes
+                    return submission
+                submission, rest = submission.slice(0, fitting), submission.slice(fitting, count)
+        self.submissions.append(submission)
+        self.commands += len(submission.commands)
+        self.size_bytes += submission.size_bytes
         if self.commands >= self._commands_max:
             self.is_full = True
         return rest

@@ -253,13 +253,13 @@ class Node:
         """See `batching.SubmitMany`."""
         self._batcher.submit_many(commands, reply, stream)
 
-    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
         """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""
         full = rejection_reason(self._sessions, run)
         if self._sessions.is_forgotten(session_of(run.first)):
             reply(0, [SessionExpired()] * len(commands))
         elif full is None:
-            self._batcher.submit_requests(run, commands, reply, again=again)
+            self._batcher.submit_requests(run, commands, reply, is_retry=is_retry)
         else:
             reply(0, [Overloaded(full)] * len(commands))
 

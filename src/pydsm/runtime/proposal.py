@@ -14,7 +14,7 @@ from pydsm.runtime.command_queue import Stream, Submission
 class Proposal:
     """A batch, the submissions in it, and the number of instances that were tried without success."""
 
-    parts: list[Submission]
+    submissions: list[Submission]
     batch: Batch
     attempts: int = 0
     streams: dict[Stream, None] = field(default_factory=dict)
@@ -28,18 +28,18 @@ class Proposal:
     def answer(self, answers: Sequence[Answer]) -> None:
         """Deliver one answer for each command."""
         start = 0
-        for part in self.parts:
-            part.deliver(answers[start : start + len(part.commands)])
-            start += len(part.commands)
+        for submission in self.submissions:
+            submission.deliver(answers[start : start + len(submission.commands)])
+            start += len(submission.commands)
 
     def answer_executed(self, results: Sequence[Result]) -> list[Submission]:
-        """Deliver results, and return the parts that were skipped because an earlier request is not executed."""
+        """Deliver results, and return the submissions that were skipped because an earlier request is not executed."""
         postponed: list[Submission] = []
         start = 0
-        for part in self.parts:
+        for submission in self.submissions:
             if results[start] is POSTPONED:
-                postponed.append(part)
+                postponed.append(submission)
             else:
-                part.deliver(results[start : start + len(part.commands)])
-            start += len(part.commands)
+                submission.deliver(results[start : start + len(submission.commands)])
+            start += len(submission.commands)
         return postponed

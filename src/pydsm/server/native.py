@@ -357,8 +357,8 @@ class NativeConnection(ClientConnection):
             elif (refusal := self._server.shared.refusal) is not None:
                 self._record_and_reply(run, reply, 0, [Overloaded(refusal)] * run.count)
             else:
-                again = not self._grant.takes(run.first, run.count)
-                self._submit(run, commands, partial(self._record_and_reply, run, reply), again=again)
+                is_retry = not self._grant.takes(run.first, run.count)
+                self._submit(run, commands, partial(self._record_and_reply, run, reply), is_retry=is_retry)
 
     def _record_and_reply(self, run: Run, reply: ReplyMany, offset: int, answers: Sequence[Answer]) -> None:
         if isinstance(answers[0], Aborted | Overloaded):  # all of those that come together are, or none

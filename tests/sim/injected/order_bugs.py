@@ -39,8 +39,8 @@ def later_commands_of_a_connection_wait_in_front(patch: pytest.MonkeyPatch) -> N
 
     def add(self: command_queue.CommandQueue, part: Submission) -> None:
         original(self, part)
-        if part.stream is not None and part.stream.under_way:
-            part.stream.parts.rotate(1)
+        if part.stream is not None and part.stream.in_flight:
+            part.stream.submissions.rotate(1)
 
     patch.setattr(command_queue.CommandQueue, "add", add)
 
@@ -117,7 +117,7 @@ def proposed_again_behind_later_commands(patch: pytest.MonkeyPatch) -> None:
         if proposal is not None and self._to_repropose and self._to_repropose[-1] is proposal:
             self._to_repropose.pop()
             self._queue.release(proposal.streams)
-            for part in proposal.parts:
+            for part in proposal.submissions:
                 self._queue.add(part)
 
     patch.setattr(batching.Batcher, "aborted", aborted)

@@ -77,7 +77,7 @@ class FakeGroup:
         self.sessions = Sessions()
         self.forgets = False
 
-    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
         batch = Batch((run,), tuple(commands), Footprint())
         reply(0, self.sessions.execute(batch, self._apply))
 
@@ -167,7 +167,7 @@ async def test_client_that_gives_up_does_not_know_what_became_of_its_requests() 
     held: list[bytes] = []
     identity = Identity("group", "r1", ReplicaId(0), 1)
 
-    def hold(run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+    def hold(run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
         held.extend(commands)
 
     server = NativeServer(hold, make_host(identity))

@@ -291,10 +291,10 @@ async def test_replica_that_begins_behind_its_ledger_takes_no_snapshot_until_it_
 async def test_request_that_comes_again_has_the_result_of_before_also_when_its_batch_was_left_out(
     tmp_path: Path,
 ) -> None:
-    async def send(node: Node, run: Run, *, again: bool) -> Answer:
+    async def send(node: Node, run: Run, *, is_retry: bool) -> Answer:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         command = json.dumps(["move", "A", "B", 30]).encode()
-        node.submit_requests(run, [command], lambda offset, given: answer.set_result(given[0]), again=again)
+        node.submit_requests(run, [command], lambda offset, given: answer.set_result(given[0]), is_retry=is_retry)
         async with asyncio.timeout(10):
             return await answer
 
@@ -302,10 +302,10 @@ async def test_request_that_comes_again_has_the_result_of_before_also_when_its_b
     async with group.life() as (node, _):
         await ask(node, "deposit", "A", 100)
         run = Run(request_at(node.grant().id, 1), 1)
-        assert await send(node, run, again=False) == 70
+        assert await send(node, run, is_retry=False) == 70
         await ask(node, "deposit", "A", 1)
     async with group.life() as (node, ledger):
-        assert await send(node, run, again=True) == 70
+        assert await send(node, run, is_retry=True) == 70
         assert ledger.executed == 0
     assert group.balances() == {"A": 71, "B": 30}
 

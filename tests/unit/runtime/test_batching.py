@@ -286,7 +286,7 @@ def test_a_machine_that_gives_too_few_results_stops_the_replica() -> None:
 SESSION = request_id(5000, ReplicaId(2), 77, 0)
 
 
-def requests(bench: Bench, first: int, *commands: str, again: bool = False, acknowledged: int = 0) -> list[Answer]:
+def requests(bench: Bench, first: int, *commands: str, is_retry: bool = False, acknowledged: int = 0) -> list[Answer]:
     """Submitted under the sequences from `first` on; gives what will hold the answers."""
     answers: list[Answer] = [None] * len(commands)
 
@@ -294,7 +294,7 @@ def requests(bench: Bench, first: int, *commands: str, again: bool = False, ackn
         answers[offset : offset + len(given)] = given
 
     run = Run(request_at(SESSION, first), len(commands), acknowledged)
-    bench.batcher.submit_requests(run, [command.encode() for command in commands], reply, again=again)
+    bench.batcher.submit_requests(run, [command.encode() for command in commands], reply, is_retry=is_retry)
     return answers
 
 
@@ -317,9 +317,9 @@ def test_requests_keep_their_ids_and_others_in_between_get_some() -> None:
 
 def test_a_batch_names_the_sessions_that_it_may_repeat_requests_of() -> None:
     bench = Bench()
-    requests(bench, 1, "b 1", again=True)
+    requests(bench, 1, "b 1", is_retry=True)
     requests(bench, 7, "b 2")
-    requests(bench, 3, "b 3", again=True)
+    requests(bench, 3, "b 3", is_retry=True)
     bench.batcher.flush()
     (batch,) = bench.proposed
     assert batch.retried == (session_of(SESSION),)
@@ -352,7 +352,7 @@ def test_a_request_that_does_not_parse_takes_no_id_from_the_others() -> None:
 
 def test_a_request_that_is_too_long_takes_no_id_from_the_others() -> None:
     bench = Bench(BatchLimits(command_bytes_max=10))
-    answers = requests(bench, 1, "b 1", "b " + "x" * 20, "b 3", again=True)
+    answers = requests(bench, 1, "b 1", "b " + "x" * 20, "b 3", is_retry=True)
     bench.batcher.flush()
     (batch,) = bench.proposed
     assert batch.request_ids == (request_at(SESSION, 1), request_at(SESSION, 3))

@@ -88,7 +88,7 @@ def test_a_footprint_that_raises_when_a_request_is_proposed_again_fails_it() -> 
     machine = bench.batcher._machine = Moody()
     run = Run(request_id(1, ReplicaId(1), 7, 5), 1, 0, 4)
     answers: list[Answer] = []
-    bench.batcher.submit_requests(run, [b"a one"], lambda _, given: answers.extend(given), again=False)
+    bench.batcher.submit_requests(run, [b"a one"], lambda _, given: answers.extend(given), is_retry=False)
     bench.batcher.flush()
     machine.most = 0
     bench.execute(1, POSTPONED)

@@ -468,17 +468,17 @@ async def test_a_request_that_comes_twice_through_different_replicas_is_executed
     async with group(3) as nodes:
         run = Run(request_at(nodes.nodes[0].grant().id, 1), 1)
 
-        async def ask(replica: int, *, again: bool) -> Answer:
+        async def ask(replica: int, *, is_retry: bool) -> Answer:
             answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
             nodes.nodes[replica].submit_requests(
-                run, [b"k word"], lambda offset, given: answer.set_result(given[0]), again=again
+                run, [b"k word"], lambda offset, given: answer.set_result(given[0]), is_retry=is_retry
             )
             async with asyncio.timeout(10):
                 return await answer
 
-        together = await asyncio.gather(ask(0, again=False), ask(1, again=True), ask(2, again=True))
+        together = await asyncio.gather(ask(0, is_retry=False), ask(1, is_retry=True), ask(2, is_retry=True))
         assert list(together) == [1, 1, 1]
-        assert await ask(1, again=True) == 1
+        assert await ask(1, is_retry=True) == 1
         assert await nodes.ask(2, "k") == (b"word",)
 
 
@@ -497,7 +497,7 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
         grant = node.grant()
 
         def submit(run: Run) -> None:
-            node.submit_requests(run, [b"k x"] * run.count, lambda _, given: answers.extend(given), again=False)
+            node.submit_requests(run, [b"k x"] * run.count, lambda _, given: answers.extend(given), is_retry=False)
 
         submit(Run(request_at(grant.id, 1), 2))
         await eventually(lambda: answers == [1, 2], "the first are executed")

@@ -23,7 +23,7 @@ def pipeline(bench: Bench, stream: Stream, *commands: str) -> list[Answer]:
     return answers
 
 
-def requests(bench: Bench, first: int, *commands: str, acknowledged: int = 0, again: bool = False) -> list[Answer]:
+def requests(bench: Bench, first: int, *commands: str, acknowledged: int = 0, is_retry: bool = False) -> list[Answer]:
     """Submit requests of the session, each after the one before."""
     answers: list[Answer] = [None] * len(commands)
 
@@ -32,7 +32,7 @@ def requests(bench: Bench, first: int, *commands: str, acknowledged: int = 0, ag
         answers[offset : offset + len(given)] = given
 
     run = Run(request_at(SESSION, first), len(commands), acknowledged, first - 1)
-    bench.batcher.submit_requests(run, [command.encode() for command in commands], reply, again=again)
+    bench.batcher.submit_requests(run, [command.encode() for command in commands], reply, is_retry=is_retry)
     return answers
 
 
@@ -176,7 +176,7 @@ def test_what_was_left_out_is_proposed_again_and_its_answer_reaches_nobody() -> 
 
 def test_what_is_left_out_again_and_again_is_told_as_not_executed() -> None:
     bench = Bench(BatchLimits(attempts_max=3))
-    answers = requests(bench, 5, "a 1", again=True)
+    answers = requests(bench, 5, "a 1", is_retry=True)
     bench.batcher.flush()
     for index in (1, 2, 3):
         assert answers == [None]

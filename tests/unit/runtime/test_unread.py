@@ -69,7 +69,7 @@ async def test_results_that_a_session_keeps_are_computed_everywhere() -> None:
     async with group(3, make_machine=make) as nodes:
         answers: list[Answer] = []
         run = Run(request_at(nodes.nodes[1].grant().id, 1), 1)
-        nodes.nodes[1].submit_requests(run, [b"k word"], lambda _, given: answers.extend(given), again=False)
+        nodes.nodes[1].submit_requests(run, [b"k word"], lambda _, given: answers.extend(given), is_retry=False)
         await eventually(lambda: all(machine.read == [b"k word"] for machine in made), "all replicas executed it")
         assert answers == [1]
         assert not any(machine.unread for machine in made)

@@ -55,7 +55,7 @@ class Group:
         """The same as a request of a session."""
         done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         commands = [encode([word.encode() for word in line.split()]) for line in lines]
-        self.nodes[replica].submit_requests(run, commands, lambda at, some: done.set_result(list(some)), again=False)
+        self.nodes[replica].submit_requests(run, commands, lambda at, some: done.set_result(list(some)), is_retry=False)
         async with asyncio.timeout(20):
             return await done
 

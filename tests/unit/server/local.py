@@ -52,9 +52,9 @@ class LocalAgreement:
         for place, command in enumerate(commands):
             self(command, partial(_answer_at, reply, place))
 
-    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, again: bool) -> None:
+    def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
         """A `SubmitRequests` that remembers what it was given, and executes whatever comes."""
-        self.runs.append((run, again))
+        self.runs.append((run, is_retry))
         self.submit_many(commands, reply)
 
     def release(self) -> None:

@@ -351,7 +351,7 @@ class ReplicaProcess:
         stream = self._streams.setdefault(session_of(id), Stream()) if submission.in_row else None
         again = not submission.in_row and not self.is_first(id)
         reply = partial(self._answered, ticket)
-        self.batcher.submit_requests(run, (submission.command,), reply, again=again, stream=stream)
+        self.batcher.submit_requests(run, (submission.command,), reply, is_retry=again, stream=stream)
 
     def note(self, submission: ClientSubmission) -> int:
         """A client waits here."""
