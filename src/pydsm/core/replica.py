@@ -1,9 +1,10 @@
-"""One replica of the protocol: six methods take events and give effects. Start reading here.
+"""One replica of the protocol: methods take events, and `take_effects` returns effects. Start reading here.
 
 `propose` leads a batch, `receive` handles a message of a member, `advance` sets the time, `tick` does what is due by
-then, `restore` loads the records of the disk, and `take_effects` returns what the runtime must do. The modules in
-`protocol` decide the rest: `acceptor` how to answer, `proposer` how to lead, `recoverer` and `recovery_rules` how to
-finish what other replicas began, `execution` in which order batches are executed.
+then, `restore` loads the records of the disk, and `take_effects` returns what the runtime must do. The other methods
+report progress of checkpoints and snapshots, or only read. The modules in `core/protocol` decide the rest: `acceptor`
+how to answer, `proposer` how to lead, `recoverer` and `recovery_rules` how to finish what other replicas began,
+`execution` in which order batches are executed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,12 +41,13 @@ class Replica:
         self._acceptor = Acceptor(self._state)
         self._proposer = Proposer(self._state, self._acceptor)
         self._recoverer = Recoverer(self._state, self._acceptor, self._proposer)
-        self._transfers = SnapshotFetcher(self._state)
+        self._fetcher = SnapshotFetcher(self._state)
         self._next_scan = Tick(0)
         self._next_gossip = Tick(0)
         self._clock_ms = 0
         self._divergence = Divergence(self._state.me, self._state.quorums)
         self._digest: m.StateDigest | None = None
+        """The digest of the newest snapshot here, sent to peers from time to time."""
         self._next_digest = Tick(0)
         self._purged: Deps = self._state.log.no_deps
         self._snapshots: list[Checkpoint] = []
@@ -160,11 +162,11 @@ class Replica:
             case m.StateDigest():
                 self._compare(sender, message)
             case m.Compacted():
-                self._transfers.on_purged(sender, message)
+                self._fetcher.on_compacted(sender, message)
             case m.FetchSnapshot():
-                self._transfers.on_fetch(sender, message)
+                self._fetcher.on_fetch(sender, message)
             case m.SnapshotPiece():
-                self._transfers.on_piece(sender, message)
+                self._fetcher.on_piece(sender, message)
             case _:
                 assert_never(message)
 
@@ -191,7 +193,7 @@ class Replica:
         state.now = state.log.now = now
 
     def tick(self, now: Tick, clock_ms: int = 0) -> None:
-        """Set the time to `now`, repeat unanswered questions, recover late instances, and gossip.
+        """Set the time to `now`, repeat unanswered requests, recover late instances, and gossip.
 
         `clock_ms` is the reading of the wall clock. It is only sent to peers: nothing in the core depends on it.
         """
@@ -212,7 +214,7 @@ class Replica:
         if self._digest is not None and now >= self._next_digest:
             self._next_digest = Tick(now + state.config.digest_ticks)
             state.outbox.send(state.peers, self._digest)
-        self._transfers.tick()
+        self._fetcher.tick()
         self._compact()
         self._recoverer.settle()
 
@@ -260,7 +262,7 @@ class Replica:
         return self._state.schedule.is_due(self._state.now, early=early, time_is_due=time_is_due)
 
     def propose_checkpoint(self, timestamp_ms: int, clocks: tuple[int, ...] = ()) -> InstanceId | PipelineFull:
-        """Lead a checkpoint with this Unix time and these readings of the members' clocks (see `clocks`).
+        """Lead a checkpoint with this Unix time and these readings of the members' clocks (see `core/clocks`).
 
         Every replica that executes it gives a TakeCheckpoint effect.
         """
@@ -296,23 +298,23 @@ class Replica:
 
         The answer to BeginFetch and KeepPiece, and to an InstallSnapshot that found the snapshot `damaged`.
         """
-        self._transfers.kept(number, offset, damaged=damaged)
+        self._fetcher.kept(number, offset, damaged=damaged)
 
     def cannot_keep(self, number: int) -> None:
         """The disk cannot store the snapshot that is fetched: the fetch is tried again later."""
-        self._transfers.give_up(number)
+        self._fetcher.give_up(number)
 
     def cannot_serve(self, to: ReplicaId) -> None:
         """The snapshot that a ServePiece effect names does not exist any more."""
         self._send_compacted(to)
 
     def _compare(self, member: ReplicaId, digest: m.StateDigest) -> None:
-        verdict = self._divergence.told(member, digest)
+        verdict = self._divergence.record(member, digest)
         if verdict is not None:
             raise Diverged(str(verdict), verdict.number, verdict.part)
 
     def take_effects(self) -> Effects:
-        """Everything asked for since the last call, in its legal order (see `effects`)."""
+        """All effects requested since the last call, in the legal order (see `core/types/effects`)."""
         return self._state.outbox.take()
 
     def restore(self, records: Iterable[Record], snapshots: Sequence[Checkpoint] = ()) -> None:
@@ -416,9 +418,9 @@ class Replica:
         """
         return max(dep / max(known, 1) for dep, known in zip(instance.deps, self._state.log.known, strict=True))
 
-    def watch(self, watch: InstanceObserver) -> None:
+    def watch(self, observer: InstanceObserver) -> None:
         """Notify an observer of every change of an instance from now on."""
-        self._state.log.watch = watch
+        self._state.log.observer = observer
 
     @property
     def relation(self) -> Relation:
@@ -443,7 +445,7 @@ class Replica:
     @property
     def fetching(self) -> tuple[int, int, int | None] | None:
         """The snapshot that is fetched, or None: checkpoint, bytes received, size in bytes if it is known."""
-        return self._transfers.progress
+        return self._fetcher.progress
 
     @property
     def checkpoint(self) -> int:

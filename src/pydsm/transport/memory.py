@@ -40,7 +40,7 @@ class MemoryTransport:
         self.validator = HandshakeValidator(me, others, admit, starts)
         self._greeted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
-        self._known = BatchCache()
+        self._batch_cache = BatchCache()
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
@@ -128,7 +128,7 @@ class MemoryTransport:
         self.traffic.bytes_received += len(data)
         try:
             self.validator.heard(sender, stamp)
-            self._receive(sender, decode_message(data, self.me.replicas, self._known))
+            self._receive(sender, decode_message(data, self.me.replicas, self._batch_cache))
         except PeerProtocolError as fault:
             self.traffic.refused += 1
             reason = printable(str(fault), REASON_CHARACTERS_MAX)

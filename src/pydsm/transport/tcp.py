@@ -63,7 +63,7 @@ class TcpTransport:
         self._incoming: dict[ReplicaId, Incoming] = {}
         self._server: asyncio.Server | None = None
         self._receive: Receive | None = None
-        self._known = BatchCache()
+        self._batch_cache = BatchCache()
         self._dialling: list[asyncio.Task[None]] = []
         self._touched: dict[ReplicaId, _Link] = {}
         self._flush_timer = FlushTimer(self.limits.linger_seconds_max, self._flush_all)
@@ -169,7 +169,7 @@ class TcpTransport:
         self.validator.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
-            self._receive(peer, decode_message(data, self._me.replicas, self._known))
+            self._receive(peer, decode_message(data, self._me.replicas, self._batch_cache))
 
 
 class _Link(Reconnector):

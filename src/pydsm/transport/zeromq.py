@@ -94,7 +94,7 @@ class ZeroMqTransport:
         self._complaints = LogLimiter(log)
         self._refused: deque[bytes] = deque(maxlen=_REFUSED_ROUTES_MAX)
         self._receive: Receive | None = None
-        self._known = BatchCache()
+        self._batch_cache = BatchCache()
         self._running: list[asyncio.Task[None]] = []
         self._flush_timer = FlushTimer(self.limits.linger_seconds_max, self._send_all)
 
@@ -227,7 +227,7 @@ class ZeroMqTransport:
         self.validator.heard(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
-            self._receive(peer, decode_message(data, self._me.replicas, self._known))
+            self._receive(peer, decode_message(data, self._me.replicas, self._batch_cache))
 
     def _refuse(self, router: zmq.asyncio.Socket, route: bytes, fault: PeerProtocolError) -> None:
         """Say why, in the log and to the other end, and hear nothing more of what comes on this connection."""

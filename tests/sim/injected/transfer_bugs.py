@@ -107,15 +107,15 @@ def late_source_asked_for_ever(patch: pytest.MonkeyPatch) -> None:
         if self._fetch is not None and self._fetch.source == sender:
             original_piece(self, sender, message)
 
-    def on_purged(self: snapshot_fetch.SnapshotFetcher, sender: ReplicaId, message: object) -> None:
+    def on_compacted(self: snapshot_fetch.SnapshotFetcher, sender: ReplicaId, message: object) -> None:
         if self._fetch is None:
             original(self, sender, message)  # type: ignore[arg-type]
 
-    original = snapshot_fetch.SnapshotFetcher.on_purged
+    original = snapshot_fetch.SnapshotFetcher.on_compacted
     original_piece = snapshot_fetch.SnapshotFetcher.on_piece
     patch.setattr(snapshot_fetch.SnapshotFetcher, "on_piece", on_piece)
     patch.setattr(snapshot_fetch.SnapshotFetcher, "_ask_next", ask_next)
-    patch.setattr(snapshot_fetch.SnapshotFetcher, "on_purged", on_purged)
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "on_compacted", on_compacted)
 
 
 @bug("6, State transfer: an installed snapshot replaces all records up to it")

@@ -53,8 +53,8 @@ class Log:
         self._replaced_indexes: list[ConflictIndex] = []
         """Old conflict indexes whose entries are not all freed yet, see `discard`."""
         self.opaque_nops: dict[InstanceId, None] = {}
-        """Undecided instances accepted as nop here whose first batch is not known: they conflict with everything."""
-        self.watch: InstanceObserver | None = None
+        """Undecided instances accepted as nop here whose initial batch is not known: they conflict with everything."""
+        self.observer: InstanceObserver | None = None
         self.dropped: Deps = self.no_deps
         """Per leader, the prefix removed from memory. Executed here, and by all members unless it is in
         `compaction_checkpoint`."""
@@ -308,8 +308,8 @@ class Log:
         self._changed(instance)
 
     def _changed(self, instance: Instance) -> None:
-        if self.watch is not None:
-            self.watch.changed(instance)
+        if self.observer is not None:
+            self.observer.changed(instance)
 
     def backlog(self) -> Backlog | None:
         """All unexecuted instances whose batch is known, by key; None while there are fewer than the limit.
@@ -342,7 +342,7 @@ class Log:
     def _index_value(self, instance: Instance, *, batch_was_known: bool = False) -> None:
         """Call after the value changed: adds the batch to the conflict index and to the backlog.
 
-        An accepted but undecided nop still conflicts: as its first batch if that is known, else with everything. An
+        An accepted but undecided nop still conflicts: as its initial batch if that is known, else with everything. An
         instance can have only one batch, so nothing is added to the index if the batch was known before.
         """
         if isinstance(instance.value, Batch) and not batch_was_known:
@@ -383,7 +383,7 @@ class Log:
 
     def _invalidates(self, other: Instance, id: InstanceId, batch: Batch) -> bool:
         # A decided instance counts with its decision, so a nop never counts. An undecided one counts with its leader's
-        # first proposal, never with a later vote; one whose first batch is not known here does not count.
+        # first proposal, never with a later vote; one whose initial batch is not known here does not count.
         if other.decided:
             value, deps = other.value, other.deps
         else:

@@ -34,9 +34,9 @@ class Acceptor:
         self._state = state
 
     def on_pre_accept(self, sender: ReplicaId, message: PreAccept) -> None:
-        """Add the conflicting instances in this log to the dependencies.
+        """Store the batch, with the leader's vector merged with the conflicts in this log, and answer PreAcceptOk.
 
-        "Only if promised is round 0 and status is unknown."
+        Only if the promise is of round 0 and the status is unknown; otherwise answer with the state that is stored.
         """
         state = self._state
         instance = state.log.instance(message.id)
@@ -45,6 +45,7 @@ class Acceptor:
         elif instance.promised.round > 0:
             self._refuse(sender, instance, initial_ballot(message.id))
         elif instance.status is Status.ACCEPTED:
+            # A late repetition: the leader is in its Accept phase, and this replica has voted in round 0.
             state.outbox.send((sender,), AcceptOk(message.id, instance.promised))
         else:
             if instance.status is Status.UNKNOWN:

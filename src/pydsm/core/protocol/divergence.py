@@ -57,7 +57,7 @@ class Divergence:
     _told: dict[ReplicaId, dict[int, tuple[bytes, ...]]] = field(default_factory=dict)
     """Digests by member and checkpoint. Limited per member, so that wrong numbers of one displace only its own."""
 
-    def told(self, member: ReplicaId, digest: StateDigest) -> DivergenceReport | None:
+    def record(self, member: ReplicaId, digest: StateDigest) -> DivergenceReport | None:
         """Record a digest of a member or of this replica; returns a report if this replica's state diverged."""
         states = self._told.setdefault(member, {})
         if digest.number not in states and len(states) >= _CHECKPOINTS_KEPT:

@@ -10,6 +10,7 @@ The leader's own vote on a batch has no record of its own. The record of the dec
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import assert_never
 
 from pydsm.core.protocol.acceptor import Acceptor
 from pydsm.core.protocol.phases import Accepting, PreAccepting
@@ -174,7 +175,7 @@ class Proposer:
         return Tick(state.now + state.config.fast_timer_ticks + int(2 * farthest))
 
     def on_pre_accept_ok(self, sender: ReplicaId, message: PreAcceptOk) -> None:
-        """Count a vector, once per replica."""
+        """Count the vector of an answer, once per replica, and take the next step."""
         # The own answer returns only after the records of its turn are durable, so every reservation that was requested
         # in that turn or earlier is durable as well.
         if sender == self._state.me and message.id.index >= self._reserving_index:
@@ -196,6 +197,7 @@ class Proposer:
             self._round_trip_ticks[sender] = before + (taken - before) / 8
 
     def _step(self, id: InstanceId, phase: PreAccepting, *, late: bool) -> None:
+        """Decide with `decide_pre_accept`, and do it: commit, start the slow path, ask more peers, or wait."""
         state = self._state
         responded = {*phase.answers, *phase.refused}
         decision = decide_pre_accept(
@@ -220,8 +222,10 @@ class Proposer:
                 missing = tuple(peer for peer in state.peers if peer not in phase.asked)
                 phase.asked = state.peers
                 state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
+            case KeepAsking():
+                pass
             case _:
-                pass  # KeepAsking: more answers will come
+                assert_never(decision)
 
     def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Ask for votes for `value` in `ballot`, which this replica leads.
@@ -257,7 +261,7 @@ class Proposer:
             state.outbox.send(state.peers, Commit(message.id, phase.value, phase.deps))
 
     def on_refused(self, id: InstanceId, phase: PreAccepting) -> None:
-        """Decide again after a refusal: it may have made the fast path impossible."""
+        """Take the next step after a refusal, which may have made the fast path impossible."""
         self._step(id, phase, late=False)
 
     def on_deadline(self, id: InstanceId, phase: PreAccepting | Accepting) -> None:

@@ -67,7 +67,7 @@ class SnapshotFetcher:
         fetch = self._fetch
         return None if fetch is None else (fetch.number, fetch.offset, fetch.size)
 
-    def on_purged(self, sender: ReplicaId, message: Compacted) -> None:
+    def on_compacted(self, sender: ReplicaId, message: Compacted) -> None:
         """Fetch the snapshot announced by a peer that has compacted what is missing here, if it is better.
 
         Raises PeerProtocolError for a number that no checkpoint at this position can have.

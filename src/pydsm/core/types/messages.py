@@ -76,10 +76,10 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
     timestamp_ms: int = 0
     retried: tuple[SessionId, ...] = ()
     """Sessions of which this batch may have requests that are also in another instance, or requests that must be
-    executed after those of another instance (see `sessions`)."""
+    executed after those of another instance (see `core/sessions/sessions`)."""
     clocks: tuple[int, ...] = ()
     """Of a checkpoint: the reading of each member's wall clock, Unix time in ms, 0 if unknown; its execution sets
-    agreed time from them (see `agreed_time`). Empty in other batches."""
+    agreed time from them (see `core/clocks/agreed_time`). Empty in other batches."""
 
     @property
     def name(self) -> RequestId | None:
@@ -98,7 +98,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, tag=1, dict=True):
 
     @cached_property
     def encoded(self) -> bytes:
-        """The batch as bytes, for messages and records; encoded once (see `codec`)."""
+        """The batch as bytes, for messages and records; encoded once (see `core/wire/raw_messages`)."""
         return _encode(self)
 
 
@@ -119,14 +119,14 @@ class PreAccept(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
 
 class PreAcceptOk(msgspec.Struct, frozen=True, array_like=True, tag=2, gc=False):
-    """The vector after adding the conflicts at the sender."""
+    """Answer to PreAccept: the leader's vector merged with the conflicts at the sender, durable there."""
 
     id: InstanceId
     deps: Deps
 
 
 class Accept(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """Request to vote for this value in this ballot."""
+    """From the leader of a ballot, slow path or recovery: request to vote for this value in this ballot."""
 
     id: InstanceId
     ballot: Ballot

@@ -43,31 +43,31 @@ def encode_message(message: Message) -> bytes:
     return _PREFIX + _encoder.encode(to_wire(message))
 
 
-def decode_message(data: bytes | memoryview, replicas: int, known: BatchCache | None = None) -> Message:
+def decode_message(data: bytes | memoryview, replicas: int, cache: BatchCache | None = None) -> Message:
     """Decode a message of a peer in a group of `replicas`. Raises PeerProtocolError if it is not well-formed.
 
-    A batch that is in the cache `known` is not decoded again; batches that may come again are added to the cache.
+    A batch that is in `cache` is not decoded again; batches that may come again are added to it.
     """
     try:
-        message = from_wire(_message_decoder.decode(_body(data)), known)
+        message = from_wire(_message_decoder.decode(_body(data)), cache)
         check_message(message, replicas)
     except DOES_NOT_PARSE as error:
         raise PeerProtocolError(
             f"a message does not parse: {error}; the peer runs other software or sends invalid data"
         ) from error
-    if known is not None:
-        _cache_batch(known, message)
+    if cache is not None:
+        _cache_batch(cache, message)
     return message
 
 
-def _cache_batch(known: BatchCache, message: Message) -> None:
+def _cache_batch(cache: BatchCache, message: Message) -> None:
     match message:
         case m.PreAccept():
-            known.keep(message.id, message.batch)
+            cache.keep(message.id, message.batch)
         case m.Accept(value=m.Batch() as batch):
-            known.keep(message.id, batch)
+            cache.keep(message.id, batch)
         case m.Commit():
-            known.forget(message.id)
+            cache.forget(message.id)
         case _:
             pass
 

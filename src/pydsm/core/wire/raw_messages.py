@@ -21,12 +21,12 @@ from pydsm.core.types.status import Status
 _decode_value: Callable[[bytes], Value] = msgspec.msgpack.Decoder(Value).decode
 _NONE = msgspec.Raw(msgspec.msgpack.encode(None))
 _AS_VALUE = msgspec.Raw(msgspec.msgpack.encode(True))
-"""In a record, instead of a first batch that equals the value."""
+"""Stands in a record for an initial batch that equals the value."""
 _NOP = msgspec.Raw(msgspec.msgpack.encode(m.NOP))
 
 
 class RawPreAccept(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """A PreAccept."""
+    """A PreAccept, with its batch as bytes."""
 
     id: InstanceId
     batch: msgspec.Raw
@@ -34,7 +34,7 @@ class RawPreAccept(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False
 
 
 class RawAccept(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
-    """An Accept."""
+    """An Accept, with its value as bytes."""
 
     id: InstanceId
     ballot: Ballot
@@ -43,7 +43,7 @@ class RawAccept(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=False):
 
 
 class RawCommit(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
-    """A Commit."""
+    """A Commit, with its value as bytes."""
 
     id: InstanceId
     value: msgspec.Raw
@@ -51,7 +51,7 @@ class RawCommit(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
 
 
 class RawInstanceRecord(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """An InstanceRecord."""
+    """An InstanceRecord, with its batches as bytes."""
 
     id: InstanceId
     status: Status
@@ -129,27 +129,27 @@ def to_wire(message: m.Message) -> m.Message | RawMessage:
             return message
 
 
-def from_wire(raw: RawMessage, known: BatchCache | None) -> m.Message:
+def from_wire(raw: RawMessage, cache: BatchCache | None) -> m.Message:
     """The message of a raw form. Raises what decoding may raise."""
     match raw:
         case RawPreAccept():
-            batch = _value_of(raw.id, raw.batch, known)
+            batch = _value_of(raw.id, raw.batch, cache)
             if not isinstance(batch, Batch):
                 raise ValueError("a PreAccept without a batch")
             return m.PreAccept(raw.id, batch, raw.deps)
         case RawAccept():
-            return m.Accept(raw.id, raw.ballot, _value_of(raw.id, raw.value, known), raw.deps)
+            return m.Accept(raw.id, raw.ballot, _value_of(raw.id, raw.value, cache), raw.deps)
         case RawCommit():
-            return m.Commit(raw.id, _value_of(raw.id, raw.value, known), raw.deps)
+            return m.Commit(raw.id, _value_of(raw.id, raw.value, cache), raw.deps)
         case _:
             return raw
 
 
 def record_to_wire(record: Record) -> RawRecord:
-    """The record in raw form; a batch that it has twice is included once."""
+    """The record in raw form; a batch that is both value and initial batch is included once."""
     if not isinstance(record, InstanceRecord):
         return record
-    value, first = record.value, record.initial_batch
+    value, initial = record.value, record.initial_batch
     return RawInstanceRecord(
         record.id,
         record.status,
@@ -157,7 +157,7 @@ def record_to_wire(record: Record) -> RawRecord:
         record.voted,
         _NONE if value is None else _raw(value),
         record.deps,
-        _NONE if first is None else _AS_VALUE if first is value else _raw(first),
+        _NONE if initial is None else _AS_VALUE if initial is value else _raw(initial),
         record.initial_deps,
     )
 
@@ -167,11 +167,11 @@ def record_from_wire(raw: RawRecord) -> Record:
     if not isinstance(raw, RawInstanceRecord):
         return raw
     value = None if raw.value == _NONE else _decoded(bytes(raw.value))
-    first = None if raw.initial_batch == _NONE else value
+    initial = None if raw.initial_batch == _NONE else value
     if raw.initial_batch not in (_NONE, _AS_VALUE):
-        first = _decoded(bytes(raw.initial_batch))
-    if isinstance(first, Nop) or (first is None and raw.initial_batch != _NONE):
-        raise ValueError("a record whose first batch is not a batch")
+        initial = _decoded(bytes(raw.initial_batch))
+    if isinstance(initial, Nop) or (initial is None and raw.initial_batch != _NONE):
+        raise ValueError("a record whose initial batch is not a batch")
     return InstanceRecord(
         raw.id,
         raw.status,
@@ -179,7 +179,7 @@ def record_from_wire(raw: RawRecord) -> Record:
         raw.voted,
         value,
         raw.deps,
-        first,
+        initial,
         raw.initial_deps,
     )
 
@@ -188,9 +188,9 @@ def _raw(value: Value) -> msgspec.Raw:
     return msgspec.Raw(value.encoded) if isinstance(value, Batch) else _NOP
 
 
-def _value_of(id: InstanceId, raw: msgspec.Raw, known: BatchCache | None) -> Value:
+def _value_of(id: InstanceId, raw: msgspec.Raw, cache: BatchCache | None) -> Value:
     encoded = bytes(raw)
-    return (known and known.find(id, encoded)) or _decoded(encoded)
+    return (cache and cache.find(id, encoded)) or _decoded(encoded)
 
 
 def _decoded(encoded: bytes) -> Value:

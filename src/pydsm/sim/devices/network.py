@@ -67,7 +67,7 @@ class SimulatedNetwork:
         ]
         self._spread = _SPREADS[settings.spread]
         self._until_bytes = settings.codec_every
-        self._known = BatchCache()
+        self._batch_cache = BatchCache()
         self._command_us = settings.command_us
         self.loss = settings.loss
         self.duplication = settings.duplication
@@ -132,7 +132,7 @@ class SimulatedNetwork:
     def _through_bytes(self, message: Message) -> Message:
         self._until_bytes = self._context.settings.codec_every
         self._counts.through_bytes += 1
-        decoded = decode_message(encode_message(message), self._replicas, self._known)
+        decoded = decode_message(encode_message(message), self._replicas, self._batch_cache)
         if decoded != message:
             raise Violation("codec", f"{message!r} came back from bytes as {decoded!r}")
         return decoded

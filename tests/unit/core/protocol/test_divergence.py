@@ -18,7 +18,7 @@ def divergence(me: ReplicaId = P0, n: int = 3) -> Divergence:
 
 
 def told(one: Divergence, *states: tuple[bytes, ...], number: int = 1) -> list[DivergenceReport | None]:
-    return [one.told(ReplicaId(member), StateDigest(number, parts)) for member, parts in enumerate(states)]
+    return [one.record(ReplicaId(member), StateDigest(number, parts)) for member, parts in enumerate(states)]
 
 
 def test_equal_states_are_no_matter() -> None:
@@ -41,7 +41,7 @@ def test_one_other_is_no_quorum_while_somebody_is_silent() -> None:
 def test_what_others_say_waits_for_the_own_state() -> None:
     one = divergence(P2)
     assert told(one, GOOD, GOOD) == [None, None]
-    assert one.told(P2, StateDigest(1, WORSE)) == DivergenceReport(1, (P0, P1), 0)
+    assert one.record(P2, StateDigest(1, WORSE)) == DivergenceReport(1, (P0, P1), 0)
 
 
 def test_a_state_about_which_members_differ_is_not_to_be_taken_over_from_one_of_them() -> None:
@@ -56,7 +56,7 @@ def test_a_state_about_which_members_differ_is_not_to_be_taken_over_from_one_of_
 def test_the_state_of_a_quorum_or_of_all_reports_is_not_disputed() -> None:
     quorum = divergence(ReplicaId(3), n=5)
     told(quorum, GOOD, GOOD, BAD)
-    quorum.told(ReplicaId(4), StateDigest(1, GOOD))
+    quorum.record(ReplicaId(4), StateDigest(1, GOOD))
     assert not quorum.disputes(StateDigest(1, GOOD))
     assert quorum.disputes(StateDigest(1, BAD))
     alone = divergence(P2)
@@ -79,32 +79,32 @@ def test_a_group_of_one_agrees_with_itself() -> None:
 def test_states_at_different_checkpoints_are_not_compared() -> None:
     one = divergence()
     assert told(one, GOOD, number=1) == [None]
-    assert [one.told(member, StateDigest(2, BAD)) for member in (P1, P2)] == [None, None]
+    assert [one.record(member, StateDigest(2, BAD)) for member in (P1, P2)] == [None, None]
 
 
 def test_a_repeated_report_of_a_state_replaces_the_one_before() -> None:
     one = divergence(P1)
     assert told(one, BAD, GOOD) == [None, None]
-    assert [one.told(P0, StateDigest(1, GOOD)), one.told(P2, StateDigest(1, GOOD))] == [None, None]
+    assert [one.record(P0, StateDigest(1, GOOD)), one.record(P2, StateDigest(1, GOOD))] == [None, None]
 
 
 def test_only_the_last_few_checkpoints_are_remembered() -> None:
     one = divergence()
     for number in range(1, 100):
         told(one, GOOD, GOOD, number=number)
-    assert one.told(P1, StateDigest(3, BAD)) is None
+    assert one.record(P1, StateDigest(3, BAD)) is None
     assert [len(states) for states in one._told.values()] == [4, 4]
 
 
 def test_digests_of_checkpoints_that_one_member_made_up_hide_nothing_of_the_others() -> None:
     one = divergence(P0)
     for number in range(10**9, 10**9 + 10):
-        one.told(P2, StateDigest(number, GOOD))
+        one.record(P2, StateDigest(number, GOOD))
     assert told(one, BAD, GOOD, GOOD) == [None, None, None]
     assert told(divergence(P0), BAD, GOOD, GOOD) == [None, None, DivergenceReport(1, (P1, P2), 1)]
     five = divergence(P0, n=5)
     for number in range(10**9, 10**9 + 10):
-        five.told(ReplicaId(4), StateDigest(number, GOOD))
+        five.record(ReplicaId(4), StateDigest(number, GOOD))
     assert told(five, BAD, GOOD, GOOD, GOOD)[3] == DivergenceReport(1, (P1, P2, ReplicaId(3)), 1)
 
 

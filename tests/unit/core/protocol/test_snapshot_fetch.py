@@ -39,7 +39,7 @@ class Bench:
 
     def purged(self, sender: ReplicaId, number: int = 5) -> None:
         """A peer announces what it has compacted."""
-        self.transfers.on_purged(sender, Compacted(number, (0, number, 0, 0)))
+        self.transfers.on_compacted(sender, Compacted(number, (0, number, 0, 0)))
 
     def piece(self, sender: ReplicaId, offset: int, data: bytes, *, number: int = 5, size: int = len(DATA)) -> None:
         """A peer sends some bytes."""
@@ -335,9 +335,9 @@ def test_a_checkpoint_whose_number_is_above_what_its_position_can_have_is_refuse
     """Each checkpoint before it has a barrier in its position."""
     bench = Bench()
     with pytest.raises(PeerProtocolError, match=r"checkpoint 12 .* has 10 instances"):
-        bench.transfers.on_purged(P1, Compacted(12, (0, 6, 4, 0)))
+        bench.transfers.on_compacted(P1, Compacted(12, (0, 6, 4, 0)))
     assert bench.transfers.progress is None
-    bench.transfers.on_purged(P1, Compacted(11, (0, 6, 4, 0)))
+    bench.transfers.on_compacted(P1, Compacted(11, (0, 6, 4, 0)))
     assert bench.asked() == [BeginFetch(11)]
 
 

@@ -101,5 +101,5 @@ def test_a_record_holds_a_batch_once_even_if_it_is_both_the_value_and_the_first_
 def test_a_record_whose_first_batch_is_a_nop_or_a_missing_value_is_refused() -> None:
     for value, first in ((NOP, NOP), (None, True)):
         body = [1, ID, int(Status.ACCEPTED), BALLOT, BALLOT, value, DEPS, first, DEPS]
-        with pytest.raises(OperationalError, match="first batch"):
+        with pytest.raises(OperationalError, match="initial batch"):
             decode_record(bytes([WIRE_VERSION]) + msgspec.msgpack.encode(body), REPLICAS)
