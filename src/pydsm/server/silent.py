@@ -67,7 +67,8 @@ class SilentConnections:
         """The same, of those that count."""
         self._pending: PendingConnections[Connection] = PendingConnections(
             TransportLimits(
-                unauthenticated_connections_max=limits.connections_max, strangers_per_address_max=limits.per_address_max
+                unauthenticated_connections_max=limits.connections_max,
+                unauthenticated_per_address_max=limits.per_address_max,
             )
         )
         self._sweeping: asyncio.TimerHandle | None = None

@@ -1,6 +1,7 @@
-"""What waits for one peer: bounded, in frames of a good size, the newest kept for one that is away.
+"""The queue of encoded messages for one peer: bounded, and sent in frames of limited size.
 
-Whatever does not fit is dropped and said to be, because the core repeats what matters.
+Messages that do not fit are dropped and counted; the core repeats what matters. While the peer is not connected, the
+newest messages are kept.
 """
 
 import logging
@@ -16,7 +17,7 @@ log = logging.getLogger("pydsm.transport")
 
 @dataclass(slots=True)
 class Backlog:
-    """Encoded messages for one peer that have not been given to a connection. `name` is what people call the peer."""
+    """Encoded messages for one peer that are not yet written to a connection. `name` and `address` are for the log."""
 
     name: str
     address: Address
@@ -24,31 +25,31 @@ class Backlog:
     _queue: deque[bytes] = field(default_factory=deque)
     _bytes: int = 0
     _overflowing: bool = False
-    _pressing: bool = False
+    _has_urgent: bool = False
 
     def __bool__(self) -> bool:
         return bool(self._queue)
 
     @property
     def is_due(self) -> bool:
-        """Whether there is more here than a few messages that can wait."""
-        return self._pressing or self._bytes > self.limits.patient_bytes_max
+        """Whether to send the queue at the end of this turn: it has more than a few messages that can wait."""
+        return self._has_urgent or self._bytes > self.limits.linger_bytes_max
 
-    def take(self, data: bytes, *, connected: bool, elsewhere_bytes: int = 0, can_wait: bool = False) -> int:
-        """Queue one message behind `elsewhere_bytes` that the connection holds already; how many were dropped."""
-        self._pressing = self._pressing or not can_wait
+    def enqueue(self, data: bytes, *, connected: bool, buffered_bytes: int = 0, can_wait: bool = False) -> int:
+        """Queue one message behind the `buffered_bytes` of the connection. Returns how many messages were dropped."""
+        self._has_urgent = self._has_urgent or not can_wait
         size = message_bytes(data)
         if size > FRAME_BYTES_MAX:
             log.warning("a message of %d bytes is over the limit of a frame and was dropped", size)
             return 1
         if not connected:
             return self._keep_newest(data, size)
-        waiting = self._bytes + size + elsewhere_bytes
+        waiting = self._bytes + size + buffered_bytes
         fits = waiting <= self.limits.peer_queue_bytes_max
         if fits:
             self._queue.append(data)
             self._bytes += size
-            # Half of it must have gone before the peer counts as well again: at the limit, it comes and goes.
+            # Hysteresis: the next warning follows only after the queue was half empty, not each time it is full.
             self._overflowing = self._overflowing and 2 * waiting > self.limits.peer_queue_bytes_max
             return 0
         if not self._overflowing:
@@ -57,7 +58,7 @@ class Backlog:
         return 1
 
     def _keep_newest(self, data: bytes, size: int) -> int:
-        """A connection that is about to come finds what was said lately, a peer that is gone costs little memory."""
+        """Queue for the next connection; the oldest messages are dropped, so that a dead peer costs little memory."""
         self._queue.append(data)
         self._bytes += size
         dropped = 0
@@ -67,16 +68,16 @@ class Backlog:
         return dropped
 
     def next_frame(self, stamp: Stamp) -> tuple[bytes, int]:
-        """The oldest messages as one frame of about the wanted size, and how many they are. Not of an empty one.
+        """Remove the oldest messages and return them as one frame of about the wanted size, with their number.
 
-        `stamp` is that of now, when the frame leaves: it holds for all messages in it.
+        The queue must not be empty. `stamp` is that of now, when the frame is sent; it applies to all its messages.
         """
-        run: list[bytes] = []
+        messages: list[bytes] = []
         size = 0
-        while self._queue and (not run or size + message_bytes(self._queue[0]) <= self.limits.frame_bytes_wanted):
+        while self._queue and (not messages or size + message_bytes(self._queue[0]) <= self.limits.frame_bytes_wanted):
             message = self._queue.popleft()
-            run.append(message)
+            messages.append(message)
             size += message_bytes(message)
         self._bytes -= size
-        self._pressing = self._pressing and bool(self._queue)
-        return encode_messages(run, stamp), len(run)
+        self._has_urgent = self._has_urgent and bool(self._queue)
+        return encode_messages(messages, stamp), len(messages)

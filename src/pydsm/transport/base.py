@@ -1,7 +1,7 @@
 """The transport interface: sends messages to peers; the only guarantee is that a received message was sent by a peer.
 
-Loss, delay, doubling and reordering are all allowed, so a transport never waits and never keeps more than its limit:
-the core repeats whatever matters.
+Messages may be lost, delayed, duplicated and reordered, so a transport never waits and never queues more than its
+limit: the core repeats what matters.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,18 +15,18 @@ from pydsm.transport.members import Member, name_of, unnamed
 from pydsm.transport.secret import GroupSecret
 
 Receive = Callable[[ReplicaId, Message], None]
-"""Takes a message of a peer, on the loop. Raises PeerProtocolError to have that peer's connection closed."""
+"""Receives a decoded message of a peer, on the loop. Raises PeerProtocolError to have that connection closed."""
 
 Admit = Callable[[ReplicaId, int], str | None]
-"""Given a peer and the fingerprint of its incarnation: None to talk to it, or the reason not to."""
+"""Takes a peer and the fingerprint of its incarnation. Returns None to accept it, or the reason to refuse it."""
 
 
 class StartExchange(Protocol):
-    """What this replica and its peers know of each other's starts (see `core.protocol.starts`)."""
+    """Exchanges and compares records of starts between this replica and its peers (see `core.protocol.starts`)."""
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """The number of this replica's start, and how many groups of records are durable here now."""
+        """The stamp of a frame sent now: the number of this replica's start, and the position of its store."""
         ...
 
     def greeting(self, to: ReplicaId | None) -> StartGreeting:
@@ -34,7 +34,7 @@ class StartExchange(Protocol):
         ...
 
     def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
-        """Why not to talk to this start of a peer, or None."""
+        """Why a handshake of this start of a peer is refused, or None."""
         ...
 
     def told(self, remembered: Remembered) -> None:
@@ -42,11 +42,11 @@ class StartExchange(Protocol):
         ...
 
     def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
-        """Messages of this start of a peer have come, which left when so much was durable. Why not to take them."""
+        """Record the stamp of a received frame. Returns why its messages are refused, or None."""
         ...
 
     def remembered(self, peer: ReplicaId) -> Remembered:
-        """What is remembered of a peer."""
+        """What this replica has recorded about a peer."""
         ...
 
 
@@ -75,18 +75,18 @@ class LocalIdentity:
         return self.members or unnamed(self.replicas)
 
     def name_of(self, replica: ReplicaId) -> str:
-        """How people call a member, this replica itself too."""
+        """The name of a member, which may be this replica, for logs and messages."""
         return name_of(self.listed, replica)
 
     @property
     def name(self) -> str:
-        """How people call this replica."""
+        """The name of this replica, for logs and messages."""
         return self.name_of(self.replica)
 
 
 @dataclass(slots=True)
 class Traffic:
-    """Plain counts since the start."""
+    """Counters since the start of the process."""
 
     messages_sent: int = 0
     messages_received: int = 0
@@ -101,7 +101,7 @@ class Transport(Protocol):
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
-        """Peers to which a message sent now would be carried, in order."""
+        """Peers to which a connection is open, in order."""
         ...
 
     @property
@@ -111,22 +111,22 @@ class Transport(Protocol):
 
     @property
     def fingerprints(self) -> Mapping[ReplicaId, int]:
-        """Of each peer, the fingerprint of the incarnation whose messages are delivered, or were last."""
+        """For each peer, the fingerprint of the incarnation whose messages are delivered, or were delivered last."""
         ...
 
     @property
     def traffic(self) -> Traffic:
-        """What has passed so far."""
+        """Counters of messages and bytes."""
         ...
 
     async def start(self, receive: Receive) -> None:
-        """Begin to listen and to reach for peers. Raises OperationalError if it cannot listen."""
+        """Begin to listen and to connect to peers. Raises OperationalError if it cannot listen."""
         ...
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """Pass one message to several peers; returns immediately. Messages sent in one turn of the loop leave together.
 
-        A message that can wait (`transport.coalescing`) may be kept back for a while, for company.
+        A message that can wait (`transport.coalescing`) may be delayed, to share a frame with later ones.
         """
         ...
 

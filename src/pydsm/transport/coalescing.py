@@ -1,7 +1,7 @@
 """Coalescing of messages: those that no client waits for are delayed, since each separate send wakes up a process.
 
-Decides which messages can wait. How long and how much of them is a limit; whatever else leaves for the same peer takes
-them along, in the order in which they were given.
+Decides which messages can wait. `TransportLimits` limits for how long and how many bytes; any other message to the same
+peer is sent together with them, in order.
 """
 
 import asyncio
@@ -9,26 +9,26 @@ from collections.abc import Callable
 
 from pydsm.core.types.messages import Commit, Frontier, Message, StateDigest
 
-_PATIENT = (Commit, Frontier, StateDigest)
+_CAN_WAIT = (Commit, Frontier, StateDigest)
 
 
 def can_wait(message: Message) -> bool:
     """Whether this message may be delayed by a few milliseconds.
 
-    Gossip is no more than that. A Commit is final before it is sent, and the clients of its requests are answered by
-    the replica that sends it. Those who wait for it elsewhere have a conflicting command. They asked this replica
-    about that command, and its answer is what takes the Commit along; the commands of others come behind it. Only where
-    few are asked (`thrifty`) may one who was not asked wait as long as the limit says.
+    Gossip is not urgent. A Commit is final before it is sent, and the clients of its requests are answered by the
+    replica that sends it. Another replica waits for this Commit only to execute a conflicting command, for which it has
+    sent a PreAccept to this replica; the answer is sent immediately and takes the Commit along. Only with `thrifty`,
+    where not every replica is asked, may one wait for as long as the limit.
     """
-    return isinstance(message, _PATIENT)
+    return isinstance(message, _CAN_WAIT)
 
 
 class FlushTimer:
-    """Calls `over` once, so long after the first `begin` since the last time."""
+    """Calls `expired` once, this many seconds after the first `begin` since the last call."""
 
-    def __init__(self, seconds: float, over: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, expired: Callable[[], None]) -> None:
         self._seconds = seconds
-        self._over = over
+        self._expired = expired
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
@@ -44,4 +44,4 @@ class FlushTimer:
 
     def _end(self) -> None:
         self._timer = None
-        self._over()
+        self._expired()

@@ -7,8 +7,8 @@ its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages
 start, 8 bytes, and its position, 8 bytes; see `core.protocol.starts`), then a sequence of length (4 bytes) and encoded
 message. All numbers are big-endian.
 
-Guards against garbage: whatever arrives, a reader gives right payloads or raises PeerProtocolError, and keeps no more
-than one frame.
+Guarantees that a reader returns valid payloads or raises PeerProtocolError, whatever bytes arrive, and buffers at most
+one frame.
 """
 
 import struct
@@ -52,14 +52,14 @@ _Number = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack has none of more tha
 
 
 class Stamp(NamedTuple):
-    """Of which start of its sender a frame is, and how many groups of records were durable there when it left."""
+    """The number of the sender's start, and the position of its store (durable groups of records) at the sending."""
 
     start: int
     position: int
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_fields=True):
-    """Who speaks, to which group it belongs, and whether it will prove that. Holds nothing secret."""
+    """The first message of a replica: its identity and group, and whether it will prove them. Has nothing secret."""
 
     group: str
     replica: Annotated[int, msgspec.Meta(ge=0)]
@@ -77,13 +77,13 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknown_fields=True):
-    """The last thing said on a connection: why it is closed."""
+    """The last message on a connection: why it is closed."""
 
     reason: str
     remembered: Remembered | None = None
-    """Where the refused one is an older copy of what was here before: what it lacks."""
+    """If the refused replica has an older copy of its data: what the sender has recorded about it."""
     proof: bytes = b""
-    """As in a Confirmation, where something is remembered: it can stop a replica."""
+    """As in a Confirmation, if `remembered` is given, because that can stop a replica."""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
@@ -92,21 +92,21 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_
     incarnation: _Number
     start: StartGreeting
     proof: bytes = b""
-    """Empty without a secret; else over everything else that was said on this connection."""
+    """Empty without a secret; otherwise computed over all other bytes of the handshake so far."""
 
 
 class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_unknown_fields=True):
-    """From the side that was dialled: the same. The incarnation itself is not sent to the dialling side."""
+    """From the side that was dialled: the same, but only the fingerprint of its incarnation."""
 
     fingerprint: _Number
     start: StartGreeting
-    """With what is remembered of the side that dialled."""
+    """With the records about the replica that dialled."""
     proof: bytes = b""
 
 
 HandshakeMessage = Hello | Refusal | Claim | Confirmation
-"""Exactly these fields, which the version in the preamble stands for. So none is nested deeper than its type: skipping
-unknown fields would take any depth that the interpreter's stack allows, and another one would allow another."""
+"""Unknown fields are forbidden: the version in the preamble determines the fields. Skipping unknown fields would accept
+any nesting depth that the interpreter's stack allows, which differs between interpreters."""
 
 _handshake_decoder: msgspec.msgpack.Decoder[HandshakeMessage] = msgspec.msgpack.Decoder(HandshakeMessage)
 
@@ -130,7 +130,7 @@ def decode_handshake(payload: bytes) -> HandshakeMessage:
 
 
 def encode_messages(messages: Iterable[bytes], stamp: Stamp) -> bytes:
-    """One frame of encoded messages, all of which left when so much was durable."""
+    """One frame of encoded messages, with the stamp of the moment when it is sent."""
     chunks = [_STAMP.pack(*stamp)]
     for message in messages:
         chunks += (_LENGTH.pack(len(message)), message)
@@ -138,7 +138,7 @@ def encode_messages(messages: Iterable[bytes], stamp: Stamp) -> bytes:
 
 
 def decode_stamp(payload: bytes) -> Stamp:
-    """What a frame of messages begins with. Raises PeerProtocolError when it is too short."""
+    """The stamp at the beginning of a frame's payload. Raises PeerProtocolError when the payload is too short."""
     if len(payload) < _STAMP.size:
         raise PeerProtocolError("a frame ends inside its stamp")
     return Stamp(*_STAMP.unpack_from(payload))
@@ -186,7 +186,7 @@ def open_frame(data: bytes, bytes_max: int = FRAME_BYTES_MAX) -> bytes:
 
 
 def message_bytes(message: bytes) -> int:
-    """How much of a frame an encoded message takes."""
+    """Bytes that an encoded message takes in a frame."""
     return _LENGTH.size + len(message)
 
 
@@ -203,7 +203,7 @@ def _frame(chunks: list[bytes]) -> bytes:
 
 
 class FrameReader:
-    """Turns what arrives on one connection into payloads: first those of the handshake, then those of message frames.
+    """Splits the bytes of one connection into payloads: first those of the handshake, then those of message frames.
 
     `preamble` ends with a version of two bytes.
     """
@@ -220,11 +220,11 @@ class FrameReader:
 
     @property
     def held_bytes(self) -> int:
-        """Of a frame that is not complete."""
+        """Bytes of a frame that is not complete."""
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived; `payloads` gives what it completes."""
+        """Add received bytes; `payloads` then returns the payloads that are complete."""
         self._buffer += data
 
     def payloads(self) -> Iterator[bytes]:
@@ -251,11 +251,11 @@ class FrameReader:
             del self._buffer[:size]
             self._preamble_seen = True
         elif len(given) == size or not self._preamble[:version].startswith(given[:version]):
-            raise PeerProtocolError(_what_else(given, self._preamble))
+            raise PeerProtocolError(_describe_unknown(given, self._preamble))
         return self._preamble_seen
 
 
-def _what_else(beginning: bytes, preamble: bytes) -> str:
+def _describe_unknown(beginning: bytes, preamble: bytes) -> str:
     """The protocol suggested by these first bytes, which are not our preamble."""
     version = len(preamble) - _VERSION_BYTES
     if beginning.startswith(preamble[:version]):

@@ -10,13 +10,13 @@ class TransportLimits:
     peer_queue_bytes_max: int = 64 << 20
     """Bytes waiting for one peer; messages beyond are dropped."""
     disconnected_queue_bytes_max: int = 1 << 20
-    """Bytes kept for a peer to which there is no connection, the newest; older messages are dropped."""
+    """Bytes queued for a peer without a connection; the oldest messages are dropped."""
     frame_bytes_wanted: int = 1 << 20
-    """A frame is closed when it holds so much, so that a receiver is never busy with one for long."""
+    """Bytes after which a frame is complete, so that a receiver is never busy with one frame for long."""
     linger_seconds_max: float = 0.002
     """How long a message that can wait (see `coalescing`) is delayed to share a frame with others; 0: not at all."""
-    patient_bytes_max: int = 4096
-    """Bytes queued for one peer above which they are sent immediately."""
+    linger_bytes_max: int = 4096
+    """Bytes of messages that can wait, queued for one peer, above which they are sent at the end of the turn."""
     handshake_seconds_max: float = 5.0
     """How long dialling and the handshake may take together."""
     silence_seconds_max: float = 10.0
@@ -27,5 +27,5 @@ class TransportLimits:
     """The wait doubles up to this."""
     unauthenticated_connections_max: int = 64
     """Incoming connections without a completed handshake, from addresses of which no member is known; see `pending`."""
-    strangers_per_address_max: int = 16
-    """Of those, from one address. As many again for each member, from the address of that member, are kept free."""
+    unauthenticated_per_address_max: int = 16
+    """Of those, from one address. Each member has as many more of its own, for connections from its address."""

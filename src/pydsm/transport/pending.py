@@ -1,9 +1,9 @@
 """Incoming connections that have not completed the handshake: their limits, and which one is closed beyond them.
 
-Prevents silent connections from keeping a member out. One more connection never is the one
-that is refused: the oldest silent one is closed for it, of the same address if that has its share, else of the address
-that has most. A member completes the handshake within a round trip, so it is rarely the oldest. The addresses of
-members have places of their own, which connections from elsewhere cannot take.
+Prevents idle connections from keeping a member out. A new connection is never refused: the oldest pending one is
+closed instead, of the same address if that has reached its limit, otherwise of the address that has the most. A member
+completes the handshake within a round trip, so it is rarely the oldest. The addresses of members have limits of their
+own, so connections from other addresses cannot use them up.
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ PendingConnection = TypeVar("PendingConnection")
 
 
 def comparable_host(host: str) -> str:
-    """One form for every way in which the system writes an IP address; what is none stays as it is."""
+    """The canonical form of an IP address; any other text is returned unchanged."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -44,7 +44,7 @@ class PendingConnections(Generic[PendingConnection]):
         return list(self._host_of)
 
     def member_is_at(self, member: ReplicaId, hosts: Iterable[str]) -> None:
-        """The address of this member leads to these hosts now."""
+        """The address of this member resolves to these hosts now."""
         self._resolved[member] = frozenset(map(comparable_host, hosts))
 
     def member_came_from(self, member: ReplicaId, host: str) -> None:
@@ -52,18 +52,18 @@ class PendingConnections(Generic[PendingConnection]):
         self._seen[member] = comparable_host(host)
 
     def add(self, connection: PendingConnection, host: str) -> PendingConnection | None:
-        """One more; gives the one that must be closed for it, which is no longer counted."""
+        """Add a connection. Returns the one that must be closed for it, which is already removed, or None."""
         host = comparable_host(host)
         members = self._members_at(host)
         mine = self._hosts.setdefault(host, {})
         mine[connection] = None
         self._host_of[connection] = host
-        if len(mine) > self._limits.strangers_per_address_max * max(1, members):
+        if len(mine) > self._limits.unauthenticated_per_address_max * max(1, members):
             return self._drop_oldest(host)
         if not members:
-            strangers = {name: len(theirs) for name, theirs in self._hosts.items() if not self._members_at(name)}
-            if sum(strangers.values()) > self._limits.unauthenticated_connections_max:
-                return self._drop_oldest(max(strangers, key=lambda name: strangers[name]))
+            others = {name: len(theirs) for name, theirs in self._hosts.items() if not self._members_at(name)}
+            if sum(others.values()) > self._limits.unauthenticated_connections_max:
+                return self._drop_oldest(max(others, key=lambda name: others[name]))
         return None
 
     def remove(self, connection: PendingConnection) -> None:

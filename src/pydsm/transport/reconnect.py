@@ -17,7 +17,7 @@ _COMPLAINT_CHARACTERS_MAX = 2100
 
 
 class Reconnector(ABC):
-    """Keeps a connection to one peer up. Subclasses make one. `name` is what people call the peer."""
+    """Keeps a connection to one peer up. Subclasses make one. `name` is for logs."""
 
     def __init__(self, name: str, address: Address, limits: TransportLimits) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Reconnector(ABC):
 
     @abstractmethod
     async def one_connection(self) -> str | None:
-        """From dialling to the end of the connection; None when it was good until then, else what was wrong."""
+        """Dial, and return when the connection has ended: None if the peer was accepted, else what went wrong."""
 
     async def run(self) -> NoReturn:
         """Dial, do the handshake, wait for its end, and repeat; a failure is logged if it differs from the last."""

@@ -38,7 +38,7 @@ class TcpTransport:
     """See `transport.base.Transport`.
 
     `peers` are the others, by their ids; `admit` decides about incarnations, `starts` about starts; with `tls`
-    everything is encrypted and certificates decide who is who.
+    everything is encrypted and certificates identify the peers.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TcpTransport:
         self._receive: Receive | None = None
         self._batch_cache = BatchCache()
         self._dialling: list[asyncio.Task[None]] = []
-        self._touched: dict[ReplicaId, _Link] = {}
+        self._to_flush: dict[ReplicaId, _Link] = {}
         self._flush_timer = FlushTimer(self.limits.linger_seconds_max, self._flush_all)
 
     @property
@@ -98,14 +98,14 @@ class TcpTransport:
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """See `transport.base.Transport`."""
         data = encode_message(message)
-        patient = can_wait(message) and self.limits.linger_seconds_max > 0
+        may_linger = can_wait(message) and self.limits.linger_seconds_max > 0
         for peer in to:
             link = self._links[peer]
-            self.traffic.messages_dropped += link.take(data, can_wait=patient)
+            self.traffic.messages_dropped += link.enqueue(data, can_wait=may_linger)
             if link.is_due:
-                if not self._touched:
+                if not self._to_flush:
                     asyncio.get_running_loop().call_soon(self._flush)
-                self._touched[peer] = link
+                self._to_flush[peer] = link
             else:
                 self._flush_timer.begin()
 
@@ -126,7 +126,7 @@ class TcpTransport:
             incoming.close()
 
     def _flush(self) -> None:
-        touched, self._touched = self._touched, {}
+        touched, self._to_flush = self._to_flush, {}
         for link in touched.values():
             link.flush()
 
@@ -136,7 +136,7 @@ class TcpTransport:
 
     @property
     def stamp(self) -> Stamp:
-        """What a frame of messages that leaves now begins with."""
+        """The stamp of a frame of messages that is sent now."""
         return self.validator.stamp()
 
     def connection_accepted(self, incoming: Incoming, host: str) -> None:
@@ -196,16 +196,16 @@ class _Link(Reconnector):
         """Whether what is queued should leave at the end of this turn."""
         return self._backlog.is_due
 
-    def take(self, data: bytes, *, can_wait: bool) -> int:
-        """Queue an encoded message for the end of this turn, or for the next connection; how many were dropped."""
+    def enqueue(self, data: bytes, *, can_wait: bool) -> int:
+        """Queue an encoded message for this turn's end or the next connection. Returns how many were dropped."""
         transport = self._open_transport
         if transport is None:
-            return self._backlog.take(data, connected=False, can_wait=can_wait)
-        waiting = transport.get_write_buffer_size()
-        return self._backlog.take(data, connected=True, elsewhere_bytes=waiting, can_wait=can_wait)
+            return self._backlog.enqueue(data, connected=False, can_wait=can_wait)
+        buffered = transport.get_write_buffer_size()
+        return self._backlog.enqueue(data, connected=True, buffered_bytes=buffered, can_wait=can_wait)
 
     def flush(self) -> None:
-        """Write everything queued in one go."""
+        """Write all queued messages in one call, as frames with the stamp of now."""
         transport = self._open_transport
         if not self._backlog or transport is None:
             return
@@ -219,7 +219,7 @@ class _Link(Reconnector):
         transport.write(b"".join(frames))
 
     def close(self) -> None:
-        """Drop the connection; `run` makes another one unless it was cancelled."""
+        """Close the connection; `run` opens another one unless it was cancelled."""
         if self._connection is not None:
             self._connection.close()
 

@@ -76,7 +76,7 @@ class PeerConnection(asyncio.Protocol, ABC):
 
     @property
     def certificate(self) -> Mapping[str, Any] | None:
-        """The other end's, verified; None without TLS."""
+        """The verified certificate of the other end; None without TLS."""
         return None if self.transport is None else self.transport.get_extra_info("peercert")
 
     def data_received(self, data: bytes) -> None:
@@ -184,7 +184,7 @@ class Incoming(PeerConnection):
             self.owner.peer_authenticated(self, self.peer)
 
     def received(self, peer: ReplicaId, payload: bytes) -> None:
-        """Messages."""
+        """Pass on a frame of messages."""
         self.owner.deliver(peer, payload)
 
     def refuse(self, fault: PeerProtocolError) -> None:
@@ -211,7 +211,7 @@ class Incoming(PeerConnection):
         self.owner.traffic.refused += 1
 
     def close(self) -> None:
-        """See `PeerConnection`; a handshake that is going on ends too."""
+        """See `PeerConnection`; a TLS handshake in progress is cancelled."""
         if self._securing is not None:
             self._securing.cancel()
             self._gone()
@@ -237,7 +237,7 @@ class Outgoing(PeerConnection):
         self._handshake = OutgoingHandshake(owner.validator, expected, address)
         self.fault: PeerProtocolError | None = None
         self.error: Exception | None = None
-        """Why the connection was lost, where the system says."""
+        """Why the connection was lost, if the system reports it."""
         self.ready = asyncio.Event()
         self.ended = asyncio.Event()
         self._hello_sent = False
@@ -301,7 +301,7 @@ def _where_from(transport: asyncio.BaseTransport) -> tuple[str, str]:
 
 
 def _take_socket(transport: asyncio.Transport) -> socket.socket:
-    """The connection itself, with nothing read of it; its transport is aborted without notice to its protocol."""
+    """The socket of a transport, before anything is read from it. Aborts the transport; its protocol is not called."""
     taken = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
     taken.setblocking(False)
     transport.set_protocol(asyncio.Protocol())

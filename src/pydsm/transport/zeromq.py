@@ -138,10 +138,10 @@ class ZeroMqTransport:
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
         """See `transport.base.Transport`."""
         data = encode_message(message)
-        patient = can_wait(message) and self.limits.linger_seconds_max > 0
+        may_linger = can_wait(message) and self.limits.linger_seconds_max > 0
         for peer in to:
             link = self._links[peer]
-            self.traffic.messages_dropped += link.take(data, can_wait=patient)
+            self.traffic.messages_dropped += link.enqueue(data, can_wait=may_linger)
             if not link.is_due:
                 self._flush_timer.begin()
 
@@ -278,10 +278,10 @@ class _Link(Reconnector):
         """Whether what is queued should leave now."""
         return self._backlog.is_due
 
-    def take(self, data: bytes, *, can_wait: bool) -> int:
+    def enqueue(self, data: bytes, *, can_wait: bool) -> int:
         """Queue an encoded message; how many were dropped."""
         waiting = self._leaving_bytes
-        dropped = self._backlog.take(data, connected=self.is_up, elsewhere_bytes=waiting, can_wait=can_wait)
+        dropped = self._backlog.enqueue(data, connected=self.is_up, buffered_bytes=waiting, can_wait=can_wait)
         if self.is_due:
             self.send_now()
         return dropped

@@ -83,7 +83,7 @@ async def test_message_that_finds_no_company_leaves_by_itself(kind: str) -> None
     "limits",
     [
         TransportLimits(linger_seconds_max=0),
-        TransportLimits(linger_seconds_max=3600, patient_bytes_max=1),
+        TransportLimits(linger_seconds_max=3600, linger_bytes_max=1),
     ],
 )
 async def test_nothing_waits_without_patience_or_beyond_its_bytes(kind: str, limits: TransportLimits) -> None:

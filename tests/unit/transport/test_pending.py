@@ -6,7 +6,7 @@ from pydsm.core.types.ids import ReplicaId
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.pending import PendingConnections, comparable_host
 
-LIMITS = TransportLimits(unauthenticated_connections_max=8, strangers_per_address_max=3)
+LIMITS = TransportLimits(unauthenticated_connections_max=8, unauthenticated_per_address_max=3)
 
 
 def test_address_that_has_its_share_loses_its_oldest() -> None:

@@ -110,7 +110,7 @@ async def test_silent_connections_never_keep_a_replica_out(
         for _, writer in silent:
             writer.write(said)
         pending = first.transport.pending  # type: ignore[attr-defined]
-        await eventually(lambda: len(pending) == patient.strangers_per_address_max, "only so many are kept")
+        await eventually(lambda: len(pending) == patient.unauthenticated_per_address_max, "only so many are kept")
         with suppress(ConnectionResetError):
             async with asyncio.timeout(5):
                 await silent[0][0].read()  # ends because the oldest was closed

@@ -190,7 +190,9 @@ async def test_stranger_that_is_closed_in_the_middle_of_its_handshake_leaves_roo
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ports = free_ports(3)
-    limits = TransportLimits(unauthenticated_connections_max=1, strangers_per_address_max=1, handshake_seconds_max=30)
+    limits = TransportLimits(
+        unauthenticated_connections_max=1, unauthenticated_per_address_max=1, handshake_seconds_max=30
+    )
     end = tcp_end(who(0), ports, limits=limits, files=authority().issue("r1"))
     async with started(end):
         reader, silent = await asyncio.open_connection("127.0.0.1", ports[0])
