@@ -100,7 +100,7 @@ class ReplicatedApplication:
         if type(error) not in self._logged_types:
             self._logged_types.add(type(error))
             log.error(
-                "a command raised %s; its client is answered so, at every replica alike (said once for each class)",
+                "a command raised %s, at every replica alike; its client gets this error (logged once for each class)",
                 type(error).__name__,
                 exc_info=error,
             )

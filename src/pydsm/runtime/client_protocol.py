@@ -98,7 +98,7 @@ FromClient = ClientHello | ClientRequest
 FromReplica = Welcome | CloseReason | ClientAnswers
 
 
-def _extended(value: object) -> object:
+def _encode_other(value: object) -> object:
     match value:
         case CommandFailed():
             return msgspec.msgpack.Ext(_FAILED, value.message.encode())
@@ -122,7 +122,7 @@ def _from_extension(code: int, data: memoryview) -> object:
     return make(bytes(data).decode(errors="replace"))
 
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=_extended)
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_other)
 _from_client: msgspec.msgpack.Decoder[FromClient] = msgspec.msgpack.Decoder(FromClient)
 _from_replica: msgspec.msgpack.Decoder[FromReplica] = msgspec.msgpack.Decoder(FromReplica, ext_hook=_from_extension)
 
@@ -136,9 +136,8 @@ def encode_answers(numbers: Sequence[int], answers: Sequence[Answer], answer_byt
     """Answers in frames. A result that cannot be sent becomes a failure that states this."""
     encoded = list(answers) if _REFUSALS.keys().isdisjoint(map(type, answers)) else list(map(_wire_form, answers))
     frame = b""
-    if (
-        weight(answers, answer_bytes_max) <= answer_bytes_max
-    ):  # so that one large value, repeated many times, is not encoded
+    # Estimated before encoding, so that one large value which is repeated many times is not encoded in vain.
+    if weight(answers, answer_bytes_max) <= answer_bytes_max:
         with contextlib.suppress(OverflowError, RecursionError, UnicodeEncodeError):
             frame = encode_message(ClientAnswers(list(numbers), encoded))
     if 0 < len(frame) <= answer_bytes_max:

@@ -1,9 +1,9 @@
 """One replica in a process: the loop that owns the core, and everything that the core's effects reach.
 
 Decides when the core is called: messages and submitted commands as they come, time every few milliseconds, effects
-once per turn of the loop, so that what arrives together is written and sent together. Guards that a failure of the
-disk or of an invariant ends the replica at once: nothing is acknowledged, sent or executed after it. Order of effects
-is `perform`'s business, when batches leave is `batching`'s.
+once per turn of the loop, so that what arrives together is written and sent together. Guarantees that a failure of
+the disk or of an invariant stops the replica at once: nothing is acknowledged, sent or executed after it. The order of
+effects is left to `perform`, the time at which batches are proposed to `batching`.
 """
 
 import asyncio
@@ -65,19 +65,19 @@ _MESSAGE_CHARACTERS_MAX = 4000
 
 
 class NodePhase(Enum):
-    """Where a node is between its start and its end. It only goes forward."""
+    """The phase of a node. It only advances, in this order."""
 
     NEW = auto()
     RUNNING = auto()
     STOPPING = auto()
-    """No new command is taken; those that were taken are still agreed on, executed and answered."""
+    """New commands are refused; those that were accepted are still agreed on, executed and answered."""
     ENDED = auto()
     """It failed, or its state is replaced by a snapshot: nothing is written, sent or executed any more."""
     STOPPED = auto()
 
 
 class Node:
-    """Start it, submit commands, watch `failure`, stop it. All from one loop."""
+    """One replica: start it, submit commands, await `failure`, stop it. All calls from one event loop."""
 
     def __init__(self, config: Config, parts: NodeComponents) -> None:
         self._config = config
@@ -101,7 +101,7 @@ class Node:
             parts.name_of,
         )
         self.session_ms = clock.session_ms
-        """When a session begins that begins now."""
+        """Returns the timestamp of a session that begins now (`GroupClock.session_ms`)."""
         self._batcher = Batcher(
             config.replica,
             parts.machine,
@@ -109,7 +109,7 @@ class Node:
             self._wake,
             clock.batch_ms,
             parts.limits,
-            check=parts.relation.check if isinstance(parts.relation, UserRelation) else _nothing_wrong,
+            check=parts.relation.check if isinstance(parts.relation, UserRelation) else _no_check,
             has_settled=self._sessions.has_settled,
             has_room=lambda: self._core.in_flight < config.pipeline_instances_max,
         )
@@ -139,14 +139,14 @@ class Node:
         return self._phase is NodePhase.RUNNING or self._phase is NodePhase.STOPPING
 
     async def start(self) -> None:
-        """Load and execute what the store holds, then listen and take part.
+        """Load and execute what the store holds, then listen, and take part in agreement when the start is confirmed.
 
         Raises OperationalError when the store is damaged, the port is taken, or the machine does not start.
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
-        """Set when the replica had to stop by itself; it never works again. `RestartRequired`: a new one would, at
-        once."""
+        """Set when the replica stopped by itself; this object cannot be started again. With `RestartRequired`, create
+        a new node from the same data immediately."""
         disk = ThreadedDisk if self._store.is_slow else InlineDisk
         self._disk = disk(self._store, self._fail)
         self._peers = PeerIncarnations(self._store.peers(), self._remember_peer, self._name_of)
@@ -174,17 +174,19 @@ class Node:
         checks = FileChecks(self._disk, self._store, self._files, lambda: self._running)
         checks.begin(self._loop)
         if isinstance(self._machine, SupportsScheduledCommands):
-            self._keep_up(ScheduledCommandProposer(self._machine, self._config.replica, self._batcher.submit))
+            self._propose_scheduled_commands(
+                ScheduledCommandProposer(self._machine, self._config.replica, self._batcher.submit)
+            )
 
     async def _begin_start(self) -> Starts:
         def run_on_disk(job: Callable[[], None]) -> None:
             self._disk.run(job, _nothing)
 
-        around = StartContext(self._core, self._store, run_on_disk, self._fail, self._loop.time)
-        return await asyncio.to_thread(Starts, self._config.replica, self._config.replicas, around, self._start_limits)
+        context = StartContext(self._core, self._store, run_on_disk, self._fail, self._loop.time)
+        return await asyncio.to_thread(Starts, self._config.replica, self._config.replicas, context, self._start_limits)
 
     async def _restore(self) -> None:
-        """Start the machine; then the newest good snapshot, and the records behind it."""
+        """Start the machine, then restore the newest good snapshot and execute the records after it."""
         await self._gate.open()
         application = self._application
         application.tracker = tracker_of(self._machine, application.apply, self._store.incarnation)
@@ -208,7 +210,7 @@ class Node:
         self._core.restore(records, [one.checkpoint for one in snapshots])
 
     async def stop(self, drain_seconds_max: float = 5.0) -> None:
-        """Refuse new commands, answer those taken if that succeeds in time, then close everything."""
+        """Refuse new commands, answer the accepted ones if that succeeds in time, then close everything."""
         if self._phase is NodePhase.RUNNING:
             self._phase = NodePhase.STOPPING
         elif self._phase is NodePhase.ENDED:
@@ -231,7 +233,7 @@ class Node:
             log.error("%s; its replica has stopped", fault)
 
     async def _drain(self, seconds_max: float) -> int:
-        """Wait until the commands taken are answered, so long at most; gives how many are not."""
+        """Wait at most `seconds_max` until the accepted commands are answered; returns how many are not."""
         drained = self._drained = self._drained or asyncio.Event()
         self._wake()
         if self._running and self._batcher.waiting:
@@ -254,7 +256,7 @@ class Node:
         self._batcher.submit_many(commands, reply, stream)
 
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
-        """See `batching.SubmitRequests`. A session that keeps too much, or one too many, is answered `Overloaded`."""
+        """See `batching.SubmitRequests`. Answers `Overloaded` beyond the limits of `admission`."""
         full = rejection_reason(self._sessions, run)
         if self._sessions.is_forgotten(session_of(run.first)):
             reply(0, [SessionExpired()] * len(commands))
@@ -264,7 +266,7 @@ class Node:
             reply(0, [Overloaded(full)] * len(commands))
 
     def grant(self) -> Grant:
-        """A session for one client, to be used for what it sends through this replica."""
+        """Grant a session to one client, for the requests that it sends through this replica."""
         return self._grants.grant(self.session_ms())
 
     def trace(self, id: RequestId) -> RequestTrace:
@@ -279,11 +281,11 @@ class Node:
         )
 
     def info(self) -> dict[str, str]:
-        """What this replica has done and knows, for people."""
+        """The observation of this moment as text, for people."""
         return as_info(self.observe())
 
     def observe(self) -> Observation:
-        """This moment, for tools. Only after `start`."""
+        """The state of this replica at this moment, for tools. Only after `start`."""
         counters, taker, now = self._core.counters, self._application.taker, self._loop.time()
         return Observation(
             replica=self._config.replica,
@@ -321,6 +323,7 @@ class Node:
     # Events, from outside to the core
 
     def _receive(self, sender: ReplicaId, message: Message) -> None:
+        """Pass a decoded message to the core, and schedule a turn; ignored while this replica does not take part."""
         if not self._running or self._gate.full or not self._starts.takes_part:
             return
         try:
@@ -333,8 +336,8 @@ class Node:
         except PeerProtocolError as fault:
             raise PeerProtocolError(self._with_names(str(fault))) from fault
         except Exception as error:
-            said = printable(repr(message), _MESSAGE_CHARACTERS_MAX)
-            log.critical("the message that caused the failure, from %s: %s", self._name_of(sender), said)
+            text = printable(repr(message), _MESSAGE_CHARACTERS_MAX)
+            log.critical("the message that caused the failure, from %s: %s", self._name_of(sender), text)
             self._fail(error)
         else:
             if not self._peers.knows(sender) and takes_part(message):
@@ -377,12 +380,12 @@ class Node:
         self._wake()
         return proposed if isinstance(proposed, InstanceId) else None
 
-    def _keep_up(self, upkeep: ScheduledCommandProposer) -> None:
+    def _propose_scheduled_commands(self, proposer: ScheduledCommandProposer) -> None:
         if self._running:
-            self._loop.call_later(SCHEDULED_COMMANDS_SECONDS, self._keep_up, upkeep)
+            self._loop.call_later(SCHEDULED_COMMANDS_SECONDS, self._propose_scheduled_commands, proposer)
             group_ms = self._clock.group_ms()
             if self._gate.phase is MachinePhase.RUNNING and group_ms is not None:
-                upkeep.look(group_ms)
+                proposer.look(group_ms)
 
     def _wake(self) -> None:
         if self._running and not self._turn_is_due:
@@ -390,6 +393,7 @@ class Node:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        """Propose what was submitted in this turn of the loop, then perform the core's effects."""
         self._turn_is_due = False
         if self._starts.takes_part:
             self._guard(self._batcher.flush)
@@ -397,8 +401,8 @@ class Node:
         if self._drained is not None and not (self._running and self._batcher.waiting):
             self._drained.set()
 
-    def _at_present(self, action: Callable[[], None]) -> None:
-        """The last tick may be long ago where the loop got no processor."""
+    def _at_current_time(self, action: Callable[[], None]) -> None:
+        """Set the core's time first: after a pause of the process, the last tick is long ago."""
         self._core.advance(self._now())
         action()
 
@@ -413,7 +417,7 @@ class Node:
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
         """See `perform.Disk`."""
-        self._disk.write(records, lambda: self._guard(lambda: self._at_present(done)))
+        self._disk.write(records, lambda: self._guard(lambda: self._at_current_time(done)))
 
     def _snapshot_taken(self, file: SnapshotFile) -> None:
         self.maintenance.snapshot_taken(file)
@@ -424,14 +428,14 @@ class Node:
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
 
     def _tell_core(self, action: Callable[[], None]) -> None:
-        self._guard(lambda: self._at_present(action))
+        self._guard(lambda: self._at_current_time(action))
         self._wake()
 
     async def _replace(self, record: PurgeRecord) -> None:
-        """The last write of this node: what waits for the disk is written before it, and nothing after it."""
+        """Write the last record of this node: pending writes come before it, and nothing after it."""
         self._end()
         self._application.shut()
-        self._batcher.refuse("this replica begins again from a snapshot; submit elsewhere")
+        self._batcher.refuse("this replica restarts from a snapshot; submit elsewhere")
         written = self._replaced = self._loop.create_future()
         self._disk.write([record], lambda: written.set_result(None))
         await written
@@ -449,7 +453,7 @@ class Node:
         self._disk.run(lambda: self._store.remember_peer(peer, mark), _nothing)
 
     def _fail(self, error: Exception) -> None:
-        """From here on nothing leaves this replica but the news."""
+        """Stop the replica: from here on nothing is written, sent or executed, and the failure is reported."""
         if not self._running:
             if self._replaced is not None and not self._replaced.done():
                 self._replaced.set_exception(error)
@@ -482,5 +486,5 @@ def _nothing() -> None:
     pass
 
 
-def _nothing_wrong(commands: Sequence[bytes]) -> None:
+def _no_check(commands: Sequence[bytes]) -> None:
     pass

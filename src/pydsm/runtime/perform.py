@@ -1,9 +1,9 @@
 """Performs the core's effects: the only module that decides that records are durable before messages leave.
 
-See docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten. A turn is one group of effects that the
-core returned together. Turns are finished in the order in which the core made them. While one group of turns is being
-written, later turns wait and become the next group (group commit). No I/O happens here; disk, network and application
-are arguments, so the simulator uses this code too.
+See docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten. A turn is all effects that one call
+of `take_effects` returned. Turns are finished in the order in which the core made them. While some turns are being
+written, later ones wait; then all of them are written together (group commit). No I/O happens here; disk, network and
+application are arguments, so the simulator uses this code too.
 """
 
 from collections import deque
@@ -58,7 +58,7 @@ class Application(Protocol):
         ...
 
     def abort(self, abort: Abort) -> None:
-        """Notify the waiting clients that their requests were definitely not executed by this instance."""
+        """Propose the requests of this instance again, or answer them `Aborted`: this instance never executes them."""
         ...
 
     def transfer(self, transfer: Transfer) -> None:

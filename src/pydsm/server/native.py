@@ -1,10 +1,10 @@
 """The port for native clients: receives commands and sends answers in any order, both within limits.
 
-Decides which clients may connect and how many commands of one client may be in flight. Guards that each command gets
-one answer, and that a client which asks faster than it is answered, or does not read, is not read from until that
-changes. The wire format is `runtime/client_protocol`'s business, agreement that of `submit_requests`. Whether a request
-is a retry is determined here, from the session that was granted to the connection, not stated by the client
-(`core/sessions/sessions`).
+Decides which clients may connect and how many commands of one client may be in flight. Guarantees that each command
+gets one answer, and that reading from a client is paused while it has too many unanswered commands or does not read its
+answers. The wire format is left to `runtime/client_protocol`, agreement to `submit_requests`. Whether a request is a
+retry is determined here, from the session that was granted to the connection, and not stated by the client
+(`core/sessions/grants`).
 """
 
 import asyncio
@@ -65,15 +65,15 @@ class NativeLimits:
     answer_bytes_max: int = 64 << 20
     """Bytes of one frame of answers; a single longer answer is replaced by an error."""
     ahead_ms_max: int = 60_000
-    """How far after `NativeServerContext.now_ms` a session may begin; a later one would be refused less surely than
-    others."""
+    """How far after `NativeServerContext.now_ms` a session may begin. A later timestamp would make
+    the detection of expired sessions less reliable."""
 
 
 @dataclass(frozen=True, slots=True)
 class NativeServerContext:
-    """The replica behind the port. `names` has every member's name; `is_ready` whether it can serve now.
+    """The replica behind the port. `names` has every member's name; `is_ready` returns whether it can serve now.
 
-    `grant` gives each connection a session of its own, `now_ms` is when one begins that begins now.
+    `grant` returns a new session for a connection, `now_ms` the timestamp of a session that begins now.
     """
 
     identity: Identity
@@ -84,7 +84,7 @@ class NativeServerContext:
 
 
 class NativeServer:
-    """Serves any state machine to native clients. All from one loop."""
+    """Serves any state machine to native clients. All calls from one event loop."""
 
     def __init__(
         self,
@@ -104,13 +104,13 @@ class NativeServer:
 
     @property
     def port(self) -> int:
-        """Where it listens; useful after starting with port 0."""
+        """The port number on which it listens; useful after starting with port 0."""
         assert self._server is not None, "the server is not started"
         number: int = self._server.sockets[0].getsockname()[1]
         return number
 
     async def start(self, address: Address) -> None:
-        """Listen. Raises OperationalError when the address cannot be had."""
+        """Listen. Raises OperationalError if the address cannot be used."""
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(lambda: NativeConnection(self), address.host, address.port)
@@ -118,7 +118,7 @@ class NativeServer:
             raise cannot_listen("clients", address, error) from error
 
     async def stop(self) -> None:
-        """Listen no more, send what is answered, and close all connections. Idempotent."""
+        """Stop listening, send the answers that are ready, and close all connections. Idempotent."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -178,23 +178,24 @@ _REFUSED_SESSIONS_MAX = 16
 _WRITE_BYTES_MAX = 1 << 20
 """Bytes of answers, about, that are put together for one write; a single larger one is written alone."""
 _ENOUGH_BYTES = 1 << 30
+"""A limit for `weight` that is never reached, so that it counts everything."""
 
 
-def _portions(answers: Sequence[Answer]) -> Iterator[int]:
-    """Where the answers of each write end."""
+def _write_ends(answers: Sequence[Answer]) -> Iterator[int]:
+    """For each write, the position after its last answer."""
     if weight(answers, _WRITE_BYTES_MAX) > _WRITE_BYTES_MAX:
         size = 0
-        for place in range(len(answers)):
-            added = weight(answers[place : place + 1], _WRITE_BYTES_MAX)
+        for position in range(len(answers)):
+            added = weight(answers[position : position + 1], _WRITE_BYTES_MAX)
             if size and size + added > _WRITE_BYTES_MAX:
-                yield place
+                yield position
                 size = 0
             size += added
     yield len(answers)
 
 
 class NativeConnection(ClientConnection):
-    """One client. See the module."""
+    """The connection of one client; see the docstring of this module."""
 
     def __init__(self, server: NativeServer) -> None:
         super().__init__()
@@ -207,7 +208,7 @@ class NativeConnection(ClientConnection):
         self._handshake_done = False
         self._grant = server.host.grant()
         self._session = session_of(self._grant.id)
-        """Of the last run, whose time is known to be right."""
+        """Session of the last run, whose timestamp was checked."""
         self._refused = RefusedRequests()
         self._next = 0
         self._unanswered = 0
@@ -217,7 +218,7 @@ class NativeConnection(ClientConnection):
         self._handshake_timer: asyncio.TimerHandle | None = None
         self._frames = 0
 
-    # Called by the transport
+    # Called by asyncio's transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake timer, or refuse the connection."""
@@ -243,14 +244,14 @@ class NativeConnection(ClientConnection):
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        """Submit what is complete."""
+        """Submit the commands of all complete frames."""
         if self._transport is None or self._transport.is_closing() or self._ending:
             return
         try:
             self._reader.feed(data)
             for payload in self._reader.payloads():
                 self._frames += 1
-                self._take(payload)
+                self._payload_received(payload)
         except PeerProtocolError as fault:
             self._refuse(str(fault))
         else:
@@ -302,9 +303,9 @@ class NativeConnection(ClientConnection):
                 self._write(encode_message(CloseReason(reason)))
             self._transport.close()
 
-    # Inside
+    # Internal
 
-    def _take(self, payload: bytes) -> None:
+    def _payload_received(self, payload: bytes) -> None:
         message = decode_from_client(payload)
         if isinstance(message, ClientHello) == self._handshake_done:
             raise PeerProtocolError("a client sends ClientHello once, before its first command")
@@ -361,7 +362,7 @@ class NativeConnection(ClientConnection):
                 self._submit(run, commands, partial(self._record_and_reply, run, reply), is_retry=is_retry)
 
     def _record_and_reply(self, run: Run, reply: ReplyMany, offset: int, answers: Sequence[Answer]) -> None:
-        if isinstance(answers[0], Aborted | Overloaded):  # all of those that come together are, or none
+        if isinstance(answers[0], Aborted | Overloaded):  # answers that come together are all refusals, or none is
             self._refused.refused(run, offset)
         reply(offset, answers)
 
@@ -374,7 +375,7 @@ class NativeConnection(ClientConnection):
             self._session = session
 
     def _answered(self, first: int, offset: int, answers: Sequence[Answer]) -> None:
-        """Take some answers; they leave at the end of this turn of the loop, with all others that came in it."""
+        """Queue answers; they are written at the end of this turn of the loop, together with all others of the turn."""
         self._unanswered -= len(answers)
         if not self._numbers:
             self._loop.call_soon(self._flush)
@@ -382,13 +383,13 @@ class NativeConnection(ClientConnection):
         self._answers += answers
 
     def _flush(self, *, whole: bool = False) -> None:
-        """Write what is answered, a bounded number of bytes at a time, as long as the client takes it; or all of it."""
+        """Write queued answers in bounded portions, until the client stops reading; with `whole`, all of them."""
         numbers, answers = self._numbers, self._answers
         self._numbers, self._answers = [], []
         if not numbers or self._transport is None or self._ending:
             return
         start = 0
-        for end in _portions(answers):
+        for end in _write_ends(answers):
             if self._write_paused and not whole:
                 break
             self._write(encode_answers(numbers[start:end], answers[start:end], self._limits.answer_bytes_max))
@@ -405,7 +406,7 @@ class NativeConnection(ClientConnection):
         self._server.refusals.warning("refused", "refused %s: %s", self._peer, reason)
         if self._handshake_done:
             self._flush(whole=True)
-        self._reader = FrameReader(CLIENT_PREAMBLE)  # what is in the old one is not read any more
+        self._reader = FrameReader(CLIENT_PREAMBLE)  # discards what the old one holds
         preamble = b"" if self._handshake_done else CLIENT_PREAMBLE
         self._write(preamble + encode_message(CloseReason(reason)))
         self._end()
