@@ -10,6 +10,7 @@ The leader's own vote on a batch has no record of its own. The record of the dec
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import assert_never
 
 from pydsm.core.protocol.acceptor import Acceptor
 from pydsm.core.protocol.phases import Accepting, PreAccepting
@@ -220,8 +221,10 @@ class Proposer:
                 missing = tuple(peer for peer in state.peers if peer not in phase.asked)
                 phase.asked = state.peers
                 state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
-            case _:
-                pass  # KeepAsking: more answers will come
+            case KeepAsking():
+                pass
+            case unreachable:
+                assert_never(unreachable)
 
     def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Ask for votes for `value` in `ballot`, which this replica leads.
