@@ -318,8 +318,8 @@ def ballot_of(message: Message) -> Ballot | None:
             return None
         case CommitQuery() | Frontier() | StateDigest() | Compacted() | FetchSnapshot() | SnapshotPiece():
             return None
-        case _:
-            assert_never(message)
+        case unreachable:
+            assert_never(unreachable)
 
 
 def batches_of(message: Message) -> tuple[Batch, ...]:
@@ -336,6 +336,6 @@ def batches_of(message: Message) -> tuple[Batch, ...]:
             values = ()
         case CommitQuery() | Frontier() | StateDigest() | Compacted() | FetchSnapshot() | SnapshotPiece():
             values = ()
-        case _:
-            assert_never(message)
+        case unreachable:
+            assert_never(unreachable)
     return tuple(value for value in values if isinstance(value, Batch))
