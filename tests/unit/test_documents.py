@@ -3,11 +3,13 @@
 import ast
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from pydsm.cli.main import app
+from pydsm.core.types.messages import Message
 from pydsm.machines.kv import COMMANDS
 from pydsm.server.commands import LOCAL_COMMANDS
 from tests.documents import ROOT, blocks
@@ -46,6 +48,13 @@ def test_every_document_that_the_source_names_exists() -> None:
 def test_the_reference_names_every_command_of_the_redis_port() -> None:
     named = set(re.findall(r"`([A-Z]+)`", (ROOT / "docs/reference/redis-commands.md").read_text("utf-8")))
     assert {command.decode() for command in (*COMMANDS, *LOCAL_COMMANDS)} <= named
+
+
+def test_the_formats_give_the_number_of_every_message() -> None:
+    text = (ROOT / "docs/reference/formats.md").read_text("utf-8")
+    assert [
+        kind.__name__ for kind in get_args(Message) if f"| {kind.__struct_config__.tag} | {kind.__name__} |" not in text
+    ] == []
 
 
 QUOTING = sorted((ROOT / "tests/protocol").glob("test_*.py"))

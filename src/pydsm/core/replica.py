@@ -111,8 +111,8 @@ class Replica:
             case m.ValidateOk():
                 for id in (message.id, *(invalidator.id for invalidator in message.invalidators)):
                     log.note_exists(with_instance(log.no_deps, id))
-            case _:
-                assert_never(message)
+            case unreachable:
+                assert_never(unreachable)
 
     def _dispatch_about_instance(self, sender: ReplicaId, message: m.InstanceMessage) -> None:
         acceptor, recoverer = self._acceptor, self._recoverer
@@ -145,8 +145,8 @@ class Replica:
                 recoverer.on_waiting(message)
             case m.Refuse():
                 recoverer.on_refuse(sender, message)
-            case _:
-                assert_never(message)
+            case unreachable:
+                assert_never(unreachable)
 
     def _dispatch_about_members(self, sender: ReplicaId, message: m.MemberMessage) -> None:
         state = self._state
@@ -167,8 +167,8 @@ class Replica:
                 self._fetcher.on_fetch(sender, message)
             case m.SnapshotPiece():
                 self._fetcher.on_piece(sender, message)
-            case _:
-                assert_never(message)
+            case unreachable:
+                assert_never(unreachable)
 
     def _measure(self, sender: ReplicaId, message: m.Frontier) -> None:
         state = self._state
@@ -331,6 +331,8 @@ class Replica:
         instances: list[InstanceRecord] = []
         for record in records:
             match record:
+                case InstanceRecord():
+                    instances.append(record)
                 case ReservationRecord():
                     reserved = max(reserved, record.up_to)
                 case FrontierRecord():
@@ -338,8 +340,8 @@ class Replica:
                 case PurgeRecord():
                     self._purged = record.up_to
                     absent = record.exceptions
-                case _:
-                    instances.append(record)
+                case unreachable:
+                    assert_never(unreachable)
         self._begin_at(snapshots, absent)
         self._check_covered(instances)
         for one in instances:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import assert_never
 
 from pydsm.core.replica import Replica
 from pydsm.core.types.checkpoint import Checkpoint
@@ -123,8 +124,10 @@ class SnapshotTransfers:
                     await self._begin(files, number)
                 case KeepPiece():
                     await self._keep(wanted)
-                case _:
+                case InstallSnapshot():
                     await self._install(files, number)
+                case unreachable:
+                    assert_never(unreachable)
         except OSError as error:
             log.error("the snapshot of checkpoint %d cannot be kept: %s; trying again", number, error)
             self._parts.tell(lambda: core.cannot_keep(number))

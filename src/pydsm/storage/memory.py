@@ -6,9 +6,10 @@ therefore never loaded after a restart, and the store removes those of instances
 
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import assert_never
 
 from pydsm.core.protocol.starts import Met, Start
-from pydsm.core.types.effects import FrontierRecord, InstanceRecord, Record, ReservationRecord
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import InstanceId, ReplicaId
 
@@ -43,13 +44,18 @@ class MemoryStore:
         self._must_be_open()
         self.position += 1
         for record in records:
-            if isinstance(record, InstanceRecord):
-                self._instances[record.id] = record
-            elif isinstance(record, ReservationRecord):
-                self._reservation = record
-            elif isinstance(record, FrontierRecord):
-                self._drop(record)
-                self._frontier = record
+            match record:
+                case InstanceRecord():
+                    self._instances[record.id] = record
+                case ReservationRecord():
+                    self._reservation = record
+                case FrontierRecord():
+                    self._drop(record)
+                    self._frontier = record
+                case PurgeRecord():
+                    pass  # needed by a restart only
+                case unreachable:
+                    assert_never(unreachable)
 
     def _drop(self, frontier: FrontierRecord) -> None:
         before = self._frontier.dropped if self._frontier is not None else (0,) * len(frontier.dropped)

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from struct import Struct
-from typing import BinaryIO
+from typing import BinaryIO, assert_never
 from zlib import crc32
 
 import msgspec
@@ -194,10 +194,12 @@ class SnapshotChecker:
                 self.digests.append(self._hash.digest())
             case _Part.CHUNK:
                 self._part = _Part.END
-            case _:
+            case _Part.END:
                 if decode_end(payload).digests != tuple(self.digests):
                     raise OperationalError("its chunks are not those that were written")
                 self._expects = _Expects.NOTHING
+            case unreachable:
+                assert_never(unreachable)
         self.good = self.offset
 
 

@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, assert_never
 from urllib.parse import quote
 from zlib import crc32
 
@@ -387,11 +387,17 @@ def read_position(checksum: object, groups: object) -> int:
 
 def _row_id(record: Record) -> int:
     """Row id of a record: positive and in the order of ids for instances, else 0 or negative."""
-    if isinstance(record, InstanceRecord):
-        return row_of(record.id)
-    if isinstance(record, ReservationRecord):
-        return _RESERVATION_ROW
-    return _FRONTIER_ROW if isinstance(record, FrontierRecord) else _PURGED_ROW
+    match record:
+        case InstanceRecord():
+            return row_of(record.id)
+        case ReservationRecord():
+            return _RESERVATION_ROW
+        case FrontierRecord():
+            return _FRONTIER_ROW
+        case PurgeRecord():
+            return _PURGED_ROW
+        case unreachable:
+            assert_never(unreachable)
 
 
 def row_of(id: InstanceId) -> int:

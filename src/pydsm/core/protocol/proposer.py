@@ -224,8 +224,8 @@ class Proposer:
                 state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
             case KeepAsking():
                 pass
-            case _:
-                assert_never(decision)
+            case unreachable:
+                assert_never(unreachable)
 
     def start_accept(self, id: InstanceId, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Ask for votes for `value` in `ballot`, which this replica leads.

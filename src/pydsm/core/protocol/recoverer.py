@@ -9,6 +9,7 @@ recovery begins is decided in `suspicion`, the Accept step is in `proposer`.
 from collections.abc import Iterator
 from heapq import merge
 from itertools import islice
+from typing import assert_never
 
 from pydsm.core.protocol.acceptor import Acceptor
 from pydsm.core.protocol.phases import Accepting, AwaitingInvalidators, Phase, PreAccepting, Preparing, Validating
@@ -153,8 +154,10 @@ class Recoverer:
                 if sender not in phase.prepared:
                     phase.late.setdefault(sender, message)
                     self._step_waiting(message.id)
-            case _:
-                pass
+            case PreAccepting() | Accepting():
+                pass  # too late: the value of this ballot is chosen
+            case unreachable:
+                assert_never(unreachable)
 
     def _prepared(self, id: InstanceId, phase: Preparing) -> None:
         state = self._state
@@ -337,9 +340,11 @@ class Recoverer:
                 phase.deadline = min(phase.deadline, phase.gives_up)
                 silent = tuple(one for one in phase.prepared if one not in phase.answered and one != state.me)
                 state.repeats.send(silent, phase, Validate(id, phase.ballot, phase.batch, phase.deps), state.now)
-            case _:
+            case AwaitingInvalidators():
                 state.outbox.send(state.peers, Waiting(id, phase.unchanged))
                 self._repeat(phase, Prepare(id, phase.ballot))
+            case unreachable:
+                assert_never(unreachable)
 
     def _repeat(self, phase: Preparing | AwaitingInvalidators, request: Prepare) -> None:
         state = self._state

@@ -5,15 +5,17 @@ replica numbers, lengths of vectors, bounds of numbers, and that a state has the
 handlers interpret the values. `raw_messages` carries the batches inside as bytes.
 """
 
+from typing import assert_never
+
 import msgspec
 
 from pydsm.core.clocks.agreed_time import CLOCK_MS_MAX
 from pydsm.core.types import messages as m
 from pydsm.core.types.ballots import Ballot
-from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record
+from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.types.errors import OperationalError, PeerProtocolError
 from pydsm.core.types.ids import INDEX_MAX, SEQUENCES, Deps, InstanceId, sequence_of, session_of
-from pydsm.core.types.messages import Footprint, Message
+from pydsm.core.types.messages import Footprint, MemberMessage, Message
 from pydsm.core.types.status import Status
 from pydsm.core.wire.raw_messages import (
     BatchCache,
@@ -64,12 +66,21 @@ def _cache_batch(cache: BatchCache, message: Message) -> None:
     match message:
         case m.PreAccept():
             cache.keep(message.id, message.batch)
-        case m.Accept(value=m.Batch() as batch):
-            cache.keep(message.id, batch)
+        case m.PreAcceptOk() | m.AcceptOk() | m.Frontier():
+            pass
         case m.Commit():
             cache.forget(message.id)
-        case _:
+        case m.Accept():
+            if isinstance(message.value, m.Batch):
+                cache.keep(message.id, message.value)
+        case m.PrepareOk() | m.Validate():
+            pass  # they have a batch, but are too rare to displace others
+        case m.Prepare() | m.ValidateOk() | m.Waiting() | m.Refuse() | m.CommitQuery():
             pass
+        case m.StateDigest() | m.Compacted() | m.FetchSnapshot() | m.SnapshotPiece():
+            pass
+        case unreachable:
+            assert_never(unreachable)
 
 
 def encode_record(record: Record) -> bytes:
@@ -81,16 +92,7 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
     """Decode a stored record. Raises OperationalError if it is not well-formed."""
     try:
         record = record_from_wire(_record_decoder.decode(_body(data)))
-        if isinstance(record, InstanceRecord):
-            _check_record(record, replicas)
-        elif isinstance(record, FrontierRecord):
-            _check_deps((record.executed, record.dropped), replicas)
-        elif isinstance(record, PurgeRecord):
-            _check_deps((record.up_to,), replicas)
-            for id in record.exceptions:
-                _check_instance(id, replicas)
-        elif not 0 <= record.up_to <= INDEX_MAX:
-            raise ValueError(f"a reservation up to {record.up_to}")
+        _check_record(record, replicas)
     except DOES_NOT_PARSE as error:
         raise OperationalError(
             f"a stored record does not parse: {error}; this replica must rejoin with an empty disk"
@@ -106,23 +108,55 @@ def _body(data: bytes | memoryview) -> memoryview:
     return memoryview(data)[1:]
 
 
-def _check_frontier(message: m.Frontier, replicas: int) -> None:
-    _check_deps((message.executed, message.known), replicas)
-    _check_clocks((message.clock_ms,))
-    if message.echoes and len(message.echoes) != replicas:
-        raise ValueError(f"{len(message.echoes)} echoes in a group of {replicas}")
-
-
 def check_message(message: Message, replicas: int) -> None:
     """Raises ValueError if the message names a replica or carries a vector that a group of this size cannot have."""
+    match message:  # frequent messages first, here and below: a case that does not match costs time
+        case m.PreAccept():
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.batch,), replicas)
+        case m.PreAcceptOk():
+            _check_deps((message.deps,), replicas)
+        case m.Commit():
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.value,), replicas)
+        case m.AcceptOk() | m.Prepare():
+            _check_ballots((message.ballot,), replicas)
+        case m.Accept():
+            _check_ballots((message.ballot,), replicas)
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.value,), replicas)
+        case m.Waiting():
+            pass
+        case m.PrepareOk():
+            _check_ballots((message.ballot, message.voted), replicas)
+            _check_deps((message.deps, message.initial_deps), replicas)
+            _check_batches((message.value, message.initial_batch), replicas)
+            _check_complete(message)
+        case m.Validate():
+            _check_ballots((message.ballot,), replicas)
+            _check_deps((message.deps,), replicas)
+            _check_batches((message.batch,), replicas)
+        case m.ValidateOk():
+            _check_ballots((message.ballot,), replicas)
+            for invalidator in message.invalidators:
+                _check_instance(invalidator.id, replicas)
+        case m.Refuse():
+            _check_ballots((message.ballot, message.promised), replicas)
+        case m.Frontier() | m.CommitQuery() | m.StateDigest() | m.Compacted() | m.FetchSnapshot() | m.SnapshotPiece():
+            _check_about_members(message, replicas)
+            return
+        case unreachable:
+            assert_never(unreachable)
+    _check_instance(message.id, replicas)
+
+
+def _check_about_members(message: MemberMessage, replicas: int) -> None:
     match message:
         case m.Frontier():
-            _check_frontier(message, replicas)
-            return
-        case m.StateDigest():
-            if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:
-                raise ValueError(f"a digest of {len(message.parts)} parts of the state at checkpoint {message.number}")
-            return
+            _check_deps((message.executed, message.known), replicas)
+            _check_clocks((message.clock_ms,))
+            if message.echoes and len(message.echoes) != replicas:
+                raise ValueError(f"{len(message.echoes)} echoes in a group of {replicas}")
         case m.CommitQuery():
             if len(message.ids) > m.COMMIT_QUERY_IDS_MAX:
                 raise ValueError(
@@ -130,55 +164,49 @@ def check_message(message: Message, replicas: int) -> None:
                 )
             for id in message.ids:
                 _check_instance(id, replicas)
-            return
-        case m.Compacted() | m.FetchSnapshot() | m.SnapshotPiece():
-            _check_transfer(message, replicas)
-            return
-        case m.PreAccept() | m.Validate():
-            _check_deps((message.deps,), replicas)
-            _check_batches((message.batch,), replicas)
-        case m.PreAcceptOk():
-            _check_deps((message.deps,), replicas)
-        case m.Accept() | m.Commit():
-            _check_deps((message.deps,), replicas)
-            _check_batches((message.value,), replicas)
-        case m.PrepareOk():
-            _check_deps((message.deps, message.initial_deps), replicas)
-            _check_batches((message.value, message.initial_batch), replicas)
-            _check_ballots((message.voted,), replicas)
-            _check_complete(message)
-        case m.Refuse():
-            _check_ballots((message.promised,), replicas)
-        case m.ValidateOk():
-            for invalidator in message.invalidators:
-                _check_instance(invalidator.id, replicas)
-        case _:
-            pass
-    _check_instance(message.id, replicas)
-    _check_ballots((getattr(message, "ballot", None),), replicas)
-
-
-def _check_transfer(message: m.Compacted | m.FetchSnapshot | m.SnapshotPiece, replicas: int) -> None:
-    if not 1 <= message.number <= INDEX_MAX:
-        raise ValueError(f"a checkpoint number of {message.number}")
-    match message:
+        case m.StateDigest():
+            if not 1 <= message.number <= INDEX_MAX or len(message.parts) > m.DIGEST_PARTS_MAX:
+                raise ValueError(f"a digest of {len(message.parts)} parts of the state at checkpoint {message.number}")
         case m.Compacted():
+            _check_checkpoint(message.number)
             _check_deps((message.up_to,), replicas)
         case m.FetchSnapshot():
+            _check_checkpoint(message.number)
             if not 0 <= message.offset <= INDEX_MAX:
                 raise ValueError(f"a request for a snapshot from byte {message.offset} on")
-        case _:
+        case m.SnapshotPiece():
+            _check_checkpoint(message.number)
             end = message.offset + len(message.data)
             if message.offset < 0 or len(message.data) > m.PIECE_BYTES_MAX or not end <= message.size <= INDEX_MAX:
                 raise ValueError(f"bytes {message.offset} to {end} of a snapshot of {message.size} bytes")
+        case unreachable:
+            assert_never(unreachable)
 
 
-def _check_record(record: InstanceRecord, replicas: int) -> None:
-    _check_instance(record.id, replicas)
-    _check_ballots((record.promised, record.voted), replicas)
-    _check_deps((record.deps, record.initial_deps), replicas)
-    _check_batches((record.value, record.initial_batch), replicas)
-    _check_complete(record)
+def _check_checkpoint(number: int) -> None:
+    if not 1 <= number <= INDEX_MAX:
+        raise ValueError(f"a checkpoint number of {number}")
+
+
+def _check_record(record: Record, replicas: int) -> None:
+    match record:
+        case InstanceRecord():
+            _check_instance(record.id, replicas)
+            _check_ballots((record.promised, record.voted), replicas)
+            _check_deps((record.deps, record.initial_deps), replicas)
+            _check_batches((record.value, record.initial_batch), replicas)
+            _check_complete(record)
+        case FrontierRecord():
+            _check_deps((record.executed, record.dropped), replicas)
+        case PurgeRecord():
+            _check_deps((record.up_to,), replicas)
+            for id in record.exceptions:
+                _check_instance(id, replicas)
+        case ReservationRecord():
+            if not 0 <= record.up_to <= INDEX_MAX:
+                raise ValueError(f"a reservation up to {record.up_to}")
+        case unreachable:
+            assert_never(unreachable)
 
 
 def _check_instance(id: InstanceId, replicas: int) -> None:
@@ -245,8 +273,10 @@ def _check_complete(state: m.PrepareOk | InstanceRecord) -> None:
             complete = state.value is not None and state.voted is not None
         case Status.COMMITTED:
             complete = state.value is not None and isinstance(state, InstanceRecord)
-        case _:
-            complete = False
+        case Status.EXECUTED:
+            complete = False  # never sent or stored
+        case unreachable:
+            assert_never(unreachable)
     if not complete:
         raise ValueError(
             f"a {type(state).__name__} of {state.id} lacks what status {state.status.name} requires, or cannot have it"

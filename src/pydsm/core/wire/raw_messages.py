@@ -8,6 +8,7 @@ the message had been encoded as a whole. `codec` checks the content.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import assert_never
 
 import msgspec
 
@@ -82,6 +83,8 @@ RawMessage = (
     | m.FetchSnapshot
     | m.SnapshotPiece
 )
+"""Everything that is decoded: each message in the form in which it is sent. One that is missing is refused."""
+
 RawRecord = RawInstanceRecord | ReservationRecord | FrontierRecord | PurgeRecord
 
 
@@ -116,17 +119,25 @@ class BatchCache:
             self._bytes -= len(batch.encoded)
 
 
-def to_wire(message: m.Message) -> m.Message | RawMessage:
+def to_wire(message: m.Message) -> RawMessage:
     """The message in raw form, if it has a batch that may be sent again; else the message itself."""
     match message:
         case m.PreAccept():
             return RawPreAccept(message.id, _raw(message.batch), message.deps)
-        case m.Accept():
-            return RawAccept(message.id, message.ballot, _raw(message.value), message.deps)
+        case m.PreAcceptOk() | m.AcceptOk() | m.Frontier():
+            return message
         case m.Commit():
             return RawCommit(message.id, _raw(message.value), message.deps)
-        case _:
+        case m.Accept():
+            return RawAccept(message.id, message.ballot, _raw(message.value), message.deps)
+        case m.PrepareOk() | m.Validate():
+            return message  # with a batch, but rare
+        case m.Prepare() | m.ValidateOk() | m.Waiting() | m.Refuse() | m.CommitQuery():
             return message
+        case m.StateDigest() | m.Compacted() | m.FetchSnapshot() | m.SnapshotPiece():
+            return message
+        case unreachable:
+            assert_never(unreachable)
 
 
 def from_wire(raw: RawMessage, cache: BatchCache | None) -> m.Message:
@@ -137,12 +148,18 @@ def from_wire(raw: RawMessage, cache: BatchCache | None) -> m.Message:
             if not isinstance(batch, Batch):
                 raise ValueError("a PreAccept without a batch")
             return m.PreAccept(raw.id, batch, raw.deps)
-        case RawAccept():
-            return m.Accept(raw.id, raw.ballot, _value_of(raw.id, raw.value, cache), raw.deps)
+        case m.PreAcceptOk() | m.AcceptOk() | m.Frontier():
+            return raw
         case RawCommit():
             return m.Commit(raw.id, _value_of(raw.id, raw.value, cache), raw.deps)
-        case _:
+        case RawAccept():
+            return m.Accept(raw.id, raw.ballot, _value_of(raw.id, raw.value, cache), raw.deps)
+        case m.Prepare() | m.PrepareOk() | m.Validate() | m.ValidateOk() | m.Waiting() | m.Refuse() | m.CommitQuery():
             return raw
+        case m.StateDigest() | m.Compacted() | m.FetchSnapshot() | m.SnapshotPiece():
+            return raw
+        case unreachable:
+            assert_never(unreachable)
 
 
 def record_to_wire(record: Record) -> RawRecord:

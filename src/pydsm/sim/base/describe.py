@@ -1,13 +1,17 @@
 """Messages, records and commands as short readable lines, the same in every run."""
 
+from typing import assert_never
+
 from pydsm.core.types import messages as m
 from pydsm.core.types.effects import (
     BeginFetch,
     FrontierRecord,
+    InstallSnapshot,
     InstanceRecord,
     KeepPiece,
     PurgeRecord,
     Record,
+    ReservationRecord,
     ServePiece,
     Transfer,
 )
@@ -60,14 +64,18 @@ def message(one: m.Message) -> str:
             return f"Waiting {one.id} with {one.unchanged}"
         case m.Refuse():
             return f"Refuse {one.id} {one.ballot}, promised {one.promised}"
+        case m.CommitQuery() | m.Frontier() | m.StateDigest() | m.Compacted() | m.FetchSnapshot() | m.SnapshotPiece():
+            return _about_members(one)
+        case unreachable:
+            assert_never(unreachable)
+
+
+def _about_members(one: m.MemberMessage) -> str:
+    match one:
         case m.CommitQuery():
             return "Inquire " + " ".join(map(str, one.ids))
-        case _:
-            return _gossip(one)
-
-
-def _gossip(one: m.Frontier | m.StateDigest | m.Compacted | m.FetchSnapshot | m.SnapshotPiece) -> str:
-    match one:
+        case m.Frontier():
+            return f"Frontier executed {vector(one.executed)} known {vector(one.known)}"
         case m.StateDigest():
             return f"StateDigest of checkpoint {one.number}, {len(one.parts)} parts"
         case m.Compacted():
@@ -76,8 +84,8 @@ def _gossip(one: m.Frontier | m.StateDigest | m.Compacted | m.FetchSnapshot | m.
             return f"FetchSnapshot {one.number} from byte {one.offset}"
         case m.SnapshotPiece():
             return f"SnapshotPiece {one.number}, {len(one.data)} bytes from {one.offset} of {one.size}"
-        case _:
-            return f"Frontier executed {vector(one.executed)} known {vector(one.known)}"
+        case unreachable:
+            assert_never(unreachable)
 
 
 def transfer(one: Transfer) -> str:
@@ -89,20 +97,26 @@ def transfer(one: Transfer) -> str:
             return f"keeps {len(one.data)} bytes from {one.offset} of snapshot {one.number}"
         case BeginFetch():
             return f"begins to fetch snapshot {one.number}"
-        case _:
+        case InstallSnapshot():
             return f"has all of snapshot {one.number}"
+        case unreachable:
+            assert_never(unreachable)
 
 
 def record(one: Record) -> str:
     """What a record makes durable."""
-    if isinstance(one, PurgeRecord):
-        return f"purged {vector(one.up_to)}" + "".join(f" {id}" for id in one.exceptions)
-    if isinstance(one, FrontierRecord):
-        return f"executed {vector(one.executed)} dropped {vector(one.dropped)}"
-    if not isinstance(one, InstanceRecord):
-        return f"reserved to {one.up_to}"
-    voted = "" if one.voted is None else f" voted {one.voted}"
-    return f"{one.id} {one.status.name} promised {one.promised}{voted} {value(one.value)} {vector(one.deps)}"
+    match one:
+        case InstanceRecord():
+            voted = "" if one.voted is None else f" voted {one.voted}"
+            return f"{one.id} {one.status.name} promised {one.promised}{voted} {value(one.value)} {vector(one.deps)}"
+        case ReservationRecord():
+            return f"reserved to {one.up_to}"
+        case FrontierRecord():
+            return f"executed {vector(one.executed)} dropped {vector(one.dropped)}"
+        case PurgeRecord():
+            return f"purged {vector(one.up_to)}" + "".join(f" {id}" for id in one.exceptions)
+        case unreachable:
+            assert_never(unreachable)
 
 
 def time(now_us: int) -> str:

@@ -4,6 +4,8 @@ A fault at a planned time rarely coincides with the critical message. A trigger 
 PreAccept of a leader, the first Commit of an instance. `cluster.adversary` performs the action.
 """
 
+from typing import assert_never
+
 import msgspec
 
 from pydsm.core.types import messages as m
@@ -63,8 +65,10 @@ def duration_us(action: Action) -> int:
             return action.lasting_us
         case DelayMessage() | RepeatMessage():
             return action.extra_us
-        case _:
+        case CrashSender():
             return 0
+        case unreachable:
+            assert_never(unreachable)
 
 
 class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
@@ -99,10 +103,16 @@ def trigger_among(trigger: MessageTrigger, replicas: int) -> MessageTrigger | No
     if max(trigger.sender, trigger.leader) >= replicas:
         return None
     action = trigger.action
-    if isinstance(action, CutLinks):
-        links = tuple(link for link in action.links if max(link) < replicas)
-        return msgspec.structs.replace(trigger, action=msgspec.structs.replace(action, links=links)) if links else None
-    if isinstance(action, CrashSender | DelayMessage | RepeatMessage):
-        receivers = tuple(one for one in action.receivers if one < replicas)
-        return msgspec.structs.replace(trigger, action=msgspec.structs.replace(action, receivers=receivers))
-    return trigger
+    match action:
+        case CutLinks():
+            links = tuple(link for link in action.links if max(link) < replicas)
+            if not links:
+                return None
+            return msgspec.structs.replace(trigger, action=msgspec.structs.replace(action, links=links))
+        case CrashSender() | DelayMessage() | RepeatMessage():
+            receivers = tuple(one for one in action.receivers if one < replicas)
+            return msgspec.structs.replace(trigger, action=msgspec.structs.replace(action, receivers=receivers))
+        case PauseSender():
+            return trigger
+        case unreachable:
+            assert_never(unreachable)

@@ -24,7 +24,7 @@ everything decided is executed everywhere, digests are equal, and client histori
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
 from functools import reduce
 from itertools import islice
-from typing import Any
+from typing import Any, assert_never
 from weakref import WeakSet
 
 from pydsm.core.log.conflicts import Relation
@@ -32,7 +32,15 @@ from pydsm.core.log.instance import Instance
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types import messages as m
 from pydsm.core.types.checkpoint import Checkpoint, checkpoint_batch, is_checkpoint
-from pydsm.core.types.effects import Abort, Execute, InstanceRecord, PurgeRecord, Record
+from pydsm.core.types.effects import (
+    Abort,
+    Execute,
+    FrontierRecord,
+    InstanceRecord,
+    PurgeRecord,
+    Record,
+    ReservationRecord,
+)
 from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, RequestId, SessionId, covers, merge, session_of
 from pydsm.core.types.status import Status
 from pydsm.machines.base import Result
@@ -116,13 +124,19 @@ class Invariants:
     def written(self, replica: int, records: Sequence[Record]) -> None:
         """Records are on the disk of `replica`."""
         for record in records:
-            if isinstance(record, InstanceRecord) and record.status is Status.COMMITTED:
-                assert record.value is not None
-                self._decide(replica, record.id, record.value, record.deps)
-            elif isinstance(record, InstanceRecord) and record.status is Status.ACCEPTED:
-                self._votes.check_vote(replica, record)
-            elif isinstance(record, PurgeRecord):
-                self._purged(replica, record)
+            match record:
+                case InstanceRecord():
+                    if record.status is Status.COMMITTED:
+                        assert record.value is not None
+                        self._decide(replica, record.id, record.value, record.deps)
+                    elif record.status is Status.ACCEPTED:
+                        self._votes.check_vote(replica, record)
+                case PurgeRecord():
+                    self._purged(replica, record)
+                case ReservationRecord() | FrontierRecord():
+                    pass  # checked when a PreAccept or a Frontier that needs it leaves
+                case unreachable:
+                    assert_never(unreachable)
 
     def _purged(self, replica: int, record: PurgeRecord) -> None:
         """Instances removed from a disk are in its snapshots, and every replica has reported them as executed."""
@@ -216,14 +230,16 @@ class Invariants:
 
     def sent(self, replica: int, message: m.Message) -> None:
         """A message leaves, for others or for the replica itself."""
-        if isinstance(message, m.PreAccept | m.Prepare | m.Validate | m.Accept):
-            self._ballots.asked(replica, message)
         match message:
             case m.PreAccept():
+                self._ballots.asked(replica, message)
                 self._pre_accept_asked(replica, message)
             case m.PreAcceptOk():
                 self._votes.pre_accepted(replica, message)
+            case m.Prepare() | m.Validate():
+                self._ballots.asked(replica, message)
             case m.Accept():
+                self._ballots.asked(replica, message)
                 self._votes.accept_asked(replica, message)
             case m.AcceptOk():
                 self._votes.voted(replica, message)
@@ -237,8 +253,12 @@ class Invariants:
                 self._votes.show_promise(replica, message.id, message.promised, message)
             case m.Frontier():
                 self._check_reported_frontier(replica, message)
-            case _:
-                pass
+            case m.Waiting() | m.CommitQuery() | m.FetchSnapshot():
+                pass  # no peer relies on what their sender has stored
+            case m.StateDigest() | m.Compacted() | m.SnapshotPiece():
+                pass  # the states of the replicas are compared at each checkpoint
+            case unreachable:
+                assert_never(unreachable)
 
     def _pre_accept_asked(self, replica: int, message: m.PreAccept) -> None:
         self._led.add(message.id)

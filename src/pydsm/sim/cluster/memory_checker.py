@@ -18,13 +18,29 @@ no fault is active, so a fault, a new process of a replica or a lost report begi
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import assert_never
 
 from pydsm.core.replica import Replica
 from pydsm.core.types.ids import Deps, merge
 from pydsm.sim.base.context import Context
 from pydsm.sim.base.describe import vector
-from pydsm.sim.base.plan import Crash, CrashInside, Fault, PowerCut
+from pydsm.sim.base.plan import (
+    ClockJump,
+    ClockRate,
+    Crash,
+    CrashInside,
+    Cut,
+    Death,
+    Fault,
+    Pause,
+    PowerCut,
+    PutBack,
+    SlowDisk,
+    SlowLinks,
+    Storm,
+)
 from pydsm.sim.base.settings import TICK_US
+from pydsm.sim.base.triggers import MessageTrigger
 from pydsm.sim.base.violation import Violation
 from pydsm.sim.cluster.host import Host
 from pydsm.sim.cluster.process import ReplicaProcess
@@ -70,8 +86,12 @@ class MemoryChecker:
         match fault:
             case Crash() | CrashInside() | PowerCut():
                 self.disturbed()
-            case _:
-                self.disturbed(getattr(fault, "lasting_us", 0))
+            case Pause() | Cut() | SlowLinks() | Storm() | SlowDisk() | PutBack():
+                self.disturbed(fault.lasting_us)
+            case ClockRate() | ClockJump() | Death() | MessageTrigger():
+                self.disturbed()
+            case unreachable:
+                assert_never(unreachable)
 
     def disturbed(self, lasting_us: int = 0) -> None:
         """No bound holds for `lasting_us` microseconds."""

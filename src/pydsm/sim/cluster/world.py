@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import assert_never
 
 from pydsm.core.log.conflicts import Relation
 from pydsm.core.log.session_conflicts import with_sessions
@@ -25,7 +26,13 @@ from pydsm.sim.base.history import Outcome, end_time
 from pydsm.sim.base.schedule import EventSchedule
 from pydsm.sim.base.violation import Violation
 from pydsm.sim.checkers.invariants import Invariants
-from pydsm.sim.checkers.linearizability import LinearizabilityResult, NotLinearizable, Undecided, check
+from pydsm.sim.checkers.linearizability import (
+    LinearizabilityResult,
+    Linearizable,
+    NotLinearizable,
+    Undecided,
+    check,
+)
 from pydsm.sim.cluster.adversary import Adversary
 from pydsm.sim.cluster.clients import SimulatedClients
 from pydsm.sim.cluster.faults import Faults
@@ -350,8 +357,10 @@ class World:
                 raise Violation("linearizability", str(verdict))
             case Undecided():
                 self._context.counts.linearizability_undecided += 1
-            case _:
+            case Linearizable():
                 self._context.counts.configurations += verdict.configurations
+            case unreachable:
+                assert_never(unreachable)
 
     def _record_outcomes(self) -> None:
         """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""

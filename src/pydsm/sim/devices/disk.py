@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from random import Random
+from typing import assert_never
 
 from pydsm.core.protocol.starts import Met, Start
 from pydsm.core.types.checkpoint import Checkpoint
@@ -196,14 +197,17 @@ class SimulatedDisk:
     def _keep(self, records: Sequence[Record]) -> None:
         self.position += 1
         for record in records:
-            if isinstance(record, InstanceRecord):
-                self.instances[record.id] = record
-            elif isinstance(record, ReservationRecord):
-                self.reserved = record.up_to
-            elif isinstance(record, FrontierRecord):
-                self.frontier = record
-            else:
-                self._purge(record)
+            match record:
+                case InstanceRecord():
+                    self.instances[record.id] = record
+                case ReservationRecord():
+                    self.reserved = record.up_to
+                case FrontierRecord():
+                    self.frontier = record
+                case PurgeRecord():
+                    self._purge(record)
+                case unreachable:
+                    assert_never(unreachable)
         self._reported(records)
 
     def _purge(self, record: PurgeRecord) -> None:

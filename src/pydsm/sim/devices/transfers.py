@@ -8,7 +8,7 @@ was fetched is put in its place by beginning a new process with it.
 
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from pydsm.core.replica import Replica
 from pydsm.core.types.effects import BeginFetch, InstallSnapshot, KeepPiece, ServePiece, Transfer
@@ -59,8 +59,10 @@ class SimulatedTransfers:
                 self._process.later(_READ_US, self._begin_fetch, transfer)
             case KeepPiece():
                 self._process.later(write_us, self._keep, transfer)
-            case _:
+            case InstallSnapshot():
                 self._process.later(2 * write_us, self._install, transfer)
+            case unreachable:
+                assert_never(unreachable)
 
     def _serve(self, wanted: ServePiece) -> None:
         snapshot = self._disk.find_snapshot(wanted.number)

@@ -7,7 +7,7 @@ when its time is over.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import msgspec
 
@@ -151,5 +151,16 @@ def _fault_among(fault: p.Fault, replicas: int) -> p.Fault | None:
             return fault
         case MessageTrigger():
             return trigger_among(fault, replicas)
-        case _:
+        case (
+            p.Crash()
+            | p.CrashInside()
+            | p.Pause()
+            | p.SlowDisk()
+            | p.ClockRate()
+            | p.ClockJump()
+            | p.Death()
+            | p.PutBack()
+        ):
             return fault if fault.replica < replicas else None
+        case unreachable:
+            assert_never(unreachable)

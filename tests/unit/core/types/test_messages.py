@@ -1,7 +1,9 @@
-"""Batches as values: how runs name their commands, and what an instance is called."""
+"""Batches as values: how runs name their commands, and what an instance is called. The groups of messages."""
+
+from typing import get_args
 
 from pydsm.core.types.ids import ReplicaId, request_id
-from pydsm.core.types.messages import Batch, Footprint, Run
+from pydsm.core.types.messages import MEMBER_MESSAGES, Batch, Footprint, MemberMessage, Run
 
 
 def test_runs_name_the_commands_in_their_order() -> None:
@@ -14,3 +16,7 @@ def test_an_instance_is_called_after_its_first_request() -> None:
     first = request_id(5, ReplicaId(1), 1, 7)
     assert Batch((Run(first, 2),), (b"a", b"b"), Footprint()).name == first
     assert Batch((), (), Footprint()).name is None
+
+
+def test_the_classes_of_member_messages_are_those_of_the_union() -> None:
+    assert set(MEMBER_MESSAGES) == set(get_args(MemberMessage))

@@ -223,6 +223,14 @@ def test_a_ballot_that_no_replica_can_have_is_refused_wherever_it_stands(ballot:
             decode_record(encode_record(record), REPLICAS)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in MESSAGES if "ballot" in kind.__struct_fields__])
+@given(data=st.data())
+def test_no_message_may_have_a_ballot_of_a_replica_outside_the_group(kind: type[Message], data: st.DataObject) -> None:
+    message = msgspec.structs.replace(data.draw(MESSAGES[kind]), ballot=Ballot(1, ReplicaId(REPLICAS)))
+    with pytest.raises(PeerProtocolError, match="ballot"):
+        decode_message(encode_message(message), REPLICAS)
+
+
 @pytest.mark.parametrize("deps", [(), (0, 0), (0, 0, 0, 0), (0, -1, 0), (0, INDEX_MAX + 1, 0)])
 def test_a_vector_that_does_not_fit_the_group_is_refused_wherever_it_stands(deps: Deps) -> None:
     wrong: list[Message] = [
