@@ -367,7 +367,7 @@ class Replica:
         if merge(covered, self._purged) != covered:
             raise OperationalError(
                 f"records up to {self._purged} were purged, and the newest good snapshot reaches to {covered}: "
-                "this replica must rejoin with an empty disk"
+                "this replica cannot rejoin with this disk"
             )
 
     def _restore(self, instance: Instance) -> None:
@@ -377,7 +377,7 @@ class Replica:
         if self._snapshots and not instance.decided and self._snapshots[-1].position.has(instance.id):
             raise OperationalError(
                 f"instance {instance.id} is in the snapshot of checkpoint {self._snapshots[-1].number}, and its record "
-                "is not decided: this replica must rejoin with an empty disk"
+                "is not decided: this replica cannot rejoin with this disk"
             )
         log.restore(instance)
 
@@ -393,8 +393,8 @@ class Replica:
         if missing is not None:
             raise OperationalError(
                 f"the record of instance {missing} is missing, and the snapshot of checkpoint "
-                f"{self._snapshots[-1].number} has it: the records are older than the snapshot. This replica must "
-                "rejoin with an empty disk"
+                f"{self._snapshots[-1].number} has it: the records are older than the snapshot. This replica "
+                "cannot rejoin with this disk"
             )
 
     def _check_kept(self, executed: Deps) -> None:
@@ -410,7 +410,7 @@ class Replica:
                 if id not in self._state.log.absent and (instance is None or not instance.decided):
                     raise OperationalError(
                         f"the record of instance {leader}.{index} is missing, though it was reported to peers "
-                        "as executed: this replica must rejoin with an empty disk"
+                        "as executed: this replica cannot rejoin with this disk"
                     )
 
     def _relative_position(self, instance: Instance) -> float:

@@ -197,5 +197,5 @@ class Sealing:
     def _gone(self, path: Path | str, how: str) -> str:
         return (
             f"{path} was removed or replaced while the replica ran ({how}): nothing more is acknowledged. Put it back "
-            "as it was if that is possible; if not, this member is lost, and a new one must take its place"
+            "as it was if that is possible; if not, this member is lost (docs/howto/operate.md)"
         )

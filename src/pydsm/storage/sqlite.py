@@ -57,8 +57,9 @@ CREATE TABLE instances (
 """
 
 WHAT_TO_DO = (
-    "Starting with it could break agreement: keep the directory as evidence, see what pydsm inspect says about it, and "
-    "have a new member with an empty directory take the place of this replica"
+    "Starting with it could break agreement: keep the directory as evidence, and see what pydsm inspect reports. "
+    "Without an undamaged newest copy of it, this replica cannot rejoin (docs/howto/operate.md, 'When a data directory "
+    "is damaged')"
 )
 """Ends every message that reports damage."""
 
@@ -310,7 +311,7 @@ class SqliteStore:
             if found.get(name) != wanted:
                 raise OperationalError(
                     f"data directory {self._directory} belongs to another replica: its {name} is {found.get(name)}, "
-                    f"not {wanted}; give the directory of this replica, or an empty one for a new member"
+                    f"not {wanted}; give the directory of this replica, or an empty one for the first start of a group"
                 )
 
     def _create(self) -> None:

@@ -95,7 +95,7 @@ def decode_record(data: bytes | memoryview, replicas: int) -> Record:
         _check_record(record, replicas)
     except DOES_NOT_PARSE as error:
         raise OperationalError(
-            f"a stored record does not parse: {error}; this replica must rejoin with an empty disk"
+            f"a stored record does not parse: {error}; this replica cannot rejoin with this disk"
         ) from error
     return record
 
