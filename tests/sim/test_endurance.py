@@ -46,7 +46,7 @@ def test_a_container_that_grows_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     made, _ = day(0.3)
     grown = made.samples.grown()
     assert any(line.startswith("index") for line in grown)
-    assert any("discarded" in line for line in grown), grown
+    assert any("replaced_indexes" in line for line in grown), grown
 
 
 @pytest.mark.parametrize(

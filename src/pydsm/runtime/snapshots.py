@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pydsm.core.types.checkpoint import Checkpoint
+from pydsm.core.types.errors import OperationalError
 from pydsm.machines.base import SupportsSnapshots
 from pydsm.storage.snapshots import SnapshotFile, SnapshotFiles, SnapshotWriter
 
@@ -117,9 +118,11 @@ class SnapshotTaker:
                 await asyncio.to_thread(writer.abandon)
                 return
             file = await asyncio.to_thread(writer.commit)
-        except Exception:
+        except Exception as error:
             counters.failed += 1
-            log.exception("the snapshot of checkpoint %d failed; records stay until one succeeds", checkpoint.number)
+            is_disk = isinstance(error, OSError | OperationalError)  # a traceback says nothing about a disk
+            text = "the snapshot of checkpoint %d failed: %s; records stay until one succeeds"
+            log.error(text, checkpoint.number, error, exc_info=None if is_disk else error)
             if writer is not None:
                 await asyncio.to_thread(writer.abandon)
         else:

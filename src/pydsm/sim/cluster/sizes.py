@@ -79,7 +79,7 @@ def sizes(hosts: Sequence[Host]) -> tuple[Counter[str], Counter[str]]:
 
 
 def _is_index(name: str) -> bool:
-    return "log.index" in name or "log.discarded" in name or "log.backlog" in name
+    return "log.index" in name or "log.replaced_indexes" in name or "log.backlog" in name
 
 
 def _is_counted(name: str) -> bool:
