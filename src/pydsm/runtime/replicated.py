@@ -4,6 +4,7 @@ Guarantees that a snapshot has both as they were at the same time. Needs a machi
 """
 
 from collections.abc import Iterable, Iterator
+from inspect import GEN_CREATED, getgeneratorstate, isgenerator
 from itertools import chain
 
 from pydsm.core.sessions.sessions import Sessions
@@ -38,5 +39,8 @@ def _closing(steps: Iterator[bytes], machine: Iterator[bytes]) -> Iterator[bytes
         yield b""
         yield from steps
     finally:
+        if isgenerator(machine) and getgeneratorstate(machine) == GEN_CREATED:
+            # Closing a generator that was never started does not run its `finally`, and would leave open what it has.
+            next(machine, None)
         if close := getattr(machine, "close", None):
             close()

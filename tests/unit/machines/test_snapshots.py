@@ -103,6 +103,21 @@ def test_a_snapshot_that_is_given_up_before_its_first_step_is_given_up() -> None
     assert machine._frozen is None
 
 
+def test_a_snapshot_that_is_given_up_before_its_first_step_closes_what_its_machine_has_opened() -> None:
+    """As a machine writes it that reads from a file: a generator, which is not started yet."""
+    closed: list[bool] = []
+
+    class Reading(KeyValue):
+        def snapshot(self) -> Iterator[bytes]:
+            try:
+                yield b"chunk"
+            finally:
+                closed.append(True)
+
+    ReplicatedState(Reading(), Sessions()).snapshot().close()  # type: ignore[attr-defined]
+    assert closed == [True]
+
+
 @both("draw")
 def test_a_snapshot_that_is_given_up_costs_nothing_afterwards(make: type[Machine], draw: Draw) -> None:
     machine = worked(make, draw, Random(6))
