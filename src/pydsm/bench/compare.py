@@ -98,8 +98,8 @@ def _warnings(old: Results, new: Results) -> Iterator[str]:
         if before != after:
             yield f"not the same machine: {field} was {before}, is {after}"
     for field, what in (("python_loop_ms", "a fixed piece of Python"), ("sync_ms", "a sync of the disk")):
-        one = [getattr(calibration, field) for calibration in old.yardsticks]
-        other = [getattr(calibration, field) for calibration in new.yardsticks]
+        one = [getattr(calibration, field) for calibration in old.calibrations]
+        other = [getattr(calibration, field) for calibration in new.calibrations]
         if one and other and abs(ratio_of(median(other), median(one)) - 1) >= CHANGE_MIN:
             yield (
                 f"the machine itself had changed: {what} took {median(one):.3g} ms, now {median(other):.3g} ms "

@@ -1,6 +1,6 @@
 """What a measurement leaves behind: every run's figures in one JSON file, whose form has a version.
 
-The form stands in docs/reference/formats.md. Figures carry their unit in their names, and `better` says which way is
+The form stands in docs/reference/results.md. Figures carry their unit in their names, and `better` says which way is
 up, so that files can be compared without knowing what made them.
 """
 
@@ -15,7 +15,7 @@ from pydsm.bench.machine import Calibration, Machine
 from pydsm.core.types.errors import OperationalError, UsageError
 
 FORMAT = "pydsm-bench"
-VERSION = 1
+VERSION = 2
 
 Setting = dict[str, str | int | float | bool]
 
@@ -72,7 +72,7 @@ class Results(msgspec.Struct, frozen=True):
     command: str
     """What made it."""
     machine: Machine
-    yardsticks: list[Calibration]
+    calibrations: list[Calibration]
     """The mood of the machine, before and after."""
     measurements: list[Measurement]
     format: str = FORMAT

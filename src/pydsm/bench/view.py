@@ -80,15 +80,15 @@ def show_notes(measurements: list[Measurement], console: Console) -> None:
 
 def show_machine(results: Results, console: Console) -> None:
     """On what and when."""
-    machine, yardsticks = results.machine, results.yardsticks
+    machine, calibrations = results.machine, results.calibrations
     memory = "" if machine.memory_gib is None else f", {machine.memory_gib:g} GiB"
     commit = "" if machine.commit is None else f" ({machine.commit})"
     words = [machine.cpu, f"{machine.cores} cores{memory}", machine.system, machine.python]
     console.print(", ".join([*words, f"PyDSM {machine.pydsm}{commit}"]), soft_wrap=True)
     console.print(
-        f"one sync of the disk {_span([each.sync_ms for each in yardsticks])} ms, a fixed piece of Python "
-        f"{_span([each.python_loop_ms for each in yardsticks])} ms, load average "
-        f"{_span([each.load_average for each in yardsticks])}",
+        f"one sync of the disk {_span([each.sync_ms for each in calibrations])} ms, a fixed piece of Python "
+        f"{_span([each.python_loop_ms for each in calibrations])} ms, load average "
+        f"{_span([each.load_average for each in calibrations])}",
         soft_wrap=True,
     )
 

@@ -23,7 +23,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
 def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     write(tmp_path / "r.json", results())
     told = json.loads((tmp_path / "r.json").read_text())
-    assert (told["format"], told["version"]) == ("pydsm-bench", 1)
+    assert (told["format"], told["version"]) == ("pydsm-bench", 2)
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
         ("", "is not a result file"),
         ("[1]", "is not a result file"),
         ("{}", "is not a result file: give one made with --out"),
-        ('{"format": "pydsm-bench", "version": 2}', "this PyDSM reads version 1: measure again"),
-        ('{"format": "pydsm-bench", "version": 1}', "is not a result file"),
+        ('{"format": "pydsm-bench", "version": 1}', "this PyDSM reads version 2: measure again"),
+        ('{"format": "pydsm-bench", "version": 2}', "is not a result file"),
     ],
 )
 def test_what_is_not_a_result_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -59,7 +59,7 @@ def test_a_recording_is_in_its_file_from_the_first_measurement_on(tmp_path: Path
     recording.add(measurement("m", "p50_ms", [1, 2, 3]))
     assert [one.name for one in read(tmp_path / "r.json").measurements] == ["m"]
     recording.finish()
-    assert len(read(tmp_path / "r.json").yardsticks) == 2
+    assert len(read(tmp_path / "r.json").calibrations) == 2
 
 
 def test_medians_and_notes_are_of_all_runs() -> None:

@@ -1,4 +1,4 @@
-"""The yardstick for durable writes."""
+"""The measured cost of one durable write."""
 
 from pathlib import Path
 

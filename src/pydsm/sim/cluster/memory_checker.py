@@ -142,7 +142,7 @@ class MemoryChecker:
                 self._leaving = executed
 
     def _begin(self, processes: list[ReplicaProcess | None]) -> None:
-        """Whoever processes now has all the time again."""
+        """Start the time limits of the present processes again."""
         none: Deps = (0,) * len(processes)
         self._processes = processes
         self._slowest = min(self._slowest, *(host.clock_rate for host in self._hosts))

@@ -72,8 +72,8 @@ def make_lagging_members(
 ) -> Plan:
     """A third plan of a seed: members that are away for so long that the others forget what they lack.
 
-    Memory is short and checkpoints are many. Whoever comes back has to fetch a snapshot, in many pieces, while other
-    faults strike, those who have it are killed, and newer ones replace it.
+    Memory is short and checkpoints are many. A member that comes back has to fetch a snapshot in many pieces, while
+    other faults strike, replicas that have the snapshot are killed, and newer snapshots replace it.
     """
     random = Random(f"laggards {seed} {replicas} {steps}")
     settings = msgspec.structs.replace(
