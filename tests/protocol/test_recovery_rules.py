@@ -377,6 +377,38 @@ def test_a_waiting_from_before_the_own_wait_is_remembered() -> None:
     assert decided(world, 3, OTHER) is None
 
 
+def rival_that_waits(world: World, *reached: int) -> None:
+    """4.1 at 3 only, 0.1 at `reached`: replica 1 recovers 4.1 with 0, 1 and 3, one unchanged, and waits for 0.1.
+
+    The leader of 0.1 is in that quorum, and is cut off when it has answered.
+    """
+    pre_accepted_at(world, 0, A, *reached)
+    pre_accepted_at(world, 4, B, 3)
+    world.recover(1, OTHER)
+    world.deliver_all(
+        lambda packet: (
+            packet.among(0, 1, 3) and packet.is_a(Prepare, PrepareOk, Validate, ValidateOk) and packet.about(OTHER)
+        )
+    )
+    assert world.hosts[1].replica.counters.waited == 1
+    world.crash(0)
+
+
+def test_a_wait_of_the_replica_itself_counts_as_one_that_arrives() -> None:
+    """ "a Waiting(o, k) arrives for some o in I with k > n-f-e → Accept(b, nop)": from the replica itself as well.
+
+    1 waits for 0.1 with one unchanged. It recovers 0.1 with 2 and 3, has two unchanged, and waits for 4.1. Both leaders
+    are down, no time passes, and no other replica recovers either of the two.
+    """
+    world = world_of(5)
+    rival_that_waits(world, 1, 2)
+    world.crash(4)
+    world.deliver_all(lambda packet: packet.among(1, 2, 3))
+    assert world.hosts[1].replica.counters.waited == 2
+    assert Rule.INVALIDATOR_WAITS_TOO.value in rules(world)
+    assert (decided(world, 1, OTHER), decided(world, 1, ID)) == (None, A)
+
+
 def test_the_wait_ends_with_a_late_answer_from_outside_the_quorum() -> None:
     """ "a late PrepareOk(b) from outside Q: committed → commit; accepted → Accept(b, that); from the instance's leader
     → Accept(b, nop)" """
@@ -489,7 +521,7 @@ def test_a_validate_whose_member_fell_silent_is_given_up_and_another_quorum_foun
 
 
 def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
-    """Prepare, Validate, PreAccept, Accept and Inquire of a decided instance are all answered by its Commit."""
+    """ "one that knows the decision of id answers it", and not only a Waiting, but each question about the instance."""
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, (0, 0, 0)))
     for question in (
@@ -497,6 +529,7 @@ def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
         Accept(ID, ballot(5, 0), NOP, (0, 0, 0)),
         Prepare(ID, ballot(5, 0)),
         Validate(ID, ballot(5, 0), A, (0, 0, 0)),
+        Waiting(ID, 2),
         CommitQuery((ID,)),
     ):
         replica.take()

@@ -142,7 +142,7 @@ class Replica:
                 recoverer.on_validate_ok(sender, message)
             case m.Waiting():
                 recoverer.on_activity(sender, message.id)
-                recoverer.on_waiting(message)
+                recoverer.on_waiting(sender, message)
             case m.Refuse():
                 recoverer.on_refuse(sender, message)
             case unreachable:

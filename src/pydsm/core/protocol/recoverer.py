@@ -55,8 +55,8 @@ class Recoverer:
         self._suspicions = Suspicions(state.config, state.distances, state.quorums.slow)
         self._waiting: dict[InstanceId, int] = {}
         """The highest `unchanged` of any Waiting, own ones included, by undecided instance."""
-        self._awaited: dict[InstanceId, list[InstanceId]] = {}
-        """By invalidator, the instances whose recovery here waits for its decision."""
+        self._awaited: dict[InstanceId, dict[InstanceId, None]] = {}
+        """By undecided invalidator, the instances whose recovery here waits for its decision."""
 
     def scan(self) -> None:
         """Find late undecided instances; query peers about them, then recover those that no peer reports committed."""
@@ -235,19 +235,32 @@ class Recoverer:
         # it; then this wait would never end. The own entry in `_waiting` is set before, because two recoveries of one
         # replica can wait for each other.
         for other in invalidators:
-            self._awaited.setdefault(other, []).append(id)
-            if self._fate(other, id, deps) is InvalidatorState.OPEN and other not in state.leading:
-                self.recover(other)
+            if self._fate(other, id, deps) is InvalidatorState.OPEN:
+                self._awaited.setdefault(other, {})[id] = None
+                if other not in state.leading:
+                    self.recover(other)
         self._step_waiting(id)
+        # Peers learn the count from the message. Recoveries of this replica that wait for `id` learn it here, and only
+        # here: no peer sends it back. They need not know it if the wait is over, because a decision follows then.
+        if isinstance(state.leading.get(id), AwaitingInvalidators):
+            self._step_waiters(id)
 
-    def on_waiting(self, message: Waiting) -> None:
-        """Store the count, also before this replica waits itself: the message may come only once."""
+    def on_waiting(self, sender: ReplicaId, message: Waiting) -> None:
+        """Store the count, also before this replica waits itself: the message may come only once.
+
+        A decided instance is answered by its decision: the sender asks nothing else of the members of its quorum.
+        """
         instance = self._state.log.instance(message.id)
         if instance.decided:
+            self._acceptor.answer_commit(sender, instance)
             return
         self._waiting[message.id] = max(message.unchanged, self._waiting.get(message.id, 0))
-        for id in tuple(self._awaited.get(message.id, ())):
-            self._step_waiting(id)
+        self._step_waiters(message.id)
+
+    def _step_waiters(self, id: InstanceId) -> None:
+        """Continue the recoveries here that wait for this invalidator, if its new state decides them."""
+        for waiter in tuple(self._awaited.get(id, ())):
+            self._step_waiting(waiter)
 
     def _step_waiting(self, id: InstanceId) -> None:
         state = self._state

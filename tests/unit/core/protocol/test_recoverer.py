@@ -458,6 +458,7 @@ def test_an_invalidator_that_was_decided_before_the_wait_began_is_taken_into_acc
     driven.receive(2, found(at(4, 1)))
     driven.receive(3, found())
     assert accept_of(driven).value == A
+    assert driven.replica._recoverer._awaited == {}
 
 
 def test_an_invalidator_that_waits_with_many_unchanged_answers_makes_it_a_nop() -> None:
@@ -482,6 +483,7 @@ def test_a_waiting_of_a_decided_instance_is_not_kept() -> None:
     driven = Driven(1, 5)
     driven.receive(2, Commit(ID, A, nothing(5)), Waiting(ID, 3))
     assert driven.replica._recoverer._waiting == {}
+    assert driven.take() == [(P2, Commit(ID, A, nothing(5)))]
 
 
 def test_the_state_of_a_recovery_is_removed_when_its_instance_is_decided() -> None:
