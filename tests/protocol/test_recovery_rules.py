@@ -7,7 +7,7 @@ answer on. In a group of three (f=1, e=1): slow 2, fast 2, one unchanged answer 
 import pytest
 
 from pydsm.core.protocol.recovery_rules import Rule
-from pydsm.core.types.ids import InstanceId, covers
+from pydsm.core.types.ids import InstanceId, ReplicaId, covers
 from pydsm.core.types.messages import (
     NOP,
     Accept,
@@ -518,6 +518,35 @@ def test_a_validate_whose_member_fell_silent_is_given_up_and_another_quorum_foun
     world.crash(3)
     world.run(20_000, until=lambda: world.hosts[1].replica.instances[ID].decided)
     assert decided(world, 1, ID) == A
+
+
+@pytest.mark.parametrize(("timeout_ticks", "distance_ticks"), [(5000, 0), (500, 3000)])
+def test_two_waits_for_each_other_whose_leaders_fell_silent_are_given_up_and_other_quorums_found(
+    timeout_ticks: int, distance_ticks: int
+) -> None:
+    """ "A wait that no rule ends is given up": one unchanged answer each, the leader of the other in each quorum.
+
+    While replica 1 repeats its Waiting, the others leave the two to it, where their patience is longer than the time
+    between two repetitions. So replica 1 itself must find quorums without the leaders, in which
+    INVALIDATING_LEADER_AWAY decides.
+    """
+    world = World(5, config={"recovery_timeout_ticks": timeout_ticks, "recovery_jitter_ticks": 50})
+    for host in world.hosts:
+        for leader in (0, 4):
+            host.replica._state.distances.measured(ReplicaId(leader), distance_ticks)
+    rival_that_waits(world, 1)
+    world.deliver_all(
+        lambda packet: (
+            packet.among(1, 3, 4) and packet.is_a(Prepare, PrepareOk, Validate, ValidateOk) and packet.about(ID)
+        )
+    )
+    assert world.hosts[1].replica.counters.waited == 2
+    world.crash(4)
+    alive = [world.hosts[replica].replica for replica in (1, 2, 3)]
+    world.run(100_000, step=50, until=lambda: all(one.instances[id].decided for one in alive for id in (ID, OTHER)))
+    assert Rule.INVALIDATING_LEADER_AWAY.value in rules(world)
+    assert decided(world, 1, ID) is None or decided(world, 1, OTHER) is None
+    world.heal()
 
 
 def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:

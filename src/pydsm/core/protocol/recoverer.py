@@ -213,6 +213,10 @@ class Recoverer:
             self._accept(id, phase, decision)
             return
         state.counters.waited += 1
+        # A wait may be endless, and its quorum cannot change. Example: the recoveries of two instances wait for each
+        # other, with so few unchanged answers that no Waiting decides, each with the leader of the other instance in
+        # its quorum. If both leaders fail now, only quorums without them decide, and these need higher ballots.
+        gives_up = Tick(state.now + self._suspicions.wait_ticks(id, state.now))
         waiting = AwaitingInvalidators(
             phase.ballot,
             phase.batch,
@@ -222,6 +226,7 @@ class Recoverer:
             phase.prepared,
             phase.late,
             self._deadline(),
+            gives_up,
         )
         state.begin_phase(id, waiting)
         self._begin_waiting(id, phase.deps, phase.unchanged, decision.invalidators)
@@ -354,6 +359,10 @@ class Recoverer:
                 silent = tuple(one for one in phase.prepared if one not in phase.answered and one != state.me)
                 state.repeats.send(silent, phase, Validate(id, phase.ballot, phase.batch, phase.deps), state.now)
             case AwaitingInvalidators():
+                if phase.gives_up <= state.now:
+                    self._abandon(id, phase)
+                    return
+                phase.deadline = min(phase.deadline, phase.gives_up)
                 state.outbox.send(state.peers, Waiting(id, phase.unchanged))
                 self._repeat(phase, Prepare(id, phase.ballot))
             case unreachable:

@@ -96,6 +96,13 @@ class Suspicions:
         wait = max(_SILENT_RETRIES * self._config.retry_ticks, _FAR * far) << min(max(0, suspicion.attempts - 1), 16)
         return min(wait, self._longest(id, suspicion))
 
+    def wait_ticks(self, id: InstanceId, since: Tick) -> int:
+        """Ticks for which a recovery waits for invalidators before it is given up and tried with another quorum.
+
+        As long as the longest wait between two recoveries, in which each of the invalidators can be recovered.
+        """
+        return self._longest(id, self.of(id, since))
+
     def back_off(self, id: InstanceId, now: Tick, seen: Ballot) -> None:
         """Schedule the next attempt after a failed one; `seen` is the highest ballot that refused it."""
         suspicion = self.of(id, now)

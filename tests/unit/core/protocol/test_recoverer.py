@@ -486,6 +486,29 @@ def test_a_waiting_of_a_decided_instance_is_not_kept() -> None:
     assert driven.take() == [(P2, Commit(ID, A, nothing(5)))]
 
 
+def test_a_wait_is_given_up_after_the_longest_wait_and_a_higher_ballot_tried() -> None:
+    driven = awaiting(at(4, 1), backoff_ticks_max=200)
+    begun = driven.now
+    driven.run(begun + 790, step=10)
+    driven.take()
+    driven.run(begun + 800, step=10)
+    assert [message for _, message in driven.take() if getattr(message, "id", None) == ID] == []
+    driven.run(begun + 2100, step=10)
+    assert {message.ballot for _, message in driven.take_only(Prepare) if message.id == ID} == {ballot(2, 1)}
+
+
+def test_a_wait_grows_with_the_distance_of_the_leader() -> None:
+    driven = validating(backoff_ticks_max=200)
+    driven.replica._state.distances.measured(P0, 1000)
+    driven.receive(2, found(at(4, 1)))
+    driven.receive(3, found())
+    begun = driven.now
+    driven.run(begun + 7900, step=10)
+    assert {message.ballot for _, message in driven.take_only(Prepare) if message.id == ID} == {ballot(1, 1)}
+    driven.run(begun + 18_000, step=10)
+    assert {message.ballot for _, message in driven.take_only(Prepare) if message.id == ID} == {ballot(2, 1)}
+
+
 def test_the_state_of_a_recovery_is_removed_when_its_instance_is_decided() -> None:
     driven = awaiting(at(4, 1))
     driven.receive(2, Waiting(at(4, 1), 1))
