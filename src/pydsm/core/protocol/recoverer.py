@@ -302,6 +302,10 @@ class Recoverer:
 
     def settle(self) -> None:
         """Remove the state of instances decided since the last call, and continue recoveries that waited for them."""
+        # An own fast commit counts here before its record is durable, and the Accept that follows from it leaves early.
+        # If a crash undoes the commit, that Accept stays right: it carries a nop, which rests on the votes of the fast
+        # quorum and not on the record. No fast quorum can have voted, or vote later, for the waiting instance without
+        # change (protocol.md, section 6, "Decided, and not durable yet").
         decided = self._state.decided
         # A loop, because continuing a recovery may decide further instances, which are appended to the same list.
         while decided:
