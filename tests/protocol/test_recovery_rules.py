@@ -497,6 +497,22 @@ def test_an_instance_known_only_by_being_covered_is_recovered() -> None:
     assert decided(world, 2, at(1, 2)) == A
 
 
+def test_a_member_that_is_farther_behind_than_one_message_may_name_catches_up() -> None:
+    """ "follows the gossip of its peers in steps": nothing was compacted, so nobody offers a snapshot.
+
+    While 0 was down, 1 and 2 agreed on five times as many instances as a message may add.
+    """
+    world = World(3, config={"gap_instances_max": 10, "pipeline_instances_max": 4})
+    world.crash(0)
+    for number in range(50):
+        world.propose(1 + number % 2, writing("key", name=str(number)))
+        world.deliver_all()
+    world.restart(0)
+    world.run(30_000, step=50, until=world.quiet)
+    assert len(world.hosts[0].executed) == 50
+    world.heal()
+
+
 def test_two_replicas_that_recover_the_same_instance_end_their_duel() -> None:
     """Every answer arrives and both recoveries start together repeatedly, until seeded waits separate them."""
     world = world_of(3)

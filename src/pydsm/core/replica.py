@@ -152,7 +152,7 @@ class Replica:
         state = self._state
         match message:
             case m.Frontier():
-                state.log.note_exists(message.known)
+                state.log.note_gossiped(message.known)
                 self._measure(sender, message)
                 state.window.report(sender, message.executed, message.known)
                 if state.window.lacks_some(sender, state.log.dropped):

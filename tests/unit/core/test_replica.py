@@ -123,8 +123,18 @@ def test_an_absurdly_distant_instance_is_a_fault_of_the_peer() -> None:
     with pytest.raises(
         PeerProtocolError, match=r"instance 1\.201 is 101 beyond the highest known index, more than 100"
     ):
-        replica.receive(1, Frontier(NONE, (0, 201, 0)))
+        replica.receive(1, Prepare(at(1, 201), ballot(1, 1)))
     assert replica.replica.known == (0, 100, 0)
+
+
+def test_gossip_that_names_distant_instances_is_followed_in_steps_as_instances_are_executed() -> None:
+    replica = Driven(0, 3, gap_instances_max=100)
+    for _ in range(3):
+        replica.receive(1, Frontier(NONE, (0, 1_000_000, 7)))
+        assert replica.replica.known == (0, 100, 7)
+    replica.receive(1, *[Commit(at(1, index), NOP, NONE) for index in range(1, 41)])
+    replica.receive(1, Frontier(NONE, (0, 1_000_000, 7)))
+    assert replica.replica.known == (0, 140, 7)
 
 
 def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
@@ -414,7 +424,7 @@ def test_a_snapshot_that_the_disk_does_not_take_is_not_fetched_any_more() -> Non
 
 def test_one_that_is_too_far_behind_to_take_a_message_learns_that_it_needs_a_snapshot() -> None:
     driven = Driven(0, 3, gap_instances_max=100)
-    with pytest.raises(FarAhead, match="or this replica is far behind, and needs a snapshot"):
+    with pytest.raises(FarAhead, match="or this replica is far behind, and catches up in steps or with a snapshot"):
         driven.receive(1, Commit(at(1, 101), A, NONE))
     driven.receive(1, Compacted(4, (0, 9_000, 0)))
     assert (driven.replica.known, driven.transfers) == (NONE, [BeginFetch(4)])
