@@ -110,16 +110,20 @@ class Recoverer:
     def _inquire(self, ids: list[InstanceId]) -> None:
         """Send a CommitQuery about these instances: to all peers if they are few, to one peer in turn if many."""
         state = self._state
-        if not ids:
-            return
+        state.counters.inquired += len(ids)
         few = len(ids) <= _ASK_ALL_MAX
+        by_peers: dict[tuple[ReplicaId, ...], list[InstanceId]] = {}
         for id in ids:
             suspicion = self._suspicions.of(id, state.now)
+            # The second question goes to another peer, however many scans lie between the two: the first may be down.
+            if not suspicion.inquiries:
+                suspicion.first_turn = state.now // state.config.scan_ticks
+            place = (suspicion.first_turn + suspicion.inquiries) % max(1, len(state.peers))
+            by_peers.setdefault(state.peers if few else state.peers[place : place + 1], []).append(id)
             suspicion.inquiries += INQUIRIES_BEFORE_RECOVERY if few else 1
             suspicion.next_look = Tick(state.now + state.answer_ticks)
-        turn = state.now // state.config.scan_ticks % max(1, len(state.peers))
-        state.counters.inquired += len(ids)
-        state.outbox.send_early(state.peers if few else state.peers[turn : turn + 1], CommitQuery(tuple(ids)))
+        for to, some in by_peers.items():
+            state.outbox.send_early(to, CommitQuery(tuple(some)))
 
     def recover(self, id: InstanceId) -> None:
         """Begin a recovery in a ballot above every ballot seen for the instance."""

@@ -24,6 +24,8 @@ class Suspicion:
     highest: Ballot
     """The highest ballot that any refusal reported."""
     inquiries: int = 0
+    first_turn: int = 0
+    """Whose turn it was when it was first asked about: a place among the peers, modulo their number."""
     attempts: int = 0
     slowest_ticks: int = 0
     """The longest time that an answer to an own recovery of it took, including answers that came too late."""

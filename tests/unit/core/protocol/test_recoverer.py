@@ -11,7 +11,7 @@ import pytest
 from pydsm.core.protocol.recovery_rules import Rule
 from pydsm.core.types.ballots import Ballot
 from pydsm.core.types.checkpoint import Checkpoint, Position
-from pydsm.core.types.ids import Deps, InstanceId
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId
 from pydsm.core.types.messages import (
     NOP,
     Accept,
@@ -175,6 +175,19 @@ def test_many_late_instances_are_asked_about_one_peer_at_a_time_in_turns() -> No
     asked = driven.take_only(CommitQuery)
     ids = tuple(at(0, index) for index in range(1, 18))
     assert sorted(asked) == to_all(CommitQuery(ids), [0, 2])
+
+
+@pytest.mark.parametrize("retry_ticks", [50, 100, 150])
+def test_an_instance_is_asked_about_at_another_peer_the_second_time(retry_ticks: int) -> None:
+    """Otherwise, while one of two peers is down, half of what a replica missed must be recovered."""
+    driven = Driven(1, 3, **{**SOON, "scan_ticks": 50, "retry_ticks": retry_ticks, "inquiry_instances_max": 20})
+    driven.receive(2, Frontier(nothing(3), (80, 0, 0)))
+    driven.run(800)
+    asked: dict[InstanceId, set[ReplicaId]] = {}
+    for to, inquire in driven.take_only(CommitQuery):
+        for id in inquire.ids:
+            asked.setdefault(id, set()).add(to)
+    assert asked == {at(0, index): {P0, P2} for index in range(1, 81)}
 
 
 def test_one_message_asks_about_a_limited_number_and_the_next_scan_about_the_rest() -> None:
