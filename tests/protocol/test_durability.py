@@ -121,6 +121,45 @@ def test_a_command_that_a_client_saw_succeed_survives_its_leaders_crash(written:
     assert world.hosts[1].executed_ids == ([ID] if written else [])
 
 
+@pytest.mark.parametrize("accepted_at", [(), (2,), (2, 3, 4)])
+@pytest.mark.parametrize("recovered_with", [(1, 2, 3), (2, 3, 4)])
+def test_a_nop_that_follows_from_a_fast_commit_stays_right_when_a_crash_undoes_the_commit(
+    accepted_at: tuple[int, ...], recovered_with: tuple[int, ...]
+) -> None:
+    """ "its Accept may leave before the commit is durable [...] The nop for id stays right"
+
+    0.1 is unchanged at 2, and 1.1 at 3 and 4. 1 recovers 0.1 with 2 and 3, and waits for its own 1.1. It commits 1.1 on
+    the fast path, sends the Accept of 0.1 and loses power. Then 1.1 is recovered, with or without 1.
+    """
+    world, own = World(5), at(1, 1)
+    world.propose(0, A)
+    world.deliver_all(lambda packet: packet.is_a(PreAccept) and packet.to == 2)
+    world.propose(1, B)
+    world.deliver_all(lambda packet: packet.is_a(PreAccept) and packet.about(own) and packet.to in (3, 4))
+    votes = [packet for packet in world.packets if packet.is_a(PreAcceptOk) and packet.about(own)]
+    world.lose()
+    world.recover(1, ID)
+    world.deliver_all(lambda packet: packet.among(1, 2, 3))
+    assert world.hosts[1].replica.counters.waited == 1
+    world.lose()
+    world.hosts[1].disk.holding = True
+    for vote in votes:
+        world.deliver(vote)
+    assert world.hosts[1].replica.instances[own].decided
+    assert [packet.message for packet in world.packets] == [Accept(ID, ballot(1, 1), NOP, (0,) * 5)] * 4
+    world.deliver_round(lambda packet: packet.to in accepted_at)
+    world.crash(1)
+    world.restart(1)
+    assert own not in world.hosts[1].replica.instances
+    world.lose()
+    world.recover(recovered_with[0], own)
+    world.deliver_all(lambda packet: packet.among(*recovered_with))
+    world.lose()
+    world.recover(2, ID)
+    world.deliver_all(lambda packet: packet.among(2, 3, 4))
+    world.heal()
+
+
 def test_the_first_pre_accept_of_an_index_waits_for_a_reservation_that_covers_it() -> None:
     """ "the first PreAccept of an index | a reservation that covers the index" """
     leader = Driven(0, 3, reservation_block=4)

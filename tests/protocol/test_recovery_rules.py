@@ -7,7 +7,7 @@ answer on. In a group of three (f=1, e=1): slow 2, fast 2, one unchanged answer 
 import pytest
 
 from pydsm.core.protocol.recovery_rules import Rule
-from pydsm.core.types.ids import InstanceId, covers
+from pydsm.core.types.ids import InstanceId, ReplicaId, covers
 from pydsm.core.types.messages import (
     NOP,
     Accept,
@@ -377,6 +377,38 @@ def test_a_waiting_from_before_the_own_wait_is_remembered() -> None:
     assert decided(world, 3, OTHER) is None
 
 
+def rival_that_waits(world: World, *reached: int) -> None:
+    """4.1 at 3 only, 0.1 at `reached`: replica 1 recovers 4.1 with 0, 1 and 3, one unchanged, and waits for 0.1.
+
+    The leader of 0.1 is in that quorum, and is cut off when it has answered.
+    """
+    pre_accepted_at(world, 0, A, *reached)
+    pre_accepted_at(world, 4, B, 3)
+    world.recover(1, OTHER)
+    world.deliver_all(
+        lambda packet: (
+            packet.among(0, 1, 3) and packet.is_a(Prepare, PrepareOk, Validate, ValidateOk) and packet.about(OTHER)
+        )
+    )
+    assert world.hosts[1].replica.counters.waited == 1
+    world.crash(0)
+
+
+def test_a_wait_of_the_replica_itself_counts_as_one_that_arrives() -> None:
+    """ "a Waiting(o, k) arrives for some o in I with k > n-f-e → Accept(b, nop)": from the replica itself as well.
+
+    1 waits for 0.1 with one unchanged. It recovers 0.1 with 2 and 3, has two unchanged, and waits for 4.1. Both leaders
+    are down, no time passes, and no other replica recovers either of the two.
+    """
+    world = world_of(5)
+    rival_that_waits(world, 1, 2)
+    world.crash(4)
+    world.deliver_all(lambda packet: packet.among(1, 2, 3))
+    assert world.hosts[1].replica.counters.waited == 2
+    assert Rule.INVALIDATOR_WAITS_TOO.value in rules(world)
+    assert (decided(world, 1, OTHER), decided(world, 1, ID)) == (None, A)
+
+
 def test_the_wait_ends_with_a_late_answer_from_outside_the_quorum() -> None:
     """ "a late PrepareOk(b) from outside Q: committed → commit; accepted → Accept(b, that); from the instance's leader
     → Accept(b, nop)" """
@@ -465,6 +497,22 @@ def test_an_instance_known_only_by_being_covered_is_recovered() -> None:
     assert decided(world, 2, at(1, 2)) == A
 
 
+def test_a_member_that_is_farther_behind_than_one_message_may_name_catches_up() -> None:
+    """ "follows the gossip of its peers in steps": nothing was compacted, so nobody offers a snapshot.
+
+    While 0 was down, 1 and 2 agreed on five times as many instances as a message may add.
+    """
+    world = World(3, config={"gap_instances_max": 10, "pipeline_instances_max": 4})
+    world.crash(0)
+    for number in range(50):
+        world.propose(1 + number % 2, writing("key", name=str(number)))
+        world.deliver_all()
+    world.restart(0)
+    world.run(30_000, step=50, until=world.quiet)
+    assert len(world.hosts[0].executed) == 50
+    world.heal()
+
+
 def test_two_replicas_that_recover_the_same_instance_end_their_duel() -> None:
     """Every answer arrives and both recoveries start together repeatedly, until seeded waits separate them."""
     world = world_of(3)
@@ -488,8 +536,37 @@ def test_a_validate_whose_member_fell_silent_is_given_up_and_another_quorum_foun
     assert decided(world, 1, ID) == A
 
 
+@pytest.mark.parametrize(("timeout_ticks", "distance_ticks"), [(5000, 0), (500, 3000)])
+def test_two_waits_for_each_other_whose_leaders_fell_silent_are_given_up_and_other_quorums_found(
+    timeout_ticks: int, distance_ticks: int
+) -> None:
+    """ "A wait that no rule ends is given up": one unchanged answer each, the leader of the other in each quorum.
+
+    While replica 1 repeats its Waiting, the others leave the two to it, where their patience is longer than the time
+    between two repetitions. So replica 1 itself must find quorums without the leaders, in which
+    INVALIDATING_LEADER_AWAY decides.
+    """
+    world = World(5, config={"recovery_timeout_ticks": timeout_ticks, "recovery_jitter_ticks": 50})
+    for host in world.hosts:
+        for leader in (0, 4):
+            host.replica._state.distances.measured(ReplicaId(leader), distance_ticks)
+    rival_that_waits(world, 1)
+    world.deliver_all(
+        lambda packet: (
+            packet.among(1, 3, 4) and packet.is_a(Prepare, PrepareOk, Validate, ValidateOk) and packet.about(ID)
+        )
+    )
+    assert world.hosts[1].replica.counters.waited == 2
+    world.crash(4)
+    alive = [world.hosts[replica].replica for replica in (1, 2, 3)]
+    world.run(100_000, step=50, until=lambda: all(one.instances[id].decided for one in alive for id in (ID, OTHER)))
+    assert Rule.INVALIDATING_LEADER_AWAY.value in rules(world)
+    assert decided(world, 1, ID) is None or decided(world, 1, OTHER) is None
+    world.heal()
+
+
 def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
-    """Prepare, Validate, PreAccept, Accept and Inquire of a decided instance are all answered by its Commit."""
+    """ "one that knows the decision of id answers it", and not only a Waiting, but each question about the instance."""
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, (0, 0, 0)))
     for question in (
@@ -497,6 +574,7 @@ def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
         Accept(ID, ballot(5, 0), NOP, (0, 0, 0)),
         Prepare(ID, ballot(5, 0)),
         Validate(ID, ballot(5, 0), A, (0, 0, 0)),
+        Waiting(ID, 2),
         CommitQuery((ID,)),
     ):
         replica.take()

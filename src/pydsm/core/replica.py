@@ -4,7 +4,7 @@
 then, `restore` loads the records of the disk, and `take_effects` returns what the runtime must do. The other methods
 report progress of checkpoints and snapshots, or only read. The modules in `core/protocol` decide the rest: `acceptor`
 how to answer, `proposer` how to lead, `recoverer` and `recovery_rules` how to finish what other replicas began,
-`execution` in which order batches are executed.
+`execution` in which order batches are executed, `restoration` how to continue after a restart.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,16 +19,16 @@ from pydsm.core.protocol.acceptor import Acceptor
 from pydsm.core.protocol.divergence import Divergence, fold
 from pydsm.core.protocol.proposer import PipelineFull, Proposer
 from pydsm.core.protocol.recoverer import Recoverer
+from pydsm.core.protocol.restoration import execute_decided, restore
 from pydsm.core.protocol.snapshot_fetch import SnapshotFetcher
 from pydsm.core.protocol.state import ReplicaState
 from pydsm.core.types import messages as m
-from pydsm.core.types.checkpoint import Checkpoint, checkpoint_batch, first_missing
+from pydsm.core.types.checkpoint import Checkpoint, checkpoint_batch
 from pydsm.core.types.config import Config
 from pydsm.core.types.counters import ProtocolCounters
-from pydsm.core.types.effects import Effects, FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
-from pydsm.core.types.errors import Diverged, OperationalError, PeerProtocolError, UsageError
+from pydsm.core.types.effects import Effects, PurgeRecord, Record
+from pydsm.core.types.errors import Diverged, PeerProtocolError, UsageError
 from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, Tick, covers, merge, with_instance
-from pydsm.core.types.status import Status
 
 __all__ = ["PipelineFull", "Replica"]
 
@@ -142,7 +142,7 @@ class Replica:
                 recoverer.on_validate_ok(sender, message)
             case m.Waiting():
                 recoverer.on_activity(sender, message.id)
-                recoverer.on_waiting(message)
+                recoverer.on_waiting(sender, message)
             case m.Refuse():
                 recoverer.on_refuse(sender, message)
             case unreachable:
@@ -152,7 +152,7 @@ class Replica:
         state = self._state
         match message:
             case m.Frontier():
-                state.log.note_exists(message.known)
+                state.log.note_gossiped(message.known)
                 self._measure(sender, message)
                 state.window.report(sender, message.executed, message.known)
                 if state.window.lacks_some(sender, state.log.dropped):
@@ -324,101 +324,14 @@ class Replica:
             records: all records of the disk.
             snapshots: the last two checkpoints with a good snapshot, the older one first. The machine has the state of
                 the newer one.
-        """
-        state = self._state
-        reserved = 0
-        absent: tuple[InstanceId, ...] = ()
-        instances: list[InstanceRecord] = []
-        for record in records:
-            match record:
-                case InstanceRecord():
-                    instances.append(record)
-                case ReservationRecord():
-                    reserved = max(reserved, record.up_to)
-                case FrontierRecord():
-                    state.recorded = record.executed
-                case PurgeRecord():
-                    self._purged = record.up_to
-                    absent = record.exceptions
-                case unreachable:
-                    assert_never(unreachable)
-        self._begin_at(snapshots, absent)
-        self._check_covered(instances)
-        for one in instances:
-            self._restore(Instance.from_record(one))
-        self._check_kept(state.recorded)
-        reserved = max(reserved, state.log.known[state.me])
-        if reserved:
-            last = InstanceId(state.me, reserved)
-            state.log.note_restored(with_instance(state.log.no_deps, last))
-            state.log.require_after(last)
-        self._proposer.restore(reserved)
-        decided = [one for one in state.log.instances.values() if one.status is Status.COMMITTED]
-        for instance in sorted(decided, key=self._relative_position):
-            state.execution.committed(instance)
 
-    def _begin_at(self, snapshots: Sequence[Checkpoint], absent: Sequence[InstanceId]) -> None:
-        state = self._state
+        Raises OperationalError if a decision is missing on the disk.
+        """
+        restored = restore(self._state, records, snapshots)
         self._snapshots = list(snapshots)
-        if snapshots:
-            state.log.begin_at(snapshots[-1], self._purged, absent)
-            state.schedule.begin(snapshots[-1], state.now)
-        covered = snapshots[-1].position.up_to if snapshots else state.log.no_deps
-        if merge(covered, self._purged) != covered:
-            raise OperationalError(
-                f"records up to {self._purged} were purged, and the newest good snapshot reaches to {covered}: "
-                "this replica cannot rejoin with this disk"
-            )
-
-    def _restore(self, instance: Instance) -> None:
-        log = self._state.log
-        if log.is_dropped(instance.id):
-            return
-        if self._snapshots and not instance.decided and self._snapshots[-1].position.has(instance.id):
-            raise OperationalError(
-                f"instance {instance.id} is in the snapshot of checkpoint {self._snapshots[-1].number}, and its record "
-                "is not decided: this replica cannot rejoin with this disk"
-            )
-        log.restore(instance)
-
-    def _check_covered(self, instances: Sequence[InstanceRecord]) -> None:
-        """Check that there is a record of every instance that the newest snapshot has and that was not purged.
-
-        Raises OperationalError otherwise.
-        """
-        if not self._snapshots:
-            return
-        there = {one.id for one in instances} | self._state.log.absent
-        missing = first_missing(self._snapshots[-1].position, self._purged, there.__contains__)
-        if missing is not None:
-            raise OperationalError(
-                f"the record of instance {missing} is missing, and the snapshot of checkpoint "
-                f"{self._snapshots[-1].number} has it: the records are older than the snapshot. This replica "
-                "cannot rejoin with this disk"
-            )
-
-    def _check_kept(self, executed: Deps) -> None:
-        """Check that there is a record of every instance that this replica reported as executed: peers may have none.
-
-        Raises OperationalError otherwise.
-        """
-        instances = self._state.log.instances
-        for leader, last in enumerate(executed):
-            for index in range(self._purged[leader] + 1, last + 1):
-                id = InstanceId(ReplicaId(leader), index)
-                instance = instances.get(id)
-                if id not in self._state.log.absent and (instance is None or not instance.decided):
-                    raise OperationalError(
-                        f"the record of instance {leader}.{index} is missing, though it was reported to peers "
-                        "as executed: this replica cannot rejoin with this disk"
-                    )
-
-    def _relative_position(self, instance: Instance) -> float:
-        """Which part of the known instances this one depends on, 0 to 1.
-
-        Execution finds the agreed order in any case; in about this order, each step has few unexecuted dependencies.
-        """
-        return max(dep / max(known, 1) for dep, known in zip(instance.deps, self._state.log.known, strict=True))
+        self._purged = restored.purged
+        self._proposer.restore(restored.reserved)
+        execute_decided(self._state)
 
     def watch(self, observer: InstanceObserver) -> None:
         """Notify an observer of every change of an instance from now on."""

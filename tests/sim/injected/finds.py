@@ -1,11 +1,13 @@
 """How each bug is found: a seed of the simulator, a seed of its duels, or a story told by hand."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
 from pydsm.core.protocol.recovery_rules import Rule
-from pydsm.sim.base.plan import Crash, Fault, Operation, Plan, PutBack, SlowDisk, SlowLinks
+from pydsm.sim.base.plan import ClockRate, Crash, Death, Fault, Operation, Plan, PutBack, SlowDisk, SlowLinks
+from pydsm.sim.base.triggers import CutLinks, DelayMessage, MessageTrigger
 from pydsm.sim.tools.search import Search
 from tests.sim.stories import MS, ask, calm, cut
 from tests.sim.test_recovery_rules import STORIES as RULE_STORIES
@@ -87,6 +89,37 @@ FORGOTTEN_VOTE: tuple[Fault | Operation, ...] = (
 """Of three. r0 commits 0.2 with r1, its client is answered, and r2 hears nothing of it. Then r0 gets its older disk.
 r1 is away a little later, so that r0 and r2, of which neither knows 0.2, decide it as nop: the write is lost."""
 STORIES["a disk that was put back, and the only one that remembers is away"] = (3, FORGOTTEN_VOTE)
+
+
+def links(*groups: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Both ways between all members of a group."""
+    return tuple((one, other) for group in groups for one in group for other in group if one != other)
+
+
+ENDLESS_WAITS: tuple[Fault | Operation, ...] = (
+    SlowLinks(0, 1000 * MS, links((1, 2, 3)), 5 * MS),
+    SlowLinks(0, 1000 * MS, tuple(one for one in links(range(5)) if {0, 4} & set(one)), 80 * MS),
+    slow_clock(1095, 0),
+    slow_clock(1095, 2),
+    slow_clock(1110, 4),
+    cut(1095, [4], [0, 1, 2], 55 * MS),
+    cut(1095, [3], [4], 55 * MS),
+    ask(1100, 4, "write k0 1"),
+    cut(1595, [0], [2, 3, 4], 55 * MS),
+    cut(1595, [1], [0], 55 * MS),
+    ask(1600, 0, "write k0 2"),
+    cut(1700, [2], [1], 700 * MS),
+    MessageTrigger(1100 * MS, "Prepare", 1, 4, 0, 0, DelayMessage((4,), 9000 * MS)),
+    MessageTrigger(1100 * MS, "Waiting", 1, 4, 0, 0, CutLinks(((1, 0),), 2000 * MS)),
+    MessageTrigger(1100 * MS, "Waiting", 1, 0, 0, 0, CutLinks(((1, 4),), 2000 * MS)),
+    Death(2400 * MS, 0),
+    Death(2400 * MS, 4),
+    ClockRate(2400 * MS, 2, 1.0),
+)
+"""Of five, r0 and r4 were far away. 4.1 reaches only r3, 0.1 only r1. r1 recovers 4.1 with r0 and r3, and waits for
+0.1; it recovers 0.1 with r3 and r4, and waits for 4.1. Then r0 and r4 die for ever. r2 and r3 leave both to r1,
+because its Waiting comes again before their patience ends, which is as long as the two were far away."""
+STORIES["two waits for each other, and both leaders die"] = (5, ENDLESS_WAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +290,7 @@ FINDS: tuple[Find, ...] = (
         0,
         story="a leader that forgets, and a nop that only one accepted",
     ),
+    Find("wait for invalidators without end", "liveness", 2, story="two waits for each other, and both leaders die"),
     Find("votes of an old ballot counted", "quorum", 0, story="a vote that arrives a recovery late"),
     Find(
         "unordered invalidator taken for ordered",
@@ -273,5 +307,9 @@ NOT_BY_CHANCE: dict[str, str] = {
     "test_every_member_of_the_quorum_must_have_answered_and_counts_once",
     "minority of digests stops a replica": "tests/unit/core/protocol/test_divergence.py::"
     "test_one_other_is_no_quorum_while_somebody_is_silent",
+    "own waiting unheard": "tests/protocol/test_recovery_rules.py::"
+    "test_a_wait_of_the_replica_itself_counts_as_one_that_arrives",
+    "distant gossip dropped": "tests/protocol/test_recovery_rules.py::"
+    "test_a_member_that_is_farther_behind_than_one_message_may_name_catches_up",
 }
 """What no run shows; and the test of the rule that fails with the bug."""

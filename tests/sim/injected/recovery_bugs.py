@@ -1,11 +1,12 @@
 """Bugs of ballots, answers and waits, and of what is dropped too early or too much at once. See `finds`."""
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 import pytest
 
 from pydsm.core import replica as replicas
-from pydsm.core.log import session_conflicts
+from pydsm.core.log import log, session_conflicts
 from pydsm.core.protocol import divergence, execution, outbox, recoverer, state, suspicion
 from pydsm.core.protocol.distances import Distances
 from pydsm.core.protocol.phases import Validating
@@ -130,6 +131,28 @@ def validate_given_up_after_a_fixed_time(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(suspicion.Suspicions, "silence_ticks", silence_ticks)
     waits_do_not_know_the_distance(patch)
+
+
+@bug("4: a wait that no rule ends is given up, and the instance recovered with another quorum")
+def wait_for_invalidators_without_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(suspicion.Suspicions, "wait_ticks", lambda self, id, since: 1 << 40)
+
+
+@bug("4: the own wait for an instance counts in the other recoveries of this replica")
+def own_waiting_unheard(patch: pytest.MonkeyPatch) -> None:
+    original = recoverer.Recoverer._begin_waiting
+
+    def begin(self: recoverer.Recoverer, id: InstanceId, *how: Any) -> None:
+        stepped, self._step_waiters = self._step_waiters, lambda id: None  # type: ignore[method-assign]
+        original(self, id, *how)
+        self._step_waiters = stepped  # type: ignore[method-assign]
+
+    patch.setattr(recoverer.Recoverer, "_begin_waiting", begin)
+
+
+@bug("6, Sliding window: gossip is followed in steps by a replica that is far behind")
+def distant_gossip_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(log.Log, "note_gossiped", log.Log.note_exists)
 
 
 @bug("4: messages after a pause of the loop count as received then, not at the tick before the pause")

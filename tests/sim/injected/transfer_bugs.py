@@ -6,7 +6,7 @@ import pytest
 
 from pydsm.core import replica
 from pydsm.core.log import log, window
-from pydsm.core.protocol import snapshot_fetch
+from pydsm.core.protocol import restoration, snapshot_fetch
 from pydsm.core.types.checkpoint import Checkpoint
 from pydsm.core.types.effects import InstallSnapshot
 from pydsm.core.types.ids import Deps, InstanceId, ReplicaId, merge
@@ -143,7 +143,4 @@ def one_behind_taken_for_up_to_date(patch: pytest.MonkeyPatch) -> None:
 
 @bug("6, Snapshot: a disk whose records are older than its snapshot is refused")
 def records_older_than_the_snapshot_taken(patch: pytest.MonkeyPatch) -> None:
-    def check_covered(self: replica.Replica, instances: object) -> None:
-        pass
-
-    patch.setattr(replica.Replica, "_check_covered", check_covered)
+    patch.setattr(restoration, "_check_covered", lambda state, newest, disk: None)

@@ -334,7 +334,7 @@ async def test_what_is_far_ahead_is_dropped_and_said_once(caplog: pytest.LogCapt
         for index in (1 << 40, 1 << 39):
             nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(2), index), NOP, (0, 0, 0)))
         assert await nodes.ask(0, "a one") == 1
-        assert caplog.text.count("this replica is far behind, and needs a snapshot") == 1
+        assert caplog.text.count("this replica is far behind, and catches up in steps or with a snapshot") == 1
 
 
 async def test_stopping_node_answers_what_it_took_and_refuses_the_rest() -> None:

@@ -94,6 +94,24 @@ class Log:
             if index > self._known[leader]:
                 self._extend_checked(leader, index)
 
+    def note_gossiped(self, known: Deps) -> None:
+        """Raise `known` to what a peer knows, or to `gap_instances_max` above the executed prefix if that is less.
+
+        Raises PeerProtocolError for an index of this replica above those that it can have used.
+        """
+        # A replica that was away for long cannot take in one step what the others have agreed on meanwhile. It follows
+        # in steps, each when the one before is executed. Without them it would learn of nothing at all, because every
+        # message names an instance too far away, unless peers have compacted and offer a snapshot.
+        frontier = self.frontier
+        for leader, index in enumerate(known):
+            far = index - self._known[leader] > self._gap_instances_max and not self._is_own(leader)
+            last = frontier[leader] + self._gap_instances_max if far else index
+            if last > self._known[leader]:
+                self._extend_checked(leader, last)
+
+    def _is_own(self, leader: int) -> bool:
+        return self.own is not None and leader == self.own[0]
+
     def note_restored(self, deps: Deps) -> None:
         """Raise `known` to at least `deps`, which come from the own disk: no limit applies."""
         for leader, index in enumerate(deps):
@@ -113,7 +131,7 @@ class Log:
 
     def _extend_checked(self, leader: int, index: int) -> None:
         known = self._known[leader]
-        if self.own is not None and leader == self.own[0] and index > self.own[1]:
+        if self.own is not None and self._is_own(leader) and index > self.own[1]:
             raise PeerProtocolError(
                 f"the message names instance {leader}.{index} of this replica, which has used at most {self.own[1]} "
                 "indexes: the peer is faulty, or this replica's data directory was replaced by an older copy"
@@ -121,7 +139,8 @@ class Log:
         if index - known > self._gap_instances_max:
             raise FarAhead(
                 f"instance {leader}.{index} is {index - known} beyond the highest known index, more than "
-                f"{self._gap_instances_max}: the peer is faulty, or this replica is far behind, and needs a snapshot"
+                f"{self._gap_instances_max}: the peer is faulty, or this replica is far behind, and catches up in "
+                "steps or with a snapshot"
             )
         self._extend(leader, index)
 

@@ -41,7 +41,7 @@ class Acceptor:
         state = self._state
         instance = state.log.instance(message.id)
         if instance.decided:
-            self._answer_commit(sender, instance)
+            self.answer_commit(sender, instance)
         elif instance.promised.round > 0:
             self._refuse(sender, instance, initial_ballot(message.id))
         elif instance.status is Status.ACCEPTED:
@@ -60,7 +60,7 @@ class Acceptor:
         state = self._state
         instance = state.log.instance(message.id)
         if instance.decided:
-            self._answer_commit(sender, instance)
+            self.answer_commit(sender, instance)
         elif message.ballot < instance.promised:
             self._refuse(sender, instance, message.ballot)
         else:
@@ -80,7 +80,7 @@ class Acceptor:
         state = self._state
         instance = state.log.instance(message.id)
         if instance.decided:
-            self._answer_commit(sender, instance)
+            self.answer_commit(sender, instance)
         elif message.ballot < instance.promised or message.ballot.round == 0:
             self._refuse(sender, instance, message.ballot)
         else:
@@ -98,7 +98,7 @@ class Acceptor:
         state = self._state
         instance = state.log.instance(message.id)
         if instance.decided:
-            self._answer_commit(sender, instance)
+            self.answer_commit(sender, instance)
         elif message.ballot < instance.promised:
             self._refuse(sender, instance, message.ballot)
         elif message.ballot == instance.promised and instance.status < Status.ACCEPTED:
@@ -116,12 +116,13 @@ class Acceptor:
         for id in message.ids:
             instance = self._known(id)
             if instance is not None and instance.decided:
-                self._answer_commit(sender, instance)
+                self.answer_commit(sender, instance)
 
     def _known(self, id: InstanceId) -> Instance | None:
         return self._state.log.instances.get(id)
 
-    def _answer_commit(self, sender: ReplicaId, instance: Instance) -> None:
+    def answer_commit(self, sender: ReplicaId, instance: Instance) -> None:
+        """Send the decision of a decided instance."""
         if instance.value is not None:
             self._state.outbox.send((sender,), Commit(instance.id, instance.value, instance.deps))
 

@@ -116,6 +116,8 @@ class AwaitingInvalidators:
     prepared: dict[ReplicaId, PrepareOk]
     late: dict[ReplicaId, PrepareOk]
     deadline: Tick
+    gives_up: Tick
+    """From this tick on, the wait is treated as endless."""
     repeats: int = 0
     refused: dict[ReplicaId, Ballot] = field(default_factory=dict)
 

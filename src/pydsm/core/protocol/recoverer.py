@@ -55,8 +55,8 @@ class Recoverer:
         self._suspicions = Suspicions(state.config, state.distances, state.quorums.slow)
         self._waiting: dict[InstanceId, int] = {}
         """The highest `unchanged` of any Waiting, own ones included, by undecided instance."""
-        self._awaited: dict[InstanceId, list[InstanceId]] = {}
-        """By invalidator, the instances whose recovery here waits for its decision."""
+        self._awaited: dict[InstanceId, dict[InstanceId, None]] = {}
+        """By undecided invalidator, the instances whose recovery here waits for its decision."""
 
     def scan(self) -> None:
         """Find late undecided instances; query peers about them, then recover those that no peer reports committed."""
@@ -110,16 +110,20 @@ class Recoverer:
     def _inquire(self, ids: list[InstanceId]) -> None:
         """Send a CommitQuery about these instances: to all peers if they are few, to one peer in turn if many."""
         state = self._state
-        if not ids:
-            return
+        state.counters.inquired += len(ids)
         few = len(ids) <= _ASK_ALL_MAX
+        by_peers: dict[tuple[ReplicaId, ...], list[InstanceId]] = {}
         for id in ids:
             suspicion = self._suspicions.of(id, state.now)
+            # The second question goes to another peer, however many scans lie between the two: the first may be down.
+            if not suspicion.inquiries:
+                suspicion.first_turn = state.now // state.config.scan_ticks
+            place = (suspicion.first_turn + suspicion.inquiries) % max(1, len(state.peers))
+            by_peers.setdefault(state.peers if few else state.peers[place : place + 1], []).append(id)
             suspicion.inquiries += INQUIRIES_BEFORE_RECOVERY if few else 1
             suspicion.next_look = Tick(state.now + state.answer_ticks)
-        turn = state.now // state.config.scan_ticks % max(1, len(state.peers))
-        state.counters.inquired += len(ids)
-        state.outbox.send_early(state.peers if few else state.peers[turn : turn + 1], CommitQuery(tuple(ids)))
+        for to, some in by_peers.items():
+            state.outbox.send_early(to, CommitQuery(tuple(some)))
 
     def recover(self, id: InstanceId) -> None:
         """Begin a recovery in a ballot above every ballot seen for the instance."""
@@ -213,6 +217,10 @@ class Recoverer:
             self._accept(id, phase, decision)
             return
         state.counters.waited += 1
+        # A wait may be endless, and its quorum cannot change. Example: the recoveries of two instances wait for each
+        # other, with so few unchanged answers that no Waiting decides, each with the leader of the other instance in
+        # its quorum. If both leaders fail now, only quorums without them decide, and these need higher ballots.
+        gives_up = Tick(state.now + self._suspicions.wait_ticks(id, state.now))
         waiting = AwaitingInvalidators(
             phase.ballot,
             phase.batch,
@@ -222,6 +230,7 @@ class Recoverer:
             phase.prepared,
             phase.late,
             self._deadline(),
+            gives_up,
         )
         state.begin_phase(id, waiting)
         self._begin_waiting(id, phase.deps, phase.unchanged, decision.invalidators)
@@ -235,19 +244,32 @@ class Recoverer:
         # it; then this wait would never end. The own entry in `_waiting` is set before, because two recoveries of one
         # replica can wait for each other.
         for other in invalidators:
-            self._awaited.setdefault(other, []).append(id)
-            if self._fate(other, id, deps) is InvalidatorState.OPEN and other not in state.leading:
-                self.recover(other)
+            if self._fate(other, id, deps) is InvalidatorState.OPEN:
+                self._awaited.setdefault(other, {})[id] = None
+                if other not in state.leading:
+                    self.recover(other)
         self._step_waiting(id)
+        # Peers learn the count from the message. Recoveries of this replica that wait for `id` learn it here, and only
+        # here: no peer sends it back. They need not know it if the wait is over, because a decision follows then.
+        if isinstance(state.leading.get(id), AwaitingInvalidators):
+            self._step_waiters(id)
 
-    def on_waiting(self, message: Waiting) -> None:
-        """Store the count, also before this replica waits itself: the message may come only once."""
+    def on_waiting(self, sender: ReplicaId, message: Waiting) -> None:
+        """Store the count, also before this replica waits itself: the message may come only once.
+
+        A decided instance is answered by its decision: the sender asks nothing else of the members of its quorum.
+        """
         instance = self._state.log.instance(message.id)
         if instance.decided:
+            self._acceptor.answer_commit(sender, instance)
             return
         self._waiting[message.id] = max(message.unchanged, self._waiting.get(message.id, 0))
-        for id in tuple(self._awaited.get(message.id, ())):
-            self._step_waiting(id)
+        self._step_waiters(message.id)
+
+    def _step_waiters(self, id: InstanceId) -> None:
+        """Continue the recoveries here that wait for this invalidator, if its new state decides them."""
+        for waiter in tuple(self._awaited.get(id, ())):
+            self._step_waiting(waiter)
 
     def _step_waiting(self, id: InstanceId) -> None:
         state = self._state
@@ -284,6 +306,10 @@ class Recoverer:
 
     def settle(self) -> None:
         """Remove the state of instances decided since the last call, and continue recoveries that waited for them."""
+        # An own fast commit counts here before its record is durable, and the Accept that follows from it leaves early.
+        # If a crash undoes the commit, that Accept stays right: it carries a nop, which rests on the votes of the fast
+        # quorum and not on the record. No fast quorum can have voted, or vote later, for the waiting instance without
+        # change (protocol.md, section 6, "Decided, and not durable yet").
         decided = self._state.decided
         # A loop, because continuing a recovery may decide further instances, which are appended to the same list.
         while decided:
@@ -341,6 +367,10 @@ class Recoverer:
                 silent = tuple(one for one in phase.prepared if one not in phase.answered and one != state.me)
                 state.repeats.send(silent, phase, Validate(id, phase.ballot, phase.batch, phase.deps), state.now)
             case AwaitingInvalidators():
+                if phase.gives_up <= state.now:
+                    self._abandon(id, phase)
+                    return
+                phase.deadline = min(phase.deadline, phase.gives_up)
                 state.outbox.send(state.peers, Waiting(id, phase.unchanged))
                 self._repeat(phase, Prepare(id, phase.ballot))
             case unreachable:

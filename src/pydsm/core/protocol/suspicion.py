@@ -24,6 +24,8 @@ class Suspicion:
     highest: Ballot
     """The highest ballot that any refusal reported."""
     inquiries: int = 0
+    first_turn: int = 0
+    """Whose turn it was when it was first asked about: a place among the peers, modulo their number."""
     attempts: int = 0
     slowest_ticks: int = 0
     """The longest time that an answer to an own recovery of it took, including answers that came too late."""
@@ -95,6 +97,13 @@ class Suspicions:
         far = max((self._distances.to(member) for member in members), default=0)
         wait = max(_SILENT_RETRIES * self._config.retry_ticks, _FAR * far) << min(max(0, suspicion.attempts - 1), 16)
         return min(wait, self._longest(id, suspicion))
+
+    def wait_ticks(self, id: InstanceId, since: Tick) -> int:
+        """Ticks for which a recovery waits for invalidators before it is given up and tried with another quorum.
+
+        As long as the longest wait between two recoveries, in which each of the invalidators can be recovered.
+        """
+        return self._longest(id, self.of(id, since))
 
     def back_off(self, id: InstanceId, now: Tick, seen: Ballot) -> None:
         """Schedule the next attempt after a failed one; `seen` is the highest ballot that refused it."""

@@ -29,7 +29,7 @@ def test_a_peer_that_has_answered_or_refused_need_not_be_asked_again() -> None:
     answer = prepare_ok(at(1, 1), ballot(1, 0))
     validating = Validating(ballot(1, 0), writing("key"), (0, 0, 0), 1, {P1: answer}, Tick(0), Tick(0))
     awaiting = AwaitingInvalidators(
-        ballot(1, 0), writing("key"), (0, 0, 0), 1, (), {P1: answer}, {}, Tick(0), refused={P2: ballot(2, 1)}
+        ballot(1, 0), writing("key"), (0, 0, 0), 1, (), {P1: answer}, {}, Tick(0), Tick(0), refused={P2: ballot(2, 1)}
     )
     validating.answered[P2] = None
     accepting = Accepting(ballot(1, 0), NOP, (0, 0, 0), (P1, P2), Tick(20), votes={P1: None})

@@ -11,7 +11,7 @@ import pytest
 from pydsm.core.protocol.recovery_rules import Rule
 from pydsm.core.types.ballots import Ballot
 from pydsm.core.types.checkpoint import Checkpoint, Position
-from pydsm.core.types.ids import Deps, InstanceId
+from pydsm.core.types.ids import Deps, InstanceId, ReplicaId
 from pydsm.core.types.messages import (
     NOP,
     Accept,
@@ -175,6 +175,19 @@ def test_many_late_instances_are_asked_about_one_peer_at_a_time_in_turns() -> No
     asked = driven.take_only(CommitQuery)
     ids = tuple(at(0, index) for index in range(1, 18))
     assert sorted(asked) == to_all(CommitQuery(ids), [0, 2])
+
+
+@pytest.mark.parametrize("retry_ticks", [50, 100, 150])
+def test_an_instance_is_asked_about_at_another_peer_the_second_time(retry_ticks: int) -> None:
+    """Otherwise, while one of two peers is down, half of what a replica missed must be recovered."""
+    driven = Driven(1, 3, **{**SOON, "scan_ticks": 50, "retry_ticks": retry_ticks, "inquiry_instances_max": 20})
+    driven.receive(2, Frontier(nothing(3), (80, 0, 0)))
+    driven.run(800)
+    asked: dict[InstanceId, set[ReplicaId]] = {}
+    for to, inquire in driven.take_only(CommitQuery):
+        for id in inquire.ids:
+            asked.setdefault(id, set()).add(to)
+    assert asked == {at(0, index): {P0, P2} for index in range(1, 81)}
 
 
 def test_one_message_asks_about_a_limited_number_and_the_next_scan_about_the_rest() -> None:
@@ -458,6 +471,7 @@ def test_an_invalidator_that_was_decided_before_the_wait_began_is_taken_into_acc
     driven.receive(2, found(at(4, 1)))
     driven.receive(3, found())
     assert accept_of(driven).value == A
+    assert driven.replica._recoverer._awaited == {}
 
 
 def test_an_invalidator_that_waits_with_many_unchanged_answers_makes_it_a_nop() -> None:
@@ -482,6 +496,30 @@ def test_a_waiting_of_a_decided_instance_is_not_kept() -> None:
     driven = Driven(1, 5)
     driven.receive(2, Commit(ID, A, nothing(5)), Waiting(ID, 3))
     assert driven.replica._recoverer._waiting == {}
+    assert driven.take() == [(P2, Commit(ID, A, nothing(5)))]
+
+
+def test_a_wait_is_given_up_after_the_longest_wait_and_a_higher_ballot_tried() -> None:
+    driven = awaiting(at(4, 1), backoff_ticks_max=200)
+    begun = driven.now
+    driven.run(begun + 790, step=10)
+    driven.take()
+    driven.run(begun + 800, step=10)
+    assert [message for _, message in driven.take() if getattr(message, "id", None) == ID] == []
+    driven.run(begun + 2100, step=10)
+    assert {message.ballot for _, message in driven.take_only(Prepare) if message.id == ID} == {ballot(2, 1)}
+
+
+def test_a_wait_grows_with_the_distance_of_the_leader() -> None:
+    driven = validating(backoff_ticks_max=200)
+    driven.replica._state.distances.measured(P0, 1000)
+    driven.receive(2, found(at(4, 1)))
+    driven.receive(3, found())
+    begun = driven.now
+    driven.run(begun + 7900, step=10)
+    assert {message.ballot for _, message in driven.take_only(Prepare) if message.id == ID} == {ballot(1, 1)}
+    driven.run(begun + 18_000, step=10)
+    assert {message.ballot for _, message in driven.take_only(Prepare) if message.id == ID} == {ballot(2, 1)}
 
 
 def test_the_state_of_a_recovery_is_removed_when_its_instance_is_decided() -> None:
