@@ -22,7 +22,7 @@ from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
-from pydsm.storage.wal import FRAME, HEADER, LogReport, Salts
+from pydsm.storage.wal import FRAME, HEADER, LogReport, Salts, page_sum
 
 SEAL_NAME = "replica.seal"
 MARK_NAME = "replica.mark"
@@ -33,7 +33,8 @@ _SEAL = Struct(">QIIIQQ")
 _CRC = Struct(">I")
 _MARK = Struct(">QQIIQ")
 """Sequence number, generation of the seal, two salts and frames of the log."""
-_FRAMES_AT_A_TIME = 64
+_FRAMES_AT_A_TIME = 256
+"""Frames of one read: each read waits for the interpreter, which the event loop holds for milliseconds under load."""
 _PLACE_BYTES = 512
 """Distance of the two slots of the mark, so that they are never in one sector."""
 
@@ -61,11 +62,6 @@ class Mark:
     generation: int
     salts: Salts
     frames: int
-
-
-def page_sum(number: int, data: bytes) -> int:
-    """Checksum of a page; its number is included, so that exchanged pages are noticed."""
-    return crc32(data, number & 0xFFFFFFFF)
 
 
 def write_seal(directory: Path, seal: Seal) -> None:
@@ -170,18 +166,20 @@ def damaged_pages(seal: Seal, log: LogReport, database: Path) -> list[str]:
     return found
 
 
-def sealed_pages(seal: Seal, log: LogReport, log_file: int, database_file: int) -> Seal:
-    """The next seal: the checksums after the log is moved into the database. Both descriptors are open for reading."""
+def sealed_pages(seal: Seal, log: LogReport, database_file: int) -> Seal:
+    """The next seal: the checksums after the log is moved into the database, whose descriptor is open for reading."""
     page_bytes = log.page_bytes
     pages = array("I", seal.pages[: log.database_pages])
     for number in range(len(pages) + 1, log.database_pages + 1):
-        # A page that was never written, because it was free again before its first commit, is not in the log.
-        data = os.pread(database_file, page_bytes, (number - 1) * page_bytes).ljust(page_bytes, b"\0")
-        pages.append(page_sum(number, data))
-    for number, frame in log.pages.items():
-        if number <= log.database_pages:
-            data = os.pread(log_file, page_bytes, log.offset(frame) + FRAME.size)
-            pages[number - 1] = page_sum(number, data)
+        if number in log.pages:
+            pages.append(log.pages[number])
+        else:
+            # The page was never written, because it was free again before its first commit.
+            data = os.pread(database_file, page_bytes, (number - 1) * page_bytes).ljust(page_bytes, b"\0")
+            pages.append(page_sum(number, data))
+    for number, checksum in log.pages.items():
+        if number <= len(seal.pages) and number <= log.database_pages:
+            pages[number - 1] = checksum
     assert log.salts is not None
     return Seal(seal.generation + 1, page_bytes, log.salts, log.frames, pages)
 
@@ -225,12 +223,12 @@ def follow_log(log: LogReport, log_file: int) -> None:
     frame_bytes = FRAME.size + log.page_bytes
     seen: dict[int, int] = {}
     number = log.frames + 1
-    while data := os.pread(log_file, _FRAMES_AT_A_TIME * frame_bytes, log.offset(number)):
-        for offset in range(0, len(data) - FRAME.size + 1, frame_bytes):
+    while data := memoryview(os.pread(log_file, _FRAMES_AT_A_TIME * frame_bytes, log.offset(number))):
+        for offset in range(0, len(data) - frame_bytes + 1, frame_bytes):
             page, size, *salts, _, _ = FRAME.unpack_from(data, offset)
             if tuple(salts) != log.salts:
                 return
-            seen[page] = number
+            seen[page] = page_sum(page, data[offset + FRAME.size : offset + frame_bytes])
             if size:
                 log.frames, log.database_pages = number, size
                 log.pages.update(seen)

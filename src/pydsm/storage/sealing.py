@@ -143,7 +143,7 @@ class Sealing:
         # seal describes and no log contains, which look like damage.
         # The log is truncated to nothing: frames behind new ones would look like commits behind a damaged frame.
         if self._log.frames and (self._log.salts, self._log.frames) != (self._seal.salts, self._seal.frames):
-            self._seal = sealed_pages(self._seal, self._log, self._files.log, self._files.database)
+            self._seal = sealed_pages(self._seal, self._log, self._files.database)
             write_seal(self._directory, self._seal)
             os.close(self._files.seal)
             self._files.seal = os.open(self._directory / SEAL_NAME, os.O_RDONLY)

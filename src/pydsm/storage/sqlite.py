@@ -26,8 +26,9 @@ from pydsm.core.types.ids import InstanceId, ReplicaId
 from pydsm.core.wire.codec import decode_record, encode_record
 from pydsm.storage.examination import DATABASE_NAME, Condition, examine
 from pydsm.storage.identity import Identity
-from pydsm.storage.seal import MARK_NAME, Seal, page_sum, sync_directory, write_first_mark, write_seal
+from pydsm.storage.seal import MARK_NAME, Seal, sync_directory, write_first_mark, write_seal
 from pydsm.storage.sealing import OpenFiles, Sealing
+from pydsm.storage.wal import page_sum
 
 FORMAT_VERSION = 3
 """Version of the file layout. Any other version is refused."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from struct import Struct, iter_unpack
 from typing import BinaryIO
+from zlib import crc32
 
 HEADER = Struct(">IIIIIIII")
 """Magic number, version, page size, sequence number, two salts, two checksums."""
@@ -28,9 +29,14 @@ _WORD = 0xFFFFFFFF
 Salts = tuple[int, int]
 
 
+def page_sum(number: int, data: bytes | memoryview) -> int:
+    """Checksum of a page; its number is included, so that exchanged pages are noticed."""
+    return crc32(data, number & 0xFFFFFFFF)
+
+
 @dataclass(slots=True)
 class LogReport:
-    """Content of a log. The first `frames` frames are complete commits; `pages` maps each page to its last frame."""
+    """Content of a log. The first `frames` frames are complete commits."""
 
     path: Path
     salts: Salts | None = None
@@ -38,6 +44,7 @@ class LogReport:
     page_bytes: int = 0
     frames: int = 0
     pages: dict[int, int] = field(default_factory=dict)
+    """Checksum (`page_sum`) of each page in the complete commits, as its last frame has it."""
     database_pages: int = 0
     """Size of the database in pages after the last commit; 0 if there is none."""
     bad_frame: int | None = None
@@ -92,7 +99,7 @@ def _read_frames(file: BinaryIO, report: LogReport, header: tuple[int, ...]) -> 
             report.bad_frame = number
             _look_behind(file, report)
             return
-        seen[page] = number
+        seen[page] = page_sum(page, frame[FRAME.size :])
         if size:
             report.frames, report.database_pages = number, size
             report.pages.update(seen)

@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from pydsm.storage.examination import DATABASE_NAME
-from pydsm.storage.seal import Seal, page_sum, read_seal, write_seal
+from pydsm.storage.seal import Seal, read_seal, write_seal
+from pydsm.storage.wal import page_sum
 
 
 def alter(directory: Path, statement: str) -> None:
