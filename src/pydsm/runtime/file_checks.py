@@ -44,4 +44,4 @@ class FileChecks:
     def _check(self) -> None:
         self._store.check()
         if self._snapshots is not None:
-            self._snapshots.check_place()
+            self._snapshots.check_not_replaced()

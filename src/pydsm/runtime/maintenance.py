@@ -132,7 +132,7 @@ class Maintenance:
         began = time.monotonic()
         await gate.restart()
         if self.taker is not None:
-            self.taker.go_on()  # before `catch_up`, which executes the held checkpoints
+            self.taker.resume()  # before `catch_up`, which executes the held checkpoints
         try:
             batches = await gate.catch_up()
         except Exception as error:
@@ -147,7 +147,7 @@ class Maintenance:
     def _serve_again(self) -> None:
         if self._gate.runs:
             if self.taker is not None:
-                self.taker.go_on()
+                self.taker.resume()
             self._controls.accept()
 
     async def snapshot(self, seconds_max: float = 60.0) -> SnapshotReport:

@@ -95,7 +95,7 @@ class SnapshotTaker:
         if self._task is not None:
             await asyncio.wait((self._task,))
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Take snapshots again, after `stop`."""
         self._stopping = False
 

@@ -153,7 +153,7 @@ class Sealing:
         self._end = None
         return True
 
-    def check_place(self) -> None:
+    def check_not_replaced(self) -> None:
         """Raise OperationalError if the directory or a file in it was removed or replaced."""
         self._check(self._directory, self._files.directory)
         self._check(self._directory / DATABASE_NAME, self._files.database)
@@ -174,7 +174,7 @@ class Sealing:
         """Whether the log may be emptied: not after a failed write. Raises OperationalError if a file was replaced."""
         if self._phase is not StorePhase.OPEN or not self._finalizer.alive:
             return False
-        self.check_place()
+        self.check_not_replaced()
         return True
 
     def _open_log(self) -> None:

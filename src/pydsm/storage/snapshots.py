@@ -183,7 +183,7 @@ class SnapshotFiles:
         self._whole: dict[Path, tuple[int, int]] = {}
         """Paths of the last two valid snapshots, each with device and inode of the file."""
         self._changing = threading.Lock()
-        """Held while files change that `check_place` compares."""
+        """Held while files change that `check_not_replaced` compares."""
 
     def path(self, number: int) -> Path:
         """Path of the snapshot of this checkpoint."""
@@ -269,7 +269,7 @@ class SnapshotFiles:
 
     # The own replica
 
-    def condemn(self, text: str) -> None:
+    def mark_diverged(self, text: str) -> None:
         """Write `text` to the divergence marker: no replica starts with this directory until an operator removes it."""
         path = self._directory.parent / DIVERGENCE_MARKER
         with path.open("w", encoding="utf-8") as file:
@@ -310,7 +310,7 @@ class SnapshotFiles:
                 faults[path] = f"snapshot {path} cannot be read: {error.strerror or error}"
         return found, faults
 
-    def check_place(self) -> None:
+    def check_not_replaced(self) -> None:
         """Raise OperationalError if one of the last two was removed or replaced. Their content is not read."""
         with self._changing:
             for path, file in self._whole.items():

@@ -43,7 +43,7 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def words_of(error: Exception) -> str:
+def system_error_text(error: Exception) -> str:
     """What the system, or ZeroMQ, says went wrong. Names that cannot be resolved have numbers of their own, below 1."""
     number: int | None = getattr(error, "errno", None)
     said: str | None = getattr(error, "strerror", None)
@@ -56,7 +56,7 @@ def cannot_listen(whom: str, address: Address, error: OSError) -> OperationalErr
         remedy = "give a name or an address of this computer"
     else:
         remedy = _REMEDIES.get(error.errno or 0, "free the port or use another")
-    return OperationalError(f"cannot listen for {whom} on {address}: {words_of(error)}; {remedy}")
+    return OperationalError(f"cannot listen for {whom} on {address}: {system_error_text(error)}; {remedy}")
 
 
 _REMEDIES = {

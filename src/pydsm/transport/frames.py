@@ -18,7 +18,7 @@ from zlib import crc32
 
 import msgspec
 
-from pydsm.core.protocol.starts import Remembered, StartGreeting
+from pydsm.core.protocol.starts import PeerReport, StartInfo
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.wire.codec import DOES_NOT_PARSE
 from pydsm.logs import printable
@@ -80,7 +80,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknow
     """The last message on a connection: why it is closed."""
 
     reason: str
-    remembered: Remembered | None = None
+    remembered: PeerReport | None = None
     """If the refused replica has an older copy of its data: what the sender has recorded about it."""
     proof: bytes = b""
     """As in a Confirmation, if `remembered` is given, because that can stop a replica."""
@@ -90,7 +90,7 @@ class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_
     """From the side that dialled: which data it has, and the proof of the group secret."""
 
     incarnation: _Number
-    start: StartGreeting
+    start: StartInfo
     proof: bytes = b""
     """Empty without a secret; otherwise computed over all other bytes of the handshake so far."""
 
@@ -99,7 +99,7 @@ class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_u
     """From the side that was dialled: the same, but only the fingerprint of its incarnation."""
 
     fingerprint: _Number
-    start: StartGreeting
+    start: StartInfo
     """With the records about the replica that dialled."""
     proof: bytes = b""
 

@@ -127,7 +127,7 @@ class MemoryTransport:
         self.traffic.messages_received += 1
         self.traffic.bytes_received += len(data)
         try:
-            self.validator.heard(sender, stamp)
+            self.validator.check_stamp(sender, stamp)
             self._receive(sender, decode_message(data, self.me.replicas, self._batch_cache))
         except PeerProtocolError as fault:
             self.traffic.refused += 1

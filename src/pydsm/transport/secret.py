@@ -39,14 +39,14 @@ class GroupSecret:
             )
         self._value = value
 
-    def proof(self, role: bytes, *said: bytes) -> bytes:
+    def proof(self, role: bytes, *messages: bytes) -> bytes:
         """That this side knows the secret, in this role, on the connection on which this was said."""
-        parts = [_LABEL, *(len(part).to_bytes(4, "big") + part for part in (role, *said))]
+        parts = [_LABEL, *(len(part).to_bytes(4, "big") + part for part in (role, *messages))]
         return hmac.digest(self._value, b"".join(parts), "sha256")
 
-    def accepts(self, proof: bytes, role: bytes, *said: bytes) -> bool:
+    def accepts(self, proof: bytes, role: bytes, *messages: bytes) -> bool:
         """Whether this is the proof; takes the same time wherever it differs."""
-        return hmac.compare_digest(proof, self.proof(role, *said))
+        return hmac.compare_digest(proof, self.proof(role, *messages))
 
 
 def read_secret(path: Path) -> GroupSecret:
@@ -76,7 +76,7 @@ def read_secret(path: Path) -> GroupSecret:
         raise UsageError(f"--secret-file {path} holds {fault}") from fault
 
 
-def warn_if_anybody_may_join(hosts: Iterable[str], secret: GroupSecret | None, *, encrypted: bool) -> None:
+def warn_if_unauthenticated(hosts: Iterable[str], secret: GroupSecret | None, *, encrypted: bool) -> None:
     """Say so when a port for replicas is reachable from other computers and nothing checks who dials it."""
     beyond = sorted(host for host in set(hosts) if not ipaddress.ip_address(host.partition("%")[0]).is_loopback)
     if beyond and secret is None and not encrypted:

@@ -18,7 +18,7 @@ from pydsm.core.types.messages import Message
 from pydsm.core.wire.codec import decode_message, encode_message
 from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import LogLimiter, printable
-from pydsm.transport.address import Address, cannot_listen, words_of
+from pydsm.transport.address import Address, cannot_listen, system_error_text
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
 from pydsm.transport.coalescing import FlushTimer, can_wait
@@ -27,7 +27,7 @@ from pydsm.transport.handshake import REASON_CHARACTERS_MAX, HandshakeValidator
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.pending import PendingConnections
 from pydsm.transport.reconnect import Reconnector
-from pydsm.transport.secret import warn_if_anybody_may_join
+from pydsm.transport.secret import warn_if_unauthenticated
 from pydsm.transport.tcp_connections import Incoming, Outgoing
 from pydsm.transport.tls import Tls, explain
 
@@ -92,7 +92,7 @@ class TcpTransport:
         except OSError as error:
             raise cannot_listen("replicas", self._listen, error) from error
         hosts = [one.getsockname()[0] for one in self._server.sockets]
-        warn_if_anybody_may_join(hosts, self._me.secret, encrypted=self.tls is not None)
+        warn_if_unauthenticated(hosts, self._me.secret, encrypted=self.tls is not None)
         self._dialling = [loop.create_task(link.run()) for link in self._links.values()]
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
@@ -148,7 +148,7 @@ class TcpTransport:
     def peer_authenticated(self, incoming: Incoming, peer: ReplicaId) -> None:
         """See `tcp_connections.ConnectionOwner`."""
         self.pending.remove(incoming)
-        self.pending.member_came_from(peer, incoming.host)
+        self.pending.note_member_host(peer, incoming.host)
         self._links[peer].dial_now()
         earlier = self._incoming.get(peer)
         self._incoming[peer] = incoming
@@ -166,7 +166,7 @@ class TcpTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
-        self.validator.heard(peer, decode_stamp(payload))
+        self.validator.check_stamp(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._batch_cache))
@@ -243,7 +243,7 @@ class _Link(Reconnector):
         except ssl.SSLError as error:
             return explain(error)
         except OSError as error:
-            return words_of(error)
+            return system_error_text(error)
         finally:
             self._connection = None
             connection.close()

@@ -126,7 +126,7 @@ class Incoming(PeerConnection):
 
     def _check_certificate(self, peer: ReplicaId) -> str | None:
         tls = self.owner.tls
-        return None if tls is None else tls.why_not(peer, self.certificate)
+        return None if tls is None else tls.rejection_reason(peer, self.certificate)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake timer. With TLS, called a second time once the encrypted connection is established."""
@@ -247,7 +247,7 @@ class Outgoing(PeerConnection):
         super().connection_made(transport)
         assert self.transport is not None
         if self.owner.tls is not None:
-            reason = self.owner.tls.why_not(self._expected, self.certificate)
+            reason = self.owner.tls.rejection_reason(self._expected, self.certificate)
             if reason is not None:
                 self.refuse(PeerProtocolError(reason))
                 return
@@ -272,7 +272,7 @@ class Outgoing(PeerConnection):
         self.fault = fault
         self.owner.traffic.refused += 1
         if self.transport is not None:
-            if self._hello_sent and not self._handshake.has_claimed and not isinstance(fault, RefusedByPeer):
+            if self._hello_sent and not self._handshake.claim_sent and not isinstance(fault, RefusedByPeer):
                 self.transport.write(refusal(fault))
             self.transport.close()
         self.ready.set()

@@ -39,7 +39,7 @@ class Tls:
     names: Mapping[ReplicaId, tuple[str, ...]]
     """Per peer, the names of which its certificate must hold one; the first is what people call it."""
 
-    def why_not(self, peer: ReplicaId, certificate: Mapping[str, Any] | None) -> str | None:
+    def rejection_reason(self, peer: ReplicaId, certificate: Mapping[str, Any] | None) -> str | None:
         """None when the verified certificate (as `ssl` gives it) is this peer's, else the reason."""
         held = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
         wanted = self.names[peer]

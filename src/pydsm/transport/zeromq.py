@@ -28,7 +28,7 @@ from pydsm.core.types.messages import Message
 from pydsm.core.wire.codec import decode_message, encode_message
 from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import LogLimiter, printable
-from pydsm.transport.address import Address, words_of
+from pydsm.transport.address import Address, system_error_text
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
 from pydsm.transport.coalescing import FlushTimer, can_wait
@@ -51,7 +51,7 @@ from pydsm.transport.handshake import (
 )
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.reconnect import Reconnector
-from pydsm.transport.secret import warn_if_anybody_may_join
+from pydsm.transport.secret import warn_if_unauthenticated
 
 log = logging.getLogger("pydsm.transport")
 
@@ -127,10 +127,11 @@ class ZeroMqTransport:
             context.destroy(linger=0)
             self._context = None
             raise OperationalError(
-                f"cannot listen for replicas on {self._listen}: {words_of(error)}; free the port or use another"
+                f"cannot listen for replicas on {self._listen}: {system_error_text(error)}; "
+                "free the port or use another"
             ) from error
         host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        warn_if_anybody_may_join([host], self._me.secret, encrypted=False)
+        warn_if_unauthenticated([host], self._me.secret, encrypted=False)
         loop = asyncio.get_running_loop()
         self._running = [loop.create_task(self._listen_to(router)), loop.create_task(self._watch(watched))]
         self._running += [loop.create_task(link.run()) for link in self._links.values()]
@@ -224,7 +225,7 @@ class ZeroMqTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
-        self.validator.heard(peer, decode_stamp(payload))
+        self.validator.check_stamp(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._batch_cache))
@@ -314,7 +315,7 @@ class _Link(Reconnector):
                     await dealer.send(refusal(fault), zmq.NOBLOCK)
             return printable(str(fault), REASON_CHARACTERS_MAX)
         except (OSError, zmq.ZMQError) as error:
-            return words_of(error)
+            return system_error_text(error)
         else:
             return None
         finally:

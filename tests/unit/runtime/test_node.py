@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pydsm.core.log.conflicts import Relation
-from pydsm.core.protocol.starts import Remembered
+from pydsm.core.protocol.starts import PeerReport
 from pydsm.core.types.config import Config
 from pydsm.core.types.effects import Record
 from pydsm.core.types.errors import InvariantViolation, OperationalError, PeerProtocolError
@@ -436,7 +436,7 @@ async def test_what_is_due_is_proposed_once_while_nobody_can_agree(monkeypatch: 
     monkeypatch.setattr(node_module, "SCHEDULED_COMMANDS_SECONDS", 0.001)
     alone = Group(3, Punctual)
     node = await alone.start(0)
-    node._clock.hear(ReplicaId(1), unix_ms())  # a peer was there a moment ago
+    node._clock.record(ReplicaId(1), unix_ms())  # a peer was there a moment ago
     await eventually(lambda: node.observe().commands_waiting > 0, "it is proposed")
     rounds = 0
 
@@ -511,9 +511,9 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
 class StartsThatRemembersNothing(PlainStarts):
     """Of somebody who has met nobody before."""
 
-    def remembered(self, peer: ReplicaId) -> Remembered:
+    def remembered(self, peer: ReplicaId) -> PeerReport:
         """See `transport.base.StartExchange`."""
-        return Remembered(self.replica, None, 0, 0, (0,) * self.replicas)
+        return PeerReport(self.replica, None, 0, 0, (0,) * self.replicas)
 
 
 def impostor(nodes: Group, replica: int, incarnation: int) -> MemoryTransport:

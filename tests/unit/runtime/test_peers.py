@@ -20,7 +20,7 @@ def test_greeting_alone_binds_nobody() -> None:
     book = PeerIncarnations({}, ignore)
     assert book.admit(PEER, 5) is None
     assert book.admit(PEER, 6) is None
-    assert not book.knows(PEER)
+    assert not book.has(PEER)
 
 
 def test_peer_that_took_part_is_remembered_once() -> None:
@@ -29,7 +29,7 @@ def test_peer_that_took_part_is_remembered_once() -> None:
     book.took_part(PEER, 5)
     book.took_part(PEER, 5)
     assert remembered == [(2, 5)]
-    assert book.knows(PEER)
+    assert book.has(PEER)
     assert book.admit(PEER, 5) is None
     assert book.admit(PEER, 6) is not None
 

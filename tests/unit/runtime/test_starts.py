@@ -116,7 +116,7 @@ class Group:
 
         def all_written() -> bool:
             return all(
-                node._starts._book.met(ReplicaId(peer)) == node._store.starts().get(ReplicaId(peer))
+                node._starts._peer_starts.highest(ReplicaId(peer)) == node._store.starts().get(ReplicaId(peer))
                 for me, node in self.nodes.items()
                 for peer in self.nodes
                 if peer != me

@@ -61,8 +61,8 @@ def test_incarnation_is_64_random_bits(store: AnyStore) -> None:
 
 
 def test_peers_are_remembered(store: AnyStore) -> None:
-    store.remember_peer(ReplicaId(1), (1 << 64) - 1)
-    store.remember_peer(ReplicaId(2), 5)
+    store.save_peer(ReplicaId(1), (1 << 64) - 1)
+    store.save_peer(ReplicaId(2), 5)
     assert store.peers() == {1: (1 << 64) - 1, 2: 5}
 
 

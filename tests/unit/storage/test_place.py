@@ -35,7 +35,7 @@ def test_the_next_write_after_the_directory_was_removed_is_refused(tmp_path: Pat
     with pytest.raises(OperationalError, match="was removed or replaced while the replica ran"):
         store.write([ReservationRecord(32)])
     with pytest.raises(OperationalError, match="was removed or replaced"):
-        store.remember_peer(ReplicaId(1), 7)
+        store.save_peer(ReplicaId(1), 7)
     store.close()
 
 

@@ -100,16 +100,16 @@ def test_a_damaged_one_that_is_written_again_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("replaced", [False, True])
 def test_one_that_is_removed_or_replaced_is_noticed(tmp_path: Path, replaced: bool) -> None:
     files = SnapshotFiles(tmp_path, IDENTITY)
-    files.check_place()
+    files.check_not_replaced()
     paths = [files.begin(checkpoint(number)).commit().path for number in (1, 2, 3)]
-    files.check_place()
+    files.check_not_replaced()
     paths[1].rename(tmp_path / "away")
     if replaced:
         paths[1].write_bytes((tmp_path / "away").read_bytes())
     with pytest.raises(OperationalError, match=r"000002\.snapshot was removed or replaced while the replica ran"):
-        files.check_place()
+        files.check_not_replaced()
     with pytest.raises(OperationalError, match="nothing more is acknowledged"):
-        files.check_place()
+        files.check_not_replaced()
 
 
 def test_an_abandoned_one_leaves_nothing(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_damage_after_it_was_looked_at_is_no_state(tmp_path: Path) -> None:
 def test_a_condemned_directory_is_refused_with_what_was_left_there(tmp_path: Path) -> None:
     files = SnapshotFiles(tmp_path, IDENTITY)
     files.check()
-    files.condemn("because of this")
+    files.mark_diverged("because of this")
     with pytest.raises(OperationalError, match=r"DIVERGED says why .*: because of this"):
         files.check()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.protocol.starts import SeenStart, Start
 from pydsm.core.types.effects import PurgeRecord, ReservationRecord
 from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.ids import InstanceId, ReplicaId
@@ -27,7 +27,7 @@ def filled(directory: Path) -> None:
 def test_reopened_store_has_its_records_incarnation_and_peers(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "new" / "data", IDENTITY)
     store.write([instance_record(1, 1)])
-    store.remember_peer(ReplicaId(2), 5)
+    store.save_peer(ReplicaId(2), 5)
     incarnation = store.incarnation
     store.close()
     reopened = SqliteStore(tmp_path / "new" / "data", IDENTITY)
@@ -196,10 +196,13 @@ def test_the_position_counts_groups_that_are_durable_and_goes_with_them(tmp_path
 
 
 def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
-    met = {ReplicaId(1): Met((1 << 64) - 1, Start(3, (1 << 64) - 1), 17), ReplicaId(2): Met(0, Start(1, 0), 0)}
+    met = {
+        ReplicaId(1): SeenStart((1 << 64) - 1, Start(3, (1 << 64) - 1), 17),
+        ReplicaId(2): SeenStart(0, Start(1, 0), 0),
+    }
     store = SqliteStore(tmp_path, IDENTITY)
-    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
-    store.remember_starts(met)
+    store.save_starts({ReplicaId(1): SeenStart(1, Start(1, 1), 1)})
+    store.save_starts(met)
     store.close()
     assert SqliteStore(tmp_path, IDENTITY).starts() == met
 
@@ -216,7 +219,7 @@ def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
 def test_damage_in_what_is_known_of_starts_is_named(tmp_path: Path, change: str, words: str) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.begin_start()
-    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
+    store.save_starts({ReplicaId(1): SeenStart(1, Start(1, 1), 1)})
     store.close()
     alter(tmp_path, change)
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pydsm.core.protocol.starts import Start, StartGreeting
+from pydsm.core.protocol.starts import Start, StartInfo
 from pydsm.core.types.ids import Epoch, InstanceId, ReplicaId
 from pydsm.core.types.messages import Batch, CommitQuery, Footprint, Message, PreAccept
 from pydsm.transport.address import Address
@@ -25,7 +25,7 @@ from tests.ports import free_ports
 from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
-START = StartGreeting(Start(1, 7), 0)
+START = StartInfo(Start(1, 7), 0)
 """What a replica says of its start."""
 
 QUICK = TransportLimits(handshake_seconds_max=0.5, backoff_seconds_min=0.01, backoff_seconds_max=0.05)

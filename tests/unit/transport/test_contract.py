@@ -236,7 +236,7 @@ async def test_peer_in_another_epoch_is_let_in_and_its_epoch_is_known(
         await eventually(lambda: bool(behind.received), "its messages arrive")
         assert behind.transport.epochs == {1: 4}
         assert ahead.transport.epochs == {0: 1}
-        assert caplog.text.count("r2 is in epoch 4, we are in 1") == 1
+        assert caplog.text.count("r2 is in epoch 4, this replica in 1") == 1
 
 
 def starts_of(replica: int) -> PlainStarts:
@@ -247,9 +247,9 @@ async def test_who_greets_is_told_what_is_remembered_of_it(kind: str) -> None:
     network, known = Network(kind, 3), [starts_of(replica) for replica in range(3)]
     async with started(*(network.end(who(replica), starts=known[replica]) for replica in range(3))):
         everybody = [{1, 2}, {0, 2}, {0, 1}]
-        await eventually(lambda: [{one.by for one in starts.was_told} for starts in known] == everybody, "all tell")
+        await eventually(lambda: [{one.by for one in starts.reports} for starts in known] == everybody, "all tell")
         for replica, starts in enumerate(known):
-            assert starts.was_told[0] == known[starts.was_told[0].by].remembered(ReplicaId(replica))
+            assert starts.reports[0] == known[starts.reports[0].by].report_on(ReplicaId(replica))
 
 
 def _has_received(end: End, count: int) -> bool:
@@ -265,7 +265,7 @@ async def test_each_message_says_of_which_start_it_is_and_what_was_durable_when_
             known[0].position = position
             ends[0].transport.send((ReplicaId(1),), small(position))
             await eventually(partial(_has_received, ends[1], place), "it arrives")
-        assert known[1].heard == [(0, 5, 10), (0, 5, 20)]
+        assert known[1].stamps == [(0, 5, 10), (0, 5, 20)]
 
 
 async def test_a_start_that_is_refused_is_told_what_is_remembered_and_nothing_of_it_is_taken(kind: str) -> None:
@@ -273,9 +273,9 @@ async def test_a_start_that_is_refused_is_told_what_is_remembered_and_nothing_of
     known[1].reasons[ReplicaId(0)] = "its data directory is an older copy"
     ends = [network.end(who(replica, 2), starts=known[replica]) for replica in range(2)]
     async with started(*ends):
-        await eventually(lambda: bool(known[0].was_told), "it is told")
+        await eventually(lambda: bool(known[0].reports), "it is told")
         ends[0].transport.send((ReplicaId(1),), small(1))
-        assert known[0].was_told[0] == known[1].remembered(ReplicaId(0))
+        assert known[0].reports[0] == known[1].report_on(ReplicaId(0))
         assert not ends[1].transport.connected
         assert not ends[1].received
 

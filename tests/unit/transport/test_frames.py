@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from pydsm.core.protocol.starts import Start, StartGreeting
+from pydsm.core.protocol.starts import Start, StartInfo
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
@@ -26,7 +26,7 @@ from pydsm.transport.frames import (
 )
 from pydsm.transport.members import Member
 
-START = StartGreeting(Start(3, 1 << 63), 17)
+START = StartInfo(Start(3, 1 << 63), 17)
 HELLO = Hello("group", 1, "r2", 2, b"digest", (Member("r1", "h:1"), Member("r2")), 0, bytes(NONCE_BYTES), False)
 STAMP = Stamp(3, 18)
 

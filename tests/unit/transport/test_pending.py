@@ -54,7 +54,7 @@ def test_address_that_several_members_share_has_as_many_times_the_places() -> No
 def test_address_that_a_member_came_from_counts_as_its_own() -> None:
     pending: PendingConnections[int] = PendingConnections(LIMITS)
     pending.member_is_at(ReplicaId(1), ["10.0.0.2"])
-    pending.member_came_from(ReplicaId(1), "10.0.0.3")
+    pending.note_member_host(ReplicaId(1), "10.0.0.3")
     pending.add(-1, "10.0.0.3")
     for number in range(100):
         assert pending.add(number, f"10.1.{number}.1") != -1

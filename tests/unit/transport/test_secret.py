@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pydsm.core.types.errors import UsageError
-from pydsm.transport.secret import GroupSecret, read_secret, warn_if_anybody_may_join
+from pydsm.transport.secret import GroupSecret, read_secret, warn_if_unauthenticated
 
 VALUE = b"0123456789abcdef"
 
@@ -80,9 +80,9 @@ def test_proof_holds_for_one_secret_one_role_and_what_was_said(other: GroupSecre
 def test_port_beyond_the_loopback_address_is_warned_about(
     hosts: list[str], warned: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_if_anybody_may_join(hosts, GroupSecret(VALUE), encrypted=False)
-    warn_if_anybody_may_join(hosts, None, encrypted=True)
+    warn_if_unauthenticated(hosts, GroupSecret(VALUE), encrypted=False)
+    warn_if_unauthenticated(hosts, None, encrypted=True)
     assert caplog.text == ""
-    warn_if_anybody_may_join(hosts, None, encrypted=False)
+    warn_if_unauthenticated(hosts, None, encrypted=False)
     assert bool(caplog.messages) is bool(warned)
     assert all(f"on {warned} can take part" in message for message in caplog.messages)

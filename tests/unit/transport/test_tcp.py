@@ -66,7 +66,7 @@ async def answer_to(port: int, data: bytes) -> bytes:
         ),
         (
             PREAMBLE + encode_handshake(replace(hello_of(who(1)), name="x\ny")),
-            "it calls itself x\\x0ay, and member 1 is r2",
+            "its name is x\\x0ay, and member 1 is r2",
         ),
         (PREAMBLE + encode_handshake(Claim(7, START)), "it does not begin with a Hello"),
         (hello("test", 1, 3) + encode_messages([b"\xff"], Stamp(1, 0)), "the handshake message does not parse"),

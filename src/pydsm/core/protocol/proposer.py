@@ -42,12 +42,12 @@ class AcceptSlow:
 
 
 @dataclass(frozen=True, slots=True)
-class AskMore:
+class SendToAllPeers:
     """Send PreAccept to all other peers: the peers asked so far cannot form a fast quorum, or one of them is late."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeepAsking:
+class WaitForAnswers:
     """Wait for more answers."""
 
 
@@ -59,7 +59,7 @@ def decide_pre_accept(
     unasked: int,
     late: bool,
     quorums: Quorums,
-) -> CommitFast | AcceptSlow | AskMore | KeepAsking:
+) -> CommitFast | AcceptSlow | SendToAllPeers | WaitForAnswers:
     """Decide the next step of a leader in round 0 from the vectors received so far.
 
     Args:
@@ -80,8 +80,8 @@ def decide_pre_accept(
             merged = merge(merged, deps)
         return AcceptSlow(merged)
     if unasked and (late or not fast_possible):
-        return AskMore()
-    return KeepAsking()
+        return SendToAllPeers()
+    return WaitForAnswers()
 
 
 class Proposer:
@@ -218,11 +218,11 @@ class Proposer:
             case AcceptSlow(deps):
                 state.counters.slow += 1
                 self.start_accept(id, phase.ballot, phase.batch, deps)
-            case AskMore():
+            case SendToAllPeers():
                 missing = tuple(peer for peer in state.peers if peer not in phase.asked)
                 phase.asked = state.peers
                 state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
-            case KeepAsking():
+            case WaitForAnswers():
                 pass
             case unreachable:
                 assert_never(unreachable)

@@ -170,7 +170,7 @@ class Sessions:
         window = self._windows.get(session)
         return window is not None and window.has(sequence)
 
-    def is_forgotten(self, session: SessionId) -> bool:
+    def has_expired(self, session: SessionId) -> bool:
         """Whether the session has expired: all its requests are refused from now on, at every replica."""
         return session not in self._windows and is_tracked(session) and timestamp_of(session) <= self._expired_ms
 

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from pydsm.core.protocol.proposer import AcceptSlow, AskMore, CommitFast, KeepAsking, PipelineFull, decide_pre_accept
+from pydsm.core.protocol.proposer import (
+    AcceptSlow,
+    CommitFast,
+    PipelineFull,
+    SendToAllPeers,
+    WaitForAnswers,
+    decide_pre_accept,
+)
 from pydsm.core.types.effects import ReservationRecord
 from pydsm.core.types.ids import Deps
 from pydsm.core.types.messages import NOP, Accept, AcceptOk, Commit, PreAccept, PreAcceptOk, Prepare, PrepareOk, Refuse
@@ -28,7 +35,7 @@ def more(n: int, leader: int = 1) -> Deps:
 
 def decide(
     n: int, answers: Sequence[Deps], *, outstanding: int = 0, unasked: int = 0, late: bool = False
-) -> CommitFast | AcceptSlow | AskMore | KeepAsking:
+) -> CommitFast | AcceptSlow | SendToAllPeers | WaitForAnswers:
     return decide_pre_accept(same(n), answers, outstanding=outstanding, unasked=unasked, late=late, quorums=quorums(n))
 
 
@@ -44,7 +51,7 @@ def test_a_fast_quorum_of_unchanged_vectors_commits(n: int, fast: int, slow: int
 
 @every_size
 def test_one_unchanged_vector_less_than_a_fast_quorum_does_not_commit(n: int, fast: int, slow: int) -> None:
-    assert decide(n, [same(n)] * (fast - 1), outstanding=n - fast + 1) == KeepAsking()
+    assert decide(n, [same(n)] * (fast - 1), outstanding=n - fast + 1) == WaitForAnswers()
 
 
 @pytest.mark.parametrize(("n", "fast"), [(3, 2), (5, 3), (7, 5)])
@@ -53,8 +60,8 @@ def test_a_fast_quorum_of_unchanged_vectors_commits_whatever_the_others_say(n: i
 
 
 def test_while_the_fast_path_is_open_a_changed_vector_is_waited_over() -> None:
-    assert decide(3, [same(3), more(3)], outstanding=1) == KeepAsking()
-    assert decide(5, [same(5), more(5), more(5, 2)], outstanding=2) == KeepAsking()
+    assert decide(3, [same(3), more(3)], outstanding=1) == WaitForAnswers()
+    assert decide(5, [same(5), more(5), more(5, 2)], outstanding=2) == WaitForAnswers()
 
 
 def test_as_soon_as_the_fast_path_is_impossible_the_merged_vector_is_accepted() -> None:
@@ -63,13 +70,13 @@ def test_as_soon_as_the_fast_path_is_impossible_the_merged_vector_is_accepted() 
 
 
 def test_with_the_fast_path_impossible_a_slow_quorum_is_still_needed() -> None:
-    assert decide(7, [same(7), more(7), more(7)], outstanding=3) == KeepAsking()
+    assert decide(7, [same(7), more(7), more(7)], outstanding=3) == WaitForAnswers()
     assert decide(7, [same(7), more(7), more(7), more(7)], outstanding=3) == AcceptSlow(more(7))
 
 
 def test_late_a_slow_quorum_is_enough() -> None:
     assert decide(7, [same(7)] * 4, outstanding=3, late=True) == AcceptSlow(same(7))
-    assert decide(7, [same(7)] * 3, outstanding=4, late=True) == KeepAsking()
+    assert decide(7, [same(7)] * 3, outstanding=4, late=True) == WaitForAnswers()
 
 
 def test_the_merge_contains_the_first_vector_even_if_the_leader_has_not_answered_itself() -> None:
@@ -85,15 +92,15 @@ def test_the_merge_contains_the_first_vector_even_if_the_leader_has_not_answered
 
 
 def test_those_not_asked_are_asked_when_the_fast_path_is_impossible_without_them() -> None:
-    assert decide(5, [same(5), more(5)], outstanding=1, unasked=2) == AskMore()
+    assert decide(5, [same(5), more(5)], outstanding=1, unasked=2) == SendToAllPeers()
 
 
 def test_unasked_peers_are_asked_when_an_answer_is_late() -> None:
-    assert decide(5, [same(5)], outstanding=2, unasked=2, late=True) == AskMore()
+    assert decide(5, [same(5)], outstanding=2, unasked=2, late=True) == SendToAllPeers()
 
 
 def test_those_not_asked_are_left_alone_while_all_goes_well() -> None:
-    assert decide(5, [same(5), same(5)], outstanding=1, unasked=2) == KeepAsking()
+    assert decide(5, [same(5), same(5)], outstanding=1, unasked=2) == WaitForAnswers()
 
 
 def test_a_slow_quorum_that_is_there_is_taken_before_more_are_asked() -> None:

@@ -201,7 +201,7 @@ def poisoned() -> Sessions:
 
 def test_sessions_that_begin_after_a_poisoned_state_are_granted_later_than_what_it_forgot() -> None:
     sessions = poisoned()
-    assert sessions.is_forgotten(session_of(session(1, NOW_MS)))
+    assert sessions.has_expired(session_of(session(1, NOW_MS)))
     granted = session(2, sessions.grant_ms(NOW_MS))
     assert sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply) == [1]
     sessions.expire([NOW_MS + 1])
@@ -222,7 +222,7 @@ def test_sessions_of_a_state_that_was_poisoned_are_forgotten_by_their_last_use_l
     sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply)
     sessions.expire([NOW_MS + 1])
     sessions.expire([NOW_MS + IDLE_MS + 1])
-    assert sessions.is_forgotten(session_of(granted))
+    assert sessions.has_expired(session_of(granted))
     assert sessions.grant_ms(NOW_MS) > sessions.grant_ms(0) - 1 >= YEAR_AHEAD_MS
 
 
