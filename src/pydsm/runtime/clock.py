@@ -70,7 +70,7 @@ class ClockReport:
         return (
             f"its clock shows {_show(self.own_ms)} and is {abs(difference) / 1000:.1f} s {direction} the group's time, "
             f"{_show(self.own_ms - difference)} (compared with it, the clocks of the others: {peers}); up to "
-            f"{self.difference_ms_max / 1000:g} s are allowed: set the clock, and see that it is kept right (NTP)"
+            f"{self.difference_ms_max / 1000:g} s are allowed: set the clock, and synchronise it with NTP"
         )
 
 

@@ -99,7 +99,7 @@ class Maintenance:
 
         Raises:
             UsageError: the replica is pausing or resuming, or does not run; nothing was changed.
-            OperationalError: the machine's `stop` raised; the replica is paused all the same.
+            OperationalError: the machine's `stop` raised; the replica is paused in that case too.
         """
         gate = self._gate
         if gate.phase is MachinePhase.PAUSED:

@@ -1,8 +1,8 @@
 """One replica in a process: the loop that owns the core, and everything that the core's effects reach.
 
-Decides when the core is called: messages and submitted commands as they come, time every few milliseconds, effects
-once per turn of the loop, so that what arrives together is written and sent together. Guarantees that a failure of
-the disk or of an invariant stops the replica at once: nothing is acknowledged, sent or executed after it. The order of
+Decides when the core is called: messages and submitted commands when they arrive, time every few milliseconds, effects
+once per turn of the loop, so that what arrives together is written and sent together. Guarantees that a failure of the
+disk or of an invariant stops the replica immediately: nothing is acknowledged, sent or executed after it. The order of
 effects is left to `perform`, the time at which batches are proposed to `batching`.
 """
 
@@ -145,7 +145,7 @@ class Node:
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
-        """Set when the replica stopped by itself; this object cannot be started again. With `RestartRequired`, create
+        """Set when the replica stopped without a call of `stop`; it cannot be started again. With `RestartRequired`, create
         a new node from the same data immediately."""
         disk = ThreadedDisk if self._store.is_slow else InlineDisk
         self._disk = disk(self._store, self._fail)
@@ -270,7 +270,7 @@ class Node:
         return self._grants.grant(self.session_ms())
 
     def trace(self, id: RequestId) -> RequestTrace:
-        """What this replica knows of one request."""
+        """The data that this replica has about one request."""
         return RequestTrace(
             request=show(id),
             replica=self._config.replica,

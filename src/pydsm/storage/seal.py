@@ -134,7 +134,7 @@ def read_mark(directory: Path) -> Mark | None:
 def missing_from_log(seal: Seal, mark: Mark | None, log: LogReport) -> str | None:
     """Describe durable frames that are missing from the log and are not in the database either; None if none are."""
     if mark is None:
-        return f"{MARK_NAME}, which says how much of the log was durable, is damaged"
+        return f"{MARK_NAME}, which has the number of durable frames of the log, is damaged"
     if mark.generation > seal.generation:
         return f"{SEAL_NAME} is older than {MARK_NAME}: the files are not of one time"
     wanted = 0

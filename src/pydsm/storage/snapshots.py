@@ -283,7 +283,7 @@ class SnapshotFiles:
         path = self._directory.parent / DIVERGENCE_MARKER
         if path.is_file():
             raise OperationalError(
-                f"{path} says why this replica must not start, and what to do: {path.read_text('utf-8', 'replace')}"
+                f"{path} states why this replica must not start, and the remedy: {path.read_text('utf-8', 'replace')}"
             )
 
     def load(self) -> list[SnapshotFile]:

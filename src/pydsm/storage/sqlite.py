@@ -57,7 +57,7 @@ CREATE TABLE instances (
 """
 
 WHAT_TO_DO = (
-    "Starting with it could break agreement: keep the directory as evidence, and see what pydsm inspect reports. "
+    "Starting with it could break agreement: keep the directory as evidence, and run pydsm inspect. "
     "Without an undamaged newest copy of it, this replica cannot rejoin (docs/howto/operate.md, 'When a data directory "
     "is damaged')"
 )
@@ -125,7 +125,7 @@ class SqliteStore:
         """See `storage.base.Store`."""
 
     def _connect(self, lock: sqlite3.Connection) -> sqlite3.Connection:
-        """Open the database twice, for writing and as guard; from here on all is closed together with the lock."""
+        """Open the database twice, for writing and as guard; all files are closed together with the lock."""
         path = self._directory / DATABASE_NAME
         files = OpenFiles(self._directory, lock)
         self._sealing = Sealing(self._directory, files)
@@ -318,7 +318,8 @@ class SqliteStore:
         """Create the database. A crash at any point leaves a directory that counts as new, unfinished or used."""
         directory = self._directory
         # The seal of generation 0 comes first and marks the directory as unfinished; that of generation 1 comes last,
-        # after database and mark are durable. So a half-made database is never used, and a used one is never made anew.
+        # after database and mark are durable. So an incomplete database is never used, and a used one is never replaced
+        # by a new one.
         write_seal(directory, Seal())
         path = directory / DATABASE_NAME
         for name in (MARK_NAME, *(f"{DATABASE_NAME}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):

@@ -76,9 +76,9 @@ class HandshakeValidator:
         self.me = me
         self.peers = frozenset(peers)
         self.own_nonces: set[bytes] = set()
-        """Of connections that this replica is dialling: a Hello with one of them comes from this replica itself."""
+        """Nonces of connections that this replica is dialling: it has sent a Hello with one of them itself."""
         self._admit = admit
-        self._complaints = LogLimiter(log)
+        self._log_limiter = LogLimiter(log)
         self._starts = starts
         self._digest = digest(me.listed)
         self._members = to_send(me.listed)
@@ -161,7 +161,7 @@ class HandshakeValidator:
         self.check_group(hello)
         me, them = self.me, printable(hello.name, 64)
         if hello.nonce in self.own_nonces:
-            raise PeerProtocolError(f"this is {me.name} itself: correct the address that leads here in its --peers")
+            raise PeerProtocolError(f"this is {me.name} itself: correct the address that is its own in its --peers")
         peer = ReplicaId(hello.replica)
         if peer == me.replica and hello.epoch == me.epoch:
             raise PeerProtocolError(f"two replicas were started as {me.name}: give each its own --name")
@@ -198,7 +198,7 @@ class HandshakeValidator:
         before = self.fingerprints.get(peer, mark)
         if before != mark:
             text = "%s connects with other data (fingerprint %016x) than before (%016x): do two replicas have its name?"
-            self._complaints.warning(peer, text, self.me.name_of(peer), mark, before)
+            self._log_limiter.warning(peer, text, self.me.name_of(peer), mark, before)
         self.fingerprints[peer] = mark
 
     def note_epoch(self, peer: ReplicaId, epoch: Epoch) -> None:
@@ -333,7 +333,7 @@ class OutgoingHandshake:
             expected, other = me.name_of(self._expected), me.name_of(ReplicaId(hello.replica))
             raise PeerProtocolError(
                 f"{other} answers at {self._address}, where {expected} should be: correct the address of "
-                f"{expected} in --peers of {me.name}, or what listens there"
+                f"{expected} in --peers of {me.name}, or start {expected} there"
             )
         self._epoch = Epoch(hello.epoch)
         hellos = (handshake_payload(self._hello), payload)

@@ -1,6 +1,6 @@
 """Messages over TCP: every replica dials every other, and sends on the connections that it dialled.
 
-Decides which connections there are, and that a certificate and the replica that shows it belong together. `handshake`
+Decides which connections exist, and checks that a certificate belongs to the replica that presents it. `handshake`
 decides which peers are accepted, `reconnect` when to dial again, `backlog` what is queued for a slow peer. No input of
 an unauthenticated connection can crash the replica or exhaust its memory: a connection that breaks the wire format is
 closed and the reason logged.
@@ -57,7 +57,7 @@ class TcpTransport:
         self._me = me
         self._listen = listen
         self.validator = HandshakeValidator(me, peers, admit, starts)
-        self.complaints = LogLimiter(log)
+        self.log_limiter = LogLimiter(log)
         self.pending: PendingConnections[Incoming] = PendingConnections(self.limits)
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
         self._incoming: dict[ReplicaId, Incoming] = {}
@@ -143,7 +143,7 @@ class TcpTransport:
         """See `tcp_connections.ConnectionOwner`."""
         oldest = self.pending.add(incoming, host)
         if oldest is not None:
-            oldest.make_room()
+            oldest.close_as_oldest()
 
     def peer_authenticated(self, incoming: Incoming, peer: ReplicaId) -> None:
         """See `tcp_connections.ConnectionOwner`."""
@@ -193,7 +193,7 @@ class _Link(Reconnector):
 
     @property
     def is_due(self) -> bool:
-        """Whether what is queued should leave at the end of this turn."""
+        """Whether to send the queued messages at the end of this turn."""
         return self._backlog.is_due
 
     def enqueue(self, data: bytes, *, can_wait: bool) -> int:
@@ -231,13 +231,13 @@ class _Link(Reconnector):
                 await self._dial(connection)
                 await connection.ready.wait()
             if connection.transport is None or connection.fault is not None:
-                return _what_went_wrong(connection)
+                return _failure_reason(connection)
             self._connection = connection
             log.info("connected to %s at %s", self.name, self.address)
             self.flush()
             await connection.ended.wait()
             log.info("lost the connection to %s at %s", self.name, self.address)
-            return None if connection.fault is None else _what_went_wrong(connection)
+            return None if connection.fault is None else _failure_reason(connection)
         except TimeoutError:
             return "it does not answer"
         except ssl.SSLError as error:
@@ -269,7 +269,7 @@ class _Link(Reconnector):
                 return
 
 
-def _what_went_wrong(connection: Outgoing) -> str:
+def _failure_reason(connection: Outgoing) -> str:
     if connection.fault is not None:
         return printable(str(connection.fault), REASON_CHARACTERS_MAX)
     if isinstance(connection.error, ssl.SSLError):

@@ -297,7 +297,7 @@ async def test_a_replica_that_is_not_deterministic_stops_and_says_where_and_how_
         assert "keys from" in told
         await nodes.set_many(60, 20, 0, 1)
         await nodes.nodes[2].stop()
-        with pytest.raises(OperationalError, match="says why this replica must not start"):
+        with pytest.raises(OperationalError, match="states why this replica must not start"):
             SnapshotFiles(tmp_path / "2", Identity("test", "r2", ReplicaId(2), 3)).check()
         # as it says
         (tmp_path / "2" / "DIVERGED").unlink()

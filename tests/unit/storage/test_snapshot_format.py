@@ -123,7 +123,7 @@ def test_what_comes_behind_the_end_is_damage_and_the_snapshot_before_it_is_still
     chunks: list[bytes], more: bytes
 ) -> None:
     data, checker = encoded(chunks), SnapshotChecker()
-    with pytest.raises(OperationalError, match="goes on behind its end"):
+    with pytest.raises(OperationalError, match="continues after its end"):
         checker.take(data + more)
     checker.back()
     assert (checker.good, checker.offset, checker.complete) == (len(data), len(data), True)

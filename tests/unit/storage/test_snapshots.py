@@ -308,7 +308,7 @@ def test_bytes_behind_the_end_are_refused_and_the_whole_snapshot_stays(tmp_path:
     """A source whose file has grown; the next peer has nothing to add."""
     whole = source(tmp_path)
     receiver = receiving(tmp_path, whole[:50])
-    with pytest.raises(OperationalError, match="goes on behind its end"):
+    with pytest.raises(OperationalError, match="continues after its end"):
         receiver.append(whole[50:] + b"more")
     assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
     assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver).checkpoint == checkpoint(4)

@@ -26,7 +26,7 @@ def test_white_space_around_the_secret_does_not_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666, 0o777])
 def test_file_that_everybody_may_read_is_refused(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(UsageError, match=rf"may be read or changed by everybody .*\(mode {mode:04o}\): chmod 600"):
+    with pytest.raises(UsageError, match=rf"may be read or changed by every user .*\(mode {mode:04o}\): chmod 600"):
         read_secret(written(tmp_path, VALUE, mode))
 
 

@@ -174,12 +174,12 @@ async def test_port_that_others_can_reach_without_a_proof_is_warned_about(
     end = TcpTransport(who(0, 2, secret=secret), Address(listen, port), {}, admit_all, PlainStarts(ReplicaId(0), 2))
     await end.start(lambda sender, message: None)
     await end.stop()
-    assert (f"anybody who can reach the port for replicas on {listen} can take part" in caplog.text) is warns
+    assert (f"any process that can reach the port for replicas on {listen} can take part" in caplog.text) is warns
 
 
 async def test_port_on_the_loopback_address_needs_no_proof(caplog: pytest.LogCaptureFixture) -> None:
     async with group("tcp", 2):
-        assert "anybody who can reach" not in caplog.text
+        assert "any process that can reach" not in caplog.text
 
 
 async def test_host_that_cannot_be_resolved_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
@@ -293,7 +293,7 @@ async def test_transport_that_is_about_to_dial_again_stops_when_told() -> None:
     )
     await end.start(lambda sender, message: None)
     link = end._links[ReplicaId(1)]
-    await eventually(lambda: bool(link._last_complaint), "the first attempt has failed")
+    await eventually(lambda: bool(link._last_reason), "the first attempt has failed")
     link.dial_now()
     async with asyncio.timeout(5):
         await end.stop()

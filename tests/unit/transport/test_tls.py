@@ -45,12 +45,12 @@ async def pair(first: TlsFiles | None, second: TlsFiles | None) -> AsyncIterator
     [
         pytest.param(
             lambda: authority("another").issue("r2"),
-            ("its certificate is no good", "give it one of the authority in --tls-ca"),
+            ("its certificate is invalid", "give it one of the authority in --tls-ca"),
             id="another authority",
         ),
         pytest.param(
             lambda: authority().issue("r2", not_after=LONG_AGO),
-            ("its certificate is no good (certificate has expired): renew it",),
+            ("its certificate is invalid (certificate has expired): renew it",),
             id="expired",
         ),
         pytest.param(

@@ -79,7 +79,7 @@ async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
         ([b"PyDSM\0\0\1" + hello("test", 1, 3)[8:]], "it speaks version 1 of the protocol, we speak 3"),
         ([hello("other", 1, 3)], "r2 is of group 'other', r1 of 'test'"),
         ([hello("test", 0, 3)], "two replicas were started as r1"),
-        ([hello("test", 1, 3), b"more"], "it sent a message of 2 parts, ours have one"),
+        ([hello("test", 1, 3), b"more"], "it sent a message of 2 parts; messages have one"),
     ],
 )
 async def test_stranger_is_told_why_it_is_refused(
@@ -216,7 +216,7 @@ async def test_peer_that_dials_us_is_dialled_at_once() -> None:
     first = network.end(who(0, 2), limits=TransportLimits(backoff_seconds_min=60, backoff_seconds_max=60))
     second = network.end(who(1, 2))
     async with started(first):
-        await eventually(lambda: bool(first.transport._links[1]._last_complaint), "it found nobody")  # type: ignore[attr-defined]
+        await eventually(lambda: bool(first.transport._links[1]._last_reason), "it found nobody")  # type: ignore[attr-defined]
         async with started(second):
             await eventually(lambda: first.transport.connected == (1,), "it does not wait for its own turn")
 

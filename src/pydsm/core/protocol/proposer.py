@@ -56,7 +56,7 @@ def decide_pre_accept(
     answers: Collection[Deps],
     *,
     outstanding: int,
-    unasked: int,
+    not_sent_to: int,
     late: bool,
     quorums: Quorums,
 ) -> CommitFast | AcceptSlow | SendToAllPeers | WaitForAnswers:
@@ -66,7 +66,7 @@ def decide_pre_accept(
         initial: the vector that the leader proposed, one index per replica.
         answers: one vector per replica that answered, including the leader's own.
         outstanding: number of replicas that were asked and have neither answered nor refused.
-        unasked: number of peers that were not asked; above 0 only for a thrifty leader.
+        not_sent_to: number of peers that were not asked; above 0 only for a thrifty leader.
         late: whether the fast timer has fired.
         quorums: the quorum sizes of the group.
     """
@@ -79,7 +79,7 @@ def decide_pre_accept(
         for deps in answers:
             merged = merge(merged, deps)
         return AcceptSlow(merged)
-    if unasked and (late or not fast_possible):
+    if not_sent_to and (late or not fast_possible):
         return SendToAllPeers()
     return WaitForAnswers()
 
@@ -204,7 +204,7 @@ class Proposer:
             phase.initial,
             phase.answers.values(),
             outstanding=sum(replica not in responded for replica in (*phase.asked, state.me)),
-            unasked=len(state.peers) - len(phase.asked),
+            not_sent_to=len(state.peers) - len(phase.asked),
             late=late,
             quorums=state.quorums,
         )

@@ -93,7 +93,7 @@ def test_only_the_last_few_checkpoints_are_remembered() -> None:
     for number in range(1, 100):
         told(one, GOOD, GOOD, number=number)
     assert one.record(P1, StateDigest(3, BAD)) is None
-    assert [len(states) for states in one._told.values()] == [4, 4]
+    assert [len(states) for states in one._reported.values()] == [4, 4]
 
 
 def test_digests_of_checkpoints_that_one_member_made_up_hide_nothing_of_the_others() -> None:

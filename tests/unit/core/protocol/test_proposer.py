@@ -34,9 +34,11 @@ def more(n: int, leader: int = 1) -> Deps:
 
 
 def decide(
-    n: int, answers: Sequence[Deps], *, outstanding: int = 0, unasked: int = 0, late: bool = False
+    n: int, answers: Sequence[Deps], *, outstanding: int = 0, not_sent_to: int = 0, late: bool = False
 ) -> CommitFast | AcceptSlow | SendToAllPeers | WaitForAnswers:
-    return decide_pre_accept(same(n), answers, outstanding=outstanding, unasked=unasked, late=late, quorums=quorums(n))
+    return decide_pre_accept(
+        same(n), answers, outstanding=outstanding, not_sent_to=not_sent_to, late=late, quorums=quorums(n)
+    )
 
 
 every_size = pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_the_merge_contains_the_first_vector_even_if_the_leader_has_not_answered
         (5, 0, 0, 0, 0),
         [(4, 1, 0, 0, 0), (4, 0, 1, 0, 0), (4, 0, 0, 0, 0)],
         outstanding=2,
-        unasked=0,
+        not_sent_to=0,
         late=True,
         quorums=quorums(5),
     )
@@ -92,19 +94,19 @@ def test_the_merge_contains_the_first_vector_even_if_the_leader_has_not_answered
 
 
 def test_those_not_asked_are_asked_when_the_fast_path_is_impossible_without_them() -> None:
-    assert decide(5, [same(5), more(5)], outstanding=1, unasked=2) == SendToAllPeers()
+    assert decide(5, [same(5), more(5)], outstanding=1, not_sent_to=2) == SendToAllPeers()
 
 
-def test_unasked_peers_are_asked_when_an_answer_is_late() -> None:
-    assert decide(5, [same(5)], outstanding=2, unasked=2, late=True) == SendToAllPeers()
+def test_not_sent_to_peers_are_asked_when_an_answer_is_late() -> None:
+    assert decide(5, [same(5)], outstanding=2, not_sent_to=2, late=True) == SendToAllPeers()
 
 
 def test_those_not_asked_are_left_alone_while_all_goes_well() -> None:
-    assert decide(5, [same(5), same(5)], outstanding=1, unasked=2) == WaitForAnswers()
+    assert decide(5, [same(5), same(5)], outstanding=1, not_sent_to=2) == WaitForAnswers()
 
 
 def test_a_slow_quorum_that_is_there_is_taken_before_more_are_asked() -> None:
-    assert decide(5, [same(5), more(5), more(5)], unasked=2) == AcceptSlow(more(5))
+    assert decide(5, [same(5), more(5), more(5)], not_sent_to=2) == AcceptSlow(more(5))
 
 
 # Proposing
