@@ -164,7 +164,7 @@ def test_on_the_slow_path_nothing_is_asked_before_the_leaders_acceptance_is_dura
 
 
 def test_commits_learnt_from_others_cost_no_write_of_their_own() -> None:
-    """ "Commits learnt from others may be written lazily." """
+    """ "Commits received from others may be written lazily." """
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, NONE))
     assert (replica.disk.writes, replica.executed_ids) == (0, [ID])
@@ -195,7 +195,7 @@ def test_a_restarted_leader_never_uses_an_index_twice(crash_after: int) -> None:
 
 
 def test_a_restarted_leader_never_acts_in_round_0_for_an_instance_of_before() -> None:
-    """ "After a restart a replica never acts in round 0 for an instance of before: it recovers its own unfinished ones
+    """ "After a restart a replica never acts in round 0 for an earlier instance: it recovers its own unfinished ones
     with ballots of round 1 and above." """
     leader = Driven(0, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1)
     leader.propose(A)

@@ -114,7 +114,7 @@ def test_commuting_commands_never_wait_for_each_other(n: int) -> None:
 
 
 def test_the_frontier_is_the_executed_prefix() -> None:
-    """ "the frontier executed[r] (contiguous prefix per leader) is never walked again" """
+    """ "the frontier executed[r] (contiguous prefix per leader) is never visited again" """
     replica = Driven(0, 3)
     replica.receive(1, Commit(at(1, 2), APART, NONE), Commit(at(1, 3), A, NONE))
     assert replica.replica.frontier == (0, 0, 0)

@@ -96,7 +96,7 @@ def test_the_ballot_is_above_every_one_seen_and_the_promise_is_stored() -> None:
 
 
 def test_rule_1_someone_committed() -> None:
-    """ "someone committed → commit that value" """
+    """ "a member of Q committed → commit that value" """
     world = world_of(3)
     world.propose(0, A)
     world.deliver_all(lambda packet: not (packet.is_a(Commit) and packet.to == 2))
@@ -108,7 +108,7 @@ def test_rule_1_someone_committed() -> None:
 
 
 def test_rule_2_someone_accepted() -> None:
-    """ "someone accepted → run Accept(b) with the value of the highest voted" """
+    """ "a member of Q accepted → run Accept(b) with the value of the highest voted" """
     world = world_of(5)
     pre_accepted_at(world, 0, A, 1, 2, 3, 4)
     leader = world.hosts[0]
@@ -205,8 +205,8 @@ def test_validate_teaches_the_batch_and_leaves_vector_and_status() -> None:
 
 def test_the_invalidators_are_exact() -> None:
     """ "every instance o known to q, conflicting with batch, not covered by deps, and either committed as non-nop with
-    o.deps not covering id, or not committed and o.initial_deps not covering id (an o whose initial_batch q never saw
-    does not count). Each is reported as (o, committed?)." """
+    o.deps not covering id, or not committed and o.initial_deps not covering id (an o whose initial_batch is not
+    stored at q does not count). Each is reported as (o, committed?)." """
     replica = Driven(3, 5)
     none = (0, 0, 0, 0, 0)
     replica.receive(2, Commit(at(2, 1), B, none))  # committed, does not cover 0.1
@@ -309,7 +309,7 @@ def one_that_waits(world: World) -> None:
 
 
 def test_waiting_is_sent_to_all_peers_and_repeated() -> None:
-    """ "tell all Waiting(id, |R|) (repeated while waiting [...])" """
+    """ "send Waiting(id, |R|) to all (repeated while waiting [...])" """
     world = world_of(5)
     one_that_waits(world)
     assert [packet.to for packet in world.packets if packet.message == Waiting(ID, 2)] == [0, 2, 3, 4]
@@ -366,7 +366,7 @@ def test_the_wait_ends_with_a_nop_when_the_invalidator_waits_with_more() -> None
 
 
 def test_a_waiting_from_before_the_own_wait_is_remembered() -> None:
-    """ "a replica remembers those it receives, also from before it waits itself" """
+    """ "a replica stores those it receives, also before it waits itself" """
     world = world_of(5)
     pre_accepted_at(world, 0, A, 1, 2)
     pre_accepted_at(world, 4, B, 3)
@@ -455,7 +455,7 @@ def test_a_nop_aborts_the_requests_at_the_client() -> None:
 
 
 def test_an_instance_known_only_by_being_covered_is_recovered() -> None:
-    """ "for an instance it knows or depends on" """
+    """ "for an instance that it knows or depends on" """
     world = world_of(3)
     world.reserve(1, 2)
     world.proposed[at(1, 2)] = A

@@ -145,8 +145,8 @@ class Node:
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
-        """Set when the replica stopped without a call of `stop`; it cannot be started again. With `RestartRequired`, create
-        a new node from the same data immediately."""
+        """Set when the replica stopped without a call of `stop`. This object cannot be started again. With
+        `RestartRequired`, create a new node from the same data immediately."""
         disk = ThreadedDisk if self._store.is_slow else InlineDisk
         self._disk = disk(self._store, self._fail)
         self._peers = PeerIncarnations(self._store.peers(), self._save_peer, self._name_of)

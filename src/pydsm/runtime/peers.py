@@ -1,7 +1,7 @@
 """Records with which data (incarnation) each peer has taken part. A peer that returns without its data is refused.
 
 Its old promises and votes are lost, so accepting it as the same replica could break agreement
-(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten). A handshake alone records nothing: a
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-removed). A handshake alone records nothing: a
 process that connects under a replica's name by mistake, and sends nothing that this replica relies on, does not lock
 out the real one. The first message that this replica may rely on fixes the incarnation of its sender. The incarnation
 is passed to the disk before any effect of the message, and the disk writes in order: no vote or decision that relies on

@@ -2,7 +2,7 @@
 
 A store refuses to open under another identity, so that no replica acts on the votes of another. The incarnation
 distinguishes a replica that restarts with its data from one that lost them, which may not take part as the old one
-(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten).
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-removed).
 """
 
 from collections.abc import Mapping

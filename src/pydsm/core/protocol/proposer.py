@@ -1,11 +1,11 @@
 """How a leader commits an instance: fast path, slow path, thrifty quorums, repetition (EPaxos*, commit protocol).
 
 The rules are in docs/reference/protocol.md#3-commit. Guarantees: an instance is committed on the fast path only when a
-fast quorum reports the initial vector; each replica is counted once; only answers in the ballot of the phase count.
-The leader's own vote on a batch has no record of its own. The record of the decision (fast path) or of the acceptance
-(slow path) contains it, and every message that relies on the vote waits for that record
-(docs/decisions/leaders-store-votes-with-decisions). How peers answer is decided in `acceptor`, what happens when the leader fails in
-`recoverer`.
+fast quorum reports the initial vector; each replica is counted once; only answers in the ballot of the phase count. The
+leader's own vote on a batch has no record of its own. The record of the decision (fast path) or of the acceptance (slow
+path) contains it, and every message that relies on the vote waits for that record
+(docs/decisions/leaders-store-votes-with-decisions). How peers answer is decided in `acceptor`, what happens when the
+leader fails in `recoverer`.
 """
 
 from collections.abc import Collection

@@ -18,8 +18,8 @@ from pydsm.core.types.status import Status
 class Rule(Enum):
     """The rules of docs/reference/protocol.md#4-recovery that end in a decision."""
 
-    ALREADY_COMMITTED = "a replica had committed"
-    VOTED_VALUE = "a replica had accepted"
+    ALREADY_COMMITTED = "someone had committed"
+    VOTED_VALUE = "someone had accepted"
     LEADER_UNDECIDED = "leader answered undecided: nop"
     TOO_FEW_UNCHANGED = "fast path impossible: nop"
     MUST_VALIDATE = "fast path possible: validate"

@@ -27,7 +27,7 @@ NONE = (0, 0, 0)
 
 
 def test_promise_and_vote_are_two_ballots() -> None:
-    """ "recovery forgets what was accepted": the vote of ballot 1 is told with ballot 1 after a promise of ballot 5."""
+    """ "recovery loses the accepted value": the vote of ballot 1 is told with ballot 1 after a promise of ballot 5."""
     replica = Driven(1, 3)
     replica.receive(2, Accept(ID, ballot(1, 2), A, NONE), Prepare(ID, ballot(5, 0)))
     answer = replica.take_only(PrepareOk)[0][1]
@@ -118,7 +118,7 @@ def test_pre_accept_is_answered_only_when_it_is_durable() -> None:
 
 
 def test_the_log_is_read_back() -> None:
-    """ "log written and never read back": a group that lost power as a whole executes the same again."""
+    """ "log written and never read": a group that lost power as a whole executes the same again."""
     world = World(3)
     for replica in range(3):
         world.propose(replica, writing("key", name=str(replica)))
@@ -176,7 +176,7 @@ def test_deps_that_were_voted_for_are_those_that_are_recovered(vote_at: int) -> 
 
 
 def test_a_dependency_without_a_recovery_is_recovered_by_the_replica_that_needs_it() -> None:
-    """ "executor waits for ever on a dependency nobody recovers": its leader died before anyone saw the batch."""
+    """ "executor waits for ever for a dependency that no replica recovers": its leader failed early."""
     world = World(3)
     world.propose(0, A)
     world.deliver_all(lambda packet: packet.is_a(PreAccept) and packet.to == 1)
