@@ -135,7 +135,7 @@ def test_the_first_pre_accept_of_an_index_waits_for_a_reservation_that_covers_it
                 assert request.id.index <= reserved_up_to(leader)
 
 
-def test_a_pre_accept_leaves_at_once_and_the_leaders_vote_counts_for_nothing_visible_before_it_is_durable() -> None:
+def test_a_pre_accept_leaves_immediately_and_the_leaders_vote_is_not_visible_before_it_is_durable() -> None:
     """The fast path's record of the decision carries the leader's vote."""
     leader = Driven(0, 3)
     leader.propose(writing("first"))
@@ -150,7 +150,7 @@ def test_a_pre_accept_leaves_at_once_and_the_leaders_vote_counts_for_nothing_vis
     assert leader.executed_ids == [id]
 
 
-def test_on_the_slow_path_nothing_is_asked_before_the_leaders_acceptance_is_durable() -> None:
+def test_accept_leaves_on_the_slow_path_only_when_the_leaders_acceptance_is_durable() -> None:
     """It contains the leader's vote on the batch: replicas that accept rely on the leader to have the instance."""
     leader = Driven(0, 5)
     id = leader.propose(A)
@@ -249,7 +249,7 @@ def test_a_lazily_kept_commit_that_power_took_away_is_learnt_again() -> None:
     assert world.hosts[1].executed_ids == [ID]
 
 
-def test_a_whole_group_that_lost_power_goes_on_where_it_was() -> None:
+def test_a_group_in_which_all_replicas_lost_power_continues_from_its_disks() -> None:
     world = World(5)
     for place in range(3):
         for replica in range(5):
@@ -274,7 +274,7 @@ def test_a_promise_and_a_vote_survive_a_restart() -> None:
     assert answer == PrepareOk(ID, ballot(3, 0), Status.ACCEPTED, ballot(0, 0), A, NONE, None, NONE)
 
 
-def test_a_pre_accept_survives_a_restart_with_what_the_leader_first_proposed() -> None:
+def test_a_pre_accepted_instance_keeps_its_initial_batch_and_deps_after_a_restart() -> None:
     replica = Driven(1, 3)
     replica.receive(2, PreAccept(at(2, 4), B, NONE))
     replica.receive(0, PreAccept(ID, A, NONE))

@@ -64,7 +64,7 @@ def test_an_accepted_nop_is_still_waited_for() -> None:
     assert replica.executed_ids == [at(2, 1)]
 
 
-def test_a_leader_keeps_only_so_many_of_its_own_instances_unexecuted() -> None:
+def test_the_number_of_unexecuted_own_instances_of_a_leader_is_limited() -> None:
     """ "A leader keeps at most pipeline_instances_max of its own instances unexecuted" """
     leader = Driven(0, 3, pipeline_instances_max=3)
     ids = [leader.propose(APART) for _ in range(3)]

@@ -63,7 +63,7 @@ def decided(world: World, replica: int, id: InstanceId) -> Batch | None:
 # Asking first
 
 
-def test_peers_are_asked_whether_it_is_committed_before_anything_is_prepared() -> None:
+def test_peers_are_asked_for_the_decision_before_a_prepare_is_sent() -> None:
     """ "first asks its peers whether it is committed, then runs" """
     world = world_of(3)
     world.propose(0, A)
@@ -95,7 +95,7 @@ def test_the_ballot_is_above_every_one_seen_and_the_promise_is_stored() -> None:
 # The five rules
 
 
-def test_rule_1_someone_committed() -> None:
+def test_rule_1_a_replica_committed() -> None:
     """ "a member of Q committed → commit that value" """
     world = world_of(3)
     world.propose(0, A)
@@ -107,7 +107,7 @@ def test_rule_1_someone_committed() -> None:
     assert rules(world) == {Rule.ALREADY_COMMITTED.value}
 
 
-def test_rule_2_someone_accepted() -> None:
+def test_rule_2_a_replica_accepted() -> None:
     """ "a member of Q accepted → run Accept(b) with the value of the highest voted" """
     world = world_of(5)
     pre_accepted_at(world, 0, A, 1, 2, 3, 4)
@@ -318,7 +318,7 @@ def test_waiting_is_sent_to_all_peers_and_repeated() -> None:
     assert [packet.to for packet in world.packets if packet.message == Waiting(ID, 2)] == [0, 2, 3, 4]
 
 
-def test_while_waiting_the_replica_itself_recovers_the_invalidators() -> None:
+def test_a_replica_that_waits_recovers_the_invalidators() -> None:
     """ "While waiting, the replica itself recovers every o in I." """
     world = world_of(5)
     one_that_waits(world)
@@ -365,7 +365,7 @@ def test_the_wait_ends_with_a_nop_when_the_invalidator_waits_with_more() -> None
     world.heal()
 
 
-def test_a_waiting_from_before_the_own_wait_is_remembered() -> None:
+def test_a_waiting_message_from_before_the_own_wait_is_stored() -> None:
     """ "a replica stores those it receives, also before it waits itself" """
     world = world_of(5)
     pre_accepted_at(world, 0, A, 1, 2)
@@ -488,7 +488,7 @@ def test_a_validate_whose_member_fell_silent_is_given_up_and_another_quorum_foun
     assert decided(world, 1, ID) == A
 
 
-def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
+def test_requests_about_a_decided_instance_are_answered_with_the_decision() -> None:
     """Prepare, Validate, PreAccept, Accept and Inquire of a decided instance are all answered by its Commit."""
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, (0, 0, 0)))

@@ -138,7 +138,7 @@ def reachable(world: list[Decision]) -> set[tuple[InstanceId, InstanceId]]:
 
 
 @pytest.mark.parametrize("last", [at(0, 1), at(0, 2)])
-def test_a_vector_that_covers_its_own_successor_does_not_put_those_who_wait_to_sleep(last: InstanceId) -> None:
+def test_a_vector_that_covers_its_own_successor_still_wakes_waiting_instances(last: InstanceId) -> None:
     """The decision that fills a row's gap may look past itself before it wakes the others."""
     batch = Batch((), (), Footprint(writes=(b"k",)))
     world = [

@@ -116,13 +116,13 @@ def test_every_instance_that_a_message_is_about_is_known_to_exist(message: Messa
     assert replica.replica.known == (0, 1, 0)
 
 
-def test_gossip_tells_what_exists() -> None:
+def test_gossip_contains_the_highest_indexes_known() -> None:
     replica = Driven(0, 3)
     replica.receive(2, Frontier((0, 2, 3), (0, 5, 6)))
     assert (replica.replica.known, replica.replica.frontier) == ((0, 5, 6), NONE)
 
 
-def test_a_question_about_what_was_never_heard_of_makes_nothing_known() -> None:
+def test_a_query_about_an_unknown_instance_does_not_make_it_known() -> None:
     replica = Driven(0, 3)
     replica.receive(1, CommitQuery((at(1, 9), at(2, 9))))
     assert (replica.replica.known, replica.take()) == (NONE, [])
@@ -173,7 +173,7 @@ def test_a_replica_proposes_above_an_own_index_that_a_peer_named() -> None:
     assert replica.replica.in_flight == 1
 
 
-def test_a_restarted_replica_takes_what_peers_know_up_to_its_reservation() -> None:
+def test_a_restarted_replica_learns_its_own_indexes_up_to_its_reservation() -> None:
     replica = Driven(0, 3, reservation_block=8)
     replica.propose(A)
     replica.restart()
@@ -200,7 +200,7 @@ def test_a_message_that_names_a_distant_index_costs_memory_for_itself_and_not_fo
     assert most_bytes < 40_000_000
 
 
-def test_what_a_peer_names_sizes_no_loop() -> None:
+def test_an_index_named_by_a_peer_does_not_determine_the_length_of_a_loop() -> None:
     """Validate, a checkpoint and the search for late instances look at what is there, whatever lies between."""
     replica = Driven(0, 3, backlog_instances_min=8)
     replica.receive(1, PreAccept(at(1, 1_000_000), A, NONE))
@@ -256,7 +256,7 @@ def test_nothing_is_done_about_the_time_before_a_tick() -> None:
     assert replica.take() == []
 
 
-def test_what_is_heard_of_after_a_pause_is_not_late_because_of_the_pause() -> None:
+def test_an_instance_received_after_a_pause_is_not_late_because_of_the_pause() -> None:
     replica = Driven(0, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, scan_ticks=10)
     replica.tick(0)
     replica.replica.advance(Tick(5000))
@@ -267,7 +267,7 @@ def test_what_is_heard_of_after_a_pause_is_not_late_because_of_the_pause() -> No
     assert replica.take_only(CommitQuery) == to_all(CommitQuery((at(1, 1),)), [1, 2])
 
 
-def test_what_is_proposed_after_a_pause_is_not_repeated_because_of_the_pause() -> None:
+def test_a_proposal_after_a_pause_is_not_repeated_because_of_the_pause() -> None:
     replica = Driven(0, 3, fast_timer_ticks=20)
     replica.tick(0)
     replica.replica.advance(Tick(5000))
@@ -277,7 +277,7 @@ def test_what_is_proposed_after_a_pause_is_not_repeated_because_of_the_pause() -
     assert replica.take_only(PreAccept) == []
 
 
-def test_gossip_is_told_at_its_interval() -> None:
+def test_gossip_is_sent_at_its_interval() -> None:
     replica = Driven(0, 3, gossip_ticks=100)
     told_at = []
     for now in range(0, 301, 10):
@@ -287,14 +287,14 @@ def test_gossip_is_told_at_its_interval() -> None:
     assert told_at == [0, 100, 200, 300]
 
 
-def test_gossip_says_what_is_executed_and_what_is_known() -> None:
+def test_gossip_contains_executed_and_known_indexes() -> None:
     replica = Driven(0, 3)
     replica.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 3), writing("other"), NONE))
     replica.tick(0)
     assert replica.take_only(Frontier) == to_all(Frontier((0, 1, 0), (0, 3, 0)), [1, 2])
 
 
-def test_a_group_of_one_gossips_with_nobody_but_itself() -> None:
+def test_a_group_of_one_sends_gossip_only_to_itself() -> None:
     replica = Replica(Config(P0, 1))
     replica.tick(Tick(0))
     assert replica.take_effects().sends == [Send((P0,), Frontier((0,), (0,)))]
@@ -303,7 +303,7 @@ def test_a_group_of_one_gossips_with_nobody_but_itself() -> None:
 # restore
 
 
-def test_what_was_committed_is_executed_again_and_nothing_is_written_or_sent() -> None:
+def test_committed_instances_are_executed_again_without_writes_or_messages() -> None:
     replica = restored(committed(at(1, 1), A, NONE), committed(at(2, 1), B, (0, 1, 0)))
     effects = replica.take_effects()
     assert effects == Effects(executions=[Execute(at(1, 1), A), Execute(at(2, 1), B)])
@@ -336,12 +336,12 @@ def test_a_restored_nop_is_done_with() -> None:
     assert replica.frontier == (0, 1, 1)
 
 
-def test_what_was_promised_and_voted_is_still_promised_and_voted() -> None:
+def test_promises_and_votes_survive_a_restart() -> None:
     record = InstanceRecord(at(1, 1), Status.ACCEPTED, ballot(5, 2), ballot(3, 0), A, (0, 0, 7), B, (0, 0, 6))
     assert restored(record).instances[at(1, 1)].record() == record
 
 
-def test_a_new_proposal_comes_after_the_reservation_and_after_every_own_instance_known() -> None:
+def test_a_new_proposal_has_an_index_above_the_reservation_and_all_own_instances() -> None:
     assert restored(ReservationRecord(32)).propose(A) == at(0, 33)
     assert restored(ReservationRecord(32), committed(at(1, 1), A, (40, 0, 0))).propose(A) == at(0, 41)
 
@@ -350,14 +350,14 @@ def test_own_indexes_that_were_reserved_exist_and_must_be_decided() -> None:
     assert restored(ReservationRecord(32)).known == (32, 0, 0)
 
 
-def test_a_disk_may_know_what_is_farther_away_than_a_peer_may_say() -> None:
+def test_records_on_disk_may_be_farther_ahead_than_a_message_of_a_peer() -> None:
     replica = Driven(0, 3, gap_instances_max=10)
     replica.receive(1, *[Frontier(NONE, (0, index, 0)) for index in (10, 20)], Prepare(at(1, 20), ballot(1, 1)))
     replica.restart()
     assert replica.replica.known == (0, 20, 0)
 
 
-def test_new_proposals_are_ordered_after_what_was_restored() -> None:
+def test_new_proposals_are_ordered_after_restored_instances() -> None:
     initial = InstanceRecord(at(1, 1), Status.ACCEPTED, ballot(1, 2), ballot(1, 2), NOP, NONE, A, NONE)
     opaque = InstanceRecord(at(2, 4), Status.ACCEPTED, ballot(1, 1), ballot(1, 1), NOP, NONE, None, NONE)
     replica = Driven(0, 3)
@@ -445,13 +445,13 @@ PURGED = Compacted(1, (0, 2, 0))
 
 
 @pytest.mark.parametrize("executed", [NONE, (0, 1, 0), (0, 1, 9)])
-def test_a_member_that_lacks_what_is_forgotten_is_told_so_when_it_tells_its_frontier(executed: Deps) -> None:
+def test_a_member_whose_frontier_lacks_compacted_instances_receives_compacted(executed: Deps) -> None:
     driven = forgetful()
     driven.receive(2, Frontier(executed, (0, 9, 9)))
     assert driven.take() == [(P2, PURGED)]
 
 
-def test_a_member_that_has_executed_all_that_is_forgotten_is_told_nothing() -> None:
+def test_a_member_that_has_executed_all_compacted_instances_receives_nothing() -> None:
     driven = forgetful()
     driven.receive(2, Frontier((0, 2, 0), (0, 2, 0)))
     assert driven.take() == []
@@ -496,7 +496,7 @@ def test_the_last_snapshot_is_the_one_that_is_named() -> None:
     assert driven.take_only(Compacted) == [(P2, Compacted(2, (0, 3, 1)))]
 
 
-def test_one_that_asks_for_a_snapshot_that_is_not_there_any_more_is_told_of_the_last() -> None:
+def test_a_request_for_a_removed_snapshot_is_answered_with_the_last_checkpoint() -> None:
     driven = forgetful()
     driven.receive(2, FetchSnapshot(9, 40))
     assert driven.transfers == [ServePiece(P2, 9, 40)]
@@ -505,7 +505,7 @@ def test_one_that_asks_for_a_snapshot_that_is_not_there_any_more_is_told_of_the_
     assert driven.take() == [(P2, PURGED)]
 
 
-def test_one_that_has_no_snapshot_has_nothing_to_tell() -> None:
+def test_a_replica_without_a_snapshot_sends_no_compacted() -> None:
     driven = Driven(0, 3)
     driven.replica.cannot_serve(P2)
     driven.performer.pump()
@@ -528,7 +528,7 @@ def test_a_snapshot_is_fetched_piece_by_piece_and_installed() -> None:
     assert driven.transfers == [BeginFetch(4), KeepPiece(4, 0, b"piece"), InstallSnapshot(4)]
 
 
-def test_a_snapshot_that_the_disk_does_not_take_is_not_fetched_any_more() -> None:
+def test_a_fetch_ends_if_the_disk_cannot_store_the_snapshot() -> None:
     driven = Driven(0, 3)
     driven.receive(1, Compacted(4, (0, 9, 0)))
     driven.replica.cannot_keep(4)
@@ -554,13 +554,13 @@ def fetched(*records: Record, **config: Any) -> Driven:
     return Driven(0, 3, disk=disk, snapshots=[FETCHED], **config)
 
 
-def test_what_came_with_a_snapshot_counts_as_executed_and_is_not_missed() -> None:
+def test_absent_instances_count_as_executed_after_a_restart() -> None:
     driven = fetched(FrontierRecord((0, 3, 1), NONE), committed(at(1, 4), A, (0, 3, 1)))
     assert driven.executed_ids == [at(1, 4)]
     assert (driven.replica.frontier, driven.replica.dropped) == ((0, 4, 1), (0, 3, 0))
 
 
-def test_what_was_reported_and_is_neither_on_the_disk_nor_in_the_snapshot_is_missed() -> None:
+def test_a_reported_instance_that_is_neither_on_disk_nor_in_the_snapshot_is_detected() -> None:
     with pytest.raises(OperationalError, match=r"instance 2\.2 is missing"):
         fetched(FrontierRecord((0, 3, 2), NONE))
     disk = MemoryDisk(3)
@@ -570,19 +570,19 @@ def test_what_was_reported_and_is_neither_on_the_disk_nor_in_the_snapshot_is_mis
 
 
 @pytest.mark.parametrize("id", [at(1, 3), at(2, 1)])
-def test_what_came_with_a_snapshot_is_not_executed_again_when_somebody_tells_of_it(id: InstanceId) -> None:
+def test_absent_instances_are_not_executed_again_after_a_message_about_them(id: InstanceId) -> None:
     driven = fetched()
     driven.receive(2, Commit(id, A, NONE))
     assert (driven.executed_ids, driven.take()) == ([], [])
 
 
-def test_a_new_proposal_is_ordered_behind_what_came_with_a_snapshot() -> None:
+def test_a_new_proposal_is_ordered_after_absent_instances() -> None:
     driven = fetched()
     driven.propose(A)
     assert driven.take_only(PreAccept)[0][1].deps == (0, 3, 1)
 
 
-def test_what_came_with_a_snapshot_stays_named_on_the_disk_until_what_is_purged_covers_it() -> None:
+def test_absent_instances_stay_in_the_purge_record_until_the_purged_prefix_covers_them() -> None:
     driven = fetched(gossip_ticks=10)
     driven.receive(1, Commit(at(1, 4), A, (0, 3, 1)), Commit(at(2, 2), MARK, (0, 4, 1)))
     driven.receive(1, Commit(at(1, 5), A, (0, 4, 2)), Commit(at(2, 3), MARK, (0, 5, 2)))

@@ -35,7 +35,7 @@ class Bench:
         self.sessions.expire(self.clock.for_checkpoint()[1])
 
 
-def test_a_replica_alone_goes_by_its_own_clock() -> None:
+def test_a_group_of_one_uses_its_own_clock() -> None:
     bench = Bench(1)
     bench.checkpoint()
     assert bench.clock.batch_ms() == NOW_MS
@@ -49,7 +49,7 @@ def test_nothing_is_stamped_before_a_majority_of_the_clocks_is_known() -> None:
     assert bench.clock.batch_ms() == NOW_MS
 
 
-def test_nothing_is_stamped_before_there_is_agreed_time_and_a_checkpoint_that_sets_it_is_due() -> None:
+def test_before_agreed_time_is_set_there_are_no_timestamps_and_a_checkpoint_is_due() -> None:
     bench = Bench()
     assert not bench.clock.checkpoint_is_due()
     bench.record(1)
@@ -70,7 +70,7 @@ def test_a_wrong_own_clock_stamps_nothing(off_ms: int) -> None:
     assert bench.clock.for_checkpoint() == (NOW_MS, (NOW_MS + off_ms, NOW_MS, NOW_MS))
 
 
-def test_a_new_group_whose_clocks_contradict_each_other_waits_for_a_third_one_and_says_so() -> None:
+def test_a_new_group_with_contradictory_clocks_waits_for_a_third_one_and_reports_it() -> None:
     bench = Bench()
     bench.record(1, off_ms=-5 * HOUR_MS)
     bench.checkpoint()
@@ -97,7 +97,7 @@ def test_nothing_is_stamped_while_agreed_time_is_far_behind() -> None:
     assert bench.clock.batch_ms() == NOW_MS
 
 
-def test_sessions_begin_later_than_all_that_are_forgotten() -> None:
+def test_sessions_begin_later_than_all_expired_ones() -> None:
     bench = Bench()
     bench.record(1, 2)
     bench.sessions._expired_ms = NOW_MS + HOUR_MS
@@ -121,7 +121,9 @@ def test_a_clock_that_differs_too_much_is_a_fault_with_both_times_and_those_of_t
     assert bench.clock.report().fault is None
 
 
-def test_it_is_logged_at_once_and_once_a_minute_and_when_it_is_right_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_clock_is_logged_immediately_and_every_minute_and_when_it_is_right_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "pydsm.clock")
     bench = Bench()
     bench.off_ms = HOUR_MS

@@ -55,7 +55,7 @@ class FullDisk(SnapshotFiles):
         raise OSError("disk is full")
 
 
-async def test_the_loop_goes_on_while_a_snapshot_is_taken(tmp_path: Path) -> None:
+async def test_the_loop_is_not_blocked_while_a_snapshot_is_taken(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
     taker.take(FIRST)
@@ -81,7 +81,7 @@ async def test_one_at_a_time_and_the_next_one_when_it_is_done(tmp_path: Path) ->
     await eventually(lambda: len(taken) == 2, "another snapshot is taken")
 
 
-async def test_an_idle_state_is_not_saved_again_unless_somebody_wants_it(tmp_path: Path) -> None:
+async def test_an_unchanged_state_is_saved_again_only_on_request(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     machine.enough = True
     files = SnapshotFiles(tmp_path, IDENTITY)
@@ -126,7 +126,7 @@ async def test_a_machine_that_raises_at_a_checkpoint_costs_a_snapshot_and_not_th
     await eventually(lambda: len(taken) == 1, "the next one is taken")
 
 
-async def test_stopping_abandons_what_is_under_way(tmp_path: Path) -> None:
+async def test_stopping_abandons_an_unfinished_snapshot(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
     taker.take(FIRST)
@@ -225,7 +225,7 @@ def records(directory: Path, replica: int) -> int:
         store.close()
 
 
-async def test_a_node_begins_with_its_snapshot_and_executes_only_what_is_behind_it(tmp_path: Path) -> None:
+async def test_a_node_begins_with_its_snapshot_and_executes_only_later_instances(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 200, 0, 1, 2)
         await eventually(lambda: int(nodes.info(2, "snapshot")) >= 10, "snapshots are taken")
@@ -238,7 +238,7 @@ async def test_a_node_begins_with_its_snapshot_and_executes_only_what_is_behind_
         await nodes.agree()
 
 
-async def test_records_leave_the_disk_and_a_restart_costs_what_is_left(tmp_path: Path) -> None:
+async def test_records_are_purged_and_a_restart_executes_only_the_remaining_ones(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 300, 0, 1, 2)
         await eventually(lambda: int(nodes.info(1, "purged_instances")) > 150, "records are purged")
@@ -263,7 +263,7 @@ async def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Pa
         await nodes.agree()
 
 
-async def test_a_whole_group_comes_back_from_its_snapshots(tmp_path: Path) -> None:
+async def test_a_whole_group_restarts_from_its_snapshots(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 200, 0, 1, 2)
         await eventually(lambda: int(nodes.info(0, "snapshot")) >= 5, "snapshots are taken")
@@ -280,7 +280,7 @@ async def test_a_whole_group_comes_back_from_its_snapshots(tmp_path: Path) -> No
         await nodes.agree()
 
 
-async def test_a_replica_that_is_not_deterministic_stops_and_says_where_and_how_to_go_on(
+async def test_a_diverged_replica_stops_and_reports_the_difference_and_the_remedy(
     tmp_path: Path,
 ) -> None:
     async with group(tmp_path) as nodes:

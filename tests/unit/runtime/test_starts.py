@@ -204,7 +204,7 @@ async def test_a_data_directory_that_was_put_back_is_refused_and_the_newest_one_
         await nodes.agree()
 
 
-async def test_a_log_that_was_cut_off_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
+async def test_a_truncated_log_is_refused_before_peers_are_asked(tmp_path: Path) -> None:
     """SQLite would take what is left for an older state."""
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 0, 20)
@@ -236,7 +236,7 @@ async def test_of_two_processes_from_copies_of_one_directory_the_second_is_refus
         await nodes.agree()
 
 
-async def test_a_start_that_is_not_the_latest_any_more_stops(tmp_path: Path) -> None:
+async def test_a_start_that_is_no_longer_the_latest_stops(tmp_path: Path) -> None:
     """Its machine was taken for dead, and a later start from the same disk has taken its place."""
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 0, 5)
@@ -287,7 +287,7 @@ async def test_a_whole_group_starts_again_with_as_many_down_as_may_fail(
         await nodes.agree()
 
 
-async def test_a_replica_that_hears_from_too_few_waits_and_says_so(tmp_path: Path) -> None:
+async def test_a_replica_with_too_few_reports_waits_and_logs_it(tmp_path: Path) -> None:
     made = Group(tmp_path, 5)
     for replica in (0, 1):
         await made.start(replica)
@@ -306,7 +306,7 @@ async def test_a_replica_that_hears_from_too_few_waits_and_says_so(tmp_path: Pat
             await made.stop(replica)
 
 
-async def test_a_peer_that_remembers_and_comes_later_stops_what_the_others_could_not_refuse(tmp_path: Path) -> None:
+async def test_a_late_report_of_newer_state_stops_a_replica_that_the_others_accepted(tmp_path: Path) -> None:
     """It is no proof: replica 2 was away when the copy was made, and replica 1 is away when it is put back."""
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 0, 5)

@@ -219,7 +219,7 @@ def test_every_page_of_the_database_is_compared(story: Story, place: Path) -> No
 
 @pytest.mark.parametrize("files", ["before", "after"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_gone_or_empty_is_named(story: Story, place: Path, name: str, files: str) -> None:
+def test_a_missing_or_empty_file_is_named(story: Story, place: Path, name: str, files: str) -> None:
     whole: dict[str, bytes] = getattr(story, files)
     if name not in whole:
         return
@@ -282,7 +282,7 @@ for index in range(int(sys.argv[2]), 1 << 30):
 """
 
 
-def test_a_process_that_is_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+def test_a_process_killed_at_any_time_loses_no_acknowledged_write(tmp_path: Path) -> None:
     first = 1
     for wanted in (1, 7, 23, 60):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -319,7 +319,7 @@ def file_size_limited(limit_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room", [*range(0, 8 * 4120, 700), 4 * 4120 - 1, 4 * 4120, 4 * 4120 + 24])
-def test_a_disk_that_is_full_in_the_middle_of_a_commit_leaves_what_was_acknowledged(tmp_path: Path, room: int) -> None:
+def test_a_disk_that_fills_up_during_a_commit_keeps_acknowledged_writes(tmp_path: Path, room: int) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     groups: list[list[Record]] = [[instance_record(1, index, b"x" * 3000)] for index in range(1, 50)]
     acknowledged = 0

@@ -139,7 +139,7 @@ def test_failed_write_keeps_nothing_of_the_group(tmp_path: Path) -> None:
 BESIDES = (InstanceId(ReplicaId(1), 3), InstanceId(ReplicaId(2), 5))
 
 
-def test_records_up_to_what_is_purged_and_those_besides_leave_the_disk(tmp_path: Path) -> None:
+def test_purged_records_and_exceptions_are_removed_from_disk(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.write([instance_record(leader, index) for leader in (0, 1, 2) for index in (1, 2, 3, 5)])
     purge = PurgeRecord((2, 0, 1), BESIDES)
@@ -149,7 +149,7 @@ def test_records_up_to_what_is_purged_and_those_besides_leave_the_disk(tmp_path:
     assert SqliteStore(tmp_path, IDENTITY).load() == [purge, *(instance_record(*one) for one in left)]
 
 
-def test_a_later_purge_replaces_an_earlier_one_with_what_was_besides(tmp_path: Path) -> None:
+def test_a_later_purge_record_replaces_an_earlier_one_with_its_exceptions(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.write([PurgeRecord((2, 0, 1), BESIDES)])
     store.write([instance_record(1, 2), instance_record(1, 4), PurgeRecord((2, 3, 1), BESIDES[1:])])
@@ -166,7 +166,7 @@ def test_a_purge_that_fails_leaves_every_record_where_it_was(tmp_path: Path) -> 
     assert store.load() == before
 
 
-def test_a_damaged_note_of_what_was_purged_is_named(tmp_path: Path) -> None:
+def test_a_damaged_purge_record_is_named(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.write([PurgeRecord((2, 0, 1), BESIDES)])
     store.close()
@@ -175,7 +175,7 @@ def test_a_damaged_note_of_what_was_purged_is_named(tmp_path: Path) -> None:
         SqliteStore(tmp_path, IDENTITY).load()
 
 
-def test_each_start_has_the_next_number_and_an_id_of_its_own(tmp_path: Path) -> None:
+def test_each_start_has_the_next_number_and_a_new_id(tmp_path: Path) -> None:
     starts = []
     for _ in range(3):
         store = SqliteStore(tmp_path, IDENTITY)
@@ -185,7 +185,7 @@ def test_each_start_has_the_next_number_and_an_id_of_its_own(tmp_path: Path) -> 
     assert len({start.id for start in starts}) == 3
 
 
-def test_the_position_counts_groups_that_are_durable_and_goes_with_them(tmp_path: Path) -> None:
+def test_the_position_counts_durable_groups_and_is_written_with_them(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     assert store.position == 0
     for up_to in range(1, 4):
@@ -216,7 +216,7 @@ def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
         ("UPDATE starts SET met = '{}'", "the table of the starts of peers"),
     ],
 )
-def test_damage_in_what_is_known_of_starts_is_named(tmp_path: Path, change: str, words: str) -> None:
+def test_damage_in_the_records_of_starts_is_named(tmp_path: Path, change: str, words: str) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.begin_start()
     store.save_starts({ReplicaId(1): SeenStart(1, Start(1, 1), 1)})

@@ -77,14 +77,14 @@ class Pair:
         assert self.outgoing.answer(self.pass_on(confirmation)) == b""
 
 
-def test_both_know_each_other_at_the_end() -> None:
+def test_both_sides_have_the_peer_after_the_handshake() -> None:
     pair = Pair()
     pair.run()
     assert (pair.incoming.peer, pair.outgoing.peer) == (1, 0)
     assert pair.dialled.fingerprints == {1: fingerprint(7)}
 
 
-def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_two_replicas_with_one_name_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     dialled = keeper(who(0))
     for incarnation in (7, 7, 8):
         incoming = IncomingHandshake(dialled)
@@ -94,7 +94,7 @@ def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureF
     assert [message.startswith(said) for message in caplog.messages] == [True]
 
 
-def test_secret_is_not_in_what_is_said() -> None:
+def test_the_handshake_does_not_contain_the_secret() -> None:
     pair = Pair()
     pair.run()
     assert len(pair.said) == 4
@@ -119,7 +119,7 @@ def only(kind: type, **changes: object) -> Change:
         only(Hello, members=(Member("r9"),)),
     ],
 )
-def test_whoever_changes_anything_that_is_said_breaks_the_proof(change: Change) -> None:
+def test_any_change_of_a_handshake_message_invalidates_the_proof(change: Change) -> None:
     with pytest.raises(PeerProtocolError, match="have different group secrets: give the same --secret-file to all"):
         Pair(change=change).run()
 
@@ -159,7 +159,7 @@ def test_proof_of_the_side_that_dialled_does_not_serve_the_side_that_was_dialled
         pair.outgoing.answer(handshake_payload(Confirmation(fingerprint(7), START, claim.proof)))
 
 
-def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> None:
+def test_an_unauthenticated_peer_does_not_receive_the_incarnation() -> None:
     dialled = keeper(who(0, incarnation=INCARNATION))
     incoming = IncomingHandshake(dialled)
     said = incoming.answer(first(PREAMBLE + encode_handshake(keeper(who(1)).hello())))
@@ -171,7 +171,7 @@ def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> 
     assert f"{INCARNATION:x}" not in repr(dialled.me)
 
 
-def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprint() -> None:
+def test_a_peer_without_a_proof_does_not_receive_the_fingerprint() -> None:
     incoming = IncomingHandshake(keeper(who(0, incarnation=INCARNATION, secret=SECRET)))
     said = incoming.answer(first(PREAMBLE + encode_handshake(keeper(who(1, secret=bytes(16))).hello())))
     with pytest.raises(PeerProtocolError) as caught:
@@ -199,7 +199,7 @@ def test_reason_of_a_refusal_is_shown_without_control_characters_and_is_bounded(
     assert len(str(caught.value)) < 2100
 
 
-def test_replica_that_dials_itself_is_told_so_and_one_with_the_same_name_otherwise() -> None:
+def test_dialling_itself_and_a_duplicate_name_have_different_reasons() -> None:
     r1 = keeper(who(0))
     outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")
     with pytest.raises(PeerProtocolError, match="this is r1 itself"):

@@ -25,7 +25,7 @@ def test_white_space_around_the_secret_does_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666, 0o777])
-def test_file_that_everybody_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+def test_a_file_that_all_users_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(UsageError, match=rf"may be read or changed by every user .*\(mode {mode:04o}\): chmod 600"):
         read_secret(written(tmp_path, VALUE, mode))
 
@@ -63,7 +63,9 @@ def test_secret_is_not_printed() -> None:
         (GroupSecret(VALUE), (b"role", b"b", b"a")),
     ],
 )
-def test_proof_holds_for_one_secret_one_role_and_what_was_said(other: GroupSecret, said: tuple[bytes, ...]) -> None:
+def test_a_proof_is_valid_for_one_secret_one_role_and_one_handshake(
+    other: GroupSecret, said: tuple[bytes, ...]
+) -> None:
     proof = GroupSecret(VALUE).proof(b"role", b"a", b"b")
     assert not other.accepts(proof, *said)
 

@@ -74,7 +74,7 @@ async def answer_to(port: int, data: bytes) -> bytes:
         (b"", "handshake timed out"),
     ],
 )
-async def test_stranger_is_told_why_it_is_refused_and_the_group_goes_on(
+async def test_an_unauthenticated_connection_receives_the_reason_and_the_group_continues(
     sent: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ports = free_ports(3)
@@ -157,7 +157,7 @@ async def test_replica_behind_a_peers_address_must_be_that_peer(caplog: pytest.L
         await end.transport.stop()
 
 
-async def test_address_of_a_peer_that_leads_to_the_replica_itself_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_peer_address_that_is_the_replicas_own_is_named(caplog: pytest.LogCaptureFixture) -> None:
     ports = free_ports(2)
     end = tcp_end(who(0, 2), [ports[0], ports[0]])
     async with started(end):
@@ -182,7 +182,7 @@ async def test_port_on_the_loopback_address_needs_no_proof(caplog: pytest.LogCap
         assert "any process that can reach" not in caplog.text
 
 
-async def test_host_that_cannot_be_resolved_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unresolvable_host_is_reported_as_text(caplog: pytest.LogCaptureFixture) -> None:
     here = Address("127.0.0.1", free_ports(1)[0])
     peers, starts = {ReplicaId(1): Address("no-such-host.invalid", 7000)}, PlainStarts(ReplicaId(0), 2)
     end = TcpTransport(who(0, 2), here, peers, admit_all, starts, QUICK)
@@ -206,7 +206,7 @@ async def test_restarted_peer_is_reached_again() -> None:
     await first.transport.stop()
 
 
-async def test_peer_that_dials_us_is_dialled_at_once() -> None:
+async def test_a_peer_that_connects_is_dialled_immediately() -> None:
     ports = free_ports(2)
     patient = TransportLimits(backoff_seconds_min=60, backoff_seconds_max=60)
     first, second = tcp_end(who(0, 2), ports, limits=patient), tcp_end(who(1, 2), ports)
@@ -217,7 +217,7 @@ async def test_peer_that_dials_us_is_dialled_at_once() -> None:
         await end.transport.stop()
 
 
-async def test_peer_that_comes_later_finds_what_was_said_lately() -> None:
+async def test_a_peer_that_connects_later_receives_the_latest_messages() -> None:
     ports = free_ports(3)
     first, second = tcp_end(who(0), ports), tcp_end(who(1), ports)
     await first.transport.start(first.receive)
@@ -282,7 +282,7 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
     await end.transport.stop()
 
 
-async def test_transport_that_is_about_to_dial_again_stops_when_told() -> None:
+async def test_a_transport_that_waits_to_dial_again_stops_immediately() -> None:
     ports = free_ports(2)
     end = TcpTransport(
         who(0, 2),

@@ -17,7 +17,7 @@ def test_a_reading_ages_with_the_monotonic_clock() -> None:
     assert one.readings(5, Tick(350)) == (5, NOW_MS + 250, 0)
 
 
-def test_no_statement_and_what_comes_back_from_itself_is_no_reading() -> None:
+def test_an_absent_reading_and_an_own_one_are_ignored() -> None:
     one = clocks()
     one.record(ONE, 0, Tick(100))
     one.record(ME, NOW_MS, Tick(100))
@@ -40,14 +40,14 @@ def test_a_clock_that_is_set_back_shows_after_a_few_seconds() -> None:
     assert one.readings(5, Tick(6000)) == (5, NOW_MS + 6000, 0)
 
 
-def test_a_member_that_is_gone_is_not_counted_after_a_while() -> None:
+def test_a_member_without_recent_readings_is_not_counted() -> None:
     one = clocks()
     one.record(ONE, NOW_MS, Tick(0))
     one.record(TWO, NOW_MS, Tick(10_000))
     assert one.readings(5, Tick(30_001)) == (5, 0, NOW_MS + 20_001)
 
 
-def test_after_a_suspension_of_the_computer_readings_are_collected_anew() -> None:
+def test_readings_are_discarded_after_a_suspension_of_the_computer() -> None:
     """Its monotonic clock stood still: earlier readings would make the others' clocks look late."""
     one = clocks()
     one.record(ONE, NOW_MS, Tick(0))

@@ -56,7 +56,7 @@ def test_missing_data_are_reported_with_their_amount(remembered: PeerReport, wor
     assert words in str(describe_missing(OWN, remembered))
 
 
-def test_all_that_is_missing_is_said() -> None:
+def test_everything_that_is_missing_is_described() -> None:
     missing = str(describe_missing(OWN, told(position=99, index=99, executed=(9, 9, 9))))
     assert missing.count(";") == 2
 
@@ -92,7 +92,7 @@ def test_another_data_directory_is_no_later_start_of_this_one() -> None:
     assert met.highest(A) == SeenStart(6, FIRST, 0)
 
 
-def test_messages_of_an_earlier_start_are_not_taken_any_more() -> None:
+def test_messages_of_an_earlier_start_are_rejected() -> None:
     met = book()
     assert met.check_stamp(A, 2, 50) is None
     met.check_start(A, 5, StartInfo(Start(3, 1), 50))
@@ -100,7 +100,7 @@ def test_messages_of_an_earlier_start_are_not_taken_any_more() -> None:
     assert met.check_stamp(B, 1, 1) is not None
 
 
-def test_a_position_says_at_least_so_a_lower_one_of_the_same_start_is_only_late() -> None:
+def test_a_lower_position_of_the_same_start_is_accepted_as_a_late_message() -> None:
     met = book()
     for position in (50, 45):
         assert met.check_stamp(A, 2, position) is None
