@@ -27,7 +27,7 @@ NONE = (0, 0, 0)
 
 
 def test_promise_and_vote_are_two_ballots() -> None:
-    """ "recovery loses the accepted value": the vote of ballot 1 is told with ballot 1 after a promise of ballot 5."""
+    """ "recovery loses the accepted value": the vote is reported with ballot 1 after a promise of ballot 5."""
     replica = Driven(1, 3)
     replica.receive(2, Accept(ID, ballot(1, 2), A, NONE), Prepare(ID, ballot(5, 0)))
     answer = replica.take_only(PrepareOk)[0][1]
@@ -135,8 +135,8 @@ def test_the_log_is_read_back() -> None:
 def test_deps_are_not_lost_in_recovery_under_asymmetric_loss() -> None:
     """ "deps lost in recovery under asymmetric loss".
 
-    0.1 is committed at 0 and 1. 2.1 conflicts; its leader knows nothing of 0.1, and no answer gets back to it. The
-    leader dies; whoever recovers 2.1 must order it after 0.1, or make it a nop.
+    0.1 is committed at 0 and 1. 2.1 conflicts; its leader does not have 0.1, and receives no answer. The
+    leader fails; the replica that recovers 2.1 must order it after 0.1, or make it a nop.
     """
     world = World(3)
     world.propose(0, A)
@@ -210,7 +210,7 @@ def test_a_hot_key_does_not_livelock() -> None:
 
 
 def test_the_committed_branch_of_recovery_gives_the_committed_value() -> None:
-    """ "committed branch of recovery broadcasts a stale batch": the recoverer knows an older vector of its own."""
+    """ "committed branch of recovery broadcasts a stale batch": the recoverer has an older vector."""
     world = World(3)
     world.hosts[1].receive(2, PreAccept(at(2, 5), B, NONE))
     world.propose(0, A)

@@ -1,6 +1,6 @@
-"""Sentences of PROTOCOL section 6 that bind the core: durable before visible, and what a restart may not do.
+"""Sentences of docs/reference/protocol.md, section 6, about the core: durable before visible, and restarts.
 
-Disks here hold back until they are told to finish, so a message that leaves too early is seen to do so.
+The disks of these tests complete a write only on `finish`, so that a message that leaves too early is detected.
 """
 
 import pytest
@@ -33,7 +33,7 @@ def reserved_up_to(driven: Driven) -> int:
     return max((one.up_to for one in driven.disk.load() if isinstance(one, ReservationRecord)), default=0)
 
 
-# What is on disk before something leaves
+# State on disk before messages leave
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_commits_learnt_from_others_cost_no_write_of_their_own() -> None:
 
 @pytest.mark.parametrize("crash_after", range(12))
 def test_a_restarted_leader_never_uses_an_index_twice(crash_after: int) -> None:
-    """ "a restarted leader never uses one twice", wherever between its writes it died."""
+    """ "a restarted leader never uses one twice", after a crash between any two writes."""
     leader = Driven(0, 3, reservation_block=4)
     leader.disk.holding = True
     told: list[InstanceId] = []
@@ -284,7 +284,7 @@ def test_a_pre_accepted_instance_keeps_its_initial_batch_and_deps_after_a_restar
 
 
 def test_a_group_of_one_finishes_open_instances_of_its_former_start_after_a_restart() -> None:
-    """ "After a restart a replica [...] recovers its own unfinished ones", also when there is nobody to ask."""
+    """ "After a restart a replica [...] recovers its own unfinished ones", also when there is no peer to ask."""
     world = World(1)
     world.propose(0, writing("key"))
     world.hosts[0].disk.holding = True

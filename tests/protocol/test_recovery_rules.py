@@ -1,4 +1,4 @@
-"""Sentences of PROTOCOL section 4, told as stories of groups whose leaders fall silent.
+"""Sentences of docs/reference/protocol.md, section 4, shown in groups whose leaders have failed.
 
 In a group of five (f=2, e=2): slow quorum 3, fast quorum 3, and a recovery quorum of 3 must validate from one unchanged
 answer on. In a group of three (f=1, e=1): slow 2, fast 2, one unchanged answer of two.
@@ -50,7 +50,7 @@ def rules(world: World) -> set[str]:
 
 
 def decided(world: World, replica: int, id: InstanceId) -> Batch | None:
-    """The batch that a replica knows to be decided; None for a nop."""
+    """The decided batch at a replica; None for a nop."""
     core = world.hosts[replica].replica
     if covers(core.dropped, id):
         value = world.decided[id][0]
@@ -215,7 +215,7 @@ def test_the_invalidators_are_exact() -> None:
     replica.receive(2, PreAccept(at(2, 4), writing("elsewhere"), none))
     replica.receive(4, PreAccept(at(4, 1), B, none))  # open, its leader did not cover 0.1
     replica.receive(4, PreAccept(at(4, 2), B, (1, 0, 0, 0, 0)))
-    replica.receive(4, Accept(at(4, 3), ballot(0, 4), B, none))  # open, its first batch unknown here
+    replica.receive(4, Accept(at(4, 3), ballot(0, 4), B, none))  # undecided, its initial batch unknown to this replica
     replica.receive(1, Commit(at(1, 1), B, none), PreAccept(at(1, 2), B, none))  # covered by the vector
     replica.receive(1, Prepare(ID, ballot(1, 1)))
     replica.take()
@@ -225,7 +225,7 @@ def test_the_invalidators_are_exact() -> None:
 
 
 def test_a_late_or_doubled_validate_after_a_vote_changes_nothing() -> None:
-    """Section 9's spirit: what was voted stays what was voted."""
+    """A vote is not overwritten (section 9)."""
     replica = Driven(3, 5)
     validate = Validate(ID, ballot(1, 1), A, (0, 0, 0, 0, 0))
     replica.receive(1, Prepare(ID, ballot(1, 1)), Accept(ID, ballot(1, 1), NOP, (0, 0, 0, 0, 0)))
@@ -263,11 +263,11 @@ def test_with_just_enough_unchanged_an_invalidator_whose_leader_is_away_makes_it
 
 
 def test_a_leader_that_lost_its_proposals_orders_everything_after_them() -> None:
-    """Otherwise the rule above would take a leader that lets an instance pass for one that had not proposed yet.
+    """Otherwise the rule above would treat a leader that lost its proposal like one that had not proposed yet.
 
-    4 proposes B; its PreAccept leaves while it is being written, reaches 3, and power fails. In its next life 4 answers
-    0, whose command succeeds and whose Commit nobody hears. Then neither 0 nor 4 can be asked, and 1, 2 and 3 recover
-    0.1: 3 knows of 4.2, which is unordered against it and whose leader is away.
+    4 proposes B; its PreAccept leaves while it is being written, reaches 3, and power fails. After its restart 4
+    answers 0, whose command succeeds and whose Commit is lost. Then 0 and 4 fail, and 1, 2 and 3 recover 0.1: 3 knows
+    of 4.2, which is unordered against it and whose leader is away.
     """
     world = world_of(5)
     world.propose(4, writing("unrelated"))

@@ -1,4 +1,4 @@
-"""A replica that was away gets what is new first and what it missed afterwards: the work must not explode."""
+"""A replica that was down receives new instances before those that it missed: the cost must stay linear."""
 
 from pydsm.core.log.conflicts import DeclaredKeys
 from pydsm.core.protocol.timers import jitter

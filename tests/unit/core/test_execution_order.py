@@ -1,6 +1,6 @@
-"""Whatever the order in which decisions and batches become known, all of them execute, and conflicting ones alike.
+"""For any order in which decisions and batches arrive, all are executed, and conflicting ones in the same order.
 
-The worlds tried here are stranger than real ones: vectors may cover their own instance and later ones of the same
+The cases include more than real runs contain: vectors may cover their own instance and later ones of the same
 leader, as they do when a slow path meets reordered messages.
 """
 
@@ -27,7 +27,7 @@ def at(leader: int, index: int) -> InstanceId:
 
 @dataclass(frozen=True)
 class Decision:
-    """What an instance is decided to be; `batch` is what was first proposed, also for a nop."""
+    """The decision of an instance; `batch` is the initial batch, also for a nop."""
 
     id: InstanceId
     batch: Batch
@@ -54,7 +54,7 @@ def decisions(draw: st.DrawFn) -> list[Decision]:
 
 
 class OneReplica:
-    """Log and execution of a replica, and what it executed in which order."""
+    """Log and execution of a replica, and the order of its executed instances."""
 
     def __init__(self, backlog_instances_min: int = 256) -> None:
         self.log = Log(REPLICAS, RELATION, 1000, backlog_instances_min)

@@ -12,7 +12,7 @@ SESSION = request_id(5000, ReplicaId(2), 77, 0)
 
 
 class Machine:
-    """Answers each command with itself, and remembers what it was given."""
+    """Answers each command with itself, and records the commands."""
 
     def __init__(self) -> None:
         self.applied: list[bytes] = []

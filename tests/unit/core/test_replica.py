@@ -1,4 +1,4 @@
-"""The six verbs: what they take, what they refuse, and what a new life makes of the records of the old one."""
+"""The methods of a replica: what they accept and refuse, and a restart from the records."""
 
 import sys
 import tracemalloc
@@ -147,7 +147,7 @@ def test_an_absurdly_distant_instance_is_a_fault_of_the_peer() -> None:
 
 
 def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
-    """No replica can know it: it is forged, or this replica's disk was replaced by an older copy."""
+    """No replica can have it: it is forged, or this replica's disk was replaced by an older copy."""
     replica = Driven(0, 3, reservation_block=8)
     assert replica.propose(A) == at(0, 1)
     for message in (
@@ -163,7 +163,7 @@ def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
 
 
 def test_a_replica_proposes_above_an_own_index_that_a_peer_named() -> None:
-    """Within the reservation it cannot be told from what a life before has used."""
+    """An index within the reservation may have been used by an earlier start."""
     replica = Driven(0, 3, reservation_block=8, pipeline_instances_max=64)
     replica.propose(A)
     replica.receive(1, Prepare(at(0, 6), ballot(1, 1)))
@@ -201,7 +201,7 @@ def test_a_message_that_names_a_distant_index_costs_memory_for_itself_and_not_fo
 
 
 def test_an_index_named_by_a_peer_does_not_determine_the_length_of_a_loop() -> None:
-    """Validate, a checkpoint and the search for late instances look at what is there, whatever lies between."""
+    """Validate, a checkpoint and the scan iterate over existing instances, with gaps of any size."""
     replica = Driven(0, 3, backlog_instances_min=8)
     replica.receive(1, PreAccept(at(1, 1_000_000), A, NONE))
     replica.receive(2, PreAccept(at(2, 1), A, NONE), Prepare(at(2, 1), ballot(1, 1)))
@@ -377,7 +377,7 @@ def test_a_restored_barrier_orders_everything_after_it() -> None:
 
 
 def history(instances: int, rates: tuple[int, ...], hot_every: int) -> list[Record]:
-    """What leaders of different speed committed; each n-th batch writes a hot key, the others one of their own."""
+    """Commits of leaders of different speed; each n-th batch writes a hot key, the others separate keys."""
     index, next_index = DeclaredKeys().index(3), [1, 1, 1]
     records: list[Record] = []
     turns = [leader for leader, rate in enumerate(rates) for _ in range(rate)]
@@ -424,14 +424,14 @@ def test_own_unexecuted_instances_are_counted() -> None:
     assert replica.replica.in_flight == 1
 
 
-# What is forgotten here, and missing elsewhere
+# Instances compacted at this replica and missing at a peer
 
 MARK = checkpoint_batch(7)
 FORGOTTEN = at(1, 2)
 
 
 def forgetful(me: int = 0) -> Driven:
-    """One that has forgotten 1.1 and 1.2, though not all have executed them: a snapshot of checkpoint 1 has them."""
+    """A replica that has compacted 1.1 and 1.2 before all have executed them: its snapshot of checkpoint 1 has them."""
     driven = Driven(me, 3, gossip_ticks=10, window_bytes_max=1)
     driven.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 2), B, (0, 1, 0)), Commit(at(2, 1), MARK, (0, 2, 0)))
     driven.replica.snapshot_durable(driven.checkpoints[0])
@@ -476,7 +476,7 @@ def test_a_message_about_a_purged_instance_is_answered_purged(message: Message) 
     """PROTOCOL 6, "Divergence errors". Only where the sender lacks it: who executed it sent this before."""
     driven = forgetful()
     driven.receive(2, message)
-    assert driven.take() == []  # it has told nothing yet, and may have everything
+    assert driven.take() == []  # it has reported nothing yet, and may have everything
     driven.receive(2, Frontier((0, 1, 0), (0, 2, 0)))
     driven.take()
     driven.receive(2, message)
@@ -512,7 +512,7 @@ def test_a_replica_without_a_snapshot_sends_no_compacted() -> None:
     assert driven.take() == []
 
 
-# What is missing here, and forgotten elsewhere
+# Instances missing at this replica and compacted at a peer
 
 
 def test_a_snapshot_is_fetched_piece_by_piece_and_installed() -> None:
@@ -543,7 +543,7 @@ def test_one_that_is_too_far_behind_to_take_a_message_learns_that_it_needs_a_sna
     assert (driven.replica.known, driven.transfers) == (NONE, [BeginFetch(4)])
 
 
-# Beginning with the snapshot of a peer: everything up to 1.3, and 2.1 besides, of which no record was ever here
+# Beginning with the snapshot of a peer: everything up to 1.3, and as an exception 2.1, without a record on this disk
 
 FETCHED = Checkpoint(1, at(2, 1), Position((0, 3, 0), (at(2, 1),)), (0, 3, 1), 7)
 

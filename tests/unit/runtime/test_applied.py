@@ -66,7 +66,7 @@ class DurableLists(Lists):
 
 
 def life(machine: DurableLists, incarnation: int = INCARNATION) -> AppliedTracker:
-    """What a start makes of it."""
+    """The state after a start."""
     made = tracker_of(machine, machine.apply, incarnation)
     assert made is not None
     made.begin()
@@ -210,7 +210,7 @@ class Alone:
             await node.stop(drain_seconds_max=0)
 
     def lose_ledger(self) -> None:
-        """The file is gone."""
+        """The file was removed."""
         for path in self.directory.glob("ledger.sqlite*"):
             path.unlink()
 

@@ -1,4 +1,4 @@
-"""The gate between agreement and the machine: what is executed at once, what is held, and in which order."""
+"""The gate between agreement and the machine: which batches are executed immediately, which are held, and the order."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ def checkpoint(number: int) -> TakeCheckpoint:
 
 
 class Machine:
-    """Notes what is asked of it, and raises what it is told to."""
+    """Records its calls, and raises the exceptions that a test sets."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -43,7 +43,7 @@ class Machine:
 
 
 class Made:
-    """A gate that is open, its machine, and what came through."""
+    """An open gate, its machine, and the executed batches."""
 
     def __init__(self, limits: ApplyQueueLimits | None = None) -> None:
         self.machine = Machine()

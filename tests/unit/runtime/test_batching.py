@@ -1,4 +1,4 @@
-"""When batches leave, what is in them, and that each command is answered once."""
+"""When batches are proposed, their contents, and that each command is answered once."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ ME = ReplicaId(1)
 
 
 class Bench:
-    """A batcher with a core that takes `room` batches and a loop that is turned by hand."""
+    """A batcher with a core that accepts `room` batches and a loop that the test advances."""
 
     def __init__(self, limits: BatchLimits | None = None, room: int = 100) -> None:
         self.room = room
@@ -212,7 +212,7 @@ def test_stopping_batcher_refuses_new_commands_and_finishes_old_ones() -> None:
 
 
 def parts(taken: list[tuple[int, list[Answer]]]) -> dict[int, Answer]:
-    """Every answer by its place; none may come twice."""
+    """Every answer by its position; none may be given twice."""
     found: dict[int, Answer] = {}
     for offset, answers in taken:
         for place, answer in enumerate(answers, start=offset):
@@ -287,7 +287,7 @@ SESSION = request_id(5000, ReplicaId(2), 77, 0)
 
 
 def requests(bench: Bench, first: int, *commands: str, is_retry: bool = False, acknowledged: int = 0) -> list[Answer]:
-    """Submitted under the sequences from `first` on; gives what will hold the answers."""
+    """Submit commands with the sequences from `first` on; returns the container of their answers."""
     answers: list[Answer] = [None] * len(commands)
 
     def reply(offset: int, given: Sequence[Answer]) -> None:

@@ -1,4 +1,4 @@
-"""The native clients' wire format: what is sent comes back, and garbage is a PeerProtocolError or a right message."""
+"""The native clients' wire format: messages are decoded unchanged; other bytes are valid or a PeerProtocolError."""
 
 import math
 from typing import Any
@@ -40,7 +40,7 @@ failures = st.one_of(
 
 
 def payloads(frames: bytes) -> list[bytes]:
-    """What a reader on the other side finds."""
+    """The messages that a reader on the other side decodes."""
     reader = FrameReader(CLIENT_PREAMBLE)
     reader.feed(CLIENT_PREAMBLE)
     reader.allow_messages()

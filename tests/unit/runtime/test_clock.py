@@ -1,4 +1,4 @@
-"""The time of the group at one replica, and what it says of its own clock."""
+"""The time of the group at one replica, and its report about its own clock."""
 
 import logging
 
@@ -31,7 +31,7 @@ class Bench:
         self.now = Tick(self.now + ticks)
 
     def checkpoint(self) -> None:
-        """One with what the clocks show now is executed."""
+        """Execute a checkpoint with the current readings."""
         self.sessions.expire(self.clock.for_checkpoint()[1])
 
 

@@ -1,4 +1,4 @@
-"""The queue of commands, whatever comes in between: the order of each connection, and the counts."""
+"""The queue of commands: the order of each connection and the counts, for any sequence of calls."""
 
 from collections import deque
 

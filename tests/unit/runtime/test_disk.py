@@ -1,4 +1,4 @@
-"""Both disks: done means durable, and a failure is told once and ends everything."""
+"""Both disks: a completed write is durable, and a failure is reported once and ends all writes."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Pause, resume and snapshot of whole nodes: nothing is lost, refused is refused, and the others go on."""
+"""Pause, resume and snapshot of whole nodes: nothing is lost, refused commands are not executed, others continue."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Opened(Counting):
-    """Must be started to execute, and may be told not to start."""
+    """Must be started before it executes; a test can make its start fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ async def test_a_paused_replica_continues_to_vote_and_catches_up_when_resumed(tm
         await nodes.set_many(0, 20, 0, 1, 2)
         assert await node.maintenance.pause() == PauseReport(already=False, commands_unanswered=0)
         executed = machine.executed
-        await nodes.nodes[0].stop()  # so that agreement needs the one that is paused
+        await nodes.nodes[0].stop()  # so that agreement needs the paused replica
         del nodes.machines[0]
         await nodes.set_many(20, 100, 1)
         assert machine.executed == executed

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class FragileStore(MemoryStore):
-    """Fails when told to."""
+    """A machine that a test can make fail."""
 
     broken = False
 
@@ -331,7 +331,7 @@ async def test_events_between_ticks_have_their_own_time(monkeypatch: pytest.Monk
 
 
 async def test_a_message_about_a_distant_index_is_dropped_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A replica that was away for long must hear that it needs a snapshot, so the connection stays."""
+    """A replica that was down for long must be informed that it needs a snapshot, so the connection stays."""
     async with group() as nodes:
         for index in (1 << 40, 1 << 39):
             nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(2), index), NOP, (0, 0, 0)))
@@ -349,7 +349,7 @@ async def test_a_stopping_node_answers_accepted_commands_and_refuses_others() ->
 
 
 def is_ready(node: Node) -> bool:
-    """Whether clients may be sent to it, whatever its lag was allowed to be."""
+    """Whether the node is ready, with any lag."""
     return not_ready_reason(node.observe(), ReadyLimits(lag_instances_max=0)) is None
 
 
@@ -400,7 +400,7 @@ async def test_the_observation_of_a_failed_node_has_the_reason_in_one_line() -> 
 
 
 class Punctual(Lists):
-    """Wants `due done` to be executed, for as long as that has not happened."""
+    """Returns `due done` as due until it is executed."""
 
     def due_commands(self, now_ms: int) -> list[bytes]:
         """See `machines.base.SupportsScheduledCommands`."""
@@ -438,7 +438,7 @@ async def test_due_commands_are_proposed_once_while_there_is_no_quorum(monkeypat
     monkeypatch.setattr(node_module, "SCHEDULED_COMMANDS_SECONDS", 0.001)
     alone = Group(3, Punctual)
     node = await alone.start(0)
-    node._clock.record(ReplicaId(1), unix_ms())  # a peer was there a moment ago
+    node._clock.record(ReplicaId(1), unix_ms())  # a reading of a peer that was recently connected
     await eventually(lambda: node.observe().commands_waiting > 0, "it is proposed")
     rounds = 0
 
@@ -511,7 +511,7 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
 
 
 class StartsThatRemembersNothing(PlainStarts):
-    """Of somebody who has met nobody before."""
+    """Starts of a process that has no records of peers."""
 
     def remembered(self, peer: ReplicaId) -> PeerReport:
         """See `transport.base.StartExchange`."""
@@ -519,7 +519,7 @@ class StartsThatRemembersNothing(PlainStarts):
 
 
 def impostor(nodes: Group, replica: int, incarnation: int) -> MemoryTransport:
-    """Somebody who greets as this replica, and whom every replica lets in."""
+    """A process that makes the handshake as this replica, and that every replica accepts."""
     me = LocalIdentity("test", ReplicaId(replica), nodes.replicas, incarnation)
     return MemoryTransport(me, nodes.hub, lambda peer, mark: None, StartsThatRemembersNothing(me.replica, me.replicas))
 

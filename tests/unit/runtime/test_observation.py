@@ -1,4 +1,4 @@
-"""When a replica is ready, and what it says when it is not."""
+"""When a replica is ready, and the reason that it reports otherwise."""
 
 from dataclasses import replace
 

@@ -37,7 +37,7 @@ def requests(bench: Bench, first: int, *commands: str, acknowledged: int = 0, is
 
 
 def settled(bench: Bench, *sequences: int) -> None:
-    """These requests of the session are executed here."""
+    """Execute these requests of the session."""
 
     def has_settled(session: SessionId, sequence: int) -> bool:
         return session == session_of(SESSION) and sequence in sequences

@@ -1,4 +1,4 @@
-"""Which data of a peer are admitted, and from when on there is no way back."""
+"""Which incarnation of a peer is accepted, and when it is bound to the peer."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Durable before visible: the order in which effects are performed, whatever the disk takes its time for."""
+"""Durable before visible: the order in which effects are performed, for any delay of the disk."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ def execution(number: int) -> Execute:
 
 @dataclass
 class Stage:
-    """A core that says what it is told to say, and everything around the performer, which notes what happens."""
+    """A core with effects set by the test, and an environment of the performer that records its calls."""
 
     lazy_records_max: int = 4096
     holding: bool = True

@@ -1,4 +1,4 @@
-"""Results in snapshots: what a client is told does not change by it."""
+"""Results in snapshots: encoding does not change the answer to a client."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Snapshots that travel, with real files: what is sent, what is kept, and in which order one takes its place."""
+"""Snapshot transfers with real files: what is sent and stored, and the order of the steps of an installation."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ P1, P2 = ReplicaId(1), ReplicaId(2)
 
 
 class Bench:
-    """Transfers of one replica; `told` is what its core is told, its peers are sent, and its node has to do."""
+    """Transfers of one replica; `told` lists the calls of its core, messages to peers, and actions of its node."""
 
     def __init__(self, directory: Path, files: SnapshotFiles | None) -> None:
         self.directory = directory
@@ -72,7 +72,7 @@ class Bench:
         self.told.append((record, numbers(self.directory)))
 
     async def come_to(self, *told: object) -> None:
-        """Wait until all this has been told since the last time, and nothing else."""
+        """Wait until exactly these entries were added to `told` since the last call."""
         await eventually(lambda: len(self.told) >= len(told), f"{told} is told, not {self.told}")
         assert self.told == list(told)
         self.told.clear()
@@ -299,7 +299,7 @@ async def test_records_that_cannot_be_replaced_stay_and_nothing_begins_again(ben
 async def test_an_installation_whose_rename_fails_is_completed_by_the_next_start(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """This life has written its last record: it must not stay, doing nothing."""
+    """This start has written its last record, so the replica must restart."""
     await bench.fetch(source(bench.directory))
     with monkeypatch.context() as broken:
         broken.setattr(SnapshotFiles, "adopt", failing)
@@ -341,7 +341,7 @@ async def test_a_full_disk_is_reported_and_the_fetch_continues_with_the_stored_b
 
 
 class Unwritten:
-    """A file that takes what it is given, and finds out when it is closed that there is no room for it."""
+    """A file that accepts all writes, and reports a full disk when it is closed."""
 
     def close(self) -> None:
         failing()

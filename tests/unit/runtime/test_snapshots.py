@@ -33,7 +33,7 @@ FIRST = Checkpoint(1, InstanceId(ReplicaId(0), 1), Position((0, 0, 0), (Instance
 
 
 class Slow:
-    """A machine whose snapshot goes on until it is told to end."""
+    """A machine whose snapshot continues until the test ends it."""
 
     def __init__(self) -> None:
         self.enough = False
@@ -150,7 +150,7 @@ class Counting(KeyValue):
 
 
 class Flipping(Counting):
-    """Not deterministic: what one key is set to, it gets wrong."""
+    """Not deterministic: it stores a wrong value for one key."""
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         wrong = encode([b"SET", b"7", b"flipped"])
@@ -273,7 +273,7 @@ async def test_a_whole_group_restarts_from_its_snapshots(tmp_path: Path) -> None
             await node.stop()
         for replica in range(3):
             await nodes.start(replica)
-        # not only `agree`: all may begin at one earlier state, and wait for a barrier that nobody has kept as committed
+        # not only `agree`: all may begin at one earlier state, and wait for a barrier of which no disk has the commit
         await eventually(lambda: nodes.machines[0].digest() == before, "everything is executed again")
         await nodes.agree()
         await nodes.set_many(200, 50, 0, 1, 2)

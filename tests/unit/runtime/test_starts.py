@@ -1,6 +1,6 @@
-"""A replica whose data directory was put back: refused at every way in which that can happen, and nobody else is hurt.
+"""A replica with an older copy of its data directory is refused in every case, and the others are not affected.
 
-Real stores and TCP, in one process. What decides is tested by itself in `core/test_starts`.
+Real stores and TCP, in one process. The rules are tested separately in `core/protocol/test_starts`.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Group:
         return node
 
     async def start_second(self, replica: int, data: Path) -> Node:
-        """Another process of this replica, from this directory, beside the one that runs."""
+        """A second process of this replica, started from this directory while the first one runs."""
         node, _ = self._make(replica, data, self.ports[-1])
         self.others.append(node)
         await node.start()
@@ -112,7 +112,7 @@ class Group:
         await eventually(equal, "all replicas agree")
 
     async def saved(self) -> None:
-        """All have written down what they have met of each other."""
+        """All replicas have stored the starts of each other."""
 
         def all_written() -> bool:
             return all(
@@ -166,7 +166,7 @@ async def rolled_back_disk(nodes: Group, copy: Path) -> None:
 
 
 async def volume_of_last_week(nodes: Group, copy: Path) -> None:
-    """The others have forgotten what was then, and were started anew since."""
+    """The others have compacted that state, and were restarted since."""
     await nodes.set_many(0, 0, 5)
     await nodes.stop(0)
     shutil.copytree(nodes.data(0), copy)
@@ -205,7 +205,7 @@ async def test_a_data_directory_that_was_put_back_is_refused_and_the_newest_one_
 
 
 async def test_a_truncated_log_is_refused_before_peers_are_asked(tmp_path: Path) -> None:
-    """SQLite would take what is left for an older state."""
+    """SQLite would open the rest as an older state."""
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 0, 20)
         copy = copy_of(nodes.data(0), tmp_path / "copy")
@@ -263,7 +263,7 @@ def checksum_of(groups: int) -> int:
 
 
 async def test_an_honest_crash_is_no_older_copy(tmp_path: Path) -> None:
-    """What was written last is gone, and nobody was told of it."""
+    """The last write is lost, and no peer has received anything that depends on it."""
     async with group(tmp_path) as nodes:
         for turn in range(3):
             await nodes.set_many(turn, 10 * turn, 10)

@@ -1,4 +1,4 @@
-"""What is remembered of instances, how a request is found among them, and what is forgotten."""
+"""What a trace stores about instances, how a request is found, and what is dropped."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ class Bench:
         self.instances: dict[InstanceId, Instance] = {}
 
     def change(self, index: int, status: Status, change: Callable[[Instance], None] | None = None) -> Instance:
-        """The instance comes to a status, a millisecond after what was before."""
+        """The instance reaches a status, a millisecond after the last event."""
         self.now += 0.001
         id = InstanceId(ReplicaId(1), index)
         instance = self.instances.setdefault(id, Instance(id, NO_DEPS))

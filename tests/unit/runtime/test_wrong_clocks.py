@@ -1,4 +1,4 @@
-"""Whole nodes, one of which has a wrong clock: nothing expires early, sessions live, and the wrong one says so."""
+"""Whole nodes, one with a wrong clock: nothing expires early, sessions stay valid, and that node reports it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -152,7 +152,7 @@ async def test_with_one_replica_down_a_wrong_clock_stops_no_client() -> None:
 
 
 async def test_a_group_whose_agreed_time_is_far_behind_catches_up_before_it_executes_anything() -> None:
-    """It was down for a week: what is set first must not expire when agreed time has caught up."""
+    """The group was down for a week: the first keys must not expire when agreed time has caught up."""
     async with group(0, 0, 0) as made:
         for node in made.nodes:
             node._sessions.expire([unix_ms() - 7 * 24 * HOUR_MS] * 3)

@@ -1,4 +1,4 @@
-"""What every store promises: one suite for all of them."""
+"""The contract of every store: one suite for all of them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a crash may leave of a data directory is never refused, and nothing that was durable is missing afterwards."""
+"""Every state of a data directory that a crash can leave is accepted, with all durable records."""
 
 import os
 import resource
@@ -37,7 +37,7 @@ _numbers = count()
 
 @dataclass(frozen=True, repr=False)
 class Story:
-    """What a store wrote: files before its log was moved into the database and after, and what each commit added."""
+    """The files of a store before and after its log was moved into the database, and the bytes of each commit."""
 
     before: dict[str, bytes]
     after: dict[str, bytes]
@@ -94,7 +94,7 @@ def found(directory: Path) -> list[Record]:
 
 
 def torn(data: bytes, start: int, zeroed: set[int]) -> bytes:
-    """These sectors of what is behind `start` did not reach the disk."""
+    """A log in which these sectors after `start` did not reach the disk."""
     result = bytearray(data)
     for sector in zeroed:
         first, last = max(start, sector * SECTOR), min(len(data), (sector + 1) * SECTOR)
@@ -162,7 +162,7 @@ def test_a_power_cut_behind_that_costs_nothing(story: Story, place: Path) -> Non
 
 def test_a_header_that_was_cut_short_is_no_damage(story: Story, place: Path) -> None:
     start = story.before[LOG_NAME][:24]
-    start = start[:16] + bytes([start[16] ^ 1]) + start[17:]  # it begins anew with other salts
+    start = start[:16] + bytes([start[16] ^ 1]) + start[17:]  # it begins again with other salts
     words = "<II" if start[3] == 0x82 else ">II"
     header = start + Struct(">II").pack(*checksum(start, (0, 0), words))
     for size in range(33):
@@ -238,7 +238,7 @@ def test_files_of_different_times_are_refused(story: Story, place: Path) -> None
 
 
 class Stop(Exception):
-    """The process ends here."""
+    """The process ends at this point."""
 
 
 def test_a_directory_is_made_again_if_the_process_ended_while_it_was_made(
@@ -309,7 +309,7 @@ def test_a_start_that_is_refused_leaves_everything_as_it_was(story: Story, place
 
 @contextmanager
 def file_size_limited(limit_bytes: int) -> Iterator[None]:
-    """What writes beyond it fails, as on a disk that is full, after as much of it as fits."""
+    """Writes beyond the limit fail as on a full disk, after the bytes that fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
     try:

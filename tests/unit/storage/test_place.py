@@ -76,7 +76,7 @@ def test_each_file_that_is_removed_or_replaced_is_noticed(tmp_path: Path, name: 
 
 
 def test_a_program_that_reads_meanwhile_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps the log from being emptied, and SQLite may then begin it anew in its place."""
+    """A reader prevents that the log is emptied, and SQLite may then overwrite it from its beginning."""
     monkeypatch.setattr(sealing, "LOG_FRAMES_MAX", 6)
     store = SqliteStore(tmp_path, IDENTITY)
     with closing(sqlite3.connect(f"file:{tmp_path / DATABASE_NAME}?mode=ro", uri=True, isolation_level=None)) as reader:

@@ -1,4 +1,4 @@
-"""The bytes of a snapshot: whole in any pieces, damage found wherever it is, and nothing good given up behind it."""
+"""The bytes of a snapshot: received in any pieces, damage found at any byte, and valid frames before it kept."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -38,7 +38,7 @@ def encoded(chunks: Sequence[bytes]) -> bytes:
 
 
 def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """In pieces that end at these places, wherever that is; some may be empty."""
+    """The bytes in pieces that end at these offsets; some may be empty."""
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[first:last] for first, last in pairwise(places)]
 
@@ -140,7 +140,7 @@ def test_bytes_that_are_no_snapshot_are_never_one(data: bytes) -> None:
         assert not checker.complete
 
 
-# What is wrong with it
+# Descriptions of damage
 
 
 def whats_wrong(data: bytes) -> str:
@@ -183,7 +183,7 @@ def test_a_head_or_an_end_that_does_not_parse_is_damaged() -> None:
 
 
 def test_the_format_has_not_changed() -> None:
-    """Replicas of other versions fetch these bytes: a difference here needs a new SNAPSHOT_VERSION."""
+    """Replicas of other versions fetch these bytes: a difference requires a new SNAPSHOT_VERSION."""
     assert digest(encoded([b"chunk", b"other"])).hex() == (
         "ebe7f636e1238c496e568298a3e0b029785913deaa96ffd70de106398efb9776"
     )

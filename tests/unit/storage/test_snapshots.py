@@ -1,4 +1,4 @@
-"""Snapshots on disk: whole or not there, the last two, damage recognised."""
+"""Snapshots on disk: complete or absent, the last two, damage detected."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def test_one_that_was_not_finished_is_none_and_is_cleaned_up(tmp_path: Path) -> 
 
 
 def test_a_damaged_one_stays_and_is_not_one_of_the_last_two(tmp_path: Path) -> None:
-    """The one that is purged up to must be there when the next one is damaged too."""
+    """The snapshot up to which records are purged must exist if the next one is damaged."""
     written(tmp_path, 3)
     damaged = written(tmp_path, 4)
     damaged.path.write_bytes(damaged.path.read_bytes()[:-1])
@@ -206,7 +206,7 @@ def test_a_snapshot_is_not_removed_while_it_is_served(tmp_path: Path, monkeypatc
 
 
 def received(directory: Path) -> Path:
-    """Where checkpoint 4 grows while it comes."""
+    """The path of checkpoint 4 while it is received."""
     return directory / "snapshots" / "000000000004.fetched"
 
 
@@ -317,7 +317,7 @@ def test_bytes_behind_the_end_are_refused_and_the_whole_snapshot_stays(tmp_path:
 
 
 def test_bytes_after_the_end_left_by_a_crash_are_removed(tmp_path: Path) -> None:
-    """Or the snapshot would be adopted, and then not be used: its records would be gone."""
+    """Otherwise the snapshot would be adopted and then be unusable, after its records were removed."""
     whole = source(tmp_path)
     receiving(tmp_path).close()
     received(tmp_path).write_bytes(whole + b"more")
@@ -374,7 +374,7 @@ def test_received_bytes_are_removed_when_an_own_snapshot_is_as_new(tmp_path: Pat
 
 
 def whole_but_not_installed(directory: Path) -> None:
-    """The file is durable; the records that it replaces are still there."""
+    """The file is durable; the records that it replaces still exist."""
     files, receiver = SnapshotFiles(directory, IDENTITY), receiving(directory, source(directory))
     files.finish(receiver)
     receiver.close()
@@ -415,7 +415,7 @@ def test_an_empty_directory_has_nothing_to_adopt(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_under_the_name_of_another_is_neither_finished_nor_used(tmp_path: Path) -> None:
-    """Or it would set back, or forward, what its replica takes for executed."""
+    """Otherwise it would change which instances its replica treats as executed."""
     whole, files = source(tmp_path), SnapshotFiles(tmp_path, IDENTITY)
     receiver = files.receive(9)
     receiver.append(whole)

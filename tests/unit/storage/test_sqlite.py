@@ -1,4 +1,4 @@
-"""What the SQLite store keeps across restarts, and what it refuses."""
+"""The SQLite store: what it keeps across restarts, and which directories it refuses."""
 
 import sqlite3
 from dataclasses import replace
@@ -134,7 +134,7 @@ def test_failed_write_keeps_nothing_of_the_group(tmp_path: Path) -> None:
     assert store.load() == []
 
 
-# What was purged
+# Purged records
 
 BESIDES = (InstanceId(ReplicaId(1), 3), InstanceId(ReplicaId(2), 5))
 

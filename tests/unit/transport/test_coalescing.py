@@ -1,4 +1,4 @@
-"""Messages that nobody waits for: which they are, and that they leave in company, in order, and not too late."""
+"""Messages that can wait: which they are, and that they leave with others, in order, and in time."""
 
 import asyncio
 

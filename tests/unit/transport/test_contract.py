@@ -1,4 +1,4 @@
-"""What every transport promises: one suite for all of them."""
+"""The contract of every transport: one suite for all of them."""
 
 from dataclasses import replace
 from functools import partial

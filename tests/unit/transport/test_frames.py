@@ -1,4 +1,4 @@
-"""The wire format: what a reader makes of good and of bad bytes."""
+"""The wire format: how a reader handles valid and invalid bytes."""
 
 import pytest
 from msgspec.structs import replace
@@ -32,7 +32,7 @@ STAMP = Stamp(3, 18)
 
 
 def greeted_reader() -> FrameReader:
-    """A reader that has seen a greeting."""
+    """A reader after the handshake."""
     reader = FrameReader()
     reader.feed(PREAMBLE + encode_handshake(HELLO))
     assert [decode_handshake(payload) for payload in reader.payloads()] == [HELLO]

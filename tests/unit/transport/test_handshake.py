@@ -1,4 +1,4 @@
-"""Who is let in: proofs that cannot be reused, and what a stranger learns."""
+"""Which peers are accepted: proofs that cannot be reused, and what an unauthenticated peer receives."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def keeper(me: LocalIdentity) -> HandshakeValidator:
 
 
 def first(data: bytes) -> bytes:
-    """The payload of what comes first in a direction."""
+    """The payload of the first message in a direction."""
     return open_handshake(data)
 
 
@@ -46,12 +46,12 @@ Change = Callable[[HandshakeMessage], HandshakeMessage]
 
 
 def unchanged(greeting: HandshakeMessage) -> HandshakeMessage:
-    """Nothing is done to what is said."""
+    """Passes messages on unchanged."""
     return greeting
 
 
 class Pair:
-    """r2 dials r1; somebody between them may change what they say."""
+    """r2 dials r1; an attacker between them may change the messages."""
 
     def __init__(
         self, dialler: LocalIdentity | None = None, dialled: LocalIdentity | None = None, change: Change = unchanged
@@ -64,13 +64,13 @@ class Pair:
         self._change = change
 
     def pass_on(self, payload: bytes) -> bytes:
-        """What arrives of it."""
+        """The message that arrives."""
         arrives = handshake_payload(self._change(decode_handshake(payload)))
         self.said.append(arrives)
         return arrives
 
     def run(self) -> None:
-        """To the end; raises what one of both refuses the other for."""
+        """Do the whole handshake; raises the error with which one side refuses the other."""
         hello = first(self.incoming.answer(self.pass_on(first(self.outgoing.hello()))))
         claim = open_frame(self.outgoing.answer(self.pass_on(hello)))
         confirmation = open_frame(self.incoming.answer(self.pass_on(claim)))
@@ -102,7 +102,7 @@ def test_the_handshake_does_not_contain_the_secret() -> None:
 
 
 def only(kind: type, **changes: object) -> Change:
-    """Changes fields of one kind of greeting."""
+    """Changes fields of one kind of handshake message."""
     return lambda greeting: replace(greeting, **changes) if isinstance(greeting, kind) else greeting
 
 
@@ -136,7 +136,7 @@ def test_proof_of_an_earlier_connection_is_worth_nothing() -> None:
 
 
 def test_proof_is_worth_nothing_in_the_other_direction() -> None:
-    """A stranger without the secret dials r1 as r2, and has r1 itself make the proof on a connection that r1 dials."""
+    """An attacker without the secret dials r1 as r2, and lets r1 make the proof on a connection that r1 dials."""
     r1 = keeper(who(0, secret=SECRET))
     dialled = IncomingHandshake(r1)
     outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")

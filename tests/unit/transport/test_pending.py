@@ -1,4 +1,4 @@
-"""Which silent connection has to go for the next one."""
+"""Which pending connection is closed for a new one."""
 
 import pytest
 

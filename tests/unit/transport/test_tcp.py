@@ -1,4 +1,4 @@
-"""What TCP adds to the contract: strangers refused, peers checked, connections made again, queues bounded."""
+"""TCP beyond the contract: unauthenticated peers refused, peers checked, connections made again, queues bounded."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ MIB = 1 << 20
 
 
 async def answer_to(port: int, data: bytes) -> bytes:
-    """What a stranger that sends `data` is told before the connection is closed or cut."""
+    """The bytes that an unauthenticated connection receives after it sent `data`, until it is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     try:

@@ -1,4 +1,4 @@
-"""TLS between replicas: nothing readable on the wire, nobody let in by a wrong certificate, reasons that help."""
+"""TLS between replicas: nothing readable on the wire, wrong certificates refused, helpful reasons."""
 
 import asyncio
 import ssl
@@ -102,7 +102,7 @@ async def test_a_refused_replica_is_accepted_with_the_right_files() -> None:
 
 
 async def stranger(port: int, context: ssl.SSLContext | None, data: bytes) -> bytes:
-    """What somebody is told that dials without being a replica."""
+    """The bytes that a process without a replica's certificate receives."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     except (ssl.SSLError, ConnectionError):
@@ -118,7 +118,7 @@ async def stranger(port: int, context: ssl.SSLContext | None, data: bytes) -> by
 
 
 def client_context(files: TlsFiles | None) -> ssl.SSLContext:
-    """A stranger's side of TLS, with a certificate or without."""
+    """The TLS context of an unauthenticated peer, with or without a certificate."""
     context = ssl.create_default_context(cafile=str(authority().file))
     context.check_hostname = False
     if files is not None:
@@ -128,7 +128,7 @@ def client_context(files: TlsFiles | None) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def lonely_end() -> AsyncIterator[tuple[End, int]]:
-    """One replica with TLS whose peers are not there, and its port."""
+    """One replica with TLS whose peers are not started, and its port."""
     ports = free_ports(3)
     end = tcp_end(who(0), ports, files=authority().issue("r1"))
     await end.transport.start(end.receive)
@@ -154,7 +154,7 @@ async def test_a_replica_with_a_name_outside_its_certificate_is_refused(
 
 
 async def greeting_of(port: int, context: ssl.SSLContext) -> bytes:
-    """What a good peer is answered first."""
+    """The first answer to a valid peer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     writer.write(hello("test", 1, 3))
     try:

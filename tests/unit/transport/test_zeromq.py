@@ -1,4 +1,4 @@
-"""What ZeroMQ adds to the contract: strangers of all kinds refused, queues bounded, and both loops."""
+"""ZeroMQ beyond the contract: unauthenticated peers of all kinds refused, queues bounded, and both event loops."""
 
 import asyncio
 import logging
@@ -49,7 +49,7 @@ MIB = 1 << 20
 
 @asynccontextmanager
 async def lonely_end() -> AsyncIterator[tuple[End, int]]:
-    """One replica whose peers are not there, and its port."""
+    """One replica whose peers are not started, and its port."""
     network = Network("zeromq", 3)
     end = network.end(who(0))
     async with started(end):
@@ -58,7 +58,7 @@ async def lonely_end() -> AsyncIterator[tuple[End, int]]:
 
 @asynccontextmanager
 async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
-    """A DEALER of somebody else."""
+    """A DEALER of another process."""
     context = zmq.asyncio.Context()
     dealer = context.socket(zmq.DEALER)
     dealer.connect(f"tcp://127.0.0.1:{port}")

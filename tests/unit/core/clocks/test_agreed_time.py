@@ -1,4 +1,4 @@
-"""Agreed time: what a minority of wrong clocks cannot do to it, and how it catches up and is put right."""
+"""Agreed time: a minority of wrong clocks cannot change it; how it catches up, and how it is corrected."""
 
 import pytest
 from hypothesis import given

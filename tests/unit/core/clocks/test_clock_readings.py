@@ -1,4 +1,4 @@
-"""What a replica makes of the readings of its peers' clocks."""
+"""Which readings of its peers' clocks a replica uses."""
 
 from pydsm.core.clocks.clock_readings import Clocks
 from pydsm.core.types.ids import ReplicaId, Tick

@@ -1,4 +1,4 @@
-"""Relations are symmetric, and their indexes never name less than the relation says.
+"""Relations are symmetric, and their indexes cover every conflict of the relation.
 
 Naming too much in a vector is safe; naming too little breaks agreement. So an index is tried against the relation
 itself, with instances added in any order and more than once.

@@ -1,4 +1,4 @@
-"""What one replica knows: what exists, what is executed, what conflicts, and what invalidates a fast commit."""
+"""The log of one replica: known and executed instances, conflicts, and invalidators of a fast commit."""
 
 import pytest
 from hypothesis import given
@@ -40,7 +40,7 @@ def committed(log: Log, id: InstanceId, value: Value, deps: Deps = NONE) -> Inst
     return instance
 
 
-# What exists
+# Known instances
 
 
 def test_all_instances_up_to_a_vector_exist_and_are_not_executed() -> None:
@@ -110,7 +110,7 @@ def test_every_message_with_a_vector_creates_the_covered_instances(deps: Deps) -
         assert log.known == (1, 5, 0)
 
 
-# What conflicts
+# Conflicts
 
 
 def test_every_message_with_a_batch_adds_it_to_the_index() -> None:
@@ -184,7 +184,7 @@ def test_floors_only_rise() -> None:
     assert log.conflicts(APART) == (5, 3, 1)
 
 
-# What comes from disk
+# Instances from disk
 
 
 def stored(id: InstanceId, status: Status, value: Value | None, initial: Batch | None, deps: Deps = NONE) -> Instance:
@@ -222,7 +222,7 @@ def test_a_restored_vector_creates_the_covered_instances() -> None:
     assert log.known == (20, 7, 0)
 
 
-# What came with the snapshot of a peer: everything up to 1.3, and 2.1 besides, a barrier
+# The snapshot of a peer: everything up to 1.3, and as an exception 2.1, a barrier
 
 FETCHED = Checkpoint(4, at(2, 1), Position((0, 3, 0), (at(2, 1),)), (0, 3, 0), 7)
 
@@ -275,7 +275,7 @@ def test_a_record_of_an_instance_in_the_snapshot_is_executed_and_counts_as_kept(
     assert log.kept_bytes == 2000 + len(A.encoded) + len(barrier().encoded)
 
 
-# What executed instances take
+# Memory of executed instances
 
 
 def test_kept_bytes_count_from_execution_until_removal() -> None:
@@ -290,7 +290,7 @@ def test_kept_bytes_count_from_execution_until_removal() -> None:
     assert log.kept_bytes == 0
 
 
-# What invalidates a fast commit of 0.3, whose batch writes `key`
+# Invalidators of a fast commit of 0.3, whose batch writes `key`
 
 ID = at(0, 3)
 
@@ -454,7 +454,7 @@ def _learn(log: Log, id: InstanceId, how: str, value: Value, vector: Deps) -> No
         log.instance(id)
 
 
-# Agreement, seen from here
+# Agreement, as checked by one replica
 
 
 def test_the_same_decision_again_is_accepted() -> None:

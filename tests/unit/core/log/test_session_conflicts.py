@@ -1,4 +1,4 @@
-"""Which batches sessions order, whatever the relation of the machine is, and that index and backlog know it."""
+"""Which batches are ordered by sessions, for any relation of the machine, in the relation, index and backlog."""
 
 import pytest
 from hypothesis import given

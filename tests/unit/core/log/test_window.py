@@ -1,4 +1,4 @@
-"""The sliding window: what leaves memory, when, and what is then done with messages about it."""
+"""The sliding window: which instances leave memory, when, and how later messages about them are handled."""
 
 from typing import Any
 
@@ -125,7 +125,7 @@ def test_one_that_reported_more_before_lacks_no_more_after_a_late_report() -> No
 
 
 def compacting() -> Driven:
-    """One that has executed 1.1, and dropped it because the others have executed it too."""
+    """A replica that has executed 1.1, and dropped it because the others have executed it too."""
     driven = Driven(0, 3, gossip_ticks=10)
     driven.receive(1, Commit(ID, A, NONE))
     driven.run(10)
@@ -203,14 +203,14 @@ def test_many_instances_leave_a_few_per_tick() -> None:
     assert gone == [0, 2, 4, 5, 5, 5]
 
 
-# At a replica that keeps too much for one that is away
+# Early compaction, while a member is down
 
 
 MARK = checkpoint_batch(7)
 
 
 def crowded(*, snapshot: bool = True, **config: Any) -> Driven:
-    """One that has executed 1.1 and 1.2, a checkpoint, and 1.3; replica 2 has reported nothing of that."""
+    """A replica that has executed 1.1 and 1.2, a checkpoint, and 1.3; replica 2 has not reported any of them."""
     driven = Driven(0, 3, gossip_ticks=10, **config)
     driven.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 2), B, (0, 1, 0)))
     driven.receive(1, Commit(at(2, 1), MARK, (0, 2, 0)), Commit(at(1, 3), A, (0, 2, 1)))
@@ -257,7 +257,7 @@ def test_instances_executed_by_all_leave_at_any_limit() -> None:
     assert (driven.replica.dropped, driven.replica._state.log.kept_bytes) == ((0, 3, 1), 0)
 
 
-# What is reported, and when
+# Reports
 
 
 def test_a_frontier_is_reported_only_when_the_disk_could_execute_it_again() -> None:

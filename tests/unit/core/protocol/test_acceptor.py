@@ -1,4 +1,4 @@
-"""How a replica answers, message by message: the answer, and what is on disk when it leaves."""
+"""How a replica answers each message, and which state is on disk when the answer leaves."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def that_promised(round: int = 3) -> Driven:
 
 
 def answer(driven: Driven, sender: int, message: Message) -> Message | None:
-    """What is sent, if anything is, and only to the sender."""
+    """The message sent, if any; it must be sent only to the sender."""
     driven.take()
     driven.receive(sender, message)
     sent = driven.take()
@@ -303,7 +303,7 @@ def test_an_inquiry_is_answered_by_a_commit_for_each_decided_instance_and_nothin
     assert driven.take() == [(P2, Commit(at(2, 2), NOP, NONE)), (P2, Commit(ID, A, NONE))]
 
 
-# What waits is woken
+# Waiting instances are woken
 
 
 def test_every_message_with_a_batch_wakes_the_instances_that_wait_for_it() -> None:

@@ -1,4 +1,4 @@
-"""Measured round trips: from echoes of gossip, whatever the clocks say."""
+"""Round trips are measured from echoes of gossip, independent of the clocks."""
 
 import pytest
 

@@ -45,7 +45,7 @@ def test_digests_of_others_are_compared_when_the_own_state_exists() -> None:
 
 
 def test_a_state_about_which_members_differ_is_not_to_be_taken_over_from_one_of_them() -> None:
-    """Who does would make a quorum of what may be wrong."""
+    """It could complete a quorum for a wrong state."""
     one = divergence(P2)
     told(one, GOOD, BAD)
     assert one.disputes(StateDigest(1, GOOD))

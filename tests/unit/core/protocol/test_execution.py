@@ -1,4 +1,4 @@
-"""In which order committed instances are executed, what each waits for, and what wakes it."""
+"""The order in which committed instances are executed, what each one waits for, and what wakes it."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ APART = writing("apart")
 
 
 class Bench:
-    """A log and its execution; `order` is what was emitted."""
+    """A log and its execution; `order` lists the executed instances."""
 
     backlog_instances_min = 256
 
@@ -30,7 +30,7 @@ class Bench:
         self.execution = Execution(self.log, lambda instance: self.order.append(instance.id))
 
     def commit(self, id: InstanceId, deps: Deps, value: Value = KEY) -> list[InstanceId]:
-        """Decide an instance; gives what that lets run."""
+        """Decide an instance; returns the instances that are executed because of it."""
         instance = self.log.instance(id)
         self.log.commit(instance, value, deps)
         return self._new(lambda: self.execution.committed(instance))
@@ -143,7 +143,7 @@ def test_a_large_component_is_executed_in_one_call() -> None:
     assert bench.commit(at(0, length), (length, 0, 0)) == [at(0, index) for index in range(1, length + 1)]
 
 
-# What is not waited for
+# Instances that execution does not wait for
 
 
 def test_a_covered_instance_that_is_known_not_to_conflict_is_not_waited_for() -> None:
@@ -219,7 +219,7 @@ def test_a_relation_without_conflicts_waits_only_for_batches_to_be_known() -> No
 
 
 def with_snapshot(barrier: InstanceId) -> Bench:
-    """One that began with the snapshot of a peer, in which is this barrier and nothing that it covers."""
+    """A replica that began with the snapshot of a peer that contains this barrier and no covered instance."""
     bench = Bench()
     bench.log.begin_at(Checkpoint(4, barrier, Position(NONE, (barrier,)), NONE, 7), NONE, (barrier,))
     return bench

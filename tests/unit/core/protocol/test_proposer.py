@@ -1,4 +1,4 @@
-"""How a leader commits: what it decides from the vectors that come in, and what it sends and stores meanwhile."""
+"""How a leader commits: its decisions from the received vectors, and what it sends and stores."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""How a replica finishes what another began: whom it asks what and when, and what it does with the answers.
+"""How a replica recovers the instance of another: which messages it sends when, and how it handles the answers.
 
-The decisions themselves are tested in test_recovery. Here one replica is driven by hand and its messages are read.
+The decisions are tested in test_recovery_rules. These tests drive one replica by hand and read its messages.
 """
 
 from itertools import pairwise
@@ -57,7 +57,7 @@ def nothing(n: int) -> Deps:
 
 
 def witness(me: int = 1, n: int = 5, *, unchanged: bool = True, **config: Any) -> Driven:
-    """A replica that pre-accepted 0.1 and hears no more of its leader."""
+    """A replica that pre-accepted 0.1, and whose leader sends nothing more."""
     driven = Driven(me, n, **{**SOON, **config})
     if not unchanged:
         driven.receive(2, Commit(at(2, 1), writing("key", name="earlier"), nothing(n)))
@@ -196,7 +196,7 @@ def test_only_so_many_recoveries_are_led_at_a_time() -> None:
 
 
 def test_waiting_recoveries_do_not_count_against_the_limit() -> None:
-    """The recovery of the invalidator was refused: without room for another attempt the wait might never end."""
+    """The recovery of the invalidator was refused: without another attempt the wait might never end."""
     driven = awaiting(at(4, 1), recoveries_max=1)
     for peer in (2, 3, 4):
         driven.receive(peer, Refuse(at(4, 1), ballot(1, 1), ballot(3, 4)))

@@ -35,7 +35,7 @@ class Asking:
         phase.answers[peer] = prepare_ok(at(1, index), BALLOT)
 
     def take(self) -> list[tuple[int, tuple[ReplicaId, ...]]]:
-        """Index and receivers of what was sent since the last call, with what had to wait."""
+        """Index and receivers of the requests sent since the last call, including those that had waited."""
         self.repeats.flush(Tick(20))
         sent = self.outbox.take().sends
         return [(one.message.id.index, one.to) for one in sent if isinstance(one.message, Prepare)]
@@ -100,7 +100,7 @@ def test_later_requests_do_not_overtake_waiting_ones() -> None:
 
 @pytest.mark.parametrize(("echo", "has_room"), [(9, False), (10, True), (11, True), (31, True)])
 def test_echoed_later_gossip_releases_waiting_requests(echo: int, has_room: bool) -> None:
-    """Where the way is short, the echo is ahead of the clock here if that of the peer runs faster."""
+    """On a fast link, the echo is ahead of the own clock if the peer's clock runs faster."""
     asking = Asking(repeats_max=1)
     for index in (1, 2):
         asking.repeat(index, P1, now=10)
@@ -149,7 +149,7 @@ def test_ended_phases_are_removed_for_a_peer_that_never_answers() -> None:
     assert len(asking.repeats.waiting[P1]) <= len(asking.leading) + 1
 
 
-# What a replica does with it
+# Repeats in a replica
 
 A, B, C = (writing(key) for key in "abc")
 

@@ -1,4 +1,4 @@
-"""How a snapshot comes from peers: whom to ask for which bytes, and what is done when they do not come.
+"""How a snapshot is fetched: which peer is asked for which bytes, and what happens if they do not arrive.
 
 "A message about a purged instance is answered Purged(checkpoint): the asker fetches the snapshot" (PROTOCOL 6). A
 crash, a dead source or a damaged piece only costs time.
@@ -26,7 +26,7 @@ def checkpoint(number: int) -> Checkpoint:
 
 
 class Bench:
-    """The transfers of replica 0 of four, which has executed checkpoint 2; `asked` is what left since the last look."""
+    """The transfers of replica 0 of four, which has executed checkpoint 2; `asked` returns new messages."""
 
     def __init__(self) -> None:
         self.state = ReplicaState(Config(P0, 4, fetch_ticks=100), DeclaredKeys())
@@ -34,11 +34,11 @@ class Bench:
         self.execute(2)
 
     def execute(self, number: int) -> None:
-        """Come to a checkpoint without any help."""
+        """Execute a checkpoint without a fetch."""
         self.state.schedule.begin(checkpoint(number), self.state.now)
 
     def purged(self, sender: ReplicaId, number: int = 5) -> None:
-        """A peer announces what it has compacted."""
+        """A peer sends Compacted."""
         self.transfers.on_compacted(sender, Compacted(number, (0, number, 0, 0)))
 
     def piece(self, sender: ReplicaId, offset: int, data: bytes, *, number: int = 5, size: int = len(DATA)) -> None:
@@ -50,12 +50,12 @@ class Bench:
         self.transfers.kept(number, offset, damaged=damaged)
 
     def tick(self, now: int) -> None:
-        """Time has come so far."""
+        """Advance the time."""
         self.state.now = Tick(now)
         self.transfers.tick()
 
     def asked(self) -> list[Transfer | tuple[ReplicaId, FetchSnapshot]]:
-        """What the runtime is to do, then whom messages go to."""
+        """The requested transfers, then the receivers of messages."""
         effects = self.state.outbox.take()
         return [*effects.transfers, *map(_question, effects.sends)]
 
@@ -67,7 +67,7 @@ def _question(send: Send) -> tuple[ReplicaId, FetchSnapshot]:
 
 
 def asking(source: ReplicaId = P1, offset: int = 0) -> Bench:
-    """One that has just asked this peer for the bytes from `offset` on."""
+    """A replica that has just asked this peer for the bytes from `offset` on."""
     bench = Bench()
     bench.purged(source)
     bench.kept(offset)
@@ -76,7 +76,7 @@ def asking(source: ReplicaId = P1, offset: int = 0) -> Bench:
 
 
 def installing() -> Bench:
-    """One that has all the bytes, and has asked for them to be installed."""
+    """A replica that has all the bytes, and has requested the installation."""
     bench = asking(P1, len(DATA))
     bench.piece(P1, len(DATA), b"")
     assert bench.asked() == [InstallSnapshot(5)]
@@ -342,7 +342,7 @@ def test_a_checkpoint_with_a_number_too_high_for_its_position_is_refused() -> No
 
 
 def claimed_in_vain() -> Bench:
-    """A fetch of checkpoint 10^9, which replica 1 claims to have; all were asked for it, and none has sent any."""
+    """A fetch of checkpoint 10^9, which replica 1 claims to have; all were asked, and none has sent a piece."""
     bench = Bench()
     bench.purged(P1, 10**9)
     bench.kept(0, number=10**9)
@@ -391,7 +391,7 @@ def test_a_peer_that_announced_a_missing_snapshot_is_trusted_again_after_it_sent
     assert bench.transfers.progress == (9, 0, None)
 
 
-# Not wanted any more
+# Fetches that are no longer needed
 
 
 def test_a_fetch_ends_if_the_checkpoint_was_executed_meanwhile() -> None:
@@ -404,7 +404,7 @@ def test_a_fetch_ends_if_the_checkpoint_was_executed_meanwhile() -> None:
 
 
 def test_a_fetch_is_not_installed_if_the_checkpoint_was_executed_during_the_last_write() -> None:
-    """Once it is installed there is no way back."""
+    """An installation cannot be undone."""
     bench = asking(P1)
     bench.piece(P1, 0, DATA)
     bench.execute(6)
@@ -472,7 +472,7 @@ def test_a_failure_to_store_an_older_snapshot_does_not_affect_this_one() -> None
     assert idle.transfers.progress is None
 
 
-# What others want
+# Requests of peers
 
 
 def test_a_peer_that_fetches_receives_the_requested_bytes() -> None:

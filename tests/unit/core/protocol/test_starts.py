@@ -1,4 +1,4 @@
-"""What a replica lacks that a peer remembers, whom peers refuse, and when a start takes part."""
+"""The data that a replica lacks by a peer's report, which starts peers refuse, and when a start takes part."""
 
 import pytest
 
@@ -86,7 +86,7 @@ def test_the_same_start_and_any_later_one_with_all_the_data_is_taken(start: Star
 
 
 def test_another_data_directory_is_no_later_start_of_this_one() -> None:
-    """Whether it may come at all is decided by its incarnation."""
+    """Whether another incarnation is accepted is decided elsewhere."""
     met = book()
     assert met.check_start(A, 6, StartInfo(FIRST, 0)) is None
     assert met.highest(A) == SeenStart(6, FIRST, 0)

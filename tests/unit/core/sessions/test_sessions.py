@@ -23,7 +23,7 @@ NOW_MS = 1_700_000_000_000
 YEAR_AHEAD_MS = NOW_MS + 365 * 86_400_000
 NONE = Footprint()
 ONE_RESULT = RESULT_BYTES + 1
-"""What a small number as a result is counted as."""
+"""The bytes that count for a small number as a result."""
 
 
 def session(number: int = 1, began_ms: int = BEGAN_MS) -> RequestId:
@@ -44,7 +44,7 @@ def batch(
 
 
 class Machine:
-    """Answers each command with how many it has applied, and remembers which."""
+    """Answers each command with the number of applied commands, and records them."""
 
     def __init__(self) -> None:
         self.applied: list[bytes] = []
@@ -180,7 +180,7 @@ def test_batches_are_executed_within_a_bounded_distance_of_agreed_time() -> None
 
 def test_a_batch_of_a_wrong_clock_keeps_no_session_for_longer_than_the_bounded_distance() -> None:
     bench = Bench()
-    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 10**10))  # before there was agreed time
+    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 10**10))  # before agreed time was set
     bench.sessions.expire([NOW_MS])
     bench.sessions.expire([NOW_MS + TimeLimits().advance_ms_max])
     assert session_of(ONE) in bench.sessions
@@ -189,7 +189,7 @@ def test_a_batch_of_a_wrong_clock_keeps_no_session_for_longer_than_the_bounded_d
     assert session_of(ONE) not in bench.sessions
 
 
-# a state that was poisoned
+# a state with a wrong time
 
 
 def poisoned() -> Sessions:
@@ -374,7 +374,7 @@ def test_the_state_of_a_request_is_reported() -> None:
     assert bench.sessions.fate(request_at(session(UNTRACKED_SESSIONS_START), 1)) is RequestState.UNKEPT
 
 
-# what replicas that execute in different orders agree on
+# agreement of replicas that execute in different orders
 
 
 @st.composite

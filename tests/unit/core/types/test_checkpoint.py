@@ -1,4 +1,4 @@
-"""Checkpoints: when one is due, what is in it, what is removed before it, and restarting from one."""
+"""Checkpoints: when one is due, its contents, what is removed before it, and restarts from one."""
 
 from typing import Any
 
@@ -118,7 +118,7 @@ def test_a_command_over_everything_is_no_checkpoint() -> None:
     assert not any(map(is_checkpoint, [barrier(), A, NOP, None]))
 
 
-# What is in one
+# Contents of a checkpoint
 
 
 def decided(leader: int, index: int, batch: Batch, deps: tuple[int, ...]) -> Instance:
@@ -315,11 +315,11 @@ def test_records_that_are_older_than_the_snapshot_are_refused() -> None:
         begun([], FIRST)
 
 
-# What leaves the disk
+# Records that are purged
 
 
 def purging() -> Driven:
-    """It has two checkpoints' snapshots, and everyone has executed everything."""
+    """A replica with the snapshots of two checkpoints; all members have executed everything."""
     driven = Driven(0, 3, gossip_ticks=10, drop_instances_max=2)
     commits = [Commit(at(1, index), writing(str(index)), NONE) for index in range(1, 6)]
     driven.receive(1, *commits, Commit(at(2, 1), MARK, (0, 5, 0)))

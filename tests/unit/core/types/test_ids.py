@@ -1,4 +1,4 @@
-"""Names and vectors: what covers what, how vectors merge, how request ids are ordered."""
+"""Ids and vectors: coverage, merging, and the order of request ids."""
 
 import uuid
 

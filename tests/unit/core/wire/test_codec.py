@@ -1,4 +1,4 @@
-"""The codec gives a right value or a clear error: whatever the bytes, nothing else comes out."""
+"""The codec returns a valid value or raises PeerProtocolError, for any bytes."""
 
 from typing import get_args
 
@@ -45,7 +45,7 @@ def raw(body: object) -> bytes:
 
 
 def decode_or_fault(data: bytes) -> Message | None:
-    """The message, checked to be one that this group can have, or None for a PeerProtocolError. Nothing else may
+    """The message, checked to be valid in this group, or None for a PeerProtocolError. Nothing else may
     happen."""
     try:
         message = decode_message(data, REPLICAS)
@@ -395,7 +395,7 @@ def test_the_same_message_is_always_the_same_bytes(id: InstanceId, ballot: Ballo
 
 
 def test_the_wire_format_has_not_changed() -> None:
-    """Other versions of PyDSM read these bytes: a difference here needs a new WIRE_VERSION."""
+    """Other versions of PyDSM read these bytes: a difference requires a new WIRE_VERSION."""
     assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "03930492000192" + "0102"
     assert encode_message(m.PreAccept(ID, BATCH, DEPS)).hex() == (
         "03" "9401920001" "9701" + "9194c410" + "00" * 16 + "010000" + "91c407" + b"command".hex() + "9490"

@@ -1,4 +1,4 @@
-"""Batches travel and lie as bytes that are made once; one that comes again is recognised, never mistaken."""
+"""Batches are sent and stored as bytes that are encoded once; a cached batch is recognised by its bytes."""
 
 import msgspec
 import pytest
