@@ -159,7 +159,7 @@ class Node:
                 core=self._core,
                 files=self._files if isinstance(self._machine, SupportsSnapshots) else None,
                 send=lambda to, piece: self._transport.send((to,), piece),
-                tell=self._tell_core,
+                call_core=self._call_core,
                 may_replace=lambda: self._gate.phase is MachinePhase.RUNNING,
                 replace=self._replace,
                 begin_again=self._begin_again,
@@ -274,7 +274,7 @@ class Node:
         return RequestTrace(
             request=show(id),
             replica=self._config.replica,
-            fate=self._sessions.fate(id).value,
+            fate=self._sessions.state_of(id).value,
             instances=tuple(self._traces.find(id, self._core.relation)),
             remembered_instances=self._traces.remembered,
             remembered_seconds=round(self._traces.remembered_seconds, 3),
@@ -427,7 +427,7 @@ class Node:
             self._guard(lambda: self._core.snapshot_durable(file.checkpoint, file.digests))
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
 
-    def _tell_core(self, action: Callable[[], None]) -> None:
+    def _call_core(self, action: Callable[[], None]) -> None:
         self._guard(lambda: self._at_current_time(action))
         self._wake()
 

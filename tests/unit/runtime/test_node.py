@@ -326,7 +326,7 @@ async def test_events_between_ticks_have_their_own_time(monkeypatch: pytest.Monk
         node._propose(Batch((), (), Footprint()))
         assert node._core._state.now - before >= 10_000
         monkeypatch.setattr(node, "_epoch", node._epoch - 5)
-        node._tell_core(lambda: None)
+        node._call_core(lambda: None)
         assert node._core._state.now - before >= 15_000
 
 

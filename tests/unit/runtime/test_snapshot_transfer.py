@@ -40,7 +40,7 @@ class Bench:
                 core=self,  # type: ignore[arg-type]
                 files=files,
                 send=lambda to, piece: self.told.append((to, piece)),
-                tell=self._tell,
+                call_core=self._tell,
                 may_replace=lambda: not self.in_maintenance,
                 replace=self._replace,
                 begin_again=lambda reason: self.told.append((type(reason), numbers(directory))),

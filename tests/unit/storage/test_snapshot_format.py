@@ -111,7 +111,7 @@ def test_continuing_from_the_valid_part_with_the_right_bytes_completes_the_snaps
     data, checker = encoded(chunks), SnapshotChecker()
     place %= len(data)
     take_all(checker, data[:place] + bytes([data[place] ^ flipped]) + data[place + 1 :], cuts)
-    checker.back()
+    checker.rewind()
     assert checker.offset == checker.good
     assert take_all(checker, data[checker.good :], cuts_again)
     assert checker.complete
@@ -123,7 +123,7 @@ def test_bytes_after_the_end_are_damage_and_the_snapshot_stays_complete(chunks: 
     data, checker = encoded(chunks), SnapshotChecker()
     with pytest.raises(OperationalError, match="continues after its end"):
         checker.take(data + more)
-    checker.back()
+    checker.rewind()
     assert (checker.good, checker.offset, checker.complete) == (len(data), len(data), True)
 
 

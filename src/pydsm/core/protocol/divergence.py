@@ -66,7 +66,7 @@ class Divergence:
                 return None
             del states[oldest]
         states[digest.number] = digest.parts
-        return self._judge(digest.number, self._of_members(digest.number))
+        return self._compare_states(digest.number, self._of_members(digest.number))
 
     def _of_members(self, number: int) -> dict[ReplicaId, tuple[bytes, ...]]:
         """The digests of the state at one checkpoint, by member."""
@@ -78,7 +78,7 @@ class Divergence:
         same = sum(parts == digest.parts for parts in told)
         return same < len(told) and same < self.quorums.slow
 
-    def _judge(self, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]) -> DivergenceReport | None:
+    def _compare_states(self, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]) -> DivergenceReport | None:
         mine = of_members.get(self.me)
         if mine is None:
             return None

@@ -135,7 +135,7 @@ class Proposer:
         initial = state.log.conflicts(batch)
         instance = state.log.instance(id)
         state.log.pre_accept(instance, batch, initial, initial)
-        asked = self._first_asked(state.quorums.fast)
+        asked = self._first_receivers(state.quorums.fast)
         deadline = self._fast_deadline()
         state.begin_phase(id, PreAccepting(instance.promised, batch, initial, asked, state.now, deadline))
         request = PreAccept(id, batch, initial)
@@ -159,7 +159,7 @@ class Proposer:
             self._reserving_index = id.index
             self._state.outbox.persist(ReservationRecord(self._reserved))
 
-    def _first_asked(self, quorum: int) -> tuple[ReplicaId, ...]:
+    def _first_receivers(self, quorum: int) -> tuple[ReplicaId, ...]:
         """The peers to ask first for `quorum` votes including the own: all, or the nearest ones if thrifty."""
         peers = self._state.peers
         if not self._state.config.thrifty:
@@ -235,7 +235,7 @@ class Proposer:
         """
         state = self._state
         thrifty = state.config.thrifty and ballot == initial_ballot(id)
-        asked = self._first_asked(state.quorums.slow) if thrifty else state.peers
+        asked = self._first_receivers(state.quorums.slow) if thrifty else state.peers
         deadline = self._fast_deadline() if thrifty else Tick(state.now + state.answer_ticks)
         state.begin_phase(id, Accepting(ballot, value, deps, asked, deadline))
         request = Accept(id, ballot, value, deps)

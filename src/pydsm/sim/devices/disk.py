@@ -66,20 +66,20 @@ class Fetched:
         try:
             self.checker.take(data)
         except OperationalError:
-            self.back()
+            self.rewind()
             return False
         return True
 
-    def back(self) -> None:
+    def rewind(self) -> None:
         """Only whole frames stay."""
-        self.checker.back()
+        self.checker.rewind()
         self.data = self.data[: self.checker.good]
 
     def begin_again(self) -> None:
         """As after a restart: look through what is there."""
         data, self.data, self.checker = self.data, b"", SnapshotChecker()
         if self.take(data) and not self.checker.complete:
-            self.back()
+            self.rewind()
 
     def chunks(self) -> tuple[bytes, ...]:
         """Those of a complete one."""

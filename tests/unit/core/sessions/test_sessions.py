@@ -291,7 +291,7 @@ def test_a_result_too_large_to_be_kept_is_not_even_encoded() -> None:
     value = bytes(1 << 16)
     many: list[object] = [[value] * 1_000_000]
     assert sessions.execute(batch((ONE, 1, 1)), lambda commands, timestamp_ms: many) is many
-    assert sessions.fate(request_at(ONE, 1)) is RequestState.DROPPED
+    assert sessions.state_of(request_at(ONE, 1)) is RequestState.DROPPED
 
 
 def test_dropped_results_are_no_longer_counted_with_any_other_sessions_in_the_batch() -> None:
@@ -365,13 +365,13 @@ def test_the_form_of_kept_results_does_not_depend_on_their_batches() -> None:
 
 def test_the_state_of_a_request_is_reported() -> None:
     bench = Bench()
-    assert bench.sessions.fate(request_at(ONE, 1)) is RequestState.NEW
+    assert bench.sessions.state_of(request_at(ONE, 1)) is RequestState.NEW
     bench.execute(batch((ONE, 1, 1), (ONE, 3, 2, 2)))
-    fates = [bench.sessions.fate(request_at(ONE, sequence)) for sequence in (1, 2, 3, 4, 5)]
+    fates = [bench.sessions.state_of(request_at(ONE, sequence)) for sequence in (1, 2, 3, 4, 5)]
     assert fates == [RequestState.DROPPED, RequestState.OPEN, RequestState.KEPT, RequestState.KEPT, RequestState.OPEN]
     bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
-    assert bench.sessions.fate(request_at(ONE, 1)) is RequestState.FORGOTTEN
-    assert bench.sessions.fate(request_at(session(UNTRACKED_SESSIONS_START), 1)) is RequestState.UNKEPT
+    assert bench.sessions.state_of(request_at(ONE, 1)) is RequestState.EXPIRED
+    assert bench.sessions.state_of(request_at(session(UNTRACKED_SESSIONS_START), 1)) is RequestState.UNTRACKED
 
 
 # agreement of replicas that execute in different orders
