@@ -73,7 +73,7 @@ def test_commands_arrive_as_they_were(commands: list[bytes], first: int) -> None
         ([Run(RequestId(bytes(15)), 1)], "is not the id of a client's request"),
         ([Run(request_id(5, ReplicaId(1), 7, 0), 1)], "is not the id of a client's request"),
         ([Run(request_id(5, ReplicaId(1), UNTRACKED_SESSIONS_START, 1), 1)], "is not the id of a client's request"),
-        ([Run(request_id(5, ReplicaId(1), 7, SEQUENCES - 1), 2)], "past the last sequence"),
+        ([Run(request_id(5, ReplicaId(1), 7, SEQUENCES - 1), 2)], "exceeds the last sequence"),
     ],
 )
 def test_ids_that_are_not_those_of_the_commands_are_refused(runs: list[Run], what: str) -> None:

@@ -513,7 +513,7 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
 class StartsThatRemembersNothing(PlainStarts):
     """Starts of a process that has no records of peers."""
 
-    def remembered(self, peer: ReplicaId) -> PeerReport:
+    def report_on(self, peer: ReplicaId) -> PeerReport:
         """See `transport.base.StartExchange`."""
         return PeerReport(self.replica, None, 0, 0, (0,) * self.replicas)
 

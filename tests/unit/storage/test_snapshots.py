@@ -151,7 +151,7 @@ def test_a_directory_marked_as_diverged_is_refused_with_its_report(tmp_path: Pat
     files = SnapshotFiles(tmp_path, IDENTITY)
     files.check()
     files.mark_diverged("because of this")
-    with pytest.raises(OperationalError, match=r"DIVERGED says why .*: because of this"):
+    with pytest.raises(OperationalError, match=r"DIVERGED states why .*: because of this"):
         files.check()
 
 
