@@ -510,7 +510,7 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
         await eventually(lambda: answers[4:] == [3], "what acknowledges enough is taken")
 
 
-class StartsThatRemembersNothing(PlainStarts):
+class StartsWithoutReports(PlainStarts):
     """Starts of a process that has no records of peers."""
 
     def report_on(self, peer: ReplicaId) -> PeerReport:
@@ -521,7 +521,7 @@ class StartsThatRemembersNothing(PlainStarts):
 def impostor(nodes: Group, replica: int, incarnation: int) -> MemoryTransport:
     """A process that makes the handshake as this replica, and that every replica accepts."""
     me = LocalIdentity("test", ReplicaId(replica), nodes.replicas, incarnation)
-    return MemoryTransport(me, nodes.hub, lambda peer, mark: None, StartsThatRemembersNothing(me.replica, me.replicas))
+    return MemoryTransport(me, nodes.hub, lambda peer, mark: None, StartsWithoutReports(me.replica, me.replicas))
 
 
 async def test_a_replica_that_only_made_a_handshake_does_not_lock_out_the_right_one() -> None:
