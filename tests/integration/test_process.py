@@ -173,7 +173,7 @@ async def test_a_replica_is_ready_only_with_a_majority_and_says_so(tmp_path: Pat
             async with asyncio.timeout(30):
                 while not await refused():
                     pass
-            assert "not ready: it asks its peers whether its data are the newest" in group.members[0].log.read_text()
+            assert "not ready: it waits until its peers have confirmed" in group.members[0].log.read_text()
             await group.start(1)
             async with asyncio.timeout(30):
                 assert f"r1 {READY}: ".encode() in await output.stdout.readline()

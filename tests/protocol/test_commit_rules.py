@@ -51,8 +51,8 @@ def test_every_request_is_repeated_until_it_is_answered(lost: type) -> None:
 # Section 3
 
 
-def test_the_floor_is_the_same_for_replicas_that_know_different_things() -> None:
-    """ "The floor is agreed, so replicas that forgot at different moments still report the same vector." """
+def test_the_floor_is_equal_at_replicas_with_different_indexes() -> None:
+    """ "The floor is agreed, so replicas that dropped entries at different times still report the same vector." """
     world = World(3)
     for name in "abc":
         world.propose(0, writing(name))
@@ -67,7 +67,7 @@ def test_the_floor_is_the_same_for_replicas_that_know_different_things() -> None
 
 
 @every_size
-def test_a_leader_takes_the_next_index_and_asks_the_others(n: int) -> None:
+def test_a_leader_takes_the_next_index_and_sends_pre_accept_to_the_others(n: int) -> None:
     """ "take the next index; [...] send PreAccept(id, batch, initial) to the others" """
     leader = Driven(0, n)
     for index in (1, 2):
@@ -76,8 +76,8 @@ def test_a_leader_takes_the_next_index_and_asks_the_others(n: int) -> None:
         assert leader.take() == to_all(PreAccept(at(0, index), A, initial), range(1, n))
 
 
-def test_deps_are_the_maximum_of_what_the_leader_and_the_replica_know() -> None:
-    """ "deps = max(initial, conflicts(batch)); remember batch, initial, deps; answer PreAcceptOk(id, deps)" """
+def test_deps_are_the_maximum_of_the_vectors_of_leader_and_replica() -> None:
+    """ "deps = max(initial, conflicts(batch)); store batch, initial, deps; answer PreAcceptOk(id, deps)" """
     replica = Driven(1, 3)
     replica.receive(2, PreAccept(at(2, 5), B, (0, 0, 0)))
     replica.take()
@@ -145,7 +145,7 @@ def test_when_the_fast_timer_fires_a_slow_quorum_is_enough() -> None:
 
 @pytest.mark.parametrize(("promised", "taken"), [(1, True), (2, True), (3, False)])
 def test_an_accept_is_taken_unless_a_higher_ballot_was_promised(promised: int, taken: bool) -> None:
-    """ "if promised <= b and not committed: promised = voted = b, take the value, status accepted, answer AcceptOk.
+    """ "if promised <= b and not committed: promised = voted = b, store the value, status accepted, answer AcceptOk.
     Else refuse with the promise." """
     replica = Driven(1, 3)
     replica.receive(2, Prepare(at(0, 1), ballot(promised, 2)))
@@ -162,7 +162,7 @@ def test_an_accept_is_taken_unless_a_higher_ballot_was_promised(promised: int, t
 
 @every_size
 def test_a_slow_quorum_of_votes_commits_and_all_peers_get_the_commit(n: int) -> None:
-    """ "Leader of the ballot, on n-f AcceptOk (itself included): commit, tell all." """
+    """ "Leader of the ballot, on n-f AcceptOk (itself included): commit, and send Commit to all." """
     leader = Driven(0, n)
     id = leader.propose(A)
     for peer in range(1, n):
@@ -174,7 +174,7 @@ def test_a_slow_quorum_of_votes_commits_and_all_peers_get_the_commit(n: int) -> 
 
 
 def test_a_commit_is_taken_whatever_was_promised() -> None:
-    """ "Commit is final: any replica takes it whatever it has promised." """
+    """ "Commit is final: any replica accepts it, independent of its promise." """
     replica = Driven(1, 3)
     replica.receive(2, Prepare(at(0, 1), ballot(9, 2)), Accept(at(0, 1), ballot(9, 2), NOP, (0, 0, 0)))
     replica.receive(0, Commit(at(0, 1), A, (0, 0, 0)))
@@ -182,7 +182,7 @@ def test_a_commit_is_taken_whatever_was_promised() -> None:
 
 
 @every_size
-def test_thrifty_asks_only_a_quorum(n: int) -> None:
+def test_a_thrifty_leader_sends_to_a_quorum_only(n: int) -> None:
     """ "Thrifty: send PreAccept to n-e-1 peers only [...] Accept likewise to n-f-1." """
     leader = Driven(0, n, thrifty=True)
     id = leader.propose(A)
@@ -194,8 +194,8 @@ def test_thrifty_asks_only_a_quorum(n: int) -> None:
 
 
 @every_size
-def test_thrifty_widens_to_everyone_when_one_is_late(n: int) -> None:
-    """ "and widen to everyone when one of them has not answered within the fast timer" """
+def test_a_thrifty_leader_sends_to_all_peers_when_one_is_late(n: int) -> None:
+    """ "and to all peers when one of them has not answered within the fast timer" """
     world = World(n, config={"thrifty": True, "fast_timer_ticks": 20})
     for replica in range(1, quorums(n).f + 1):
         world.crash(replica)

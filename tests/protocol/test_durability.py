@@ -1,6 +1,6 @@
-"""Sentences of PROTOCOL section 6 that bind the core: durable before visible, and what a restart may not do.
+"""Sentences of docs/reference/protocol.md, section 6, about the core: durable before visible, and restarts.
 
-Disks here hold back until they are told to finish, so a message that leaves too early is seen to do so.
+The disks of these tests complete a write only on `finish`, so that a message that leaves too early is detected.
 """
 
 import pytest
@@ -33,7 +33,7 @@ def reserved_up_to(driven: Driven) -> int:
     return max((one.up_to for one in driven.disk.load() if isinstance(one, ReservationRecord)), default=0)
 
 
-# What is on disk before something leaves
+# State on disk before messages leave
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_first_pre_accept_of_an_index_waits_for_a_reservation_that_covers_it
                 assert request.id.index <= reserved_up_to(leader)
 
 
-def test_a_pre_accept_leaves_at_once_and_the_leaders_vote_counts_for_nothing_visible_before_it_is_durable() -> None:
+def test_a_pre_accept_leaves_immediately_and_the_leaders_vote_is_not_visible_before_it_is_durable() -> None:
     """The fast path's record of the decision carries the leader's vote."""
     leader = Driven(0, 3)
     leader.propose(writing("first"))
@@ -189,7 +189,7 @@ def test_a_pre_accept_leaves_at_once_and_the_leaders_vote_counts_for_nothing_vis
     assert leader.executed_ids == [id]
 
 
-def test_on_the_slow_path_nothing_is_asked_before_the_leaders_acceptance_is_durable() -> None:
+def test_accept_leaves_on_the_slow_path_only_when_the_leaders_acceptance_is_durable() -> None:
     """It contains the leader's vote on the batch: replicas that accept rely on the leader to have the instance."""
     leader = Driven(0, 5)
     id = leader.propose(A)
@@ -203,7 +203,7 @@ def test_on_the_slow_path_nothing_is_asked_before_the_leaders_acceptance_is_dura
 
 
 def test_commits_learnt_from_others_cost_no_write_of_their_own() -> None:
-    """ "Commits learnt from others may be written lazily." """
+    """ "Commits received from others may be written lazily." """
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, NONE))
     assert (replica.disk.writes, replica.executed_ids) == (0, [ID])
@@ -218,7 +218,7 @@ def test_commits_learnt_from_others_cost_no_write_of_their_own() -> None:
 
 @pytest.mark.parametrize("crash_after", range(12))
 def test_a_restarted_leader_never_uses_an_index_twice(crash_after: int) -> None:
-    """ "a restarted leader never uses one twice", wherever between its writes it died."""
+    """ "a restarted leader never uses one twice", after a crash between any two writes."""
     leader = Driven(0, 3, reservation_block=4)
     leader.disk.holding = True
     told: list[InstanceId] = []
@@ -234,7 +234,7 @@ def test_a_restarted_leader_never_uses_an_index_twice(crash_after: int) -> None:
 
 
 def test_a_restarted_leader_never_acts_in_round_0_for_an_instance_of_before() -> None:
-    """ "After a restart a replica never acts in round 0 for an instance of before: it recovers its own unfinished ones
+    """ "After a restart a replica never acts in round 0 for an earlier instance: it recovers its own unfinished ones
     with ballots of round 1 and above." """
     leader = Driven(0, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1)
     leader.propose(A)
@@ -288,7 +288,7 @@ def test_a_lazily_kept_commit_that_power_took_away_is_learnt_again() -> None:
     assert world.hosts[1].executed_ids == [ID]
 
 
-def test_a_whole_group_that_lost_power_goes_on_where_it_was() -> None:
+def test_a_group_in_which_all_replicas_lost_power_continues_from_its_disks() -> None:
     world = World(5)
     for place in range(3):
         for replica in range(5):
@@ -313,7 +313,7 @@ def test_a_promise_and_a_vote_survive_a_restart() -> None:
     assert answer == PrepareOk(ID, ballot(3, 0), Status.ACCEPTED, ballot(0, 0), A, NONE, None, NONE)
 
 
-def test_a_pre_accept_survives_a_restart_with_what_the_leader_first_proposed() -> None:
+def test_a_pre_accepted_instance_keeps_its_initial_batch_and_deps_after_a_restart() -> None:
     replica = Driven(1, 3)
     replica.receive(2, PreAccept(at(2, 4), B, NONE))
     replica.receive(0, PreAccept(ID, A, NONE))
@@ -323,7 +323,7 @@ def test_a_pre_accept_survives_a_restart_with_what_the_leader_first_proposed() -
 
 
 def test_a_group_of_one_finishes_open_instances_of_its_former_start_after_a_restart() -> None:
-    """ "After a restart a replica [...] recovers its own unfinished ones", also when there is nobody to ask."""
+    """ "After a restart a replica [...] recovers its own unfinished ones", also when there is no peer to ask."""
     world = World(1)
     world.propose(0, writing("key"))
     world.hosts[0].disk.holding = True

@@ -64,7 +64,7 @@ def test_an_accepted_nop_is_still_waited_for() -> None:
     assert replica.executed_ids == [at(2, 1)]
 
 
-def test_a_leader_keeps_only_so_many_of_its_own_instances_unexecuted() -> None:
+def test_the_number_of_unexecuted_own_instances_of_a_leader_is_limited() -> None:
     """ "A leader keeps at most pipeline_instances_max of its own instances unexecuted" """
     leader = Driven(0, 3, pipeline_instances_max=3)
     ids = [leader.propose(APART) for _ in range(3)]
@@ -114,7 +114,7 @@ def test_commuting_commands_never_wait_for_each_other(n: int) -> None:
 
 
 def test_the_frontier_is_the_executed_prefix() -> None:
-    """ "the frontier executed[r] (contiguous prefix per leader) is never walked again" """
+    """ "the frontier executed[r] (contiguous prefix per leader) is never visited again" """
     replica = Driven(0, 3)
     replica.receive(1, Commit(at(1, 2), APART, NONE), Commit(at(1, 3), A, NONE))
     assert replica.replica.frontier == (0, 0, 0)

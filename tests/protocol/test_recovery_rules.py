@@ -1,4 +1,4 @@
-"""Sentences of PROTOCOL section 4, told as stories of groups whose leaders fall silent.
+"""Sentences of docs/reference/protocol.md, section 4, shown in groups whose leaders have failed.
 
 In a group of five (f=2, e=2): slow quorum 3, fast quorum 3, and a recovery quorum of 3 must validate from one unchanged
 answer on. In a group of three (f=1, e=1): slow 2, fast 2, one unchanged answer of two.
@@ -50,7 +50,7 @@ def rules(world: World) -> set[str]:
 
 
 def decided(world: World, replica: int, id: InstanceId) -> Batch | None:
-    """The batch that a replica knows to be decided; None for a nop."""
+    """The decided batch at a replica; None for a nop."""
     core = world.hosts[replica].replica
     if covers(core.dropped, id):
         value = world.decided[id][0]
@@ -63,7 +63,7 @@ def decided(world: World, replica: int, id: InstanceId) -> Batch | None:
 # Asking first
 
 
-def test_peers_are_asked_whether_it_is_committed_before_anything_is_prepared() -> None:
+def test_peers_are_asked_for_the_decision_before_a_prepare_is_sent() -> None:
     """ "first asks its peers whether it is committed, then runs" """
     world = world_of(3)
     world.propose(0, A)
@@ -95,8 +95,8 @@ def test_the_ballot_is_above_every_one_seen_and_the_promise_is_stored() -> None:
 # The five rules
 
 
-def test_rule_1_someone_committed() -> None:
-    """ "someone committed → commit that value" """
+def test_rule_1_a_replica_committed() -> None:
+    """ "a member of Q committed → commit that value" """
     world = world_of(3)
     world.propose(0, A)
     world.deliver_all(lambda packet: not (packet.is_a(Commit) and packet.to == 2))
@@ -107,8 +107,8 @@ def test_rule_1_someone_committed() -> None:
     assert rules(world) == {Rule.ALREADY_COMMITTED.value}
 
 
-def test_rule_2_someone_accepted() -> None:
-    """ "someone accepted → run Accept(b) with the value of the highest voted" """
+def test_rule_2_a_replica_accepted() -> None:
+    """ "a member of Q accepted → run Accept(b) with the value of the highest voted" """
     world = world_of(5)
     pre_accepted_at(world, 0, A, 1, 2, 3, 4)
     leader = world.hosts[0]
@@ -205,8 +205,8 @@ def test_validate_teaches_the_batch_and_leaves_vector_and_status() -> None:
 
 def test_the_invalidators_are_exact() -> None:
     """ "every instance o known to q, conflicting with batch, not covered by deps, and either committed as non-nop with
-    o.deps not covering id, or not committed and o.initial_deps not covering id (an o whose initial_batch q never saw
-    does not count). Each is reported as (o, committed?)." """
+    o.deps not covering id, or not committed and o.initial_deps not covering id (an o whose initial_batch is not
+    stored at q does not count). Each is reported as (o, committed?)." """
     replica = Driven(3, 5)
     none = (0, 0, 0, 0, 0)
     replica.receive(2, Commit(at(2, 1), B, none))  # committed, does not cover 0.1
@@ -215,7 +215,7 @@ def test_the_invalidators_are_exact() -> None:
     replica.receive(2, PreAccept(at(2, 4), writing("elsewhere"), none))
     replica.receive(4, PreAccept(at(4, 1), B, none))  # open, its leader did not cover 0.1
     replica.receive(4, PreAccept(at(4, 2), B, (1, 0, 0, 0, 0)))
-    replica.receive(4, Accept(at(4, 3), ballot(0, 4), B, none))  # open, its first batch unknown here
+    replica.receive(4, Accept(at(4, 3), ballot(0, 4), B, none))  # undecided, its initial batch unknown to this replica
     replica.receive(1, Commit(at(1, 1), B, none), PreAccept(at(1, 2), B, none))  # covered by the vector
     replica.receive(1, Prepare(ID, ballot(1, 1)))
     replica.take()
@@ -225,7 +225,7 @@ def test_the_invalidators_are_exact() -> None:
 
 
 def test_a_late_or_doubled_validate_after_a_vote_changes_nothing() -> None:
-    """Section 9's spirit: what was voted stays what was voted."""
+    """A vote is not overwritten (section 9)."""
     replica = Driven(3, 5)
     validate = Validate(ID, ballot(1, 1), A, (0, 0, 0, 0, 0))
     replica.receive(1, Prepare(ID, ballot(1, 1)), Accept(ID, ballot(1, 1), NOP, (0, 0, 0, 0, 0)))
@@ -263,11 +263,11 @@ def test_with_just_enough_unchanged_an_invalidator_whose_leader_is_away_makes_it
 
 
 def test_a_leader_that_lost_its_proposals_orders_everything_after_them() -> None:
-    """Otherwise the rule above would take a leader that lets an instance pass for one that had not proposed yet.
+    """Otherwise the rule above would treat a leader that lost its proposal like one that had not proposed yet.
 
-    4 proposes B; its PreAccept leaves while it is being written, reaches 3, and power fails. In its next life 4 answers
-    0, whose command succeeds and whose Commit nobody hears. Then neither 0 nor 4 can be asked, and 1, 2 and 3 recover
-    0.1: 3 knows of 4.2, which is unordered against it and whose leader is away.
+    4 proposes B; its PreAccept leaves while it is being written, reaches 3, and power fails. After its restart 4
+    answers 0, whose command succeeds and whose Commit is lost. Then 0 and 4 fail, and 1, 2 and 3 recover 0.1: 3 knows
+    of 4.2, which is unordered against it and whose leader is away.
     """
     world = world_of(5)
     world.propose(4, writing("unrelated"))
@@ -309,7 +309,7 @@ def one_that_waits(world: World) -> None:
 
 
 def test_waiting_is_sent_to_all_peers_and_repeated() -> None:
-    """ "tell all Waiting(id, |R|) (repeated while waiting [...])" """
+    """ "send Waiting(id, |R|) to all (repeated while waiting [...])" """
     world = world_of(5)
     one_that_waits(world)
     assert [packet.to for packet in world.packets if packet.message == Waiting(ID, 2)] == [0, 2, 3, 4]
@@ -318,7 +318,7 @@ def test_waiting_is_sent_to_all_peers_and_repeated() -> None:
     assert [packet.to for packet in world.packets if packet.message == Waiting(ID, 2)] == [0, 2, 3, 4]
 
 
-def test_while_waiting_the_replica_itself_recovers_the_invalidators() -> None:
+def test_a_replica_that_waits_recovers_the_invalidators() -> None:
     """ "While waiting, the replica itself recovers every o in I." """
     world = world_of(5)
     one_that_waits(world)
@@ -365,8 +365,8 @@ def test_the_wait_ends_with_a_nop_when_the_invalidator_waits_with_more() -> None
     world.heal()
 
 
-def test_a_waiting_from_before_the_own_wait_is_remembered() -> None:
-    """ "a replica remembers those it receives, also from before it waits itself" """
+def test_a_waiting_message_from_before_the_own_wait_is_stored() -> None:
+    """ "a replica stores those it receives, also before it waits itself" """
     world = world_of(5)
     pre_accepted_at(world, 0, A, 1, 2)
     pre_accepted_at(world, 4, B, 3)
@@ -487,7 +487,7 @@ def test_a_nop_aborts_the_requests_at_the_client() -> None:
 
 
 def test_an_instance_known_only_by_being_covered_is_recovered() -> None:
-    """ "for an instance it knows or depends on" """
+    """ "for an instance that it knows or depends on" """
     world = world_of(3)
     world.reserve(1, 2)
     world.proposed[at(1, 2)] = A
@@ -565,8 +565,8 @@ def test_two_waits_for_each_other_whose_leaders_fell_silent_are_given_up_and_oth
     world.heal()
 
 
-def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
-    """ "one that knows the decision of id answers it", and not only a Waiting, but each question about the instance."""
+def test_requests_about_a_decided_instance_are_answered_with_the_decision() -> None:
+    """Prepare, Validate, PreAccept, Accept and Inquire of a decided instance are all answered by its Commit."""
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, (0, 0, 0)))
     for question in (

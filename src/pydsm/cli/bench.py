@@ -26,7 +26,7 @@ from pydsm.cli.bench_group import GroupShape, local_target
 from pydsm.cli.loop import run
 from pydsm.cli.serve import Storage
 from pydsm.core.types.errors import OperationalError, UsageError
-from pydsm.transport.address import Address, parse_address, words_of
+from pydsm.transport.address import Address, parse_address, system_error_text
 
 _MEASUREMENTS_MAX = 200
 _RUNS_MAX = 1000
@@ -167,7 +167,7 @@ async def _reach(address: Address) -> None:
     except TimeoutError as error:
         raise OperationalError(f"--at {address}: no connection within {_REACH_SECONDS_MAX:g} s; {_AT_HINT}") from error
     except OSError as error:
-        raise OperationalError(f"--at {address}: {words_of(error)}; {_AT_HINT}") from error
+        raise OperationalError(f"--at {address}: {system_error_text(error)}; {_AT_HINT}") from error
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()

@@ -28,7 +28,7 @@ _CHECKPOINT_SHARE = 1.5
 """The same multiple, beyond which a checkpoint is due immediately."""
 
 
-def wants_checkpoint(sessions: Sessions) -> bool:
+def needs_checkpoint(sessions: Sessions) -> bool:
     """Whether the sessions store so many results that a checkpoint is due immediately."""
     return sessions.results_bytes > _CHECKPOINT_SHARE * sessions.results_bytes_max
 

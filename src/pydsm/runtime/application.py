@@ -78,7 +78,7 @@ class ReplicatedApplication:
         self._sessions.expire(agreed.checkpoint.clocks)
         has_state = self.tracker is None or self.tracker.checkpoint(agreed.checkpoint)
         if self.taker is not None and has_state:
-            self.taker.take(agreed.checkpoint, wanted=self.maintenance.snapshot_wanted)
+            self.taker.take(agreed.checkpoint, wanted=self.maintenance.snapshot_requested)
         self.maintenance.checkpoint_reached(agreed.checkpoint)
 
     def _execute(self, agreed: Execute) -> None:

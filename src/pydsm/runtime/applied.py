@@ -120,7 +120,7 @@ class AppliedTracker:
         if len(results) != len(commands):
             raise InvariantViolation(
                 f"the machine's marker of instance {id} has {len(results)} results for {len(commands)} commands: "
-                "remove the machine's state, which is then rebuilt, and find out what changed it"
+                "remove the machine's state, which is then rebuilt, and find the cause of the change"
             )
         return results
 

@@ -124,7 +124,7 @@ class ApplyGate:
     async def pause(self) -> None:
         """Hold batches from now on, and stop the machine.
 
-        Raises OperationalError if the machine raises; the phase is PAUSED all the same.
+        Raises OperationalError if the machine raises; the phase is PAUSED in that case too.
         """
         self._expect(MachinePhase.PAUSING)
         self.phase = MachinePhase.PAUSED

@@ -49,7 +49,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 
 class ClientHello(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The client's hello. `group` is the name of the group it wants to connect to; empty for any."""
+    """The client's hello. `group` is the name of the group that it expects; empty for any."""
 
     group: str
 
@@ -172,7 +172,7 @@ def _check_runs(request: ClientRequest) -> None:
             raise PeerProtocolError(f"{run.first.hex()} is not the id of a client's request")
         if sequence_of(run.first) + run.count > SEQUENCES:
             raise PeerProtocolError(
-                "a run of request ids goes on past the last sequence: a client begins another session"
+                "a run of request ids exceeds the last sequence: the client must begin another session"
             )
         named += run.count
     if named != len(request.commands):

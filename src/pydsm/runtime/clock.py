@@ -70,7 +70,7 @@ class ClockReport:
         return (
             f"its clock shows {_show(self.own_ms)} and is {abs(difference) / 1000:.1f} s {direction} the group's time, "
             f"{_show(self.own_ms - difference)} (compared with it, the clocks of the others: {peers}); up to "
-            f"{self.difference_ms_max / 1000:g} s are allowed: set the clock, and see that it is kept right (NTP)"
+            f"{self.difference_ms_max / 1000:g} s are allowed: set the clock, and synchronise it with NTP"
         )
 
 
@@ -103,9 +103,9 @@ class GroupClock:
         self._logged_at: Tick | None = None
         self._next_check = Tick(0)
 
-    def hear(self, member: ReplicaId, clock_ms: int) -> None:
+    def record(self, member: ReplicaId, clock_ms: int) -> None:
         """Record the clock reading that a peer has sent; 0 means no reading."""
-        self._clocks.hear(member, clock_ms, self._now())
+        self._clocks.record(member, clock_ms, self._now())
 
     def group_ms(self) -> int | None:
         """The group's time. None while too few clocks are known."""
@@ -150,9 +150,9 @@ class GroupClock:
             self._name_of,
         )
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Update the readings. Call every few milliseconds."""
-        self._clocks.look(self.wall_ms(), self._now())
+        self._clocks.update(self.wall_ms(), self._now())
 
     def check(self) -> None:
         """Call periodically. Logs a wrong clock when it is detected, then once a minute, and when it is right again."""

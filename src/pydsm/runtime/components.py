@@ -1,4 +1,4 @@
-"""The components of a node besides the core, passed by the caller that creates it."""
+"""The components of a node other than the core, passed by the caller that creates it."""
 
 import re
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class MakeTransport(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NodeComponents:
-    """The components of a node besides the core."""
+    """The components of a node other than the core."""
 
     machine: StateMachine
     store: ReplicaStore

@@ -49,7 +49,7 @@ def write_divergence(
         return str(diverged)
     try:
         text = describe_divergence(diverged, files.load(), machine)
-        files.condemn(with_names(text))
-    except Exception as error:  # whatever a machine's keys_in raises: the replica must stop all the same
-        return f"{diverged}; what differs could not be written down: {error}"
+        files.mark_diverged(with_names(text))
+    except Exception as error:  # a machine's keys_in may raise anything, and the replica must stop in any case
+        return f"{diverged}; the report could not be written: {error}"
     return text

@@ -15,7 +15,7 @@ FILES_CHECK_SECONDS = 2.0
 
 
 class FileChecks:
-    """Of one replica, as long as `running` says so. In the disk's thread, because a network file system may be slow."""
+    """Checks the files of one replica while `running` returns True, in the disk's thread, because it may be slow."""
 
     def __init__(
         self,
@@ -44,4 +44,4 @@ class FileChecks:
     def _check(self) -> None:
         self._store.check()
         if self._snapshots is not None:
-            self._snapshots.check_place()
+            self._snapshots.check_not_replaced()

@@ -86,7 +86,7 @@ class Maintenance:
         """None where no snapshots are taken."""
         self._controls = controls
         self._awaited: tuple[InstanceId, asyncio.Future[Checkpoint | None]] | None = None
-        self.snapshot_wanted = False
+        self.snapshot_requested = False
         """Whether an operator waits for a snapshot, so that the next checkpoint must have one."""
         self._last_file: SnapshotFile | None = None
 
@@ -99,7 +99,7 @@ class Maintenance:
 
         Raises:
             UsageError: the replica is pausing or resuming, or does not run; nothing was changed.
-            OperationalError: the machine's `stop` raised; the replica is paused all the same.
+            OperationalError: the machine's `stop` raised; the replica is paused in that case too.
         """
         gate = self._gate
         if gate.phase is MachinePhase.PAUSED:
@@ -132,7 +132,7 @@ class Maintenance:
         began = time.monotonic()
         await gate.restart()
         if self.taker is not None:
-            self.taker.go_on()  # before `catch_up`, which executes the held checkpoints
+            self.taker.resume()  # before `catch_up`, which executes the held checkpoints
         try:
             batches = await gate.catch_up()
         except Exception as error:
@@ -147,7 +147,7 @@ class Maintenance:
     def _serve_again(self) -> None:
         if self._gate.runs:
             if self.taker is not None:
-                self.taker.go_on()
+                self.taker.resume()
             self._controls.accept()
 
     async def snapshot(self, seconds_max: float = 60.0) -> SnapshotReport:
@@ -163,9 +163,9 @@ class Maintenance:
             raise UsageError(
                 "this replica takes no snapshots: its data are in memory, or its machine does not support them"
             )
-        if self.snapshot_wanted:
+        if self.snapshot_requested:
             raise UsageError("another snapshot was requested already: try again when it is done")
-        self.snapshot_wanted = True
+        self.snapshot_requested = True
         began = time.monotonic()
         try:
             async with asyncio.timeout(seconds_max):
@@ -177,7 +177,7 @@ class Maintenance:
                 "the snapshot is still in progress"
             ) from error
         finally:
-            self.snapshot_wanted = False
+            self.snapshot_requested = False
             self._awaited = None
         checkpoint = file.checkpoint
         return SnapshotReport(

@@ -1,8 +1,8 @@
 """One replica in a process: the loop that owns the core, and everything that the core's effects reach.
 
-Decides when the core is called: messages and submitted commands as they come, time every few milliseconds, effects
-once per turn of the loop, so that what arrives together is written and sent together. Guarantees that a failure of
-the disk or of an invariant stops the replica at once: nothing is acknowledged, sent or executed after it. The order of
+Decides when the core is called: messages and submitted commands when they arrive, time every few milliseconds, effects
+once per turn of the loop, so that what arrives together is written and sent together. Guarantees that a failure of the
+disk or of an invariant stops the replica immediately: nothing is acknowledged, sent or executed after it. The order of
 effects is left to `perform`, the time at which batches are proposed to `batching`.
 """
 
@@ -34,7 +34,7 @@ from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId, Tick, session
 from pydsm.core.types.messages import Batch, Frontier, Message, Run
 from pydsm.logs import printable
 from pydsm.machines.base import SupportsScheduledCommands, SupportsSnapshots
-from pydsm.runtime.admission import rejection_reason, wants_checkpoint
+from pydsm.runtime.admission import needs_checkpoint, rejection_reason
 from pydsm.runtime.application import ReplicatedApplication
 from pydsm.runtime.applied import restore_newest, tracker_of
 from pydsm.runtime.apply_gate import MachinePhase
@@ -145,11 +145,11 @@ class Node:
         """
         self._loop = asyncio.get_running_loop()
         self.failure: asyncio.Future[Exception] = self._loop.create_future()
-        """Set when the replica stopped by itself; this object cannot be started again. With `RestartRequired`, create
-        a new node from the same data immediately."""
+        """Set when the replica stopped without a call of `stop`. This object cannot be started again. With
+        `RestartRequired`, create a new node from the same data immediately."""
         disk = ThreadedDisk if self._store.is_slow else InlineDisk
         self._disk = disk(self._store, self._fail)
-        self._peers = PeerIncarnations(self._store.peers(), self._remember_peer, self._name_of)
+        self._peers = PeerIncarnations(self._store.peers(), self._save_peer, self._name_of)
         self._starts = await self._begin_start()
         self._transport = self._make_transport(self._store.incarnation, self._peers.admit, self._starts)
         self._performer = Performer(self._config.replica, self._core, self, self._transport, self._application)
@@ -159,7 +159,7 @@ class Node:
                 core=self._core,
                 files=self._files if isinstance(self._machine, SupportsSnapshots) else None,
                 send=lambda to, piece: self._transport.send((to,), piece),
-                tell=self._tell_core,
+                call_core=self._call_core,
                 may_replace=lambda: self._gate.phase is MachinePhase.RUNNING,
                 replace=self._replace,
                 begin_again=self._begin_again,
@@ -258,7 +258,7 @@ class Node:
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
         """See `batching.SubmitRequests`. Answers `Overloaded` beyond the limits of `admission`."""
         full = rejection_reason(self._sessions, run)
-        if self._sessions.is_forgotten(session_of(run.first)):
+        if self._sessions.has_expired(session_of(run.first)):
             reply(0, [SessionExpired()] * len(commands))
         elif full is None:
             self._batcher.submit_requests(run, commands, reply, is_retry=is_retry)
@@ -270,11 +270,11 @@ class Node:
         return self._grants.grant(self.session_ms())
 
     def trace(self, id: RequestId) -> RequestTrace:
-        """What this replica knows of one request."""
+        """The data that this replica has about one request."""
         return RequestTrace(
             request=show(id),
             replica=self._config.replica,
-            fate=self._sessions.fate(id).value,
+            fate=self._sessions.state_of(id).value,
             instances=tuple(self._traces.find(id, self._core.relation)),
             remembered_instances=self._traces.remembered,
             remembered_seconds=round(self._traces.remembered_seconds, 3),
@@ -340,11 +340,11 @@ class Node:
             log.critical("the message that caused the failure, from %s: %s", self._name_of(sender), text)
             self._fail(error)
         else:
-            if not self._peers.knows(sender) and takes_part(message):
+            if not self._peers.has(sender) and takes_part(message):
                 self._peers.took_part(sender, self._transport.fingerprints[sender])
             if isinstance(message, Frontier):
                 self._reported_at_seconds[sender] = self._loop.time()
-                self._clock.hear(sender, message.clock_ms)
+                self._clock.record(sender, message.clock_ms)
             self._wake()
 
     def _propose(self, batch: Batch) -> InstanceId | None:
@@ -358,7 +358,7 @@ class Node:
     def _tick(self) -> None:
         if self._running:
             self._loop.call_later(_TICK_SECONDS, self._tick)
-            self._clock.look()
+            self._clock.update()
             self._clock.check()
             self._guard(self._starts.save)
             if self._gate.full or not self._starts.takes_part:
@@ -369,7 +369,7 @@ class Node:
 
     def _propose_checkpoint(self) -> None:
         due = self._gate.runs and self._clock.checkpoint_is_due()
-        if self._core.checkpoint_due(early=wants_checkpoint(self._sessions), time_is_due=due):
+        if self._core.checkpoint_due(early=needs_checkpoint(self._sessions), time_is_due=due):
             self._core.propose_checkpoint(*self._clock.for_checkpoint())
 
     def _ask_for_checkpoint(self) -> InstanceId | None:
@@ -385,7 +385,7 @@ class Node:
             self._loop.call_later(SCHEDULED_COMMANDS_SECONDS, self._propose_scheduled_commands, proposer)
             group_ms = self._clock.group_ms()
             if self._gate.phase is MachinePhase.RUNNING and group_ms is not None:
-                proposer.look(group_ms)
+                proposer.propose_due(group_ms)
 
     def _wake(self) -> None:
         if self._running and not self._turn_is_due:
@@ -427,7 +427,7 @@ class Node:
             self._guard(lambda: self._core.snapshot_durable(file.checkpoint, file.digests))
             log.info("checkpoint %d has a durable snapshot, digest %s", file.checkpoint.number, file.digest.hex()[:16])
 
-    def _tell_core(self, action: Callable[[], None]) -> None:
+    def _call_core(self, action: Callable[[], None]) -> None:
         self._guard(lambda: self._at_current_time(action))
         self._wake()
 
@@ -448,9 +448,9 @@ class Node:
         if not self.failure.done():
             self.failure.set_result(reason)
 
-    def _remember_peer(self, peer: ReplicaId, mark: int) -> None:
+    def _save_peer(self, peer: ReplicaId, mark: int) -> None:
         log.info("%s takes part with the data of fingerprint %016x", self._name_of(peer), mark)
-        self._disk.run(lambda: self._store.remember_peer(peer, mark), _nothing)
+        self._disk.run(lambda: self._store.save_peer(peer, mark), _nothing)
 
     def _fail(self, error: Exception) -> None:
         """Stop the replica: from here on nothing is written, sent or executed, and the failure is reported."""

@@ -1,7 +1,7 @@
 """Records with which data (incarnation) each peer has taken part. A peer that returns without its data is refused.
 
 Its old promises and votes are lost, so accepting it as the same replica could break agreement
-(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten). A handshake alone records nothing: a
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-removed). A handshake alone records nothing: a
 process that connects under a replica's name by mistake, and sends nothing that this replica relies on, does not lock
 out the real one. The first message that this replica may rely on fixes the incarnation of its sender. The incarnation
 is passed to the disk before any effect of the message, and the disk writes in order: no vote or decision that relies on
@@ -48,35 +48,35 @@ def takes_part(message: m.Message) -> bool:
 
 
 class PeerIncarnations:
-    """Compares fingerprints of incarnations. `met` are the stored ones; `remember` makes a new one durable."""
+    """Compares fingerprints of incarnations. `stored` are those on disk; `save` stores a new one."""
 
     def __init__(
         self,
-        met: Mapping[ReplicaId, int],
-        remember: Callable[[ReplicaId, int], None],
+        stored: Mapping[ReplicaId, int],
+        save: Callable[[ReplicaId, int], None],
         name_of: Callable[[ReplicaId], str] = "replica {}".format,
     ) -> None:
-        self._met = dict(met)
-        self._remember = remember
+        self._stored = dict(stored)
+        self._save = save
         self._name_of = name_of
 
     def admit(self, peer: ReplicaId, fingerprint: int) -> str | None:
         """See `transport.base.Admit`. Does not change the recorded incarnations."""
-        met = self._met.get(peer)
-        if met is None or met == fingerprint:
+        stored = self._stored.get(peer)
+        if stored is None or stored == fingerprint:
             return None
         name = self._name_of(peer)
         return (
-            f"{name} came back without its data: the fingerprint of its data is {fingerprint:016x}, and this group "
-            f"knows {met:016x} as {name}; start it with its old data directory, or the whole group anew"
+            f"{name} came back without its data: the fingerprint of its data is {fingerprint:016x}, and before it was "
+            f"{stored:016x}; start it with its old data directory, or start a new group"
         )
 
-    def knows(self, peer: ReplicaId) -> bool:
+    def has(self, peer: ReplicaId) -> bool:
         """Whether this peer has taken part."""
-        return peer in self._met
+        return peer in self._stored
 
     def took_part(self, peer: ReplicaId, fingerprint: int) -> None:
         """Record that the core has accepted a message of this peer that it may rely on (`takes_part`)."""
-        if peer not in self._met:
-            self._met[peer] = fingerprint
-            self._remember(peer, fingerprint)
+        if peer not in self._stored:
+            self._stored[peer] = fingerprint
+            self._save(peer, fingerprint)

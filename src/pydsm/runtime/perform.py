@@ -1,6 +1,6 @@
 """Performs the core's effects: the only module that decides that records are durable before messages leave.
 
-See docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten. A turn is all effects that one call
+See docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-removed. A turn is all effects that one call
 of `take_effects` returned. Turns are finished in the order in which the core made them. While some turns are being
 written, later ones wait; then all of them are written together (group commit). No I/O happens here; disk, network and
 application are arguments, so the simulator uses this code too.

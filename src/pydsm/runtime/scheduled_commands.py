@@ -30,7 +30,7 @@ class ScheduledCommandProposer:
         self._unanswered = 0
         self._has_raised = False
 
-    def look(self, now_ms: int) -> None:
+    def propose_due(self, now_ms: int) -> None:
         """Propose what is due at this Unix time (ms), unless earlier due commands are unanswered."""
         if self._unanswered:
             return

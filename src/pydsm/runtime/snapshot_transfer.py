@@ -44,7 +44,7 @@ class TransferContext:
     files: SnapshotFiles | None
     """None where snapshots are not stored: then none is sent or fetched."""
     send: Callable[[ReplicaId, SnapshotPiece], None]
-    tell: Callable[[Callable[[], None]], None]
+    call_core: Callable[[Callable[[], None]], None]
     """Calls a function that calls the core, if the replica still runs, and performs the core's effects."""
     may_replace: Callable[[], bool]
     """Returns False while the machine is paused for maintenance."""
@@ -84,7 +84,7 @@ class SnapshotTransfers:
                     "snapshots: this replica cannot rejoin"
                 )
             self._cannot_store_snapshots = True
-            self._parts.tell(lambda: self._parts.core.cannot_keep(transfer.number))
+            self._parts.call_core(lambda: self._parts.core.cannot_keep(transfer.number))
         else:
             before = self._fetching
             self._fetching = loop.create_task(self._fetch(files, transfer, before))
@@ -106,11 +106,11 @@ class SnapshotTransfers:
         finally:
             del self._serving[wanted.to]
         if found is None:
-            parts.tell(lambda: parts.core.cannot_serve(wanted.to))
+            parts.call_core(lambda: parts.core.cannot_serve(wanted.to))
         elif found[0] >= wanted.offset:
             self.counters.sent += 1
             size, data = found
-            parts.tell(lambda: parts.send(wanted.to, SnapshotPiece(wanted.number, wanted.offset, size, data)))
+            parts.call_core(lambda: parts.send(wanted.to, SnapshotPiece(wanted.number, wanted.offset, size, data)))
 
     async def _fetch(
         self, files: SnapshotFiles, wanted: BeginFetch | KeepPiece | InstallSnapshot, before: asyncio.Task[None] | None
@@ -130,7 +130,7 @@ class SnapshotTransfers:
                     assert_never(unreachable)
         except OSError as error:
             log.error("the snapshot of checkpoint %d cannot be kept: %s; trying again", number, error)
-            self._parts.tell(lambda: core.cannot_keep(number))
+            self._parts.call_core(lambda: core.cannot_keep(number))
 
     async def _begin(self, files: SnapshotFiles, number: int) -> None:
         """Continue the open file if it is of this checkpoint; otherwise open or create it, which checks its content."""
@@ -145,7 +145,7 @@ class SnapshotTransfers:
                 receiver.offset,
             )
         offset = receiver.offset
-        self._parts.tell(lambda: self._parts.core.fetched(number, offset))
+        self._parts.call_core(lambda: self._parts.core.fetched(number, offset))
 
     async def _close_receiver(self) -> None:
         receiver, self._receiver = self._receiver, None
@@ -164,7 +164,7 @@ class SnapshotTransfers:
             damaged = True
             self.counters.damaged += 1
             log.warning("a piece of snapshot %d is damaged, asking another peer: %s", piece.number, fault)
-        self._parts.tell(lambda: self._parts.core.fetched(piece.number, receiver.offset, damaged=damaged))
+        self._parts.call_core(lambda: self._parts.core.fetched(piece.number, receiver.offset, damaged=damaged))
 
     async def _install(self, files: SnapshotFiles, number: int) -> None:
         parts, receiver = self._parts, self._receiver
@@ -174,10 +174,10 @@ class SnapshotTransfers:
             file = await asyncio.to_thread(files.finish, receiver)
         except OperationalError as fault:
             log.warning("the snapshot of checkpoint %d cannot be used, fetching it again: %s", number, fault)
-            parts.tell(lambda: parts.core.fetched(number, receiver.offset, damaged=True))
+            parts.call_core(lambda: parts.core.fetched(number, receiver.offset, damaged=True))
             return
         if self._reason_not_to_install(file):
-            parts.tell(lambda: parts.core.cannot_keep(number))
+            parts.call_core(lambda: parts.core.cannot_keep(number))
             return
         # The order is what makes a crash harmless. The file is durable under a temporary name (`finish`); one durable
         # write then removes the records that it replaces; the rename comes last. A crash before the write leaves the

@@ -95,7 +95,7 @@ class SnapshotTaker:
         if self._task is not None:
             await asyncio.wait((self._task,))
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """Take snapshots again, after `stop`."""
         self._stopping = False
 
@@ -111,7 +111,7 @@ class SnapshotTaker:
         writer: SnapshotWriter | None = None
         try:
             writer = await asyncio.to_thread(self._files.begin, checkpoint)
-            while not self._stopping and (chunks := self._some(steps)):
+            while not self._stopping and (chunks := self._next_chunks(steps)):
                 await asyncio.to_thread(writer.append, [chunk for chunk in chunks if chunk])
                 await asyncio.sleep(_REST_SECONDS)
             if self._stopping:
@@ -135,7 +135,7 @@ class SnapshotTaker:
             if close := getattr(steps, "close", None):
                 close()
 
-    def _some(self, steps: Iterator[bytes]) -> list[bytes]:
+    def _next_chunks(self, steps: Iterator[bytes]) -> list[bytes]:
         """The chunks of as many steps as fit into the time; empty if there are no more."""
         began = time.perf_counter()
         chunks = []

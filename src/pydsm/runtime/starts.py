@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydsm.core.protocol.starts import Own, Remembered, StartBook, StartCheck, StartGreeting, what_is_missing
+from pydsm.core.protocol.starts import OwnData, PeerReport, PeerStarts, StartCheck, StartInfo, describe_missing
 from pydsm.core.replica import Replica
 from pydsm.core.types.errors import RolledBack
 from pydsm.core.types.ids import ReplicaId
@@ -57,30 +57,30 @@ class StartContext:
 class Starts:
     """One start of one replica; see `transport.base.StartExchange`."""
 
-    def __init__(self, replica: ReplicaId, replicas: int, around: StartContext, limits: StartLimits) -> None:
+    def __init__(self, replica: ReplicaId, replicas: int, context: StartContext, limits: StartLimits) -> None:
         self._replica = replica
-        self._around = around
-        self._found = around.store.position
-        self.start = around.store.begin_start()
+        self._context = context
+        self._found = context.store.position
+        self.start = context.store.begin_start()
         """The current start."""
-        self._book = StartBook(around.store.starts())
+        self._peer_starts = PeerStarts(context.store.starts())
         self._needed = quorums(replicas).slow - 1
         self._check = StartCheck(
             replicas - 1,
             self._needed,
-            around.seconds(),
+            context.seconds(),
             grace_min=limits.grace_seconds_min,
             grace_max=limits.grace_seconds_max,
         )
         self._saves = 0
         self._save_seconds = limits.save_seconds
-        self._next_save = around.seconds() + limits.save_seconds
+        self._next_save = context.seconds() + limits.save_seconds
         self._takes_part = replicas == 1
 
     @property
     def takes_part(self) -> bool:
         """Whether this replica may vote, promise and propose."""
-        if not self._takes_part and self._check.passed(self._around.seconds()):
+        if not self._takes_part and self._check.passed(self._context.seconds()):
             self._takes_part = True
             log.info("takes part: %d peers confirmed that this replica's data are the newest", self._check.answered)
         return self._takes_part
@@ -91,56 +91,56 @@ class Starts:
         if self.takes_part:
             return None
         return (
-            f"it asks its peers whether its data are the newest: {self._check.answered} have answered, "
-            f"{self._needed} are needed"
+            f"it waits until its peers have confirmed that its data are the newest: {self._check.answered} have "
+            f"answered, {self._needed} are needed"
         )
 
     @property
     def stamp(self) -> tuple[int, int]:
         """See `transport.base.StartExchange`."""
-        return self.start.number, self._around.store.position
+        return self.start.number, self._context.store.position
 
-    def greeting(self, to: ReplicaId | None) -> StartGreeting:
+    def start_info(self, to: ReplicaId | None) -> StartInfo:
         """See `transport.base.StartExchange`."""
-        return StartGreeting(self.start, self._found, None if to is None else self.remembered(to))
+        return StartInfo(self.start, self._found, None if to is None else self.report_on(to))
 
-    def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
+    def check_start(self, peer: ReplicaId, incarnation: int, info: StartInfo) -> str | None:
         """See `transport.base.StartExchange`."""
-        return self._book.why_not(peer, incarnation, greeting)
+        return self._peer_starts.check_start(peer, incarnation, info)
 
-    def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
+    def check_stamp(self, peer: ReplicaId, start: int, position: int) -> str | None:
         """See `transport.base.StartExchange`."""
-        return self._book.hear(peer, start, position)
+        return self._peer_starts.check_stamp(peer, start, position)
 
-    def remembered(self, peer: ReplicaId) -> Remembered:
+    def report_on(self, peer: ReplicaId) -> PeerReport:
         """See `transport.base.StartExchange`."""
-        met = self._book.met(peer)
-        index, executed = self._around.core.remembered(peer)
-        return Remembered(
-            self._replica, None if met is None else met.start, 0 if met is None else met.position, index, executed
+        seen = self._peer_starts.highest(peer)
+        index, executed = self._context.core.remembered(peer)
+        return PeerReport(
+            self._replica, None if seen is None else seen.start, 0 if seen is None else seen.position, index, executed
         )
 
-    def told(self, remembered: Remembered) -> None:
+    def check_report(self, report: PeerReport) -> None:
         """See `transport.base.StartExchange`.
 
         Stops the replica if it lacks data that a peer has a record of, also when that report comes late.
         """
-        around = self._around
-        own = Own(self.start, self._found, around.store.position, around.core.reserved, around.core.recorded)
-        missing = what_is_missing(own, remembered)
+        context = self._context
+        own = OwnData(self.start, self._found, context.store.position, context.core.reserved, context.core.recorded)
+        missing = describe_missing(own, report)
         if missing is None:
-            self._check.answer(remembered.by, around.seconds())
+            self._check.answer(report.by, context.seconds())
         else:
-            around.fail(
-                RolledBack(f"replica {remembered.by} has a record of data that is missing here: {missing}. {_ADVICE}")
+            context.fail(
+                RolledBack(f"replica {report.by} has a record of data that is missing here: {missing}. {_ADVICE}")
             )
 
     def save(self) -> None:
         """Save new starts and positions of peers, if the interval has passed."""
-        if self._around.seconds() < self._next_save:
+        if self._context.seconds() < self._next_save:
             return
-        self._next_save = self._around.seconds() + self._save_seconds
+        self._next_save = self._context.seconds() + self._save_seconds
         self._saves += 1
-        unsaved = self._book.take_unsaved(positions=self._saves % _SAVES_BEFORE_POSITIONS == 0)
+        unsaved = self._peer_starts.take_unsaved(positions=self._saves % _SAVES_BEFORE_POSITIONS == 0)
         if unsaved:
-            self._around.run_on_disk(lambda: self._around.store.remember_starts(unsaved))
+            self._context.run_on_disk(lambda: self._context.store.save_starts(unsaved))

@@ -66,7 +66,7 @@ def examine(directory: Path) -> Examination:
     found = Examination(Condition.USED, log, seal)
     if log.damage is not None:
         found.damage.append(log.damage)
-    _look_at_mark(directory, found)
+    _check_mark(directory, found)
     database = directory / DATABASE_NAME
     if DATABASE_NAME in names:
         found.damage += damaged_pages(seal, log, database)
@@ -84,7 +84,7 @@ def _is_unused(directory: Path) -> bool:
     return mark is None or mark.generation == 0
 
 
-def _look_at_mark(directory: Path, found: Examination) -> None:
+def _check_mark(directory: Path, found: Examination) -> None:
     try:
         mark = read_mark(directory)
     except FileNotFoundError:

@@ -2,14 +2,14 @@
 
 A store refuses to open under another identity, so that no replica acts on the votes of another. The incarnation
 distinguishes a replica that restarts with its data from one that lost them, which may not take part as the old one
-(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten).
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-removed).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.protocol.starts import SeenStart, Start
 from pydsm.core.types.ids import ReplicaId
 from pydsm.storage.base import Store
 
@@ -39,11 +39,11 @@ class StartStore(Protocol):
         """Raise the number of starts durably, with a new random id. Call once, before the replica takes part."""
         ...
 
-    def starts(self) -> dict[ReplicaId, Met]:
+    def starts(self) -> dict[ReplicaId, SeenStart]:
         """The highest known start of each peer."""
         ...
 
-    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+    def save_starts(self, starts: Mapping[ReplicaId, SeenStart]) -> None:
         """Store these entries for `starts`. Raises OperationalError if the disk fails."""
         ...
 
@@ -65,7 +65,7 @@ class ReplicaStore(Store, StartStore, Protocol):
         """Fingerprint of the incarnation of every peer that ever took part, since the store was created."""
         ...
 
-    def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
+    def save_peer(self, replica: ReplicaId, incarnation: int) -> None:
         """Store the fingerprint of a peer's incarnation for `peers`. Raises OperationalError if the disk fails."""
         ...
 

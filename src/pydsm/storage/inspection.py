@@ -145,7 +145,7 @@ class DataDirectory:
             for checksum, groups in self._rows("SELECT checksum, groups FROM position"):
                 findings.position = read_position(checksum, groups)
         except ValueError as error:
-            findings.damage.append(f"what is known of starts: {error}")
+            findings.damage.append(f"the records of starts: {error}")
 
     def _check_snapshots(self, findings: Findings, present: set[InstanceId]) -> None:
         """Compare snapshots and records. `present`: instances that have a decided record or need none."""
@@ -279,7 +279,7 @@ def _locked(path: Path) -> Iterator[None]:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
             raise OperationalError(
-                f"data directory {path} is in use by a running replica: stop it first, or ask it with pydsm status"
+                f"data directory {path} is in use by a running replica: stop it first, or use pydsm status"
             ) from error
         yield
 

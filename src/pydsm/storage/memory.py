@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.protocol.starts import SeenStart, Start
 from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import InstanceId, ReplicaId
@@ -27,7 +27,7 @@ class MemoryStore:
         self._reservation: ReservationRecord | None = None
         self._frontier: FrontierRecord | None = None
         self._peers: dict[ReplicaId, int] = {}
-        self._starts: dict[ReplicaId, Met] = {}
+        self._starts: dict[ReplicaId, SeenStart] = {}
         self._start = 0
         self.position = 0
         """See `storage.base.Store`."""
@@ -72,11 +72,11 @@ class MemoryStore:
         self._start += 1
         return Start(self._start, secrets.randbits(64))
 
-    def starts(self) -> dict[ReplicaId, Met]:
+    def starts(self) -> dict[ReplicaId, SeenStart]:
         """See `storage.identity.ReplicaStore`."""
         return dict(self._starts)
 
-    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+    def save_starts(self, starts: Mapping[ReplicaId, SeenStart]) -> None:
         """See `storage.identity.ReplicaStore`."""
         self._must_be_open()
         self._starts.update(starts)
@@ -85,7 +85,7 @@ class MemoryStore:
         """See `storage.identity.ReplicaStore`."""
         return dict(self._peers)
 
-    def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
+    def save_peer(self, replica: ReplicaId, incarnation: int) -> None:
         """See `storage.identity.ReplicaStore`."""
         self._must_be_open()
         self._peers[replica] = incarnation

@@ -35,7 +35,7 @@ _MARK = Struct(">QQIIQ")
 """Sequence number, generation of the seal, two salts and frames of the log."""
 _FRAMES_AT_A_TIME = 256
 """Frames of one read: each read waits for the interpreter, which the event loop holds for milliseconds under load."""
-_PLACE_BYTES = 512
+_SLOT_BYTES = 512
 """Distance of the two slots of the mark, so that they are never in one sector."""
 
 
@@ -99,16 +99,16 @@ def encode_mark(mark: Mark) -> bytes:
     return content + _CRC.pack(crc32(content))
 
 
-def place_of(mark: Mark) -> int:
+def slot_offset(mark: Mark) -> int:
     """Byte offset of the slot of this mark."""
-    return mark.sequence % 2 * _PLACE_BYTES
+    return mark.sequence % 2 * _SLOT_BYTES
 
 
 def write_first_mark(directory: Path) -> None:
     """Create the file durably, with a mark of 0 frames in both slots."""
     with (directory / MARK_NAME).open("wb") as file:
         for mark in (Mark(0, 0, (0, 0), 0), Mark(1, 0, (0, 0), 0)):
-            file.seek(place_of(mark))
+            file.seek(slot_offset(mark))
             file.write(encode_mark(mark))
         file.flush()
         os.fsync(file.fileno())
@@ -119,7 +119,7 @@ def read_mark(directory: Path) -> Mark | None:
     """The newer valid mark; None if both slots are damaged. Raises FileNotFoundError if the file is missing."""
     data = (directory / MARK_NAME).read_bytes()
     found = []
-    for start in (0, _PLACE_BYTES):
+    for start in (0, _SLOT_BYTES):
         content = data[start : start + _MARK.size]
         if len(content) == _MARK.size and data[start + _MARK.size :][: _CRC.size] == _CRC.pack(crc32(content)):
             sequence, generation, salt, other_salt, frames = _MARK.unpack(content)
@@ -130,7 +130,7 @@ def read_mark(directory: Path) -> Mark | None:
 def missing_from_log(seal: Seal, mark: Mark | None, log: LogReport) -> str | None:
     """Describe durable frames that are missing from the log and are not in the database either; None if none are."""
     if mark is None:
-        return f"{MARK_NAME}, which says how much of the log was durable, is damaged"
+        return f"{MARK_NAME}, which has the number of durable frames of the log, is damaged"
     if mark.generation > seal.generation:
         return f"{SEAL_NAME} is older than {MARK_NAME}: the files are not of one time"
     wanted = 0

@@ -25,8 +25,8 @@ from pydsm.storage.seal import (
     encode_mark,
     end_of_log,
     follow_log,
-    place_of,
     sealed_pages,
+    slot_offset,
     write_seal,
 )
 from pydsm.storage.wal import LogReport
@@ -118,7 +118,7 @@ class Sealing:
         self._end = end
         self._sequence += 1
         mark = Mark(self._sequence, self._seal.generation, end.salts, end.frames)
-        os.pwrite(self._files.mark, encode_mark(mark), place_of(mark))
+        os.pwrite(self._files.mark, encode_mark(mark), slot_offset(mark))
         if end.frames >= self._next_frames:
             emptied = self.empty_log()
             self._next_frames = LOG_FRAMES_MAX if emptied else end.frames + LOG_FRAMES_MAX
@@ -153,7 +153,7 @@ class Sealing:
         self._end = None
         return True
 
-    def check_place(self) -> None:
+    def check_not_replaced(self) -> None:
         """Raise OperationalError if the directory or a file in it was removed or replaced."""
         self._check(self._directory, self._files.directory)
         self._check(self._directory / DATABASE_NAME, self._files.database)
@@ -164,17 +164,17 @@ class Sealing:
     def close(self) -> None:
         """Empty the log if possible, and release everything."""
         try:
-            if self._may_empty() and self.empty_log():
+            if self._can_empty() and self.empty_log():
                 self._files.connections.reverse()  # the log is empty, so SQLite may remove it on close
         except (sqlite3.Error, OSError, OperationalError):
             pass  # the commits stay in the log, and the next start finds them there
         self._finalizer()
 
-    def _may_empty(self) -> bool:
+    def _can_empty(self) -> bool:
         """Whether the log may be emptied: not after a failed write. Raises OperationalError if a file was replaced."""
         if self._phase is not StorePhase.OPEN or not self._finalizer.alive:
             return False
-        self.check_place()
+        self.check_not_replaced()
         return True
 
     def _open_log(self) -> None:
@@ -188,13 +188,13 @@ class Sealing:
         try:
             there = os.stat(path)
         except OSError as error:
-            raise OperationalError(self._gone(path, error.strerror or str(error))) from error
+            raise OperationalError(self._replaced_error(path, error.strerror or str(error))) from error
         ours = os.fstat(descriptor)
         if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
-            raise OperationalError(self._gone(path, "another one is in its place"))
+            raise OperationalError(self._replaced_error(path, "another one is in its place"))
         return ours.st_size
 
-    def _gone(self, path: Path | str, how: str) -> str:
+    def _replaced_error(self, path: Path | str, how: str) -> str:
         return (
             f"{path} was removed or replaced while the replica ran ({how}): nothing more is acknowledged. Put it back "
             "as it was if that is possible; if not, this member is lost (docs/howto/operate.md)"

@@ -130,10 +130,10 @@ class SnapshotChecker:
         rest = memoryview(data)
         while rest:
             if self._expects is _Expects.NOTHING:
-                raise OperationalError("it goes on behind its end")
+                raise OperationalError("it continues after its end")
             rest = self._take_payload(rest) if self._expects is _Expects.PAYLOAD else self._take_frame(rest)
 
-    def back(self) -> None:
+    def rewind(self) -> None:
         """Discard everything after `good`. A complete snapshot stays complete, whatever followed its end."""
         if self.complete:
             return

@@ -121,7 +121,7 @@ class SnapshotReceiver:
         with suppress(OperationalError):
             while data := self._file.read(_READ_BYTES):
                 self._checker.take(data)
-        self._back()
+        self._rewind()
 
     @property
     def offset(self) -> int:
@@ -140,7 +140,7 @@ class SnapshotReceiver:
         try:
             self._checker.take(data)
         except OperationalError:
-            self._back()
+            self._rewind()
             raise
         self._unsynced += len(data)
         if self._unsynced > _BYTES_BEFORE_SYNC:
@@ -150,10 +150,10 @@ class SnapshotReceiver:
     def finish(self, identity: Identity) -> SnapshotFile:
         """Make the file durable. If it is not the expected snapshot, empty it and raise OperationalError."""
         try:
-            file = _judged(self.path, self._checker, identity)
+            file = _validated(self.path, self._checker, identity)
         except OperationalError:
             self._checker = SnapshotChecker()
-            self._back()
+            self._rewind()
             raise
         _sync(self._file)
         sync_directory(self.path.parent)
@@ -164,8 +164,8 @@ class SnapshotReceiver:
         with suppress(OSError):
             self._file.close()
 
-    def _back(self) -> None:
-        self._checker.back()
+    def _rewind(self) -> None:
+        self._checker.rewind()
         self._file.flush()
         self._file.truncate(self._checker.offset)
         self._file.seek(self._checker.offset)
@@ -183,7 +183,7 @@ class SnapshotFiles:
         self._whole: dict[Path, tuple[int, int]] = {}
         """Paths of the last two valid snapshots, each with device and inode of the file."""
         self._changing = threading.Lock()
-        """Held while files change that `check_place` compares."""
+        """Held while files change that `check_not_replaced` compares."""
 
     def path(self, number: int) -> Path:
         """Path of the snapshot of this checkpoint."""
@@ -226,7 +226,7 @@ class SnapshotFiles:
             if old < last[0] and old not in served:
                 old.unlink(missing_ok=True)
                 self._damaged.discard(old)
-        self._remember(last)
+        self._record_files(last)
 
     # Requests of peers
 
@@ -263,13 +263,13 @@ class SnapshotFiles:
         # only this snapshot has what the purged records had, so the next start completes the installation here.
         for fetched in sorted(self._directory.glob(f"*{_FETCHED}")):
             with suppress(OperationalError):  # it is not complete yet
-                checkpoint = self._look_at(fetched).checkpoint
+                checkpoint = self._examine(fetched).checkpoint
                 if merge(purged, checkpoint.position.up_to) == purged:
                     self.put(fetched, self.path(checkpoint.number))
 
     # The own replica
 
-    def condemn(self, text: str) -> None:
+    def mark_diverged(self, text: str) -> None:
         """Write `text` to the divergence marker: no replica starts with this directory until an operator removes it."""
         path = self._directory.parent / DIVERGENCE_MARKER
         with path.open("w", encoding="utf-8") as file:
@@ -283,7 +283,7 @@ class SnapshotFiles:
         path = self._directory.parent / DIVERGENCE_MARKER
         if path.is_file():
             raise OperationalError(
-                f"{path} says why this replica must not start, and what to do: {path.read_text('utf-8', 'replace')}"
+                f"{path} states why this replica must not start, and the remedy: {path.read_text('utf-8', 'replace')}"
             )
 
     def load(self) -> list[SnapshotFile]:
@@ -295,7 +295,7 @@ class SnapshotFiles:
             log.error("%s; it is not used", fault)
             self._damaged.add(path)
         with self._changing:
-            self._remember([one.path for one in found[-SNAPSHOTS_KEPT:]])
+            self._record_files([one.path for one in found[-SNAPSHOTS_KEPT:]])
         return found[-SNAPSHOTS_KEPT:]
 
     def survey(self) -> tuple[list[SnapshotFile], dict[Path, str]]:
@@ -303,29 +303,29 @@ class SnapshotFiles:
         found, faults = [], {}
         for path in sorted(self._directory.glob(f"*{_SUFFIX}")):
             try:
-                found.append(self._look_at(path))
+                found.append(self._examine(path))
             except OperationalError as fault:
                 faults[path] = str(fault)
             except OSError as error:
                 faults[path] = f"snapshot {path} cannot be read: {error.strerror or error}"
         return found, faults
 
-    def check_place(self) -> None:
+    def check_not_replaced(self) -> None:
         """Raise OperationalError if one of the last two was removed or replaced. Their content is not read."""
         with self._changing:
             for path, file in self._whole.items():
                 try:
                     there = path.stat()
                 except OSError as error:
-                    raise OperationalError(_gone(path, error.strerror or str(error))) from error
+                    raise OperationalError(_replaced_error(path, error.strerror or str(error))) from error
                 if (there.st_dev, there.st_ino) != file:
-                    raise OperationalError(_gone(path, "another one is in its place"))
+                    raise OperationalError(_replaced_error(path, "another one is in its place"))
 
-    def _remember(self, paths: Sequence[Path]) -> None:
+    def _record_files(self, paths: Sequence[Path]) -> None:
         stats = {path: path.stat() for path in paths}
         self._whole = {path: (stat.st_dev, stat.st_ino) for path, stat in stats.items()}
 
-    def _look_at(self, path: Path) -> SnapshotFile:
+    def _examine(self, path: Path) -> SnapshotFile:
         checker = SnapshotChecker()
         try:
             with path.open("rb") as file:
@@ -333,10 +333,10 @@ class SnapshotFiles:
                     checker.take(data)
         except OperationalError as fault:
             raise OperationalError(f"snapshot {path} is damaged: {fault}") from fault
-        return _judged(path, checker, self._identity)
+        return _validated(path, checker, self._identity)
 
 
-def _judged(path: Path, checker: SnapshotChecker, identity: Identity) -> SnapshotFile:
+def _validated(path: Path, checker: SnapshotChecker, identity: Identity) -> SnapshotFile:
     """The snapshot in a file whose bytes were all checked.
 
     Raises OperationalError if it is incomplete, of another group, or not of the checkpoint in its name.
@@ -353,7 +353,7 @@ def _judged(path: Path, checker: SnapshotChecker, identity: Identity) -> Snapsho
     return SnapshotFile(path, head.checkpoint, tuple(checker.digests))
 
 
-def _gone(path: Path, how: str) -> str:
+def _replaced_error(path: Path, how: str) -> str:
     return (
         f"{path} was removed or replaced while the replica ran ({how}): nothing more is acknowledged. Put it back as "
         "it was, then start the replica again"

@@ -19,7 +19,7 @@ from zlib import crc32
 
 import msgspec
 
-from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.protocol.starts import SeenStart, Start
 from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.core.types.ids import InstanceId, ReplicaId
@@ -58,7 +58,7 @@ CREATE TABLE instances (
 """
 
 WHAT_TO_DO = (
-    "Starting with it could break agreement: keep the directory as evidence, and see what pydsm inspect reports. "
+    "Starting with it could break agreement: keep the directory as evidence, and run pydsm inspect. "
     "Without an undamaged newest copy of it, this replica cannot rejoin (docs/howto/operate.md, 'When a data directory "
     "is damaged')"
 )
@@ -75,7 +75,7 @@ _FRONTIER_ROW = -1
 _PURGED_ROW = -2
 
 
-_Text = TypeVar("_Text", Start, Met)
+_Text = TypeVar("_Text", Start, SeenStart)
 
 
 class SqliteStore:
@@ -126,7 +126,7 @@ class SqliteStore:
         """See `storage.base.Store`."""
 
     def _connect(self, lock: sqlite3.Connection) -> sqlite3.Connection:
-        """Open the database twice, for writing and as guard; from here on all is closed together with the lock."""
+        """Open the database twice, for writing and as guard; all files are closed together with the lock."""
         path = self._directory / DATABASE_NAME
         files = OpenFiles(self._directory, lock)
         self._sealing = Sealing(self._directory, files)
@@ -212,7 +212,7 @@ class SqliteStore:
 
     def check(self) -> None:
         """See `storage.identity.ReplicaStore`."""
-        self._open_sealing().check_place()
+        self._open_sealing().check_not_replaced()
 
     def begin_start(self) -> Start:
         """See `storage.identity.ReplicaStore`."""
@@ -226,15 +226,15 @@ class SqliteStore:
             database.execute("INSERT OR REPLACE INTO own_start VALUES (0, ?, ?)", _checked_text(start))
         return start
 
-    def starts(self) -> dict[ReplicaId, Met]:
+    def starts(self) -> dict[ReplicaId, SeenStart]:
         """See `storage.identity.ReplicaStore`."""
         try:
             rows = self._open_database().execute("SELECT replica, checksum, met FROM starts").fetchall()
-            return {ReplicaId(replica): read_text(checksum, text, of=Met) for replica, checksum, text in rows}
+            return {ReplicaId(replica): read_text(checksum, text, of=SeenStart) for replica, checksum, text in rows}
         except (sqlite3.Error, ValueError) as error:
             raise self._damaged("the table of the starts of peers", str(error)) from error
 
-    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+    def save_starts(self, starts: Mapping[ReplicaId, SeenStart]) -> None:
         """See `storage.identity.ReplicaStore`."""
         rows = [(replica, *_checked_text(met)) for replica, met in starts.items()]
         with self._commit() as database:
@@ -261,7 +261,7 @@ class SqliteStore:
         except ValueError as error:
             raise self._damaged("the table of peers", str(error)) from error
 
-    def remember_peer(self, replica: ReplicaId, incarnation: int) -> None:
+    def save_peer(self, replica: ReplicaId, incarnation: int) -> None:
         """See `storage.identity.ReplicaStore`."""
         with self._commit() as database:
             database.execute("INSERT OR REPLACE INTO peers VALUES (?, ?)", (replica, f"{incarnation:016x}"))
@@ -319,7 +319,8 @@ class SqliteStore:
         """Create the database. A crash at any point leaves a directory that counts as new, unfinished or used."""
         directory = self._directory
         # The seal of generation 0 comes first and marks the directory as unfinished; that of generation 1 comes last,
-        # after database and mark are durable. So a half-made database is never used, and a used one is never made anew.
+        # after database and mark are durable. So an incomplete database is never used, and a used one is never replaced
+        # by a new one.
         write_seal(directory, Seal())
         path = directory / DATABASE_NAME
         for name in (MARK_NAME, *(f"{DATABASE_NAME}{suffix}" for suffix in ("", "-wal", "-shm", "-journal"))):
@@ -365,13 +366,13 @@ def read_row(id: int, checksum: int, data: object, *, of: type[Record], replicas
     return record
 
 
-def _checked_text(value: Start | Met) -> tuple[int, str]:
+def _checked_text(value: Start | SeenStart) -> tuple[int, str]:
     text = msgspec.json.encode(value)
     return crc32(text), text.decode()
 
 
 def read_text(checksum: object, text: object, *, of: type[_Text]) -> _Text:
-    """Decode a stored Start or Met. Raises ValueError that describes the damage, if there is any."""
+    """Decode a stored Start or SeenStart. Raises ValueError that describes the damage, if there is any."""
     if not isinstance(text, str) or crc32(text.encode()) != checksum:
         raise ValueError("its checksum differs")
     try:

@@ -97,7 +97,7 @@ def _read_frames(file: BinaryIO, report: LogReport, header: tuple[int, ...]) -> 
         chain = checksum(frame[FRAME.size :], chain, words)
         if (salt, other_salt) != report.salts or chain != (sum, other_sum):
             report.bad_frame = number
-            _look_behind(file, report)
+            _find_later_commits(file, report)
             return
         seen[page] = page_sum(page, frame[FRAME.size :])
         if size:
@@ -106,7 +106,7 @@ def _read_frames(file: BinaryIO, report: LogReport, header: tuple[int, ...]) -> 
             seen.clear()
 
 
-def _look_behind(file: BinaryIO, report: LogReport) -> None:
+def _find_later_commits(file: BinaryIO, report: LogReport) -> None:
     """Report damage if the frames behind the bad one show that it is not in the last commit (see the module)."""
     assert report.bad_frame is not None
     last, commits = 0, []

@@ -43,20 +43,21 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
-def words_of(error: Exception) -> str:
-    """What the system, or ZeroMQ, says went wrong. Names that cannot be resolved have numbers of their own, below 1."""
+def system_error_text(error: Exception) -> str:
+    """The text of an error of the operating system or of ZeroMQ."""
+    # Errors of name resolution have negative numbers, which `os.strerror` does not know.
     number: int | None = getattr(error, "errno", None)
-    said: str | None = getattr(error, "strerror", None)
-    return os.strerror(number) if number and number > 0 else said or str(error)
+    text: str | None = getattr(error, "strerror", None)
+    return os.strerror(number) if number and number > 0 else text or str(error)
 
 
 def cannot_listen(whom: str, address: Address, error: OSError) -> OperationalError:
-    """What to raise when an address cannot be listened on; `whom` says for whom it would be."""
+    """The error to raise if an address cannot be listened on; `whom` names the clients of the port."""
     if isinstance(error, socket.gaierror):
         remedy = "give a name or an address of this computer"
     else:
         remedy = _REMEDIES.get(error.errno or 0, "free the port or use another")
-    return OperationalError(f"cannot listen for {whom} on {address}: {words_of(error)}; {remedy}")
+    return OperationalError(f"cannot listen for {whom} on {address}: {system_error_text(error)}; {remedy}")
 
 
 _REMEDIES = {

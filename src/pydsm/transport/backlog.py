@@ -68,13 +68,14 @@ class Backlog:
         return dropped
 
     def next_frame(self, stamp: Stamp) -> tuple[bytes, int]:
-        """Remove the oldest messages and return them as one frame of about the wanted size, with their number.
+        """Remove the oldest messages and return them as one frame of at most the target size, with their number.
 
-        The queue must not be empty. `stamp` is that of now, when the frame is sent; it applies to all its messages.
+        A single larger message is sent in a frame of its own. The queue must not be empty. `stamp` is taken
+        now, when the frame is sent, and applies to all its messages.
         """
         messages: list[bytes] = []
         size = 0
-        while self._queue and (not messages or size + message_bytes(self._queue[0]) <= self.limits.frame_bytes_wanted):
+        while self._queue and (not messages or size + message_bytes(self._queue[0]) <= self.limits.frame_bytes_target):
             message = self._queue.popleft()
             messages.append(message)
             size += message_bytes(message)

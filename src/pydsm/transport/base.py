@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pydsm.core.protocol.starts import Remembered, StartGreeting
+from pydsm.core.protocol.starts import PeerReport, StartInfo
 from pydsm.core.types.ids import Epoch, ReplicaId
 from pydsm.core.types.messages import Message
 from pydsm.transport.members import Member, name_of, unnamed
@@ -29,24 +29,24 @@ class StartExchange(Protocol):
         """The stamp of a frame sent now: the number of this replica's start, and the position of its store."""
         ...
 
-    def greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """The data of this start; for an authenticated peer `to`, with the records about that peer."""
+    def start_info(self, to: ReplicaId | None) -> StartInfo:
+        """This start, for a handshake; with the report about the peer `to`, if that is authenticated."""
         ...
 
-    def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
-        """Why a handshake of this start of a peer is refused, or None."""
+    def check_start(self, peer: ReplicaId, incarnation: int, info: StartInfo) -> str | None:
+        """Why a handshake of this start of a peer is rejected, or None."""
         ...
 
-    def told(self, remembered: Remembered) -> None:
-        """A peer has reported what it has stored about this replica."""
+    def check_report(self, report: PeerReport) -> None:
+        """Compare what a peer has stored about this replica with the data of this replica."""
         ...
 
-    def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
-        """Record the stamp of a received frame. Returns why its messages are refused, or None."""
+    def check_stamp(self, peer: ReplicaId, start: int, position: int) -> str | None:
+        """Record the stamp of a received frame. Returns why its messages are rejected, or None."""
         ...
 
-    def remembered(self, peer: ReplicaId) -> Remembered:
-        """What this replica has recorded about a peer."""
+    def report_on(self, peer: ReplicaId) -> PeerReport:
+        """What this replica has stored about a peer."""
         ...
 
 
@@ -55,7 +55,7 @@ _FIRST_EPOCH = Epoch(0)
 
 @dataclass(frozen=True, slots=True)
 class LocalIdentity:
-    """What a replica states in the handshake, and what it needs to verify its peers.
+    """The data that a replica sends in handshakes, and those with which it verifies its peers.
 
     `members` are all of the group, in order; without them, replicas are called by their numbers. With a `secret`, only
     peers that prove that they have it are accepted.
@@ -97,7 +97,7 @@ class Traffic:
 
 
 class Transport(Protocol):
-    """One replica's end. Used from one loop."""
+    """The connections of one replica to its peers. Used from one event loop."""
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:

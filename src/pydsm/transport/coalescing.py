@@ -18,7 +18,7 @@ def can_wait(message: Message) -> bool:
     Gossip is not urgent. A Commit is final before it is sent, and the clients of its requests are answered by the
     replica that sends it. Another replica waits for this Commit only to execute a conflicting command, for which it has
     sent a PreAccept to this replica; the answer is sent immediately and takes the Commit along. Only with `thrifty`,
-    where not every replica is asked, may one wait for as long as the limit.
+    where PreAccept is not sent to every replica, may one wait for as long as the limit.
     """
     return isinstance(message, _CAN_WAIT)
 

@@ -2,10 +2,10 @@
 
 A connection is used in one direction. Each side begins with `PREAMBLE` and a frame that holds its Hello; then the side
 that dialled sends a Claim, the other one a Confirmation. From then on the side that dialled sends frames of messages,
-and the other one at most a Refusal. Either side may send a Refusal instead of what is due, and then closes. A frame is
-its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a stamp (the number of the sender's
-start, 8 bytes, and its position, 8 bytes; see `core.protocol.starts`), then a sequence of length (4 bytes) and encoded
-message. All numbers are big-endian.
+and the other one at most a Refusal. Either side may send a Refusal instead of the next message, and then closes. A
+frame is its payload's length (4 bytes), CRC-32 (4 bytes), payload; a payload of messages is a stamp (the number of the
+sender's start, 8 bytes, and its position, 8 bytes; see `core.protocol.starts`), then a sequence of length (4 bytes) and
+encoded message. All numbers are big-endian.
 
 Guarantees that a reader returns valid payloads or raises PeerProtocolError, whatever bytes arrive, and buffers at most
 one frame.
@@ -18,7 +18,7 @@ from zlib import crc32
 
 import msgspec
 
-from pydsm.core.protocol.starts import Remembered, StartGreeting
+from pydsm.core.protocol.starts import PeerReport, StartInfo
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.wire.codec import DOES_NOT_PARSE
 from pydsm.logs import printable
@@ -66,9 +66,9 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=1, forbid_unknown_
     name: str
     replicas: Annotated[int, msgspec.Meta(ge=1)]
     members_digest: bytes
-    """Of the number of members and their names in order; see `members`."""
+    """The digest of the number of members and their names in order; see `members`."""
     members: tuple[Member, ...]
-    """What the digest is of, with addresses, for people; the first of them if they are too many to send."""
+    """The members with their addresses, to be shown in a refusal; only the first if there are too many to send."""
     epoch: Annotated[int, msgspec.Meta(ge=0)]
     nonce: Annotated[bytes, msgspec.Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
     """Drawn for this connection."""
@@ -80,17 +80,17 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=2, forbid_unknow
     """The last message on a connection: why it is closed."""
 
     reason: str
-    remembered: Remembered | None = None
-    """If the refused replica has an older copy of its data: what the sender has recorded about it."""
+    remembered: PeerReport | None = None
+    """If the refused replica has an older copy of its data: what the sender has stored about it."""
     proof: bytes = b""
-    """As in a Confirmation, if `remembered` is given, because that can stop a replica."""
+    """If `remembered` is given, the proof as in a Confirmation, because that report can stop a replica."""
 
 
 class Claim(msgspec.Struct, frozen=True, array_like=True, tag=3, forbid_unknown_fields=True):
     """From the side that dialled: which data it has, and the proof of the group secret."""
 
     incarnation: _Number
-    start: StartGreeting
+    start: StartInfo
     proof: bytes = b""
     """Empty without a secret; otherwise computed over all other bytes of the handshake so far."""
 
@@ -99,7 +99,7 @@ class Confirmation(msgspec.Struct, frozen=True, array_like=True, tag=4, forbid_u
     """From the side that was dialled: the same, but only the fingerprint of its incarnation."""
 
     fingerprint: _Number
-    start: StartGreeting
+    start: StartInfo
     """With the records about the replica that dialled."""
     proof: bytes = b""
 
@@ -130,7 +130,7 @@ def decode_handshake(payload: bytes) -> HandshakeMessage:
 
 
 def encode_messages(messages: Iterable[bytes], stamp: Stamp) -> bytes:
-    """One frame of encoded messages, with the stamp of the moment when it is sent."""
+    """One frame of encoded messages, with the stamp of the time at which it is sent."""
     chunks = [_STAMP.pack(*stamp)]
     for message in messages:
         chunks += (_LENGTH.pack(len(message)), message)
@@ -171,7 +171,7 @@ def open_handshake(data: bytes) -> bytes:
 
 
 def open_frame(data: bytes, bytes_max: int = FRAME_BYTES_MAX) -> bytes:
-    """The payload of a frame that came in one piece. Raises PeerProtocolError for anything else."""
+    """The payload of data that are exactly one frame. Raises PeerProtocolError for anything else."""
     if len(data) - _HEADER.size > bytes_max:
         raise PeerProtocolError(f"a frame of {len(data) - _HEADER.size} bytes, the limit is {bytes_max}")
     if len(data) < _HEADER.size:
@@ -256,7 +256,7 @@ class FrameReader:
 
 
 def _describe_unknown(beginning: bytes, preamble: bytes) -> str:
-    """The protocol suggested by these first bytes, which are not our preamble."""
+    """Describe the protocol that these first bytes suggest; they are not the expected preamble."""
     version = len(preamble) - _VERSION_BYTES
     if beginning.startswith(preamble[:version]):
         theirs, ours = (int.from_bytes(one[version:], "big") for one in (beginning, preamble))

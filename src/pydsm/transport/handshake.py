@@ -12,8 +12,8 @@ their members; of one epoch, they may not.
     Claim: incarnation, proof          ->
                                        <-     Confirmation: fingerprint, proof
 
-The side that dialled proves first, so that an unauthenticated caller learns only the names and addresses of the
-members. Works on bytes, without connections.
+The side that dialled proves first, so that an unauthenticated caller receives only the names and addresses of the
+members. This module handles bytes, without connections.
 """
 
 import logging
@@ -22,7 +22,7 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
-from pydsm.core.protocol.starts import Remembered, StartGreeting
+from pydsm.core.protocol.starts import PeerReport, StartInfo
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.types.fingerprint import fingerprint
 from pydsm.core.types.ids import Epoch, ReplicaId
@@ -57,15 +57,15 @@ class RefusedByPeer(PeerProtocolError):
 class OlderStart(PeerProtocolError):
     """The peer runs from older data than this replica has seen from it."""
 
-    def __init__(self, reason: str, remembered: Remembered) -> None:
+    def __init__(self, reason: str, report: PeerReport) -> None:
         super().__init__(reason)
-        self.remembered = remembered
+        self.report = report
 
 
 class HandshakeValidator:
     """Makes and validates handshake messages.
 
-    `peers` are the others; `admit` decides about incarnations, `starts` about starts.
+    `peers` are the other members; `admit` decides about incarnations, `starts` about starts.
     """
 
     def __init__(self, me: LocalIdentity, peers: Collection[ReplicaId], admit: Admit, starts: StartExchange) -> None:
@@ -76,9 +76,9 @@ class HandshakeValidator:
         self.me = me
         self.peers = frozenset(peers)
         self.own_nonces: set[bytes] = set()
-        """Of connections that this replica is dialling: a Hello with one of them comes from this replica itself."""
+        """Nonces of connections that this replica is dialling: it has sent a Hello with one of them itself."""
         self._admit = admit
-        self._complaints = LogLimiter(log)
+        self._log_limiter = LogLimiter(log)
         self._starts = starts
         self._digest = digest(me.listed)
         self._members = to_send(me.listed)
@@ -102,36 +102,36 @@ class HandshakeValidator:
         """The stamp of a frame that is sent now."""
         return Stamp(*self._starts.stamp)
 
-    def heard(self, peer: ReplicaId, stamp: Stamp) -> None:
+    def check_stamp(self, peer: ReplicaId, stamp: Stamp) -> None:
         """Check the stamp of a received frame.
 
-        Raises PeerProtocolError when it belongs to a start that is no longer accepted.
+        Raises OlderStart if it is of a start that is no longer accepted.
         """
-        reason = self._starts.hear(peer, stamp.start, stamp.position)
+        reason = self._starts.check_stamp(peer, stamp.start, stamp.position)
         if reason is not None:
-            raise OlderStart(reason, self._starts.remembered(peer))
+            raise OlderStart(reason, self._starts.report_on(peer))
 
-    def start_greeting(self, to: ReplicaId | None) -> StartGreeting:
-        """The data of our start; for an authenticated peer `to`, with the records about that peer."""
-        return self._starts.greeting(to)
+    def start_info(self, to: ReplicaId | None) -> StartInfo:
+        """The start of this replica; with the report about the peer `to`, if that is authenticated."""
+        return self._starts.start_info(to)
 
-    def check_start(self, peer: ReplicaId, mark: int, greeting: StartGreeting) -> None:
-        """Raises OlderStart for a start that lacks records known of the peer; `mark` is the fingerprint of its data."""
-        reason = self._starts.why_not(peer, mark, greeting)
+    def check_start(self, peer: ReplicaId, mark: int, info: StartInfo) -> None:
+        """Raises OlderStart if the peer lacks data that it had before; `mark` is the fingerprint of its incarnation."""
+        reason = self._starts.check_start(peer, mark, info)
         if reason is not None:
-            raise OlderStart(reason, self._starts.remembered(peer))
+            raise OlderStart(reason, self._starts.report_on(peer))
 
-    def note_remembered(self, remembered: Remembered | None) -> None:
-        """A peer reports what it has stored about this replica; ignored from another group or epoch."""
-        if remembered is None:
+    def note_peer_report(self, report: PeerReport | None) -> None:
+        """Check a peer's report about this replica. A report from another group or epoch is ignored."""
+        if report is None:
             return
-        if remembered.by in self.peers and len(remembered.executed) == self.me.replicas:
-            self._starts.told(remembered)
+        if report.by in self.peers and len(report.executed) == self.me.replicas:
+            self._starts.check_report(report)
 
     def decode(self, payload: bytes) -> HandshakeMessage:
         """The handshake message in a frame.
 
-        Raises PeerProtocolError for anything else, and for a Refusal, with its reason.
+        Raises PeerProtocolError for anything else, and RefusedByPeer with the reason for a Refusal.
         """
         message = decode_handshake(payload)
         if isinstance(message, Refusal):
@@ -157,18 +157,18 @@ class HandshakeValidator:
             )
 
     def validate(self, hello: Hello) -> ReplicaId:
-        """The peer that sent this Hello. Raises PeerProtocolError with the reason when it is not accepted."""
+        """The peer that sent this Hello. Raises PeerProtocolError with the reason if it is not accepted."""
         self.check_group(hello)
         me, them = self.me, printable(hello.name, 64)
         if hello.nonce in self.own_nonces:
-            raise PeerProtocolError(f"this is {me.name} itself: correct the address that leads here in its --peers")
+            raise PeerProtocolError(f"this is {me.name} itself: correct the address that is its own in its --peers")
         peer = ReplicaId(hello.replica)
         if peer == me.replica and hello.epoch == me.epoch:
             raise PeerProtocolError(f"two replicas were started as {me.name}: give each its own --name")
         if peer not in self.peers:
             raise PeerProtocolError(f"replica {peer} ({them}) is none of the peers of {me.name}: check --peers on both")
         if hello.epoch == me.epoch and hello.name != me.name_of(peer):
-            raise PeerProtocolError(f"it calls itself {them}, and member {peer} is {me.name_of(peer)}: it is no PyDSM")
+            raise PeerProtocolError(f"its name is {them}, and member {peer} is {me.name_of(peer)}: it is no replica")
         return peer
 
     def _both_lists(self, hello: Hello, them: str) -> str:
@@ -177,48 +177,48 @@ class HandshakeValidator:
         return f"{them} has {theirs}; {me.name} has {ours}; {_GIVE_THE_SAME}"
 
     def admit(self, peer: ReplicaId, mark: int) -> None:
-        """Raises PeerProtocolError when the peer has other data than this replica knows of it."""
+        """Raises PeerProtocolError if the peer has other data than those with which it took part before."""
         reason = self._admit(peer, mark)
         if reason is not None:
             raise PeerProtocolError(reason)
 
-    def check_proof(self, peer: ReplicaId, proof: bytes, role: bytes, *said: bytes) -> None:
-        """Raises PeerProtocolError unless the peer knows the secret, where there is one."""
+    def check_proof(self, peer: ReplicaId, proof: bytes, role: bytes, *messages: bytes) -> None:
+        """Raises PeerProtocolError unless the peer has proved that it has the secret, if the group has one."""
         secret = self.me.secret
-        if secret is not None and not secret.accepts(proof, role, *said):
+        if secret is not None and not secret.accepts(proof, role, *messages):
             them, us = self.me.name_of(peer), self.me.name
             raise PeerProtocolError(f"{them} and {us} have different group secrets: give the same --secret-file to all")
 
-    def prove(self, role: bytes, *said: bytes) -> bytes:
-        """Our own proof; empty without a secret."""
-        return b"" if self.me.secret is None else self.me.secret.proof(role, *said)
+    def prove(self, role: bytes, *messages: bytes) -> bytes:
+        """The proof of this replica over these messages; empty without a secret."""
+        return b"" if self.me.secret is None else self.me.secret.proof(role, *messages)
 
     def note_fingerprint(self, peer: ReplicaId, mark: int) -> None:
         """Store the fingerprint of an accepted peer. Before it has taken part, two replicas may use its name."""
         before = self.fingerprints.get(peer, mark)
         if before != mark:
             text = "%s connects with other data (fingerprint %016x) than before (%016x): do two replicas have its name?"
-            self._complaints.warning(peer, text, self.me.name_of(peer), mark, before)
+            self._log_limiter.warning(peer, text, self.me.name_of(peer), mark, before)
         self.fingerprints[peer] = mark
 
     def note_epoch(self, peer: ReplicaId, epoch: Epoch) -> None:
         """Store the epoch that a peer stated."""
         if epoch not in (self.me.epoch, self.epochs.get(peer)):
-            log.warning("%s is in epoch %d, we are in %d", self.me.name_of(peer), epoch, self.me.epoch)
+            log.warning("%s is in epoch %d, this replica in %d", self.me.name_of(peer), epoch, self.me.epoch)
         self.epochs[peer] = epoch
 
 
-def _unproven(said: Claim | Confirmation | Refusal) -> bytes:
-    """Everything in it that a proof is made over: all but the proof."""
-    return handshake_payload(msgspec.structs.replace(said, proof=b""))
+def _unproven(message: Claim | Confirmation | Refusal) -> bytes:
+    """The payload over which the proof of a message is made: the message with an empty proof."""
+    return handshake_payload(msgspec.structs.replace(message, proof=b""))
 
 
 CertificateCheck = Callable[[ReplicaId], str | None]
-"""Why the other end of this connection cannot be this peer, or None when it may be: what a certificate says."""
+"""Why the certificate of this connection is not the peer's; None if it is, or if there is no certificate."""
 
 
 class IncomingHandshake:
-    """The side that was dialled. Give it each payload; it gives what to answer."""
+    """The side that was dialled. `answer` takes each received payload and returns what to send."""
 
     def __init__(self, validator: HandshakeValidator, check_certificate: CertificateCheck = lambda peer: None) -> None:
         self.peer: ReplicaId | None = None
@@ -227,12 +227,12 @@ class IncomingHandshake:
         self._check_certificate = check_certificate
         self._claimed: ReplicaId | None = None
         self._epoch = Epoch(0)
-        self._said: tuple[bytes, ...] = ()
+        self._transcript: tuple[bytes, ...] = ()
         self._proven: tuple[bytes, ...] = ()
         """Both Hellos and the Claim, once that is proven."""
 
     def answer(self, payload: bytes) -> bytes:
-        """What to send. Raises PeerProtocolError with the reason to refuse the dialling side."""
+        """Returns what to send. Raises PeerProtocolError with the reason to refuse the dialling side."""
         validator, message = self._validator, self._validator.decode(payload)
         if self._claimed is None:
             if not isinstance(message, Hello):
@@ -241,42 +241,42 @@ class IncomingHandshake:
         if not isinstance(message, Claim) or self.peer is not None:
             raise PeerProtocolError("it sends an unexpected handshake message")
         peer = self._claimed
-        validator.check_proof(peer, message.proof, _CLAIM, *self._said, _unproven(message))
-        self._proven = (*self._said, payload)
+        validator.check_proof(peer, message.proof, _CLAIM, *self._transcript, _unproven(message))
+        self._proven = (*self._transcript, payload)
         mark = fingerprint(message.incarnation)
         validator.admit(peer, mark)
         validator.check_start(peer, mark, message.start)
         validator.note_epoch(peer, self._epoch)
         validator.note_fingerprint(peer, mark)
         self.peer = peer
-        confirmation = Confirmation(fingerprint(validator.me.incarnation), validator.start_greeting(peer))
-        proof = validator.prove(_CONFIRMATION, *self._said, payload, _unproven(confirmation))
+        confirmation = Confirmation(fingerprint(validator.me.incarnation), validator.start_info(peer))
+        proof = validator.prove(_CONFIRMATION, *self._transcript, payload, _unproven(confirmation))
         return encode_handshake(msgspec.structs.replace(confirmation, proof=proof))
 
     def _answer_hello(self, hello: Hello, payload: bytes) -> bytes:
         peer = ReplicaId(hello.replica)
         if peer in self._validator.peers:
-            reason = self._check_certificate(peer)  # before anything is sent, so that an impostor learns nothing
+            reason = self._check_certificate(peer)  # before anything is sent, so that an impostor receives nothing
             if reason is not None:
                 raise PeerProtocolError(reason)
         self._claimed = self._validator.validate(hello)
         self._epoch = Epoch(hello.epoch)
         own = self._validator.hello()
-        self._said = (payload, handshake_payload(own))
+        self._transcript = (payload, handshake_payload(own))
         return PREAMBLE + encode_handshake(own)
 
     def refusal(self, fault: PeerProtocolError) -> bytes:
-        """The last message, whatever was said before."""
-        said = Refusal(printable(str(fault), REASON_CHARACTERS_MAX))
+        """The last message on a connection, at any step of the handshake."""
+        message = Refusal(printable(str(fault), REASON_CHARACTERS_MAX))
         if isinstance(fault, OlderStart) and self._proven:
-            said = msgspec.structs.replace(said, remembered=fault.remembered)
-            proof = self._validator.prove(_REFUSAL, *self._proven, _unproven(said))
-            said = msgspec.structs.replace(said, proof=proof)
-        return encode_handshake(said) if self._said else PREAMBLE + encode_handshake(said)
+            message = msgspec.structs.replace(message, remembered=fault.report)
+            proof = self._validator.prove(_REFUSAL, *self._proven, _unproven(message))
+            message = msgspec.structs.replace(message, proof=proof)
+        return encode_handshake(message) if self._transcript else PREAMBLE + encode_handshake(message)
 
 
 class OutgoingHandshake:
-    """The side that dialled `expected` at `address`. Send `hello`; give it each payload; it gives what to answer."""
+    """The side that dialled `expected` at `address`. Send `hello`; `answer` takes each payload and returns the next."""
 
     def __init__(self, validator: HandshakeValidator, expected: ReplicaId, address: object) -> None:
         self.peer: ReplicaId | None = None
@@ -285,7 +285,7 @@ class OutgoingHandshake:
         self._expected = expected
         self._address = address
         self._hello = validator.hello()
-        self._said: tuple[bytes, ...] = ()
+        self._transcript: tuple[bytes, ...] = ()
         self._epoch = Epoch(0)
         validator.own_nonces.add(self._hello.nonce)
 
@@ -294,37 +294,37 @@ class OutgoingHandshake:
         return PREAMBLE + encode_handshake(self._hello)
 
     def answer(self, payload: bytes) -> bytes:
-        """What to send, possibly nothing. Raises PeerProtocolError with the reason to close the connection."""
+        """Returns what to send, possibly nothing. Raises PeerProtocolError with the reason to close the connection."""
         validator, expected = self._validator, self._expected
-        self._note_remembered(payload)
+        self._note_report_of_refusal(payload)
         message = validator.decode(payload)
         if self.peer is not None:
             raise PeerProtocolError("it sends an unexpected handshake message")
-        if not self._said:
+        if not self._transcript:
             if not isinstance(message, Hello):
                 raise PeerProtocolError("it does not begin with a Hello")
             return self._claim(message, payload)
         if not isinstance(message, Confirmation):
             raise PeerProtocolError("it sends an unexpected handshake message")
-        validator.check_proof(expected, message.proof, _CONFIRMATION, *self._said, _unproven(message))
+        validator.check_proof(expected, message.proof, _CONFIRMATION, *self._transcript, _unproven(message))
         validator.admit(expected, message.fingerprint)
         validator.check_start(expected, message.fingerprint, message.start)
-        validator.note_remembered(message.start.remembered)
+        validator.note_peer_report(message.start.remembered)
         validator.note_epoch(expected, self._epoch)
         self.peer = expected
         return b""
 
     @property
-    def has_claimed(self) -> bool:
-        """Whether the other end takes what comes next for messages, if it accepts us."""
-        return bool(self._said)
+    def claim_sent(self) -> bool:
+        """Whether the Claim was sent: the other end takes what follows for messages, if it accepts the Claim."""
+        return bool(self._transcript)
 
-    def _note_remembered(self, payload: bytes) -> None:
-        """What a refusal says that is remembered of us can stop this replica, so it is believed with its proof only."""
+    def _note_report_of_refusal(self, payload: bytes) -> None:
+        """Check the report in a Refusal. It can stop this replica, so it is used only with a valid proof."""
         message = decode_handshake(payload)
-        if isinstance(message, Refusal) and message.remembered is not None and self._said:
-            self._validator.check_proof(self._expected, message.proof, _REFUSAL, *self._said, _unproven(message))
-            self._validator.note_remembered(message.remembered)
+        if isinstance(message, Refusal) and message.remembered is not None and self._transcript:
+            self._validator.check_proof(self._expected, message.proof, _REFUSAL, *self._transcript, _unproven(message))
+            self._validator.note_peer_report(message.remembered)
 
     def _claim(self, hello: Hello, payload: bytes) -> bytes:
         validator, me = self._validator, self._validator.me
@@ -333,17 +333,17 @@ class OutgoingHandshake:
             expected, other = me.name_of(self._expected), me.name_of(ReplicaId(hello.replica))
             raise PeerProtocolError(
                 f"{other} answers at {self._address}, where {expected} should be: correct the address of "
-                f"{expected} in --peers of {me.name}, or what listens there"
+                f"{expected} in --peers of {me.name}, or start {expected} there"
             )
         self._epoch = Epoch(hello.epoch)
         hellos = (handshake_payload(self._hello), payload)
-        claim = Claim(me.incarnation, validator.start_greeting(None))
+        claim = Claim(me.incarnation, validator.start_info(None))
         claim = msgspec.structs.replace(claim, proof=validator.prove(_CLAIM, *hellos, _unproven(claim)))
-        self._said = (*hellos, handshake_payload(claim))
+        self._transcript = (*hellos, handshake_payload(claim))
         return encode_handshake(claim)
 
     def end(self) -> None:
-        """The handshake is over, completed or not."""
+        """Call when the handshake has ended, completed or not."""
         self._validator.own_nonces.discard(self._hello.nonce)
 
 

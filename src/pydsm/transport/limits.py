@@ -11,7 +11,7 @@ class TransportLimits:
     """Bytes waiting for one peer; messages beyond are dropped."""
     disconnected_queue_bytes_max: int = 1 << 20
     """Bytes queued for a peer without a connection; the oldest messages are dropped."""
-    frame_bytes_wanted: int = 1 << 20
+    frame_bytes_target: int = 1 << 20
     """Bytes after which a frame is complete, so that a receiver is never busy with one frame for long."""
     linger_seconds_max: float = 0.002
     """How long a message that can wait (see `coalescing`) is delayed to share a frame with others; 0: not at all."""
@@ -26,6 +26,6 @@ class TransportLimits:
     backoff_seconds_max: float = 2.0
     """The wait doubles up to this."""
     unauthenticated_connections_max: int = 64
-    """Incoming connections without a completed handshake, from addresses of which no member is known; see `pending`."""
+    """Incoming connections without a completed handshake, from addresses of no known member; see `pending`."""
     unauthenticated_per_address_max: int = 16
-    """Of those, from one address. Each member has as many more of its own, for connections from its address."""
+    """Incoming connections without a completed handshake from one address, for each member with it."""

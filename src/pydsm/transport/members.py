@@ -1,8 +1,8 @@
-"""The members of the group as configured at one replica: names in their order, and where each is reached.
+"""The members of the group as configured at one replica: names in their order, and addresses.
 
 Decides which differences between two lists are refused: the number of members, their names, and their order, because
 promises and votes are counted by position. Addresses are not compared: one replica may reach another by a name, through
-a forwarded port or over another network than the rest do. They travel with the list, so that a mismatch can be shown.
+a forwarded port or over another network. Addresses are sent with the list, so that a refusal can show both lists.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _SHOWN_CHARACTERS_MAX = 600
 
 
 class Member(NamedTuple):
-    """One of the group. The address is text for people, empty where nobody gave one."""
+    """One member of the group. The address is only shown to people; empty if none was given."""
 
     name: str
     address: str = ""
@@ -30,12 +30,12 @@ class Member(NamedTuple):
 
 
 def unnamed(replicas: int) -> tuple[Member, ...]:
-    """Members that nobody gave names to."""
+    """Members named by their numbers, for a group without configured names."""
     return tuple(Member(f"replica {number}") for number in range(replicas))
 
 
 def digest(members: Sequence[Member]) -> bytes:
-    """Of what must be equal everywhere: how many there are, and the name of each in order."""
+    """The digest of what must be equal at every replica: the number of members, and their names in order."""
     names = [member.name.encode("utf-8", "surrogatepass") for member in members]
     parts = [len(names).to_bytes(4, "big"), *(len(name).to_bytes(4, "big") + name for name in names)]
     return sha256(_LABEL + b"".join(parts)).digest()
@@ -55,7 +55,7 @@ def to_send(members: Sequence[Member]) -> tuple[Member, ...]:
 
 
 def shown(members: Sequence[Member], count: int) -> str:
-    """The list of `count` members, of which these are known, on one line of bounded length."""
+    """A list of `count` members, of which `members` are the first, on one line of bounded length."""
     line = ""
     for number, member in enumerate(members):
         one = printable(str(member), _NAME_CHARACTERS_MAX + _ADDRESS_CHARACTERS_MAX)
@@ -66,5 +66,5 @@ def shown(members: Sequence[Member], count: int) -> str:
 
 
 def name_of(members: Sequence[Member], replica: ReplicaId) -> str:
-    """How people call this replica, safe to print."""
+    """The name of this replica, safe to print."""
     return printable(members[replica].name, _NAME_CHARACTERS_MAX) if replica < len(members) else f"replica {replica}"

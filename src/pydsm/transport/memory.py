@@ -1,7 +1,7 @@
-"""Messages within one process, for tests of what stands on a transport.
+"""A transport within one process, for tests of modules that use a transport.
 
-Keeps the contract of TCP: messages are encoded and decoded on the way, arrive in a later turn of the loop, are
-refused by the same rules of greeting, and vanish when the other end is not there.
+Follows the contract of TCP: messages are encoded and decoded, arrive in a later turn of the loop, are accepted only
+after the same handshake, and are lost if the other end is not started.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ log = logging.getLogger("pydsm.transport")
 
 
 class MemoryHub:
-    """Where the replicas of one process find each other."""
+    """The started transports of one process, by replica."""
 
     def __init__(self) -> None:
         self.present: dict[ReplicaId, MemoryTransport] = {}
@@ -38,14 +38,14 @@ class MemoryTransport:
         self._hub = hub
         others = [ReplicaId(other) for other in range(me.replicas) if other != me.replica]
         self.validator = HandshakeValidator(me, others, admit, starts)
-        self._greeted: set[MemoryTransport] = set()
+        self._accepted: set[MemoryTransport] = set()
         self._receive: Receive | None = None
         self._batch_cache = BatchCache()
 
     @property
     def connected(self) -> tuple[ReplicaId, ...]:
         """See `transport.base.Transport`."""
-        return tuple(peer for peer in sorted(self._hub.present) if self._talks_to(peer))
+        return tuple(peer for peer in sorted(self._hub.present) if self._is_connected_to(peer))
 
     @property
     def epochs(self) -> Mapping[ReplicaId, Epoch]:
@@ -60,7 +60,7 @@ class MemoryTransport:
     async def start(self, receive: Receive) -> None:
         """See `transport.base.Transport`."""
         if self.me.replica in self._hub.present:
-            raise OperationalError(f"{self.me.name} is here already: stop the other one first")
+            raise OperationalError(f"{self.me.name} is started already in this process: stop it first")
         self._receive = receive
         for other in self._hub.present.values():
             other.dialled_by(self)
@@ -71,10 +71,10 @@ class MemoryTransport:
         """See `transport.base.Transport`."""
         data = encode_message(message)
         for peer in to:
-            if self._talks_to(peer):
+            if self._is_connected_to(peer):
                 self.traffic.messages_sent += 1
                 self.traffic.bytes_sent += len(data)
-                asyncio.get_running_loop().call_soon(self._arrive, peer, data, self.validator.stamp())
+                asyncio.get_running_loop().call_soon(self._deliver_to, peer, data, self.validator.stamp())
             else:
                 self.traffic.messages_dropped += 1
 
@@ -85,7 +85,7 @@ class MemoryTransport:
         self._receive = None
 
     def dialled_by(self, other: "MemoryTransport") -> None:
-        """Let another one in; or one of both refuses the other, and both log why."""
+        """Do the handshake as the side that `other` dials. If one of them refuses, both log the reason."""
         outgoing = OutgoingHandshake(other.validator, self.me.replica, "this hub")
         incoming = IncomingHandshake(self.validator)
         ours, theirs = FrameReader(), FrameReader()
@@ -99,7 +99,7 @@ class MemoryTransport:
                 for payload in theirs.payloads():
                     refuser, refused = other, self
                     ours.feed(outgoing.answer(payload))
-            self._greeted.add(other)
+            self._accepted.add(other)
         except PeerProtocolError as fault:
             if refuser is self:
                 _hand_over(incoming.refusal(fault), outgoing)
@@ -111,23 +111,23 @@ class MemoryTransport:
         finally:
             outgoing.end()
 
-    def _talks_to(self, peer: ReplicaId) -> bool:
+    def _is_connected_to(self, peer: ReplicaId) -> bool:
         other = self._hub.present.get(peer)
-        return other is not None and self._receive is not None and other in self._greeted and self in other._greeted
+        return other is not None and self._receive is not None and other in self._accepted and self in other._accepted
 
-    def _arrive(self, peer: ReplicaId, data: bytes, stamp: Stamp) -> None:
+    def _deliver_to(self, peer: ReplicaId, data: bytes, stamp: Stamp) -> None:
         other = self._hub.present.get(peer)
         if other is not None:
             other.deliver(self.me.replica, data, stamp)
 
     def deliver(self, sender: ReplicaId, data: bytes, stamp: Stamp) -> None:
-        """Pass on one message; a fault of the peer is logged, as TCP does before it closes."""
+        """Pass on one message. An error of the peer is logged, as TCP does before it closes the connection."""
         if self._receive is None:
             return
         self.traffic.messages_received += 1
         self.traffic.bytes_received += len(data)
         try:
-            self.validator.heard(sender, stamp)
+            self.validator.check_stamp(sender, stamp)
             self._receive(sender, decode_message(data, self.me.replicas, self._batch_cache))
         except PeerProtocolError as fault:
             self.traffic.refused += 1
@@ -136,7 +136,7 @@ class MemoryTransport:
 
 
 def _hand_over(refusal: bytes, outgoing: OutgoingHandshake) -> None:
-    """What is remembered of the one that is refused reaches it."""
+    """Pass a refusal to the refused side, because it may contain a report about that replica."""
     reader = FrameReader()
     reader.feed(refusal if refusal.startswith(PREAMBLE) else PREAMBLE + refusal)
     with suppress(PeerProtocolError):

@@ -47,7 +47,7 @@ class PendingConnections(Generic[PendingConnection]):
         """The address of this member resolves to these hosts now."""
         self._resolved[member] = frozenset(map(comparable_host, hosts))
 
-    def member_came_from(self, member: ReplicaId, host: str) -> None:
+    def note_member_host(self, member: ReplicaId, host: str) -> None:
         """This member completed a handshake from this host, which may differ from its listening address."""
         self._seen[member] = comparable_host(host)
 

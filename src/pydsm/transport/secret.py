@@ -1,10 +1,9 @@
-"""The secret that all replicas of a group share, and the proof of knowing it, which gives nothing of it away.
+"""The secret that all replicas of a group share, and proofs that a replica has it, which do not reveal it.
 
-Each side of a connection proves that it knows the secret by an HMAC-SHA256 over its role (the one that dialled, or the
-one that was dialled) and over both greetings, each of which holds 32 bytes that its side drew for this connection. So a
-proof of one connection is worth nothing on another one, nor in the other direction of the same one, and not between
-other replicas. It excludes unauthenticated peers; it does not encrypt, and does not protect a connection from an
-attacker who can change its bytes on the way: TLS does.
+Each side of a connection proves that it has the secret by an HMAC-SHA256 over its role (the side that dialled, or the
+side that was dialled) and over both Hellos, each of which contains 32 random bytes drawn for this connection. So a
+proof is valid only on one connection, in one direction, and between two replicas. The secret excludes unauthenticated
+peers. It does not encrypt, and does not protect a connection from an attacker who can change its bytes: TLS does.
 """
 
 import hmac
@@ -31,7 +30,7 @@ class GroupSecret:
     __slots__ = ("_value",)
 
     def __init__(self, value: bytes) -> None:
-        """Raises UsageError for a value that is too short to be a secret, or too long to be meant as one."""
+        """Raises UsageError for a value that is shorter than `SECRET_BYTES_MIN` or longer than `SECRET_BYTES_MAX`."""
         if not SECRET_BYTES_MIN <= len(value) <= SECRET_BYTES_MAX:
             raise UsageError(
                 f"a group secret of {len(value)} bytes: it must have {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX}; "
@@ -39,21 +38,21 @@ class GroupSecret:
             )
         self._value = value
 
-    def proof(self, role: bytes, *said: bytes) -> bytes:
-        """That this side knows the secret, in this role, on the connection on which this was said."""
-        parts = [_LABEL, *(len(part).to_bytes(4, "big") + part for part in (role, *said))]
+    def proof(self, role: bytes, *messages: bytes) -> bytes:
+        """The proof that this side has the secret, in this role, on the connection with these handshake messages."""
+        parts = [_LABEL, *(len(part).to_bytes(4, "big") + part for part in (role, *messages))]
         return hmac.digest(self._value, b"".join(parts), "sha256")
 
-    def accepts(self, proof: bytes, role: bytes, *said: bytes) -> bool:
-        """Whether this is the proof; takes the same time wherever it differs."""
-        return hmac.compare_digest(proof, self.proof(role, *said))
+    def accepts(self, proof: bytes, role: bytes, *messages: bytes) -> bool:
+        """Whether the proof is correct, compared in constant time."""
+        return hmac.compare_digest(proof, self.proof(role, *messages))
 
 
 def read_secret(path: Path) -> GroupSecret:
     """The secret in a file, without white space around it.
 
-    Raises UsageError for a file that cannot be read, that everybody on this computer may read or change, or that
-    holds too little.
+    Raises UsageError for a file that cannot be read, that every user of this computer may read or change, or that
+    holds too few or too many bytes.
     """
     try:
         with path.open("rb") as file:
@@ -65,7 +64,7 @@ def read_secret(path: Path) -> GroupSecret:
         ) from error
     if mode & (stat.S_IROTH | stat.S_IWOTH):
         raise UsageError(
-            f"--secret-file {path} may be read or changed by everybody on this computer (mode {mode:04o}): "
+            f"--secret-file {path} may be read or changed by every user of this computer (mode {mode:04o}): "
             f"chmod 600 {path}, and make a new secret if others could have read it"
         )
     if mode & (stat.S_IRGRP | stat.S_IWGRP):
@@ -76,12 +75,12 @@ def read_secret(path: Path) -> GroupSecret:
         raise UsageError(f"--secret-file {path} holds {fault}") from fault
 
 
-def warn_if_anybody_may_join(hosts: Iterable[str], secret: GroupSecret | None, *, encrypted: bool) -> None:
-    """Say so when a port for replicas is reachable from other computers and nothing checks who dials it."""
+def warn_if_unauthenticated(hosts: Iterable[str], secret: GroupSecret | None, *, encrypted: bool) -> None:
+    """Log a warning if other computers can reach a port for replicas that does not authenticate connections."""
     beyond = sorted(host for host in set(hosts) if not ipaddress.ip_address(host.partition("%")[0]).is_loopback)
     if beyond and secret is None and not encrypted:
         log.warning(
-            "anybody who can reach the port for replicas on %s can take part in this group and break it: give all "
+            "any process that can reach the port for replicas on %s can take part in this group and break it: give all "
             "replicas the same --secret-file, or TLS (--tls-cert, --tls-key, --tls-ca)",
             ", ".join(beyond),
         )

@@ -1,6 +1,6 @@
 """Messages over TCP: every replica dials every other, and sends on the connections that it dialled.
 
-Decides which connections there are, and that a certificate and the replica that shows it belong together. `handshake`
+Decides which connections exist, and checks that a certificate belongs to the replica that presents it. `handshake`
 decides which peers are accepted, `reconnect` when to dial again, `backlog` what is queued for a slow peer. No input of
 an unauthenticated connection can crash the replica or exhaust its memory: a connection that breaks the wire format is
 closed and the reason logged.
@@ -18,7 +18,7 @@ from pydsm.core.types.messages import Message
 from pydsm.core.wire.codec import decode_message, encode_message
 from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import LogLimiter, printable
-from pydsm.transport.address import Address, cannot_listen, words_of
+from pydsm.transport.address import Address, cannot_listen, system_error_text
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
 from pydsm.transport.coalescing import FlushTimer, can_wait
@@ -27,7 +27,7 @@ from pydsm.transport.handshake import REASON_CHARACTERS_MAX, HandshakeValidator
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.pending import PendingConnections
 from pydsm.transport.reconnect import Reconnector
-from pydsm.transport.secret import warn_if_anybody_may_join
+from pydsm.transport.secret import warn_if_unauthenticated
 from pydsm.transport.tcp_connections import Incoming, Outgoing
 from pydsm.transport.tls import Tls, explain
 
@@ -57,7 +57,7 @@ class TcpTransport:
         self._me = me
         self._listen = listen
         self.validator = HandshakeValidator(me, peers, admit, starts)
-        self.complaints = LogLimiter(log)
+        self.log_limiter = LogLimiter(log)
         self.pending: PendingConnections[Incoming] = PendingConnections(self.limits)
         self._links = {peer: _Link(self, peer, address) for peer, address in sorted(peers.items())}
         self._incoming: dict[ReplicaId, Incoming] = {}
@@ -92,7 +92,7 @@ class TcpTransport:
         except OSError as error:
             raise cannot_listen("replicas", self._listen, error) from error
         hosts = [one.getsockname()[0] for one in self._server.sockets]
-        warn_if_anybody_may_join(hosts, self._me.secret, encrypted=self.tls is not None)
+        warn_if_unauthenticated(hosts, self._me.secret, encrypted=self.tls is not None)
         self._dialling = [loop.create_task(link.run()) for link in self._links.values()]
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
@@ -143,12 +143,12 @@ class TcpTransport:
         """See `tcp_connections.ConnectionOwner`."""
         oldest = self.pending.add(incoming, host)
         if oldest is not None:
-            oldest.make_room()
+            oldest.close_as_oldest()
 
     def peer_authenticated(self, incoming: Incoming, peer: ReplicaId) -> None:
         """See `tcp_connections.ConnectionOwner`."""
         self.pending.remove(incoming)
-        self.pending.member_came_from(peer, incoming.host)
+        self.pending.note_member_host(peer, incoming.host)
         self._links[peer].dial_now()
         earlier = self._incoming.get(peer)
         self._incoming[peer] = incoming
@@ -166,7 +166,7 @@ class TcpTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
-        self.validator.heard(peer, decode_stamp(payload))
+        self.validator.check_stamp(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._batch_cache))
@@ -193,7 +193,7 @@ class _Link(Reconnector):
 
     @property
     def is_due(self) -> bool:
-        """Whether what is queued should leave at the end of this turn."""
+        """Whether to send the queued messages at the end of this turn."""
         return self._backlog.is_due
 
     def enqueue(self, data: bytes, *, can_wait: bool) -> int:
@@ -231,19 +231,19 @@ class _Link(Reconnector):
                 await self._dial(connection)
                 await connection.ready.wait()
             if connection.transport is None or connection.fault is not None:
-                return _what_went_wrong(connection)
+                return _failure_reason(connection)
             self._connection = connection
             log.info("connected to %s at %s", self.name, self.address)
             self.flush()
             await connection.ended.wait()
             log.info("lost the connection to %s at %s", self.name, self.address)
-            return None if connection.fault is None else _what_went_wrong(connection)
+            return None if connection.fault is None else _failure_reason(connection)
         except TimeoutError:
             return "it does not answer"
         except ssl.SSLError as error:
             return explain(error)
         except OSError as error:
-            return words_of(error)
+            return system_error_text(error)
         finally:
             self._connection = None
             connection.close()
@@ -269,7 +269,7 @@ class _Link(Reconnector):
                 return
 
 
-def _what_went_wrong(connection: Outgoing) -> str:
+def _failure_reason(connection: Outgoing) -> str:
     if connection.fault is not None:
         return printable(str(connection.fault), REASON_CHARACTERS_MAX)
     if isinstance(connection.error, ssl.SSLError):

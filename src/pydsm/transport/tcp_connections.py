@@ -40,7 +40,7 @@ class ConnectionOwner(Protocol):
     traffic: Traffic
     tls: Tls | None
     validator: HandshakeValidator
-    complaints: LogLimiter
+    log_limiter: LogLimiter
     """For log lines that an unauthenticated peer can cause."""
 
     def connection_accepted(self, incoming: "Incoming", host: str) -> None:
@@ -106,7 +106,7 @@ class PeerConnection(asyncio.Protocol, ABC):
         """Close, and log or report the reason."""
 
     def close(self) -> None:
-        """Close without waiting for what is still to be written."""
+        """Close immediately; bytes that are not written yet are lost."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -126,7 +126,7 @@ class Incoming(PeerConnection):
 
     def _check_certificate(self, peer: ReplicaId) -> str | None:
         tls = self.owner.tls
-        return None if tls is None else tls.why_not(peer, self.certificate)
+        return None if tls is None else tls.rejection_reason(peer, self.certificate)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the handshake timer. With TLS, called a second time once the encrypted connection is established."""
@@ -136,10 +136,10 @@ class Incoming(PeerConnection):
             return
         super().connection_made(transport)
         assert self.transport is not None
-        self.host, self._name = _where_from(transport)
+        self.host, self._name = _remote_address(transport)
         self.owner.connection_accepted(self, self.host)
         loop = asyncio.get_running_loop()
-        self._handshake_timer = loop.call_later(self.owner.limits.handshake_seconds_max, self._give_up)
+        self._handshake_timer = loop.call_later(self.owner.limits.handshake_seconds_max, self._time_out)
         if self.owner.tls is not None:
             taken = _take_socket(self.transport)
             self.transport = None
@@ -147,7 +147,7 @@ class Incoming(PeerConnection):
             self._securing.add_done_callback(lambda task: taken.close() if task.cancelled() else None)
 
     async def _secure(self, connection: socket.socket, tls: Tls) -> None:
-        """Do the TLS handshake here and not in the server, which would neither count nor log its failures."""
+        """Do the TLS handshake. The asyncio server does not do it, because it would neither count nor log failures."""
         seconds = self.owner.limits.handshake_seconds_max
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
@@ -160,9 +160,9 @@ class Incoming(PeerConnection):
         except OSError as error:
             connection.close()
             self._log_refusal(PeerProtocolError(explain(error)))
-            self._gone()
+            self._unregister()
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         if self.transport is not None and self.transport.is_closing():
             self.close()  # it was refused, and the reason cannot be written
             return
@@ -197,7 +197,7 @@ class Incoming(PeerConnection):
                 self.transport.write(self._handshake.refusal(fault))
             self.transport.close()
 
-    def make_room(self) -> None:
+    def close_as_oldest(self) -> None:
         """Close because too many connections have not completed the handshake."""
         self._log_refusal(
             PeerProtocolError("too many connections have not completed the handshake, this one is the oldest")
@@ -207,21 +207,21 @@ class Incoming(PeerConnection):
     def _log_refusal(self, fault: PeerProtocolError) -> None:
         who = "a connection" if self.peer is None else self.owner.validator.me.name_of(self.peer)
         reason = printable(str(fault), REASON_CHARACTERS_MAX)
-        self.owner.complaints.warning((self.host, reason), "refused %s from %s: %s", who, self._name, reason)
+        self.owner.log_limiter.warning((self.host, reason), "refused %s from %s: %s", who, self._name, reason)
         self.owner.traffic.refused += 1
 
     def close(self) -> None:
         """See `PeerConnection`; a TLS handshake in progress is cancelled."""
         if self._securing is not None:
             self._securing.cancel()
-            self._gone()
+            self._unregister()
         super().close()
 
     def connection_lost(self, error: Exception | None) -> None:
         """Unregister the connection."""
-        self._gone()
+        self._unregister()
 
-    def _gone(self) -> None:
+    def _unregister(self) -> None:
         self._stop_waiting()
         self._securing = None
         self.transport = None
@@ -247,7 +247,7 @@ class Outgoing(PeerConnection):
         super().connection_made(transport)
         assert self.transport is not None
         if self.owner.tls is not None:
-            reason = self.owner.tls.why_not(self._expected, self.certificate)
+            reason = self.owner.tls.rejection_reason(self._expected, self.certificate)
             if reason is not None:
                 self.refuse(PeerProtocolError(reason))
                 return
@@ -272,7 +272,7 @@ class Outgoing(PeerConnection):
         self.fault = fault
         self.owner.traffic.refused += 1
         if self.transport is not None:
-            if self._hello_sent and not self._handshake.has_claimed and not isinstance(fault, RefusedByPeer):
+            if self._hello_sent and not self._handshake.claim_sent and not isinstance(fault, RefusedByPeer):
                 self.transport.write(refusal(fault))
             self.transport.close()
         self.ready.set()
@@ -292,7 +292,7 @@ class Outgoing(PeerConnection):
         self.ended.set()
 
 
-def _where_from(transport: asyncio.BaseTransport) -> tuple[str, str]:
+def _remote_address(transport: asyncio.BaseTransport) -> tuple[str, str]:
     """The host at the other end, and its address as HOST:PORT."""
     name = transport.get_extra_info("peername")
     if not isinstance(name, tuple) or len(name) < 2:

@@ -1,8 +1,8 @@
-"""Mutual TLS between replicas: whom a certificate vouches for, and what to do about one that does not.
+"""Mutual TLS between replicas: which replica a certificate names, and the text for each kind of failure.
 
-Both sides show a certificate of the group's own authority. It must name the replica that shows it, by its name in the
-group or by the host of its address, on the side that dials and on the side that is dialled: so the key of one replica
-does not let anybody pose as another one. Leaves handshakes to `ssl`, connections to `tcp_connections`.
+Both sides present a certificate of the group's own authority. It must name the replica that presents it, by its name in
+the group or by the host of its address, on both sides of a connection. So the key of one replica cannot be used to
+impersonate another one. Handshakes are left to `ssl`, connections to `tcp_connections`.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ _OVER, _NOT_YET = 10, 9  # X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: this replica's certificate (and what leads from it to the authority), its key, the authority."""
+    """PEM files: this replica's certificate with any intermediate ones, its key, and the authority's certificate."""
 
     cert: Path
     key: Path
@@ -32,15 +32,15 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How this replica proves who it is, and what proves it of the others."""
+    """The TLS contexts of this replica, and the names that the certificates of its peers must have."""
 
     server: ssl.SSLContext
     client: ssl.SSLContext
     names: Mapping[ReplicaId, tuple[str, ...]]
-    """Per peer, the names of which its certificate must hold one; the first is what people call it."""
+    """Per peer, the names of which its certificate must have one; the first is its name in the group."""
 
-    def why_not(self, peer: ReplicaId, certificate: Mapping[str, Any] | None) -> str | None:
-        """None when the verified certificate (as `ssl` gives it) is this peer's, else the reason."""
+    def rejection_reason(self, peer: ReplicaId, certificate: Mapping[str, Any] | None) -> str | None:
+        """Return None if the verified certificate (as `ssl` returns it) is this peer's, else the reason."""
         held = [value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
         wanted = self.names[peer]
         if {_comparable(name) for name in held} & {_comparable(name) for name in wanted}:
@@ -53,7 +53,7 @@ class Tls:
 
 
 def load_tls(files: TlsFiles, names: Mapping[ReplicaId, tuple[str, ...]]) -> Tls:
-    """Read the files once. Raises UsageError for one that cannot be read, is something else, or does not fit."""
+    """Read the files. Raises UsageError for one that cannot be read, has other content, or does not match."""
     return Tls(
         _context(files, ssl.PROTOCOL_TLS_SERVER),
         _context(files, ssl.PROTOCOL_TLS_CLIENT),
@@ -64,7 +64,7 @@ def load_tls(files: TlsFiles, names: Mapping[ReplicaId, tuple[str, ...]]) -> Tls
 def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.check_hostname = False  # `why_not` accepts one of two names, on both sides
+    context.check_hostname = False  # `rejection_reason` accepts one of two names, on both sides
     context.verify_mode = ssl.CERT_REQUIRED
     for option, path in (("--tls-cert", files.cert), ("--tls-key", files.key), ("--tls-ca", files.ca)):
         _check_readable(option, path)
@@ -81,7 +81,7 @@ def _context(files: TlsFiles, protocol: int) -> ssl.SSLContext:
             ) from error
         raise UsageError(
             f"--tls-cert {files.cert} and --tls-key {files.key} are not a certificate and its key in PEM form "
-            f"({error.reason or error}): make them anew"
+            f"({error.reason or error}): make new ones"
         ) from error
     return context
 
@@ -100,9 +100,9 @@ def _refuse_password(key: Path) -> str:
 
 
 def explain(error: OSError) -> str:
-    """What a failed handshake means, and what to do."""
+    """The reason of a failed TLS handshake, and the remedy."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is no good ({error.verify_message}): {_remedy(error.verify_code)}"
+        return f"its certificate is invalid ({error.verify_message}): {_remedy(error.verify_code)}"
     reason = (error.reason if isinstance(error, ssl.SSLError) else None) or ""
     if reason in _NOT_TLS:
         return "it does not speak TLS and we do: give --tls-cert, --tls-key and --tls-ca to all replicas or to none"
@@ -110,7 +110,7 @@ def explain(error: OSError) -> str:
         return "it shows no certificate: give it --tls-cert and --tls-key"
     if "ALERT" in reason:
         what = reason.partition("ALERT_")[2].replace("_", " ").lower()
-        return f"it refuses our side of the TLS handshake ({what}): its log says why"
+        return f"it refuses the TLS handshake ({what}): see its log"
     what = reason.replace("_", " ").lower() or error.strerror or str(error) or "it closed the connection"
     return f"the TLS handshake failed: {what}"
 
@@ -122,7 +122,7 @@ def _remedy(verify_code: int) -> str:
 
 
 def _comparable(name: str) -> str:
-    """One form for every way to write an address; names regardless of case."""
+    """The canonical form of an IP address; names in lower case."""
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:

@@ -2,8 +2,9 @@
 
 The same handshake and frames as over TCP: the first message on a connection is a Hello. Connections
 are re-established by `reconnect` and not by ZeroMQ, because each has to begin with a handshake; a connection is
-identified by the routing id that the ROUTER assigns. Input of an unauthenticated peer costs one line in the log, and
-that queues are bounded: ours by bytes, those of ZeroMQ by frames of a bounded size.
+identified by the routing id that the ROUTER assigns. Guarantees that input of an
+unauthenticated peer costs one line in the log, and that queues are bounded: those of this module in bytes, those of
+ZeroMQ in frames of limited size.
 
 ZeroMQ itself accepts any number of connections, and messages of any number of parts: unlike `tcp`, this is for networks
 in which no host tries to exhaust the memory. Needs the extra `zmq`.
@@ -28,7 +29,7 @@ from pydsm.core.types.messages import Message
 from pydsm.core.wire.codec import decode_message, encode_message
 from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import LogLimiter, printable
-from pydsm.transport.address import Address, words_of
+from pydsm.transport.address import Address, system_error_text
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
 from pydsm.transport.coalescing import FlushTimer, can_wait
@@ -51,15 +52,15 @@ from pydsm.transport.handshake import (
 )
 from pydsm.transport.limits import TransportLimits
 from pydsm.transport.reconnect import Reconnector
-from pydsm.transport.secret import warn_if_anybody_may_join
+from pydsm.transport.secret import warn_if_unauthenticated
 
 log = logging.getLogger("pydsm.transport")
 
 _FRAMES_IN_FLIGHT_MAX = 8
-_FRAMES_IN_A_ROW_MAX = 16  # receiving what is there already does not let anything else run
+_FRAMES_PER_TURN_MAX = 16  # receiving frames that have arrived already does not yield to the event loop
 _OVERHEAD_BYTES = 64
 _REFUSED_ROUTES_MAX = 1024
-_LAST_WORD_LINGER_MS = 500
+_REFUSAL_LINGER_MS = 500
 _HANDSHAKE_FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
@@ -69,7 +70,7 @@ _ENDED = _HANDSHAKE_FAILED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVE
 class ZeroMqTransport:
     """See `transport.base.Transport`.
 
-    `peers` are the others, by their ids; `admit` decides about incarnations, `starts` about starts.
+    `peers` are the other members, by their ids; `admit` decides about incarnations, `starts` about starts.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class ZeroMqTransport:
         self._router: zmq.asyncio.Socket | None = None
         self._routes: dict[bytes, ReplicaId] = {}
         self._handshakes: dict[bytes, IncomingHandshake] = {}
-        self._complaints = LogLimiter(log)
+        self._log_limiter = LogLimiter(log)
         self._refused: deque[bytes] = deque(maxlen=_REFUSED_ROUTES_MAX)
         self._receive: Receive | None = None
         self._batch_cache = BatchCache()
@@ -127,12 +128,13 @@ class ZeroMqTransport:
             context.destroy(linger=0)
             self._context = None
             raise OperationalError(
-                f"cannot listen for replicas on {self._listen}: {words_of(error)}; free the port or use another"
+                f"cannot listen for replicas on {self._listen}: {system_error_text(error)}; "
+                "free the port or use another"
             ) from error
         host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-        warn_if_anybody_may_join([host], self._me.secret, encrypted=False)
+        warn_if_unauthenticated([host], self._me.secret, encrypted=False)
         loop = asyncio.get_running_loop()
-        self._running = [loop.create_task(self._listen_to(router)), loop.create_task(self._watch(watched))]
+        self._running = [loop.create_task(self._receive_from(router)), loop.create_task(self._watch(watched))]
         self._running += [loop.create_task(link.run()) for link in self._links.values()]
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
@@ -150,7 +152,7 @@ class ZeroMqTransport:
             link.send_now()
 
     async def stop(self) -> None:
-        """See `transport.base.Transport`. What waits is lost, Commits too: linger is 0, and others ask for them."""
+        """See `transport.base.Transport`. Queued messages are lost, Commits too: peers request these again."""
         self._flush_timer.stop()
         running, self._running = self._running, []
         for task in running:
@@ -161,7 +163,7 @@ class ZeroMqTransport:
             self._context = None
 
     def new_socket(self, kind: int) -> zmq.asyncio.Socket:
-        """A socket with our limits."""
+        """A socket with the limits of this transport."""
         assert self._context is not None
         made = self._context.socket(kind)
         silence_ms = int(self.limits.silence_seconds_max * 1000)
@@ -179,24 +181,24 @@ class ZeroMqTransport:
             made.setsockopt(option, value)
         return made
 
-    async def _listen_to(self, router: zmq.asyncio.Socket) -> None:
+    async def _receive_from(self, router: zmq.asyncio.Socket) -> None:
         for number in itertools.count(1):
             route, *parts = await router.recv_multipart()
             try:
-                self._arrived(router, route, parts)
+                self._process(router, route, parts)
             except PeerProtocolError as fault:
                 self._refuse(router, route, fault)
             except Exception:
-                log.exception("dropped what a peer sent, because handling it failed")
-            if number % _FRAMES_IN_A_ROW_MAX == 0:
+                log.exception("dropped a message of a peer, because handling it failed")
+            if number % _FRAMES_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
 
-    def _arrived(self, router: zmq.asyncio.Socket, route: bytes, parts: list[bytes]) -> None:
+    def _process(self, router: zmq.asyncio.Socket, route: bytes, parts: list[bytes]) -> None:
         peer = self._routes.get(route)
         if peer is None and route in self._refused:
             return
         if len(parts) != 1:
-            raise PeerProtocolError(f"it sent a message of {len(parts)} parts, ours have one")
+            raise PeerProtocolError(f"it sent a message of {len(parts)} parts; messages have one")
         if peer is None:
             self._process_handshake(router, route, parts[0])
         else:
@@ -208,11 +210,11 @@ class ZeroMqTransport:
         if handshake is None:
             payload = open_handshake(data)
             if len(self._handshakes) >= self.limits.unauthenticated_connections_max:
-                del self._handshakes[next(iter(self._handshakes))]  # the oldest: a peer needs a round trip and is gone
+                del self._handshakes[next(iter(self._handshakes))]  # the oldest; that of a peer ends after a round trip
             handshake = self._handshakes[route] = IncomingHandshake(self.validator)
         else:
             payload = open_frame(data, HANDSHAKE_BYTES_MAX)
-        _say(router, route, handshake.answer(payload))
+        _send_to(router, route, handshake.answer(payload))
         peer = handshake.peer
         if peer is not None:
             del self._handshakes[route]
@@ -224,37 +226,37 @@ class ZeroMqTransport:
         assert self._receive is not None
         traffic = self.traffic
         traffic.bytes_received += len(payload)
-        self.validator.heard(peer, decode_stamp(payload))
+        self.validator.check_stamp(peer, decode_stamp(payload))
         for data in decode_messages(payload):
             traffic.messages_received += 1
             self._receive(peer, decode_message(data, self._me.replicas, self._batch_cache))
 
     def _refuse(self, router: zmq.asyncio.Socket, route: bytes, fault: PeerProtocolError) -> None:
-        """Say why, in the log and to the other end, and hear nothing more of what comes on this connection."""
+        """Log the reason, send it to the other end, and ignore all further messages on this connection."""
         peer, handshake = self._routes.pop(route, None), self._handshakes.pop(route, None)
         who = "a connection" if peer is None else self._me.name_of(peer)
         reason = printable(str(fault), REASON_CHARACTERS_MAX)
-        self._complaints.warning(reason, "refused %s over ZeroMQ: %s", who, reason)
+        self._log_limiter.warning(reason, "refused %s over ZeroMQ: %s", who, reason)
         self.traffic.refused += 1
         self._refused.append(route)
         if isinstance(fault, RefusedByPeer):
             return
-        said = handshake or IncomingHandshake(self.validator)
-        _say(router, route, refusal(fault) if peer is not None else said.refusal(fault))
+        handshake = handshake or IncomingHandshake(self.validator)
+        _send_to(router, route, refusal(fault) if peer is not None else handshake.refusal(fault))
 
     async def _watch(self, watched: zmq.asyncio.Socket) -> None:
-        """Say what ZeroMQ refuses without showing it to us.
+        """Log connections that ZeroMQ itself refuses.
 
-        It gives no reason where it takes garbage for its oldest dialect, so the log has every end of a connection.
+        For invalid data that look like its oldest protocol it reports nothing, so every end of a connection is logged.
         """
         try:
             while True:
                 happened = await recv_monitor_message(watched)
                 if happened["event"] == zmq.EVENT_DISCONNECTED:
-                    self._complaints.info("ended", "a connection to %s has ended", self._listen)
+                    self._log_limiter.info("ended", "a connection to %s has ended", self._listen)
                     continue
                 self.traffic.refused += 1
-                self._complaints.warning(
+                self._log_limiter.warning(
                     "garbage", "refused a connection to %s: it does not speak ZeroMQ's protocol", self._listen
                 )
         finally:
@@ -262,33 +264,33 @@ class ZeroMqTransport:
 
 
 class _Link(Reconnector):
-    """What we send to one peer: what waits for it, and the DEALER that takes it there."""
+    """The connection that this replica dials to one peer: the queue of messages, and the DEALER that sends them."""
 
     def __init__(self, owner: ZeroMqTransport, peer: ReplicaId, address: Address) -> None:
         super().__init__(owner.validator.me.name_of(peer), address, owner.limits)
         self._peer = peer
         self._owner = owner
         self._backlog = Backlog(self.name, address, owner.limits)
-        self._leaving_bytes = 0
-        self._something_waits = asyncio.Event()
+        self._frame_bytes = 0
+        self._has_messages = asyncio.Event()
         self.is_up = False
 
     @property
     def is_due(self) -> bool:
-        """Whether what is queued should leave now."""
+        """Whether to send the queued messages now."""
         return self._backlog.is_due
 
     def enqueue(self, data: bytes, *, can_wait: bool) -> int:
-        """Queue an encoded message; how many were dropped."""
-        waiting = self._leaving_bytes
+        """Queue an encoded message. Returns how many were dropped."""
+        waiting = self._frame_bytes
         dropped = self._backlog.enqueue(data, connected=self.is_up, buffered_bytes=waiting, can_wait=can_wait)
         if self.is_due:
             self.send_now()
         return dropped
 
     def send_now(self) -> None:
-        """Let everything that is queued leave."""
-        self._something_waits.set()
+        """Send everything that is queued."""
+        self._has_messages.set()
 
     async def one_connection(self) -> str | None:
         """See `Reconnector`."""
@@ -303,18 +305,18 @@ class _Link(Reconnector):
                 await dealer.send(handshake.hello())
                 if not await self._process_handshake(dealer, ended, handshake):
                     return "it closed the connection during the handshake, or no replica listens there"
-            await self._carry(dealer, ended, handshake)
+            await self._send_until_closed(dealer, ended, handshake)
         except TimeoutError:
             return "it does not answer"
         except PeerProtocolError as fault:
             self._owner.traffic.refused += 1
             if not isinstance(fault, RefusedByPeer):
-                linger_ms = _LAST_WORD_LINGER_MS
+                linger_ms = _REFUSAL_LINGER_MS
                 with suppress(zmq.ZMQError):
                     await dealer.send(refusal(fault), zmq.NOBLOCK)
             return printable(str(fault), REASON_CHARACTERS_MAX)
         except (OSError, zmq.ZMQError) as error:
-            return words_of(error)
+            return system_error_text(error)
         else:
             return None
         finally:
@@ -328,59 +330,59 @@ class _Link(Reconnector):
     async def _process_handshake(
         self, dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]", handshake: OutgoingHandshake
     ) -> bool:
-        """Whether the handshake was completed. Raises PeerProtocolError when one of both refuses the other."""
-        answer = await _unless_it_ends(dealer, ended)
+        """Whether the handshake was completed. Raises PeerProtocolError if one side refuses the other."""
+        answer = await _next_message(dealer, ended)
         while answer is not None:
-            say = handshake.answer(_handshake_payload_of(answer))
+            reply = handshake.answer(_handshake_payload_of(answer))
             if handshake.peer is not None:
                 return True
-            await dealer.send(say)
-            answer = await _unless_it_ends(dealer, ended)
+            await dealer.send(reply)
+            answer = await _next_message(dealer, ended)
         return False
 
-    async def _carry(
+    async def _send_until_closed(
         self, dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]", handshake: OutgoingHandshake
     ) -> None:
-        """Send what waits until the connection ends. Raises PeerProtocolError when the peer refuses us."""
+        """Send queued messages until the connection ends. Raises RefusedByPeer if the peer refuses this replica."""
         log.info("connected to %s at %s", self.name, self.address)
         self.is_up = True
-        sending = asyncio.create_task(self._send_what_waits(dealer))
+        sending = asyncio.create_task(self._send_queued(dealer))
         try:
-            last_word = await _unless_it_ends(dealer, ended)
+            last_message = await _next_message(dealer, ended)
         finally:
             self.is_up = False
-            self._leaving_bytes = 0
+            self._frame_bytes = 0
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
         log.info("lost the connection to %s at %s", self.name, self.address)
-        if last_word is not None:
-            handshake.answer(_handshake_payload_of(last_word))
+        if last_message is not None:
+            handshake.answer(_handshake_payload_of(last_message))
 
-    async def _send_what_waits(self, dealer: zmq.asyncio.Socket) -> None:
+    async def _send_queued(self, dealer: zmq.asyncio.Socket) -> None:
         while True:
             while self._backlog:
                 frame, messages = self._backlog.next_frame(self._owner.validator.stamp())
-                self._leaving_bytes = len(frame)
+                self._frame_bytes = len(frame)
                 await dealer.send(frame)
-                self._leaving_bytes = 0
+                self._frame_bytes = 0
                 self._owner.traffic.messages_sent += messages
                 self._owner.traffic.bytes_sent += len(frame)
-            self._something_waits.clear()
-            await self._something_waits.wait()
+            self._has_messages.clear()
+            await self._has_messages.wait()
 
 
-async def _unless_it_ends(dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]") -> bytes | None:
-    """The next message on this connection, or None when it has ended without one."""
-    said: asyncio.Future[Any] = asyncio.ensure_future(dealer.recv())
+async def _next_message(dealer: zmq.asyncio.Socket, ended: "asyncio.Future[Any]") -> bytes | None:
+    """The next message on this connection; None if the connection ended before one arrived."""
+    received: asyncio.Future[Any] = asyncio.ensure_future(dealer.recv())
     try:
-        await asyncio.wait((said, ended), return_when=asyncio.FIRST_COMPLETED)
-        if not said.done():
-            with suppress(zmq.Again):  # what came before the end counts
+        await asyncio.wait((received, ended), return_when=asyncio.FIRST_COMPLETED)
+        if not received.done():
+            with suppress(zmq.Again):  # a message that arrived before the end is processed
                 return bytes(await dealer.recv(zmq.NOBLOCK))
-        return bytes(said.result()) if said.done() else None
+        return bytes(received.result()) if received.done() else None
     finally:
-        said.cancel()
-        await asyncio.gather(said, return_exceptions=True)
+        received.cancel()
+        await asyncio.gather(received, return_exceptions=True)
 
 
 def _handshake_payload_of(data: bytes) -> bytes:
@@ -389,7 +391,7 @@ def _handshake_payload_of(data: bytes) -> bytes:
 
 
 async def _endpoint(made: zmq.asyncio.Socket, address: Address) -> str:
-    """The address as ZeroMQ wants it: resolved, since it listens on numbers only. Sets what IPv6 needs."""
+    """The address in ZeroMQ's form, resolved, because ZeroMQ listens on IP addresses only. Sets the IPv6 option."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     family, *_, numbers = found[0]
@@ -397,7 +399,7 @@ async def _endpoint(made: zmq.asyncio.Socket, address: Address) -> str:
     return f"tcp://{Address(str(numbers[0]), address.port)}"
 
 
-def _say(router: zmq.asyncio.Socket, route: bytes, data: bytes) -> None:
-    """Answer on one connection; one that is gone, or does not read, is not waited for."""
-    said = asyncio.ensure_future(router.send_multipart([route, data], zmq.NOBLOCK))
-    said.add_done_callback(asyncio.Future.exception)
+def _send_to(router: zmq.asyncio.Socket, route: bytes, data: bytes) -> None:
+    """Send on one connection without waiting: if it is closed or its queue is full, the data are lost."""
+    sending = asyncio.ensure_future(router.send_multipart([route, data], zmq.NOBLOCK))
+    sending.add_done_callback(asyncio.Future.exception)

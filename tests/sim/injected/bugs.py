@@ -579,34 +579,32 @@ def forgotten_proposals_not_covered(patch: pytest.MonkeyPatch) -> None:
 
 @bug("8, rolled-back disks: a start that lacks what a peer has recorded of it does not take part")
 def older_disk_not_noticed(patch: pytest.MonkeyPatch) -> None:
-    _greet_everybody(patch)
-    patch.setattr(runtime_starts, "what_is_missing", lambda own, told: None)
+    _accept_every_start(patch)
+    patch.setattr(runtime_starts, "describe_missing", lambda own, report: None)
 
 
 @bug("8, rolled-back disks: a replica asks its peers before it takes part")
 def takes_part_before_peers_have_answered(patch: pytest.MonkeyPatch) -> None:
-    _greet_everybody(patch)
+    _accept_every_start(patch)
     patch.setattr(starts.StartCheck, "passed", lambda self, now: True)
 
 
 @bug("8, rolled-back disks: peers refuse a lower position, and a replica stops that has a lower one")
 def lower_position_taken(patch: pytest.MonkeyPatch) -> None:
-    _greet_everybody(patch)
-    original = starts.what_is_missing
+    _accept_every_start(patch)
+    original = starts.describe_missing
 
-    def what_is_missing(own: starts.Own, told: starts.Remembered) -> str | None:
-        return original(own, msgspec.structs.replace(told, position=0, index=0, executed=(0,) * len(told.executed)))
+    def describe_missing(own: starts.OwnData, report: starts.PeerReport) -> str | None:
+        return original(own, msgspec.structs.replace(report, position=0, index=0, executed=(0,) * len(report.executed)))
 
-    patch.setattr(runtime_starts, "what_is_missing", what_is_missing)
+    patch.setattr(runtime_starts, "describe_missing", describe_missing)
 
 
-def _greet_everybody(patch: pytest.MonkeyPatch) -> None:
-    def why_not(
-        self: starts.StartBook, peer: ReplicaId, incarnation: int, greeting: starts.StartGreeting
-    ) -> str | None:
-        met = self._met.get(peer)
-        before = 0 if met is None else met.position
-        self._met[peer] = starts.Met(incarnation, greeting.start, max(greeting.position, before))
+def _accept_every_start(patch: pytest.MonkeyPatch) -> None:
+    def check_start(self: starts.PeerStarts, peer: ReplicaId, incarnation: int, info: starts.StartInfo) -> str | None:
+        seen = self._highest.get(peer)
+        before = 0 if seen is None else seen.position
+        self._highest[peer] = starts.SeenStart(incarnation, info.start, max(info.position, before))
         return None
 
-    patch.setattr(starts.StartBook, "why_not", why_not)
+    patch.setattr(starts.PeerStarts, "check_start", check_start)

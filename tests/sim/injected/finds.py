@@ -306,7 +306,7 @@ NOT_BY_CHANCE: dict[str, str] = {
     "validate ok of an old ballot counted": "tests/unit/core/protocol/test_recoverer.py::"
     "test_every_member_of_the_quorum_must_have_answered_and_counts_once",
     "minority of digests stops a replica": "tests/unit/core/protocol/test_divergence.py::"
-    "test_one_other_is_no_quorum_while_somebody_is_silent",
+    "test_one_different_state_stops_no_replica_while_a_member_has_not_reported",
     "own waiting unheard": "tests/protocol/test_recovery_rules.py::"
     "test_a_wait_of_the_replica_itself_counts_as_one_that_arrives",
     "distant gossip dropped": "tests/protocol/test_recovery_rules.py::"

@@ -95,7 +95,7 @@ def minority_of_digests_stops_a_replica(patch: pytest.MonkeyPatch) -> None:
         others = tuple(one for one in sorted(of_members) if of_members[one] != mine)
         return divergence.DivergenceReport(number, others, 0) if mine is not None and others else None
 
-    patch.setattr(divergence.Divergence, "_judge", judge)
+    patch.setattr(divergence.Divergence, "_compare_states", judge)
 
 
 @bug("4: a refusal counts in its own ballot only")

@@ -81,7 +81,7 @@ def snapshot_of_the_past_installed(patch: pytest.MonkeyPatch) -> None:
     def tick(self: snapshot_fetch.SnapshotFetcher) -> None:
         fetch = self._fetch
         if fetch is not None and fetch.waits is snapshot_fetch._Waits.FOR_PEER and fetch.deadline <= self._state.now:
-            self._ask_next(fetch)
+            self._request_from_next(fetch)
 
     patch.setattr(snapshot_fetch.SnapshotFetcher, "_finish", finish)
     patch.setattr(snapshot_fetch.SnapshotFetcher, "tick", tick)
@@ -114,7 +114,7 @@ def late_source_asked_for_ever(patch: pytest.MonkeyPatch) -> None:
     original = snapshot_fetch.SnapshotFetcher.on_compacted
     original_piece = snapshot_fetch.SnapshotFetcher.on_piece
     patch.setattr(snapshot_fetch.SnapshotFetcher, "on_piece", on_piece)
-    patch.setattr(snapshot_fetch.SnapshotFetcher, "_ask_next", ask_next)
+    patch.setattr(snapshot_fetch.SnapshotFetcher, "_request_from_next", ask_next)
     patch.setattr(snapshot_fetch.SnapshotFetcher, "on_compacted", on_compacted)
 
 

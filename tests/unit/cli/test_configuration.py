@@ -132,7 +132,7 @@ def test_without_a_secret_file_there_is_no_secret(tmp_path: Path, served: list[S
     ("value", "mode", "said"),
     [
         (b"short", 0o600, "holds a group secret of 5 bytes: it must have 16 to 4096"),
-        (b"x" * 16, 0o644, "may be read or changed by everybody on this computer (mode 0644): chmod 600"),
+        (b"x" * 16, 0o644, "may be read or changed by every user of this computer (mode 0644): chmod 600"),
     ],
 )
 def test_secret_that_is_none_is_one_line(

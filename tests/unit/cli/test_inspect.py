@@ -52,7 +52,7 @@ def directory(tmp_path: Path) -> Path:
     """Of a stopped replica: two instances of leader 0; of leader 2 a nop, an undecided one, and two missing."""
     store = SqliteStore(tmp_path / "data", IDENTITY)
     store.write(RECORDS)
-    store.remember_peer(ReplicaId(1), 0xABC)
+    store.save_peer(ReplicaId(1), 0xABC)
     store.close()
     return tmp_path / "data"
 

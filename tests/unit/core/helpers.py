@@ -1,4 +1,4 @@
-"""Short words for tests of the core: values, one driven replica, and what came out of it."""
+"""Helpers for tests of the core: values, and a replica that a test drives by hand."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -69,17 +69,17 @@ def prepare_ok(
 
 
 def pre_accepted(id: InstanceId, ballot: Ballot, batch: Batch, initial: Deps, deps: Deps | None = None) -> PrepareOk:
-    """The answer of one that pre-accepted; unchanged when `deps` is left out."""
+    """The answer of a replica that has pre-accepted; unchanged if `deps` is omitted."""
     return PrepareOk(id, ballot, Status.PRE_ACCEPTED, None, batch, deps or initial, batch, initial)
 
 
 def accepted(id: InstanceId, ballot: Ballot, voted: Ballot, value: Value, deps: Deps) -> PrepareOk:
-    """The answer of one that voted."""
+    """The answer of a replica that has voted."""
     return PrepareOk(id, ballot, Status.ACCEPTED, voted, value, deps, None, (0,) * len(deps))
 
 
 class MemoryDisk:
-    """Keeps records as bytes. Writes at once, or holds every write back until `finish` is called."""
+    """Stores records as bytes. Writes immediately, or completes each write only when `finish` is called."""
 
     def __init__(self, replicas: int) -> None:
         self.holding = False
@@ -109,7 +109,7 @@ class MemoryDisk:
         done()
 
     def lose_power(self, *, after_write: bool = False) -> None:
-        """The write under way happens as a whole or not at all, and nobody is told."""
+        """The write in progress is completed or lost as a whole, and its completion is not reported."""
         if self._pending is not None and after_write:
             self._keep(self._pending[0])
         self._pending = None
@@ -124,19 +124,19 @@ class MemoryDisk:
                         del self._kept[id]
 
     def load(self) -> list[Record]:
-        """What a restart finds: reservation and frontier, then instances in order of their ids."""
+        """The records after a restart: reservation and frontier, then instances in the order of their ids."""
         records = [decode_record(data, self._replicas) for data in self._kept.values()]
         notes: list[Record] = [one for one in records if not isinstance(one, InstanceRecord)]
         instances = [one for one in records if isinstance(one, InstanceRecord)]
         return notes + sorted(instances, key=lambda one: one.id)
 
     def record(self, id: InstanceId) -> InstanceRecord | None:
-        """What is durable of an instance."""
+        """The durable record of an instance."""
         return next((one for one in self.load() if isinstance(one, InstanceRecord) and one.id == id), None)
 
 
 class Driven:
-    """One replica with a performer, a disk in memory and nobody else: messages go in by hand and come out as a list."""
+    """One replica with a performer and a disk in memory, without peers: a test passes messages in and out."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class Driven:
         self.begin()
 
     def begin(self) -> None:
-        """A new life, with what the disk kept and the last two of `snapshots`."""
+        """Restart with the records on disk and the last two of `snapshots`."""
         self.now = 0
         self.sent: list[tuple[ReplicaId, Message]] = []
         self.executed: list[Execute] = []
@@ -190,13 +190,13 @@ class Driven:
             self.performer.pump()
 
     def tick(self, now: int) -> None:
-        """Let time come to `now` in one leap."""
+        """Advance the time to `now` in one step."""
         self.now = now
         self.replica.tick(Tick(now))
         self.performer.pump()
 
     def run(self, until: int, step: int = 10) -> None:
-        """Let time come to `until` in steps."""
+        """Advance the time to `until` in small steps."""
         while self.now < until:
             self.tick(min(self.now + step, until))
 
@@ -224,12 +224,12 @@ class Driven:
         self.aborted.append(abort)
 
     def take(self) -> list[tuple[ReplicaId, Message]]:
-        """What was sent since the last call, gossip left out."""
+        """The messages sent since the last call, without gossip."""
         taken, self.sent = self.sent, []
         return [(to, message) for to, message in taken if not isinstance(message, Frontier)]
 
     def take_only(self, kind: type[AnyMessage]) -> list[tuple[ReplicaId, AnyMessage]]:
-        """What was sent of this kind since the last call; the rest is forgotten."""
+        """The messages of this kind sent since the last call; all others are discarded."""
         taken, self.sent = self.sent, []
         return [(to, message) for to, message in taken if isinstance(message, kind)]
 

@@ -70,7 +70,7 @@ invalidators = st.builds(Invalidator, instance_ids, st.booleans())
 
 @st.composite
 def prepare_answers(draw: st.DrawFn) -> PrepareOk:
-    """Answers that carry what their status needs."""
+    """Answers with the fields that their status requires."""
     status = draw(st.sampled_from([Status.UNKNOWN, Status.PRE_ACCEPTED, Status.ACCEPTED]))
     id, ballot = draw(instance_ids), draw(ballots)
     voted, value, initial_batch = draw(_content(status))
@@ -87,7 +87,7 @@ def instance_records(draw: st.DrawFn) -> InstanceRecord:
 
 
 def _content(status: Status) -> st.SearchStrategy[tuple[Ballot | None, Value | None, Batch | None]]:
-    """What was voted, the value, and the first batch, as they may stand beside a status."""
+    """The ballot of the vote, the value and the initial batch, as far as a status allows them."""
     no_ballot, no_batch = st.none(), st.none()
     match status:
         case Status.UNKNOWN:

@@ -1,4 +1,4 @@
-"""A replica that was away gets what is new first and what it missed afterwards: the work must not explode."""
+"""A replica that was down receives new instances before those that it missed: the cost must stay linear."""
 
 from pydsm.core.log.conflicts import DeclaredKeys
 from pydsm.core.protocol.timers import jitter
@@ -39,7 +39,7 @@ def comparisons_to_catch_up(instances: int) -> int:
     return relation.compared
 
 
-def test_cost_of_catching_up_grows_with_what_was_missed_and_not_with_its_square() -> None:
+def test_the_cost_of_catching_up_is_linear_in_the_missed_instances() -> None:
     few, many = comparisons_to_catch_up(300), comparisons_to_catch_up(3000)
     assert few < 300 * 20
     assert many < 3000 * 20
@@ -57,7 +57,7 @@ def test_all_that_waits_for_one_undecided_instance_costs_little_while_it_waits()
     assert replica.counters.executed == 2000
 
 
-def test_what_was_missed_is_executed_in_the_agreed_order_of_each_key() -> None:
+def test_missed_instances_are_executed_in_the_agreed_order_of_each_key() -> None:
     commits = history(60, keys=3)
     replica = Replica(Config(ME, REPLICAS))
     for commit in [*commits[30:], *sorted(commits[:30], key=lambda commit: commit.id)]:

@@ -1,6 +1,6 @@
-"""Whatever the order in which decisions and batches become known, all of them execute, and conflicting ones alike.
+"""For any order in which decisions and batches arrive, all are executed, and conflicting ones in the same order.
 
-The worlds tried here are stranger than real ones: vectors may cover their own instance and later ones of the same
+The cases include more than real runs contain: vectors may cover their own instance and later ones of the same
 leader, as they do when a slow path meets reordered messages.
 """
 
@@ -27,7 +27,7 @@ def at(leader: int, index: int) -> InstanceId:
 
 @dataclass(frozen=True)
 class Decision:
-    """What an instance is decided to be; `batch` is what was first proposed, also for a nop."""
+    """The decision of an instance; `batch` is the initial batch, also for a nop."""
 
     id: InstanceId
     batch: Batch
@@ -54,7 +54,7 @@ def decisions(draw: st.DrawFn) -> list[Decision]:
 
 
 class OneReplica:
-    """Log and execution of a replica, and what it executed in which order."""
+    """Log and execution of a replica, and the order of its executed instances."""
 
     def __init__(self, backlog_instances_min: int = 256) -> None:
         self.log = Log(REPLICAS, RELATION, 1000, backlog_instances_min)
@@ -138,7 +138,7 @@ def reachable(world: list[Decision]) -> set[tuple[InstanceId, InstanceId]]:
 
 
 @pytest.mark.parametrize("last", [at(0, 1), at(0, 2)])
-def test_a_vector_that_covers_its_own_successor_does_not_put_those_who_wait_to_sleep(last: InstanceId) -> None:
+def test_a_vector_that_covers_its_own_successor_still_wakes_waiting_instances(last: InstanceId) -> None:
     """The decision that fills a row's gap may look past itself before it wakes the others."""
     batch = Batch((), (), Footprint(writes=(b"k",)))
     world = [

@@ -12,7 +12,7 @@ SESSION = request_id(5000, ReplicaId(2), 77, 0)
 
 
 class Machine:
-    """Answers each command with itself, and remembers what it was given."""
+    """Answers each command with itself, and records the commands."""
 
     def __init__(self) -> None:
         self.applied: list[bytes] = []
@@ -55,12 +55,12 @@ def test_of_a_run_that_is_left_out_nothing_is_recorded() -> None:
     assert sessions.digest() == untouched.digest()
 
 
-def test_a_run_does_not_wait_for_what_its_client_has_given_up() -> None:
+def test_a_run_does_not_wait_for_requests_that_its_client_has_given_up() -> None:
     sessions, machine = Sessions(), Machine()
     assert sessions.execute(batch(run(3, after=2, acknowledged=3)), machine.apply) == [name(3)]
 
 
-def test_what_was_given_up_is_never_executed_behind_what_was_sent_later() -> None:
+def test_a_voided_request_is_never_executed_after_a_later_one() -> None:
     sessions, machine = Sessions(), Machine()
     sessions.execute(batch(run(3, after=2, acknowledged=3)), machine.apply)
     assert sessions.execute(batch(run(2)), machine.apply) == [RequestExpired()]
@@ -75,7 +75,7 @@ def test_a_run_may_follow_one_in_the_same_batch_and_is_left_out_together_with_it
     assert results == [name(1), name(2), POSTPONED]
 
 
-def test_a_run_that_comes_again_gets_its_first_results() -> None:
+def test_a_retried_run_gets_its_first_results() -> None:
     sessions, machine = Sessions(), Machine()
     sessions.execute(batch(run(1)), machine.apply)
     first = sessions.execute(batch(run(2, 2, after=1)), machine.apply)
@@ -96,7 +96,7 @@ def test_order_survives_a_snapshot() -> None:
     assert copy.digest() == sessions.digest()
 
 
-def test_an_expired_session_is_told_as_such_whatever_has_to_come_first() -> None:
+def test_requests_of_an_expired_session_are_answered_session_expired_with_any_predecessor() -> None:
     sessions, machine = Sessions(SessionLimits(idle_ms_max=10)), Machine()
     sessions.execute(batch(run(1)), machine.apply)
     sessions.expire([100_000])

@@ -97,13 +97,13 @@ def test_every_instance_that_a_message_is_about_is_known_to_exist(message: Messa
     assert replica.replica.known == (0, 1, 0)
 
 
-def test_gossip_tells_what_exists() -> None:
+def test_gossip_contains_the_highest_indexes_known() -> None:
     replica = Driven(0, 3)
     replica.receive(2, Frontier((0, 2, 3), (0, 5, 6)))
     assert (replica.replica.known, replica.replica.frontier) == ((0, 5, 6), NONE)
 
 
-def test_a_question_about_what_was_never_heard_of_makes_nothing_known() -> None:
+def test_a_query_about_an_unknown_instance_does_not_make_it_known() -> None:
     replica = Driven(0, 3)
     replica.receive(1, CommitQuery((at(1, 9), at(2, 9))))
     assert (replica.replica.known, replica.take()) == (NONE, [])
@@ -138,7 +138,7 @@ def test_gossip_that_names_distant_instances_is_followed_in_steps_as_instances_a
 
 
 def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
-    """No replica can know it: it is forged, or this replica's disk was replaced by an older copy."""
+    """No replica can have it: it is forged, or this replica's disk was replaced by an older copy."""
     replica = Driven(0, 3, reservation_block=8)
     assert replica.propose(A) == at(0, 1)
     for message in (
@@ -154,7 +154,7 @@ def test_an_own_index_beyond_the_reservation_is_a_fault_of_the_peer() -> None:
 
 
 def test_a_replica_proposes_above_an_own_index_that_a_peer_named() -> None:
-    """Within the reservation it cannot be told from what a life before has used."""
+    """An index within the reservation may have been used by an earlier start."""
     replica = Driven(0, 3, reservation_block=8, pipeline_instances_max=64)
     replica.propose(A)
     replica.receive(1, Prepare(at(0, 6), ballot(1, 1)))
@@ -164,7 +164,7 @@ def test_a_replica_proposes_above_an_own_index_that_a_peer_named() -> None:
     assert replica.replica.in_flight == 1
 
 
-def test_a_restarted_replica_takes_what_peers_know_up_to_its_reservation() -> None:
+def test_a_restarted_replica_learns_its_own_indexes_up_to_its_reservation() -> None:
     replica = Driven(0, 3, reservation_block=8)
     replica.propose(A)
     replica.restart()
@@ -191,8 +191,8 @@ def test_a_message_that_names_a_distant_index_costs_memory_for_itself_and_not_fo
     assert most_bytes < 40_000_000
 
 
-def test_what_a_peer_names_sizes_no_loop() -> None:
-    """Validate, a checkpoint and the search for late instances look at what is there, whatever lies between."""
+def test_an_index_named_by_a_peer_does_not_determine_the_length_of_a_loop() -> None:
+    """Validate, a checkpoint and the scan iterate over existing instances, with gaps of any size."""
     replica = Driven(0, 3, backlog_instances_min=8)
     replica.receive(1, PreAccept(at(1, 1_000_000), A, NONE))
     replica.receive(2, PreAccept(at(2, 1), A, NONE), Prepare(at(2, 1), ballot(1, 1)))
@@ -247,7 +247,7 @@ def test_nothing_is_done_about_the_time_before_a_tick() -> None:
     assert replica.take() == []
 
 
-def test_what_is_heard_of_after_a_pause_is_not_late_because_of_the_pause() -> None:
+def test_an_instance_received_after_a_pause_is_not_late_because_of_the_pause() -> None:
     replica = Driven(0, 3, recovery_timeout_ticks=100, recovery_jitter_ticks=1, scan_ticks=10)
     replica.tick(0)
     replica.replica.advance(Tick(5000))
@@ -258,7 +258,7 @@ def test_what_is_heard_of_after_a_pause_is_not_late_because_of_the_pause() -> No
     assert replica.take_only(CommitQuery) == to_all(CommitQuery((at(1, 1),)), [1, 2])
 
 
-def test_what_is_proposed_after_a_pause_is_not_repeated_because_of_the_pause() -> None:
+def test_a_proposal_after_a_pause_is_not_repeated_because_of_the_pause() -> None:
     replica = Driven(0, 3, fast_timer_ticks=20)
     replica.tick(0)
     replica.replica.advance(Tick(5000))
@@ -268,7 +268,7 @@ def test_what_is_proposed_after_a_pause_is_not_repeated_because_of_the_pause() -
     assert replica.take_only(PreAccept) == []
 
 
-def test_gossip_is_told_at_its_interval() -> None:
+def test_gossip_is_sent_at_its_interval() -> None:
     replica = Driven(0, 3, gossip_ticks=100)
     told_at = []
     for now in range(0, 301, 10):
@@ -278,14 +278,14 @@ def test_gossip_is_told_at_its_interval() -> None:
     assert told_at == [0, 100, 200, 300]
 
 
-def test_gossip_says_what_is_executed_and_what_is_known() -> None:
+def test_gossip_contains_executed_and_known_indexes() -> None:
     replica = Driven(0, 3)
     replica.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 3), writing("other"), NONE))
     replica.tick(0)
     assert replica.take_only(Frontier) == to_all(Frontier((0, 1, 0), (0, 3, 0)), [1, 2])
 
 
-def test_a_group_of_one_gossips_with_nobody_but_itself() -> None:
+def test_a_group_of_one_sends_gossip_only_to_itself() -> None:
     replica = Replica(Config(P0, 1))
     replica.tick(Tick(0))
     assert replica.take_effects().sends == [Send((P0,), Frontier((0,), (0,)))]
@@ -311,14 +311,14 @@ def test_own_unexecuted_instances_are_counted() -> None:
     assert replica.replica.in_flight == 1
 
 
-# What is forgotten here, and missing elsewhere
+# Instances compacted at this replica and missing at a peer
 
 MARK = checkpoint_batch(7)
 FORGOTTEN = at(1, 2)
 
 
 def forgetful(me: int = 0) -> Driven:
-    """One that has forgotten 1.1 and 1.2, though not all have executed them: a snapshot of checkpoint 1 has them."""
+    """A replica that has compacted 1.1 and 1.2 before all have executed them: its snapshot of checkpoint 1 has them."""
     driven = Driven(me, 3, gossip_ticks=10, window_bytes_max=1)
     driven.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 2), B, (0, 1, 0)), Commit(at(2, 1), MARK, (0, 2, 0)))
     driven.replica.snapshot_durable(driven.checkpoints[0])
@@ -332,13 +332,13 @@ PURGED = Compacted(1, (0, 2, 0))
 
 
 @pytest.mark.parametrize("executed", [NONE, (0, 1, 0), (0, 1, 9)])
-def test_a_member_that_lacks_what_is_forgotten_is_told_so_when_it_tells_its_frontier(executed: Deps) -> None:
+def test_a_member_whose_frontier_lacks_compacted_instances_receives_compacted(executed: Deps) -> None:
     driven = forgetful()
     driven.receive(2, Frontier(executed, (0, 9, 9)))
     assert driven.take() == [(P2, PURGED)]
 
 
-def test_a_member_that_has_executed_all_that_is_forgotten_is_told_nothing() -> None:
+def test_a_member_that_has_executed_all_compacted_instances_receives_nothing() -> None:
     driven = forgetful()
     driven.receive(2, Frontier((0, 2, 0), (0, 2, 0)))
     assert driven.take() == []
@@ -363,7 +363,7 @@ def test_a_message_about_a_purged_instance_is_answered_purged(message: Message) 
     """PROTOCOL 6, "Divergence errors". Only where the sender lacks it: who executed it sent this before."""
     driven = forgetful()
     driven.receive(2, message)
-    assert driven.take() == []  # it has told nothing yet, and may have everything
+    assert driven.take() == []  # it has reported nothing yet, and may have everything
     driven.receive(2, Frontier((0, 1, 0), (0, 2, 0)))
     driven.take()
     driven.receive(2, message)
@@ -383,7 +383,7 @@ def test_the_last_snapshot_is_the_one_that_is_named() -> None:
     assert driven.take_only(Compacted) == [(P2, Compacted(2, (0, 3, 1)))]
 
 
-def test_one_that_asks_for_a_snapshot_that_is_not_there_any_more_is_told_of_the_last() -> None:
+def test_a_request_for_a_removed_snapshot_is_answered_with_the_last_checkpoint() -> None:
     driven = forgetful()
     driven.receive(2, FetchSnapshot(9, 40))
     assert driven.transfers == [ServePiece(P2, 9, 40)]
@@ -392,14 +392,14 @@ def test_one_that_asks_for_a_snapshot_that_is_not_there_any_more_is_told_of_the_
     assert driven.take() == [(P2, PURGED)]
 
 
-def test_one_that_has_no_snapshot_has_nothing_to_tell() -> None:
+def test_a_replica_without_a_snapshot_sends_no_compacted() -> None:
     driven = Driven(0, 3)
     driven.replica.cannot_serve(P2)
     driven.performer.pump()
     assert driven.take() == []
 
 
-# What is missing here, and forgotten elsewhere
+# Instances missing at this replica and compacted at a peer
 
 
 def test_a_snapshot_is_fetched_piece_by_piece_and_installed() -> None:
@@ -415,7 +415,7 @@ def test_a_snapshot_is_fetched_piece_by_piece_and_installed() -> None:
     assert driven.transfers == [BeginFetch(4), KeepPiece(4, 0, b"piece"), InstallSnapshot(4)]
 
 
-def test_a_snapshot_that_the_disk_does_not_take_is_not_fetched_any_more() -> None:
+def test_a_fetch_ends_if_the_disk_cannot_store_the_snapshot() -> None:
     driven = Driven(0, 3)
     driven.receive(1, Compacted(4, (0, 9, 0)))
     driven.replica.cannot_keep(4)

@@ -1,4 +1,4 @@
-"""A machine for tests: appends to named lists, and tells them."""
+"""A machine for tests: it appends to named lists, and returns them."""
 
 from collections.abc import Sequence
 from hashlib import sha256

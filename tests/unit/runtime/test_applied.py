@@ -66,7 +66,7 @@ class DurableLists(Lists):
 
 
 def life(machine: DurableLists, incarnation: int = INCARNATION) -> AppliedTracker:
-    """What a start makes of it."""
+    """The state after a start."""
     made = tracker_of(machine, machine.apply, incarnation)
     assert made is not None
     made.begin()
@@ -210,7 +210,7 @@ class Alone:
             await node.stop(drain_seconds_max=0)
 
     def lose_ledger(self) -> None:
-        """The file is gone."""
+        """The file was removed."""
         for path in self.directory.glob("ledger.sqlite*"):
             path.unlink()
 
@@ -272,7 +272,7 @@ async def test_ledger_from_a_backup_catches_up(tmp_path: Path, snapshots_behind:
     assert group.balances() == {"A": 40, "B": 60}
 
 
-async def test_replica_that_begins_behind_its_ledger_takes_no_snapshot_until_it_is_there(tmp_path: Path) -> None:
+async def test_a_replica_behind_its_ledger_takes_no_snapshot_until_it_has_caught_up(tmp_path: Path) -> None:
     group = Alone(tmp_path)
     async with group.life() as (node, _):
         for _ in range(3):
@@ -288,7 +288,7 @@ async def test_replica_that_begins_behind_its_ledger_takes_no_snapshot_until_it_
     assert group.balances() == {"A": 400}
 
 
-async def test_request_that_comes_again_has_the_result_of_before_also_when_its_batch_was_left_out(
+async def test_a_retried_request_gets_its_first_result_also_if_its_batch_was_skipped(
     tmp_path: Path,
 ) -> None:
     async def send(node: Node, run: Run, *, is_retry: bool) -> Answer:
@@ -354,7 +354,7 @@ async def test_command_that_raises_in_the_ledger_is_undone_and_the_rest_of_its_b
         assert await ask(node, "balance", "A") == 100
 
 
-async def test_snapshot_of_the_ledger_is_of_one_moment_and_restores_it(tmp_path: Path) -> None:
+async def test_a_snapshot_of_the_ledger_is_consistent_and_restores_it(tmp_path: Path) -> None:
     ledger, other = Ledger(tmp_path / "one"), Ledger(tmp_path / "other")
     await ledger.start()
     await other.start()

@@ -1,4 +1,4 @@
-"""The gate between agreement and the machine: what is executed at once, what is held, and in which order."""
+"""The gate between agreement and the machine: which batches are executed immediately, which are held, and the order."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ def checkpoint(number: int) -> TakeCheckpoint:
 
 
 class Machine:
-    """Notes what is asked of it, and raises what it is told to."""
+    """Records its calls, and raises the exceptions that a test sets."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -43,7 +43,7 @@ class Machine:
 
 
 class Made:
-    """A gate that is open, its machine, and what came through."""
+    """An open gate, its machine, and the executed batches."""
 
     def __init__(self, limits: ApplyQueueLimits | None = None) -> None:
         self.machine = Machine()
@@ -65,7 +65,7 @@ async def opened(limits: ApplyQueueLimits | None = None) -> Made:
     return made
 
 
-async def test_what_comes_is_executed_at_once_until_the_pause_is_complete() -> None:
+async def test_batches_are_executed_immediately_until_the_pause_is_complete() -> None:
     made = await opened()
     made.gate.take(batch(1))
     made.gate.begin_pause()
@@ -74,7 +74,7 @@ async def test_what_comes_is_executed_at_once_until_the_pause_is_complete() -> N
     assert made.machine.asked == ["start"]
 
 
-async def test_what_is_held_is_executed_in_its_order_checkpoints_too() -> None:
+async def test_held_batches_and_checkpoints_are_executed_in_order() -> None:
     made = await opened()
     await made.pause()
     agreed: list[Agreed] = [batch(1), checkpoint(1), batch(2), batch(3), checkpoint(2)]
@@ -87,7 +87,9 @@ async def test_what_is_held_is_executed_in_its_order_checkpoints_too() -> None:
     assert (made.gate.held, made.gate.held_bytes, made.gate.phase) == (0, 0, MachinePhase.RUNNING)
 
 
-async def test_what_comes_while_the_held_is_executed_stays_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batches_that_arrive_during_catching_up_are_executed_after_held_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(apply_gate, "_SLICE_SECONDS", 0.0)
     made = await opened()
     await made.pause()
@@ -102,7 +104,7 @@ async def test_what_comes_while_the_held_is_executed_stays_behind_it(monkeypatch
 
 
 @pytest.mark.parametrize("limits", [ApplyQueueLimits(commands_max=3), ApplyQueueLimits(bytes_max=15)])
-async def test_gate_is_full_at_its_limits_and_not_any_more_when_that_is_executed(limits: ApplyQueueLimits) -> None:
+async def test_the_gate_is_full_at_its_limits_until_held_batches_are_executed(limits: ApplyQueueLimits) -> None:
     made = await opened(limits)
     await made.pause()
     made.gate.take(batch(1, b"12345", b"67890"))
@@ -154,7 +156,7 @@ async def test_machine_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         await gate.pause()
 
 
-async def test_what_the_machine_raises_while_it_catches_up_is_passed_on_and_the_rest_is_kept() -> None:
+async def test_an_exception_while_catching_up_is_passed_on_and_the_rest_is_kept() -> None:
     def fails(agreed: Agreed) -> None:
         raise RuntimeError("a broken machine")
 

@@ -1,4 +1,4 @@
-"""When batches leave, what is in them, and that each command is answered once."""
+"""When batches are proposed, their contents, and that each command is answered once."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ ME = ReplicaId(1)
 
 
 class Bench:
-    """A batcher with a core that takes `room` batches and a loop that is turned by hand."""
+    """A batcher with a core that accepts `room` batches and a loop that the test advances."""
 
     def __init__(self, limits: BatchLimits | None = None, room: int = 100) -> None:
         self.room = room
@@ -66,7 +66,7 @@ def test_nothing_is_proposed_while_the_time_is_not_known() -> None:
     assert [batch.timestamp_ms for batch in bench.proposed] == [7]
 
 
-def test_what_had_to_wait_is_stamped_when_it_leaves() -> None:
+def test_a_waiting_command_gets_its_timestamp_when_it_is_proposed() -> None:
     bench = Bench(room=0)
     bench.submit_and_flush("a one")
     bench.room, bench.now = 1, 9000
@@ -74,7 +74,7 @@ def test_what_had_to_wait_is_stamped_when_it_leaves() -> None:
     assert [batch.timestamp_ms for batch in bench.proposed] == [9000]
 
 
-def test_idle_replica_proposes_what_one_turn_brought_at_once() -> None:
+def test_an_idle_replica_proposes_the_commands_of_a_turn_immediately() -> None:
     bench = Bench()
     bench.submit("a 1", "b 2", "a 3")
     assert bench.wakes == 1
@@ -94,7 +94,7 @@ def test_request_ids_differ_within_and_across_batches_and_are_ordered() -> None:
     assert ids == sorted(ids)
 
 
-def test_busy_replica_lets_commands_gather_until_an_instance_is_executed() -> None:
+def test_a_busy_replica_collects_commands_until_an_instance_is_executed() -> None:
     bench = Bench(BatchLimits(partial_instances_max=2))
     bench.submit_and_flush("a 1")
     bench.submit_and_flush("a 2")
@@ -105,13 +105,13 @@ def test_busy_replica_lets_commands_gather_until_an_instance_is_executed() -> No
     assert bench.sizes == [1, 1, 2]
 
 
-def test_full_batches_leave_while_there_is_room_in_flight() -> None:
+def test_full_batches_are_proposed_below_the_limit_of_instances_in_flight() -> None:
     bench = Bench(BatchLimits(batch_commands_max=2, partial_instances_max=1, instances_max=3))
     bench.submit_and_flush(*(f"a {number}" for number in range(9)))
     assert bench.sizes == [2, 2, 2]
 
 
-def test_batch_of_many_bytes_is_divided_and_a_large_command_goes_alone() -> None:
+def test_a_batch_of_many_bytes_is_divided_and_a_large_command_is_proposed_alone() -> None:
     bench = Bench(BatchLimits(batch_bytes_max=10, partial_instances_max=9))
     bench.submit_and_flush("a 1", "a 22", "a " + "3" * 50, "a 4")
     assert bench.sizes == [2, 1, 1]
@@ -126,7 +126,7 @@ def test_each_command_is_answered_with_its_own_result() -> None:
     assert bench.batcher.waiting == 0
 
 
-def test_instances_of_others_and_of_earlier_lives_answer_nobody() -> None:
+def test_instances_of_others_and_of_earlier_starts_answer_no_client() -> None:
     bench = Bench()
     bench.submit_and_flush("a 1")
     bench.batcher.executed(InstanceId(ReplicaId(0), 1), ["not mine"])
@@ -156,7 +156,7 @@ def test_batch_that_is_aborted_too_often_is_given_up_as_not_executed() -> None:
     assert [type(answer) for answer in bench.answers["a 1"]] == [Aborted]
 
 
-def test_batch_that_the_core_has_no_room_for_is_kept_and_proposed_later() -> None:
+def test_a_batch_refused_by_the_core_is_kept_and_proposed_later() -> None:
     bench = Bench(room=0)
     bench.submit_and_flush("a 1")
     bench.submit_and_flush("a 2")
@@ -169,7 +169,7 @@ def test_batch_that_the_core_has_no_room_for_is_kept_and_proposed_later() -> Non
 @pytest.mark.parametrize(
     "limits", [BatchLimits(queue_commands_max=2), BatchLimits(queue_bytes_max=8)], ids=["commands", "bytes"]
 )
-def test_full_queue_refuses_at_once_and_keeps_what_it_has(limits: BatchLimits) -> None:
+def test_a_full_queue_refuses_immediately_and_keeps_its_commands(limits: BatchLimits) -> None:
     bench = Bench(limits)
     bench.submit("a 1", "a 2", "a 3")
     assert [type(answer) for answer in bench.answers["a 3"]] == [Overloaded]
@@ -212,7 +212,7 @@ def test_stopping_batcher_refuses_new_commands_and_finishes_old_ones() -> None:
 
 
 def parts(taken: list[tuple[int, list[Answer]]]) -> dict[int, Answer]:
-    """Every answer by its place; none may come twice."""
+    """Every answer by its position; none may be given twice."""
     found: dict[int, Answer] = {}
     for offset, answers in taken:
         for place, answer in enumerate(answers, start=offset):
@@ -255,7 +255,7 @@ def test_one_that_does_not_parse_or_is_too_long_does_not_take_the_others_down() 
     assert isinstance(others[1], CommandFailed)
 
 
-def test_commands_that_find_no_room_are_refused_together() -> None:
+def test_commands_above_the_limit_are_refused_together() -> None:
     bench = Bench(BatchLimits(queue_commands_max=2), room=0)
     assert submit_many(bench, b"a 1", b"a 2", b"a 3") == []
     assert [type(answer) for answer in parts(submit_many(bench, b"b 1", b"b 2")).values()] == [Overloaded, Overloaded]
@@ -287,7 +287,7 @@ SESSION = request_id(5000, ReplicaId(2), 77, 0)
 
 
 def requests(bench: Bench, first: int, *commands: str, is_retry: bool = False, acknowledged: int = 0) -> list[Answer]:
-    """Submitted under the sequences from `first` on; gives what will hold the answers."""
+    """Submit commands with the sequences from `first` on; returns the container of their answers."""
     answers: list[Answer] = [None] * len(commands)
 
     def reply(offset: int, given: Sequence[Answer]) -> None:
@@ -361,13 +361,13 @@ def test_a_request_that_is_too_long_takes_no_id_from_the_others() -> None:
     assert (answers[0], answers[2]) == ("one", "three")
 
 
-def test_own_ids_are_of_requests_that_nobody_sends_twice() -> None:
+def test_commands_without_ids_get_untracked_ids() -> None:
     bench = Bench()
     bench.submit_and_flush("a 1")
     assert not bench.proposed[0].sessions
 
 
-def test_requests_that_came_one_after_another_are_one_run_of_the_batch() -> None:
+def test_consecutive_requests_are_one_run_of_the_batch() -> None:
     bench = Bench()
     for first in (1, 2, 3):
         requests(bench, first, f"a {first}", acknowledged=first)

@@ -1,4 +1,4 @@
-"""What a user's footprint or conflict relation raises fails the command, before anything is proposed."""
+"""An exception in a user's footprint or conflict relation fails the command before it is proposed."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tests.waiting import eventually
 
 
 class Keyless(Lists):
-    """Leaves it to a relation what conflicts."""
+    """A machine whose conflicts are decided by a relation."""
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
         """See `machines.base.StateMachine`."""
@@ -38,7 +38,7 @@ class Moody(Lists):
 
 
 def same_text(left: bytes, right: bytes) -> bool:
-    """Raises for what is no JSON."""
+    """Raises for a command that is not JSON."""
     return bool(json.loads(left) == json.loads(right))
 
 

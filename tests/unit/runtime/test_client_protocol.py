@@ -1,4 +1,4 @@
-"""The native clients' wire format: what is sent comes back, and garbage is a PeerProtocolError or a right message."""
+"""The native clients' wire format: messages are decoded unchanged; other bytes are valid or a PeerProtocolError."""
 
 import math
 from typing import Any
@@ -40,7 +40,7 @@ failures = st.one_of(
 
 
 def payloads(frames: bytes) -> list[bytes]:
-    """What a reader on the other side finds."""
+    """The messages that a reader on the other side decodes."""
     reader = FrameReader(CLIENT_PREAMBLE)
     reader.feed(CLIENT_PREAMBLE)
     reader.allow_messages()
@@ -73,7 +73,7 @@ def test_commands_arrive_as_they_were(commands: list[bytes], first: int) -> None
         ([Run(RequestId(bytes(15)), 1)], "is not the id of a client's request"),
         ([Run(request_id(5, ReplicaId(1), 7, 0), 1)], "is not the id of a client's request"),
         ([Run(request_id(5, ReplicaId(1), UNTRACKED_SESSIONS_START, 1), 1)], "is not the id of a client's request"),
-        ([Run(request_id(5, ReplicaId(1), 7, SEQUENCES - 1), 2)], "past the last sequence"),
+        ([Run(request_id(5, ReplicaId(1), 7, SEQUENCES - 1), 2)], "exceeds the last sequence"),
     ],
 )
 def test_ids_that_are_not_those_of_the_commands_are_refused(runs: list[Run], what: str) -> None:
@@ -83,7 +83,7 @@ def test_ids_that_are_not_those_of_the_commands_are_refused(runs: list[Run], wha
 
 
 @given(st.lists(plain | failures | st.lists(st.builds(CommandFailed, st.text()), max_size=2), max_size=5))
-def test_results_come_back_as_they_were(answers: list[Any]) -> None:
+def test_results_are_decoded_unchanged(answers: list[Any]) -> None:
     assert answers_in(encode_answers(range(len(answers)), answers, 1 << 20)) == list(enumerate(answers))
 
 
@@ -96,7 +96,7 @@ def test_greetings_arrive_as_they_were(greeting: ClientHello | Welcome | CloseRe
     assert decode(payload) == greeting
 
 
-def test_a_status_and_a_string_stay_apart_and_what_only_redis_tells_apart_becomes_plain() -> None:
+def test_a_status_and_a_string_stay_distinct_and_other_redis_types_become_plain_values() -> None:
     given: list[Answer] = ["OK", b"OK", Members([b"a"]), NO_LIST, (1, 2), math.inf]
     assert answers_in(encode_answers(range(6), given, 1 << 20)) == list(
         enumerate(["OK", b"OK", [b"a"], None, [1, 2], math.inf])
@@ -104,7 +104,7 @@ def test_a_status_and_a_string_stay_apart_and_what_only_redis_tells_apart_become
 
 
 @pytest.mark.parametrize("odd", [object(), 2**70, {1, 2}.__iter__(), "\ud800"])
-def test_a_result_that_has_no_form_is_told_as_one_and_the_others_arrive(odd: object) -> None:
+def test_a_result_that_cannot_be_encoded_is_an_error_and_the_others_arrive(odd: object) -> None:
     found = answers_in(encode_answers(range(3), [b"x", odd, b"y"], 1 << 20))
     assert [number for number, _ in found] == [0, 1, 2]
     assert (found[0][1], found[2][1]) == (b"x", b"y")
@@ -112,7 +112,7 @@ def test_a_result_that_has_no_form_is_told_as_one_and_the_others_arrive(odd: obj
     assert "the command was executed" in found[1][1].message
 
 
-def test_answers_that_are_too_long_together_come_in_several_frames_and_one_too_long_alone_as_a_failure() -> None:
+def test_long_answers_use_several_frames_and_a_single_too_long_one_is_an_error() -> None:
     frames = encode_answers(range(4), [b"x" * 600, b"y" * 600, b"z" * 2000, b"w"], 1000)
     assert all(len(payload) < 1000 for payload in payloads(frames))
     found = answers_in(frames)
@@ -147,7 +147,7 @@ def test_more_answers_than_numbers_are_refused() -> None:
         decode_from_replica(payload)
 
 
-def test_a_replica_that_dials_a_client_port_is_told_apart() -> None:
+def test_a_replica_that_dials_a_client_port_is_recognised() -> None:
     reader = FrameReader(CLIENT_PREAMBLE)
     reader.feed(PREAMBLE)
     with pytest.raises(PeerProtocolError):

@@ -1,4 +1,4 @@
-"""The time of the group at one replica, and what it says of its own clock."""
+"""The time of the group at one replica, and its report about its own clock."""
 
 import logging
 
@@ -23,19 +23,19 @@ class Bench:
             ReplicaId(0), replicas, self.sessions, lambda: self.now, lambda: NOW_MS + self.now + self.off_ms, 1000
         )
 
-    def hear(self, *peers: int, off_ms: int = 0) -> None:
+    def record(self, *peers: int, off_ms: int = 0) -> None:
         for peer in peers:
-            self.clock.hear(ReplicaId(peer), NOW_MS + self.now + off_ms)
+            self.clock.record(ReplicaId(peer), NOW_MS + self.now + off_ms)
 
     def wait(self, ticks: int) -> None:
         self.now = Tick(self.now + ticks)
 
     def checkpoint(self) -> None:
-        """One with what the clocks show now is executed."""
+        """Execute a checkpoint with the current readings."""
         self.sessions.expire(self.clock.for_checkpoint()[1])
 
 
-def test_a_replica_alone_goes_by_its_own_clock() -> None:
+def test_a_group_of_one_uses_its_own_clock() -> None:
     bench = Bench(1)
     bench.checkpoint()
     assert bench.clock.batch_ms() == NOW_MS
@@ -45,14 +45,14 @@ def test_nothing_is_stamped_before_a_majority_of_the_clocks_is_known() -> None:
     bench = Bench()
     bench.sessions.expire([NOW_MS - 60_000] * 3)
     assert bench.clock.batch_ms() is None
-    bench.hear(2)
+    bench.record(2)
     assert bench.clock.batch_ms() == NOW_MS
 
 
-def test_nothing_is_stamped_before_there_is_agreed_time_and_a_checkpoint_that_sets_it_is_due() -> None:
+def test_before_agreed_time_is_set_there_are_no_timestamps_and_a_checkpoint_is_due() -> None:
     bench = Bench()
     assert not bench.clock.checkpoint_is_due()
-    bench.hear(1)
+    bench.record(1)
     assert bench.clock.batch_ms() is None
     assert bench.clock.checkpoint_is_due()
     bench.checkpoint()
@@ -64,15 +64,15 @@ def test_nothing_is_stamped_before_there_is_agreed_time_and_a_checkpoint_that_se
 def test_a_wrong_own_clock_stamps_nothing(off_ms: int) -> None:
     bench = Bench()
     bench.off_ms = off_ms
-    bench.hear(1, 2)
+    bench.record(1, 2)
     bench.checkpoint()
     assert bench.clock.batch_ms() == bench.clock.session_ms() == NOW_MS
     assert bench.clock.for_checkpoint() == (NOW_MS, (NOW_MS + off_ms, NOW_MS, NOW_MS))
 
 
-def test_a_new_group_whose_clocks_contradict_each_other_waits_for_a_third_one_and_says_so() -> None:
+def test_a_new_group_with_contradictory_clocks_waits_for_a_third_one_and_reports_it() -> None:
     bench = Bench()
-    bench.hear(1, off_ms=-5 * HOUR_MS)
+    bench.record(1, off_ms=-5 * HOUR_MS)
     bench.checkpoint()
     assert bench.clock.batch_ms() is None
     assert not bench.clock.checkpoint_is_due()
@@ -80,7 +80,7 @@ def test_a_new_group_whose_clocks_contradict_each_other_waits_for_a_third_one_an
     assert fault is not None
     assert "the clocks that are known contradict each other" in fault
     assert "-18000.0 s at replica 1" in fault
-    bench.hear(2)
+    bench.record(2)
     assert bench.clock.report().fault is None
     bench.checkpoint()
     assert bench.clock.batch_ms() == NOW_MS
@@ -88,7 +88,7 @@ def test_a_new_group_whose_clocks_contradict_each_other_waits_for_a_third_one_an
 
 def test_nothing_is_stamped_while_agreed_time_is_far_behind() -> None:
     bench = Bench()
-    bench.hear(1, 2)
+    bench.record(1, 2)
     bench.sessions.expire([NOW_MS - 60 * HOUR_MS])
     assert bench.clock.batch_ms() is None
     assert bench.clock.checkpoint_is_due()
@@ -97,9 +97,9 @@ def test_nothing_is_stamped_while_agreed_time_is_far_behind() -> None:
     assert bench.clock.batch_ms() == NOW_MS
 
 
-def test_sessions_begin_later_than_all_that_are_forgotten() -> None:
+def test_sessions_begin_later_than_all_expired_ones() -> None:
     bench = Bench()
-    bench.hear(1, 2)
+    bench.record(1, 2)
     bench.sessions._expired_ms = NOW_MS + HOUR_MS
     assert bench.clock.session_ms() == NOW_MS + HOUR_MS + 1
 
@@ -109,7 +109,7 @@ def test_a_clock_that_differs_too_much_is_a_fault_with_both_times_and_those_of_t
     off_ms: int, word: str
 ) -> None:
     bench = Bench()
-    bench.hear(1, 2)
+    bench.record(1, 2)
     assert bench.clock.report().fault is None
     bench.off_ms = off_ms
     fault = bench.clock.report().fault
@@ -121,18 +121,20 @@ def test_a_clock_that_differs_too_much_is_a_fault_with_both_times_and_those_of_t
     assert bench.clock.report().fault is None
 
 
-def test_it_is_logged_at_once_and_once_a_minute_and_when_it_is_right_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_clock_is_logged_immediately_and_every_minute_and_when_it_is_right_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO, "pydsm.clock")
     bench = Bench()
     bench.off_ms = HOUR_MS
     for _ in range(1210):
-        bench.hear(1, 2)
+        bench.record(1, 2)
         bench.clock.check()
         bench.wait(100)
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 3
     bench.off_ms = 0
     for _ in range(20):
-        bench.hear(1, 2)
+        bench.record(1, 2)
         bench.clock.check()
         bench.wait(100)
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 3 + ["INFO"]
@@ -140,7 +142,7 @@ def test_it_is_logged_at_once_and_once_a_minute_and_when_it_is_right_again(caplo
 
 def test_agreed_time_is_reported() -> None:
     bench = Bench()
-    bench.hear(1)
+    bench.record(1)
     bench.sessions.expire([NOW_MS - TimeLimits().lag_ms_max])
     report = bench.clock.report()
     assert (report.agreed_ms, report.group_ms) == (NOW_MS - TimeLimits().lag_ms_max, NOW_MS)

@@ -1,4 +1,4 @@
-"""The queue of commands, whatever comes in between: the order of each connection, and the counts."""
+"""The queue of commands: the order of each connection and the counts, for any sequence of calls."""
 
 from collections import deque
 
@@ -67,7 +67,7 @@ def test_commands_of_a_connection_leave_in_order_and_one_instance_at_a_time(
         assert (queue.held_bytes, queue.size_bytes) == size_bytes
 
 
-def test_what_waited_for_room_leaves_ahead_of_what_came_while_its_connection_had_an_instance() -> None:
+def test_commands_that_waited_for_room_leave_before_later_ones_of_their_connection() -> None:
     queue, stream = CommandQueue(), Stream()
     queue.add(part(stream, range(2)))
     queue.add(part(stream, range(2, 3)))

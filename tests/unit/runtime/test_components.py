@@ -1,4 +1,4 @@
-"""How members are called in what people read."""
+"""Names of members in texts for people."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Both disks: done means durable, and a failure is told once and ends everything."""
+"""Both disks: a completed write is durable, and a failure is reported once and ends all writes."""
 
 import asyncio
 import threading
@@ -85,7 +85,7 @@ async def test_jobs_keep_their_order(kind: AnyDisk) -> None:
 
 
 @on_each_kind
-async def test_failure_is_told_once_and_nothing_is_done_after_it(kind: AnyDisk) -> None:
+async def test_a_failure_is_reported_once_and_no_job_runs_after_it(kind: AnyDisk) -> None:
     store, failures, done = FailingStore(), list[Exception](), list[int]()
     disk = kind(store, failures.append)
     for number in range(1, 4):
@@ -138,7 +138,7 @@ async def test_a_slow_write_in_the_loop_is_followed_by_one_in_the_thread() -> No
     assert await times(store, disk, 4) == [False, True, False, True]
 
 
-async def test_a_quick_write_waits_for_what_the_thread_was_given_before() -> None:
+async def test_a_write_in_the_loop_waits_for_earlier_jobs_of_the_thread() -> None:
     store = ThreadsSeen()
     disk, order = quick_disk(store, unexpected), list[str]()
     disk.write([ReservationRecord(1)], lambda: order.append("first"))

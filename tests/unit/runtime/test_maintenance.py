@@ -1,4 +1,4 @@
-"""Pause, resume and snapshot of whole nodes: nothing is lost, refused is refused, and the others go on."""
+"""Pause, resume and snapshot of whole nodes: nothing is lost, refused commands are not executed, others continue."""
 
 import asyncio
 from pathlib import Path
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Opened(Counting):
-    """Must be started to execute, and may be told not to start."""
+    """Must be started before it executes; a test can make its start fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,13 +56,13 @@ async def with_opened(nodes: Group) -> tuple[Node, Opened]:
     return await nodes.start(2, machine), machine
 
 
-async def test_paused_replica_goes_on_agreeing_and_has_everything_when_it_is_resumed(tmp_path: Path) -> None:
+async def test_a_paused_replica_continues_to_vote_and_catches_up_when_resumed(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         node, machine = await with_opened(nodes)
         await nodes.set_many(0, 20, 0, 1, 2)
         assert await node.maintenance.pause() == PauseReport(already=False, commands_unanswered=0)
         executed = machine.executed
-        await nodes.nodes[0].stop()  # so that agreement needs the one that is paused
+        await nodes.nodes[0].stop()  # so that agreement needs the paused replica
         del nodes.machines[0]
         await nodes.set_many(20, 100, 1)
         assert machine.executed == executed
@@ -99,7 +99,7 @@ async def test_commands_that_cannot_be_answered_before_the_pause_are_answered_af
         assert await asyncio.wait_for(answer, 10) == "OK"
 
 
-async def test_pausing_twice_and_resuming_what_runs_say_so(tmp_path: Path) -> None:
+async def test_pausing_twice_and_resuming_a_running_machine_are_reported(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         maintenance = nodes.nodes[0].maintenance
         assert await maintenance.resume() == ResumeReport(already=True, batches=0, seconds=0.0)
@@ -157,7 +157,7 @@ async def test_replica_that_is_stopped_while_paused_begins_running_with_everythi
         assert machine.executed >= 50
 
 
-async def test_pause_gives_up_a_snapshot_under_way_and_resume_lets_the_next_one_be_taken(tmp_path: Path) -> None:
+async def test_a_pause_abandons_a_snapshot_and_after_resume_the_next_one_is_taken(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         node = nodes.nodes[2]
         await node.maintenance.pause()
@@ -185,7 +185,7 @@ async def test_cancelled_pause_leaves_the_replica_running(tmp_path: Path) -> Non
         assert await asyncio.wait_for(submit(node, 2, 2), 10) == "OK"
 
 
-async def test_snapshot_is_durable_when_it_is_reported_and_has_what_was_executed(tmp_path: Path) -> None:
+async def test_a_reported_snapshot_is_durable_and_contains_the_executed_commands(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 5, 0)
         report = await nodes.nodes[1].maintenance.snapshot()
@@ -210,7 +210,7 @@ async def test_snapshot_of_a_paused_replica_is_refused(tmp_path: Path) -> None:
             await nodes.nodes[0].maintenance.snapshot()
 
 
-async def test_snapshot_that_nobody_agrees_on_is_given_up_in_time(tmp_path: Path) -> None:
+async def test_a_snapshot_without_agreement_times_out(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.nodes[0].stop()
         await nodes.nodes[1].stop()
@@ -235,7 +235,7 @@ async def test_snapshot_that_cannot_be_written_is_an_error(tmp_path: Path, monke
             await nodes.nodes[0].maintenance.snapshot()
 
 
-async def test_replica_that_fails_tells_who_waits_for_a_snapshot(tmp_path: Path) -> None:
+async def test_a_failure_is_reported_to_callers_that_wait_for_a_snapshot(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.nodes[0].stop()
         await nodes.nodes[1].stop()

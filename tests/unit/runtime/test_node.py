@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pydsm.core.log.conflicts import Relation
-from pydsm.core.protocol.starts import Remembered
+from pydsm.core.protocol.starts import PeerReport
 from pydsm.core.types.config import Config
 from pydsm.core.types.effects import Record
 from pydsm.core.types.errors import InvariantViolation, OperationalError, PeerProtocolError
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class FragileStore(MemoryStore):
-    """Fails when told to."""
+    """A machine that a test can make fail."""
 
     broken = False
 
@@ -192,7 +192,7 @@ async def test_a_node_without_anything_to_write_notices_that_its_directory_was_r
         assert "another one is in its place" in str(failure)
 
 
-async def test_node_that_comes_back_without_its_data_is_not_let_in() -> None:
+async def test_a_node_that_returns_without_its_data_is_refused() -> None:
     async with group() as nodes:
         assert await nodes.ask(0, "a one") == 1
         await nodes.nodes[0].stop()
@@ -216,7 +216,9 @@ async def test_failing_disk_stops_the_node_before_it_acknowledges_anything(caplo
         assert await nodes.ask(1, "b one") == 1
 
 
-async def test_command_that_raises_is_answered_so_and_every_replica_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_command_that_raises_is_answered_with_the_error_and_no_replica_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with group() as nodes:
         answers: list[Answer] = []
         for command in (b"a one", b"a crash", b"a two", b"b crash"):
@@ -312,7 +314,7 @@ async def test_fault_of_a_peer_is_left_to_the_transport() -> None:
         assert await nodes.ask(0, "a one") == 1
 
 
-async def test_the_core_knows_the_time_of_what_comes_between_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_events_between_ticks_have_their_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the loop gets no processor between two ticks: the core must not take the pause for silence of others."""
     async with group() as nodes:
         node = nodes.nodes[0]
@@ -324,12 +326,12 @@ async def test_the_core_knows_the_time_of_what_comes_between_ticks(monkeypatch: 
         node._propose(Batch((), (), Footprint()))
         assert node._core._state.now - before >= 10_000
         monkeypatch.setattr(node, "_epoch", node._epoch - 5)
-        node._tell_core(lambda: None)
+        node._call_core(lambda: None)
         assert node._core._state.now - before >= 15_000
 
 
-async def test_what_is_far_ahead_is_dropped_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """A replica that was away for long must hear that it needs a snapshot, so the connection stays."""
+async def test_a_message_about_a_distant_index_is_dropped_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A replica that was down for long must be informed that it needs a snapshot, so the connection stays."""
     async with group() as nodes:
         for index in (1 << 40, 1 << 39):
             nodes.nodes[0]._receive(ReplicaId(1), Commit(InstanceId(ReplicaId(2), index), NOP, (0, 0, 0)))
@@ -337,7 +339,7 @@ async def test_what_is_far_ahead_is_dropped_and_said_once(caplog: pytest.LogCapt
         assert caplog.text.count("this replica is far behind, and catches up in steps or with a snapshot") == 1
 
 
-async def test_stopping_node_answers_what_it_took_and_refuses_the_rest() -> None:
+async def test_a_stopping_node_answers_accepted_commands_and_refuses_others() -> None:
     async with group() as nodes:
         answers: list[Answer] = []
         nodes.nodes[0].submit(b"a one", answers.append)
@@ -347,11 +349,11 @@ async def test_stopping_node_answers_what_it_took_and_refuses_the_rest() -> None
 
 
 def is_ready(node: Node) -> bool:
-    """Whether clients may be sent to it, whatever its lag was allowed to be."""
+    """Whether the node is ready, with any lag."""
     return not_ready_reason(node.observe(), ReadyLimits(lag_instances_max=0)) is None
 
 
-async def test_node_is_ready_once_a_quorum_has_told_how_far_it_is_and_no_longer_without_it() -> None:
+async def test_a_node_is_ready_while_a_quorum_reports_its_frontier() -> None:
     async with group() as nodes:
         node = nodes.nodes[0]
         await eventually(lambda: is_ready(node), "the node is ready")
@@ -369,12 +371,12 @@ async def test_node_of_a_group_of_one_is_ready_when_it_has_executed_the_first_ch
         assert nodes.nodes[0].info()["proposed"] == "1"
 
 
-async def test_observation_has_the_epoch_of_every_peer_that_was_met() -> None:
+async def test_an_observation_has_the_epoch_of_every_peer_that_connected() -> None:
     async with group(3) as nodes:
         assert nodes.nodes[0].observe().epochs == {1: 0, 2: 0}
 
 
-async def test_observation_has_what_the_node_did_and_does_not_change_with_it() -> None:
+async def test_an_observation_contains_the_counters_and_does_not_change_later() -> None:
     async with group(1) as nodes:
         assert await nodes.ask(0, "a one") == 1
         seen = nodes.nodes[0].observe()
@@ -385,7 +387,7 @@ async def test_observation_has_what_the_node_did_and_does_not_change_with_it() -
         assert not_ready_reason(nodes.nodes[0].observe(), ReadyLimits()) == "it is stopping"
 
 
-async def test_observation_of_a_failed_node_says_why_in_one_line() -> None:
+async def test_the_observation_of_a_failed_node_has_the_reason_in_one_line() -> None:
     store = FragileStore()
     async with group(1, store) as nodes:
         store.broken = True
@@ -398,14 +400,14 @@ async def test_observation_of_a_failed_node_says_why_in_one_line() -> None:
 
 
 class Punctual(Lists):
-    """Wants `due done` to be executed, for as long as that has not happened."""
+    """Returns `due done` as due until it is executed."""
 
     def due_commands(self, now_ms: int) -> list[bytes]:
         """See `machines.base.SupportsScheduledCommands`."""
         return [] if b"due" in self.lists else [b"due done"]
 
 
-async def test_machine_that_raises_when_asked_what_is_due_is_asked_again(
+async def test_due_commands_is_called_again_after_it_raised(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Late(Punctual):
@@ -423,7 +425,7 @@ async def test_machine_that_raises_when_asked_what_is_due_is_asked_again(
     assert caplog.text.count("ArithmeticError: not yet") == 1
 
 
-async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_due_commands_are_agreed_and_executed_at_every_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_module, "SCHEDULED_COMMANDS_SECONDS", 0.01)
     async with group(make_machine=Punctual) as nodes:
         await eventually(
@@ -432,11 +434,11 @@ async def test_what_a_machine_says_is_due_is_agreed_on_and_executed_everywhere(m
         await eventually(lambda: len(nodes.digests()) == 1, "all replicas agree")
 
 
-async def test_what_is_due_is_proposed_once_while_nobody_can_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_due_commands_are_proposed_once_while_there_is_no_quorum(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(node_module, "SCHEDULED_COMMANDS_SECONDS", 0.001)
     alone = Group(3, Punctual)
     node = await alone.start(0)
-    node._clock.hear(ReplicaId(1), unix_ms())  # a peer was there a moment ago
+    node._clock.record(ReplicaId(1), unix_ms())  # a reading of a peer that was recently connected
     await eventually(lambda: node.observe().commands_waiting > 0, "it is proposed")
     rounds = 0
 
@@ -450,7 +452,7 @@ async def test_what_is_due_is_proposed_once_while_nobody_can_agree(monkeypatch: 
     await node.stop(drain_seconds_max=0)
 
 
-async def test_a_node_that_stops_in_good_order_knows_afterwards_what_it_had_executed(tmp_path: Path) -> None:
+async def test_an_orderly_stop_stores_all_executed_instances(tmp_path: Path) -> None:
     def store() -> SqliteStore:
         return SqliteStore(tmp_path, Identity("test", "r3", ReplicaId(2), 3))
 
@@ -464,7 +466,7 @@ async def test_a_node_that_stops_in_good_order_knows_afterwards_what_it_had_exec
     await node.stop(drain_seconds_max=0)
 
 
-async def test_a_request_that_comes_twice_through_different_replicas_is_executed_once() -> None:
+async def test_a_request_sent_through_two_replicas_is_executed_once() -> None:
     async with group(3) as nodes:
         run = Run(request_at(nodes.nodes[0].grant().id, 1), 1)
 
@@ -508,21 +510,21 @@ async def test_a_session_with_too_much_unacknowledged_is_refused(monkeypatch: py
         await eventually(lambda: answers[4:] == [3], "what acknowledges enough is taken")
 
 
-class StartsThatRemembersNothing(PlainStarts):
-    """Of somebody who has met nobody before."""
+class StartsWithoutReports(PlainStarts):
+    """Starts of a process that has no records of peers."""
 
-    def remembered(self, peer: ReplicaId) -> Remembered:
+    def report_on(self, peer: ReplicaId) -> PeerReport:
         """See `transport.base.StartExchange`."""
-        return Remembered(self.replica, None, 0, 0, (0,) * self.replicas)
+        return PeerReport(self.replica, None, 0, 0, (0,) * self.replicas)
 
 
 def impostor(nodes: Group, replica: int, incarnation: int) -> MemoryTransport:
-    """Somebody who greets as this replica, and whom every replica lets in."""
+    """A process that makes the handshake as this replica, and that every replica accepts."""
     me = LocalIdentity("test", ReplicaId(replica), nodes.replicas, incarnation)
-    return MemoryTransport(me, nodes.hub, lambda peer, mark: None, StartsThatRemembersNothing(me.replica, me.replicas))
+    return MemoryTransport(me, nodes.hub, lambda peer, mark: None, StartsWithoutReports(me.replica, me.replicas))
 
 
-async def test_replica_that_greeted_by_mistake_and_took_no_part_does_not_lock_out_the_true_one() -> None:
+async def test_a_replica_that_only_made_a_handshake_does_not_lock_out_the_right_one() -> None:
     nodes = Group(3)
     stores = [MemoryStore() for _ in range(3)]
     for replica in (0, 1):
@@ -542,7 +544,7 @@ async def test_replica_that_greeted_by_mistake_and_took_no_part_does_not_lock_ou
         await node.stop(drain_seconds_max=0)
 
 
-async def test_replica_that_took_part_is_remembered_and_another_one_in_its_place_is_refused(
+async def test_a_replica_that_took_part_is_recorded_and_another_one_with_its_name_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     stores = [MemoryStore() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""When a replica is ready, and what it says when it is not."""
+"""When a replica is ready, and the reason that it reports otherwise."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def test_replica_with_a_quorum_and_little_lag_is_ready(seen: Observation) -> Non
         (but(replicas=7), "it sees 3 of 7 replicas, itself included, and needs 4"),
     ],
 )
-def test_replica_that_is_not_ready_says_why_in_one_line(seen: Observation, reason: str) -> None:
+def test_a_replica_that_is_not_ready_gives_the_reason_in_one_line(seen: Observation, reason: str) -> None:
     said = not_ready_reason(seen, ReadyLimits())
     assert said is not None
     assert reason in said
@@ -64,7 +64,7 @@ def test_fast_share_is_of_own_commits_and_none_before_the_first() -> None:
     assert but(counters=ProtocolCounters()).fast_share is None
 
 
-def test_a_replica_with_a_wrong_clock_is_not_ready_and_says_both_times() -> None:
+def test_a_replica_with_a_wrong_clock_is_not_ready_and_reports_both_times() -> None:
     reason = not_ready_reason(but(clock=AHEAD), ReadyLimits())
     assert reason is not None
     assert "2023-11-14T22:13:31.000+00:00 and is 11.0 s ahead of the group's time, 2023-11-14T22:13:20" in reason

@@ -37,7 +37,7 @@ def requests(bench: Bench, first: int, *commands: str, acknowledged: int = 0, is
 
 
 def settled(bench: Bench, *sequences: int) -> None:
-    """These requests of the session are executed here."""
+    """Execute these requests of the session."""
 
     def has_settled(session: SessionId, sequence: int) -> bool:
         return session == session_of(SESSION) and sequence in sequences
@@ -45,7 +45,7 @@ def settled(bench: Bench, *sequences: int) -> None:
     bench.batcher._sequencing = Sequencing(has_settled)
 
 
-def test_what_comes_while_the_connection_has_an_instance_waits_until_that_is_executed() -> None:
+def test_commands_wait_while_their_connection_has_an_unexecuted_instance() -> None:
     bench, stream = Bench(BatchLimits(partial_instances_max=9)), Stream()
     pipeline(bench, stream, "a 1", "b 1")
     bench.batcher.flush()
@@ -66,7 +66,7 @@ def test_a_whole_pipeline_goes_into_one_batch_together_with_others() -> None:
     assert bench.sizes == [1000]
 
 
-def test_a_pipeline_longer_than_a_batch_goes_on_when_its_first_part_is_executed() -> None:
+def test_a_pipeline_longer_than_a_batch_continues_when_its_first_part_is_executed() -> None:
     bench, stream = Bench(BatchLimits(batch_commands_max=2, partial_instances_max=9)), Stream()
     answers = pipeline(bench, stream, *(f"a {number}" for number in range(5)))
     bench.batcher.flush()
@@ -78,7 +78,7 @@ def test_a_pipeline_longer_than_a_batch_goes_on_when_its_first_part_is_executed(
     assert answers == [0, 1, 2, 3, 4]
 
 
-def test_what_became_a_nop_is_proposed_again_ahead_of_what_the_connection_sent_since() -> None:
+def test_commands_of_a_nop_are_proposed_again_before_later_ones_of_the_connection() -> None:
     bench, stream = Bench(BatchLimits(partial_instances_max=9)), Stream()
     pipeline(bench, stream, "a 1")
     bench.batcher.flush()
@@ -89,7 +89,7 @@ def test_what_became_a_nop_is_proposed_again_ahead_of_what_the_connection_sent_s
     assert bench.proposed[-1].commands == (b"a 2",)
 
 
-def test_when_a_command_is_given_up_what_its_connection_sent_since_is_refused_too() -> None:
+def test_when_a_command_is_abandoned_later_ones_of_its_connection_are_refused_too() -> None:
     bench, stream, other = Bench(BatchLimits(attempts_max=1, partial_instances_max=1)), Stream(), Stream()
     first = pipeline(bench, stream, "a 1")
     bench.batcher.flush()
@@ -105,7 +105,7 @@ def test_when_a_command_is_given_up_what_its_connection_sent_since_is_refused_to
     assert bench.batcher.waiting == 1
 
 
-def test_behind_a_command_without_room_the_rest_of_its_pipeline_is_refused() -> None:
+def test_after_a_refused_command_the_rest_of_its_pipeline_is_refused() -> None:
     limits = BatchLimits(command_bytes_max=30, queue_bytes_max=40)
     bench, stream = Bench(limits), Stream()
     answers = pipeline(bench, stream, "a " + "1" * 90, "a " + "2" * 25, "a " + "3" * 25, "a 4")
@@ -145,7 +145,7 @@ def test_a_request_behind_nothing_unexecuted_is_not_ordered() -> None:
     assert bench.proposed[0].retried == ()
 
 
-def test_a_request_in_the_batch_of_the_one_before_it_is_not_ordered_by_itself() -> None:
+def test_a_request_in_the_batch_of_its_predecessor_needs_no_order() -> None:
     bench = Bench()
     requests(bench, 1, "a 1")
     bench.submit("x 1")
@@ -156,7 +156,7 @@ def test_a_request_in_the_batch_of_the_one_before_it_is_not_ordered_by_itself() 
     assert batch.retried == ()
 
 
-def test_what_was_left_out_is_proposed_again_and_its_answer_reaches_nobody() -> None:
+def test_a_skipped_run_is_proposed_again_without_answering_its_client() -> None:
     bench = Bench(BatchLimits(partial_instances_max=9))
     first = requests(bench, 1, "a 1")
     bench.batcher.flush()
@@ -174,7 +174,7 @@ def test_what_was_left_out_is_proposed_again_and_its_answer_reaches_nobody() -> 
     assert (first, second) == (["first"], ["second"])
 
 
-def test_what_is_left_out_again_and_again_is_told_as_not_executed() -> None:
+def test_a_run_that_is_skipped_repeatedly_is_answered_as_not_executed() -> None:
     bench = Bench(BatchLimits(attempts_max=3))
     answers = requests(bench, 5, "a 1", is_retry=True)
     bench.batcher.flush()

@@ -1,4 +1,4 @@
-"""Which data of a peer are admitted, and from when on there is no way back."""
+"""Which incarnation of a peer is accepted, and when it is bound to the peer."""
 
 import pytest
 
@@ -16,25 +16,25 @@ def ignore(peer: ReplicaId, fingerprint: int) -> None:
     """Nothing is kept."""
 
 
-def test_greeting_alone_binds_nobody() -> None:
+def test_a_handshake_alone_binds_no_identity() -> None:
     book = PeerIncarnations({}, ignore)
     assert book.admit(PEER, 5) is None
     assert book.admit(PEER, 6) is None
-    assert not book.knows(PEER)
+    assert not book.has(PEER)
 
 
-def test_peer_that_took_part_is_remembered_once() -> None:
+def test_a_peer_that_took_part_is_saved_once() -> None:
     remembered: list[tuple[int, int]] = []
     book = PeerIncarnations({}, lambda peer, fingerprint: remembered.append((peer, fingerprint)))
     book.took_part(PEER, 5)
     book.took_part(PEER, 5)
     assert remembered == [(2, 5)]
-    assert book.knows(PEER)
+    assert book.has(PEER)
     assert book.admit(PEER, 5) is None
     assert book.admit(PEER, 6) is not None
 
 
-def test_peer_that_lost_its_data_is_told_so_by_name() -> None:
+def test_a_peer_that_lost_its_data_is_refused_by_name() -> None:
     book = PeerIncarnations({PEER: 5}, ignore, ("r1", "r2", "r3").__getitem__)
     reason = book.admit(PEER, 6)
     assert reason is not None

@@ -1,4 +1,4 @@
-"""Durable before visible: the order in which effects are performed, whatever the disk takes its time for."""
+"""Durable before visible: the order in which effects are performed, for any delay of the disk."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ def execution(number: int) -> Execute:
 
 @dataclass
 class Stage:
-    """A core that says what it is told to say, and everything around the performer, which notes what happens."""
+    """A core with effects set by the test, and an environment of the performer that records its calls."""
 
     lazy_records_max: int = 4096
     holding: bool = True
@@ -127,7 +127,7 @@ def test_an_early_message_does_not() -> None:
     assert stage.take() == ["send 1 to [1]", "write [1]"]
 
 
-def test_executions_and_aborts_wait_as_well_and_come_after_the_messages() -> None:
+def test_executions_and_aborts_wait_for_records_and_follow_the_messages() -> None:
     stage = Stage()
     abort = Abort(InstanceId(ME, 9), ())
     stage.turn(records=[record(1)], aborts=[abort], executions=[execution(1), execution(2)], sends=[to_peer(1)])
@@ -136,7 +136,7 @@ def test_executions_and_aborts_wait_as_well_and_come_after_the_messages() -> Non
     assert stage.take() == ["send 1 to [1]", "execute 1", "execute 2", "abort 9"]
 
 
-def test_a_turn_without_records_is_visible_at_once() -> None:
+def test_a_turn_without_records_is_visible_immediately() -> None:
     stage = Stage()
     stage.turn(sends=[to_peer(1)], executions=[execution(1)])
     assert stage.take() == ["send 1 to [1]", "execute 1"]
@@ -199,7 +199,7 @@ def test_too_many_lazy_records_are_written_without_company() -> None:
     assert stage.take() == ["send 4 to [1]"]
 
 
-def test_what_waited_for_company_is_written_when_the_replica_stops() -> None:
+def test_lazy_records_are_written_when_the_replica_stops() -> None:
     stage = Stage()
     stage.performer.finish()
     stage.turn(lazy_records=[record(1)])
@@ -209,7 +209,7 @@ def test_what_waited_for_company_is_written_when_the_replica_stops() -> None:
     assert stage.take() == ["write [1, 2]"]
 
 
-def test_a_message_to_oneself_comes_back_when_the_turn_is_durable() -> None:
+def test_a_message_to_the_own_replica_arrives_when_the_turn_is_durable() -> None:
     stage = Stage()
     stage.turn(records=[record(1)], sends=[Send((ME,), message(1)), Send((PEER, ME, OTHER), message(2))])
     assert stage.take() == ["write [1]"]
@@ -217,7 +217,7 @@ def test_a_message_to_oneself_comes_back_when_the_turn_is_durable() -> None:
     assert stage.take() == ["received 1 of 0", "received 2 of 0", "send 2 to [1, 2]"]
 
 
-def test_what_a_message_to_oneself_causes_is_performed_after_its_turn() -> None:
+def test_effects_of_a_message_to_the_own_replica_are_performed_after_its_turn() -> None:
     stage = Stage()
     stage.on_receive = lambda: stage.ask(sends=[to_peer(7)])
     stage.turn(records=[record(1)], sends=[Send((ME,), message(1)), to_peer(2)], executions=[execution(1)])
@@ -244,7 +244,7 @@ def test_an_application_that_proposes_while_it_executes_does_not_overtake_the_gr
     assert stage.take() == story
 
 
-def test_a_disk_that_is_done_at_once_needs_no_further_pump() -> None:
+def test_a_disk_that_completes_immediately_needs_no_further_pump() -> None:
     stage = Stage(holding=False)
     stage.on_receive = lambda: stage.ask(records=[record(2)], executions=[execution(2)])
     stage.turn(records=[record(1)], sends=[Send((ME,), message(1))], executions=[execution(1)])

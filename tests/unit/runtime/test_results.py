@@ -1,4 +1,4 @@
-"""Results in snapshots: what a client is told does not change by it."""
+"""Results in snapshots: encoding does not change the answer to a client."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from pydsm.machines.kv import NO_LIST, Members
 from pydsm.runtime.results import decode_results, encode_results
 
 
-def test_results_come_back_as_they_were() -> None:
+def test_results_are_decoded_unchanged() -> None:
     results: list[Result] = [b"x", "OK", 7, 1.5, None, [b"a", [b"b"]], {b"k": b"v"}, CommandFailed("no")]
     assert decode_results(encode_results(results)) == results
     assert decode_results(encode_results([NO_LIST])) == [NO_LIST]
@@ -28,6 +28,6 @@ def test_a_result_that_has_no_form_becomes_a_failure_and_the_others_stay(odd: ob
     assert "the command was executed" in second.message
 
 
-def test_encoding_what_came_back_changes_nothing() -> None:
+def test_encoding_decoded_results_again_gives_the_same_bytes() -> None:
     encoded = encode_results([NO_LIST, Members([b"a"]), CommandFailed("no"), 2**70])
     assert encode_results(decode_results(encoded)) == encoded

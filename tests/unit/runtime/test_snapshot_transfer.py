@@ -1,4 +1,4 @@
-"""Snapshots that travel, with real files: what is sent, what is kept, and in which order one takes its place."""
+"""Snapshot transfers with real files: what is sent and stored, and the order of the steps of an installation."""
 
 import asyncio
 import errno
@@ -26,7 +26,7 @@ P1, P2 = ReplicaId(1), ReplicaId(2)
 
 
 class Bench:
-    """Transfers of one replica; `told` is what its core is told, its peers are sent, and its node has to do."""
+    """Transfers of one replica; `told` lists the calls of its core, messages to peers, and actions of its node."""
 
     def __init__(self, directory: Path, files: SnapshotFiles | None) -> None:
         self.directory = directory
@@ -40,7 +40,7 @@ class Bench:
                 core=self,  # type: ignore[arg-type]
                 files=files,
                 send=lambda to, piece: self.told.append((to, piece)),
-                tell=self._tell,
+                call_core=self._tell,
                 may_replace=lambda: not self.in_maintenance,
                 replace=self._replace,
                 begin_again=lambda reason: self.told.append((type(reason), numbers(directory))),
@@ -72,7 +72,7 @@ class Bench:
         self.told.append((record, numbers(self.directory)))
 
     async def come_to(self, *told: object) -> None:
-        """Wait until all this has been told since the last time, and nothing else."""
+        """Wait until exactly these entries were added to `told` since the last call."""
         await eventually(lambda: len(self.told) >= len(told), f"{told} is told, not {self.told}")
         assert self.told == list(told)
         self.told.clear()
@@ -98,7 +98,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 # Serving
 
 
-async def test_a_peer_is_sent_the_bytes_that_it_asks_for_and_nothing_at_the_end(
+async def test_a_peer_receives_the_requested_bytes_and_nothing_at_the_end(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PIECE_BYTES_MAX", 100)
@@ -110,12 +110,12 @@ async def test_a_peer_is_sent_the_bytes_that_it_asks_for_and_nothing_at_the_end(
     assert bench.transfers.counters.sent == 4
 
 
-async def test_a_snapshot_that_is_not_there_cannot_be_served(bench: Bench) -> None:
+async def test_an_absent_snapshot_cannot_be_served(bench: Bench) -> None:
     bench.transfers.begin(ServePiece(P1, 4, 0))
     await bench.come_to(("cannot serve", P1))
 
 
-async def test_a_question_for_what_is_behind_the_end_is_not_answered(bench: Bench) -> None:
+async def test_a_request_beyond_the_end_is_not_answered(bench: Bench) -> None:
     size = written(bench.directory, 4).path.stat().st_size
     bench.transfers.begin(ServePiece(P1, 4, size + 1))
     bench.transfers.begin(ServePiece(P2, 4, size))
@@ -138,7 +138,7 @@ class SlowFiles(SnapshotFiles):
         return super().read(number, offset, bytes_max)
 
 
-async def test_a_peer_is_served_one_piece_at_a_time_however_often_it_asks(tmp_path: Path) -> None:
+async def test_a_peer_is_served_one_piece_at_a_time_for_any_number_of_requests(tmp_path: Path) -> None:
     files = SlowFiles(tmp_path)
     bench = Bench(tmp_path, files)
     for peer in (P1, P1, P2, P1, P2):
@@ -173,7 +173,7 @@ def failing(*_: object) -> None:
 # Fetching
 
 
-async def test_what_has_come_is_on_the_disk_when_the_core_is_told(bench: Bench) -> None:
+async def test_a_piece_is_on_disk_before_the_core_is_notified(bench: Bench) -> None:
     whole = source(bench.directory)
     await bench.fetch(whole[:90], whole[90:200])
     await bench.transfers.stop()
@@ -184,7 +184,7 @@ async def test_what_has_come_is_on_the_disk_when_the_core_is_told(bench: Bench) 
     await again.transfers.stop()
 
 
-async def test_beginning_again_goes_on_with_what_is_there(bench: Bench) -> None:
+async def test_a_new_fetch_continues_with_the_existing_bytes(bench: Bench) -> None:
     whole = source(bench.directory)
     await bench.fetch(whole[:200])
     bench.transfers.begin(BeginFetch(4))
@@ -196,7 +196,9 @@ async def test_beginning_again_goes_on_with_what_is_there(bench: Bench) -> None:
     await bench.come_to(("good", 5, 0))
 
 
-async def test_a_damaged_piece_is_told_with_how_much_is_good(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_damaged_piece_is_reported_with_the_number_of_valid_bytes(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = source(bench.directory)
     place = whole.index(b"first")
     await bench.fetch(whole[:place])
@@ -209,7 +211,7 @@ async def test_a_damaged_piece_is_told_with_how_much_is_good(bench: Bench, caplo
     await bench.come_to(("good", 4, len(whole)))
 
 
-async def test_what_is_asked_for_at_once_is_done_in_its_order(bench: Bench) -> None:
+async def test_requests_of_one_turn_are_performed_in_order(bench: Bench) -> None:
     whole = source(bench.directory)
     for transfer in (BeginFetch(4), KeepPiece(4, 0, whole[:90]), KeepPiece(4, 90, whole[90:]), InstallSnapshot(4)):
         bench.transfers.begin(transfer)
@@ -221,7 +223,7 @@ async def test_what_is_asked_for_at_once_is_done_in_its_order(bench: Bench) -> N
 PURGE = PurgeRecord(checkpoint(4).position.up_to, checkpoint(4).position.exceptions)
 
 
-async def test_the_file_is_durable_then_the_records_are_replaced_then_it_counts_then_a_new_life_begins(
+async def test_an_installation_syncs_the_file_then_replaces_records_then_renames_then_restarts(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finish, adopt = SnapshotFiles.finish, SnapshotFiles.adopt
@@ -257,7 +259,7 @@ async def test_one_that_was_overtaken_while_it_was_finished_replaces_nothing(ben
     assert numbers(bench.directory) == []
 
 
-async def test_one_that_comes_during_maintenance_of_the_machine_replaces_nothing(bench: Bench) -> None:
+async def test_a_snapshot_is_not_installed_while_the_machine_is_paused(bench: Bench) -> None:
     await bench.fetch(source(bench.directory))
     bench.in_maintenance = True
     bench.transfers.begin(InstallSnapshot(4))
@@ -265,7 +267,7 @@ async def test_one_that_comes_during_maintenance_of_the_machine_replaces_nothing
     assert numbers(bench.directory) == []
 
 
-async def test_one_of_a_state_about_which_members_differ_is_not_installed_and_that_is_said_once(
+async def test_a_snapshot_of_a_disputed_state_is_not_installed_and_this_is_logged_once(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     await bench.fetch(source(bench.directory))
@@ -294,10 +296,10 @@ async def test_records_that_cannot_be_replaced_stay_and_nothing_begins_again(ben
     assert (bench.told, numbers(bench.directory)) == ([], [])
 
 
-async def test_a_snapshot_that_cannot_get_its_name_once_the_records_are_gone_is_left_to_the_next_life(
+async def test_an_installation_whose_rename_fails_is_completed_by_the_next_start(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """This life has written its last record: it must not stay, doing nothing."""
+    """This start has written its last record, so the replica must restart."""
     await bench.fetch(source(bench.directory))
     with monkeypatch.context() as broken:
         broken.setattr(SnapshotFiles, "adopt", failing)
@@ -311,7 +313,7 @@ async def test_a_snapshot_that_cannot_get_its_name_once_the_records_are_gone_is_
 # Disks that fail
 
 
-async def test_a_disk_on_which_no_file_can_be_begun_is_told_and_tried_again(bench: Bench) -> None:
+async def test_a_file_that_cannot_be_created_is_reported_and_tried_again(bench: Bench) -> None:
     """The directory of snapshots is a file."""
     (bench.directory / "snapshots").write_bytes(b"")
     bench.transfers.begin(BeginFetch(4))
@@ -321,7 +323,7 @@ async def test_a_disk_on_which_no_file_can_be_begun_is_told_and_tried_again(benc
 
 
 @pytest.mark.parametrize("method", ["append", "finish"])
-async def test_a_disk_that_fills_up_is_told_and_what_was_kept_is_gone_on_with(
+async def test_a_full_disk_is_reported_and_the_fetch_continues_with_the_stored_bytes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     whole = source(bench.directory)
@@ -339,7 +341,7 @@ async def test_a_disk_that_fills_up_is_told_and_what_was_kept_is_gone_on_with(
 
 
 class Unwritten:
-    """A file that takes what it is given, and finds out when it is closed that there is no room for it."""
+    """A file that accepts all writes, and reports a full disk when it is closed."""
 
     def close(self) -> None:
         failing()
@@ -357,7 +359,7 @@ async def test_a_disk_that_fills_up_at_the_very_end_does_not_keep_a_replica_from
     await bench.transfers.stop()
 
 
-async def test_stopping_waits_for_what_is_under_way(tmp_path: Path) -> None:
+async def test_stopping_waits_for_running_jobs(tmp_path: Path) -> None:
     files = SlowFiles(tmp_path)
     bench, whole = Bench(tmp_path, files), source(tmp_path)
     bench.transfers.begin(ServePiece(P1, 4, 0))
@@ -374,7 +376,7 @@ async def test_stopping_waits_for_what_is_under_way(tmp_path: Path) -> None:
 # Without files
 
 
-async def test_one_that_keeps_no_snapshots_says_once_that_it_cannot_return_and_serves_none(
+async def test_a_replica_without_snapshots_logs_once_that_it_cannot_rejoin_and_serves_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(tmp_path, None)

@@ -33,7 +33,7 @@ FIRST = Checkpoint(1, InstanceId(ReplicaId(0), 1), Position((0, 0, 0), (Instance
 
 
 class Slow:
-    """A machine whose snapshot goes on until it is told to end."""
+    """A machine whose snapshot continues until the test ends it."""
 
     def __init__(self) -> None:
         self.enough = False
@@ -55,7 +55,7 @@ class FullDisk(SnapshotFiles):
         raise OSError("disk is full")
 
 
-async def test_the_loop_goes_on_while_a_snapshot_is_taken(tmp_path: Path) -> None:
+async def test_the_loop_is_not_blocked_while_a_snapshot_is_taken(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
     taker.take(FIRST)
@@ -81,7 +81,7 @@ async def test_one_at_a_time_and_the_next_one_when_it_is_done(tmp_path: Path) ->
     await eventually(lambda: len(taken) == 2, "another snapshot is taken")
 
 
-async def test_an_idle_state_is_not_saved_again_unless_somebody_wants_it(tmp_path: Path) -> None:
+async def test_an_unchanged_state_is_saved_again_only_on_request(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     machine.enough = True
     files = SnapshotFiles(tmp_path, IDENTITY)
@@ -126,7 +126,7 @@ async def test_a_machine_that_raises_at_a_checkpoint_costs_a_snapshot_and_not_th
     await eventually(lambda: len(taken) == 1, "the next one is taken")
 
 
-async def test_stopping_abandons_what_is_under_way(tmp_path: Path) -> None:
+async def test_stopping_abandons_an_unfinished_snapshot(tmp_path: Path) -> None:
     machine, taken = Slow(), list[SnapshotFile]()
     taker = SnapshotTaker(machine, SnapshotFiles(tmp_path, IDENTITY), taken.append)
     taker.take(FIRST)
@@ -150,7 +150,7 @@ class Counting(KeyValue):
 
 
 class Flipping(Counting):
-    """Not deterministic: what one key is set to, it gets wrong."""
+    """Not deterministic: it stores a wrong value for one key."""
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
         wrong = encode([b"SET", b"7", b"flipped"])
@@ -225,7 +225,7 @@ def records(directory: Path, replica: int) -> int:
         store.close()
 
 
-async def test_a_node_begins_with_its_snapshot_and_executes_only_what_is_behind_it(tmp_path: Path) -> None:
+async def test_a_node_begins_with_its_snapshot_and_executes_only_later_instances(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 200, 0, 1, 2)
         await eventually(lambda: int(nodes.info(2, "snapshot")) >= 10, "snapshots are taken")
@@ -238,7 +238,7 @@ async def test_a_node_begins_with_its_snapshot_and_executes_only_what_is_behind_
         await nodes.agree()
 
 
-async def test_records_leave_the_disk_and_a_restart_costs_what_is_left(tmp_path: Path) -> None:
+async def test_records_are_purged_and_a_restart_executes_only_the_remaining_ones(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 300, 0, 1, 2)
         await eventually(lambda: int(nodes.info(1, "purged_instances")) > 150, "records are purged")
@@ -263,7 +263,7 @@ async def test_a_damaged_snapshot_is_passed_over_for_the_one_before(tmp_path: Pa
         await nodes.agree()
 
 
-async def test_a_whole_group_comes_back_from_its_snapshots(tmp_path: Path) -> None:
+async def test_a_whole_group_restarts_from_its_snapshots(tmp_path: Path) -> None:
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 200, 0, 1, 2)
         await eventually(lambda: int(nodes.info(0, "snapshot")) >= 5, "snapshots are taken")
@@ -273,14 +273,14 @@ async def test_a_whole_group_comes_back_from_its_snapshots(tmp_path: Path) -> No
             await node.stop()
         for replica in range(3):
             await nodes.start(replica)
-        # not only `agree`: all may begin at one earlier state, and wait for a barrier that nobody has kept as committed
+        # not only `agree`: all may begin at one earlier state, and wait for a barrier of which no disk has the commit
         await eventually(lambda: nodes.machines[0].digest() == before, "everything is executed again")
         await nodes.agree()
         await nodes.set_many(200, 50, 0, 1, 2)
         await nodes.agree()
 
 
-async def test_a_replica_that_is_not_deterministic_stops_and_says_where_and_how_to_go_on(
+async def test_a_diverged_replica_stops_and_reports_the_difference_and_the_remedy(
     tmp_path: Path,
 ) -> None:
     async with group(tmp_path) as nodes:
@@ -297,7 +297,7 @@ async def test_a_replica_that_is_not_deterministic_stops_and_says_where_and_how_
         assert "keys from" in told
         await nodes.set_many(60, 20, 0, 1)
         await nodes.nodes[2].stop()
-        with pytest.raises(OperationalError, match="says why this replica must not start"):
+        with pytest.raises(OperationalError, match="states why this replica must not start"):
             SnapshotFiles(tmp_path / "2", Identity("test", "r2", ReplicaId(2), 3)).check()
         # as it says
         (tmp_path / "2" / "DIVERGED").unlink()

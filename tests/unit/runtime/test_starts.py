@@ -1,6 +1,6 @@
-"""A replica whose data directory was put back: refused at every way in which that can happen, and nobody else is hurt.
+"""A replica with an older copy of its data directory is refused in every case, and the others are not affected.
 
-Real stores and TCP, in one process. What decides is tested by itself in `core/test_starts`.
+Real stores and TCP, in one process. The rules are tested separately in `core/protocol/test_starts`.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Group:
         return node
 
     async def start_second(self, replica: int, data: Path) -> Node:
-        """Another process of this replica, from this directory, beside the one that runs."""
+        """A second process of this replica, started from this directory while the first one runs."""
         node, _ = self._make(replica, data, self.ports[-1])
         self.others.append(node)
         await node.start()
@@ -112,11 +112,11 @@ class Group:
         await eventually(equal, "all replicas agree")
 
     async def saved(self) -> None:
-        """All have written down what they have met of each other."""
+        """All replicas have stored the starts of each other."""
 
         def all_written() -> bool:
             return all(
-                node._starts._book.met(ReplicaId(peer)) == node._store.starts().get(ReplicaId(peer))
+                node._starts._peer_starts.highest(ReplicaId(peer)) == node._store.starts().get(ReplicaId(peer))
                 for me, node in self.nodes.items()
                 for peer in self.nodes
                 if peer != me
@@ -166,7 +166,7 @@ async def rolled_back_disk(nodes: Group, copy: Path) -> None:
 
 
 async def volume_of_last_week(nodes: Group, copy: Path) -> None:
-    """The others have forgotten what was then, and were started anew since."""
+    """The others have compacted that state, and were restarted since."""
     await nodes.set_many(0, 0, 5)
     await nodes.stop(0)
     shutil.copytree(nodes.data(0), copy)
@@ -204,8 +204,8 @@ async def test_a_data_directory_that_was_put_back_is_refused_and_the_newest_one_
         await nodes.agree()
 
 
-async def test_a_log_that_was_cut_off_is_refused_before_anybody_is_asked(tmp_path: Path) -> None:
-    """SQLite would take what is left for an older state."""
+async def test_a_truncated_log_is_refused_before_peers_are_asked(tmp_path: Path) -> None:
+    """SQLite would open the rest as an older state."""
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 0, 20)
         copy = copy_of(nodes.data(0), tmp_path / "copy")
@@ -236,7 +236,7 @@ async def test_of_two_processes_from_copies_of_one_directory_the_second_is_refus
         await nodes.agree()
 
 
-async def test_a_start_that_is_not_the_latest_any_more_stops(tmp_path: Path) -> None:
+async def test_a_start_that_is_no_longer_the_latest_stops(tmp_path: Path) -> None:
     """Its machine was taken for dead, and a later start from the same disk has taken its place."""
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 0, 5)
@@ -263,7 +263,7 @@ def checksum_of(groups: int) -> int:
 
 
 async def test_an_honest_crash_is_no_older_copy(tmp_path: Path) -> None:
-    """What was written last is gone, and nobody was told of it."""
+    """The last write is lost, and no peer has received anything that depends on it."""
     async with group(tmp_path) as nodes:
         for turn in range(3):
             await nodes.set_many(turn, 10 * turn, 10)
@@ -287,7 +287,7 @@ async def test_a_whole_group_starts_again_with_as_many_down_as_may_fail(
         await nodes.agree()
 
 
-async def test_a_replica_that_hears_from_too_few_waits_and_says_so(tmp_path: Path) -> None:
+async def test_a_replica_with_too_few_reports_waits_and_logs_it(tmp_path: Path) -> None:
     made = Group(tmp_path, 5)
     for replica in (0, 1):
         await made.start(replica)
@@ -306,7 +306,7 @@ async def test_a_replica_that_hears_from_too_few_waits_and_says_so(tmp_path: Pat
             await made.stop(replica)
 
 
-async def test_a_peer_that_remembers_and_comes_later_stops_what_the_others_could_not_refuse(tmp_path: Path) -> None:
+async def test_a_late_report_of_newer_state_stops_a_replica_that_the_others_accepted(tmp_path: Path) -> None:
     """It is no proof: replica 2 was away when the copy was made, and replica 1 is away when it is put back."""
     async with group(tmp_path) as nodes:
         await nodes.set_many(0, 0, 5)

@@ -1,4 +1,4 @@
-"""What is remembered of instances, how a request is found among them, and what is forgotten."""
+"""What a trace stores about instances, how a request is found, and what is dropped."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ class Bench:
         self.instances: dict[InstanceId, Instance] = {}
 
     def change(self, index: int, status: Status, change: Callable[[Instance], None] | None = None) -> Instance:
-        """The instance comes to a status, a millisecond after what was before."""
+        """The instance reaches a status, a millisecond after the last event."""
         self.now += 0.001
         id = InstanceId(ReplicaId(1), index)
         instance = self.instances.setdefault(id, Instance(id, NO_DEPS))
@@ -61,7 +61,7 @@ def test_a_request_is_found_by_its_place_in_a_run() -> None:
     assert (found.id, found.name, found.commands, found.proposed_ms) == ("1.1", show(first(5)), 3, 6000)
 
 
-def test_stages_are_told_from_the_first_sight_on() -> None:
+def test_stages_are_reported_relative_to_the_first_message() -> None:
     bench = Bench()
     bench.pre_accept(1, 1)
     bench.change(1, Status.ACCEPTED)
@@ -104,7 +104,7 @@ def test_the_path_follows_from_the_vote_and_the_vector(change: Callable[[Instanc
     assert bench.find(1)[0].path == path
 
 
-def test_instances_of_one_request_are_told_in_the_order_of_execution() -> None:
+def test_instances_of_one_request_are_listed_in_execution_order() -> None:
     bench = Bench()
     for index in (1, 2, 3):
         bench.pre_accept(index, 1)
@@ -113,7 +113,7 @@ def test_instances_of_one_request_are_told_in_the_order_of_execution() -> None:
     assert [found.id for found in bench.find(1)] == ["1.3", "1.1", "1.2"]
 
 
-def test_conflicts_are_what_is_covered_and_remembered_and_conflicts() -> None:
+def test_only_stored_and_covered_conflicts_are_listed() -> None:
     bench = Bench()
     bench.pre_accept(1, 1)
     bench.pre_accept(2, 2, writes=b"other")
@@ -126,7 +126,7 @@ def test_conflicts_are_what_is_covered_and_remembered_and_conflicts() -> None:
     assert bench.find(3)[0].conflicts == ("1.1",)
 
 
-def test_batches_are_remembered_for_a_shorter_time() -> None:
+def test_batches_are_stored_for_a_shorter_time() -> None:
     bench = Bench(TraceLimits(batches_bytes_max=100))
     bench.pre_accept(1, 1)
     assert bench.find(1)[0].conflicts == ()
@@ -136,7 +136,7 @@ def test_batches_are_remembered_for_a_shorter_time() -> None:
     assert bench.find(3)[0].conflicts == ()
 
 
-def test_the_oldest_instances_are_forgotten_by_number_and_by_runs() -> None:
+def test_the_oldest_instances_are_dropped_by_number_and_by_runs() -> None:
     by_number = Bench(TraceLimits(instances_max=2))
     by_runs = Bench(TraceLimits(runs_max=2))
     for bench in (by_number, by_runs):
@@ -147,7 +147,7 @@ def test_the_oldest_instances_are_forgotten_by_number_and_by_runs() -> None:
         assert bench.traces.remembered_seconds == pytest.approx(0.001)
 
 
-def test_a_batch_is_forgotten_with_its_instance_however_small_it_is() -> None:
+def test_a_small_batch_is_dropped_with_its_instance() -> None:
     bench = Bench(TraceLimits(instances_max=2))
     for index in range(1, 6):
         bench.pre_accept(index, index)

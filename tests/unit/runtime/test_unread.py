@@ -1,4 +1,4 @@
-"""Results that nobody looks at need not be computed: away from the client, and at a restart."""
+"""Unused results are not computed: at replicas without the client, and at a restart."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Skipping(Lists):
-    """Counts which commands it was told to execute for somebody, and which for nobody."""
+    """Counts the commands that were executed with results and those without."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whole nodes, one of which has a wrong clock: nothing expires early, sessions live, and the wrong one says so."""
+"""Whole nodes, one with a wrong clock: nothing expires early, sessions stay valid, and that node reports it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -90,7 +90,7 @@ async def knows_all(made: Group) -> None:
 
 
 @pytest.mark.parametrize("off_ms", [5 * HOUR_MS, -5 * HOUR_MS, 24 * 365 * HOUR_MS])
-async def test_checkpoints_of_a_replica_with_a_wrong_clock_forget_no_session(off_ms: int) -> None:
+async def test_checkpoints_of_a_replica_with_a_wrong_clock_expire_no_session(off_ms: int) -> None:
     async with group(0, 0, off_ms) as made:
         await knows_all(made)
         grant = made.nodes[0].grant()
@@ -140,7 +140,7 @@ async def test_a_replica_with_a_wrong_clock_is_not_ready_until_it_is_put_right(
         await eventually(lambda: made.reason(2) is None, "it is ready again", seconds=30)
 
 
-async def test_with_one_replica_gone_a_wrong_clock_keeps_nobody_from_working() -> None:
+async def test_with_one_replica_down_a_wrong_clock_stops_no_client() -> None:
     async with group(0, -5 * HOUR_MS, 0) as made:
         await knows_all(made)
         await made.checkpoint(1)
@@ -152,7 +152,7 @@ async def test_with_one_replica_gone_a_wrong_clock_keeps_nobody_from_working() -
 
 
 async def test_a_group_whose_agreed_time_is_far_behind_catches_up_before_it_executes_anything() -> None:
-    """It was down for a week: what is set first must not expire when agreed time has caught up."""
+    """The group was down for a week: the first keys must not expire when agreed time has caught up."""
     async with group(0, 0, 0) as made:
         for node in made.nodes:
             node._sessions.expire([unix_ms() - 7 * 24 * HOUR_MS] * 3)
@@ -167,7 +167,7 @@ async def test_a_group_whose_agreed_time_is_far_behind_catches_up_before_it_exec
         assert left > 0
 
 
-async def test_a_session_that_is_forgotten_is_refused_without_an_instance() -> None:
+async def test_an_expired_session_is_refused_without_an_instance() -> None:
     async with group(0) as made:
         grant = made.nodes[0].grant()
         made.nodes[0]._sessions._expired_ms = unix_ms() + HOUR_MS

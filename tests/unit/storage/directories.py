@@ -19,7 +19,7 @@ def alter(directory: Path, statement: str) -> None:
 
 
 def reseal(directory: Path) -> None:
-    """Have the seal fit the database, whatever is in it."""
+    """Write a seal that matches the current database."""
     seal = read_seal(directory)
     assert seal is not None
     data = (directory / DATABASE_NAME).read_bytes()
@@ -30,5 +30,5 @@ def reseal(directory: Path) -> None:
 
 
 def copy_of(directory: Path, to: Path) -> Path:
-    """What a power cut, or the death of the process, would leave at this moment."""
+    """A copy of the files as a power failure or a killed process would leave them now."""
     return shutil.copytree(directory, to)

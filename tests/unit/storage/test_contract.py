@@ -1,4 +1,4 @@
-"""What every store promises: one suite for all of them."""
+"""The contract of every store: one suite for all of them."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_new_store_is_empty(store: AnyStore) -> None:
     assert store.load() == []
 
 
-def test_what_was_written_is_loaded_with_the_reservation_first_and_instances_in_order(store: AnyStore) -> None:
+def test_records_are_loaded_with_the_reservation_first_and_instances_in_order(store: AnyStore) -> None:
     store.write([instance_record(2, 1), instance_record(0, 10), ReservationRecord(32), instance_record(0, 9)])
     assert store.load() == [
         ReservationRecord(32),
@@ -60,9 +60,9 @@ def test_incarnation_is_64_random_bits(store: AnyStore) -> None:
     assert store.incarnation != MemoryStore().incarnation
 
 
-def test_peers_are_remembered(store: AnyStore) -> None:
-    store.remember_peer(ReplicaId(1), (1 << 64) - 1)
-    store.remember_peer(ReplicaId(2), 5)
+def test_peers_are_stored(store: AnyStore) -> None:
+    store.save_peer(ReplicaId(1), (1 << 64) - 1)
+    store.save_peer(ReplicaId(2), 5)
     assert store.peers() == {1: (1 << 64) - 1, 2: 5}
 
 

@@ -1,4 +1,4 @@
-"""What a crash may leave of a data directory is never refused, and nothing that was durable is missing afterwards."""
+"""Every state of a data directory that a crash can leave is accepted, with all durable records."""
 
 import os
 import resource
@@ -37,7 +37,7 @@ _numbers = count()
 
 @dataclass(frozen=True, repr=False)
 class Story:
-    """What a store wrote: files before its log was moved into the database and after, and what each commit added."""
+    """The files of a store before and after its log was moved into the database, and the bytes of each commit."""
 
     before: dict[str, bytes]
     after: dict[str, bytes]
@@ -94,7 +94,7 @@ def found(directory: Path) -> list[Record]:
 
 
 def torn(data: bytes, start: int, zeroed: set[int]) -> bytes:
-    """These sectors of what is behind `start` did not reach the disk."""
+    """A log in which these sectors after `start` did not reach the disk."""
     result = bytearray(data)
     for sector in zeroed:
         first, last = max(start, sector * SECTOR), min(len(data), (sector + 1) * SECTOR)
@@ -162,7 +162,7 @@ def test_a_power_cut_behind_that_costs_nothing(story: Story, place: Path) -> Non
 
 def test_a_header_that_was_cut_short_is_no_damage(story: Story, place: Path) -> None:
     start = story.before[LOG_NAME][:24]
-    start = start[:16] + bytes([start[16] ^ 1]) + start[17:]  # it begins anew with other salts
+    start = start[:16] + bytes([start[16] ^ 1]) + start[17:]  # it begins again with other salts
     words = "<II" if start[3] == 0x82 else ">II"
     header = start + Struct(">II").pack(*checksum(start, (0, 0), words))
     for size in range(33):
@@ -219,7 +219,7 @@ def test_every_page_of_the_database_is_compared(story: Story, place: Path) -> No
 
 @pytest.mark.parametrize("files", ["before", "after"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_gone_or_empty_is_named(story: Story, place: Path, name: str, files: str) -> None:
+def test_a_missing_or_empty_file_is_named(story: Story, place: Path, name: str, files: str) -> None:
     whole: dict[str, bytes] = getattr(story, files)
     if name not in whole:
         return
@@ -238,7 +238,7 @@ def test_files_of_different_times_are_refused(story: Story, place: Path) -> None
 
 
 class Stop(Exception):
-    """The process ends here."""
+    """The process ends at this point."""
 
 
 def test_a_directory_is_made_again_if_the_process_ended_while_it_was_made(
@@ -282,7 +282,7 @@ for index in range(int(sys.argv[2]), 1 << 30):
 """
 
 
-def test_a_process_that_is_killed_at_any_moment_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+def test_a_process_killed_at_any_time_loses_no_acknowledged_write(tmp_path: Path) -> None:
     first = 1
     for wanted in (1, 7, 23, 60):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -309,7 +309,7 @@ def test_a_start_that_is_refused_leaves_everything_as_it_was(story: Story, place
 
 @contextmanager
 def file_size_limited(limit_bytes: int) -> Iterator[None]:
-    """What writes beyond it fails, as on a disk that is full, after as much of it as fits."""
+    """Writes beyond the limit fail as on a full disk, after the bytes that fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, hard))
     try:
@@ -319,7 +319,7 @@ def file_size_limited(limit_bytes: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("room", [*range(0, 8 * 4120, 700), 4 * 4120 - 1, 4 * 4120, 4 * 4120 + 24])
-def test_a_disk_that_is_full_in_the_middle_of_a_commit_leaves_what_was_acknowledged(tmp_path: Path, room: int) -> None:
+def test_a_disk_that_fills_up_during_a_commit_keeps_acknowledged_writes(tmp_path: Path, room: int) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     groups: list[list[Record]] = [[instance_record(1, index, b"x" * 3000)] for index in range(1, 50)]
     acknowledged = 0

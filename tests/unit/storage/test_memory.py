@@ -5,7 +5,7 @@ from pydsm.storage.memory import MemoryStore
 from tests.unit.storage.records import instance_record
 
 
-def test_what_has_left_the_replicas_memory_leaves_the_store() -> None:
+def test_dropped_instances_leave_the_memory_store() -> None:
     store = MemoryStore()
     store.write([instance_record(0, 1), instance_record(0, 2), instance_record(1, 1)])
     store.write([FrontierRecord((2, 1, 0), (1, 0, 0))])

@@ -35,7 +35,7 @@ def test_the_next_write_after_the_directory_was_removed_is_refused(tmp_path: Pat
     with pytest.raises(OperationalError, match="was removed or replaced while the replica ran"):
         store.write([ReservationRecord(32)])
     with pytest.raises(OperationalError, match="was removed or replaced"):
-        store.remember_peer(ReplicaId(1), 7)
+        store.save_peer(ReplicaId(1), 7)
     store.close()
 
 
@@ -76,7 +76,7 @@ def test_each_file_that_is_removed_or_replaced_is_noticed(tmp_path: Path, name: 
 
 
 def test_a_program_that_reads_meanwhile_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It keeps the log from being emptied, and SQLite may then begin it anew in its place."""
+    """A reader prevents that the log is emptied, and SQLite may then overwrite it from its beginning."""
     monkeypatch.setattr(sealing, "LOG_FRAMES_MAX", 6)
     store = SqliteStore(tmp_path, IDENTITY)
     with closing(sqlite3.connect(f"file:{tmp_path / DATABASE_NAME}?mode=ro", uri=True, isolation_level=None)) as reader:

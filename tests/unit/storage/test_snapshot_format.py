@@ -1,4 +1,4 @@
-"""The bytes of a snapshot: whole in any pieces, damage found wherever it is, and nothing good given up behind it."""
+"""The bytes of a snapshot: received in any pieces, damage found at any byte, and valid frames before it kept."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -38,7 +38,7 @@ def encoded(chunks: Sequence[bytes]) -> bytes:
 
 
 def split(data: bytes, cuts: Sequence[int]) -> list[bytes]:
-    """In pieces that end at these places, wherever that is; some may be empty."""
+    """The bytes in pieces that end at these offsets; some may be empty."""
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     return [data[first:last] for first, last in pairwise(places)]
 
@@ -75,7 +75,7 @@ def test_a_snapshot_is_whole_in_any_pieces(chunks: list[bytes], cuts: list[int])
 
 
 @given(chunks, places)
-def test_what_is_good_ends_with_a_frame(chunks: list[bytes], cuts: list[int]) -> None:
+def test_the_valid_part_ends_with_a_frame(chunks: list[bytes], cuts: list[int]) -> None:
     checker, ends = SnapshotChecker(), ends_of_frames(chunks)
     for piece in split(encoded(chunks), cuts):
         checker.take(piece)
@@ -83,7 +83,7 @@ def test_what_is_good_ends_with_a_frame(chunks: list[bytes], cuts: list[int]) ->
 
 
 @given(chunks, places, st.integers(0, 1 << 20), st.integers(1, 255))
-def test_a_flipped_byte_is_found_and_what_is_good_never_passes_it(
+def test_a_flipped_byte_is_found_and_is_not_in_the_valid_part(
     chunks: list[bytes], cuts: list[int], place: int, flipped: int
 ) -> None:
     data, checker = encoded(chunks), SnapshotChecker()
@@ -104,14 +104,14 @@ def test_a_snapshot_that_was_cut_is_not_complete(chunks: list[bytes], place: int
 @given(chunks, places, st.integers(0, 1 << 20), st.integers(1, 255), places)
 @example([b"chunk"], [], len(encoded([b"chunk"])) - 1, 1, [])
 @example([], [], 0, 1, [])
-def test_going_on_from_what_is_good_with_the_right_bytes_completes(
+def test_continuing_from_the_valid_part_with_the_right_bytes_completes_the_snapshot(
     chunks: list[bytes], cuts: list[int], place: int, flipped: int, cuts_again: list[int]
 ) -> None:
     """Also when the damage is in a length or in the end, and when only a part of a frame came before a restart."""
     data, checker = encoded(chunks), SnapshotChecker()
     place %= len(data)
     take_all(checker, data[:place] + bytes([data[place] ^ flipped]) + data[place + 1 :], cuts)
-    checker.back()
+    checker.rewind()
     assert checker.offset == checker.good
     assert take_all(checker, data[checker.good :], cuts_again)
     assert checker.complete
@@ -119,13 +119,11 @@ def test_going_on_from_what_is_good_with_the_right_bytes_completes(
 
 
 @given(chunks, st.binary(min_size=1, max_size=9))
-def test_what_comes_behind_the_end_is_damage_and_the_snapshot_before_it_is_still_whole(
-    chunks: list[bytes], more: bytes
-) -> None:
+def test_bytes_after_the_end_are_damage_and_the_snapshot_stays_complete(chunks: list[bytes], more: bytes) -> None:
     data, checker = encoded(chunks), SnapshotChecker()
-    with pytest.raises(OperationalError, match="goes on behind its end"):
+    with pytest.raises(OperationalError, match="continues after its end"):
         checker.take(data + more)
-    checker.back()
+    checker.rewind()
     assert (checker.good, checker.offset, checker.complete) == (len(data), len(data), True)
 
 
@@ -142,7 +140,7 @@ def test_bytes_that_are_no_snapshot_are_never_one(data: bytes) -> None:
         assert not checker.complete
 
 
-# What is wrong with it
+# Descriptions of damage
 
 
 def whats_wrong(data: bytes) -> str:
@@ -162,7 +160,7 @@ def test_chunks_of_another_snapshot_are_found_by_the_digests_of_the_end() -> Non
     assert whats_wrong(exchanged) == "its chunks are not those that were written"
 
 
-def test_a_head_or_an_end_that_would_fill_the_memory_is_refused_before_it_has_come() -> None:
+def test_a_too_large_head_or_end_is_refused_before_it_is_received() -> None:
     size = (64 << 20) + 1
     assert whats_wrong(MAGIC + FRAME.pack(size, 0)) == f"its head has {size} bytes"
     assert whats_wrong(opening(HEAD) + framed(b"") + FRAME.pack(size, 0)) == f"its end has {size} bytes"
@@ -185,14 +183,14 @@ def test_a_head_or_an_end_that_does_not_parse_is_damaged() -> None:
 
 
 def test_the_format_has_not_changed() -> None:
-    """Replicas of other versions fetch these bytes: a difference here needs a new SNAPSHOT_VERSION."""
+    """Replicas of other versions fetch these bytes: a difference requires a new SNAPSHOT_VERSION."""
     assert digest(encoded([b"chunk", b"other"])).hex() == (
         "ebe7f636e1238c496e568298a3e0b029785913deaa96ffd70de106398efb9776"
     )
 
 
 @given(chunks)
-def test_chunks_come_back_as_they_went_in(chunks: list[bytes]) -> None:
+def test_chunks_are_read_as_they_were_written(chunks: list[bytes]) -> None:
     file = BytesIO(encoded(chunks))
     assert list(read_chunks(file, map(digest, chunks))) == chunks
 

@@ -1,4 +1,4 @@
-"""Snapshots on disk: whole or not there, the last two, damage recognised."""
+"""Snapshots on disk: complete or absent, the last two, damage detected."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def numbers(directory: Path) -> list[int]:
     return [file.checkpoint.number for file in loaded(directory)]
 
 
-def test_a_snapshot_comes_back_as_it_was_written(tmp_path: Path) -> None:
+def test_a_snapshot_is_read_as_it_was_written(tmp_path: Path) -> None:
     file = written(tmp_path, 1)
     (found,) = loaded(tmp_path)
     assert (found, found.digest) == (file, file.digest)
@@ -73,7 +73,7 @@ def test_one_that_was_not_finished_is_none_and_is_cleaned_up(tmp_path: Path) -> 
 
 
 def test_a_damaged_one_stays_and_is_not_one_of_the_last_two(tmp_path: Path) -> None:
-    """The one that is purged up to must be there when the next one is damaged too."""
+    """The snapshot up to which records are purged must exist if the next one is damaged."""
     written(tmp_path, 3)
     damaged = written(tmp_path, 4)
     damaged.path.write_bytes(damaged.path.read_bytes()[:-1])
@@ -100,16 +100,16 @@ def test_a_damaged_one_that_is_written_again_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("replaced", [False, True])
 def test_one_that_is_removed_or_replaced_is_noticed(tmp_path: Path, replaced: bool) -> None:
     files = SnapshotFiles(tmp_path, IDENTITY)
-    files.check_place()
+    files.check_not_replaced()
     paths = [files.begin(checkpoint(number)).commit().path for number in (1, 2, 3)]
-    files.check_place()
+    files.check_not_replaced()
     paths[1].rename(tmp_path / "away")
     if replaced:
         paths[1].write_bytes((tmp_path / "away").read_bytes())
     with pytest.raises(OperationalError, match=r"000002\.snapshot was removed or replaced while the replica ran"):
-        files.check_place()
+        files.check_not_replaced()
     with pytest.raises(OperationalError, match="nothing more is acknowledged"):
-        files.check_place()
+        files.check_not_replaced()
 
 
 def test_an_abandoned_one_leaves_nothing(tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ def test_damage_after_it_was_looked_at_is_no_state(tmp_path: Path) -> None:
         list(file.chunks())
 
 
-def test_a_condemned_directory_is_refused_with_what_was_left_there(tmp_path: Path) -> None:
+def test_a_directory_marked_as_diverged_is_refused_with_its_report(tmp_path: Path) -> None:
     files = SnapshotFiles(tmp_path, IDENTITY)
     files.check()
-    files.condemn("because of this")
-    with pytest.raises(OperationalError, match=r"DIVERGED says why .*: because of this"):
+    files.mark_diverged("because of this")
+    with pytest.raises(OperationalError, match=r"DIVERGED states why .*: because of this"):
         files.check()
 
 
@@ -179,7 +179,7 @@ def test_a_snapshot_is_read_from_any_byte_on(tmp_path: Path) -> None:
     assert files.read(4, size, 10) == files.read(4, size + 5, 10) == (size, b"")
 
 
-def test_a_snapshot_that_is_not_there_is_not_read(tmp_path: Path) -> None:
+def test_an_absent_snapshot_is_not_read(tmp_path: Path) -> None:
     files = SnapshotFiles(tmp_path, IDENTITY)
     assert files.read(4, 0, 10) is None
     written(tmp_path, 4)
@@ -206,7 +206,7 @@ def test_a_snapshot_is_not_removed_while_it_is_served(tmp_path: Path, monkeypatc
 
 
 def received(directory: Path) -> Path:
-    """Where checkpoint 4 grows while it comes."""
+    """The path of checkpoint 4 while it is received."""
     return directory / "snapshots" / "000000000004.fetched"
 
 
@@ -250,7 +250,7 @@ def test_a_large_one_is_synchronised_while_it_grows(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("came", [0, 7, 50, 300, 100_150])
-def test_a_restart_goes_on_with_what_has_come(tmp_path: Path, came: int) -> None:
+def test_a_restart_continues_with_the_received_bytes(tmp_path: Path, came: int) -> None:
     whole = source(tmp_path)
     receiving(tmp_path, whole[:came]).close()
     receiver = receiving(tmp_path)
@@ -261,7 +261,7 @@ def test_a_restart_goes_on_with_what_has_come(tmp_path: Path, came: int) -> None
     assert received(tmp_path).read_bytes() == whole
 
 
-def test_a_restart_keeps_whole_frames_of_what_has_come_and_no_parts(tmp_path: Path) -> None:
+def test_a_restart_keeps_only_complete_frames(tmp_path: Path) -> None:
     whole = source(tmp_path)
     end_of_first = whole.index(b"first") + len(b"first")
     receiving(tmp_path, whole[: end_of_first + 1000]).close()
@@ -291,7 +291,7 @@ def test_bytes_damaged_on_disk_between_two_starts_are_fetched_again(tmp_path: Pa
     assert received(tmp_path).read_bytes() == whole
 
 
-def test_a_damaged_piece_is_refused_and_what_was_good_before_it_stays(tmp_path: Path) -> None:
+def test_a_damaged_piece_is_refused_and_earlier_valid_bytes_stay(tmp_path: Path) -> None:
     whole = source(tmp_path)
     last = whole.index(b"last")
     receiver = receiving(tmp_path, whole[:last])
@@ -308,7 +308,7 @@ def test_bytes_behind_the_end_are_refused_and_the_whole_snapshot_stays(tmp_path:
     """A source whose file has grown; the next peer has nothing to add."""
     whole = source(tmp_path)
     receiver = receiving(tmp_path, whole[:50])
-    with pytest.raises(OperationalError, match="goes on behind its end"):
+    with pytest.raises(OperationalError, match="continues after its end"):
         receiver.append(whole[50:] + b"more")
     assert (receiver.offset, receiver.checkpoint) == (len(whole), checkpoint(4))
     assert SnapshotFiles(tmp_path, IDENTITY).finish(receiver).checkpoint == checkpoint(4)
@@ -316,8 +316,8 @@ def test_bytes_behind_the_end_are_refused_and_the_whole_snapshot_stays(tmp_path:
     assert received(tmp_path).read_bytes() == whole
 
 
-def test_bytes_behind_the_end_that_a_crash_left_there_are_cut_off(tmp_path: Path) -> None:
-    """Or the snapshot would be adopted, and then not be used: its records would be gone."""
+def test_bytes_after_the_end_left_by_a_crash_are_removed(tmp_path: Path) -> None:
+    """Otherwise the snapshot would be adopted and then be unusable, after its records were removed."""
     whole = source(tmp_path)
     receiving(tmp_path).close()
     received(tmp_path).write_bytes(whole + b"more")
@@ -329,7 +329,7 @@ def test_bytes_behind_the_end_that_a_crash_left_there_are_cut_off(tmp_path: Path
     assert numbers(tmp_path) == [4]
 
 
-def test_one_that_is_not_whole_is_not_finished_and_begins_anew(tmp_path: Path) -> None:
+def test_an_incomplete_snapshot_is_not_finished_and_begins_again(tmp_path: Path) -> None:
     receiver = receiving(tmp_path, source(tmp_path)[:-1])
     with pytest.raises(OperationalError, match="it ends too early"):
         SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
@@ -340,7 +340,7 @@ def test_one_that_is_not_whole_is_not_finished_and_begins_anew(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("other", [Identity("other", "r1", ReplicaId(0), 3), Identity("test", "r1", ReplicaId(0), 5)])
-def test_one_of_another_group_is_not_finished_and_begins_anew(tmp_path: Path, other: Identity) -> None:
+def test_a_snapshot_of_another_group_is_not_finished_and_begins_again(tmp_path: Path, other: Identity) -> None:
     receiver = receiving(tmp_path, source(tmp_path, identity=other))
     with pytest.raises(OperationalError, match="of another group"):
         SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
@@ -348,20 +348,20 @@ def test_one_of_another_group_is_not_finished_and_begins_anew(tmp_path: Path, ot
     receiver.close()
 
 
-def test_one_of_which_nothing_has_come_is_not_finished(tmp_path: Path) -> None:
+def test_a_snapshot_without_any_bytes_is_not_finished(tmp_path: Path) -> None:
     receiver = receiving(tmp_path)
     with pytest.raises(OperationalError):
         SnapshotFiles(tmp_path, IDENTITY).finish(receiver)
     receiver.close()
 
 
-def test_what_has_come_of_another_snapshot_is_given_up(tmp_path: Path) -> None:
+def test_received_bytes_of_another_snapshot_are_removed(tmp_path: Path) -> None:
     receiving(tmp_path, source(tmp_path)[:90]).close()
     SnapshotFiles(tmp_path, IDENTITY).receive(5).close()
     assert [path.name for path in (tmp_path / "snapshots").iterdir()] == ["000000000005.fetched"]
 
 
-def test_what_has_come_of_a_snapshot_goes_when_there_is_an_own_one_that_has_as_much(tmp_path: Path) -> None:
+def test_received_bytes_are_removed_when_an_own_snapshot_is_as_new(tmp_path: Path) -> None:
     receiver = receiving(tmp_path, source(tmp_path)[:90])
     written(tmp_path, 3)
     assert received(tmp_path).exists()
@@ -374,7 +374,7 @@ def test_what_has_come_of_a_snapshot_goes_when_there_is_an_own_one_that_has_as_m
 
 
 def whole_but_not_installed(directory: Path) -> None:
-    """The file is durable; the records that it replaces are still there."""
+    """The file is durable; the records that it replaces still exist."""
     files, receiver = SnapshotFiles(directory, IDENTITY), receiving(directory, source(directory))
     files.finish(receiver)
     receiver.close()
@@ -403,7 +403,7 @@ def test_a_crash_after_the_records_were_purged_is_repaired_by_the_next_start(
     assert numbers(tmp_path) == [3, 4]
 
 
-def test_one_of_which_only_a_part_has_come_is_not_adopted(tmp_path: Path) -> None:
+def test_an_incomplete_snapshot_is_not_adopted(tmp_path: Path) -> None:
     receiving(tmp_path, source(tmp_path)[:-1]).close()
     SnapshotFiles(tmp_path, IDENTITY).adopt((9, 9, 9))
     assert numbers(tmp_path) == []
@@ -415,7 +415,7 @@ def test_an_empty_directory_has_nothing_to_adopt(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_under_the_name_of_another_is_neither_finished_nor_used(tmp_path: Path) -> None:
-    """Or it would set back, or forward, what its replica takes for executed."""
+    """Otherwise it would change which instances its replica treats as executed."""
     whole, files = source(tmp_path), SnapshotFiles(tmp_path, IDENTITY)
     receiver = files.receive(9)
     receiver.append(whole)

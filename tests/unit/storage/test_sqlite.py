@@ -1,4 +1,4 @@
-"""What the SQLite store keeps across restarts, and what it refuses."""
+"""The SQLite store: what it keeps across restarts, and which directories it refuses."""
 
 import sqlite3
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.protocol.starts import SeenStart, Start
 from pydsm.core.types.effects import PurgeRecord, ReservationRecord
 from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.ids import InstanceId, ReplicaId
@@ -27,7 +27,7 @@ def filled(directory: Path) -> None:
 def test_reopened_store_has_its_records_incarnation_and_peers(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "new" / "data", IDENTITY)
     store.write([instance_record(1, 1)])
-    store.remember_peer(ReplicaId(2), 5)
+    store.save_peer(ReplicaId(2), 5)
     incarnation = store.incarnation
     store.close()
     reopened = SqliteStore(tmp_path / "new" / "data", IDENTITY)
@@ -134,12 +134,12 @@ def test_failed_write_keeps_nothing_of_the_group(tmp_path: Path) -> None:
     assert store.load() == []
 
 
-# What was purged
+# Purged records
 
 BESIDES = (InstanceId(ReplicaId(1), 3), InstanceId(ReplicaId(2), 5))
 
 
-def test_records_up_to_what_is_purged_and_those_besides_leave_the_disk(tmp_path: Path) -> None:
+def test_purged_records_and_exceptions_are_removed_from_disk(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.write([instance_record(leader, index) for leader in (0, 1, 2) for index in (1, 2, 3, 5)])
     purge = PurgeRecord((2, 0, 1), BESIDES)
@@ -149,7 +149,7 @@ def test_records_up_to_what_is_purged_and_those_besides_leave_the_disk(tmp_path:
     assert SqliteStore(tmp_path, IDENTITY).load() == [purge, *(instance_record(*one) for one in left)]
 
 
-def test_a_later_purge_replaces_an_earlier_one_with_what_was_besides(tmp_path: Path) -> None:
+def test_a_later_purge_record_replaces_an_earlier_one_with_its_exceptions(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.write([PurgeRecord((2, 0, 1), BESIDES)])
     store.write([instance_record(1, 2), instance_record(1, 4), PurgeRecord((2, 3, 1), BESIDES[1:])])
@@ -166,7 +166,7 @@ def test_a_purge_that_fails_leaves_every_record_where_it_was(tmp_path: Path) -> 
     assert store.load() == before
 
 
-def test_a_damaged_note_of_what_was_purged_is_named(tmp_path: Path) -> None:
+def test_a_damaged_purge_record_is_named(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.write([PurgeRecord((2, 0, 1), BESIDES)])
     store.close()
@@ -175,7 +175,7 @@ def test_a_damaged_note_of_what_was_purged_is_named(tmp_path: Path) -> None:
         SqliteStore(tmp_path, IDENTITY).load()
 
 
-def test_each_start_has_the_next_number_and_an_id_of_its_own(tmp_path: Path) -> None:
+def test_each_start_has_the_next_number_and_a_new_id(tmp_path: Path) -> None:
     starts = []
     for _ in range(3):
         store = SqliteStore(tmp_path, IDENTITY)
@@ -185,7 +185,7 @@ def test_each_start_has_the_next_number_and_an_id_of_its_own(tmp_path: Path) -> 
     assert len({start.id for start in starts}) == 3
 
 
-def test_the_position_counts_groups_that_are_durable_and_goes_with_them(tmp_path: Path) -> None:
+def test_the_position_counts_durable_groups_and_is_written_with_them(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     assert store.position == 0
     for up_to in range(1, 4):
@@ -196,10 +196,13 @@ def test_the_position_counts_groups_that_are_durable_and_goes_with_them(tmp_path
 
 
 def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
-    met = {ReplicaId(1): Met((1 << 64) - 1, Start(3, (1 << 64) - 1), 17), ReplicaId(2): Met(0, Start(1, 0), 0)}
+    met = {
+        ReplicaId(1): SeenStart((1 << 64) - 1, Start(3, (1 << 64) - 1), 17),
+        ReplicaId(2): SeenStart(0, Start(1, 0), 0),
+    }
     store = SqliteStore(tmp_path, IDENTITY)
-    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
-    store.remember_starts(met)
+    store.save_starts({ReplicaId(1): SeenStart(1, Start(1, 1), 1)})
+    store.save_starts(met)
     store.close()
     assert SqliteStore(tmp_path, IDENTITY).starts() == met
 
@@ -213,10 +216,10 @@ def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
         ("UPDATE starts SET met = '{}'", "the table of the starts of peers"),
     ],
 )
-def test_damage_in_what_is_known_of_starts_is_named(tmp_path: Path, change: str, words: str) -> None:
+def test_damage_in_the_records_of_starts_is_named(tmp_path: Path, change: str, words: str) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.begin_start()
-    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
+    store.save_starts({ReplicaId(1): SeenStart(1, Start(1, 1), 1)})
     store.close()
     alter(tmp_path, change)
 

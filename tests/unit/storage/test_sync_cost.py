@@ -13,6 +13,6 @@ def test_a_sync_takes_some_time_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(OperationalError, match=r"cannot write to .*nowhere: No such file or directory"):
         sync_seconds(tmp_path / "nowhere")

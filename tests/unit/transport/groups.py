@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from pydsm.core.protocol.starts import Start, StartGreeting
+from pydsm.core.protocol.starts import Start, StartInfo
 from pydsm.core.types.ids import Epoch, InstanceId, ReplicaId
 from pydsm.core.types.messages import Batch, CommitQuery, Footprint, Message, PreAccept
 from pydsm.transport.address import Address
@@ -25,13 +25,13 @@ from tests.ports import free_ports
 from tests.unit.transport.starts import PlainStarts
 from tests.waiting import eventually
 
-START = StartGreeting(Start(1, 7), 0)
-"""What a replica says of its start."""
+START = StartInfo(Start(1, 7), 0)
+"""The StartInfo of a replica."""
 
 QUICK = TransportLimits(handshake_seconds_max=0.5, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
 
 PATIENT = TransportLimits(handshake_seconds_max=30, backoff_seconds_min=0.01, backoff_seconds_max=0.05)
-"""For groups in which nobody is late on purpose: a busy machine takes its time for a handshake."""
+"""For groups without intended delays: a handshake may be slow on a busy machine."""
 
 
 def admit_all(peer: ReplicaId, incarnation: int) -> str | None:
@@ -50,7 +50,7 @@ def large(index: int, size: int) -> Message:
 
 
 def hello_of(me: LocalIdentity) -> Hello:
-    """What this replica says first."""
+    """The first message of this replica."""
     return HandshakeValidator(me, (), admit_all, PlainStarts(me.replica, me.replicas)).hello()
 
 
@@ -60,7 +60,7 @@ def hello(group: str, replica: int, replicas: int) -> bytes:
 
 
 async def say(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, me: LocalIdentity) -> bytes:
-    """Greet as this replica, up to the end, without a secret; gives the Confirmation, or the Refusal."""
+    """Do the whole handshake as this replica, without a secret; returns the Confirmation or the Refusal."""
     writer.write(PREAMBLE + encode_handshake(hello_of(me)))
     assert await reader.readexactly(len(PREAMBLE)) == PREAMBLE
     await read_frame(reader)
@@ -76,7 +76,7 @@ async def read_frame(reader: asyncio.StreamReader) -> bytes:
 
 @dataclass
 class End:
-    """One replica's transport and everything that came to it."""
+    """One replica's transport and everything that it received."""
 
     transport: Transport
     received: list[tuple[ReplicaId, Message]] = field(default_factory=list)
@@ -139,7 +139,7 @@ class Network:
         limits: TransportLimits = QUICK,
         starts: PlainStarts | None = None,
     ) -> End:
-        """One replica's end, not started; another one for the same replica is its next life."""
+        """The transport of one replica, not started; another one for the same replica is its next start."""
         starts = starts or PlainStarts(me.replica, me.replicas)
         match self._kind:
             case "memory":

@@ -1,8 +1,8 @@
-"""Starts for tests of transports: they accept everybody unless told otherwise, and note what passes."""
+"""Starts for tests of transports: every peer is accepted unless a reason is set, and calls are recorded."""
 
 from dataclasses import dataclass, field
 
-from pydsm.core.protocol.starts import Remembered, Start, StartGreeting
+from pydsm.core.protocol.starts import PeerReport, Start, StartInfo
 from pydsm.core.types.ids import ReplicaId
 
 
@@ -18,31 +18,31 @@ class PlainStarts:
     """Why a peer's start is refused."""
     late_reasons: dict[ReplicaId, str] = field(default_factory=dict)
     """Why a peer's messages are refused."""
-    heard: list[tuple[ReplicaId, int, int]] = field(default_factory=list)
-    was_told: list[Remembered] = field(default_factory=list)
+    stamps: list[tuple[ReplicaId, int, int]] = field(default_factory=list)
+    reports: list[PeerReport] = field(default_factory=list)
 
     @property
     def stamp(self) -> tuple[int, int]:
         """See `transport.base.StartExchange`."""
         return self.number, self.position
 
-    def greeting(self, to: ReplicaId | None) -> StartGreeting:
+    def start_info(self, to: ReplicaId | None) -> StartInfo:
         """See `transport.base.StartExchange`."""
-        return StartGreeting(Start(self.number, 7), self.position, None if to is None else self.remembered(to))
+        return StartInfo(Start(self.number, 7), self.position, None if to is None else self.report_on(to))
 
-    def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
+    def check_start(self, peer: ReplicaId, incarnation: int, info: StartInfo) -> str | None:
         """See `transport.base.StartExchange`."""
         return self.reasons.get(peer)
 
-    def told(self, remembered: Remembered) -> None:
+    def check_report(self, report: PeerReport) -> None:
         """See `transport.base.StartExchange`."""
-        self.was_told.append(remembered)
+        self.reports.append(report)
 
-    def hear(self, peer: ReplicaId, start: int, position: int) -> str | None:
+    def check_stamp(self, peer: ReplicaId, start: int, position: int) -> str | None:
         """See `transport.base.StartExchange`."""
-        self.heard.append((peer, start, position))
+        self.stamps.append((peer, start, position))
         return self.late_reasons.get(peer)
 
-    def remembered(self, peer: ReplicaId) -> Remembered:
+    def report_on(self, peer: ReplicaId) -> PeerReport:
         """See `transport.base.StartExchange`."""
-        return Remembered(self.replica, Start(9, peer), 90, 900, (0,) * self.replicas)
+        return PeerReport(self.replica, Start(9, peer), 90, 900, (0,) * self.replicas)

@@ -1,4 +1,4 @@
-"""What waits for a peer: when it is called slow, and that this is said once."""
+"""The queue of a peer: when the peer is logged as slow, and that this is logged once."""
 
 import logging
 

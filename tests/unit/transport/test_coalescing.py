@@ -1,4 +1,4 @@
-"""Messages that nobody waits for: which they are, and that they leave in company, in order, and not too late."""
+"""Messages that can wait: which they are, and that they leave with others, in order, and in time."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ over_a_network = pytest.mark.parametrize("kind", ["tcp", "tls", "zeromq"])
         (small(1), False),
     ],
 )
-def test_what_is_only_told_can_wait_and_questions_and_answers_cannot(message: Message, waits: bool) -> None:
+def test_only_notifications_can_wait(message: Message, waits: bool) -> None:
     assert can_wait(message) is waits
 
 
@@ -71,7 +71,7 @@ async def test_message_that_can_wait_is_taken_along_by_the_next_one_for_its_peer
 
 @over_a_network
 @pytest.mark.asyncio
-async def test_message_that_finds_no_company_leaves_by_itself(kind: str) -> None:
+async def test_a_single_message_is_sent_when_the_timer_expires(kind: str) -> None:
     async with group(kind) as ends:
         ends[0].transport.send((ReplicaId(1),), COMMIT)
         await eventually(lambda: ends[1].received == [(0, COMMIT)], "it arrives")
@@ -93,7 +93,7 @@ async def test_nothing_waits_without_patience_or_beyond_its_bytes(kind: str, lim
 
 
 @pytest.mark.asyncio
-async def test_what_waits_leaves_when_the_replica_stops() -> None:
+async def test_waiting_messages_are_sent_when_the_replica_stops() -> None:
     async with group("tcp", limits=WITHOUT_END) as ends:
         ends[0].transport.send((ReplicaId(1),), COMMIT)
         await ends[0].transport.stop()

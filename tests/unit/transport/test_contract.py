@@ -1,4 +1,4 @@
-"""What every transport promises: one suite for all of them."""
+"""The contract of every transport: one suite for all of them."""
 
 from dataclasses import replace
 from functools import partial
@@ -58,7 +58,7 @@ async def test_large_messages_arrive_whole(kind: str) -> None:
         assert ends[1].received[2] == (0, large(3, 3_000_000))
 
 
-async def test_messages_to_a_peer_that_is_gone_cost_bounded_memory_and_reach_the_others(kind: str) -> None:
+async def test_messages_to_a_stopped_peer_use_bounded_memory_and_reach_the_others(kind: str) -> None:
     async with group(kind) as ends:
         await ends[1].transport.stop()
         await eventually(lambda: ends[0].transport.connected == (2,), "it is seen to be gone")
@@ -101,7 +101,7 @@ async def test_bytes_and_messages_are_counted_at_both_ends(kind: str) -> None:
         assert (sent.messages_dropped, sent.refused, received.refused) == (0, 0, 0)
 
 
-async def test_peer_that_was_never_there_costs_nothing_but_what_is_dropped(kind: str) -> None:
+async def test_a_peer_that_never_connected_only_causes_dropped_messages(kind: str) -> None:
     network = Network(kind, 3)
     first, second = network.end(who(0)), network.end(who(1))
     async with started(first, second):
@@ -112,7 +112,7 @@ async def test_peer_that_was_never_there_costs_nothing_but_what_is_dropped(kind:
         assert first.transport.traffic.messages_dropped >= 2
 
 
-async def test_peer_that_restarts_is_met_again(kind: str) -> None:
+async def test_a_restarted_peer_is_connected_again(kind: str) -> None:
     network = Network(kind, 2)
     first = network.end(who(0, 2))
     async with started(first):
@@ -193,7 +193,7 @@ async def test_peer_that_does_not_prove_the_group_secret_is_refused_on_both_side
     assert ours.decode() not in caplog.text
 
 
-async def test_group_that_knows_its_secret_talks(kind: str) -> None:
+async def test_a_group_with_one_secret_exchanges_messages(kind: str) -> None:
     async with group(kind, secret=SECRET) as ends:
         ends[1].transport.send((ReplicaId(0), ReplicaId(2)), small(1))
         await eventually(lambda: bool(ends[0].received and ends[2].received), "it arrives at both")
@@ -225,7 +225,7 @@ async def test_fingerprint_of_each_peers_data_is_known_and_the_incarnation_is_no
 
 
 @pytest.mark.parametrize("size", [2, 3])
-async def test_peer_in_another_epoch_is_let_in_and_its_epoch_is_known(
+async def test_a_peer_in_another_epoch_is_accepted_and_its_epoch_stored(
     kind: str, size: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     network = Network(kind, 2)
@@ -236,27 +236,27 @@ async def test_peer_in_another_epoch_is_let_in_and_its_epoch_is_known(
         await eventually(lambda: bool(behind.received), "its messages arrive")
         assert behind.transport.epochs == {1: 4}
         assert ahead.transport.epochs == {0: 1}
-        assert caplog.text.count("r2 is in epoch 4, we are in 1") == 1
+        assert caplog.text.count("r2 is in epoch 4, this replica in 1") == 1
 
 
 def starts_of(replica: int) -> PlainStarts:
     return PlainStarts(ReplicaId(replica))
 
 
-async def test_who_greets_is_told_what_is_remembered_of_it(kind: str) -> None:
+async def test_a_peer_receives_the_report_about_it_in_the_handshake(kind: str) -> None:
     network, known = Network(kind, 3), [starts_of(replica) for replica in range(3)]
     async with started(*(network.end(who(replica), starts=known[replica]) for replica in range(3))):
         everybody = [{1, 2}, {0, 2}, {0, 1}]
-        await eventually(lambda: [{one.by for one in starts.was_told} for starts in known] == everybody, "all tell")
+        await eventually(lambda: [{one.by for one in starts.reports} for starts in known] == everybody, "all tell")
         for replica, starts in enumerate(known):
-            assert starts.was_told[0] == known[starts.was_told[0].by].remembered(ReplicaId(replica))
+            assert starts.reports[0] == known[starts.reports[0].by].report_on(ReplicaId(replica))
 
 
 def _has_received(end: End, count: int) -> bool:
     return len(end.received) == count
 
 
-async def test_each_message_says_of_which_start_it_is_and_what_was_durable_when_it_left(kind: str) -> None:
+async def test_each_message_has_the_start_and_position_of_its_sender(kind: str) -> None:
     network, known = Network(kind, 2), [PlainStarts(ReplicaId(replica), 2, number=5) for replica in range(2)]
     ends = [network.end(who(replica, 2), starts=known[replica]) for replica in range(2)]
     async with started(*ends):
@@ -265,22 +265,22 @@ async def test_each_message_says_of_which_start_it_is_and_what_was_durable_when_
             known[0].position = position
             ends[0].transport.send((ReplicaId(1),), small(position))
             await eventually(partial(_has_received, ends[1], place), "it arrives")
-        assert known[1].heard == [(0, 5, 10), (0, 5, 20)]
+        assert known[1].stamps == [(0, 5, 10), (0, 5, 20)]
 
 
-async def test_a_start_that_is_refused_is_told_what_is_remembered_and_nothing_of_it_is_taken(kind: str) -> None:
+async def test_a_refused_start_receives_the_report_and_none_of_its_messages_is_accepted(kind: str) -> None:
     network, known = Network(kind, 2), [PlainStarts(ReplicaId(replica), 2) for replica in range(2)]
     known[1].reasons[ReplicaId(0)] = "its data directory is an older copy"
     ends = [network.end(who(replica, 2), starts=known[replica]) for replica in range(2)]
     async with started(*ends):
-        await eventually(lambda: bool(known[0].was_told), "it is told")
+        await eventually(lambda: bool(known[0].reports), "it is told")
         ends[0].transport.send((ReplicaId(1),), small(1))
-        assert known[0].was_told[0] == known[1].remembered(ReplicaId(0))
+        assert known[0].reports[0] == known[1].report_on(ReplicaId(0))
         assert not ends[1].transport.connected
         assert not ends[1].received
 
 
-async def test_messages_of_a_start_that_is_not_the_latest_any_more_are_not_taken(kind: str) -> None:
+async def test_messages_of_an_earlier_start_are_rejected(kind: str) -> None:
     network, known = Network(kind, 2), [PlainStarts(ReplicaId(replica), 2) for replica in range(2)]
     ends = [network.end(who(replica, 2), starts=known[replica]) for replica in range(2)]
     async with started(*ends):

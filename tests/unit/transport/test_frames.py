@@ -1,9 +1,9 @@
-"""The wire format: what a reader makes of good and of bad bytes."""
+"""The wire format: how a reader handles valid and invalid bytes."""
 
 import pytest
 from msgspec.structs import replace
 
-from pydsm.core.protocol.starts import Start, StartGreeting
+from pydsm.core.protocol.starts import Start, StartInfo
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.transport.frames import (
     FRAME_BYTES_MAX,
@@ -26,13 +26,13 @@ from pydsm.transport.frames import (
 )
 from pydsm.transport.members import Member
 
-START = StartGreeting(Start(3, 1 << 63), 17)
+START = StartInfo(Start(3, 1 << 63), 17)
 HELLO = Hello("group", 1, "r2", 2, b"digest", (Member("r1", "h:1"), Member("r2")), 0, bytes(NONCE_BYTES), False)
 STAMP = Stamp(3, 18)
 
 
 def greeted_reader() -> FrameReader:
-    """A reader that has seen a greeting."""
+    """A reader after the handshake."""
     reader = FrameReader()
     reader.feed(PREAMBLE + encode_handshake(HELLO))
     assert [decode_handshake(payload) for payload in reader.payloads()] == [HELLO]
@@ -40,7 +40,7 @@ def greeted_reader() -> FrameReader:
     return reader
 
 
-def test_greeting_and_messages_come_out_as_they_went_in_byte_by_byte() -> None:
+def test_a_handshake_and_messages_are_decoded_byte_by_byte() -> None:
     reader, payloads = FrameReader(), []
     for byte in PREAMBLE + encode_handshake(HELLO) + encode_messages([b"one", b"", b"three"], STAMP):
         reader.feed(bytes([byte]))
@@ -49,14 +49,14 @@ def test_greeting_and_messages_come_out_as_they_went_in_byte_by_byte() -> None:
     assert [bytes(message) for message in decode_messages(payloads[1])] == [b"one", b"", b"three"]
 
 
-def test_several_frames_in_one_piece_all_come_out() -> None:
+def test_several_frames_in_one_piece_are_all_decoded() -> None:
     reader = greeted_reader()
     reader.feed(encode_messages([b"a"], STAMP) * 3)
     assert len(list(reader.payloads())) == 3
 
 
 @pytest.mark.parametrize("said", [Refusal("why"), Claim((1 << 64) - 1, START, b"proof"), Confirmation(0, START)])
-def test_other_greetings_come_out_as_they_went_in(said: HandshakeMessage) -> None:
+def test_other_handshake_messages_are_decoded_unchanged(said: HandshakeMessage) -> None:
     reader = FrameReader()
     reader.feed(PREAMBLE + encode_handshake(said))
     assert [decode_handshake(payload) for payload in reader.payloads()] == [said]
@@ -117,7 +117,7 @@ def test_payload_that_does_not_divide_into_messages_is_a_fault(payload: bytes) -
         list(decode_messages(bytes(16) + payload))
 
 
-def test_a_frame_of_messages_says_of_which_start_it_is_and_what_was_durable_when_it_left() -> None:
+def test_a_frame_of_messages_has_the_start_and_position_of_its_sender() -> None:
     payload = encode_messages([b"one"], Stamp(3, 1 << 40))[8:]
     assert decode_stamp(payload) == Stamp(3, 1 << 40)
     with pytest.raises(PeerProtocolError, match="a frame ends inside its stamp"):

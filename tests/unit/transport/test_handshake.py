@@ -1,4 +1,4 @@
-"""Who is let in: proofs that cannot be reused, and what a stranger learns."""
+"""Which peers are accepted: proofs that cannot be reused, and what an unauthenticated peer receives."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def keeper(me: LocalIdentity) -> HandshakeValidator:
 
 
 def first(data: bytes) -> bytes:
-    """The payload of what comes first in a direction."""
+    """The payload of the first message in a direction."""
     return open_handshake(data)
 
 
@@ -46,12 +46,12 @@ Change = Callable[[HandshakeMessage], HandshakeMessage]
 
 
 def unchanged(greeting: HandshakeMessage) -> HandshakeMessage:
-    """Nothing is done to what is said."""
+    """Passes messages on unchanged."""
     return greeting
 
 
 class Pair:
-    """r2 dials r1; somebody between them may change what they say."""
+    """r2 dials r1; an attacker between them may change the messages."""
 
     def __init__(
         self, dialler: LocalIdentity | None = None, dialled: LocalIdentity | None = None, change: Change = unchanged
@@ -64,27 +64,27 @@ class Pair:
         self._change = change
 
     def pass_on(self, payload: bytes) -> bytes:
-        """What arrives of it."""
+        """The message that arrives."""
         arrives = handshake_payload(self._change(decode_handshake(payload)))
         self.said.append(arrives)
         return arrives
 
     def run(self) -> None:
-        """To the end; raises what one of both refuses the other for."""
+        """Do the whole handshake; raises the error with which one side refuses the other."""
         hello = first(self.incoming.answer(self.pass_on(first(self.outgoing.hello()))))
         claim = open_frame(self.outgoing.answer(self.pass_on(hello)))
         confirmation = open_frame(self.incoming.answer(self.pass_on(claim)))
         assert self.outgoing.answer(self.pass_on(confirmation)) == b""
 
 
-def test_both_know_each_other_at_the_end() -> None:
+def test_both_sides_have_the_peer_after_the_handshake() -> None:
     pair = Pair()
     pair.run()
     assert (pair.incoming.peer, pair.outgoing.peer) == (1, 0)
     assert pair.dialled.fingerprints == {1: fingerprint(7)}
 
 
-def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_two_replicas_with_one_name_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     dialled = keeper(who(0))
     for incarnation in (7, 7, 8):
         incoming = IncomingHandshake(dialled)
@@ -94,7 +94,7 @@ def test_two_replicas_that_claim_one_name_are_told_of(caplog: pytest.LogCaptureF
     assert [message.startswith(said) for message in caplog.messages] == [True]
 
 
-def test_secret_is_not_in_what_is_said() -> None:
+def test_the_handshake_does_not_contain_the_secret() -> None:
     pair = Pair()
     pair.run()
     assert len(pair.said) == 4
@@ -102,7 +102,7 @@ def test_secret_is_not_in_what_is_said() -> None:
 
 
 def only(kind: type, **changes: object) -> Change:
-    """Changes fields of one kind of greeting."""
+    """Changes fields of one kind of handshake message."""
     return lambda greeting: replace(greeting, **changes) if isinstance(greeting, kind) else greeting
 
 
@@ -119,7 +119,7 @@ def only(kind: type, **changes: object) -> Change:
         only(Hello, members=(Member("r9"),)),
     ],
 )
-def test_whoever_changes_anything_that_is_said_breaks_the_proof(change: Change) -> None:
+def test_any_change_of_a_handshake_message_invalidates_the_proof(change: Change) -> None:
     with pytest.raises(PeerProtocolError, match="have different group secrets: give the same --secret-file to all"):
         Pair(change=change).run()
 
@@ -136,7 +136,7 @@ def test_proof_of_an_earlier_connection_is_worth_nothing() -> None:
 
 
 def test_proof_is_worth_nothing_in_the_other_direction() -> None:
-    """A stranger without the secret dials r1 as r2, and has r1 itself make the proof on a connection that r1 dials."""
+    """An attacker without the secret dials r1 as r2, and lets r1 make the proof on a connection that r1 dials."""
     r1 = keeper(who(0, secret=SECRET))
     dialled = IncomingHandshake(r1)
     outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")
@@ -159,7 +159,7 @@ def test_proof_of_the_side_that_dialled_does_not_serve_the_side_that_was_dialled
         pair.outgoing.answer(handshake_payload(Confirmation(fingerprint(7), START, claim.proof)))
 
 
-def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> None:
+def test_an_unauthenticated_peer_does_not_receive_the_incarnation() -> None:
     dialled = keeper(who(0, incarnation=INCARNATION))
     incoming = IncomingHandshake(dialled)
     said = incoming.answer(first(PREAMBLE + encode_handshake(keeper(who(1)).hello())))
@@ -171,7 +171,7 @@ def test_stranger_is_not_told_the_incarnation_by_dialling_or_being_refused() -> 
     assert f"{INCARNATION:x}" not in repr(dialled.me)
 
 
-def test_stranger_that_has_not_proved_the_secret_is_not_told_even_the_fingerprint() -> None:
+def test_a_peer_without_a_proof_does_not_receive_the_fingerprint() -> None:
     incoming = IncomingHandshake(keeper(who(0, incarnation=INCARNATION, secret=SECRET)))
     said = incoming.answer(first(PREAMBLE + encode_handshake(keeper(who(1, secret=bytes(16))).hello())))
     with pytest.raises(PeerProtocolError) as caught:
@@ -199,7 +199,7 @@ def test_reason_of_a_refusal_is_shown_without_control_characters_and_is_bounded(
     assert len(str(caught.value)) < 2100
 
 
-def test_replica_that_dials_itself_is_told_so_and_one_with_the_same_name_otherwise() -> None:
+def test_dialling_itself_and_a_duplicate_name_have_different_reasons() -> None:
     r1 = keeper(who(0))
     outgoing = OutgoingHandshake(r1, ReplicaId(1), "10.0.0.2:7000")
     with pytest.raises(PeerProtocolError, match="this is r1 itself"):

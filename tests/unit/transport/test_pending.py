@@ -1,4 +1,4 @@
-"""Which silent connection has to go for the next one."""
+"""Which pending connection is closed for a new one."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_address_that_has_its_share_loses_its_oldest() -> None:
     assert pending.all() == [2, 3, 4, 9]
 
 
-def test_address_that_has_most_loses_its_oldest_when_strangers_are_too_many() -> None:
+def test_above_the_limit_the_oldest_of_the_address_with_most_is_closed() -> None:
     pending: PendingConnections[int] = PendingConnections(LIMITS)
     assert [pending.add(number, f"10.0.0.{number % 4}") for number in range(8)] == [None] * 8
     pending.remove(5)
@@ -32,7 +32,7 @@ def test_many_addresses_with_one_connection_each_lose_the_oldest() -> None:
         assert closed == (None if number < 8 else number - 8)
 
 
-def test_address_of_a_member_has_places_that_strangers_cannot_take() -> None:
+def test_connections_from_other_addresses_do_not_use_the_limit_of_a_members_address() -> None:
     pending: PendingConnections[str] = PendingConnections(LIMITS)
     pending.member_is_at(ReplicaId(1), ["10.0.0.7"])
     assert pending.add("member", "::ffff:10.0.0.7") is None
@@ -51,10 +51,10 @@ def test_address_that_several_members_share_has_as_many_times_the_places() -> No
     assert pending.add(7, "127.0.0.1") == 1
 
 
-def test_address_that_a_member_came_from_counts_as_its_own() -> None:
+def test_an_address_from_which_a_member_connected_counts_as_its_own() -> None:
     pending: PendingConnections[int] = PendingConnections(LIMITS)
     pending.member_is_at(ReplicaId(1), ["10.0.0.2"])
-    pending.member_came_from(ReplicaId(1), "10.0.0.3")
+    pending.note_member_host(ReplicaId(1), "10.0.0.3")
     pending.add(-1, "10.0.0.3")
     for number in range(100):
         assert pending.add(number, f"10.1.{number}.1") != -1
@@ -73,5 +73,5 @@ def test_removing_twice_is_allowed() -> None:
     ("host", "same"),
     [("::ffff:10.0.0.1", "10.0.0.1"), ("FE80::0001%eth0", "fe80::1"), ("10.0.0.1", "10.0.0.1"), ("", "")],
 )
-def test_one_host_is_written_in_one_way(host: str, same: str) -> None:
+def test_a_host_has_one_canonical_form(host: str, same: str) -> None:
     assert comparable_host(host) == same

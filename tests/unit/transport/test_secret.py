@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pydsm.core.types.errors import UsageError
-from pydsm.transport.secret import GroupSecret, read_secret, warn_if_anybody_may_join
+from pydsm.transport.secret import GroupSecret, read_secret, warn_if_unauthenticated
 
 VALUE = b"0123456789abcdef"
 
@@ -25,8 +25,8 @@ def test_white_space_around_the_secret_does_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666, 0o777])
-def test_file_that_everybody_may_read_is_refused(tmp_path: Path, mode: int) -> None:
-    with pytest.raises(UsageError, match=rf"may be read or changed by everybody .*\(mode {mode:04o}\): chmod 600"):
+def test_a_file_that_all_users_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(UsageError, match=rf"may be read or changed by every user .*\(mode {mode:04o}\): chmod 600"):
         read_secret(written(tmp_path, VALUE, mode))
 
 
@@ -63,7 +63,9 @@ def test_secret_is_not_printed() -> None:
         (GroupSecret(VALUE), (b"role", b"b", b"a")),
     ],
 )
-def test_proof_holds_for_one_secret_one_role_and_what_was_said(other: GroupSecret, said: tuple[bytes, ...]) -> None:
+def test_a_proof_is_valid_for_one_secret_one_role_and_one_handshake(
+    other: GroupSecret, said: tuple[bytes, ...]
+) -> None:
     proof = GroupSecret(VALUE).proof(b"role", b"a", b"b")
     assert not other.accepts(proof, *said)
 
@@ -80,9 +82,9 @@ def test_proof_holds_for_one_secret_one_role_and_what_was_said(other: GroupSecre
 def test_port_beyond_the_loopback_address_is_warned_about(
     hosts: list[str], warned: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    warn_if_anybody_may_join(hosts, GroupSecret(VALUE), encrypted=False)
-    warn_if_anybody_may_join(hosts, None, encrypted=True)
+    warn_if_unauthenticated(hosts, GroupSecret(VALUE), encrypted=False)
+    warn_if_unauthenticated(hosts, None, encrypted=True)
     assert caplog.text == ""
-    warn_if_anybody_may_join(hosts, None, encrypted=False)
+    warn_if_unauthenticated(hosts, None, encrypted=False)
     assert bool(caplog.messages) is bool(warned)
     assert all(f"on {warned} can take part" in message for message in caplog.messages)

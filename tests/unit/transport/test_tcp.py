@@ -1,4 +1,4 @@
-"""What TCP adds to the contract: strangers refused, peers checked, connections made again, queues bounded."""
+"""TCP beyond the contract: unauthenticated peers refused, peers checked, connections made again, queues bounded."""
 
 import asyncio
 import logging
@@ -40,7 +40,7 @@ MIB = 1 << 20
 
 
 async def answer_to(port: int, data: bytes) -> bytes:
-    """What a stranger that sends `data` is told before the connection is closed or cut."""
+    """The bytes that an unauthenticated connection receives after it sent `data`, until it is closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(data)
     try:
@@ -66,7 +66,7 @@ async def answer_to(port: int, data: bytes) -> bytes:
         ),
         (
             PREAMBLE + encode_handshake(replace(hello_of(who(1)), name="x\ny")),
-            "it calls itself x\\x0ay, and member 1 is r2",
+            "its name is x\\x0ay, and member 1 is r2",
         ),
         (PREAMBLE + encode_handshake(Claim(7, START)), "it does not begin with a Hello"),
         (hello("test", 1, 3) + encode_messages([b"\xff"], Stamp(1, 0)), "the handshake message does not parse"),
@@ -74,7 +74,7 @@ async def answer_to(port: int, data: bytes) -> bytes:
         (b"", "handshake timed out"),
     ],
 )
-async def test_stranger_is_told_why_it_is_refused_and_the_group_goes_on(
+async def test_an_unauthenticated_connection_receives_the_reason_and_the_group_continues(
     sent: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ports = free_ports(3)
@@ -157,7 +157,7 @@ async def test_replica_behind_a_peers_address_must_be_that_peer(caplog: pytest.L
         await end.transport.stop()
 
 
-async def test_address_of_a_peer_that_leads_to_the_replica_itself_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_peer_address_that_is_the_replicas_own_is_named(caplog: pytest.LogCaptureFixture) -> None:
     ports = free_ports(2)
     end = tcp_end(who(0, 2), [ports[0], ports[0]])
     async with started(end):
@@ -174,15 +174,15 @@ async def test_port_that_others_can_reach_without_a_proof_is_warned_about(
     end = TcpTransport(who(0, 2, secret=secret), Address(listen, port), {}, admit_all, PlainStarts(ReplicaId(0), 2))
     await end.start(lambda sender, message: None)
     await end.stop()
-    assert (f"anybody who can reach the port for replicas on {listen} can take part" in caplog.text) is warns
+    assert (f"any process that can reach the port for replicas on {listen} can take part" in caplog.text) is warns
 
 
 async def test_port_on_the_loopback_address_needs_no_proof(caplog: pytest.LogCaptureFixture) -> None:
     async with group("tcp", 2):
-        assert "anybody who can reach" not in caplog.text
+        assert "any process that can reach" not in caplog.text
 
 
-async def test_host_that_cannot_be_resolved_is_said_in_words(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unresolvable_host_is_reported_as_text(caplog: pytest.LogCaptureFixture) -> None:
     here = Address("127.0.0.1", free_ports(1)[0])
     peers, starts = {ReplicaId(1): Address("no-such-host.invalid", 7000)}, PlainStarts(ReplicaId(0), 2)
     end = TcpTransport(who(0, 2), here, peers, admit_all, starts, QUICK)
@@ -206,7 +206,7 @@ async def test_restarted_peer_is_reached_again() -> None:
     await first.transport.stop()
 
 
-async def test_peer_that_dials_us_is_dialled_at_once() -> None:
+async def test_a_peer_that_connects_is_dialled_immediately() -> None:
     ports = free_ports(2)
     patient = TransportLimits(backoff_seconds_min=60, backoff_seconds_max=60)
     first, second = tcp_end(who(0, 2), ports, limits=patient), tcp_end(who(1, 2), ports)
@@ -217,7 +217,7 @@ async def test_peer_that_dials_us_is_dialled_at_once() -> None:
         await end.transport.stop()
 
 
-async def test_peer_that_comes_later_finds_what_was_said_lately() -> None:
+async def test_a_peer_that_connects_later_receives_the_latest_messages() -> None:
     ports = free_ports(3)
     first, second = tcp_end(who(0), ports), tcp_end(who(1), ports)
     await first.transport.start(first.receive)
@@ -282,7 +282,7 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
     await end.transport.stop()
 
 
-async def test_transport_that_is_about_to_dial_again_stops_when_told() -> None:
+async def test_a_transport_that_waits_to_dial_again_stops_immediately() -> None:
     ports = free_ports(2)
     end = TcpTransport(
         who(0, 2),
@@ -293,7 +293,7 @@ async def test_transport_that_is_about_to_dial_again_stops_when_told() -> None:
     )
     await end.start(lambda sender, message: None)
     link = end._links[ReplicaId(1)]
-    await eventually(lambda: bool(link._last_complaint), "the first attempt has failed")
+    await eventually(lambda: bool(link._last_reason), "the first attempt has failed")
     link.dial_now()
     async with asyncio.timeout(5):
         await end.stop()

@@ -1,4 +1,4 @@
-"""TLS between replicas: nothing readable on the wire, nobody let in by a wrong certificate, reasons that help."""
+"""TLS between replicas: nothing readable on the wire, wrong certificates refused, helpful reasons."""
 
 import asyncio
 import ssl
@@ -45,12 +45,12 @@ async def pair(first: TlsFiles | None, second: TlsFiles | None) -> AsyncIterator
     [
         pytest.param(
             lambda: authority("another").issue("r2"),
-            ("its certificate is no good", "give it one of the authority in --tls-ca"),
+            ("its certificate is invalid", "give it one of the authority in --tls-ca"),
             id="another authority",
         ),
         pytest.param(
             lambda: authority().issue("r2", not_after=LONG_AGO),
-            ("its certificate is no good (certificate has expired): renew it",),
+            ("its certificate is invalid (certificate has expired): renew it",),
             id="expired",
         ),
         pytest.param(
@@ -65,7 +65,7 @@ async def pair(first: TlsFiles | None, second: TlsFiles | None) -> AsyncIterator
         ),
     ],
 )
-async def test_replica_with_the_wrong_files_is_refused_and_told_what_to_do(
+async def test_a_replica_with_wrong_files_is_refused_with_the_remedy(
     second: Callable[[], TlsFiles | None], reasons: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with pair(authority().issue("r1"), second()) as ends:
@@ -80,7 +80,7 @@ async def test_certificate_may_name_the_host_instead_of_the_replica() -> None:
         await eventually(lambda: [end.transport.connected for end in ends] == [(1,), (0,)], "they are connected")
 
 
-async def test_replica_that_is_given_good_files_is_let_in_by_one_that_refused_it() -> None:
+async def test_a_refused_replica_is_accepted_with_the_right_files() -> None:
     ports = free_ports(2)
     first = tcp_end(who(0, 2), ports, files=authority().issue("r1"))
     await first.transport.start(first.receive)
@@ -102,7 +102,7 @@ async def test_replica_that_is_given_good_files_is_let_in_by_one_that_refused_it
 
 
 async def stranger(port: int, context: ssl.SSLContext | None, data: bytes) -> bytes:
-    """What somebody is told that dials without being a replica."""
+    """The bytes that a process without a replica's certificate receives."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     except (ssl.SSLError, ConnectionError):
@@ -118,7 +118,7 @@ async def stranger(port: int, context: ssl.SSLContext | None, data: bytes) -> by
 
 
 def client_context(files: TlsFiles | None) -> ssl.SSLContext:
-    """A stranger's side of TLS, with a certificate or without."""
+    """The TLS context of an unauthenticated peer, with or without a certificate."""
     context = ssl.create_default_context(cafile=str(authority().file))
     context.check_hostname = False
     if files is not None:
@@ -128,7 +128,7 @@ def client_context(files: TlsFiles | None) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def lonely_end() -> AsyncIterator[tuple[End, int]]:
-    """One replica with TLS whose peers are not there, and its port."""
+    """One replica with TLS whose peers are not started, and its port."""
     ports = free_ports(3)
     end = tcp_end(who(0), ports, files=authority().issue("r1"))
     await end.transport.start(end.receive)
@@ -138,14 +138,14 @@ async def lonely_end() -> AsyncIterator[tuple[End, int]]:
         await end.transport.stop()
 
 
-async def test_stranger_without_a_certificate_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_connection_without_a_certificate_is_refused(caplog: pytest.LogCaptureFixture) -> None:
     async with lonely_end() as (end, port):
         assert await stranger(port, client_context(None), hello("test", 1, 3)) == b""
         await eventually(lambda: end.transport.traffic.refused == 1, "it is counted")
     assert "it shows no certificate: give it --tls-cert and --tls-key" in caplog.text
 
 
-async def test_replica_may_not_call_itself_by_a_name_that_its_certificate_does_not_hold(
+async def test_a_replica_with_a_name_outside_its_certificate_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with lonely_end() as (_, port):
@@ -154,7 +154,7 @@ async def test_replica_may_not_call_itself_by_a_name_that_its_certificate_does_n
 
 
 async def greeting_of(port: int, context: ssl.SSLContext) -> bytes:
-    """What a good peer is answered first."""
+    """The first answer to a valid peer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     writer.write(hello("test", 1, 3))
     try:
@@ -163,7 +163,7 @@ async def greeting_of(port: int, context: ssl.SSLContext) -> bytes:
         writer.transport.abort()
 
 
-async def test_good_peer_is_greeted_inside_the_encryption() -> None:
+async def test_the_handshake_of_a_peer_is_encrypted() -> None:
     async with lonely_end() as (_, port):
         assert await greeting_of(port, client_context(authority().issue("r2"))) == PREAMBLE
 
@@ -179,14 +179,14 @@ async def test_plain_text_to_an_encrypted_port_is_refused_and_logged(
         assert end.received == []
 
 
-async def test_stranger_that_never_finishes_its_handshake_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unfinished_handshake_times_out(caplog: pytest.LogCaptureFixture) -> None:
     async with lonely_end() as (end, port):
         assert await stranger(port, None, b"\x16\x03\x01") == b""
         await eventually(lambda: end.transport.traffic.refused == 1, "it is counted")
     assert "handshake timed out" in caplog.text
 
 
-async def test_stranger_that_is_closed_in_the_middle_of_its_handshake_leaves_room_for_a_peer(
+async def test_a_connection_closed_during_its_handshake_does_not_block_a_peer(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ports = free_ports(3)
@@ -294,7 +294,7 @@ def test_files_that_cannot_be_used_are_one_clear_line(tmp_path: Path) -> None:
         assert said in str(caught.value)
 
 
-def test_key_with_a_password_is_refused_and_nobody_is_asked_for_it(tmp_path: Path) -> None:
+def test_a_key_with_a_password_is_refused_without_a_prompt(tmp_path: Path) -> None:
     good = authority().issue("r1")
     key = serialization.load_pem_private_key(good.key.read_bytes(), None)
     locked = tmp_path / "locked.pem"

@@ -1,4 +1,4 @@
-"""What ZeroMQ adds to the contract: strangers of all kinds refused, queues bounded, and both loops."""
+"""ZeroMQ beyond the contract: unauthenticated peers of all kinds refused, queues bounded, and both event loops."""
 
 import asyncio
 import logging
@@ -49,7 +49,7 @@ MIB = 1 << 20
 
 @asynccontextmanager
 async def lonely_end() -> AsyncIterator[tuple[End, int]]:
-    """One replica whose peers are not there, and its port."""
+    """One replica whose peers are not started, and its port."""
     network = Network("zeromq", 3)
     end = network.end(who(0))
     async with started(end):
@@ -58,7 +58,7 @@ async def lonely_end() -> AsyncIterator[tuple[End, int]]:
 
 @asynccontextmanager
 async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
-    """A DEALER of somebody else."""
+    """A DEALER of another process."""
     context = zmq.asyncio.Context()
     dealer = context.socket(zmq.DEALER)
     dealer.connect(f"tcp://127.0.0.1:{port}")
@@ -79,10 +79,10 @@ async def stranger(port: int) -> AsyncIterator[zmq.asyncio.Socket]:
         ([b"PyDSM\0\0\1" + hello("test", 1, 3)[8:]], "it speaks version 1 of the protocol, we speak 3"),
         ([hello("other", 1, 3)], "r2 is of group 'other', r1 of 'test'"),
         ([hello("test", 0, 3)], "two replicas were started as r1"),
-        ([hello("test", 1, 3), b"more"], "it sent a message of 2 parts, ours have one"),
+        ([hello("test", 1, 3), b"more"], "it sent a message of 2 parts; messages have one"),
     ],
 )
-async def test_stranger_is_told_why_it_is_refused(
+async def test_an_unauthenticated_connection_receives_the_reason(
     sent: list[bytes], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with lonely_end() as (end, port), stranger(port) as dealer:
@@ -102,7 +102,7 @@ async def test_stranger_is_told_why_it_is_refused(
         (encode_messages([b"\xff"], Stamp(1, 0)), "a message does not parse: it has format version 255"),
     ],
 )
-async def test_peer_that_breaks_the_format_is_refused_and_not_heard_again(
+async def test_a_peer_that_violates_the_format_is_refused_and_ignored(
     sent: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with lonely_end() as (end, port), stranger(port) as dealer:
@@ -135,7 +135,9 @@ HELLO_OVER_TCP = PREAMBLE + encode_handshake(replace(hello_of(who(1)), nonce=byt
 
 
 @pytest.mark.parametrize("sent", [b"\xff" * 200, b"\xff", HELLO_OVER_TCP * 5])
-async def test_what_is_not_zeromq_is_cut_off_logged_and_counted(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_connections_without_zeromq_are_closed_logged_and_counted(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async with lonely_end() as (end, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(sent)
@@ -173,7 +175,7 @@ async def test_replica_behind_a_peers_address_must_be_that_peer(caplog: pytest.L
         assert dialler.transport.connected == ()
 
 
-async def test_strangers_that_begin_to_greet_and_fall_silent_keep_no_replica_out_and_cost_bounded_memory() -> None:
+async def test_unfinished_handshakes_block_no_replica_and_use_bounded_memory() -> None:
     network = Network("zeromq", 2)
     first, second = network.end(who(0, 2)), network.end(who(1, 2))
     async with started(first), AsyncExitStack() as strangers:
@@ -211,12 +213,12 @@ async def test_peer_that_does_not_read_costs_bounded_memory(caplog: pytest.LogCa
         assert ends[0].transport.traffic.bytes_sent < 100 * MIB
 
 
-async def test_peer_that_dials_us_is_dialled_at_once() -> None:
+async def test_a_peer_that_connects_is_dialled_immediately() -> None:
     network = Network("zeromq", 2)
     first = network.end(who(0, 2), limits=TransportLimits(backoff_seconds_min=60, backoff_seconds_max=60))
     second = network.end(who(1, 2))
     async with started(first):
-        await eventually(lambda: bool(first.transport._links[1]._last_complaint), "it found nobody")  # type: ignore[attr-defined]
+        await eventually(lambda: bool(first.transport._links[1]._last_reason), "it found nobody")  # type: ignore[attr-defined]
         async with started(second):
             await eventually(lambda: first.transport.connected == (1,), "it does not wait for its own turn")
 
@@ -250,7 +252,7 @@ async def test_unreachable_peer_is_complained_about_once(caplog: pytest.LogCaptu
         server.close()
 
 
-async def test_peer_that_comes_later_finds_what_was_said_lately() -> None:
+async def test_a_peer_that_connects_later_receives_the_latest_messages() -> None:
     network = Network("zeromq", 3)
     first, second = network.end(who(0)), network.end(who(1))
     async with started(first):

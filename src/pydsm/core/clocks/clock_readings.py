@@ -33,7 +33,7 @@ class Clocks:
         self._own_ahead_ms: int | None = None
         self._discarded_at: Tick | None = None
 
-    def hear(self, member: ReplicaId, clock_ms: int, now: Tick) -> None:
+    def record(self, member: ReplicaId, clock_ms: int, now: Tick) -> None:
         """Record a reading that came from a member now; 0 is none."""
         if not clock_ms or member == self._me:
             return
@@ -46,7 +46,7 @@ class Clocks:
         while len(readings) > 1 and readings[0][0] < now - _BEST_OF_TICKS:
             readings.popleft()
 
-    def look(self, own_ms: int, now: Tick) -> None:
+    def update(self, own_ms: int, now: Tick) -> None:
         """Call every few milliseconds. Discards all readings after a suspension of this computer."""
         before, self._own_ahead_ms = self._own_ahead_ms, own_ms - now
         if before is None or self._own_ahead_ms - before < _JUMP_MS_MIN:

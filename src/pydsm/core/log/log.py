@@ -285,7 +285,7 @@ class Log:
 
     def accept(self, instance: Instance, ballot: Ballot, value: Value, deps: Deps) -> None:
         """Vote for a value. The caller has compared the ballot with the promise."""
-        batch_known = self._unlist_value(instance)
+        batch_known = self._remove_value(instance)
         instance.promise(ballot)
         instance.advance(Status.ACCEPTED)
         instance.voted = ballot
@@ -305,7 +305,7 @@ class Log:
 
     def commit(self, instance: Instance, value: Value, deps: Deps) -> None:
         """Store the final value. The caller has checked that the instance was not decided before."""
-        batch_known = self._unlist_value(instance)
+        batch_known = self._remove_value(instance)
         instance.advance(Status.COMMITTED)
         instance.value = value
         instance.deps = deps
@@ -318,7 +318,7 @@ class Log:
         instance.advance(Status.EXECUTED)
         del self.unexecuted[instance.id.leader][instance.id.index]
         self.kept_bytes += _weight(instance)
-        self._unlist_value(instance)
+        self._remove_value(instance)
         if isinstance(instance.value, Batch) and instance.value.footprint.barrier:
             # Everything new conflicts with the barrier and is ordered after it. Covering the barrier's vector as well
             # lets the conflict index drop all entries up to the floor. Both are agreed with the decision, so replicas
@@ -348,7 +348,7 @@ class Log:
                         self._backlog.add(instance.id, instance.known_batch)
         return self._backlog
 
-    def _unlist_value(self, instance: Instance) -> bool:
+    def _remove_value(self, instance: Instance) -> bool:
         """Call before the value changes: removes the batch from the backlog. Returns whether the batch was known.
 
         Before, because a vote for nop may replace a batch that only an earlier vote carried.

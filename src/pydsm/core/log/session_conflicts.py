@@ -51,13 +51,13 @@ class _SessionIndex:
 
     def __init__(self, machine: ConflictIndex, replicas: int) -> None:
         self._machine = machine
-        self._naming: list[dict[SessionId, int]] = [{} for _ in range(replicas)]
+        self._retried: list[dict[SessionId, int]] = [{} for _ in range(replicas)]
         self._retrying: list[dict[SessionId, int]] = [{} for _ in range(replicas)]
 
     def add(self, id: InstanceId, batch: Batch) -> None:
         self._machine.add(id, batch)
         leader, index = id
-        naming = self._naming[leader]
+        naming = self._retried[leader]
         for session in batch.sessions:
             if naming.get(session, 0) < index:
                 naming[session] = index
@@ -68,7 +68,7 @@ class _SessionIndex:
     def conflicts(self, batch: Batch) -> Deps:
         found = self._machine.conflicts(batch)
         if batch.retried:
-            found = _highest(found, self._naming, batch.retried)
+            found = _highest(found, self._retried, batch.retried)
         if any(self._retrying):
             found = _highest(found, self._retrying, batch.sessions)
         return found
@@ -90,7 +90,7 @@ class _SessionBacklog:
 
     def __init__(self, machine: Backlog, replicas: int) -> None:
         self._machine = machine
-        self._naming: list[dict[SessionId, set[int]]] = [{} for _ in range(replicas)]
+        self._retried: list[dict[SessionId, set[int]]] = [{} for _ in range(replicas)]
         self._retrying: list[dict[SessionId, set[int]]] = [{} for _ in range(replicas)]
 
     def add(self, id: InstanceId, batch: Batch) -> None:
@@ -110,7 +110,7 @@ class _SessionBacklog:
     def _columns(
         self, leader: ReplicaId, batch: Batch
     ) -> Iterator[tuple[dict[SessionId, set[int]], Collection[SessionId]]]:
-        yield self._naming[leader], batch.sessions
+        yield self._retried[leader], batch.sessions
         yield self._retrying[leader], frozenset(batch.retried)
 
     def conflicting(self, batch: Batch, deps: Deps) -> Iterator[InstanceId]:
@@ -122,7 +122,7 @@ class _SessionBacklog:
         for id in self._machine.conflicting(batch, deps):
             found.add(id)
             yield id
-        for latest, sessions in ((self._naming, batch.retried), (self._retrying, batch.sessions)):
+        for latest, sessions in ((self._retried, batch.retried), (self._retrying, batch.sessions)):
             for leader, last in enumerate(deps):
                 for id in _up_to(ReplicaId(leader), last, latest[leader], sessions):
                     if id not in found:

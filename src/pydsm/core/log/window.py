@@ -59,10 +59,10 @@ class Window:
     def advance(self) -> Deps:
         """Take the next step if its condition holds. Returns `settled`."""
         # The own report counts here, not the own frontier: it arrives when its record is durable. After a crash nothing
-        # is then undecided again that was decided when an instance left.
-        # `_settles_at` must be read at the moment when `stable` is: it has to include every X that any member knew when
-        # it executed the instances in `_leaving`. With one step instead of two an X that is still undecided could be
-        # validated when its only invalidator is gone.
+        # is then undecided again that was decided when an instance left. `_settles_at` must be read at the time at
+        # which `stable` is: it has to include every X that any member knew when it executed the instances in
+        # `_leaving`. With one step instead of two an X that is still undecided could be validated when its only
+        # invalidator was removed.
         if all(map(int.__ge__, self._executed[self._me], self._settles_at)):
             self.settled = self._leaving
             stable = self.stable

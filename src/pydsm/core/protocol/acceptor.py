@@ -2,8 +2,8 @@
 
 The rules: docs/reference/protocol.md#3-commit and #4-recovery.
 
-Guarantees that promises never go back, that a vote is durable before it is sent (each change of an instance asks for a
-record before the answer, see `core/types/effects`), and that a refusal names the promised ballot. A handler gives the
+Guarantees that promises never go back, that a vote is durable before it is sent (each change of an instance requests
+a record before the answer, see `core/types/effects`), and that a refusal names the promised ballot. A handler gives the
 same answer to the same message however often it arrives. The proposer answers its own messages with these handlers.
 """
 
@@ -72,7 +72,7 @@ class Acceptor:
             state.outbox.send((sender,), AcceptOk(message.id, message.ballot))
 
     def on_commit(self, message: Commit) -> None:
-        """Store the decision. It is final, whatever was promised."""
+        """Store the decision. It is final, independent of the promise."""
         self._state.decide(message.id, message.value, message.deps)
 
     def on_prepare(self, sender: ReplicaId, message: Prepare) -> None:

@@ -23,19 +23,19 @@ class Distances:
     def __init__(self, members: tuple[ReplicaId, ...]) -> None:
         self._members = members
         self._round_trips: dict[ReplicaId, float] = {}
-        self._heard: dict[ReplicaId, tuple[Tick, Tick]] = {}
+        self._received: dict[ReplicaId, tuple[Tick, Tick]] = {}
         """Of each Frontier not echoed yet: the tick of its sending (sender's clock) and of its arrival (own clock)."""
 
     def heard(self, sender: ReplicaId, sent_at: Tick, now: Tick) -> None:
         """Note a received Frontier, to be echoed in the next own one."""
-        self._heard[sender] = (sent_at, now)
+        self._received[sender] = (sent_at, now)
 
     def take_echoes(self, now: Tick) -> tuple[int, ...]:
         """For each member, the tick of its last Frontier plus the ticks since its arrival; 0 if none arrived.
 
         Empty if there is nothing to echo since the last call.
         """
-        heard, self._heard = self._heard, {}
+        heard, self._received = self._received, {}
         if not heard:
             return ()
         sums = {sender: sent_at + now - heard_at for sender, (sent_at, heard_at) in heard.items()}

@@ -54,23 +54,23 @@ class Divergence:
 
     me: ReplicaId
     quorums: Quorums
-    _told: dict[ReplicaId, dict[int, tuple[bytes, ...]]] = field(default_factory=dict)
+    _reported: dict[ReplicaId, dict[int, tuple[bytes, ...]]] = field(default_factory=dict)
     """Digests by member and checkpoint. Limited per member, so that wrong numbers of one displace only its own."""
 
     def record(self, member: ReplicaId, digest: StateDigest) -> DivergenceReport | None:
         """Record a digest of a member or of this replica; returns a report if this replica's state diverged."""
-        states = self._told.setdefault(member, {})
+        states = self._reported.setdefault(member, {})
         if digest.number not in states and len(states) >= _CHECKPOINTS_KEPT:
             oldest = min(states)
             if digest.number < oldest:
                 return None
             del states[oldest]
         states[digest.number] = digest.parts
-        return self._judge(digest.number, self._of_members(digest.number))
+        return self._compare_states(digest.number, self._of_members(digest.number))
 
     def _of_members(self, number: int) -> dict[ReplicaId, tuple[bytes, ...]]:
         """The digests of the state at one checkpoint, by member."""
-        return {member: states[number] for member, states in self._told.items() if number in states}
+        return {member: states[number] for member, states in self._reported.items() if number in states}
 
     def disputes(self, digest: StateDigest) -> bool:
         """Whether some member has sent another state at this checkpoint, and no slow quorum has sent this one."""
@@ -78,7 +78,7 @@ class Divergence:
         same = sum(parts == digest.parts for parts in told)
         return same < len(told) and same < self.quorums.slow
 
-    def _judge(self, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]) -> DivergenceReport | None:
+    def _compare_states(self, number: int, of_members: dict[ReplicaId, tuple[bytes, ...]]) -> DivergenceReport | None:
         mine = of_members.get(self.me)
         if mine is None:
             return None

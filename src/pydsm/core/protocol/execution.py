@@ -100,12 +100,12 @@ class Execution:
     def _extended_prefix(self, leader: ReplicaId) -> int:
         """Update and return the index up to which every batch of this leader is or was known."""
         prefix = max(self._known_prefix[leader], self._log.dropped[leader])
-        while self._has_been_known(InstanceId(leader, prefix + 1)):
+        while self._is_batch_known(InstanceId(leader, prefix + 1)):
             prefix += 1
         self._known_prefix[leader] = prefix
         return prefix
 
-    def _has_been_known(self, id: InstanceId) -> bool:
+    def _is_batch_known(self, id: InstanceId) -> bool:
         one = self._log.instances.get(id)
         return self._log.is_dropped(id) if one is None else one.decided or one.known_batch is not None
 
@@ -182,7 +182,7 @@ class Execution:
         if backlog is None:
             yield from self._compared(instance, batch, low)
         else:
-            yield from self._looked_up(instance, backlog.conflicting(batch, instance.deps))
+            yield from self._indexed_successors(instance, backlog.conflicting(batch, instance.deps))
 
     def _compared(self, instance: Instance, batch: Batch, low: dict[InstanceId, int]) -> Iterator[Instance]:
         """Successors, found by comparing every covered instance that is not executed."""
@@ -199,7 +199,7 @@ class Execution:
                 elif other.known_batch is None or log.relation.conflict(other.known_batch, batch):
                     raise _Blocked(_Wait(id, whole_prefix=False))
 
-    def _looked_up(self, instance: Instance, conflicting: Iterable[InstanceId]) -> Iterator[Instance]:
+    def _indexed_successors(self, instance: Instance, conflicting: Iterable[InstanceId]) -> Iterator[Instance]:
         """Successors, from `conflicting`: the covered, unexecuted, conflicting instances whose batch is known."""
         for id in self._log.opaque_nops:
             if covers(instance.deps, id) and id != instance.id:

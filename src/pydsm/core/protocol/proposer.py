@@ -1,11 +1,11 @@
 """How a leader commits an instance: fast path, slow path, thrifty quorums, repetition (EPaxos*, commit protocol).
 
 The rules are in docs/reference/protocol.md#3-commit. Guarantees: an instance is committed on the fast path only when a
-fast quorum reports the initial vector; each replica is counted once; only answers in the ballot of the phase count.
-The leader's own vote on a batch has no record of its own. The record of the decision (fast path) or of the acceptance
-(slow path) contains it, and every message that relies on the vote waits for that record
-(docs/decisions/one-record-fewer). How peers answer is decided in `acceptor`, what happens when the leader fails in
-`recoverer`.
+fast quorum reports the initial vector; each replica is counted once; only answers in the ballot of the phase count. The
+leader's own vote on a batch has no record of its own. The record of the decision (fast path) or of the acceptance (slow
+path) contains it, and every message that relies on the vote waits for that record
+(docs/decisions/leaders-store-votes-with-decisions). How peers answer is decided in `acceptor`, what happens when the
+leader fails in `recoverer`.
 """
 
 from collections.abc import Collection
@@ -42,12 +42,12 @@ class AcceptSlow:
 
 
 @dataclass(frozen=True, slots=True)
-class AskMore:
+class SendToAllPeers:
     """Send PreAccept to all other peers: the peers asked so far cannot form a fast quorum, or one of them is late."""
 
 
 @dataclass(frozen=True, slots=True)
-class KeepAsking:
+class WaitForAnswers:
     """Wait for more answers."""
 
 
@@ -56,17 +56,17 @@ def decide_pre_accept(
     answers: Collection[Deps],
     *,
     outstanding: int,
-    unasked: int,
+    not_sent_to: int,
     late: bool,
     quorums: Quorums,
-) -> CommitFast | AcceptSlow | AskMore | KeepAsking:
+) -> CommitFast | AcceptSlow | SendToAllPeers | WaitForAnswers:
     """Decide the next step of a leader in round 0 from the vectors received so far.
 
     Args:
         initial: the vector that the leader proposed, one index per replica.
         answers: one vector per replica that answered, including the leader's own.
         outstanding: number of replicas that were asked and have neither answered nor refused.
-        unasked: number of peers that were not asked; above 0 only for a thrifty leader.
+        not_sent_to: number of peers that were not asked; above 0 only for a thrifty leader.
         late: whether the fast timer has fired.
         quorums: the quorum sizes of the group.
     """
@@ -79,9 +79,9 @@ def decide_pre_accept(
         for deps in answers:
             merged = merge(merged, deps)
         return AcceptSlow(merged)
-    if unasked and (late or not fast_possible):
-        return AskMore()
-    return KeepAsking()
+    if not_sent_to and (late or not fast_possible):
+        return SendToAllPeers()
+    return WaitForAnswers()
 
 
 class Proposer:
@@ -135,7 +135,7 @@ class Proposer:
         initial = state.log.conflicts(batch)
         instance = state.log.instance(id)
         state.log.pre_accept(instance, batch, initial, initial)
-        asked = self._first_asked(state.quorums.fast)
+        asked = self._first_receivers(state.quorums.fast)
         deadline = self._fast_deadline()
         state.begin_phase(id, PreAccepting(instance.promised, batch, initial, asked, state.now, deadline))
         request = PreAccept(id, batch, initial)
@@ -159,7 +159,7 @@ class Proposer:
             self._reserving_index = id.index
             self._state.outbox.persist(ReservationRecord(self._reserved))
 
-    def _first_asked(self, quorum: int) -> tuple[ReplicaId, ...]:
+    def _first_receivers(self, quorum: int) -> tuple[ReplicaId, ...]:
         """The peers to ask first for `quorum` votes including the own: all, or the nearest ones if thrifty."""
         peers = self._state.peers
         if not self._state.config.thrifty:
@@ -204,7 +204,7 @@ class Proposer:
             phase.initial,
             phase.answers.values(),
             outstanding=sum(replica not in responded for replica in (*phase.asked, state.me)),
-            unasked=len(state.peers) - len(phase.asked),
+            not_sent_to=len(state.peers) - len(phase.asked),
             late=late,
             quorums=state.quorums,
         )
@@ -218,11 +218,11 @@ class Proposer:
             case AcceptSlow(deps):
                 state.counters.slow += 1
                 self.start_accept(id, phase.ballot, phase.batch, deps)
-            case AskMore():
+            case SendToAllPeers():
                 missing = tuple(peer for peer in state.peers if peer not in phase.asked)
                 phase.asked = state.peers
                 state.outbox.send(missing, PreAccept(id, phase.batch, phase.initial))
-            case KeepAsking():
+            case WaitForAnswers():
                 pass
             case unreachable:
                 assert_never(unreachable)
@@ -235,7 +235,7 @@ class Proposer:
         """
         state = self._state
         thrifty = state.config.thrifty and ballot == initial_ballot(id)
-        asked = self._first_asked(state.quorums.slow) if thrifty else state.peers
+        asked = self._first_receivers(state.quorums.slow) if thrifty else state.peers
         deadline = self._fast_deadline() if thrifty else Tick(state.now + state.answer_ticks)
         state.begin_phase(id, Accepting(ballot, value, deps, asked, deadline))
         request = Accept(id, ballot, value, deps)

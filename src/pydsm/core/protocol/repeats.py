@@ -1,12 +1,12 @@
-"""How many repeated questions may be on their way to one peer, and which are sent next.
+"""Limits how many repeated requests are under way to one peer, and decides which is sent next.
 
-Guards that repetition cannot keep a link full. A question is repeated because its answer is late, and where it is late
-because the link is slow, each repetition makes the next answer later: both mostly carry the batch. So a peer is sent
-`repeats_max` of them, and the next ones when it has answered one, or when what was sent later has come back: a Frontier
-that it echoes has passed the same queues behind them (see `distances`), so they were handled, or are lost. A peer that
-is dead or cut off is sent no more than these.
+Guarantees that repetition cannot keep a link full. A request is repeated because its answer is late. If it is late
+because the link is slow, each repetition delays the next answer further, because both usually contain the batch. So at
+most `repeats_max` repeated requests to a peer are unanswered. The next one is sent when the peer has answered one of
+them, or has echoed a Frontier that was sent after them (see `distances`): the Frontier has passed through the same
+queues behind them, so they were processed or are lost. A failed or disconnected peer is sent no more than these.
 
-What has to wait is sent in the order in which it fell due, each question once however often it falls due meanwhile.
+Requests above the limit wait, and are sent in the order in which they became due, each of them once.
 """
 
 from pydsm.core.protocol.outbox import Outbox
@@ -18,7 +18,7 @@ Question = PreAccept | Accept | Prepare | Validate
 
 
 class Repeats:
-    """The repeated questions of one replica, which drives the phases in `leading`."""
+    """The repeated requests of one replica, which leads the phases in `leading`."""
 
     def __init__(
         self, peers: tuple[ReplicaId, ...], repeats_max: int, outbox: Outbox, leading: dict[InstanceId, Phase]
@@ -27,15 +27,15 @@ class Repeats:
         self._outbox = outbox
         self._leading = leading
         self._unanswered: dict[ReplicaId, list[tuple[Tick, Phase]]] = {peer: [] for peer in peers}
-        """What each peer was sent, and when. What became of it is looked at only when the room is used up."""
+        """Per peer, the repeated requests that were sent, with the tick. Answered ones are removed when it is full."""
         self.waiting: dict[ReplicaId, dict[InstanceId, tuple[Phase, Question]]] = {}
-        """Peers without room, and what they are to be sent when there is some. Never empty for a peer."""
+        """Requests that wait, per peer that has reached the limit. Never empty for a peer."""
 
     def send(self, peers: tuple[ReplicaId, ...], phase: Phase, question: Question, now: Tick) -> None:
-        """Repeat the question of a phase to these peers, at once or when there is room."""
+        """Repeat the request of a phase to these peers, now or when they are below the limit."""
         ready = []
         for peer in peers:
-            if peer not in self.waiting and self._has_room(peer):
+            if peer not in self.waiting and self._is_below_limit(peer):
                 self._unanswered[peer].append((now, phase))
                 ready.append(peer)
             else:
@@ -43,9 +43,9 @@ class Repeats:
         self._outbox.send(tuple(ready), question)
 
     def flush(self, now: Tick) -> None:
-        """Send what has waited to peers that have room again."""
+        """Send waiting requests to peers that are below the limit again."""
         for peer, waiting in list(self.waiting.items()):
-            while waiting and self._has_room(peer):
+            while waiting and self._is_below_limit(peer):
                 id = next(iter(waiting))
                 phase, question = waiting.pop(id)
                 if self._leading.get(id) is phase and not phase.has_answer_of(peer):
@@ -55,16 +55,16 @@ class Repeats:
                 del self.waiting[peer]
 
     def echoed(self, peer: ReplicaId, echo: int) -> None:
-        """What was sent to this peer at the tick `echo` has come back: nothing from before is on its way any more.
+        """The peer has echoed a Frontier of tick `echo`: no repeated request from before is under way any more.
 
-        It may be ahead of this replica's clock: where the way is short and the peer's clock runs faster it always is.
-        One of an earlier start may be far ahead, and makes room too early, but only once: each Frontier is echoed once.
+        `echo` may be ahead of this replica's clock, because it includes the peer's waiting time by the peer's clock. An
+        echo for an earlier start may be far ahead and count too many as finished, but each Frontier is echoed once.
         """
         unanswered = self._unanswered[peer]
         if unanswered:
             unanswered[:] = [one for one in unanswered if one[0] > echo]
 
-    def _has_room(self, peer: ReplicaId) -> bool:
+    def _is_below_limit(self, peer: ReplicaId) -> bool:
         unanswered = self._unanswered[peer]
         if len(unanswered) < self._repeats_max:
             return True
@@ -74,5 +74,5 @@ class Repeats:
     def _wait(self, peer: ReplicaId, phase: Phase, question: Question) -> None:
         waiting = self.waiting.setdefault(peer, {})
         waiting[question.id] = (phase, question)
-        if len(waiting) > len(self._leading):  # some are over: a peer that is dead must not make this grow for ever
+        if len(waiting) > len(self._leading):  # some have ended: the number must stay bounded for a failed peer
             self.waiting[peer] = {id: one for id, one in waiting.items() if self._leading.get(id) is one[0]}

@@ -58,7 +58,7 @@ class SnapshotFetcher:
         self._state = state
         self._fetch: _Fetch | None = None
         self._rest_until = _NOW
-        self._doubted: set[ReplicaId] = set()
+        self._unreliable: set[ReplicaId] = set()
         """Peers that announced a snapshot which no peer sent; removed when they send valid bytes."""
 
     @property
@@ -83,7 +83,7 @@ class SnapshotFetcher:
             return
         if fetch is None or self._is_better(fetch, sender, message.number):
             if fetch is not None and message.number < fetch.number and not fetch.damaged:
-                self._doubted.add(fetch.claimed_by)
+                self._unreliable.add(fetch.claimed_by)
             self._fetch = _Fetch(message.number, sender, sender)
             self._state.outbox.transfer(BeginFetch(message.number))
 
@@ -97,7 +97,7 @@ class SnapshotFetcher:
             return False
         in_vain = fetch.repeats >= len(self._state.peers)
         if number > fetch.number:
-            return in_vain or sender not in self._doubted
+            return in_vain or sender not in self._unreliable
         return number < fetch.number and (in_vain or fetch.damaged)
 
     def on_fetch(self, sender: ReplicaId, message: FetchSnapshot) -> None:
@@ -124,7 +124,7 @@ class SnapshotFetcher:
         elif fetch.offset == fetch.size:
             self._finish(fetch)
         else:
-            self._ask_next(fetch)
+            self._request_from_next(fetch)
 
     def kept(self, number: int, offset: int, *, damaged: bool) -> None:
         """The disk has `offset` valid bytes of this snapshot; `damaged` if the last piece was not valid."""
@@ -133,12 +133,12 @@ class SnapshotFetcher:
             return
         fetch.damaged = damaged
         if offset > fetch.offset and not damaged:
-            self._doubted.discard(fetch.source)
+            self._unreliable.discard(fetch.source)
         fetch.offset = offset
         if damaged and fetch.repeats >= len(self._state.peers):
             self.give_up(number)  # damaged from every peer: wait before the next fetch
         elif damaged:
-            self._ask_next(fetch)
+            self._request_from_next(fetch)
         elif offset == fetch.size:
             self._finish(fetch)
         else:
@@ -159,7 +159,7 @@ class SnapshotFetcher:
         if fetch.number <= self._state.schedule.number:
             self._fetch = None
         elif fetch.waits is _Waits.FOR_PEER and fetch.deadline <= self._state.now:
-            self._ask_next(fetch)
+            self._request_from_next(fetch)
 
     def _ask(self, fetch: _Fetch) -> None:
         state = self._state
@@ -175,7 +175,7 @@ class SnapshotFetcher:
         usual = max(self._state.config.fetch_ticks, 3 * self._state.distances.to(fetch.source), 2 * fetch.slowest_ticks)
         return usual << min(fetch.repeats, _DOUBLINGS_MAX)
 
-    def _ask_next(self, fetch: _Fetch) -> None:
+    def _request_from_next(self, fetch: _Fetch) -> None:
         """Ask the next peer: any may have the snapshot, with the same bytes."""
         peers = self._state.peers
         fetch.repeats += 1

@@ -33,11 +33,11 @@ class Start(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return f"start {self.number} ({self.id & 0xFFFFFFFFFFFFFFFF:016x})"
 
 
-class Remembered(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one replica has recorded about another one, which has just started and asks for it."""
+class PeerReport(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What one replica has stored about another one; sent to that one in the handshake."""
 
     by: ReplicaId
-    """The replica that recorded it."""
+    """The replica that stored it."""
     start: Start | None
     """The highest start seen; None if none was."""
     position: _Count
@@ -48,18 +48,18 @@ class Remembered(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Per leader, the executed prefix that it reported; it reports only what is durable."""
 
 
-class StartGreeting(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The part of a handshake message that is about starts."""
+class StartInfo(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The part of a handshake message that compares starts."""
 
     start: Start
     position: _Count
     """Groups of records that the data directory held when this start began."""
-    remembered: Remembered | None = None
+    remembered: PeerReport | None = None
     """The sender's records of the replica that began the handshake; None in the first message of a handshake."""
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnData:
     """What a replica has on its disk, to compare with the records of a peer about it."""
 
     start: Start
@@ -73,40 +73,40 @@ class Own:
     """Per leader, the executed prefix according to its disk."""
 
 
-def what_is_missing(own: Own, told: Remembered) -> str | None:
-    """Describe what a peer has recorded of this replica and its disk lacks, with amounts; None if nothing."""
+def describe_missing(own: OwnData, report: PeerReport) -> str | None:
+    """Describe what this replica lacks of what a peer has stored about it, with amounts; None if it lacks nothing."""
     lacks = []
-    if told.start is not None:
-        if told.start.number > own.start.number:
-            lacks.append(f"it has seen {told.start} of this replica, and this is {own.start}")
-        elif told.start.number == own.start.number and told.start.id != own.start.id:
+    if report.start is not None:
+        if report.start.number > own.start.number:
+            lacks.append(f"it has seen {report.start} of this replica, and this is {own.start}")
+        elif report.start.number == own.start.number and report.start.id != own.start.id:
             lacks.append(
-                f"it has seen {told.start} of this replica, and this is {own.start}: another process was started from "
-                "a copy of this data directory"
+                f"it has seen {report.start} of this replica, and this is {own.start}: another process was "
+                "started from a copy of this data directory"
             )
         else:
-            held = own.position if told.start == own.start else own.found
-            if told.position > held:
+            held = own.position if report.start == own.start else own.found
+            if report.position > held:
                 lacks.append(
-                    f"it has seen {told.position} durable groups of records of this replica, the data directory holds "
-                    f"{held}, {told.position - held} fewer"
+                    f"it has seen {report.position} durable groups of records of this replica, the data directory "
+                    f"holds {held}, {report.position - held} fewer"
                 )
-    if told.index > own.reserved:
+    if report.index > own.reserved:
         lacks.append(
-            f"it has learned of instances of this replica up to {told.index}, the data directory has reserved indexes "
-            f"up to {own.reserved}, {told.index - own.reserved} fewer"
+            f"it has learned of instances of this replica up to {report.index}, the data directory has reserved "
+            f"indexes up to {own.reserved}, {report.index - own.reserved} fewer"
         )
-    lacking = [max(0, theirs - ours) for theirs, ours in zip(told.executed, own.executed, strict=True)]
+    lacking = [max(0, theirs - ours) for theirs, ours in zip(report.executed, own.executed, strict=True)]
     if any(lacking):
         lacks.append(
-            f"this replica reported {told.executed} to it as executed, the data directory says {own.executed}, "
+            f"this replica reported {report.executed} to it as executed, the data directory says {own.executed}, "
             f"{sum(lacking)} instances fewer"
         )
     return "; ".join(lacks) or None
 
 
 @dataclass(frozen=True, slots=True)
-class Met:
+class SeenStart:
     """The highest start of a member that a peer has seen, and how much was durable there."""
 
     incarnation: int
@@ -115,57 +115,57 @@ class Met:
     position: int
 
 
-class StartBook:
-    """The starts of its peers that one replica has seen. `saved` are those on its disk."""
+class PeerStarts:
+    """The highest start of each peer that this replica has seen. `saved` are those on its disk."""
 
-    def __init__(self, saved: Mapping[ReplicaId, Met]) -> None:
-        self._met = dict(saved)
+    def __init__(self, saved: Mapping[ReplicaId, SeenStart]) -> None:
+        self._highest = dict(saved)
         self._saved = dict(saved)
-        self._heard: dict[ReplicaId, Start] = {}
-        """Starts from which messages were accepted. One that only made a handshake may be refused and is not saved."""
+        self._took_part: dict[ReplicaId, Start] = {}
+        """Starts from which messages were accepted. A start that only made a handshake is not saved."""
 
-    def why_not(self, peer: ReplicaId, incarnation: int, greeting: StartGreeting) -> str | None:
+    def check_start(self, peer: ReplicaId, incarnation: int, info: StartInfo) -> str | None:
         """Return why a handshake of this start is rejected, or None; in that case record it as the highest start."""
-        met = self._met.get(peer)
-        start, position = greeting.start, greeting.position
-        if met is not None and met.incarnation == incarnation:
-            if start.number < met.start.number:
-                return f"it is {start}, and {met.start} of it was seen before: its data directory is an older copy"
-            if start.number == met.start.number and start.id != met.start.id:
-                return f"it is {start}, and {met.start} was seen before: two were started from one data directory"
-            if start.number > met.start.number and position < met.position:
+        seen = self._highest.get(peer)
+        start, position = info.start, info.position
+        if seen is not None and seen.incarnation == incarnation:
+            if start.number < seen.start.number:
+                return f"it is {start}, and {seen.start} of it was seen before: its data directory is an older copy"
+            if start.number == seen.start.number and start.id != seen.start.id:
+                return f"it is {start}, and {seen.start} was seen before: two were started from one data directory"
+            if start.number > seen.start.number and position < seen.position:
                 return (
-                    f"its data directory held {position} groups of records when it started, {met.position} were seen "
+                    f"its data directory held {position} groups of records when it started, {seen.position} were seen "
                     "before: it is an older copy, or its end was lost"
                 )
-            position = max(position, met.position)
-        self._met[peer] = Met(incarnation, start, position)
+            position = max(position, seen.position)
+        self._highest[peer] = SeenStart(incarnation, start, position)
         return None
 
-    def hear(self, peer: ReplicaId, number: int, position: int) -> str | None:
-        """Record messages of this start, sent at this durable position. Return why they are rejected, or None."""
-        met = self._met.get(peer)
-        if met is None or number != met.start.number:
-            newer = "another" if met is None else str(met.start)
+    def check_stamp(self, peer: ReplicaId, number: int, position: int) -> str | None:
+        """Return why a frame with this stamp is rejected, or None; in that case record its position."""
+        seen = self._highest.get(peer)
+        if seen is None or number != seen.start.number:
+            newer = "another" if seen is None else str(seen.start)
             return f"these are messages of start {number}, and {newer} of it was seen before"
-        self._heard[peer] = met.start
-        if position > met.position:
-            self._met[peer] = replace(met, position=position)
+        self._took_part[peer] = seen.start
+        if position > seen.position:
+            self._highest[peer] = replace(seen, position=position)
         return None
 
-    def met(self, peer: ReplicaId) -> Met | None:
+    def highest(self, peer: ReplicaId) -> SeenStart | None:
         """The highest start seen of a peer; None if none was."""
-        return self._met.get(peer)
+        return self._highest.get(peer)
 
-    def take_unsaved(self, *, positions: bool) -> dict[ReplicaId, Met]:
+    def take_unsaved(self, *, positions: bool) -> dict[ReplicaId, SeenStart]:
         """New starts that took part and must be saved now; with `positions`, also those whose position grew."""
         unsaved = {}
-        for peer, met in self._met.items():
+        for peer, seen in self._highest.items():
             saved = self._saved.get(peer)
-            if self._heard.get(peer) != met.start or saved == met:
+            if self._took_part.get(peer) != seen.start or saved == seen:
                 continue
-            if positions or saved is None or saved.start != met.start:
-                unsaved[peer] = met
+            if positions or saved is None or saved.start != seen.start:
+                unsaved[peer] = seen
         self._saved.update(unsaved)
         return unsaved
 

@@ -1,7 +1,7 @@
 """State that the protocol classes of one replica share: log, outbox, execution, phases; and how instances are decided.
 
 Guarantees: an instance is decided once, and finally; a fast-path decision is durable at its leader before it is visible
-(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-forgotten); an Abort effect is emitted for an own
+(docs/reference/protocol.md#6-what-is-durable-when-and-what-may-be-removed); an Abort effect is emitted for an own
 instance that was decided nop. Which value is decided is left to `proposer`, `acceptor` and `recoverer`.
 """
 

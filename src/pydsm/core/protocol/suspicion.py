@@ -71,7 +71,7 @@ class Suspicions:
         # The delay must grow with the own attempts. A constant one could be shorter than a recovery takes on this
         # network; then two replicas would supersede each other's ballots for ever, and neither would decide.
         suspicion = self.of(id, now)
-        suspicion.next_look = Tick(now + self._patience(id, suspicion) + self._jitter(id, now))
+        suspicion.next_look = Tick(now + self._backoff(id, suspicion) + self._jitter(id, now))
 
     def begin(self, id: InstanceId, ballot: Ballot, now: Tick) -> None:
         """Record that an own recovery begins in `ballot`."""
@@ -109,21 +109,21 @@ class Suspicions:
         """Schedule the next attempt after a failed one; `seen` is the highest ballot that refused it."""
         suspicion = self.of(id, now)
         suspicion.highest = max(suspicion.highest, seen)
-        wait = self._patience(id, suspicion)
+        wait = self._backoff(id, suspicion)
         # Between 0.5 and 1.5 times the wait: two replicas that failed together must not try again together. The wait
         # doubles with each attempt, and so does the spread.
         spread = jitter(self._config.seed, self._config.replica, *id, suspicion.attempts, now, below=wait)
         suspicion.next_look = Tick(now + wait // 2 + spread)
 
-    def _far(self, id: InstanceId) -> int:
+    def _distance(self, id: InstanceId) -> int:
         """Round trip in ticks to the farther of the instance's leader and a slow quorum."""
         return max(self._distances.to(id.leader), self._distances.to_nearest(self._quorum - 1))
 
     def _base(self, id: InstanceId) -> int:
         """Ticks for which an instance may stay undecided: the slow path takes its leader two round trips."""
-        return max(self._config.recovery_timeout_ticks, _FAR * self._far(id))
+        return max(self._config.recovery_timeout_ticks, _FAR * self._distance(id))
 
-    def _patience(self, id: InstanceId, suspicion: Suspicion) -> int:
+    def _backoff(self, id: InstanceId, suspicion: Suspicion) -> int:
         """Ticks to wait before the next attempt: doubles with each own attempt, up to `_longest`."""
         return min(self._base(id) << min(suspicion.attempts, 16), self._longest(id, suspicion))
 
@@ -131,13 +131,13 @@ class Suspicions:
         """The longest wait in ticks: the configured one, or `_LONGEST` measured round trips if these are longer."""
         # `slowest_ticks` includes answers to ballots that were given up. Without them, a limit below the real answer
         # time would never be corrected: every attempt would end before the answers that could raise it.
-        taken = max(self._far(id), suspicion.slowest_ticks)
+        taken = max(self._distance(id), suspicion.slowest_ticks)
         return max(self._config.recovery_backoff_ticks_max, _LONGEST * taken)
 
     def _jitter(self, id: InstanceId, salt: int) -> int:
         """Ticks that stagger the replicas, the instance's leader first, so that two seldom recover one instance."""
         config = self._config
         turn = (config.replica - id.leader) % config.replicas
-        step = max(config.recovery_jitter_ticks, self._far(id) // 2)
+        step = max(config.recovery_jitter_ticks, self._distance(id) // 2)
         spread = jitter(config.seed, config.replica, *id, salt, below=step)
         return turn * step + spread

@@ -37,5 +37,5 @@ class RequestState(Enum):
     DROPPED = "executed or given up, and its result is dropped: its client has acknowledged it"
     OPEN = "not executed here so far"
     NEW = "not executed here so far, nor any other request of its session"
-    FORGOTTEN = "its session has expired: whether it was executed is no longer known"
-    UNKEPT = "of a connection whose requests are never sent again: no results are kept"
+    EXPIRED = "its session has expired: whether it was executed is no longer known"
+    UNTRACKED = "of a connection whose requests are never sent again: no results are kept"

@@ -125,7 +125,7 @@ class SessionWindow:
         self.results_bytes += stretch.size_bytes
 
     def acknowledge(self, acknowledged: int, codec: Codec) -> None:
-        """The client has the results below `acknowledged` or no longer wants them: drop them."""
+        """Drop the results below `acknowledged`: the client has received them, or does not need them."""
         if acknowledged > self.acknowledged:
             self.acknowledged = acknowledged
             self.drop(acknowledged, codec)

@@ -154,13 +154,13 @@ class Sessions:
         too_many = window.kept >= results_max and window.kept - dropped >= results_max
         return too_many or (not dropped and 2 * window.results_bytes >= self._limits.session_results_bytes_max)
 
-    def fate(self, id: RequestId) -> RequestState:
-        """What is known of one request."""
+    def state_of(self, id: RequestId) -> RequestState:
+        """The state of one request."""
         window, sequence = self._windows.get(session_of(id)), sequence_of(id)
         if not is_tracked(id):
-            return RequestState.UNKEPT
+            return RequestState.UNTRACKED
         if window is None:
-            return RequestState.FORGOTTEN if timestamp_of(id) <= self._expired_ms else RequestState.NEW
+            return RequestState.EXPIRED if timestamp_of(id) <= self._expired_ms else RequestState.NEW
         if not window.has(sequence):
             return RequestState.OPEN
         return RequestState.KEPT if window.has_result(sequence) else RequestState.DROPPED
@@ -170,7 +170,7 @@ class Sessions:
         window = self._windows.get(session)
         return window is not None and window.has(sequence)
 
-    def is_forgotten(self, session: SessionId) -> bool:
+    def has_expired(self, session: SessionId) -> bool:
         """Whether the session has expired: all its requests are refused from now on, at every replica."""
         return session not in self._windows and is_tracked(session) and timestamp_of(session) <= self._expired_ms
 

@@ -40,7 +40,7 @@ class Config:
     """Upper bound of the wait between two repetitions of a question, and between two recoveries of an instance, which
     may reach `recovery_backoff_ticks_max`; or several measured round trips, if those are more."""
     repeats_max: int = 16
-    """Repeated questions that may be under way to one peer; more are sent after it answered, or echoed later gossip. So
+    """Repeated requests that may be under way to one peer; more are sent after it answered, or echoed later gossip. So
     repetition alone cannot fill a slow link."""
     scan_ticks: int = 50
     """How often undecided instances are searched for late ones."""

@@ -54,8 +54,8 @@ class FrontierRecord(msgspec.Struct, frozen=True, array_like=True, tag=3, gc=Fal
 class PurgeRecord(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
     """Records of instances up to `up_to`, and of `exceptions`, are removed from disk: a durable snapshot has them.
 
-    A later record replaces this one. A restart needs this record to tell a purged instance from a lost record, so it is
-    written in the same commit that removes the others. `up_to` must not be above the older of the two durable
+    A later record replaces this one. A restart needs this record to distinguish a purged instance from a lost record,
+    so it is written in the same commit that removes the others. `up_to` must not be above the older of the two durable
     snapshots, or a restart from that one would lack decisions.
     """
 

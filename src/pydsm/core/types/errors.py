@@ -10,7 +10,7 @@ class UsageError(PyDSMError):
 
 
 class PeerProtocolError(PyDSMError):
-    """A peer sent what no correct peer sends; the message was dropped, and its connection should be closed."""
+    """A peer violated the protocol; the message was dropped, and its connection should be closed."""
 
 
 class FarAhead(PeerProtocolError):

@@ -32,7 +32,7 @@ class InstanceId(NamedTuple):
     """The unit of agreement: the replica that first proposes it, and its number there, from 1."""
 
     leader: ReplicaId
-    index: int  # type: ignore[assignment]  # the protocol's word; it hides tuple.index, which nobody calls
+    index: int  # type: ignore[assignment]  # the protocol's word; it hides tuple.index, which is not used
 
     def __str__(self) -> str:
         return f"{self.leader}.{self.index}"

@@ -52,7 +52,7 @@ class Footprint(msgspec.Struct, frozen=True, array_like=True, dict=True):
 class Run(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Requests of one session with consecutive sequences: the id of the first, and how many they are.
 
-    The client has the answers to all requests of this session with a sequence below `acknowledged`, or no longer wants
+    The client has the answers to all requests of this session with a sequence below `acknowledged`, or does not need
     them. Unless `after` is 0, the requests are executed only after the one with that sequence is executed or
     acknowledged (docs/reference/protocol.md, section 7, "Program order"); the batch then has the session in `retried`.
     """
@@ -142,7 +142,7 @@ class AcceptOk(msgspec.Struct, frozen=True, array_like=True, tag=4, gc=False):
 
 
 class Commit(msgspec.Struct, frozen=True, array_like=True, tag=5, gc=False):
-    """The final value. Accepted by any replica, whatever it has promised."""
+    """The final value. Accepted by any replica, independent of its promise."""
 
     id: InstanceId
     value: Value

@@ -69,7 +69,7 @@ def _cache_batch(cache: BatchCache, message: Message) -> None:
         case m.PreAcceptOk() | m.AcceptOk() | m.Frontier():
             pass
         case m.Commit():
-            cache.forget(message.id)
+            cache.discard(message.id)
         case m.Accept():
             if isinstance(message.value, m.Batch):
                 cache.keep(message.id, message.value)

@@ -106,13 +106,13 @@ class BatchCache:
 
     def keep(self, id: InstanceId, batch: Batch) -> None:
         """Add a batch that was checked to be well-formed; evicts the oldest ones above the limit."""
-        self.forget(id)
+        self.discard(id)
         self._batches[id] = batch
         self._bytes += len(batch.encoded)
         while self._bytes > self._bytes_max:
-            self.forget(next(iter(self._batches)))
+            self.discard(next(iter(self._batches)))
 
-    def forget(self, id: InstanceId) -> None:
+    def discard(self, id: InstanceId) -> None:
         """Remove the batch of this instance, because it is unlikely to come again."""
         batch = self._batches.pop(id, None)
         if batch is not None:

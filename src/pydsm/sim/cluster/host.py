@@ -153,13 +153,13 @@ class Host:
     def observe_clock(self, sender: ReplicaId, clock_ms: int) -> None:
         """What a peer's wall clock shows."""
         if self.process is not None:
-            self.process.clock.hear(sender, clock_ms)
+            self.process.clock.record(sender, clock_ms)
 
     @staticmethod
     def _receive(process: ReplicaProcess, sender: ReplicaId, message: Message) -> None:
         process.core.receive(sender, message)
         if isinstance(message, Frontier):
-            process.clock.hear(sender, message.clock_ms)
+            process.clock.record(sender, message.clock_ms)
         process.performer.pump()
 
     def tick(self) -> None:
@@ -172,7 +172,7 @@ class Host:
 
     @staticmethod
     def _tick(process: ReplicaProcess) -> None:
-        process.clock.look()
+        process.clock.update()
         if process.starts is not None and not process.starts.tick():
             return
         process.core.tick(Tick(process.clock_us // TICK_US), process.clock.wall_ms())

@@ -7,7 +7,7 @@ before it takes part, and takes no message of another start than the one that re
 
 from collections.abc import Callable
 
-from pydsm.core.protocol.starts import Own, Remembered, what_is_missing
+from pydsm.core.protocol.starts import OwnData, PeerReport, describe_missing
 from pydsm.core.replica import Replica
 from pydsm.core.types.ids import ReplicaId
 from pydsm.runtime.starts import StartContext, StartLimits, Starts
@@ -63,14 +63,14 @@ class ProcessStarts:
         """What each message carries."""
         return self._starts.stamp
 
-    def remembered(self, peer: ReplicaId) -> Remembered:
+    def remembered(self, peer: ReplicaId) -> PeerReport:
         """What this process remembers of a peer."""
-        return self._starts.remembered(peer)
+        return self._starts.report_on(peer)
 
-    def lacks(self, remembered: Remembered) -> bool:
+    def lacks(self, remembered: PeerReport) -> bool:
         """Whether this is more than the process has, judged here and not by what is tried."""
-        own = Own(self._starts.start, self._found, self._disk.position, self._core.reserved, self._core.recorded)
-        return what_is_missing(own, remembered) is not None
+        own = OwnData(self._starts.start, self._found, self._disk.position, self._core.reserved, self._core.recorded)
+        return describe_missing(own, remembered) is not None
 
     def has_answered(self, peer: int) -> bool:
         """Whether this peer has told what it remembers."""
@@ -82,7 +82,7 @@ class ProcessStarts:
         if self._silent and now >= self._next_ask_us:
             self._next_ask_us = now + self._ask_us
             self._network.send_handshake(
-                self.replica, tuple(self._silent), HandshakeRequest(self._starts.greeting(None))
+                self.replica, tuple(self._silent), HandshakeRequest(self._starts.start_info(None))
             )
         self._starts.save()
         if not self.takes_part and self._starts.takes_part:
@@ -92,20 +92,20 @@ class ProcessStarts:
 
     def hears(self, sender: ReplicaId, stamp: tuple[int, int]) -> bool:
         """Whether a message with this stamp is taken."""
-        return self._starts.hear(sender, *stamp) is None and self.takes_part
+        return self._starts.check_stamp(sender, *stamp) is None and self.takes_part
 
     def receive_handshake(self, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
         """A greeting has come."""
         if isinstance(greeting, HandshakeRequest):
-            reason = self._starts.why_not(sender, _INCARNATION, greeting.greeting)
-            answer = self._starts.greeting(None) if reason is None else None
-            told = HandshakeReply(greeting.greeting.start, answer, self._starts.remembered(sender))
+            reason = self._starts.check_start(sender, _INCARNATION, greeting.greeting)
+            answer = self._starts.start_info(None) if reason is None else None
+            told = HandshakeReply(greeting.greeting.start, answer, self._starts.report_on(sender))
             self._network.send_handshake(self.replica, (sender,), told)
         elif greeting.to == self._starts.start:
             of_sender = greeting.greeting
-            if of_sender is not None and self._starts.why_not(sender, _INCARNATION, of_sender) is not None:
+            if of_sender is not None and self._starts.check_start(sender, _INCARNATION, of_sender) is not None:
                 return
-            self._starts.told(greeting.remembered)
+            self._starts.check_report(greeting.remembered)
             self._silent.pop(sender, None)
 
     @staticmethod

@@ -13,7 +13,7 @@ from io import BytesIO
 from random import Random
 from typing import assert_never
 
-from pydsm.core.protocol.starts import Met, Start
+from pydsm.core.protocol.starts import SeenStart, Start
 from pydsm.core.types.checkpoint import Checkpoint
 from pydsm.core.types.effects import FrontierRecord, InstanceRecord, PurgeRecord, Record, ReservationRecord
 from pydsm.core.types.errors import OperationalError
@@ -66,20 +66,20 @@ class Fetched:
         try:
             self.checker.take(data)
         except OperationalError:
-            self.back()
+            self.rewind()
             return False
         return True
 
-    def back(self) -> None:
+    def rewind(self) -> None:
         """Only whole frames stay."""
-        self.checker.back()
+        self.checker.rewind()
         self.data = self.data[: self.checker.good]
 
     def begin_again(self) -> None:
         """As after a restart: look through what is there."""
         data, self.data, self.checker = self.data, b"", SnapshotChecker()
         if self.take(data) and not self.checker.complete:
-            self.back()
+            self.rewind()
 
     def chunks(self) -> tuple[bytes, ...]:
         """Those of a complete one."""
@@ -97,7 +97,7 @@ class DiskCopy:
     snapshots: tuple[SimulatedSnapshot, ...]
     position: int
     starts: int
-    met: dict[ReplicaId, Met]
+    met: dict[ReplicaId, SeenStart]
 
 
 class SimulatedDisk:
@@ -122,7 +122,7 @@ class SimulatedDisk:
         self.position = 0
         """Groups of records that are durable."""
         self._starts = 0
-        self._met: dict[ReplicaId, Met] = {}
+        self._met: dict[ReplicaId, SeenStart] = {}
         self._start_ids = Random(f"starts {context.settings.seed} {replica}")
         self.newest: DiskCopy | None = None
         """What was here before an older copy was put back, while that is here."""
@@ -186,11 +186,11 @@ class SimulatedDisk:
         self._starts += 1
         return Start(self._starts, self._start_ids.getrandbits(64))
 
-    def starts(self) -> dict[ReplicaId, Met]:
+    def starts(self) -> dict[ReplicaId, SeenStart]:
         """See `storage.identity.StartStore`."""
         return dict(self._met)
 
-    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+    def save_starts(self, starts: Mapping[ReplicaId, SeenStart]) -> None:
         """See `storage.identity.StartStore`."""
         self._met.update(starts)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pydsm.core.protocol.starts import Remembered, Start, StartGreeting
+from pydsm.core.protocol.starts import PeerReport, Start, StartInfo
 
 StartStamp = tuple[int, int] | None
 """The number of the sender's start, and how much was durable there, when a message left; None where nobody looks."""
@@ -12,7 +12,7 @@ StartStamp = tuple[int, int] | None
 class HandshakeRequest:
     """The first greeting on a connection."""
 
-    greeting: StartGreeting
+    greeting: StartInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class HandshakeReply:
 
     to: Start
     """Who asked: an answer to an earlier start is of a connection that is gone."""
-    greeting: StartGreeting | None
-    remembered: Remembered
+    greeting: StartInfo | None
+    remembered: PeerReport
 
 
 SimulatedHandshake = HandshakeRequest | HandshakeReply

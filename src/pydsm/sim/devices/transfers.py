@@ -100,6 +100,6 @@ class SimulatedTransfers:
         if fetched.checker.complete:
             self._process.begin_again()
         else:
-            fetched.back()
+            fetched.rewind()
             self._process.core.fetched(wanted.number, fetched.checker.offset, damaged=True)
             self._process.performer.pump()

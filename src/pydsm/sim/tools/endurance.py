@@ -198,7 +198,7 @@ class Endurance(World):
         """Whether it began long ago and no replica has it any more; those that are down have forgotten it as well."""
         if timestamp_of(session) > self._context.walls.now_ms - _SESSION_OVER_MS:
             return False
-        return all(host.process is None or host.process.sessions.is_forgotten(session) for host in self.hosts)
+        return all(host.process is None or host.process.sessions.has_expired(session) for host in self.hosts)
 
     def _purged_at(self, replica: int) -> Deps:
         purged = self._disks[replica].purged

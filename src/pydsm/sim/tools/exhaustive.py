@@ -244,7 +244,7 @@ def _view(core: Replica, executed: list[InstanceId]) -> _View:
 
 def _slow_when_late(phase: PreAccepting, replicas: int) -> bool:
     decision = decide_pre_accept(
-        phase.initial, phase.answers.values(), outstanding=replicas, unasked=0, late=True, quorums=quorums(replicas)
+        phase.initial, phase.answers.values(), outstanding=replicas, not_sent_to=0, late=True, quorums=quorums(replicas)
     )
     return isinstance(decision, AcceptSlow)
 

@@ -1,4 +1,4 @@
-"""Agreed time: what a minority of wrong clocks cannot do to it, and how it catches up and is put right."""
+"""Agreed time: a minority of wrong clocks cannot change it; how it catches up, and how it is corrected."""
 
 import pytest
 from hypothesis import given
@@ -37,7 +37,7 @@ def at(now_ms: int, limits: TimeLimits = LIMITS) -> AgreedTime:
         ([5, 4, 3, 0, 0], (3, 4, 5)),
     ],
 )
-def test_what_is_possible_is_what_a_majority_has_reached_and_not_passed(
+def test_the_bounds_are_readings_that_a_majority_has_reached_and_not_passed(
     clocks: list[int], possible: tuple[int, ...] | None
 ) -> None:
     found = bounds(clocks)
@@ -129,7 +129,7 @@ def test_one_checkpoint_moves_it_by_a_bounded_amount_and_several_in_a_row_catch_
     assert time.ms == weekend[0] + LIMITS.advance_ms_max, "the step is small again"
 
 
-def test_a_checkpoint_is_due_when_it_lags_behind_and_when_there_is_none_yet() -> None:
+def test_a_checkpoint_is_due_when_agreed_time_is_behind_or_not_set() -> None:
     assert AgreedTime().is_due([NOW_MS])
     assert AgreedTime().is_due([NOW_MS, 0, NOW_MS - LIMITS.distance_ms_max])
     assert not AgreedTime().is_due([NOW_MS, 0, 0]), "too few are known"
@@ -140,7 +140,7 @@ def test_a_checkpoint_is_due_when_it_lags_behind_and_when_there_is_none_yet() ->
     assert not time.is_due([NOW_MS - LIMITS.distance_ms_max])
 
 
-def test_what_a_majority_of_wrong_clocks_has_set_is_set_back_and_a_minority_cannot() -> None:
+def test_only_a_time_set_by_a_majority_of_wrong_clocks_is_set_back() -> None:
     time = at(NOW_MS)
     for clocks in ([NOW_MS, NOW_MS, NOW_MS - 99 * HOUR_MS], [NOW_MS, NOW_MS - 99 * HOUR_MS, 0]):
         time.advance(clocks)

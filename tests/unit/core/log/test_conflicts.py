@@ -1,4 +1,4 @@
-"""Relations are symmetric, and their indexes never name less than the relation says.
+"""Relations are symmetric, and their indexes cover every conflict of the relation.
 
 Naming too much in a vector is safe; naming too little breaks agreement. So an index is tried against the relation
 itself, with instances added in any order and more than once.
@@ -90,7 +90,7 @@ def commands(*texts: bytes, barrier: bool = False) -> Batch:
         (touching(barrier=True), touching(barrier=True), True),
     ],
 )
-def test_what_commutes_by_declared_keys(left: Batch, right: Batch, conflict: bool) -> None:
+def test_commands_commute_by_their_declared_keys(left: Batch, right: Batch, conflict: bool) -> None:
     assert footprints_conflict(left.footprint, right.footprint) is conflict
     assert footprints_conflict(right.footprint, left.footprint) is conflict
 
@@ -138,7 +138,7 @@ def test_two_indexes_with_the_same_instances_name_the_same(
 
 
 @given(histories, st.lists(batches(footprints.filter(lambda footprint: not footprint.barrier)), min_size=1, max_size=3))
-def test_the_index_by_keys_names_the_exact_bound_whatever_it_was_asked_before(
+def test_the_index_by_keys_returns_the_exact_bound_after_any_queries(
     history: list[tuple[InstanceId, Batch]], asked: list[Batch]
 ) -> None:
     relation = DeclaredKeys()
@@ -161,7 +161,7 @@ def test_an_empty_index_names_nothing(relation: Relation, batch: Batch) -> None:
 
 @every_relation
 @given(history=histories, gone=st.sets(st.integers(0, 11)), batch=batches(), data=st.data())
-def test_a_backlog_finds_exactly_what_is_covered_conflicts_and_was_not_removed(
+def test_a_backlog_returns_exactly_the_covered_conflicts_that_were_not_removed(
     relation: Relation, history: list[tuple[InstanceId, Batch]], gone: set[int], batch: Batch, data: st.DataObject
 ) -> None:
     deps = tuple(data.draw(st.integers(0, 8)) for _ in range(REPLICAS))
@@ -193,7 +193,7 @@ def test_a_barrier_is_named_by_everything_and_names_everything() -> None:
     assert index.conflicts(touching(barrier=True)) == (0, 4, 6)
 
 
-def test_reads_and_updates_of_one_kind_are_named_by_what_they_conflict_with_alone() -> None:
+def test_reads_and_updates_of_one_kind_are_returned_only_for_conflicting_accesses() -> None:
     index = DeclaredKeys().index(REPLICAS)
     index.add(instance(0, 1), touching(reads="a"))
     index.add(instance(1, 2), touching(incr="a"))
@@ -212,7 +212,7 @@ def test_a_column_without_keys_touches_nothing() -> None:
     assert index.conflicts(touching(sadd="b")) == (1, 0, 0)
 
 
-def test_a_users_relation_is_asked_about_every_pair_of_commands() -> None:
+def test_a_users_relation_is_evaluated_for_every_pair_of_commands() -> None:
     relation = UserRelation(commands_start_alike)
     assert relation.conflict(commands(b"xa", b"ya"), commands(b"za", b"yb"))
     assert not relation.conflict(commands(b"xa", b"ya"), commands(b"za"))
@@ -253,7 +253,7 @@ def test_a_command_that_a_users_relation_cannot_compare_is_refused_before_it_is_
         relation.check([b"b", b"a"])
 
 
-def test_a_lack_of_memory_says_nothing_about_the_commands() -> None:
+def test_a_memory_error_is_not_a_conflict_of_the_commands() -> None:
     def has_no_memory(left: bytes, right: bytes) -> bool:
         raise MemoryError
 

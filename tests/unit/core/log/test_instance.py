@@ -124,7 +124,7 @@ def test_execution_is_not_stored_because_a_restart_executes_again() -> None:
 
 
 @pytest.mark.parametrize(("value", "shown"), [(None, "unknown"), (NOP, "nop"), (BATCH, "batch")])
-def test_an_instance_shows_itself_as_evidence(value: Batch | None, shown: str) -> None:
+def test_the_repr_of_an_instance_shows_its_state(value: Batch | None, shown: str) -> None:
     instance = Instance(ID, NO_DEPS)
     instance.value = value
     assert repr(instance) == (f"<1.4 UNKNOWN promised=b0.1 voted=None deps=(0, 0, 0) initial=(0, 0, 0) value={shown}>")

@@ -1,4 +1,4 @@
-"""What one replica knows: what exists, what is executed, what conflicts, and what invalidates a fast commit."""
+"""The log of one replica: known and executed instances, conflicts, and invalidators of a fast commit."""
 
 import pytest
 from hypothesis import given
@@ -40,10 +40,10 @@ def committed(log: Log, id: InstanceId, value: Value, deps: Deps = NONE) -> Inst
     return instance
 
 
-# What exists
+# Known instances
 
 
-def test_everything_up_to_what_a_vector_names_exists_and_is_not_executed() -> None:
+def test_all_instances_up_to_a_vector_exist_and_are_not_executed() -> None:
     log = empty()
     log.note_exists((2, 0, 3))
     assert (log.known, log.frontier) == ((2, 0, 3), NONE)
@@ -98,7 +98,7 @@ def test_an_instance_is_executed_once() -> None:
 
 
 @pytest.mark.parametrize("deps", [(0, 5, 0)])
-def test_every_way_in_which_a_vector_becomes_known_makes_what_it_covers_exist(deps: Deps) -> None:
+def test_every_message_with_a_vector_creates_the_covered_instances(deps: Deps) -> None:
     for learn in (
         lambda log: pre_accepted(log, at(0, 1), A, NONE, deps),
         lambda log: voted(log, at(0, 1), A, deps),
@@ -110,10 +110,10 @@ def test_every_way_in_which_a_vector_becomes_known_makes_what_it_covers_exist(de
         assert log.known == (1, 5, 0)
 
 
-# What conflicts
+# Conflicts
 
 
-def test_every_way_in_which_a_batch_becomes_known_puts_it_into_the_index() -> None:
+def test_every_message_with_a_batch_adds_it_to_the_index() -> None:
     for learn in (
         lambda log: pre_accepted(log, at(0, 2), A),
         lambda log: voted(log, at(0, 2), A),
@@ -156,7 +156,7 @@ def test_a_nop_once_committed_conflicts_with_nothing() -> None:
     assert log.conflicts(APART) == NONE
 
 
-def test_a_nop_committed_at_once_conflicts_with_nothing() -> None:
+def test_a_nop_committed_without_a_batch_conflicts_with_nothing() -> None:
     log = empty()
     committed(log, at(0, 2), NOP)
     assert log.conflicts(barrier()) == NONE
@@ -184,7 +184,7 @@ def test_floors_only_rise() -> None:
     assert log.conflicts(APART) == (5, 3, 1)
 
 
-# What comes from disk
+# Instances from disk
 
 
 def stored(id: InstanceId, status: Status, value: Value | None, initial: Batch | None, deps: Deps = NONE) -> Instance:
@@ -216,13 +216,13 @@ def test_a_restored_instance_conflicts_as_it_did_before(
     assert log.conflicts(APART) == (elsewhere, 0, 0)
 
 
-def test_a_restored_vector_makes_what_it_covers_exist() -> None:
+def test_a_restored_vector_creates_the_covered_instances() -> None:
     log = empty(gap=3)
     log.restore(stored(at(0, 20), Status.COMMITTED, A, A, (0, 7, 0)))
     assert log.known == (20, 7, 0)
 
 
-# What came with the snapshot of a peer: everything up to 1.3, and 2.1 besides, a barrier
+# The snapshot of a peer: everything up to 1.3, and as an exception 2.1, a barrier
 
 FETCHED = Checkpoint(4, at(2, 1), Position((0, 3, 0), (at(2, 1),)), (0, 3, 0), 7)
 
@@ -233,38 +233,38 @@ def fetched(checkpoint: Checkpoint = FETCHED) -> Log:
     return log
 
 
-def test_what_came_with_a_snapshot_is_executed_and_was_never_here() -> None:
+def test_absent_instances_are_executed_and_were_never_stored() -> None:
     log = fetched()
     assert (log.frontier, log.known, log.dropped, log.instances) == ((0, 3, 1), (0, 3, 1), (0, 3, 0), {})
     assert [log.is_dropped(id) for id in (at(1, 3), at(2, 1), at(1, 4), at(2, 2))] == [True, True, False, False]
 
 
 @pytest.mark.parametrize("id", [at(1, 3), at(2, 1)])
-def test_what_came_with_a_snapshot_is_never_created_again(id: InstanceId) -> None:
+def test_absent_instances_are_never_created_again(id: InstanceId) -> None:
     with pytest.raises(InvariantViolation, match=f"instance {id} was executed and dropped"):
         fetched().instance(id)
 
 
-def test_everything_new_is_ordered_behind_what_came_with_a_snapshot() -> None:
+def test_new_instances_are_ordered_after_absent_ones() -> None:
     """This replica may have sent others vectors that name 2.1, and does not have its batch any more."""
     log = fetched()
     assert log.conflicts(APART) == log.floor == (0, 3, 1)
 
 
-def test_what_came_with_a_snapshot_leaves_with_the_others_and_is_not_missed() -> None:
+def test_absent_instances_leave_memory_with_the_others_and_are_not_missing() -> None:
     log = fetched()
     log.executed(committed(log, at(2, 2), A))
     log.drop((0, 3, 2), 10)
     assert (log.dropped, log.instances, log.kept_bytes) == ((0, 3, 2), {}, 0)
 
 
-def test_a_gap_before_what_came_with_a_snapshot_is_still_to_be_executed() -> None:
+def test_a_gap_before_absent_instances_is_still_executed() -> None:
     log = fetched(Checkpoint(4, at(2, 3), Position((0, 3, 0), (at(2, 3),)), (0, 3, 0), 7))
     assert (log.frontier, log.known) == ((0, 3, 0), (0, 3, 3))
     assert list(log.unexecuted[2]) == [1, 2]
 
 
-def test_a_record_of_what_is_in_the_snapshot_is_executed_already_and_counts_as_kept() -> None:
+def test_a_record_of_an_instance_in_the_snapshot_is_executed_and_counts_as_kept() -> None:
     log = empty()
     log.begin_at(FETCHED, (0, 2, 0))
     for id, value in ((at(1, 3), A), (at(2, 1), barrier()), (at(1, 4), B)):
@@ -275,10 +275,10 @@ def test_a_record_of_what_is_in_the_snapshot_is_executed_already_and_counts_as_k
     assert log.kept_bytes == 2000 + len(A.encoded) + len(barrier().encoded)
 
 
-# What executed instances take
+# Memory of executed instances
 
 
-def test_what_is_kept_is_counted_from_its_execution_until_it_leaves() -> None:
+def test_kept_bytes_count_from_execution_until_removal() -> None:
     log = empty()
     log.executed(committed(log, at(1, 1), A))
     log.executed(committed(log, at(1, 2), NOP))
@@ -290,7 +290,7 @@ def test_what_is_kept_is_counted_from_its_execution_until_it_leaves() -> None:
     assert log.kept_bytes == 0
 
 
-# What invalidates a fast commit of 0.3, whose batch writes `key`
+# Invalidators of a fast commit of 0.3, whose batch writes `key`
 
 ID = at(0, 3)
 
@@ -340,7 +340,7 @@ def test_one_that_does_not_conflict_does_not() -> None:
     assert invalidators(log) == (Invalidator(at(1, 2), False),)
 
 
-def test_an_open_one_counts_by_what_its_leader_first_proposed_and_not_by_what_it_became_here() -> None:
+def test_an_undecided_instance_counts_with_its_initial_deps_and_not_with_its_deps_here() -> None:
     log = empty()
     pre_accepted(log, at(1, 2), B, initial=(2, 0, 0), deps=(3, 0, 0))
     pre_accepted(log, at(2, 2), B, initial=(3, 0, 0), deps=(3, 0, 0))
@@ -367,7 +367,7 @@ def test_one_known_only_from_a_validate_counts() -> None:
     assert invalidators(log) == (Invalidator(at(1, 2), False),)
 
 
-def test_it_does_not_invalidate_itself_and_others_of_its_leader_may() -> None:
+def test_an_instance_does_not_invalidate_itself_but_others_of_its_leader_may() -> None:
     log = empty()
     for index in (2, 3, 4):
         pre_accepted(log, at(0, index), B)
@@ -396,7 +396,7 @@ def test_the_barrier_of_the_compaction_checkpoint_stands_in_for_all_that_was_dro
     assert invalidators(log, (0, 0, 1)) == ()
 
 
-def test_that_barrier_is_named_also_when_nothing_known_here_conflicts() -> None:
+def test_the_compaction_barrier_is_named_also_without_another_conflict() -> None:
     assert fetched().invalidators(at(0, 3), APART, NONE) == (Invalidator(at(2, 1), True),)
 
 
@@ -408,7 +408,7 @@ def test_a_barrier_that_is_still_in_memory_is_named_once() -> None:
     assert invalidators(log) == (Invalidator(at(1, 1), False), Invalidator(at(2, 1), True))
 
 
-def test_an_instance_after_that_barrier_is_named_itself() -> None:
+def test_an_instance_after_the_compaction_barrier_is_named_itself() -> None:
     log = fetched()
     committed(log, at(1, 4), B, (0, 3, 1))
     assert invalidators(log, (0, 0, 1)) == (Invalidator(at(1, 4), True),)
@@ -454,7 +454,7 @@ def _learn(log: Log, id: InstanceId, how: str, value: Value, vector: Deps) -> No
         log.instance(id)
 
 
-# Agreement, seen from here
+# Agreement, as checked by one replica
 
 
 def test_the_same_decision_again_is_accepted() -> None:

@@ -1,4 +1,4 @@
-"""Which batches sessions order, whatever the relation of the machine is, and that index and backlog know it."""
+"""Which batches are ordered by sessions, for any relation of the machine, in the relation, index and backlog."""
 
 import pytest
 from hypothesis import given
@@ -39,11 +39,11 @@ def test_first_attempts_commute_and_so_do_other_sessions() -> None:
     assert not relation.conflict(batch(1, again=(1,)), batch(2, again=(2,)))
 
 
-def test_requests_that_nobody_sends_twice_are_of_no_session() -> None:
+def test_untracked_requests_belong_to_no_session() -> None:
     assert not batch(UNTRACKED_SESSIONS_START, UNTRACKED_SESSIONS_START + 5).sessions
 
 
-def test_what_the_machine_orders_stays_ordered() -> None:
+def test_conflicts_of_the_machine_stay_conflicts() -> None:
     relation = with_sessions(DeclaredKeys())
     assert relation.conflict(batch(1, writes=(b"k",)), batch(2, writes=(b"k",)))
 
@@ -78,9 +78,7 @@ instances = st.dictionaries(
 
 
 @given(instances, batches(), st.sampled_from(RELATIONS))
-def test_index_never_names_less_than_what_conflicts(
-    known: dict[InstanceId, Batch], new: Batch, machine: Relation
-) -> None:
+def test_the_index_covers_every_conflict(known: dict[InstanceId, Batch], new: Batch, machine: Relation) -> None:
     relation = with_sessions(machine)
     index = relation.index(REPLICAS)
     for id, one in known.items():
@@ -90,7 +88,7 @@ def test_index_never_names_less_than_what_conflicts(
 
 
 @given(instances, batches(), st.tuples(*[st.integers(0, 4)] * REPLICAS), st.sampled_from(RELATIONS), st.data())
-def test_backlog_names_exactly_what_conflicts_and_is_covered(
+def test_the_backlog_returns_exactly_the_covered_conflicts(
     known: dict[InstanceId, Batch], new: Batch, deps: tuple[int, ...], machine: Relation, data: st.DataObject
 ) -> None:
     relation = with_sessions(machine)

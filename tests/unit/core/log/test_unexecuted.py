@@ -33,7 +33,7 @@ def test_it_is_an_ascending_mapping_whatever_is_added_and_removed() -> None:
 
 
 @pytest.mark.parametrize("last", [3, 5000])
-def test_what_is_not_there_cannot_be_removed(last: int) -> None:
+def test_removing_an_absent_index_raises(last: int) -> None:
     unexecuted = Unexecuted()
     unexecuted.extend(1, last, Tick(0))
     del unexecuted[last]

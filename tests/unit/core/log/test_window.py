@@ -1,4 +1,4 @@
-"""The sliding window: what leaves memory, when, and what is then done with messages about it."""
+"""The sliding window: which instances leave memory, when, and how later messages about them are handled."""
 
 from typing import Any
 
@@ -40,14 +40,14 @@ def report_all(one: Window, executed: tuple[int, ...], known: tuple[int, ...]) -
         one.report(member, executed, known)
 
 
-def test_nothing_leaves_before_everyone_has_reported_it() -> None:
+def test_an_instance_does_not_leave_before_all_members_have_reported_it() -> None:
     one = window()
     one.report(P0, (5, 5, 5), (5, 5, 5))
     one.report(P1, (5, 5, 5), (5, 5, 5))
     assert [one.advance() for _ in range(3)] == [NONE] * 3
 
 
-def test_what_all_have_executed_leaves_when_all_that_they_knew_is_durably_executed_here() -> None:
+def test_an_instance_executed_by_all_leaves_when_all_that_they_knew_is_durably_executed() -> None:
     one = window()
     report_all(one, (2, 0, 1), (3, 0, 1))
     assert [one.advance(), one.advance()] == [NONE] * 2
@@ -91,7 +91,7 @@ def test_a_late_report_takes_nothing_back() -> None:
     assert one.stable == (4, 4, 4)
 
 
-def test_a_member_lacks_what_it_has_not_reported() -> None:
+def test_a_member_lacks_instances_that_it_has_not_reported() -> None:
     one = window()
     one.report(P1, (0, 2, 0), (9, 9, 9))
     assert [one.lacks(P1, at(1, index)) for index in (1, 2, 3)] == [False, False, True]
@@ -125,7 +125,7 @@ def test_one_that_reported_more_before_lacks_no_more_after_a_late_report() -> No
 
 
 def compacting() -> Driven:
-    """One that has executed 1.1, and dropped it because the others have executed it too."""
+    """A replica that has executed 1.1, and dropped it because the others have executed it too."""
     driven = Driven(0, 3, gossip_ticks=10)
     driven.receive(1, Commit(ID, A, NONE))
     driven.run(10)
@@ -137,7 +137,7 @@ def compacting() -> Driven:
     return driven
 
 
-def test_an_executed_instance_is_gone_when_all_have_reported_it() -> None:
+def test_an_executed_instance_is_removed_when_all_have_reported_it() -> None:
     driven = compacting()
     assert ID not in driven.replica.instances
     assert driven.replica.frontier == (0, 1, 0)
@@ -158,7 +158,7 @@ def test_an_executed_instance_is_gone_when_all_have_reported_it() -> None:
     ],
     ids=lambda message: type(message).__name__,
 )
-def test_a_late_message_about_a_dropped_instance_changes_and_says_nothing(message: Message) -> None:
+def test_a_late_message_about_a_dropped_instance_is_ignored(message: Message) -> None:
     driven = compacting()
     written = driven.disk.writes
     driven.receive(1, message)
@@ -183,7 +183,7 @@ def test_creating_a_dropped_instance_again_stops_the_replica() -> None:
         compacting().replica._state.log.instance(ID)
 
 
-def test_dropping_what_is_not_executed_stops_the_replica() -> None:
+def test_dropping_an_unexecuted_instance_stops_the_replica() -> None:
     driven = Driven(0, 3)
     driven.receive(1, PreAccept(ID, A, NONE))
     with pytest.raises(InvariantViolation, match="before it is executed"):
@@ -203,14 +203,14 @@ def test_many_instances_leave_a_few_per_tick() -> None:
     assert gone == [0, 2, 4, 5, 5, 5]
 
 
-# At a replica that keeps too much for one that is away
+# Early compaction, while a member is down
 
 
 MARK = checkpoint_batch(7)
 
 
 def crowded(*, snapshot: bool = True, **config: Any) -> Driven:
-    """One that has executed 1.1 and 1.2, a checkpoint, and 1.3; replica 2 has reported nothing of that."""
+    """A replica that has executed 1.1 and 1.2, a checkpoint, and 1.3; replica 2 has not reported any of them."""
     driven = Driven(0, 3, gossip_ticks=10, **config)
     driven.receive(1, Commit(at(1, 1), A, NONE), Commit(at(1, 2), B, (0, 1, 0)))
     driven.receive(1, Commit(at(2, 1), MARK, (0, 2, 0)), Commit(at(1, 3), A, (0, 2, 1)))
@@ -241,7 +241,7 @@ def test_no_more_leaves_early_than_must_and_that_bit_by_bit() -> None:
     assert crowded(window_bytes_max=kept - 1, drop_instances_max=1).replica.dropped == (0, 1, 0)
 
 
-def test_the_barrier_stands_in_for_what_left_early() -> None:
+def test_the_barrier_is_reported_for_instances_removed_early() -> None:
     driven = crowded(window_bytes_max=1)
     driven.take()
     driven.receive(2, Prepare(at(2, 2), ballot(1, 2)), Validate(at(2, 2), ballot(1, 2), B, NONE))
@@ -249,7 +249,7 @@ def test_the_barrier_stands_in_for_what_left_early() -> None:
     assert [(one.id, one.committed) for one in found] == [(at(1, 3), True), (at(2, 1), True)]
 
 
-def test_what_all_have_executed_leaves_whatever_the_limit_is() -> None:
+def test_instances_executed_by_all_leave_at_any_limit() -> None:
     driven = crowded()
     for peer in (1, 2):
         driven.receive(peer, Frontier((0, 3, 1), (0, 3, 1)))
@@ -257,7 +257,7 @@ def test_what_all_have_executed_leaves_whatever_the_limit_is() -> None:
     assert (driven.replica.dropped, driven.replica._state.log.kept_bytes) == ((0, 3, 1), 0)
 
 
-# What is reported, and when
+# Reports
 
 
 def test_a_frontier_is_reported_only_when_the_disk_could_execute_it_again() -> None:
@@ -299,7 +299,7 @@ def test_a_restarted_replica_reports_at_least_what_it_reported_before() -> None:
     assert driven.take_only(Frontier)[0][1] == Frontier((0, 1, 0), (0, 1, 0))
 
 
-def test_a_disk_that_lost_what_was_reported_is_refused() -> None:
+def test_a_disk_that_lost_reported_instances_is_refused() -> None:
     driven = Driven(0, 3)
     with pytest.raises(OperationalError, match=r"instance 1\.1 is missing"):
         driven.replica.restore([FrontierRecord((0, 1, 0), NONE)])

@@ -1,4 +1,4 @@
-"""How a replica answers, message by message: the answer, and what is on disk when it leaves."""
+"""How a replica answers each message, and which state is on disk when the answer leaves."""
 
 import pytest
 
@@ -57,7 +57,7 @@ def that_promised(round: int = 3) -> Driven:
 
 
 def answer(driven: Driven, sender: int, message: Message) -> Message | None:
-    """What is sent, if anything is, and only to the sender."""
+    """The message sent, if any; it must be sent only to the sender."""
     driven.take()
     driven.receive(sender, message)
     sent = driven.take()
@@ -74,13 +74,13 @@ def record(driven: Driven) -> InstanceRecord:
 # PreAccept
 
 
-def test_an_instance_with_nothing_new_to_it_is_pre_accepted_as_it_came() -> None:
+def test_an_instance_without_further_conflicts_is_pre_accepted_unchanged() -> None:
     driven = acceptor()
     assert answer(driven, 0, PreAccept(ID, A, (0, 0, 4))) == PreAcceptOk(ID, (0, 0, 4))
     assert record(driven) == InstanceRecord(ID, Status.PRE_ACCEPTED, FIRST, None, A, (0, 0, 4), A, (0, 0, 4))
 
 
-def test_what_is_known_here_and_conflicts_is_added() -> None:
+def test_conflicts_known_to_the_acceptor_are_added() -> None:
     driven = acceptor()
     driven.receive(2, PreAccept(at(2, 3), B, NONE), PreAccept(at(2, 5), reading("elsewhere"), NONE))
     assert answer(driven, 0, PreAccept(ID, A, (7, 0, 0))) == PreAcceptOk(ID, (7, 0, 3))
@@ -95,7 +95,7 @@ def test_the_same_pre_accept_gets_the_same_answer_and_is_not_stored_again() -> N
     assert driven.disk.writes == writes
 
 
-def test_a_pre_accept_of_anyone_but_the_leader_is_a_fault_of_the_peer() -> None:
+def test_a_pre_accept_not_sent_by_the_leader_is_a_protocol_error() -> None:
     with pytest.raises(PeerProtocolError, match=r"replica 2 sent a PreAccept for 0\.1, which only its leader may send"):
         acceptor().receive(2, PreAccept(ID, A, NONE))
 
@@ -123,7 +123,7 @@ def test_an_accept_is_voted_for_and_the_vote_is_stored() -> None:
     assert record(driven) == InstanceRecord(ID, Status.ACCEPTED, ballot(2, 2), ballot(2, 2), A, (0, 0, 4), None, NONE)
 
 
-def test_a_vote_keeps_what_the_leader_first_proposed() -> None:
+def test_a_vote_keeps_the_initial_batch_and_deps() -> None:
     driven = that_pre_accepted((0, 0, 2))
     assert answer(driven, 2, Accept(ID, ballot(2, 2), NOP, NONE)) == AcceptOk(ID, ballot(2, 2))
     assert record(driven) == InstanceRecord(ID, Status.ACCEPTED, ballot(2, 2), ballot(2, 2), NOP, NONE, A, (0, 0, 2))
@@ -173,7 +173,7 @@ def test_a_second_commit_changes_nothing() -> None:
     assert driven.executed_ids == [ID]
 
 
-def test_a_nop_committed_twice_may_come_with_other_vectors() -> None:
+def test_a_nop_committed_twice_may_have_different_vectors() -> None:
     driven = acceptor()
     driven.receive(0, Commit(ID, NOP, NONE), Commit(ID, NOP, (0, 0, 4)))
     assert driven.replica.instances[ID].value == NOP
@@ -195,7 +195,7 @@ def test_a_prepare_of_an_unknown_instance_is_promised_as_well() -> None:
     assert record(driven) == InstanceRecord(ID, Status.UNKNOWN, ballot(1, 2), None, None, NONE, None, NONE)
 
 
-def test_the_vote_is_told_with_the_ballot_in_which_it_was_given() -> None:
+def test_a_vote_is_reported_with_the_ballot_in_which_it_was_given() -> None:
     driven = acceptor()
     driven.receive(0, Accept(ID, FIRST, A, (0, 0, 4)))
     answered = PrepareOk(ID, ballot(1, 2), Status.ACCEPTED, FIRST, A, (0, 0, 4), None, NONE)
@@ -216,7 +216,7 @@ def test_a_prepare_below_the_promise_is_refused_with_the_promise(lower: tuple[in
     assert answer(that_promised(3), 2, Prepare(ID, ballot(*lower))) == Refuse(ID, ballot(*lower), ballot(3, 2))
 
 
-def test_nobody_can_prepare_round_0() -> None:
+def test_round_0_cannot_be_prepared() -> None:
     assert answer(acceptor(), 2, Prepare(ID, ballot(0, 2))) == Refuse(ID, ballot(0, 2), FIRST)
 
 
@@ -230,7 +230,7 @@ def test_a_prepare_of_a_committed_instance_is_answered_with_the_commit() -> None
 # Validate
 
 
-def test_a_validate_of_an_unknown_instance_teaches_what_the_leader_proposed() -> None:
+def test_a_validate_of_an_unknown_instance_stores_its_initial_batch_and_deps() -> None:
     driven = that_promised(3)
     assert answer(driven, 2, Validate(ID, ballot(3, 2), A, (0, 0, 4))) == ValidateOk(ID, ballot(3, 2), ())
     assert record(driven) == InstanceRecord(ID, Status.UNKNOWN, ballot(3, 2), None, A, NONE, A, (0, 0, 4))
@@ -253,7 +253,7 @@ def test_a_validated_batch_is_in_the_index_from_then_on() -> None:
     assert answer(driven, 2, PreAccept(at(2, 1), B, NONE)) == PreAcceptOk(at(2, 1), (1, 0, 0))
 
 
-def test_a_validate_tells_the_invalidators_in_order_of_their_ids() -> None:
+def test_a_validate_is_answered_with_the_invalidators_in_order_of_their_ids() -> None:
     driven = that_promised(3)
     driven.receive(2, PreAccept(at(2, 2), B, NONE), Commit(at(2, 1), B, NONE))
     driven.receive(0, Commit(at(0, 3), B, NONE))
@@ -261,7 +261,7 @@ def test_a_validate_tells_the_invalidators_in_order_of_their_ids() -> None:
     assert answer(driven, 2, Validate(ID, ballot(3, 2), A, (1, 0, 0))) == ValidateOk(ID, ballot(3, 2), expected)
 
 
-def test_a_validate_repeated_is_answered_with_what_is_known_by_then() -> None:
+def test_a_repeated_validate_is_answered_with_the_current_invalidators() -> None:
     driven = that_promised(3)
     driven.receive(2, Validate(ID, ballot(3, 2), A, NONE), PreAccept(at(2, 1), B, NONE))
     assert answer(driven, 2, Validate(ID, ballot(3, 2), A, NONE)) == ValidateOk(
@@ -303,10 +303,10 @@ def test_an_inquiry_is_answered_by_a_commit_for_each_decided_instance_and_nothin
     assert driven.take() == [(P2, Commit(at(2, 2), NOP, NONE)), (P2, Commit(ID, A, NONE))]
 
 
-# What waits is woken
+# Waiting instances are woken
 
 
-def test_every_message_that_tells_a_batch_wakes_those_that_waited_to_know_it() -> None:
+def test_every_message_with_a_batch_wakes_the_instances_that_wait_for_it() -> None:
     """2.1 covers 0.1 and does not conflict with it."""
     apart = writing("apart")
     for teach in (
@@ -322,7 +322,7 @@ def test_every_message_that_tells_a_batch_wakes_those_that_waited_to_know_it() -
         assert at(2, 1) in driven.executed_ids
 
 
-def test_with_a_relation_of_ones_own_conflicts_are_what_it_says() -> None:
+def test_a_users_relation_determines_the_conflicts() -> None:
     driven = Driven(1, 3, relation=EverythingConflicts())
     driven.receive(2, PreAccept(at(2, 4), reading("x"), NONE))
     assert answer(driven, 0, PreAccept(ID, reading("y"), NONE)) == PreAcceptOk(ID, (0, 0, 4))

@@ -1,4 +1,4 @@
-"""Measured round trips: from echoes of gossip, whatever the clocks say."""
+"""Round trips are measured from echoes of gossip, independent of the clocks."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_nothing_is_known_before_the_first_echo() -> None:
     assert (distances.to(P1), distances.to_nearest(2)) == (0, 0)
 
 
-def test_an_echo_says_how_long_the_own_gossip_was_on_its_way() -> None:
+def test_an_echo_measures_the_round_trip_of_the_own_gossip() -> None:
     distances = Distances(MEMBERS)
     distances.echoed(P1, 100, Tick(940))
     assert distances.to(P1) == 840
@@ -41,7 +41,7 @@ def test_no_echo_and_one_of_an_earlier_start_measure_nothing(echo: int) -> None:
     assert distances.to(P1) == 0
 
 
-def test_a_longer_round_trip_counts_at_once_and_a_shorter_one_bit_by_bit() -> None:
+def test_a_longer_round_trip_counts_immediately_and_a_shorter_one_gradually() -> None:
     distances = Distances(MEMBERS)
     distances.measured(P1, 100)
     distances.measured(P1, 1060)

@@ -34,18 +34,18 @@ def test_those_of_the_quorum_go_on() -> None:
         assert told(divergence(me), BAD, GOOD, GOOD) == [None, None, None]
 
 
-def test_one_other_is_no_quorum_while_somebody_is_silent() -> None:
+def test_one_different_state_stops_no_replica_while_a_member_has_not_reported() -> None:
     assert told(divergence(P0), BAD, GOOD) == [None, None]
 
 
-def test_what_others_say_waits_for_the_own_state() -> None:
+def test_digests_of_others_are_compared_when_the_own_state_exists() -> None:
     one = divergence(P2)
     assert told(one, GOOD, GOOD) == [None, None]
     assert one.record(P2, StateDigest(1, WORSE)) == DivergenceReport(1, (P0, P1), 0)
 
 
 def test_a_state_about_which_members_differ_is_not_to_be_taken_over_from_one_of_them() -> None:
-    """Who does would make a quorum of what may be wrong."""
+    """It could complete a quorum for a wrong state."""
     one = divergence(P2)
     told(one, GOOD, BAD)
     assert one.disputes(StateDigest(1, GOOD))
@@ -88,12 +88,12 @@ def test_a_repeated_report_of_a_state_replaces_the_one_before() -> None:
     assert [one.record(P0, StateDigest(1, GOOD)), one.record(P2, StateDigest(1, GOOD))] == [None, None]
 
 
-def test_only_the_last_few_checkpoints_are_remembered() -> None:
+def test_only_the_digests_of_the_last_checkpoints_are_kept() -> None:
     one = divergence()
     for number in range(1, 100):
         told(one, GOOD, GOOD, number=number)
     assert one.record(P1, StateDigest(3, BAD)) is None
-    assert [len(states) for states in one._told.values()] == [4, 4]
+    assert [len(states) for states in one._reported.values()] == [4, 4]
 
 
 def test_digests_of_checkpoints_that_one_member_made_up_hide_nothing_of_the_others() -> None:
@@ -148,7 +148,7 @@ def test_a_replica_that_two_others_differ_from_stops() -> None:
     assert (stopped.value.number, stopped.value.part) == (1, 1)
 
 
-def test_it_stops_as_well_when_it_is_the_last_to_know() -> None:
+def test_a_replica_also_stops_if_its_own_digest_comes_last() -> None:
     driven = Driven(0, 3)
     for peer in (1, 2):
         driven.receive(peer, StateDigest(1, fold([b"a", b"c"])))

@@ -1,4 +1,4 @@
-"""In which order committed instances are executed, what each waits for, and what wakes it."""
+"""The order in which committed instances are executed, what each one waits for, and what wakes it."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ APART = writing("apart")
 
 
 class Bench:
-    """A log and its execution; `order` is what was emitted."""
+    """A log and its execution; `order` lists the executed instances."""
 
     backlog_instances_min = 256
 
@@ -30,7 +30,7 @@ class Bench:
         self.execution = Execution(self.log, lambda instance: self.order.append(instance.id))
 
     def commit(self, id: InstanceId, deps: Deps, value: Value = KEY) -> list[InstanceId]:
-        """Decide an instance; gives what that lets run."""
+        """Decide an instance; returns the instances that are executed because of it."""
         instance = self.log.instance(id)
         self.log.commit(instance, value, deps)
         return self._new(lambda: self.execution.committed(instance))
@@ -64,7 +64,7 @@ def test_an_instance_that_depends_on_nothing_runs_when_it_is_decided() -> None:
     assert Bench().commit(at(0, 1), NONE) == [at(0, 1)]
 
 
-def test_a_conflicting_instance_runs_after_what_it_covers() -> None:
+def test_a_conflicting_instance_is_executed_after_the_instances_it_covers() -> None:
     bench = Bench()
     assert bench.commit(at(1, 1), (1, 0, 0)) == []
     assert bench.commit(at(0, 1), NONE) == [at(0, 1), at(1, 1)]
@@ -77,7 +77,7 @@ def test_a_chain_runs_from_its_end_whatever_the_order_of_its_decisions() -> None
     assert bench.commit(at(0, 1), NONE) == [at(0, 1), at(1, 1), at(2, 1)]
 
 
-def test_inside_a_component_the_index_comes_first_and_then_the_leader() -> None:
+def test_a_component_is_ordered_by_index_and_then_by_leader() -> None:
     bench = Bench()
     assert bench.commit(at(0, 2), (2, 1, 1)) == []
     assert bench.commit(at(2, 1), (2, 1, 1)) == []
@@ -94,7 +94,7 @@ def test_a_component_runs_after_the_component_that_it_reaches() -> None:
     assert bench.commit(at(0, 1), (1, 1, 0)) == [at(0, 1), at(1, 1), at(0, 2), at(1, 2)]
 
 
-def test_a_circle_through_a_longer_way_is_one_component() -> None:
+def test_a_longer_cycle_is_one_component() -> None:
     """2.1 → 1.1 → 0.1 → 2.1, and a second way from 1.1 into the circle."""
     bench = Bench()
     bench.commit(at(2, 1), (0, 1, 1))
@@ -102,7 +102,7 @@ def test_a_circle_through_a_longer_way_is_one_component() -> None:
     assert bench.commit(at(0, 1), (1, 0, 1)) == [at(0, 1), at(1, 1), at(2, 1)]
 
 
-def test_a_component_within_reach_of_an_open_instance_waits_and_what_it_reaches_runs() -> None:
+def test_a_component_that_reaches_an_undecided_instance_waits_and_its_own_dependencies_are_executed() -> None:
     bench = Bench()
     bench.pre_accept(at(2, 1))
     bench.commit(at(1, 1), (1, 1, 1))
@@ -136,14 +136,14 @@ def test_an_order_is_not_a_matter_of_recursion_depth() -> None:
     assert bench.commit(at(0, 1), NONE) == [at(0, index) for index in range(1, length + 1)]
 
 
-def test_a_large_component_runs_at_once() -> None:
+def test_a_large_component_is_executed_in_one_call() -> None:
     bench, length = Bench(), 200
     for index in range(1, length):
         assert bench.commit(at(0, index), (length, 0, 0)) == []
     assert bench.commit(at(0, length), (length, 0, 0)) == [at(0, index) for index in range(1, length + 1)]
 
 
-# What is not waited for
+# Instances that execution does not wait for
 
 
 def test_a_covered_instance_that_is_known_not_to_conflict_is_not_waited_for() -> None:
@@ -172,14 +172,14 @@ def test_becoming_known_to_conflict_is_not_enough() -> None:
     assert bench.commit(at(0, 1), NONE) == [at(0, 1), at(1, 1)]
 
 
-def test_a_nop_is_done_with_at_once_and_orders_nothing() -> None:
+def test_a_nop_is_executed_immediately_and_orders_nothing() -> None:
     bench = Bench()
     assert bench.commit(at(1, 1), (1, 0, 0)) == []
     assert bench.commit(at(0, 1), (0, 0, 9), NOP) == [at(0, 1), at(1, 1)]
     assert bench.log.instance(at(0, 1)).status is Status.EXECUTED
 
 
-def test_a_nop_that_a_restart_has_not_come_to_yet_orders_nothing() -> None:
+def test_a_nop_not_yet_reached_by_a_restart_orders_nothing() -> None:
     bench = Bench()
     nop = Instance(at(0, 1), NONE)
     nop.status, nop.value = Status.COMMITTED, NOP
@@ -187,7 +187,7 @@ def test_a_nop_that_a_restart_has_not_come_to_yet_orders_nothing() -> None:
     assert bench.commit(at(1, 1), (1, 0, 0)) == [at(1, 1)]
 
 
-def test_an_accepted_nop_is_waited_for_because_its_batch_may_come_back() -> None:
+def test_execution_waits_for_an_accepted_nop_because_its_batch_may_be_restored() -> None:
     bench = Bench()
     bench.pre_accept(at(0, 1))
     bench.accept(at(0, 1), NOP)
@@ -219,25 +219,25 @@ def test_a_relation_without_conflicts_waits_only_for_batches_to_be_known() -> No
 
 
 def with_snapshot(barrier: InstanceId) -> Bench:
-    """One that began with the snapshot of a peer, in which is this barrier and nothing that it covers."""
+    """A replica that began with the snapshot of a peer that contains this barrier and no covered instance."""
     bench = Bench()
     bench.log.begin_at(Checkpoint(4, barrier, Position(NONE, (barrier,)), NONE, 7), NONE, (barrier,))
     return bench
 
 
-def test_what_came_with_a_snapshot_is_not_waited_for() -> None:
+def test_execution_does_not_wait_for_instances_of_a_snapshot() -> None:
     bench = with_snapshot(at(0, 1))
     assert bench.commit(at(1, 1), (1, 0, 0)) == [at(1, 1)]
 
 
-def test_what_is_before_that_is_waited_for_and_wakes_who_covers_both() -> None:
+def test_an_instance_before_those_of_a_snapshot_wakes_the_instance_that_covers_both() -> None:
     bench = with_snapshot(at(0, 2))
     assert bench.commit(at(1, 1), (2, 0, 0)) == []
     assert bench.execution.blocker(at(1, 1)) == at(0, 1)
     assert bench.commit(at(0, 1), NONE) == [at(0, 1), at(1, 1)]
 
 
-def test_what_is_behind_that_is_waited_for_and_wakes_who_covers_all() -> None:
+def test_an_instance_after_those_of_a_snapshot_wakes_the_instance_that_covers_all() -> None:
     bench = with_snapshot(at(0, 2))
     assert bench.commit(at(1, 1), (3, 0, 0)) == []
     assert bench.pre_accept(at(0, 1), APART) == []
@@ -266,7 +266,7 @@ def test_the_blocker_is_the_open_conflicting_instance_once_all_batches_are_known
     assert bench.execution.blocker(at(1, 1)) == at(0, 2)
 
 
-def test_what_runs_or_was_never_decided_has_no_blocker() -> None:
+def test_executed_and_undecided_instances_have_no_blocker() -> None:
     bench = Bench()
     bench.commit(at(1, 1), (1, 0, 0))
     bench.commit(at(0, 1), NONE)
@@ -274,7 +274,7 @@ def test_what_runs_or_was_never_decided_has_no_blocker() -> None:
     assert bench.execution.blocker(at(2, 5)) is None
 
 
-def test_what_reaches_a_waiting_instance_waits_for_the_same() -> None:
+def test_an_instance_that_reaches_a_waiting_one_waits_for_the_same_instance() -> None:
     bench = Bench()
     bench.pre_accept(at(0, 1))
     bench.commit(at(1, 1), (1, 0, 0))
@@ -326,7 +326,7 @@ def test_one_that_waits_for_a_later_index_is_not_woken_by_an_earlier_one() -> No
     assert bench.pre_accept(at(0, 3), APART) == [at(1, 1)]
 
 
-def test_a_gap_filled_by_a_decision_that_itself_looks_past_the_gap_wakes_those_behind_it() -> None:
+def test_a_decision_in_a_gap_that_covers_instances_after_the_gap_wakes_later_ones() -> None:
     """Running 0.1 sees that 0.1 to 0.3 are known, before the wait of 1.1 for 0.3 was looked at."""
     bench = Bench()
     bench.pre_accept(at(0, 2), APART)

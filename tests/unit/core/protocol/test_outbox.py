@@ -1,4 +1,4 @@
-"""The outbox keeps what one turn asked for, kind by kind, in the order in which it was asked for."""
+"""The outbox collects the effects of one turn by kind, in the order in which they were requested."""
 
 from pydsm.core.protocol.outbox import Outbox
 from pydsm.core.types.effects import Abort, Effects, Execute, ReservationRecord, Send

@@ -25,7 +25,7 @@ def test_a_vote_is_counted_once() -> None:
     assert list(phase.votes) == [P2]
 
 
-def test_a_peer_that_has_answered_or_refused_need_not_be_asked_again() -> None:
+def test_a_peer_that_has_answered_or_refused_is_not_asked_again() -> None:
     answer = prepare_ok(at(1, 1), ballot(1, 0))
     validating = Validating(ballot(1, 0), writing("key"), (0, 0, 0), 1, {P1: answer}, Tick(0), Tick(0))
     awaiting = AwaitingInvalidators(

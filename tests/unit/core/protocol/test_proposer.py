@@ -1,10 +1,17 @@
-"""How a leader commits: what it decides from the vectors that come in, and what it sends and stores meanwhile."""
+"""How a leader commits: its decisions from the received vectors, and what it sends and stores."""
 
 from collections.abc import Sequence
 
 import pytest
 
-from pydsm.core.protocol.proposer import AcceptSlow, AskMore, CommitFast, KeepAsking, PipelineFull, decide_pre_accept
+from pydsm.core.protocol.proposer import (
+    AcceptSlow,
+    CommitFast,
+    PipelineFull,
+    SendToAllPeers,
+    WaitForAnswers,
+    decide_pre_accept,
+)
 from pydsm.core.types.effects import ReservationRecord
 from pydsm.core.types.ids import Deps
 from pydsm.core.types.messages import NOP, Accept, AcceptOk, Commit, PreAccept, PreAcceptOk, Prepare, PrepareOk, Refuse
@@ -27,9 +34,11 @@ def more(n: int, leader: int = 1) -> Deps:
 
 
 def decide(
-    n: int, answers: Sequence[Deps], *, outstanding: int = 0, unasked: int = 0, late: bool = False
-) -> CommitFast | AcceptSlow | AskMore | KeepAsking:
-    return decide_pre_accept(same(n), answers, outstanding=outstanding, unasked=unasked, late=late, quorums=quorums(n))
+    n: int, answers: Sequence[Deps], *, outstanding: int = 0, not_sent_to: int = 0, late: bool = False
+) -> CommitFast | AcceptSlow | SendToAllPeers | WaitForAnswers:
+    return decide_pre_accept(
+        same(n), answers, outstanding=outstanding, not_sent_to=not_sent_to, late=late, quorums=quorums(n)
+    )
 
 
 every_size = pytest.mark.parametrize(
@@ -44,17 +53,17 @@ def test_a_fast_quorum_of_unchanged_vectors_commits(n: int, fast: int, slow: int
 
 @every_size
 def test_one_unchanged_vector_less_than_a_fast_quorum_does_not_commit(n: int, fast: int, slow: int) -> None:
-    assert decide(n, [same(n)] * (fast - 1), outstanding=n - fast + 1) == KeepAsking()
+    assert decide(n, [same(n)] * (fast - 1), outstanding=n - fast + 1) == WaitForAnswers()
 
 
 @pytest.mark.parametrize(("n", "fast"), [(3, 2), (5, 3), (7, 5)])
-def test_a_fast_quorum_of_unchanged_vectors_commits_whatever_the_others_say(n: int, fast: int) -> None:
+def test_a_fast_quorum_of_unchanged_vectors_commits_with_any_other_answers(n: int, fast: int) -> None:
     assert decide(n, [more(n)] * (n - fast) + [same(n)] * fast, late=True) == CommitFast()
 
 
 def test_while_the_fast_path_is_open_a_changed_vector_is_waited_over() -> None:
-    assert decide(3, [same(3), more(3)], outstanding=1) == KeepAsking()
-    assert decide(5, [same(5), more(5), more(5, 2)], outstanding=2) == KeepAsking()
+    assert decide(3, [same(3), more(3)], outstanding=1) == WaitForAnswers()
+    assert decide(5, [same(5), more(5), more(5, 2)], outstanding=2) == WaitForAnswers()
 
 
 def test_as_soon_as_the_fast_path_is_impossible_the_merged_vector_is_accepted() -> None:
@@ -63,13 +72,13 @@ def test_as_soon_as_the_fast_path_is_impossible_the_merged_vector_is_accepted() 
 
 
 def test_with_the_fast_path_impossible_a_slow_quorum_is_still_needed() -> None:
-    assert decide(7, [same(7), more(7), more(7)], outstanding=3) == KeepAsking()
+    assert decide(7, [same(7), more(7), more(7)], outstanding=3) == WaitForAnswers()
     assert decide(7, [same(7), more(7), more(7), more(7)], outstanding=3) == AcceptSlow(more(7))
 
 
 def test_late_a_slow_quorum_is_enough() -> None:
     assert decide(7, [same(7)] * 4, outstanding=3, late=True) == AcceptSlow(same(7))
-    assert decide(7, [same(7)] * 3, outstanding=4, late=True) == KeepAsking()
+    assert decide(7, [same(7)] * 3, outstanding=4, late=True) == WaitForAnswers()
 
 
 def test_the_merge_contains_the_first_vector_even_if_the_leader_has_not_answered_itself() -> None:
@@ -77,33 +86,33 @@ def test_the_merge_contains_the_first_vector_even_if_the_leader_has_not_answered
         (5, 0, 0, 0, 0),
         [(4, 1, 0, 0, 0), (4, 0, 1, 0, 0), (4, 0, 0, 0, 0)],
         outstanding=2,
-        unasked=0,
+        not_sent_to=0,
         late=True,
         quorums=quorums(5),
     )
     assert decision == AcceptSlow((5, 1, 1, 0, 0))
 
 
-def test_those_not_asked_are_asked_when_the_fast_path_is_impossible_without_them() -> None:
-    assert decide(5, [same(5), more(5)], outstanding=1, unasked=2) == AskMore()
+def test_the_other_peers_are_asked_if_the_fast_path_is_impossible_without_them() -> None:
+    assert decide(5, [same(5), more(5)], outstanding=1, not_sent_to=2) == SendToAllPeers()
 
 
-def test_unasked_peers_are_asked_when_an_answer_is_late() -> None:
-    assert decide(5, [same(5)], outstanding=2, unasked=2, late=True) == AskMore()
+def test_not_sent_to_peers_are_asked_when_an_answer_is_late() -> None:
+    assert decide(5, [same(5)], outstanding=2, not_sent_to=2, late=True) == SendToAllPeers()
 
 
-def test_those_not_asked_are_left_alone_while_all_goes_well() -> None:
-    assert decide(5, [same(5), same(5)], outstanding=1, unasked=2) == KeepAsking()
+def test_the_other_peers_are_not_asked_while_answers_are_in_time() -> None:
+    assert decide(5, [same(5), same(5)], outstanding=1, not_sent_to=2) == WaitForAnswers()
 
 
-def test_a_slow_quorum_that_is_there_is_taken_before_more_are_asked() -> None:
-    assert decide(5, [same(5), more(5), more(5)], unasked=2) == AcceptSlow(more(5))
+def test_a_complete_slow_quorum_is_used_before_more_peers_are_asked() -> None:
+    assert decide(5, [same(5), more(5), more(5)], not_sent_to=2) == AcceptSlow(more(5))
 
 
 # Proposing
 
 
-def test_a_proposal_asks_all_peers_with_everything_that_it_conflicts_with() -> None:
+def test_a_proposal_is_sent_to_all_peers_with_all_its_conflicts() -> None:
     leader = Driven(0, 3)
     first, second = leader.propose(A), leader.propose(B)
     assert (first, second) == (at(0, 1), at(0, 2))
@@ -277,7 +286,7 @@ def test_a_vote_in_another_ballot_counts_for_nothing() -> None:
     assert leader.take() == []
 
 
-def test_a_vote_for_an_instance_that_is_not_led_here_is_ignored() -> None:
+def test_a_vote_for_an_instance_that_this_replica_does_not_lead_is_ignored() -> None:
     leader = Driven(0, 3)
     id = leader.propose(A)
     leader.take()
@@ -336,7 +345,7 @@ def test_at_the_fast_timer_a_slow_quorum_is_enough() -> None:
     assert leader.take() == to_all(Accept(id, ballot(0, 0), A, (0,) * 7), range(1, 7))
 
 
-def test_without_a_slow_quorum_the_silent_ones_are_asked_again_and_ever_later() -> None:
+def test_without_a_slow_quorum_silent_peers_are_asked_again_at_growing_intervals() -> None:
     leader = Driven(0, 5, fast_timer_ticks=20, retry_ticks=100, backoff_ticks_max=300)
     id = leader.propose(A)
     leader.receive(2, PreAcceptOk(id, (0,) * 5))
@@ -366,7 +375,7 @@ def patience(n: int, answers_after_ticks: Sequence[int]) -> int:
     return leader.now - proposed_at
 
 
-def test_the_fast_timer_leaves_room_for_twice_the_measured_way_to_the_farthest_needed_peer() -> None:
+def test_the_fast_timer_allows_twice_the_measured_distance_of_the_farthest_needed_peer() -> None:
     assert patience(3, []) == 20
     assert patience(3, [80]) == 20 + 2 * 80
     assert patience(5, [30, 80]) == 20 + 2 * 80
@@ -391,7 +400,7 @@ def test_an_eighth_of_each_further_measurement_is_learnt() -> None:
     assert len(leader.take_only(PreAccept)) == 1
 
 
-def test_an_accept_is_repeated_to_those_who_have_not_voted() -> None:
+def test_an_accept_is_repeated_to_peers_that_have_not_voted() -> None:
     leader = slow_path(5)
     leader.receive(3, AcceptOk(at(0, 1), ballot(0, 0)))
     leader.tick(99)
@@ -403,7 +412,7 @@ def test_an_accept_is_repeated_to_those_who_have_not_voted() -> None:
 # Thrifty
 
 
-def test_a_thrifty_leader_asks_only_a_quorum() -> None:
+def test_a_thrifty_leader_sends_to_a_quorum_only() -> None:
     leader = Driven(0, 5, thrifty=True)
     leader.propose(A)
     assert [to for to, _ in leader.take_only(PreAccept)] == [P1, P2]
@@ -417,7 +426,7 @@ def test_a_thrifty_leader_of_three_asks_one_and_commits_with_it() -> None:
     assert leader.take() == to_all(Commit(id, A, (0, 0, 0)), [1, 2])
 
 
-def test_a_thrifty_leader_asks_the_others_when_one_is_late() -> None:
+def test_a_thrifty_leader_sends_to_all_peers_when_one_is_late() -> None:
     leader = Driven(0, 5, thrifty=True, fast_timer_ticks=20)
     id = leader.propose(A)
     leader.receive(1, PreAcceptOk(id, (0,) * 5))
@@ -426,7 +435,7 @@ def test_a_thrifty_leader_asks_the_others_when_one_is_late() -> None:
     assert sorted(to for to, _ in leader.take_only(PreAccept)) == [P2, P3, P4]
 
 
-def test_a_thrifty_leader_asks_the_others_when_an_answer_differs() -> None:
+def test_a_thrifty_leader_sends_to_all_peers_when_an_answer_differs() -> None:
     leader = Driven(0, 5, thrifty=True)
     id = leader.propose(A)
     leader.take()
@@ -434,7 +443,7 @@ def test_a_thrifty_leader_asks_the_others_when_an_answer_differs() -> None:
     assert leader.take() == to_all(PreAccept(id, A, (0,) * 5), [3, 4])
 
 
-def test_a_thrifty_leader_asks_the_nearest() -> None:
+def test_a_thrifty_leader_sends_to_the_nearest_peers() -> None:
     leader = Driven(0, 3, thrifty=True, fast_timer_ticks=1000)
     leader.propose(A)
     leader.tick(16)
@@ -457,7 +466,7 @@ def test_a_thrifty_leader_passes_over_one_that_is_late_until_it_answers() -> Non
     assert [to for to, _ in leader.take_only(PreAccept)] == [P1]
 
 
-def test_a_thrifty_leader_asks_a_slow_quorum_to_accept_and_widens_when_it_is_late() -> None:
+def test_a_thrifty_leader_sends_accept_to_a_slow_quorum_and_to_all_peers_when_it_is_late() -> None:
     leader = Driven(0, 7, thrifty=True, fast_timer_ticks=20)
     id = leader.propose(A)
     for peer in (1, 2, 3, 4):
@@ -493,7 +502,7 @@ def test_the_votes_of_a_recovery_decide_like_those_of_round_0() -> None:
     assert recoverer.replica.counters.recovered == 1
 
 
-def test_a_recovery_asks_everyone_for_votes_even_where_leaders_are_thrifty() -> None:
+def test_a_recovery_sends_accept_to_all_peers_even_if_leaders_are_thrifty() -> None:
     recoverer = Driven(1, 5, thrifty=True, recovery_timeout_ticks=100, recovery_jitter_ticks=1)
     recoverer.receive(0, PreAccept(at(0, 1), A, (0, 0, 0, 0, 0)))
     recoverer.run(600)

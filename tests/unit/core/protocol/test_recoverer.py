@@ -1,6 +1,6 @@
-"""How a replica finishes what another began: whom it asks what and when, and what it does with the answers.
+"""How a replica recovers the instance of another: which messages it sends when, and how it handles the answers.
 
-The decisions themselves are tested in test_recovery. Here one replica is driven by hand and its messages are read.
+The decisions are tested in test_recovery_rules. These tests drive one replica by hand and read its messages.
 """
 
 from itertools import pairwise
@@ -57,7 +57,7 @@ def nothing(n: int) -> Deps:
 
 
 def witness(me: int = 1, n: int = 5, *, unchanged: bool = True, **config: Any) -> Driven:
-    """A replica that pre-accepted 0.1 and hears no more of its leader."""
+    """A replica that pre-accepted 0.1, and whose leader sends nothing more."""
     driven = Driven(me, n, **{**SOON, **config})
     if not unchanged:
         driven.receive(2, Commit(at(2, 1), writing("key", name="earlier"), nothing(n)))
@@ -154,21 +154,21 @@ def test_an_instance_known_only_from_gossip_is_recovered_too() -> None:
     assert driven.take_only(Prepare) == to_all(Prepare(ID, ballot(1, 1)), [0, 2])
 
 
-def test_an_instance_that_is_led_here_is_not_suspected() -> None:
+def test_an_instance_led_by_this_replica_is_not_suspected() -> None:
     driven = Driven(0, 3, **SOON)
     driven.propose(A)
     driven.run(2000)
     assert driven.take_only(Prepare) == []
 
 
-def test_a_committed_instance_that_waits_for_another_is_not_suspected_itself() -> None:
+def test_a_committed_instance_that_waits_for_another_is_not_suspected() -> None:
     driven = Driven(1, 3, **SOON)
     driven.receive(2, PreAccept(at(2, 1), A, nothing(3)), Commit(ID, B, (0, 0, 1)))
     driven.run(110)
     assert driven.take_only(CommitQuery) == to_all(CommitQuery((at(2, 1),)), [0, 2])
 
 
-def test_many_late_instances_are_asked_about_one_peer_at_a_time_in_turns() -> None:
+def test_decisions_of_many_late_instances_are_requested_from_one_peer_at_a_time() -> None:
     driven = Driven(1, 3, **SOON)
     driven.receive(2, Frontier(nothing(3), (17, 0, 0)))
     driven.run(180)
@@ -190,7 +190,7 @@ def test_an_instance_is_asked_about_at_another_peer_the_second_time(retry_ticks:
     assert asked == {at(0, index): {P0, P2} for index in range(1, 81)}
 
 
-def test_one_message_asks_about_a_limited_number_and_the_next_scan_about_the_rest() -> None:
+def test_one_message_requests_a_limited_number_of_decisions_and_the_next_scan_the_rest() -> None:
     driven = Driven(1, 3, inquiry_instances_max=20, **SOON)
     driven.receive(2, Frontier(nothing(3), (50, 0, 0)))
     driven.run(140)
@@ -208,8 +208,8 @@ def test_only_so_many_recoveries_are_led_at_a_time() -> None:
     assert {prepare.id for _, prepare in driven.take_only(Prepare)} == {at(0, 3)}
 
 
-def test_recoveries_that_wait_leave_room_for_what_they_wait_for() -> None:
-    """The recovery of the invalidator was refused: without room for another attempt the wait might never end."""
+def test_waiting_recoveries_do_not_count_against_the_limit() -> None:
+    """The recovery of the invalidator was refused: without another attempt the wait might never end."""
     driven = awaiting(at(4, 1), recoveries_max=1)
     for peer in (2, 3, 4):
         driven.receive(peer, Refuse(at(4, 1), ballot(1, 1), ballot(3, 4)))
@@ -261,7 +261,7 @@ def test_a_restart_never_uses_a_ballot_again() -> None:
     assert {prepare.ballot for _, prepare in driven.take_only(Prepare)} == {ballot(2, 1)}
 
 
-def test_a_prepare_is_repeated_to_those_who_have_not_answered_and_ever_later() -> None:
+def test_a_prepare_is_repeated_to_silent_peers_at_growing_intervals() -> None:
     driven = preparing(1, 5, retry_ticks=50, backoff_ticks_max=200)
     begun = driven.now - 40  # at 160 the second scan after the question
     driven.receive(3, prepare_ok(ID, ballot(1, 1), n=5))
@@ -301,7 +301,7 @@ def test_a_committed_value_ends_the_recovery_and_is_counted() -> None:
     assert driven.take_only(Accept) == []
 
 
-def test_a_commit_of_what_is_not_being_recovered_is_not_counted_as_a_rule() -> None:
+def test_a_commit_without_a_recovery_is_not_counted_as_a_rule() -> None:
     driven = witness(1, 3)
     driven.receive(0, Commit(ID, A, nothing(3)))
     assert branches(driven) == {}
@@ -324,7 +324,7 @@ def test_the_votes_of_a_quorum_decide_and_the_commit_is_sent_to_all() -> None:
     assert branches(driven) == {Rule.LEADER_UNDECIDED.value: 1}
 
 
-def test_answers_that_come_after_the_value_is_chosen_change_nothing() -> None:
+def test_answers_after_the_value_is_chosen_change_nothing() -> None:
     driven = preparing(1, 3)
     driven.receive(0, same(ballot(1, 1), 3))
     driven.take()
@@ -335,7 +335,7 @@ def test_answers_that_come_after_the_value_is_chosen_change_nothing() -> None:
 # Validating
 
 
-def test_the_replica_validates_with_itself_as_well() -> None:
+def test_a_replica_in_its_own_quorum_validates_itself() -> None:
     driven = validating()
     record = driven.disk.record(ID)
     assert record is not None
@@ -383,7 +383,7 @@ def test_one_committed_invalidator_among_all_answers_is_enough_for_a_nop() -> No
     assert branches(driven)[Rule.COMMITTED_INVALIDATOR.value] == 1
 
 
-def test_committed_stays_committed_in_whatever_order_the_answers_come() -> None:
+def test_a_committed_value_is_recovered_for_any_order_of_answers() -> None:
     driven = validating()
     driven.receive(2, found(at(3, 4), committed=True))
     driven.receive(3, found(at(3, 4)))
@@ -419,7 +419,7 @@ def test_a_member_that_stays_silent_is_given_up_and_a_higher_ballot_tried() -> N
 # Waiting
 
 
-def test_waiting_is_sent_to_all_and_the_invalidators_are_recovered_here() -> None:
+def test_waiting_is_sent_to_all_and_the_invalidators_are_recovered() -> None:
     driven = awaiting(at(4, 1), at(3, 2))
     sent = driven.take()
     assert [one for one in sent if isinstance(one[1], Waiting)] == to_all(Waiting(ID, 3), [0, 2, 3, 4])
@@ -428,7 +428,7 @@ def test_waiting_is_sent_to_all_and_the_invalidators_are_recovered_here() -> Non
     assert driven.replica.counters.waited == 1
 
 
-def test_an_invalidator_that_is_led_or_decided_here_is_not_recovered() -> None:
+def test_an_invalidator_that_this_replica_leads_or_has_decided_is_not_recovered() -> None:
     driven = validating()
     own = driven.propose(writing("elsewhere"))
     driven.receive(4, Commit(at(4, 1), writing("elsewhere"), (1, 0, 0, 0, 0)))
@@ -484,7 +484,7 @@ def test_an_invalidator_that_waits_with_many_unchanged_answers_makes_it_a_nop() 
     assert branches(driven)[Rule.INVALIDATOR_WAITS_TOO.value] == 1
 
 
-def test_a_waiting_from_before_the_own_wait_is_remembered() -> None:
+def test_a_waiting_message_from_before_the_own_wait_is_stored() -> None:
     driven = validating()
     driven.receive(4, Waiting(at(4, 1), 2), Waiting(at(4, 1), 1))
     driven.receive(2, found(at(4, 1)))
@@ -547,7 +547,7 @@ def test_the_wait_ends_with_a_late_answer_of_the_leader() -> None:
     assert branches(driven)[Rule.LATE_LEADER.value] == 1
 
 
-def test_a_late_answer_that_came_while_validating_counts_when_waiting() -> None:
+def test_a_late_answer_during_validation_counts_when_waiting() -> None:
     driven = validating()
     driven.receive(0, same(ballot(1, 1)))
     driven.receive(2, found(at(4, 1)))
@@ -748,7 +748,7 @@ def test_a_recovery_begun_by_another_with_a_lower_ballot_is_refused() -> None:
     assert ID in driven.replica._state.leading
 
 
-def test_the_accept_that_ends_a_recovery_is_repeated_to_those_who_have_not_voted() -> None:
+def test_the_accept_of_a_recovery_is_repeated_to_peers_that_have_not_voted() -> None:
     driven = preparing(1, 5, unchanged=False)
     for peer in (2, 3):
         driven.receive(peer, prepare_ok(ID, ballot(1, 1), n=5))

@@ -286,9 +286,9 @@ def test_a_late_answer_of_the_leader_without_a_vote_is_a_nop(n: int) -> None:
 
 
 @every_size
-def test_a_late_answer_of_anyone_else_without_a_vote_changes_nothing(n: int) -> None:
+def test_a_late_answer_without_a_vote_of_another_replica_changes_nothing(n: int) -> None:
     assert waited(n, {OTHER: InvalidatorState.OPEN}, late={ReplicaId(n - 1): unchanged(n)}) is None
 
 
-def test_every_rule_has_a_line_of_its_own() -> None:
+def test_every_rule_has_a_different_text() -> None:
     assert len({rule.value for rule in Rule}) == len(Rule) == 14

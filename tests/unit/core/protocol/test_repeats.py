@@ -35,13 +35,13 @@ class Asking:
         phase.answers[peer] = prepare_ok(at(1, index), BALLOT)
 
     def take(self) -> list[tuple[int, tuple[ReplicaId, ...]]]:
-        """Index and receivers of what was sent since the last call, with what had to wait."""
+        """Index and receivers of the requests sent since the last call, including those that had waited."""
         self.repeats.flush(Tick(20))
         sent = self.outbox.take().sends
         return [(one.message.id.index, one.to) for one in sent if isinstance(one.message, Prepare)]
 
 
-def test_with_room_a_question_goes_to_all_at_once_as_one_message() -> None:
+def test_below_the_limit_a_request_is_sent_to_all_peers_as_one_message() -> None:
     asking = Asking(repeats_max=1)
     asking.repeat(1, P1, P2)
     assert asking.outbox.take().sends == [Send((P1, P2), Prepare(at(1, 1), BALLOT))]
@@ -62,7 +62,7 @@ def test_a_peer_that_is_silent_keeps_nothing_from_another() -> None:
     assert asking.take() == [(1, (P1,)), (2, (P2,))]
 
 
-def test_an_answer_makes_room_for_what_has_waited_longest() -> None:
+def test_an_answer_releases_the_request_that_has_waited_longest() -> None:
     asking = Asking(repeats_max=1)
     for index in (1, 2, 3):
         asking.repeat(index, P1)
@@ -81,7 +81,7 @@ def test_a_refusal_is_an_answer() -> None:
     assert asking.take() == [(1, (P1,)), (2, (P1,))]
 
 
-def test_the_answer_of_another_peer_makes_no_room() -> None:
+def test_the_answer_of_another_peer_releases_nothing() -> None:
     asking = Asking(repeats_max=1)
     asking.repeat(1, P1, P2)
     asking.repeat(2, P1)
@@ -89,7 +89,7 @@ def test_the_answer_of_another_peer_makes_no_room() -> None:
     assert asking.take() == [(1, (P1, P2))]
 
 
-def test_what_comes_later_does_not_overtake_what_waits() -> None:
+def test_later_requests_do_not_overtake_waiting_ones() -> None:
     asking = Asking(repeats_max=1)
     for index in (1, 2):
         asking.repeat(index, P1)
@@ -99,8 +99,8 @@ def test_what_comes_later_does_not_overtake_what_waits() -> None:
 
 
 @pytest.mark.parametrize(("echo", "has_room"), [(9, False), (10, True), (11, True), (31, True)])
-def test_gossip_that_left_later_and_is_echoed_makes_room(echo: int, has_room: bool) -> None:
-    """Where the way is short, the echo is ahead of the clock here if that of the peer runs faster."""
+def test_echoed_later_gossip_releases_waiting_requests(echo: int, has_room: bool) -> None:
+    """On a fast link, the echo is ahead of the own clock if the peer's clock runs faster."""
     asking = Asking(repeats_max=1)
     for index in (1, 2):
         asking.repeat(index, P1, now=10)
@@ -109,7 +109,7 @@ def test_gossip_that_left_later_and_is_echoed_makes_room(echo: int, has_room: bo
     assert asking.take() == ([(2, (P1,))] if has_room else [])
 
 
-def test_an_echo_says_nothing_about_other_peers() -> None:
+def test_an_echo_does_not_count_for_other_peers() -> None:
     asking = Asking(repeats_max=1)
     for index in (1, 2):
         asking.repeat(index, P1)
@@ -118,7 +118,7 @@ def test_an_echo_says_nothing_about_other_peers() -> None:
     assert asking.take() == []
 
 
-def test_what_is_decided_or_answered_while_it_waits_is_not_sent() -> None:
+def test_a_request_that_is_decided_or_answered_while_it_waits_is_not_sent() -> None:
     asking = Asking(repeats_max=1)
     for index in (1, 2, 3, 4):
         asking.repeat(index, P1)
@@ -141,7 +141,7 @@ def test_the_next_phase_of_an_instance_takes_the_place_of_the_one_before() -> No
     assert asking.outbox.take().sends == [Send((P1,), Prepare(at(1, 2), ballot(2, 0)))]
 
 
-def test_nothing_is_kept_of_what_is_over_for_a_peer_that_never_answers() -> None:
+def test_ended_phases_are_removed_for_a_peer_that_never_answers() -> None:
     asking = Asking(repeats_max=1)
     for index in range(1, 1000):
         asking.repeat(index, P1)
@@ -149,7 +149,7 @@ def test_nothing_is_kept_of_what_is_over_for_a_peer_that_never_answers() -> None
     assert len(asking.repeats.waiting[P1]) <= len(asking.leading) + 1
 
 
-# What a replica does with it
+# Repeats in a replica
 
 A, B, C = (writing(key) for key in "abc")
 
@@ -169,7 +169,7 @@ def gossip(driven: Driven, echo: int) -> Frontier:
     return Frontier((0,) * driven.n, (0,) * driven.n, echoes=echoes)
 
 
-def test_a_leader_that_nobody_answers_falls_silent_until_its_gossip_comes_back() -> None:
+def test_a_leader_without_answers_stops_repeating_until_its_gossip_is_echoed() -> None:
     leader = Driven(0, 3, repeats_max=2, backoff_ticks_max=200)
     first, second = leader.propose(A), leader.propose(B)
     leader.take()
@@ -178,7 +178,7 @@ def test_a_leader_that_nobody_answers_falls_silent_until_its_gossip_comes_back()
     assert asked_by(leader, leader.now + 10) == [(P1, first), (P1, second)]
 
 
-def test_after_a_loss_a_leader_that_is_answered_repeats_everything_at_once() -> None:
+def test_after_a_loss_a_leader_that_receives_answers_repeats_everything() -> None:
     leader = Driven(0, 3, repeats_max=1)
     ids = [leader.propose(batch) for batch in (A, B, C)]
     leader.take()
@@ -192,7 +192,7 @@ def test_after_a_loss_a_leader_that_is_answered_repeats_everything_at_once() -> 
     assert asked == ids
 
 
-def test_recoveries_that_nobody_answers_ask_once_and_repeat_only_what_there_is_room_for() -> None:
+def test_unanswered_recoveries_send_once_and_repeat_up_to_the_limit() -> None:
     driven = Driven(2, 3, repeats_max=2, recovery_timeout_ticks=100, backoff_ticks_max=50)
     driven.receive(1, Frontier((0, 0, 0), (0, 4, 0)))
     begun = prepares(driven, 60_000)

@@ -1,4 +1,4 @@
-"""How a snapshot comes from peers: whom to ask for which bytes, and what is done when they do not come.
+"""How a snapshot is fetched: which peer is asked for which bytes, and what happens if they do not arrive.
 
 "A message about a purged instance is answered Purged(checkpoint): the asker fetches the snapshot" (PROTOCOL 6). A
 crash, a dead source or a damaged piece only costs time.
@@ -26,7 +26,7 @@ def checkpoint(number: int) -> Checkpoint:
 
 
 class Bench:
-    """The transfers of replica 0 of four, which has executed checkpoint 2; `asked` is what left since the last look."""
+    """The transfers of replica 0 of four, which has executed checkpoint 2; `asked` returns new messages."""
 
     def __init__(self) -> None:
         self.state = ReplicaState(Config(P0, 4, fetch_ticks=100), DeclaredKeys())
@@ -34,11 +34,11 @@ class Bench:
         self.execute(2)
 
     def execute(self, number: int) -> None:
-        """Come to a checkpoint without any help."""
+        """Execute a checkpoint without a fetch."""
         self.state.schedule.begin(checkpoint(number), self.state.now)
 
     def purged(self, sender: ReplicaId, number: int = 5) -> None:
-        """A peer announces what it has compacted."""
+        """A peer sends Compacted."""
         self.transfers.on_compacted(sender, Compacted(number, (0, number, 0, 0)))
 
     def piece(self, sender: ReplicaId, offset: int, data: bytes, *, number: int = 5, size: int = len(DATA)) -> None:
@@ -50,12 +50,12 @@ class Bench:
         self.transfers.kept(number, offset, damaged=damaged)
 
     def tick(self, now: int) -> None:
-        """Time has come so far."""
+        """Advance the time."""
         self.state.now = Tick(now)
         self.transfers.tick()
 
     def asked(self) -> list[Transfer | tuple[ReplicaId, FetchSnapshot]]:
-        """What the runtime is to do, then whom messages go to."""
+        """The requested transfers, then the receivers of messages."""
         effects = self.state.outbox.take()
         return [*effects.transfers, *map(_question, effects.sends)]
 
@@ -67,7 +67,7 @@ def _question(send: Send) -> tuple[ReplicaId, FetchSnapshot]:
 
 
 def asking(source: ReplicaId = P1, offset: int = 0) -> Bench:
-    """One that has just asked this peer for the bytes from `offset` on."""
+    """A replica that has just asked this peer for the bytes from `offset` on."""
     bench = Bench()
     bench.purged(source)
     bench.kept(offset)
@@ -76,7 +76,7 @@ def asking(source: ReplicaId = P1, offset: int = 0) -> Bench:
 
 
 def installing() -> Bench:
-    """One that has all the bytes, and has asked for them to be installed."""
+    """A replica that has all the bytes, and has requested the installation."""
     bench = asking(P1, len(DATA))
     bench.piece(P1, len(DATA), b"")
     assert bench.asked() == [InstallSnapshot(5)]
@@ -108,7 +108,7 @@ def test_nothing_is_requested_before_the_disk_has_reported_its_bytes() -> None:
     assert bench.asked() == [BeginFetch(5)]
 
 
-def test_a_fetch_goes_on_from_what_the_disk_has() -> None:
+def test_a_fetch_continues_from_the_bytes_on_disk() -> None:
     bench = Bench()
     bench.purged(P1)
     bench.kept(7)
@@ -130,7 +130,7 @@ def test_another_peer_with_a_newer_one_changes_nothing_while_the_source_may_stil
     assert bench.transfers.progress == (5, 0, None)
 
 
-def test_a_source_that_has_only_a_newer_one_makes_the_fetch_begin_anew_with_that() -> None:
+def test_a_source_with_only_a_newer_snapshot_makes_the_fetch_begin_again_with_it() -> None:
     bench = asking(P1, 4)
     bench.purged(P1, 9)
     assert bench.asked() == [BeginFetch(9)]
@@ -157,7 +157,7 @@ def test_a_snapshot_that_is_being_installed_is_not_given_up_for_a_newer_one() ->
 # Pieces
 
 
-def test_each_piece_is_on_the_disk_before_the_next_is_asked_for() -> None:
+def test_each_piece_is_on_disk_before_the_next_is_requested() -> None:
     bench = asking(P1)
     bench.piece(P1, 0, DATA[:4])
     assert bench.asked() == [KeepPiece(5, 0, DATA[:4])]
@@ -180,21 +180,21 @@ def test_a_snapshot_that_was_on_disk_already_is_installed_when_a_peer_has_sent_i
     assert bench.asked() == [InstallSnapshot(5)]
 
 
-def test_an_empty_piece_before_the_end_is_no_answer_and_the_next_peer_is_asked() -> None:
+def test_after_an_empty_piece_before_the_end_the_next_peer_is_asked() -> None:
     bench = asking(P1, 4)
     bench.piece(P1, 4, b"")
     assert bench.asked() == [(P2, FetchSnapshot(5, 4))]
 
 
 @pytest.mark.parametrize(("number", "offset"), [(4, 4), (6, 4), (5, 3), (5, 0)])
-def test_a_piece_that_was_not_asked_for_is_ignored(number: int, offset: int) -> None:
+def test_an_unrequested_piece_is_ignored(number: int, offset: int) -> None:
     bench = asking(P1, 4)
     bench.piece(P1, offset, DATA[4:], number=number, size=99)
     assert bench.asked() == []
     assert bench.transfers.progress == (5, 4, None)
 
 
-def test_a_piece_that_comes_twice_is_kept_once() -> None:
+def test_a_duplicated_piece_is_stored_once() -> None:
     bench = asking(P1)
     bench.piece(P1, 0, DATA[:4])
     bench.piece(P1, 0, DATA[:4])
@@ -207,7 +207,7 @@ def test_a_piece_without_a_fetch_is_ignored() -> None:
     assert bench.asked() == []
 
 
-def test_a_damaged_piece_is_asked_of_the_next_peer_from_the_last_good_byte_on() -> None:
+def test_a_damaged_piece_is_requested_from_the_next_peer_after_the_last_good_byte() -> None:
     bench = asking(P1, 4)
     bench.piece(P1, 4, DATA[4:8])
     bench.kept(3, damaged=True)  # the frame that it ends began before it
@@ -215,7 +215,7 @@ def test_a_damaged_piece_is_asked_of_the_next_peer_from_the_last_good_byte_on() 
     assert bench.transfers.progress == (5, 3, 10)
 
 
-def test_damage_in_the_last_piece_is_damage_also_when_all_before_it_are_as_many_as_there_should_be() -> None:
+def test_damage_in_the_last_piece_is_detected_although_all_bytes_have_arrived() -> None:
     bench = asking(P1, 4)
     bench.piece(P1, 4, DATA[4:])
     bench.kept(10, damaged=True)
@@ -229,14 +229,14 @@ def test_a_snapshot_found_damaged_when_it_is_installed_is_fetched_again_from_the
 
 
 @pytest.mark.parametrize("number", [4, 6])
-def test_what_the_disk_says_of_another_snapshot_is_ignored(number: int) -> None:
+def test_a_disk_report_about_another_snapshot_is_ignored(number: int) -> None:
     bench = Bench()
     bench.purged(P1)
     bench.kept(3, number=number)
     assert bench.asked() == [BeginFetch(5)]
 
 
-def test_what_the_disk_says_when_it_was_asked_nothing_is_ignored() -> None:
+def test_an_unrequested_disk_report_is_ignored() -> None:
     bench = asking(P1)
     bench.kept(7)
     assert bench.asked() == []
@@ -259,7 +259,7 @@ def test_a_source_that_is_late_is_left_for_the_next_and_the_last_is_followed_by_
     assert [one for one, _ in asked_at[5:8]] == [6300, 9500, 12_700]
 
 
-def test_the_time_of_a_source_begins_anew_with_each_question() -> None:
+def test_the_wait_for_a_source_begins_again_with_each_request() -> None:
     bench = asking(P1)
     bench.tick(90)
     bench.piece(P1, 0, DATA[:4])
@@ -271,7 +271,7 @@ def test_the_time_of_a_source_begins_anew_with_each_question() -> None:
     assert bench.asked() == [(P2, FetchSnapshot(5, 4))]
 
 
-def test_after_a_piece_that_came_late_the_next_one_is_waited_for_twice_as_long_as_that_took() -> None:
+def test_after_a_late_piece_the_wait_for_the_next_is_twice_its_duration() -> None:
     bench = asking(P1)
     bench.tick(100)
     assert bench.asked() == [(P2, FetchSnapshot(5, 0))]
@@ -285,7 +285,7 @@ def test_after_a_piece_that_came_late_the_next_one_is_waited_for_twice_as_long_a
     assert bench.asked() == [(P2, FetchSnapshot(5, 4))]
 
 
-def test_a_far_source_is_waited_for_as_long_as_its_distance_says() -> None:
+def test_the_wait_for_a_source_grows_with_its_distance() -> None:
     bench = Bench()
     bench.state.distances.measured(P1, 400)
     bench.purged(P1)
@@ -306,7 +306,7 @@ def test_a_slow_disk_is_no_late_source() -> None:
     assert bench.asked() == [(P1, FetchSnapshot(5, 4))]
 
 
-def test_the_late_answer_of_a_source_that_was_left_is_taken_and_it_is_asked_again() -> None:
+def test_a_late_answer_of_an_abandoned_source_is_accepted_and_the_source_asked_again() -> None:
     bench = asking(P1)
     bench.tick(100)
     bench.asked()
@@ -331,7 +331,7 @@ def test_a_peer_with_a_newer_snapshot_is_used_once_the_source_was_late() -> None
 # Claims that are not true
 
 
-def test_a_checkpoint_whose_number_is_above_what_its_position_can_have_is_refused() -> None:
+def test_a_checkpoint_with_a_number_too_high_for_its_position_is_refused() -> None:
     """Each checkpoint before it has a barrier in its position."""
     bench = Bench()
     with pytest.raises(PeerProtocolError, match=r"checkpoint 12 .* has 10 instances"):
@@ -342,7 +342,7 @@ def test_a_checkpoint_whose_number_is_above_what_its_position_can_have_is_refuse
 
 
 def claimed_in_vain() -> Bench:
-    """A fetch of checkpoint 10^9, which replica 1 claims to have; all were asked for it, and none has sent any."""
+    """A fetch of checkpoint 10^9, which replica 1 claims to have; all were asked, and none has sent a piece."""
     bench = Bench()
     bench.purged(P1, 10**9)
     bench.kept(0, number=10**9)
@@ -352,7 +352,7 @@ def claimed_in_vain() -> Bench:
     return bench
 
 
-def test_an_older_snapshot_is_taken_once_all_peers_were_asked_in_vain_for_the_wanted_one() -> None:
+def test_an_older_snapshot_is_fetched_when_no_peer_has_the_wanted_one() -> None:
     bench = Bench()
     bench.purged(P1, 10**9)
     bench.kept(0, number=10**9)
@@ -391,10 +391,10 @@ def test_a_peer_that_announced_a_missing_snapshot_is_trusted_again_after_it_sent
     assert bench.transfers.progress == (9, 0, None)
 
 
-# Not wanted any more
+# Fetches that are no longer needed
 
 
-def test_what_was_executed_here_meanwhile_ends_the_fetch() -> None:
+def test_a_fetch_ends_if_the_checkpoint_was_executed_meanwhile() -> None:
     bench = asking(P1)
     bench.execute(5)
     bench.tick(1)
@@ -403,8 +403,8 @@ def test_what_was_executed_here_meanwhile_ends_the_fetch() -> None:
     assert bench.asked() == []
 
 
-def test_what_was_executed_here_while_the_last_piece_was_written_ends_the_fetch_before_the_installation() -> None:
-    """Once it is installed there is no way back."""
+def test_a_fetch_is_not_installed_if_the_checkpoint_was_executed_during_the_last_write() -> None:
+    """An installation cannot be undone."""
     bench = asking(P1)
     bench.piece(P1, 0, DATA)
     bench.execute(6)
@@ -435,7 +435,7 @@ def test_a_disk_that_rejects_the_snapshot_ends_the_fetch_until_a_later_announcem
     assert bench.asked() == [BeginFetch(5)]
 
 
-def test_what_is_damaged_at_every_peer_is_not_asked_for_at_the_speed_of_the_network() -> None:
+def test_a_snapshot_damaged_at_every_peer_is_requested_at_a_limited_rate() -> None:
     bench = asking(P1)
     for peer in (P1, P2, P3, P1):
         bench.piece(peer, 0, DATA[:4])
@@ -450,7 +450,7 @@ def test_what_is_damaged_at_every_peer_is_not_asked_for_at_the_speed_of_the_netw
     assert bench.asked() == [BeginFetch(5)]
 
 
-def test_an_older_snapshot_is_taken_where_the_wanted_one_is_damaged_if_it_has_more_than_was_executed_here() -> None:
+def test_an_older_snapshot_replaces_a_damaged_one_if_it_has_more_than_was_executed() -> None:
     bench = asking(P1)
     bench.purged(P1, 3)
     assert bench.asked() == []
@@ -463,7 +463,7 @@ def test_an_older_snapshot_is_taken_where_the_wanted_one_is_damaged_if_it_has_mo
     assert bench.asked() == [BeginFetch(3)]
 
 
-def test_a_disk_that_did_not_take_an_older_one_says_nothing_about_this() -> None:
+def test_a_failure_to_store_an_older_snapshot_does_not_affect_this_one() -> None:
     bench = asking(P1)
     bench.transfers.give_up(4)
     assert bench.transfers.progress == (5, 0, None)
@@ -472,10 +472,10 @@ def test_a_disk_that_did_not_take_an_older_one_says_nothing_about_this() -> None
     assert idle.transfers.progress is None
 
 
-# What others want
+# Requests of peers
 
 
-def test_a_peer_that_fetches_is_served_what_it_asks_for() -> None:
+def test_a_peer_that_fetches_receives_the_requested_bytes() -> None:
     bench = Bench()
     bench.transfers.on_fetch(P2, FetchSnapshot(2, 40))
     assert bench.asked() == [ServePiece(P2, 2, 40)]

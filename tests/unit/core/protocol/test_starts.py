@@ -1,28 +1,28 @@
-"""What a replica lacks that a peer remembers, whom peers refuse, and when a start takes part."""
+"""The data that a replica lacks by a peer's report, which starts peers refuse, and when a start takes part."""
 
 import pytest
 
 from pydsm.core.protocol.starts import (
-    Met,
-    Own,
-    Remembered,
+    OwnData,
+    PeerReport,
+    PeerStarts,
+    SeenStart,
     Start,
-    StartBook,
     StartCheck,
-    StartGreeting,
-    what_is_missing,
+    StartInfo,
+    describe_missing,
 )
 from pydsm.core.types.ids import ReplicaId
 
 A, B = ReplicaId(1), ReplicaId(2)
 FIRST, SECOND, COPY = Start(1, 11), Start(2, 22), Start(2, 33)
-OWN = Own(SECOND, found=40, position=45, reserved=64, executed=(7, 8, 9))
+OWN = OwnData(SECOND, found=40, position=45, reserved=64, executed=(7, 8, 9))
 
 
 def told(
     start: Start | None = FIRST, position: int = 40, index: int = 64, executed: tuple[int, ...] = (7, 8, 9)
-) -> Remembered:
-    return Remembered(A, start, position, index, executed)
+) -> PeerReport:
+    return PeerReport(A, start, position, index, executed)
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ def told(
         told(index=3, executed=(0, 0, 1)),
     ],
 )
-def test_nothing_is_missing_if_the_disk_has_all_that_a_peer_has_recorded(remembered: Remembered) -> None:
-    assert what_is_missing(OWN, remembered) is None
+def test_nothing_is_missing_if_the_disk_has_all_that_a_peer_has_recorded(remembered: PeerReport) -> None:
+    assert describe_missing(OWN, remembered) is None
 
 
 @pytest.mark.parametrize(
@@ -52,17 +52,17 @@ def test_nothing_is_missing_if_the_disk_has_all_that_a_peer_has_recorded(remembe
         ),
     ],
 )
-def test_missing_data_are_reported_with_their_amount(remembered: Remembered, words: str) -> None:
-    assert words in str(what_is_missing(OWN, remembered))
+def test_missing_data_are_reported_with_their_amount(remembered: PeerReport, words: str) -> None:
+    assert words in str(describe_missing(OWN, remembered))
 
 
-def test_all_that_is_missing_is_said() -> None:
-    missing = str(what_is_missing(OWN, told(position=99, index=99, executed=(9, 9, 9))))
+def test_everything_that_is_missing_is_described() -> None:
+    missing = str(describe_missing(OWN, told(position=99, index=99, executed=(9, 9, 9))))
     assert missing.count(";") == 2
 
 
-def book(*, incarnation: int = 5, start: Start = SECOND, position: int = 40) -> StartBook:
-    return StartBook({A: Met(incarnation, start, position)})
+def book(*, incarnation: int = 5, start: Start = SECOND, position: int = 40) -> PeerStarts:
+    return PeerStarts({A: SeenStart(incarnation, start, position)})
 
 
 @pytest.mark.parametrize(
@@ -74,48 +74,48 @@ def book(*, incarnation: int = 5, start: Start = SECOND, position: int = 40) -> 
     ],
 )
 def test_a_start_below_the_recorded_start_or_position_is_refused(start: Start, position: int, words: str) -> None:
-    assert words in str(book().why_not(A, 5, StartGreeting(start, position)))
+    assert words in str(book().check_start(A, 5, StartInfo(start, position)))
 
 
 @pytest.mark.parametrize("start", [SECOND, Start(3, 1), Start(9, 9)])
 def test_the_same_start_and_any_later_one_with_all_the_data_is_taken(start: Start) -> None:
     met = book()
-    assert met.why_not(A, 5, StartGreeting(start, 40)) is None
-    assert met.met(A) == Met(5, start, 40)
-    assert met.why_not(A, 5, StartGreeting(start, 40)) is None
+    assert met.check_start(A, 5, StartInfo(start, 40)) is None
+    assert met.highest(A) == SeenStart(5, start, 40)
+    assert met.check_start(A, 5, StartInfo(start, 40)) is None
 
 
 def test_another_data_directory_is_no_later_start_of_this_one() -> None:
-    """Whether it may come at all is decided by its incarnation."""
+    """Whether another incarnation is accepted is decided elsewhere."""
     met = book()
-    assert met.why_not(A, 6, StartGreeting(FIRST, 0)) is None
-    assert met.met(A) == Met(6, FIRST, 0)
+    assert met.check_start(A, 6, StartInfo(FIRST, 0)) is None
+    assert met.highest(A) == SeenStart(6, FIRST, 0)
 
 
-def test_messages_of_an_earlier_start_are_not_taken_any_more() -> None:
+def test_messages_of_an_earlier_start_are_rejected() -> None:
     met = book()
-    assert met.hear(A, 2, 50) is None
-    met.why_not(A, 5, StartGreeting(Start(3, 1), 50))
-    assert "messages of start 2, and start 3" in str(met.hear(A, 2, 60))
-    assert met.hear(B, 1, 1) is not None
+    assert met.check_stamp(A, 2, 50) is None
+    met.check_start(A, 5, StartInfo(Start(3, 1), 50))
+    assert "messages of start 2, and start 3" in str(met.check_stamp(A, 2, 60))
+    assert met.check_stamp(B, 1, 1) is not None
 
 
-def test_a_position_says_at_least_so_a_lower_one_of_the_same_start_is_only_late() -> None:
+def test_a_lower_position_of_the_same_start_is_accepted_as_a_late_message() -> None:
     met = book()
     for position in (50, 45):
-        assert met.hear(A, 2, position) is None
-    assert met.met(A) == Met(5, SECOND, 50)
+        assert met.check_stamp(A, 2, position) is None
+    assert met.highest(A) == SeenStart(5, SECOND, 50)
 
 
 def test_only_starts_that_took_part_are_saved_and_positions_only_from_time_to_time() -> None:
-    met = StartBook({})
-    met.why_not(A, 5, StartGreeting(SECOND, 40))
+    met = PeerStarts({})
+    met.check_start(A, 5, StartInfo(SECOND, 40))
     assert met.take_unsaved(positions=True) == {}
-    met.hear(A, 2, 41)
-    assert met.take_unsaved(positions=False) == {A: Met(5, SECOND, 41)}
-    met.hear(A, 2, 42)
+    met.check_stamp(A, 2, 41)
+    assert met.take_unsaved(positions=False) == {A: SeenStart(5, SECOND, 41)}
+    met.check_stamp(A, 2, 42)
     assert met.take_unsaved(positions=False) == {}
-    assert met.take_unsaved(positions=True) == {A: Met(5, SECOND, 42)}
+    assert met.take_unsaved(positions=True) == {A: SeenStart(5, SECOND, 42)}
     assert met.take_unsaved(positions=True) == {}
 
 

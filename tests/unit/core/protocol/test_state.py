@@ -21,7 +21,7 @@ def state(me: int = 0, **config: int) -> ReplicaState:
     return ReplicaState(Config((P0, P1, P2)[me], 3, **config), DeclaredKeys())  # type: ignore[arg-type]
 
 
-def test_everyone_else_is_a_peer() -> None:
+def test_peers_are_all_other_replicas() -> None:
     assert (state(1).members, state(1).peers) == ((P0, P1, P2), (P0, P2))
 
 
@@ -42,7 +42,7 @@ def test_two_different_decisions_stop_the_replica() -> None:
         replica.decide(at(1, 1), B, NONE)
 
 
-def test_a_decision_that_others_know_may_be_stored_lazily() -> None:
+def test_a_decision_received_from_others_may_be_stored_lazily() -> None:
     replica = state()
     replica.decide(at(1, 1), A, NONE)
     effects = replica.outbox.take()
@@ -88,14 +88,14 @@ def test_an_executed_instance_of_an_earlier_start_frees_no_place_in_the_pipeline
     assert replica.in_flight == 0
 
 
-def test_a_decision_ends_what_was_being_led() -> None:
+def test_a_decision_ends_the_phase_of_the_instance() -> None:
     replica = state()
     replica.begin_phase(at(1, 1), Preparing(ballot(1, 0), Tick(0)))
     replica.decide(at(1, 1), A, NONE)
     assert replica.leading == {}
 
 
-def test_only_a_phase_below_the_promise_gives_way() -> None:
+def test_only_a_phase_below_the_promise_ends() -> None:
     replica = state()
     instance = replica.log.instance(at(1, 1))
     replica.begin_phase(at(1, 1), Preparing(ballot(2, 0), Tick(0)))
@@ -106,7 +106,7 @@ def test_only_a_phase_below_the_promise_gives_way() -> None:
     replica.yield_to_promise(instance)
 
 
-def test_each_repetition_comes_twice_as_late_up_to_a_bound() -> None:
+def test_the_interval_of_repetitions_doubles_up_to_a_bound() -> None:
     replica = state(retry_ticks=100, backoff_ticks_max=700)
     phase, waits = Preparing(ballot(1, 0), Tick(0)), []
     for _ in range(5):

@@ -29,7 +29,7 @@ def test_the_first_query_is_timed_from_when_the_instance_became_known() -> None:
     assert (once.highest, once.inquiries, once.attempts) == (ballot(0, 1), 0, 0)
 
 
-def test_a_suspicion_is_kept_whatever_is_asked_later() -> None:
+def test_a_suspicion_keeps_its_state_between_queries() -> None:
     late = suspicions()
     assert late.of(ID, Tick(1000)) is late.of(ID, Tick(9000))
 
@@ -99,7 +99,7 @@ def far(ticks: int) -> Distances:
     return distances
 
 
-def test_the_first_look_comes_after_a_commit_takes_in_this_network() -> None:
+def test_a_recovery_begins_later_than_a_commit_takes_in_this_network() -> None:
     assert suspicions(1, distances=far(900)).of(ID, Tick(0)).next_look >= 2700
 
 
@@ -119,7 +119,7 @@ def test_silence_is_borne_for_longer_with_each_attempt_and_with_distance() -> No
     assert near.silence_ticks(ID, (P0, P2), Tick(0)) == 4000
 
 
-def test_an_answer_that_came_too_late_makes_the_longest_wait_longer() -> None:
+def test_an_answer_that_came_too_late_increases_the_longest_wait() -> None:
     late = suspicions(1)
     for attempt in range(1, 10):
         late.begin(ID, ballot(attempt, 1), Tick(10_000 * attempt))
@@ -130,7 +130,7 @@ def test_an_answer_that_came_too_late_makes_the_longest_wait_longer() -> None:
     assert late.silence_ticks(ID, (P0, P2), Tick(0)) == 48_000
 
 
-def test_whatever_the_distance_replicas_take_turns_with_room_for_a_message_between_them() -> None:
+def test_turns_of_replicas_are_at_least_one_message_delay_apart_at_any_distance() -> None:
     looks = [suspicions(me, 3, far(2000)).of(ID, Tick(0)).next_look for me in (1, 2, 0)]
     assert looks[0] < looks[1] < looks[2]
     assert looks[2] >= 8000

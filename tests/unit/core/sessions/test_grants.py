@@ -13,7 +13,7 @@ def test_a_grant_takes_each_request_for_the_first_time_only_once() -> None:
     assert not grant.takes(request_at(ONE, 4), 1)
 
 
-def test_a_grant_takes_nothing_of_another_session_but_a_later_one_of_its_own() -> None:
+def test_a_connection_may_continue_only_with_a_later_session_of_its_own() -> None:
     grant = Grant(ONE)
     assert not grant.takes(request_at(TWO, 1), 1)
     later = session(1, BEGAN_MS + 1)

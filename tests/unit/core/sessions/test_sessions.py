@@ -23,7 +23,7 @@ NOW_MS = 1_700_000_000_000
 YEAR_AHEAD_MS = NOW_MS + 365 * 86_400_000
 NONE = Footprint()
 ONE_RESULT = RESULT_BYTES + 1
-"""What a small number as a result is counted as."""
+"""The bytes that count for a small number as a result."""
 
 
 def session(number: int = 1, began_ms: int = BEGAN_MS) -> RequestId:
@@ -44,7 +44,7 @@ def batch(
 
 
 class Machine:
-    """Answers each command with how many it has applied, and remembers which."""
+    """Answers each command with the number of applied commands, and records them."""
 
     def __init__(self) -> None:
         self.applied: list[bytes] = []
@@ -66,14 +66,14 @@ class Bench:
         return self.sessions.execute(one, self.machine.apply)
 
 
-def test_a_request_that_comes_again_is_not_executed_and_gives_its_first_result() -> None:
+def test_a_retried_request_is_not_executed_and_gets_its_first_result() -> None:
     bench = Bench()
     assert bench.execute(batch((ONE, 1, 3))) == [1, 2, 3]
     assert bench.execute(batch((ONE, 2, 1), again=True)) == [2]
     assert bench.machine.applied == [b"1", b"2", b"3"]
 
 
-def test_what_is_new_in_a_batch_is_executed_beside_what_is_not() -> None:
+def test_only_the_new_requests_of_a_batch_are_executed() -> None:
     bench = Bench()
     bench.execute(batch((ONE, 2, 2)))
     assert bench.execute(batch((ONE, 1, 4), (TWO, 1, 1), again=True)) == [3, 1, 2, 4, 5]
@@ -92,7 +92,7 @@ def test_sessions_have_sequences_of_their_own() -> None:
     assert bench.execute(batch((TWO, 1, 1))) == [2]
 
 
-def test_requests_that_nobody_sends_twice_are_executed_as_they_come_and_leave_nothing() -> None:
+def test_untracked_requests_are_executed_and_no_results_are_kept() -> None:
     bench = Bench()
     untracked = session(UNTRACKED_SESSIONS_START)
     assert bench.execute(batch((untracked, 1, 1))) == [1]
@@ -113,7 +113,7 @@ def test_an_acknowledged_result_is_dropped_and_its_request_is_still_not_executed
     assert len(bench.machine.applied) == 3
 
 
-def test_an_acknowledgement_decides_nothing_about_what_was_not_executed_yet() -> None:
+def test_an_acknowledgement_does_not_affect_unexecuted_requests() -> None:
     """A later request may be executed before an earlier one, which commutes with it."""
     bench = Bench()
     assert bench.execute(batch((ONE, 5, 1, 5))) == [1]
@@ -137,7 +137,7 @@ def test_a_session_that_was_used_lately_is_kept_however_old_it_is() -> None:
     assert bench.execute(batch((ONE, 1, 1), again=True)) == [1]
 
 
-def test_a_session_that_begins_late_enough_is_new_and_not_forgotten() -> None:
+def test_a_session_that_begins_late_enough_is_new_and_not_expired() -> None:
     bench = Bench()
     bench.execute(batch((session(4, BEGAN_MS - 1), 1, 1), at_ms=BEGAN_MS - 1))
     bench.sessions.expire([BEGAN_MS + IDLE_MS])
@@ -145,7 +145,7 @@ def test_a_session_that_begins_late_enough_is_new_and_not_forgotten() -> None:
     assert bench.execute(batch((session(3, BEGAN_MS - 1), 1, 1))) == [SessionExpired()]
 
 
-def test_a_session_that_looks_old_and_was_never_forgotten_is_new() -> None:
+def test_a_session_that_seems_old_but_never_expired_is_new() -> None:
     """It was granted by a clock that was behind, perhaps: nothing of it was ever executed."""
     bench = Bench()
     bench.sessions.expire([BEGAN_MS + 10 * IDLE_MS])
@@ -180,7 +180,7 @@ def test_batches_are_executed_within_a_bounded_distance_of_agreed_time() -> None
 
 def test_a_batch_of_a_wrong_clock_keeps_no_session_for_longer_than_the_bounded_distance() -> None:
     bench = Bench()
-    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 10**10))  # before there was agreed time
+    bench.execute(batch((ONE, 1, 1), at_ms=NOW_MS + 10**10))  # before agreed time was set
     bench.sessions.expire([NOW_MS])
     bench.sessions.expire([NOW_MS + TimeLimits().advance_ms_max])
     assert session_of(ONE) in bench.sessions
@@ -189,7 +189,7 @@ def test_a_batch_of_a_wrong_clock_keeps_no_session_for_longer_than_the_bounded_d
     assert session_of(ONE) not in bench.sessions
 
 
-# a state that was poisoned
+# a state with a wrong time
 
 
 def poisoned() -> Sessions:
@@ -199,16 +199,16 @@ def poisoned() -> Sessions:
     return sessions
 
 
-def test_sessions_that_begin_after_a_poisoned_state_are_granted_later_than_what_it_forgot() -> None:
+def test_sessions_after_a_state_with_a_wrong_time_are_granted_later_than_its_expired_sessions() -> None:
     sessions = poisoned()
-    assert sessions.is_forgotten(session_of(session(1, NOW_MS)))
+    assert sessions.has_expired(session_of(session(1, NOW_MS)))
     granted = session(2, sessions.grant_ms(NOW_MS))
     assert sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply) == [1]
     sessions.expire([NOW_MS + 1])
     assert sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS, again=True), Machine().apply) == [1]
 
 
-def test_a_request_that_a_poisoned_state_has_forgotten_is_never_executed_again() -> None:
+def test_a_request_that_expired_in_a_state_with_a_wrong_time_is_never_executed_again() -> None:
     bench = Bench()
     bench.sessions = poisoned()
     for now_ms in range(NOW_MS, NOW_MS + 20 * IDLE_MS, IDLE_MS):
@@ -216,13 +216,13 @@ def test_a_request_that_a_poisoned_state_has_forgotten_is_never_executed_again()
         assert bench.execute(batch((session(1, NOW_MS - 1), 1, 1), at_ms=now_ms, again=True)) == [SessionExpired()]
 
 
-def test_sessions_of_a_state_that_was_poisoned_are_forgotten_by_their_last_use_like_all_others() -> None:
+def test_sessions_of_a_state_with_a_wrong_time_expire_by_their_last_use() -> None:
     sessions = poisoned()
     granted = session(2, sessions.grant_ms(NOW_MS))
     sessions.execute(batch((granted, 1, 1), at_ms=NOW_MS), Machine().apply)
     sessions.expire([NOW_MS + 1])
     sessions.expire([NOW_MS + IDLE_MS + 1])
-    assert sessions.is_forgotten(session_of(granted))
+    assert sessions.has_expired(session_of(granted))
     assert sessions.grant_ms(NOW_MS) > sessions.grant_ms(0) - 1 >= YEAR_AHEAD_MS
 
 
@@ -291,10 +291,10 @@ def test_a_result_too_large_to_be_kept_is_not_even_encoded() -> None:
     value = bytes(1 << 16)
     many: list[object] = [[value] * 1_000_000]
     assert sessions.execute(batch((ONE, 1, 1)), lambda commands, timestamp_ms: many) is many
-    assert sessions.fate(request_at(ONE, 1)) is RequestState.DROPPED
+    assert sessions.state_of(request_at(ONE, 1)) is RequestState.DROPPED
 
 
-def test_what_is_dropped_is_no_longer_counted_whoever_else_was_in_its_batch() -> None:
+def test_dropped_results_are_no_longer_counted_with_any_other_sessions_in_the_batch() -> None:
     sessions = Sessions()
     empty = sessions.held_bytes
     sessions.execute(batch((ONE, 1, 1000), (TWO, 1, 1)), give([1000] * 1001))
@@ -326,7 +326,7 @@ def test_a_snapshot_brings_everything_back() -> None:
     assert other.sessions.time.ms == bench.sessions.time.ms
 
 
-def test_parts_of_a_snapshot_are_the_state_of_their_moment_whatever_comes_meanwhile() -> None:
+def test_parts_of_a_snapshot_do_not_contain_later_changes() -> None:
     bench, other = Bench(), Bench()
     bench.execute(batch((ONE, 1, 3)))
     bench.execute(batch((ONE, 5, 1, 2), (TWO, 1, 1)))
@@ -355,7 +355,7 @@ def test_a_snapshot_that_is_none_is_refused(snapshot: bytes) -> None:
         Sessions().restore(snapshot)
 
 
-def test_results_are_kept_in_one_form_in_whatever_batches_they_came() -> None:
+def test_the_form_of_kept_results_does_not_depend_on_their_batches() -> None:
     together, apart = Bench(), Bench()
     together.execute(batch((ONE, 1, 2)))
     apart.execute(batch((ONE, 1, 1)))
@@ -365,16 +365,16 @@ def test_results_are_kept_in_one_form_in_whatever_batches_they_came() -> None:
 
 def test_the_state_of_a_request_is_reported() -> None:
     bench = Bench()
-    assert bench.sessions.fate(request_at(ONE, 1)) is RequestState.NEW
+    assert bench.sessions.state_of(request_at(ONE, 1)) is RequestState.NEW
     bench.execute(batch((ONE, 1, 1), (ONE, 3, 2, 2)))
-    fates = [bench.sessions.fate(request_at(ONE, sequence)) for sequence in (1, 2, 3, 4, 5)]
+    fates = [bench.sessions.state_of(request_at(ONE, sequence)) for sequence in (1, 2, 3, 4, 5)]
     assert fates == [RequestState.DROPPED, RequestState.OPEN, RequestState.KEPT, RequestState.KEPT, RequestState.OPEN]
     bench.sessions.expire([BEGAN_MS + IDLE_MS + 1])
-    assert bench.sessions.fate(request_at(ONE, 1)) is RequestState.FORGOTTEN
-    assert bench.sessions.fate(request_at(session(UNTRACKED_SESSIONS_START), 1)) is RequestState.UNKEPT
+    assert bench.sessions.state_of(request_at(ONE, 1)) is RequestState.EXPIRED
+    assert bench.sessions.state_of(request_at(session(UNTRACKED_SESSIONS_START), 1)) is RequestState.UNTRACKED
 
 
-# what replicas that execute in different orders agree on
+# agreement of replicas that execute in different orders
 
 
 @st.composite
@@ -409,7 +409,7 @@ limits_that_are_reached = st.builds(
 
 
 @given(histories(), limits_that_are_reached, st.randoms(use_true_random=False))
-def test_replicas_keep_the_same_results_in_whatever_order_batches_came_that_commute(
+def test_the_order_of_commuting_batches_does_not_affect_kept_results(
     history: list[Batch], limits: SessionLimits, random: object
 ) -> None:
     order = list(range(len(history)))

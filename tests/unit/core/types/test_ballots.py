@@ -1,4 +1,4 @@
-"""Ballots: one order for everybody, and a way upwards that never meets another replica's ballot."""
+"""Ballots: one order for all replicas, and a next ballot that never equals one of another replica."""
 
 from hypothesis import given
 

@@ -1,4 +1,4 @@
-"""Checkpoints: when one is due, what is in it, what is removed before it, and restarting from one."""
+"""Checkpoints: when one is due, its contents, what is removed before it, and restarts from one."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_for_the_sake_of_time_is_due_in_turn_whether_anything_was_e
     assert first_due == [0, 10, 20]
 
 
-def test_a_turn_begins_anew_when_time_was_not_due_in_between() -> None:
+def test_a_turn_begins_again_if_time_was_not_due_in_between() -> None:
     one = schedule(1)
     assert [one.is_due(Tick(now), time_is_due=now != 5) for now in (0, 5, 10, 19, 20)] == [False] * 4 + [True]
 
@@ -103,7 +103,7 @@ def test_the_turn_moves_on_with_each_checkpoint() -> None:
     assert first_due == [20, 0, 10]
 
 
-def test_one_that_is_under_way_is_not_proposed_again_until_it_is_executed_or_nop() -> None:
+def test_a_checkpoint_is_not_proposed_again_until_it_is_executed_or_nop() -> None:
     one = schedule()
     for index in range(1, 4):
         one.executed(at(1, index), A)
@@ -118,7 +118,7 @@ def test_a_command_over_everything_is_no_checkpoint() -> None:
     assert not any(map(is_checkpoint, [barrier(), A, NOP, None]))
 
 
-# What is in one
+# Contents of a checkpoint
 
 
 def decided(leader: int, index: int, batch: Batch, deps: tuple[int, ...]) -> Instance:
@@ -127,7 +127,7 @@ def decided(leader: int, index: int, batch: Batch, deps: tuple[int, ...]) -> Ins
     return instance
 
 
-def test_what_the_barrier_covers_and_its_component_is_in_it() -> None:
+def test_a_checkpoint_contains_the_barriers_covered_instances_and_its_component() -> None:
     component = [decided(1, 1, A, (2, 0, 5)), decided(0, 2, MARK, (1, 1, 4)), decided(2, 6, B, (2, 0, 5))]
     found = checkpoint_behind(component, 3, Position(NONE), (9, 9, 9))
     assert found == Checkpoint(3, at(0, 2), Position((1, 1, 4), (at(0, 2), at(2, 6))), (9, 9, 9), 7)
@@ -153,7 +153,7 @@ def executing(*commits: Commit, **config: Any) -> Driven:
     return driven
 
 
-def test_the_checkpoint_comes_between_what_is_before_and_what_is_behind() -> None:
+def test_the_checkpoint_is_taken_between_earlier_and_later_instances() -> None:
     driven = executing(Commit(at(1, 1), A, NONE), Commit(at(2, 1), MARK, (0, 1, 0)), Commit(at(1, 2), B, (0, 1, 1)))
     assert driven.executed_ids == [at(1, 1), at(1, 2)]
     assert driven.checkpoints == [Checkpoint(1, at(2, 1), Position((0, 1, 0), (at(2, 1),)), (0, 1, 1), 7)]
@@ -179,7 +179,7 @@ batches = st.one_of(st.builds(writing, keys), st.builds(reading, keys), st.build
 
 
 @given(st.lists(batches, min_size=1, max_size=12), st.lists(batches, max_size=6), st.lists(batches, min_size=1))
-def test_a_vector_is_the_same_with_and_without_what_is_behind_the_floor(
+def test_a_vector_is_the_same_with_and_without_entries_up_to_the_floor(
     before: list[Batch], above: list[Batch], asked: list[Batch]
 ) -> None:
     for relation in (DeclaredKeys(), EverythingConflicts()):
@@ -204,14 +204,14 @@ def _with_history(relation: Relation, before: list[Batch], above: list[Batch]) -
     return driven
 
 
-def test_what_is_below_the_floor_has_left_the_index() -> None:
+def test_instances_below_the_floor_are_not_in_the_index() -> None:
     driven = executing(Commit(at(1, 1), A, NONE), Commit(at(2, 1), MARK, (0, 1, 0)))
     assert driven.replica._state.log._index.conflicts(B) == NONE
     driven.receive(1, PreAccept(at(1, 2), B, NONE))
     assert driven.take() == [(P1, PreAcceptOk(at(1, 2), (0, 1, 1)))]
 
 
-def test_validate_names_what_is_below_the_floor_while_it_is_in_memory() -> None:
+def test_validate_names_instances_below_the_floor_that_are_in_memory() -> None:
     driven = executing(Commit(at(1, 1), A, NONE), Commit(at(2, 1), MARK, (0, 1, 0)))
     found = driven.replica._state.log.invalidators(at(0, 9), B, NONE)
     assert [(one.id, one.committed) for one in found] == [(at(1, 1), True), (at(2, 1), True)]
@@ -262,7 +262,7 @@ def begun(records: list[Any], *snapshots: Checkpoint) -> Driven:
 FIRST = checkpoint(1, 1, (0, 3, 0), (at(2, 1),))
 
 
-def test_what_is_in_the_snapshot_is_not_executed_again_and_the_rest_is() -> None:
+def test_only_instances_outside_the_snapshot_are_executed_again() -> None:
     commits = [Commit(at(1, index), writing("key", name=str(index)), (0, index - 1, 0)) for index in (1, 2, 3)]
     commits += [Commit(at(2, 1), MARK, (0, 3, 0)), Commit(at(1, 4), A, (0, 3, 1)), Commit(at(2, 2), B, (0, 4, 1))]
     driven = begun([record(commit) for commit in commits], FIRST)
@@ -315,11 +315,11 @@ def test_records_that_are_older_than_the_snapshot_are_refused() -> None:
         begun([], FIRST)
 
 
-# What leaves the disk
+# Records that are purged
 
 
 def purging() -> Driven:
-    """It has two checkpoints' snapshots, and everyone has executed everything."""
+    """A replica with the snapshots of two checkpoints; all members have executed everything."""
     driven = Driven(0, 3, gossip_ticks=10, drop_instances_max=2)
     commits = [Commit(at(1, index), writing(str(index)), NONE) for index in range(1, 6)]
     driven.receive(1, *commits, Commit(at(2, 1), MARK, (0, 5, 0)))
@@ -355,7 +355,7 @@ def test_records_before_the_older_of_two_snapshots_are_purged() -> None:
     assert kept == [at(1, 6), at(2, 1), at(2, 2)]
 
 
-def test_records_stay_while_some_member_may_ask_for_them() -> None:
+def test_records_stay_while_a_member_may_request_them() -> None:
     driven = purging()
     driven.receive(1, Frontier((0, 6, 2), (0, 6, 2)))
     driven.receive(2, Frontier((0, 3, 0), (0, 6, 2)))

@@ -17,7 +17,7 @@ def test_two_replicas_do_not_share_their_branches() -> None:
     assert ProtocolCounters().branches == {}
 
 
-def test_what_a_replica_proposes_commits_and_executes_is_counted() -> None:
+def test_proposals_commits_and_executions_of_a_replica_are_counted() -> None:
     leader = Driven(0, 3)
     fast, aborted = leader.propose(writing("a")), leader.propose(writing("b"))
     leader.receive(1, PreAcceptOk(fast, (0, 0, 0)))

@@ -1,4 +1,4 @@
-"""What may be shown of an incarnation."""
+"""The printable fingerprint of an incarnation."""
 
 from pydsm.core.types.fingerprint import fingerprint
 

@@ -1,4 +1,4 @@
-"""Names and vectors: what covers what, how vectors merge, how request ids are ordered."""
+"""Ids and vectors: coverage, merging, and the order of request ids."""
 
 import uuid
 
@@ -30,7 +30,9 @@ def test_a_vector_covers_an_instance_up_to_and_including_its_entry(deps: Deps, i
 
 
 @given(vectors, vectors, instance_ids)
-def test_a_merge_covers_exactly_what_either_covers(left: Deps, right: Deps, id: InstanceId) -> None:
+def test_a_merged_vector_covers_exactly_the_instances_that_either_vector_covers(
+    left: Deps, right: Deps, id: InstanceId
+) -> None:
     assert covers(merge(left, right), id) == (covers(left, id) or covers(right, id))
 
 
@@ -51,7 +53,7 @@ def test_adding_an_instance_covers_it_and_its_predecessors_and_nothing_else(
 
 
 @given(vectors, instance_ids)
-def test_adding_what_is_covered_changes_nothing(deps: Deps, id: InstanceId) -> None:
+def test_adding_a_covered_instance_changes_nothing(deps: Deps, id: InstanceId) -> None:
     grown = with_instance(deps, id)
     assert with_instance(grown, id) is grown
 

@@ -1,4 +1,4 @@
-"""Batches as values: how runs name their commands, and what an instance is called. The groups of messages."""
+"""Batches as values: ids of the commands of a run, the public name of an instance; the groups of messages."""
 
 from typing import get_args
 

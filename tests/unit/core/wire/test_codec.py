@@ -1,4 +1,4 @@
-"""The codec gives a right value or a clear error: whatever the bytes, nothing else comes out."""
+"""The codec returns a valid value or raises PeerProtocolError, for any bytes."""
 
 from typing import get_args
 
@@ -45,7 +45,7 @@ def raw(body: object) -> bytes:
 
 
 def decode_or_fault(data: bytes) -> Message | None:
-    """The message, checked to be one that this group can have, or None for a PeerProtocolError. Nothing else may
+    """The message, checked to be valid in this group, or None for a PeerProtocolError. Nothing else may
     happen."""
     try:
         message = decode_message(data, REPLICAS)
@@ -167,7 +167,7 @@ def test_no_bytes_are_refused_as_message_and_as_record() -> None:
 
 
 @given(messages)
-def test_a_message_of_a_larger_group_is_refused_where_it_names_a_replica_that_is_not_here(message: Message) -> None:
+def test_a_message_that_names_a_replica_outside_the_group_is_refused(message: Message) -> None:
     try:
         decode_message(encode_message(message), REPLICAS - 1)
     except PeerProtocolError:
@@ -286,7 +286,7 @@ def test_an_instance_that_cannot_exist_is_refused_wherever_it_stands(id: Instanc
         (Batch((), (), Footprint(updates=((b"incr", (b"a",)), (b"incr", (b"b",))))), "twice"),
     ],
 )
-def test_a_batch_that_contradicts_itself_is_refused_wherever_it_stands(batch: Batch, what: str) -> None:
+def test_an_inconsistent_batch_is_refused_in_every_message_and_record(batch: Batch, what: str) -> None:
     wrong: list[Message] = [
         m.PreAccept(ID, batch, DEPS),
         m.Accept(ID, BALLOT, batch, DEPS),
@@ -310,7 +310,7 @@ STATES_WITHOUT_THEIR_CONTENT = [
 
 
 @pytest.mark.parametrize(("status", "voted", "value", "initial_batch"), STATES_WITHOUT_THEIR_CONTENT)
-def test_a_state_without_what_its_status_carries_is_refused(
+def test_a_state_without_the_fields_of_its_status_is_refused(
     status: Status, voted: Ballot | None, value: m.Value | None, initial_batch: Batch | None
 ) -> None:
     with pytest.raises(PeerProtocolError, match=status.name):
@@ -340,7 +340,7 @@ def test_a_digest_out_of_bounds_is_refused(number: int, parts: int) -> None:
         decode_message(encode_message(m.StateDigest(number, (bytes(16),) * parts)), REPLICAS)
 
 
-def test_a_frontier_comes_back_and_one_of_another_group_is_refused() -> None:
+def test_a_frontier_is_decoded_and_one_of_another_group_refused() -> None:
     record = FrontierRecord((1, 2, 3), (0, 1, 0))
     assert decode_record(encode_record(record), REPLICAS) == record
     for wrong in (FrontierRecord((1, 2), (0, 0, 0)), FrontierRecord((0, 0, 0), (0, 0, -1))):
@@ -356,7 +356,7 @@ def test_a_checkpoint_that_cannot_exist_is_refused_wherever_it_stands(number: in
 
 
 @pytest.mark.parametrize("offset", [-1, INDEX_MAX + 1])
-def test_bytes_before_the_first_or_absurdly_far_away_are_not_asked_for(offset: int) -> None:
+def test_negative_and_excessive_offsets_are_refused(offset: int) -> None:
     with pytest.raises(PeerProtocolError, match=f"from byte {offset} on"):
         decode_message(encode_message(m.FetchSnapshot(1, offset)), REPLICAS)
 
@@ -378,7 +378,7 @@ def test_a_piece_that_just_fits_is_taken(offset: int, size: int, bytes_sent: int
     assert decode_message(encode_message(piece), REPLICAS) == piece
 
 
-def test_what_was_purged_is_read_also_when_it_was_written_before_there_was_anything_besides() -> None:
+def test_a_purge_record_without_exceptions_is_still_decoded() -> None:
     assert decode_record(raw([4, DEPS]), REPLICAS) == PurgeRecord(DEPS)
 
 
@@ -395,7 +395,7 @@ def test_the_same_message_is_always_the_same_bytes(id: InstanceId, ballot: Ballo
 
 
 def test_the_wire_format_has_not_changed() -> None:
-    """Other versions of PyDSM read these bytes: a difference here needs a new WIRE_VERSION."""
+    """Other versions of PyDSM read these bytes: a difference requires a new WIRE_VERSION."""
     assert encode_message(m.AcceptOk(ID, BALLOT)).hex() == "03930492000192" + "0102"
     assert encode_message(m.PreAccept(ID, BATCH, DEPS)).hex() == (
         "03" "9401920001" "9701" + "9194c410" + "00" * 16 + "010000" + "91c407" + b"command".hex() + "9490"

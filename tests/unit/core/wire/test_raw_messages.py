@@ -1,4 +1,4 @@
-"""Batches travel and lie as bytes that are made once; one that comes again is recognised, never mistaken."""
+"""Batches are sent and stored as bytes that are encoded once; a cached batch is recognised by its bytes."""
 
 import msgspec
 import pytest
@@ -30,14 +30,14 @@ def batch_of(message: Message) -> object:
 
 
 @given(messages)
-def test_what_came_before_changes_no_message(message: Message) -> None:
+def test_the_state_of_the_cache_changes_no_message(message: Message) -> None:
     known = BatchCache()
     data = encode_message(message)
     assert decode_message(data, REPLICAS, known) == message
     assert decode_message(data, REPLICAS, known) == message
 
 
-def test_a_batch_that_comes_again_is_not_decoded_again() -> None:
+def test_a_cached_batch_is_not_decoded_again() -> None:
     known = BatchCache()
     first = decode_message(encode_message(m.PreAccept(ID, batch(), DEPS)), REPLICAS, known)
     for again in (m.Accept(ID, BALLOT, batch(), DEPS), m.Commit(ID, batch(), DEPS)):
@@ -76,7 +76,7 @@ def test_the_batch_of_a_refused_message_is_not_cached() -> None:
 
 
 @given(batches())
-def test_a_batch_is_passed_on_in_the_bytes_in_which_it_came(value: Batch) -> None:
+def test_a_batch_is_forwarded_as_the_received_bytes(value: Batch) -> None:
     with_a_newer_field = msgspec.msgpack.encode([*msgspec.msgpack.decode(value.encoded), "newer"])
     data = bytes([WIRE_VERSION]) + msgspec.msgpack.encode([5, ID, msgspec.Raw(with_a_newer_field), DEPS])
     message = decode_message(data, REPLICAS)

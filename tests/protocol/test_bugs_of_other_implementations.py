@@ -27,7 +27,7 @@ NONE = (0, 0, 0)
 
 
 def test_promise_and_vote_are_two_ballots() -> None:
-    """ "recovery forgets what was accepted": the vote of ballot 1 is told with ballot 1 after a promise of ballot 5."""
+    """ "recovery loses the accepted value": the vote is reported with ballot 1 after a promise of ballot 5."""
     replica = Driven(1, 3)
     replica.receive(2, Accept(ID, ballot(1, 2), A, NONE), Prepare(ID, ballot(5, 0)))
     answer = replica.take_only(PrepareOk)[0][1]
@@ -118,7 +118,7 @@ def test_pre_accept_is_answered_only_when_it_is_durable() -> None:
 
 
 def test_the_log_is_read_back() -> None:
-    """ "log written and never read back": a group that lost power as a whole executes the same again."""
+    """ "log written and never read": a group that lost power as a whole executes the same again."""
     world = World(3)
     for replica in range(3):
         world.propose(replica, writing("key", name=str(replica)))
@@ -135,8 +135,8 @@ def test_the_log_is_read_back() -> None:
 def test_deps_are_not_lost_in_recovery_under_asymmetric_loss() -> None:
     """ "deps lost in recovery under asymmetric loss".
 
-    0.1 is committed at 0 and 1. 2.1 conflicts; its leader knows nothing of 0.1, and no answer gets back to it. The
-    leader dies; whoever recovers 2.1 must order it after 0.1, or make it a nop.
+    0.1 is committed at 0 and 1. 2.1 conflicts; its leader does not have 0.1, and receives no answer. The
+    leader fails; the replica that recovers 2.1 must order it after 0.1, or make it a nop.
     """
     world = World(3)
     world.propose(0, A)
@@ -176,7 +176,7 @@ def test_deps_that_were_voted_for_are_those_that_are_recovered(vote_at: int) -> 
 
 
 def test_a_dependency_without_a_recovery_is_recovered_by_the_replica_that_needs_it() -> None:
-    """ "executor waits for ever on a dependency nobody recovers": its leader died before anyone saw the batch."""
+    """ "executor waits for ever for a dependency that no replica recovers": its leader failed early."""
     world = World(3)
     world.propose(0, A)
     world.deliver_all(lambda packet: packet.is_a(PreAccept) and packet.to == 1)
@@ -210,7 +210,7 @@ def test_a_hot_key_does_not_livelock() -> None:
 
 
 def test_the_committed_branch_of_recovery_gives_the_committed_value() -> None:
-    """ "committed branch of recovery broadcasts a stale batch": the recoverer knows an older vector of its own."""
+    """ "committed branch of recovery broadcasts a stale batch": the recoverer has an older vector."""
     world = World(3)
     world.hosts[1].receive(2, PreAccept(at(2, 5), B, NONE))
     world.propose(0, A)
