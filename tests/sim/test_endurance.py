@@ -32,7 +32,7 @@ def test_the_checkers_discard_old_instances() -> None:
     made, rows = day(0.3)
     assert rows[-1].executed > 4000
     assert rows[-1].oracle < 2 * rows[1].oracle
-    assert all(made._watch.forgotten)
+    assert all(made._invariants.forgotten)
 
 
 def test_sessions_that_never_expire_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

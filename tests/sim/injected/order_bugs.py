@@ -54,7 +54,7 @@ def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
     def execute(self: process.ReplicaProcess, execution: Execute) -> None:
         nonlocal void
         leader, index = execution.id
-        before = self._watch.decided.get(InstanceId(leader, index - 1))
+        before = self._invariants.decided.get(InstanceId(leader, index - 1))
         void = before is not None and before[0] == NOP
         original(self, execution)
 
@@ -70,13 +70,13 @@ def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7, program order: retries through any replica name the same")
 def after_dropped_on_a_retry(patch: pytest.MonkeyPatch) -> None:
-    original = clients.PendingRequest.try_elsewhere
+    original = clients.PendingRequest.send_to_next
 
-    def try_elsewhere(self: clients.PendingRequest) -> None:
+    def send_to_next(self: clients.PendingRequest) -> None:
         self.after = 0
         original(self)
 
-    patch.setattr(clients.PendingRequest, "try_elsewhere", try_elsewhere)
+    patch.setattr(clients.PendingRequest, "send_to_next", send_to_next)
 
 
 @bug("7, program order: a run that is skipped leaves no record")

@@ -185,7 +185,7 @@ class Endurance(World):
 
     def _look(self) -> None:
         self._check_windows()
-        self._watch.forget(self._gone, {request.request_id for request in self.clients.requests}, self._is_over)
+        self._invariants.forget(self._gone, {request.request_id for request in self.clients.requests}, self._is_over)
         self._gone = tuple(map(min, zip(*(self._purged_at(host.id) for host in self.hosts), strict=True)))
         quantities, containers = sizes(self.hosts)
         self.samples.quantities.append(quantities)
@@ -219,7 +219,7 @@ class Endurance(World):
 
     def _record_outcomes_so_far(self) -> None:
         """In which order calls took effect; and of an unknown one that it did by now, if it did."""
-        answers = self._watch.answers.first
+        answers = self._invariants.answers.first
         ranks = {request: rank for rank, request in enumerate(answers)}
         for request in self.clients.requests:
             call = request.call
@@ -246,7 +246,7 @@ class Endurance(World):
     def _end_row(self) -> None:
         looks, self._samples_in_row = self.samples.quantities[-self._samples_in_row :], 0
         counts = self._context.counts
-        oracle = len(self._watch.answers.first) + len(self._watch.decided) + len(self.clients.history.calls)
+        oracle = len(self._invariants.answers.first) + len(self._invariants.decided) + len(self.clients.history.calls)
         if looks:
             self._report_row(
                 EnduranceSample(

@@ -18,7 +18,7 @@ FORMAT = 1
 REGISTERS = "registers"
 """Name of the machine that the simulator brings along."""
 
-_LANDMARKS = ("FAULT", "HEAL", "VIOLATION", " dies", " starts again", "proposes ")
+_LANDMARKS = ("FAULT", "HEAL", "VIOLATION", " crashes", " starts again", "proposes ")
 
 
 class SavedFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
