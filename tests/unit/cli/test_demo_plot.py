@@ -16,7 +16,7 @@ def test_a_picture_is_written_also_of_a_run_without_a_single_moment(tmp_path: Pa
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OperationalError, match=r"cannot write the picture to .*No such file or directory"):
+    with pytest.raises(OperationalError, match=r"cannot write the plot to .*No such file or directory"):
         demo_plot.plot(tmp_path / "nowhere" / "run.png", [MOMENT], REPORT, [])
 
 

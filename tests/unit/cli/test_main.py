@@ -49,7 +49,7 @@ SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "mem
         (["demo", "--kill", "--storage", "memory"], "--kill needs --storage sqlite"),
         ([*SERVE, "--peers", PEERS, "--batch-commands-max", "0"], "--batch-commands-max is 0: give 1 or more"),
         (["bench", "--replicas", "0"], "--replicas must be between 1 and 15, got 0"),
-        (["bench", "--replicas", "3,many"], "--replicas takes whole numbers with commas between them, got '3,many'"),
+        (["bench", "--replicas", "3,many"], "--replicas takes whole numbers, separated by commas; got '3,many'"),
         (["bench", "--storage", "tape"], "--storage must be memory, sqlite or both, got 'tape'"),
         (["bench", "--conflict", "0,2"], "share of conflicts must be between 0 and 1, got 2"),
         (["bench", "--load", "rate", "--rate", "0"], "a rate and its time must be above 0"),
@@ -111,7 +111,7 @@ def test_members_keep_their_order() -> None:
     assert list(members.items()) == [("b", Address("host", 1)), ("a", Address("::1", 2))]
 
 
-@pytest.mark.parametrize(("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have one address")])
+@pytest.mark.parametrize(("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have the same address")])
 def test_members_are_distinct(peers: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_members(peers)

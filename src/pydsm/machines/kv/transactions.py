@@ -46,7 +46,7 @@ def _parts(table: Mapping[bytes, Command], words: Words) -> tuple[Sequence[bytes
         raise UsageError(f"ERR not an encoded command in a transaction: {error}") from error
     for command in commands:
         if not command or command[0] not in table or not table[command[0]].takes(len(command)):
-            raise UsageError("ERR a transaction contains a command that is unknown, or has a wrong number of words")
+            raise UsageError("ERR a transaction with a command that is unknown, or has a wrong number of words")
     return watched, commands
 
 
