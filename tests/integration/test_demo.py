@@ -56,7 +56,7 @@ async def test_demo_draws_a_picture_where_that_is_wanted(tmp_path: Path) -> None
     picture = tmp_path / "run.png"
     status, output = await run_demo("--seconds", "1", "--storage", "memory", "--png", str(picture))
     assert status == 0
-    assert output.endswith(f"picture: {picture}\n")
+    assert output.endswith(f"plot: {picture}\n")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 

@@ -44,7 +44,7 @@ class LoadKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class BenchmarkMatrix:
     """The requested measurements: each plan with each group."""
 
     shapes: list[GroupShape]
@@ -116,16 +116,18 @@ def bench(
             raise UsageError("--at names a running group: remove the options that describe a new one")
         addresses = [parse_address(address.strip()) for address in at.split(",")]
         running = Target(addresses, setting={"replicas": len(addresses), "storage": "running group"})
-        wanted = Wanted([], running, plans)
+        matrix = BenchmarkMatrix([], running, plans)
     else:
-        wanted = Wanted(list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans)
-    if (count := wanted.steps // (1 + runs)) > _MEASUREMENTS_MAX:
+        matrix = BenchmarkMatrix(
+            list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans
+        )
+    if (count := matrix.steps // (1 + runs)) > _MEASUREMENTS_MAX:
         raise UsageError(f"the options give {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
     recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", out)
 
     async def measured() -> int:
-        with progress(sys.stderr, wanted.steps) as tell:
-            await _measure(wanted, recording, tell)
+        with progress(sys.stderr, matrix.steps) as on_progress:
+            await _measure(matrix, recording, on_progress)
         return 0
 
     run(measured())
@@ -145,15 +147,15 @@ def bench(
     return 1 if failed or comparison.of(Verdict.WORSE) else 0
 
 
-async def _measure(wanted: Wanted, recording: Recording, tell: ProgressCallback) -> None:
-    if wanted.at is not None:
-        await asyncio.gather(*map(_reach, wanted.at.clients))
-        for plan in wanted.plans:
-            recording.add(await measure(wanted.at, plan, tell))
-    for shape in wanted.shapes:
+async def _measure(matrix: BenchmarkMatrix, recording: Recording, on_progress: ProgressCallback) -> None:
+    if matrix.at is not None:
+        await asyncio.gather(*map(_reach, matrix.at.clients))
+        for plan in matrix.plans:
+            recording.add(await measure(matrix.at, plan, on_progress))
+    for shape in matrix.shapes:
         async with local_target(shape) as target:
-            for plan in wanted.plans:
-                recording.add(await measure(target, plan, tell))
+            for plan in matrix.plans:
+                recording.add(await measure(target, plan, on_progress))
 
 
 async def _reach(address: Address) -> None:

@@ -213,7 +213,7 @@ class _Demo:
         """The latencies per replica since the last call; also added to the totals."""
         recent = [_sum(parts) for parts in zip(*(client.take_latencies() for client in self._clients), strict=True)]
         for total, part in zip(self._totals, recent, strict=True):
-            total.take_in(part)
+            total.merge(part)
         return recent
 
     async def _take_counters(self) -> None:
@@ -263,7 +263,7 @@ class _Demo:
 def _sum(parts: list[LatencyEstimates] | tuple[LatencyEstimates, ...]) -> LatencyEstimates:
     whole = LatencyEstimates()
     for part in parts:
-        whole.take_in(part)
+        whole.merge(part)
     return whole
 
 

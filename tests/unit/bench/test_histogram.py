@@ -29,5 +29,5 @@ def test_an_empty_one_has_no_latency() -> None:
 
 def test_counts_make_the_same_histogram_again_and_add_up() -> None:
     one = Histogram([(100, 3)])
-    one.take_in(Histogram([(100, 2), (200, 1)]))
+    one.merge(Histogram([(100, 2), (200, 1)]))
     assert Histogram(one.counts).counts == [(100, 5), (200, 1)]

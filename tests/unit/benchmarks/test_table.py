@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.long_run import LongRun, last_by_second, why_stop
+from benchmarks.long_run import LongRun, last_by_second, stop_reason
 from benchmarks.table import ROWS, Goal, ratio_of_rounds
 from pydsm.bench.results import BenchmarkRun, Measurement
 from pydsm.core.types.errors import UsageError
@@ -47,9 +47,9 @@ def test_the_last_minute_is_set_against_the_second() -> None:
 
 def test_a_long_run_stops_where_it_cannot_be_kept_up_or_paid_for() -> None:
     plan = LongRun(memory_gib_max=1)
-    assert why_stop(minute(1, 900), plan) is None
-    assert "over --memory-gib 1" in (why_stop(minute(1, 1100), plan) or "")
-    assert "lower --rate" in (why_stop(minute(1, 1, "did not keep up: stopped"), plan) or "")
+    assert stop_reason(minute(1, 900), plan) is None
+    assert "over --memory-gib 1" in (stop_reason(minute(1, 1100), plan) or "")
+    assert "lower --rate" in (stop_reason(minute(1, 1, "did not keep up: stopped"), plan) or "")
 
 
 def test_a_long_run_has_minutes_to_compare() -> None:

@@ -111,7 +111,9 @@ def test_members_keep_their_order() -> None:
     assert list(members.items()) == [("b", Address("host", 1)), ("a", Address("::1", 2))]
 
 
-@pytest.mark.parametrize(("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have the same address")])
+@pytest.mark.parametrize(
+    ("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have the same address")]
+)
 def test_members_are_distinct(peers: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_members(peers)
