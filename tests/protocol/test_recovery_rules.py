@@ -489,7 +489,7 @@ def test_a_validate_whose_member_fell_silent_is_given_up_and_another_quorum_foun
 
 
 def test_questions_about_what_is_decided_are_answered_by_the_decision() -> None:
-    """Prepare, Validate, PreAccept, Accept and Inquire of a decided instance are all answered by its Commit."""
+    """Prepare, Validate, PreAccept, Accept and CommitQuery of a decided instance are all answered by its Commit."""
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, (0, 0, 0)))
     for question in (

@@ -143,4 +143,4 @@ class Starts:
         self._saves += 1
         unsaved = self._book.take_unsaved(positions=self._saves % _SAVES_BEFORE_POSITIONS == 0)
         if unsaved:
-            self._around.run_on_disk(lambda: self._around.store.remember_starts(unsaved))
+            self._around.run_on_disk(lambda: self._around.store.save_starts(unsaved))

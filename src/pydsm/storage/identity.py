@@ -43,7 +43,7 @@ class StartStore(Protocol):
         """The highest known start of each peer."""
         ...
 
-    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+    def save_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
         """Store these entries for `starts`. Raises OperationalError if the disk fails."""
         ...
 

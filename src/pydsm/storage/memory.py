@@ -76,7 +76,7 @@ class MemoryStore:
         """See `storage.identity.ReplicaStore`."""
         return dict(self._starts)
 
-    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+    def save_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
         """See `storage.identity.ReplicaStore`."""
         self._must_be_open()
         self._starts.update(starts)

@@ -15,5 +15,5 @@ def test_every_figure_has_one_place() -> None:
 
 
 def test_a_figure_that_is_not_in_its_page_is_named() -> None:
-    with pytest.raises(LookupError, match=r"README\.md has 0 places"):
+    with pytest.raises(LookupError, match=r"README\.md has 0 texts"):
         Figure("README.md", "before", "after", str, quick=True).find("elsewhere")

@@ -198,8 +198,8 @@ def test_the_position_counts_groups_that_are_durable_and_goes_with_them(tmp_path
 def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
     met = {ReplicaId(1): Met((1 << 64) - 1, Start(3, (1 << 64) - 1), 17), ReplicaId(2): Met(0, Start(1, 0), 0)}
     store = SqliteStore(tmp_path, IDENTITY)
-    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
-    store.remember_starts(met)
+    store.save_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
+    store.save_starts(met)
     store.close()
     assert SqliteStore(tmp_path, IDENTITY).starts() == met
 
@@ -216,7 +216,7 @@ def test_the_starts_seen_of_peers_are_kept(tmp_path: Path) -> None:
 def test_damage_in_what_is_known_of_starts_is_named(tmp_path: Path, change: str, words: str) -> None:
     store = SqliteStore(tmp_path, IDENTITY)
     store.begin_start()
-    store.remember_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
+    store.save_starts({ReplicaId(1): Met(1, Start(1, 1), 1)})
     store.close()
     alter(tmp_path, change)
 

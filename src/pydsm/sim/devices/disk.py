@@ -190,7 +190,7 @@ class SimulatedDisk:
         """See `storage.identity.StartStore`."""
         return dict(self._met)
 
-    def remember_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
+    def save_starts(self, starts: Mapping[ReplicaId, Met]) -> None:
         """See `storage.identity.StartStore`."""
         self._met.update(starts)
 
