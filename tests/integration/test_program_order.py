@@ -66,7 +66,7 @@ async def logged(group: LocalGroup) -> list[int]:
     return [int(entry) for entry in log]
 
 
-async def test_requests_of_a_native_client_keep_their_order_through_kills_retries_and_other_replicas(
+async def test_requests_of_a_native_client_keep_their_order_despite_kills_and_retries(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -86,7 +86,7 @@ async def test_requests_of_a_native_client_keep_their_order_through_kills_retrie
         assert await logged(group) == list(range(1, ROUNDS + 1))
 
 
-async def test_pipelines_of_a_redis_client_keep_their_order_while_their_replica_stands_still(tmp_path: Path) -> None:
+async def test_pipelines_of_a_redis_client_keep_their_order_while_their_replica_is_paused(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group:
         over = asyncio.Event()
         looking = asyncio.create_task(watch(group, 0, over))
@@ -111,7 +111,7 @@ async def test_pipelines_of_a_redis_client_keep_their_order_while_their_replica_
         assert await logged(group) == [number for number in range(1, ROUNDS + 1) if number not in refused]
 
 
-async def test_a_pipeline_of_redis_cli_has_an_order_that_outlives_its_replica(tmp_path: Path) -> None:
+async def test_a_pipeline_of_redis_cli_takes_effect_in_order_when_its_replica_is_killed(tmp_path: Path) -> None:
     """The connection breaks, so the end is not known; what took effect is a beginning of what was sent."""
     async with LocalGroup(3, tmp_path) as group:
         other = await asyncio.create_subprocess_exec(

@@ -94,7 +94,7 @@ async def test_a_damaged_log_is_one_line_that_names_frame_and_offset(tmp_path: P
         assert "keep the directory as evidence" in said
 
 
-async def test_a_replica_whose_directory_is_removed_stops_and_says_so(tmp_path: Path) -> None:
+async def test_a_replica_whose_directory_is_removed_stops_with_a_message(tmp_path: Path) -> None:
     async with LocalGroup(1, tmp_path) as group:
         member = group.members[0]
         shutil.rmtree(member.data)

@@ -77,7 +77,7 @@ async def compare(session: list[str], directory: Path) -> None:
 
 
 @pytest.mark.parametrize("story", [TRANSACTIONS, REFUSALS], ids=["transactions", "refusals"])
-async def test_a_session_is_answered_as_by_redis(story: str, tmp_path: Path) -> None:
+async def test_a_session_gets_the_same_answers_as_from_redis(story: str, tmp_path: Path) -> None:
     await compare(lines(story), tmp_path)
 
 

@@ -147,7 +147,7 @@ async def fetching_from_the_first(group: Group) -> None:
     assert INSTALLED not in group.log()
 
 
-async def test_replica_killed_under_load_comes_back_by_snapshot_when_the_others_have_forgotten(tmp_path: Path) -> None:
+async def test_a_replica_killed_under_load_rejoins_with_a_snapshot_after_compaction(tmp_path: Path) -> None:
     async with Group(tmp_path) as group, load(group) as clients:
         await clients.more_answers(500)
         await group.kill(AWAY)
@@ -163,7 +163,7 @@ async def test_replica_killed_under_load_comes_back_by_snapshot_when_the_others_
         await clients.check()
 
 
-async def test_replica_that_is_killed_while_it_fetches_goes_on_with_what_it_has(tmp_path: Path) -> None:
+async def test_a_replica_killed_during_a_fetch_continues_with_the_stored_part(tmp_path: Path) -> None:
     async with Group(tmp_path) as group:
         await left_behind(group)
         await fetching_from_the_first(group)
@@ -179,7 +179,7 @@ async def test_replica_that_is_killed_while_it_fetches_goes_on_with_what_it_has(
         await check(group)
 
 
-async def test_source_that_is_killed_while_it_sends_costs_only_time(tmp_path: Path) -> None:
+async def test_a_source_killed_during_a_transfer_only_delays_it(tmp_path: Path) -> None:
     async with Group(tmp_path) as group:
         await left_behind(group)
         await fetching_from_the_first(group)
@@ -189,7 +189,7 @@ async def test_source_that_is_killed_while_it_sends_costs_only_time(tmp_path: Pa
         await check(group)
 
 
-async def test_replica_that_is_started_for_the_first_time_after_many_checkpoints_comes_by_snapshot(
+async def test_a_new_replica_joins_with_a_snapshot_after_many_checkpoints(
     tmp_path: Path,
 ) -> None:
     async with Group(tmp_path, missing=True) as group:
@@ -211,7 +211,7 @@ def damage_the_end_of(snapshot: Path) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-async def test_snapshot_that_is_damaged_at_its_source_costs_only_time(tmp_path: Path) -> None:
+async def test_a_snapshot_damaged_at_its_source_only_delays_the_transfer(tmp_path: Path) -> None:
     async with Group(tmp_path) as group:
         await left_behind(group)
         await fetching_from_the_first(group)

@@ -54,7 +54,7 @@ async def executed_at(address: str, id: UUID) -> RequestTrace:
             await asyncio.sleep(0.05)
 
 
-async def test_any_replica_tells_what_became_of_a_request(tmp_path: Path) -> None:
+async def test_every_replica_can_trace_a_request(tmp_path: Path) -> None:
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
@@ -77,7 +77,7 @@ async def test_any_replica_tells_what_became_of_a_request(tmp_path: Path) -> Non
         assert "executed, and its result is kept" in said
 
 
-async def test_a_replica_that_comes_back_still_knows_what_was_executed(tmp_path: Path) -> None:
+async def test_a_restarted_replica_can_trace_executed_requests(tmp_path: Path) -> None:
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
@@ -88,7 +88,7 @@ async def test_a_replica_that_comes_back_still_knows_what_was_executed(tmp_path:
         assert found.fate == "executed, and its result is kept"
 
 
-async def test_what_cannot_be_told_is_said_and_why(tmp_path: Path) -> None:
+async def test_an_unknown_request_is_reported_with_the_reason(tmp_path: Path) -> None:
     group = WatchedGroup(1, tmp_path, Storage.MEMORY)
     async with group:
         status, said = await traced("not-an-id", group.http[0])

@@ -43,7 +43,7 @@ def made_group(kind: str, directory: Path) -> LocalGroup:
 
 
 @pytest.mark.parametrize("kind", ["tls", "zeromq"])
-async def test_group_serves_and_a_replica_that_is_killed_comes_back(kind: str, tmp_path: Path) -> None:
+async def test_a_group_serves_and_a_killed_replica_rejoins(kind: str, tmp_path: Path) -> None:
     async with made_group(kind, tmp_path) as group, connections(group) as clients, load(group) as busy:
         assert await clients[0].set("colour", "blue")
         assert [await client.get("colour") for client in clients] == ["blue"] * 3
@@ -69,7 +69,7 @@ async def test_garbage_at_the_port_of_replicas_does_no_harm(kind: str, tmp_path:
 
 
 @pytest.mark.openssl
-async def test_secret_and_certificates_made_as_the_guide_says_let_a_group_form(tmp_path: Path) -> None:
+async def test_a_group_starts_with_a_secret_and_certificates_made_as_in_the_guide(tmp_path: Path) -> None:
     for commands in [block for block in blocks(ROOT / "docs/howto/encrypt.md", "sh") if "openssl" in block]:
         making = await asyncio.create_subprocess_exec("sh", "-ec", commands, cwd=tmp_path, stderr=subprocess.DEVNULL)
         assert await making.wait() == 0

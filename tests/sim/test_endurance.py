@@ -18,7 +18,7 @@ def day(hours: float) -> tuple[Endurance, list[EnduranceSample]]:
     return made, rows
 
 
-def test_twenty_minutes_keep_memory_and_disk_flat(capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_minutes_do_not_increase_memory_and_disk_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["simulate", "--hours", "0.34", "--seed", "2", "--json"]) == 0
     data = msgspec.json.decode(capsys.readouterr().out)
     assert data["flat"]

@@ -41,12 +41,12 @@ STORIES = {
 }
 
 
-def test_every_found_run_has_a_story() -> None:
+def test_every_found_run_has_a_description() -> None:
     assert {path.stem for path in FOUND.glob("*.json")} == set(STORIES)
 
 
 @pytest.mark.parametrize("name", STORIES)
-def test_what_was_found_once_holds_now(name: str) -> None:
+def test_a_run_that_once_failed_holds_now(name: str) -> None:
     saved = failure_report.load(FOUND / f"{name}.json")
     finding = Search().play(saved.plan).finding
     assert finding is None, f"{STORIES[name]} Then: {saved.what}"

@@ -85,17 +85,17 @@ STORIES: dict[Rule, Story] = {
 }
 
 
-def test_every_line_of_recovery_has_a_story() -> None:
+def test_every_branch_of_recovery_has_a_scenario() -> None:
     assert set(STORIES) == set(Rule)
 
 
 @pytest.mark.parametrize("rule", Rule, ids=lambda rule: rule.name.lower())
-def test_a_line_of_recovery_is_followed(rule: Rule) -> None:
+def test_a_scenario_takes_its_branch_of_recovery(rule: Rule) -> None:
     replicas, story = STORIES[rule]
     assert reached(play_with_many_seeds(replicas, *story), rule) >= 1
 
 
-def test_a_leader_that_wakes_while_others_recover_its_command_does_no_harm() -> None:
+def test_a_leader_that_resumes_during_the_recovery_of_its_command_is_safe() -> None:
     replicas, story = STORIES[Rule.MUST_WAIT]
     awake = tuple(Pause(14 * MS, 0, 200 * MS, deaf=True) if event is DEATH else event for event in story)
     play_with_many_seeds(replicas, *awake)

@@ -185,8 +185,8 @@ class SqliteStore:
                     database.execute("ROLLBACK")
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise OperationalError(
-                    f"cannot write to {self._directory}: {error}; free space or repair the disk, then start the replica "
-                    "again"
+                    f"cannot write to {self._directory}: {error}; free space or repair the disk, then start the "
+                    "replica again"
                 ) from error
             raise
 

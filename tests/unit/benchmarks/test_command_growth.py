@@ -65,7 +65,7 @@ def test_a_command_that_is_constant_or_logarithmic_in_redis_does_no_more_work_fo
     assert many < 2 * few + 100
 
 
-def test_work_that_grows_is_seen() -> None:
+def test_growing_work_is_detected() -> None:
     """So that the test above could fail: eight times the elements are nearly eight times the work."""
     for line in ("HGETALL h", "ZRANGE z 0 -1", "GET s", "SMEMBERS m", "KEYS *99*9"):
         (case,) = [case for case in CASES if case.line == line]

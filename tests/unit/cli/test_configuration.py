@@ -135,7 +135,7 @@ def test_without_a_secret_file_there_is_no_secret(tmp_path: Path, served: list[S
         (b"x" * 16, 0o644, "may be read or changed by everybody on this computer (mode 0644): chmod 600"),
     ],
 )
-def test_secret_that_is_none_is_one_line(
+def test_invalid_secret_is_one_line(
     value: bytes, mode: int, said: str, tmp_path: Path, served: list[ServeOptions], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "secret").write_bytes(value)
@@ -210,7 +210,7 @@ def test_help_shows_the_variables_of_the_environment(
         assert variable in said
 
 
-def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
+def test_example_of_the_guide_is_a_valid_file(tmp_path: Path) -> None:
     (example,) = blocks(ROOT / "docs/howto/configure.md", "toml")
     options = read_options(written(tmp_path, example), serve)
     assert options["peers"] == "r1=10.0.0.1:7000,r2=10.0.0.2:7000,r3=10.0.0.3:7000"
@@ -242,7 +242,7 @@ def test_mistake_about_transports_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_missing_pyzmq_is_one_line_with_the_command_that_helps(
+def test_missing_pyzmq_is_one_line_with_the_command_that_installs_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "zmq", None)
@@ -251,7 +251,7 @@ def test_missing_pyzmq_is_one_line_with_the_command_that_helps(
     assert capsys.readouterr().err == "pydsm: --transport zeromq needs pyzmq: pip install 'pydsm-epaxos[zmq]'\n"
 
 
-def test_every_option_of_serve_can_stand_in_a_file(tmp_path: Path) -> None:
+def test_every_option_of_serve_can_be_set_in_a_file(tmp_path: Path) -> None:
     empty = written(tmp_path, "")
     assert read_options(empty, serve) == {}
     with pytest.raises(UsageError, match="did you mean until-stdin-closes"):

@@ -75,7 +75,7 @@ def test_terminal_gets_a_table_with_every_replica(monkeypatch: pytest.MonkeyPatc
     assert "killed" in shown
 
 
-def test_nothing_but_json_is_printed_when_json_is_wanted() -> None:
+def test_only_json_is_printed_with_the_json_option() -> None:
     output = StringIO()
     with make_view(True, output) as view:
         view.report("r2 killed")
@@ -86,7 +86,7 @@ def test_nothing_but_json_is_printed_when_json_is_wanted() -> None:
     assert report["lost"] == 0
 
 
-def test_report_ends_with_what_was_lost_and_wrong() -> None:
+def test_report_ends_with_the_numbers_of_lost_and_wrong_answers() -> None:
     output = StringIO()
     show_report(replace(REPORT, lost=1), False, output)
     lines = output.getvalue().splitlines()

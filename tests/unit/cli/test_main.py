@@ -73,7 +73,7 @@ def test_mistake_is_one_line_and_exit_status_2(
     assert captured.err.count("\n") == 1
 
 
-def test_nobody_at_the_address_to_be_measured_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_reports_an_unreachable_group_immediately(capsys: pytest.CaptureFixture[str]) -> None:
     (port,) = free_ports(1)
     assert run(["bench", "--at", f"127.0.0.1:{port}", "--runs", "1"]) == 1
     assert f"--at 127.0.0.1:{port}: Connection refused; is a replica running there" in capsys.readouterr().err

@@ -56,14 +56,14 @@ def ignore(error: BaseException) -> None:
     """What is raised is of no interest here."""
 
 
-def test_one_that_raises_is_undone_and_the_others_of_its_batch_are_executed_once() -> None:
+def test_a_command_that_raises_is_undone_and_the_others_are_executed_once() -> None:
     machine = WithUndo()
     results = GuardedApply(machine, ignore)([b"a", b"bad", b"c"], 0)
     assert results == [1, CommandRaised("OutOfStock", "no bolts"), 2]
     assert machine.noted == [b"a", b"c"]
 
 
-def test_without_undo_the_others_are_executed_once_and_the_answer_says_what_stays() -> None:
+def test_without_undo_the_others_are_executed_once_and_the_result_says_so() -> None:
     machine = WithoutUndo()
     results = GuardedApply(machine, ignore)([b"a", b"bad", b"c"], 0)
     assert [results[0], results[2]] == [1, 3]
@@ -104,7 +104,7 @@ def test_whatever_a_command_raises_is_its_result(error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), OperationalError("the disk is full")])
 @pytest.mark.parametrize("machine", [WithUndo, WithoutUndo])
-def test_what_only_this_replica_has_met_is_no_result(error: BaseException, machine: type[WithoutUndo]) -> None:
+def test_a_fault_of_this_replica_alone_is_raised(error: BaseException, machine: type[WithoutUndo]) -> None:
     with pytest.raises(type(error)):
         GuardedApply(machine({b"bad": error}), ignore)([b"a", b"bad"], 0)
 
@@ -170,7 +170,7 @@ def test_footprint_that_raises_fails_its_commands_only() -> None:
         Footprint(updates=((b"kind", (b"a",)), (b"kind", (b"b",)))),
     ],
 )
-def test_what_others_could_not_read_is_no_footprint(footprint: Footprint) -> None:
+def test_a_footprint_that_cannot_be_encoded_is_refused(footprint: Footprint) -> None:
     class Mistaken(WithoutUndo):
         def footprint(self, commands: Sequence[bytes]) -> Footprint:
             return footprint

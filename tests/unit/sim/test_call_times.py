@@ -5,7 +5,7 @@ from pydsm.sim.cluster.world import World
 from pydsm.sim.workload.planning import make_plan
 
 
-def test_calls_of_one_client_are_one_behind_the_other() -> None:
+def test_calls_of_one_client_do_not_overlap() -> None:
     world = World(make_plan(3, 3, steps=3000))
     assert world.run().finding is None
     last: dict[int, Call] = {}

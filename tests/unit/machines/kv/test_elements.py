@@ -55,7 +55,7 @@ def test_positions_follow_from_the_changes_alone_whatever_the_size(seed: int) ->
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_scan_from_the_end_gives_all_that_stays(seed: int) -> None:
+def test_a_scan_from_the_end_returns_all_elements_that_stay(seed: int) -> None:
     random, elements = Random(seed), Elements[None]()
     for number in range(400):
         elements[b"%d" % number] = None

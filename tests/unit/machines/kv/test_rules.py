@@ -43,7 +43,7 @@ def test_a_command_changes_only_what_it_declares_and_nothing_when_it_fails(seed:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_command_answers_from_the_keys_that_it_declares_alone(seed: int) -> None:
+def test_the_result_of_a_command_depends_only_on_its_declared_keys(seed: int) -> None:
     """With every other key removed, it gives the same."""
     random, machine = Random(seed), KeyValue()
     for _ in range(100):
@@ -63,7 +63,7 @@ def test_a_command_answers_from_the_keys_that_it_declares_alone(seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_batch_gives_what_its_commands_give_one_by_one(seed: int) -> None:
+def test_a_batch_has_the_same_results_as_its_commands_one_by_one(seed: int) -> None:
     """Runs of one command are executed together where that is possible, and nobody can tell."""
     random, together, alone = Random(seed), KeyValue(), KeyValue()
     names = random.choice([["GET", "SET"], ["GET", "SET", "INCR", "EXPIRE"], list(DETERMINISTIC)])
@@ -99,7 +99,7 @@ def test_the_footprint_of_a_batch_is_that_of_its_commands_together(seed: int) ->
     assert len(footprint.reads) + len(footprint.writes) == len(reads | writes)
 
 
-def test_a_collection_that_becomes_empty_is_no_key_any_more() -> None:
+def test_an_empty_collection_is_removed_with_its_key() -> None:
     stories = (
         ("HSET a x 1", "HDEL a x"), ("RPUSH a x", "LPOP a"), ("RPUSH a x", "LTRIM a 5 6"), ("RPUSH a x", "LREM a 0 x"),
         ("RPUSH a x", "RPOPLPUSH a b", "DEL b"), ("SADD a x", "SREM a x"), ("SADD a x", "SPOP a"),

@@ -85,7 +85,7 @@ def test_an_instance_decided_twice_is_found(group: Group) -> None:
         group.keep(1, Status.COMMITTED, value=m.NOP)
 
 
-def test_a_value_that_nobody_proposed_is_found(group: Group) -> None:
+def test_a_value_that_was_never_proposed_is_found(group: Group) -> None:
     group.agree()
     with pytest.raises(Violation, match="never submitted"):
         group.keep(0, Status.COMMITTED, value=OTHER)
@@ -97,12 +97,12 @@ def test_two_values_in_one_ballot_are_found(group: Group) -> None:
         group.invariants.sent(1, m.Accept(X, ONE, m.NOP, NOTHING))
 
 
-def test_a_ballot_of_another_is_found(group: Group) -> None:
+def test_a_ballot_of_another_replica_is_found(group: Group) -> None:
     with pytest.raises(Violation, match="ballot"):
         group.invariants.sent(0, m.Accept(X, ONE, WRITE, NOTHING))
 
 
-def test_a_commit_that_no_crash_would_leave_behind_is_found(group: Group) -> None:
+def test_a_commit_that_a_crash_could_lose_is_found(group: Group) -> None:
     group.ask(ZERO)
     group.vote(0)
     group.vote(1)
@@ -146,13 +146,13 @@ def test_a_decision_with_votes_of_two_ballots_is_found(group: Group) -> None:
         group.invariants.sent(1, m.Commit(X, m.NOP, NOTHING))
 
 
-def test_a_vote_for_something_else_than_was_asked_for_is_found(group: Group) -> None:
+def test_a_vote_for_another_value_than_the_proposed_one_is_found(group: Group) -> None:
     group.ask(ZERO)
     with pytest.raises(Violation, match="another value"):
         group.keep(1, Status.ACCEPTED, voted=ZERO, value=m.NOP)
 
 
-def test_a_vote_that_nobody_asked_for_is_found(group: Group) -> None:
+def test_a_vote_that_no_replica_requested_is_found(group: Group) -> None:
     with pytest.raises(Violation, match="no replica asked"):
         group.keep(1, Status.ACCEPTED, voted=ONE, promised=ONE)
     with pytest.raises(Violation, match="in no ballot"):
@@ -166,7 +166,7 @@ def test_a_pre_accept_before_its_reservation_is_found(group: Group) -> None:
     group.invariants.sent(0, m.PreAccept(X, WRITE, NOTHING))
 
 
-def test_an_index_that_is_led_twice_is_found(group: Group) -> None:
+def test_an_index_that_is_proposed_twice_is_found(group: Group) -> None:
     group.disks[0].write([ReservationRecord(1)], lambda: None)
     group.invariants.sent(0, m.PreAccept(X, WRITE, NOTHING))
     with pytest.raises(Violation, match="index used twice"):
@@ -186,7 +186,7 @@ def test_an_index_that_no_message_has_used_may_be_used_again(group: Group) -> No
         m.ValidateOk(X, ONE, ()),
     ],
 )
-def test_an_answer_that_is_not_on_disk_at_all_is_found(group: Group, message: m.Message) -> None:
+def test_an_answer_without_a_durable_record_is_found(group: Group, message: m.Message) -> None:
     with pytest.raises(Violation, match="its disk has no record of it"):
         group.invariants.sent(1, message)
 
@@ -200,13 +200,13 @@ def test_an_answer_that_is_not_on_disk_at_all_is_found(group: Group, message: m.
         m.ValidateOk(X, ONE, ()),
     ],
 )
-def test_an_answer_that_says_more_than_the_disk_is_found(group: Group, message: m.Message) -> None:
+def test_an_answer_that_reports_more_than_its_record_is_found(group: Group, message: m.Message) -> None:
     group.keep(1, Status.PRE_ACCEPTED)
     with pytest.raises(Violation, match="durable"):
         group.invariants.sent(1, message)
 
 
-def test_a_promise_that_is_forgotten_is_found(group: Group) -> None:
+def test_a_lost_promise_is_found(group: Group) -> None:
     group.ask(TWO)
     group.keep(1, Status.ACCEPTED, promised=TWO, voted=TWO)
     group.invariants.sent(1, prepare_ok(TWO, TWO, Status.ACCEPTED))
@@ -215,7 +215,7 @@ def test_a_promise_that_is_forgotten_is_found(group: Group) -> None:
             group.invariants.sent(1, message)
 
 
-def test_a_vote_that_is_forgotten_is_found(group: Group) -> None:
+def test_a_lost_vote_is_found(group: Group) -> None:
     group.ask(ONE)
     group.keep(1, Status.ACCEPTED, promised=ONE, voted=ONE)
     group.invariants.sent(1, m.AcceptOk(X, ONE))
@@ -224,7 +224,7 @@ def test_a_vote_that_is_forgotten_is_found(group: Group) -> None:
         group.invariants.sent(1, prepare_ok(TWO, None, Status.PRE_ACCEPTED))
 
 
-def test_executing_twice_in_one_life_is_found(group: Group) -> None:
+def test_executing_an_instance_twice_in_one_process_is_found(group: Group) -> None:
     group.decide()
     process = group.invariants.begin_process("r0")
     group.invariants.executed(0, process, Execute(X, WRITE), [1], WRITE.commands)
@@ -249,34 +249,34 @@ def test_one_request_that_two_instances_execute_is_found(group: Group) -> None:
         executed_again(group, 1, WRITE.commands)
 
 
-def test_another_answer_to_a_request_that_comes_again_is_found(group: Group) -> None:
+def test_a_different_answer_to_a_repeated_request_is_found(group: Group) -> None:
     with pytest.raises(Violation, match="first result"):
         executed_again(group, 2, ())
 
 
-def test_a_request_that_comes_again_and_gives_its_first_result_is_right(group: Group) -> None:
+def test_a_repeated_request_with_its_first_result_is_accepted(group: Group) -> None:
     executed_again(group, 1, ())
 
 
-def test_a_request_that_is_left_out_is_found(group: Group) -> None:
+def test_a_request_that_is_not_executed_is_found(group: Group) -> None:
     group.decide()
     with pytest.raises(Violation, match="executed twice"):
         group.invariants.executed(0, group.invariants.begin_process("r0"), Execute(X, WRITE), [1], ())
 
 
-def test_other_results_at_another_replica_are_found(group: Group) -> None:
+def test_different_results_at_another_replica_are_found(group: Group) -> None:
     group.decide()
     group.invariants.executed(0, group.invariants.begin_process("r0"), Execute(X, WRITE), [1], WRITE.commands)
     with pytest.raises(Violation, match="results"):
         group.invariants.executed(1, group.invariants.begin_process("r1"), Execute(X, WRITE), [2], WRITE.commands)
 
 
-def test_executing_what_no_disk_knows_is_found(group: Group) -> None:
+def test_executing_an_instance_without_a_durable_vote_is_found(group: Group) -> None:
     with pytest.raises(Violation, match="durable"):
         group.invariants.executed(0, group.invariants.begin_process("r0"), Execute(X, WRITE), [1], WRITE.commands)
 
 
-def test_an_abort_of_what_is_decided_otherwise_is_found_from_both_sides(group: Group) -> None:
+def test_an_abort_of_an_instance_decided_as_a_batch_is_found_in_both_orders(group: Group) -> None:
     group.decide()
     with pytest.raises(Violation, match="abort"):
         group.invariants.aborted(0, Abort(X, ()))
@@ -311,7 +311,7 @@ def test_a_replica_asks_in_its_own_ballots_only() -> None:
         group.invariants.sent(2, m.Prepare(X, ONE))
 
 
-def test_nothing_leaves_memory_that_not_all_have_executed_and_no_durable_snapshot_has() -> None:
+def test_dropping_an_instance_that_a_member_lacks_and_no_snapshot_has_is_found() -> None:
     group = Group()
     group.invariants.dropped(1, NOTHING)
     with pytest.raises(Violation, match="early drop"):
