@@ -1,4 +1,4 @@
-"""What Redis has and PyDSM has not is named in the documentation, completely."""
+"""The documentation lists all commands of Redis that PyDSM does not support."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ WITH_SUBCOMMANDS = ("CLIENT", "COMMAND", "CONFIG", "MEMORY", "OBJECT")
 
 
 def documented(*, absent: bool) -> set[str]:
-    """The commands on the page, with subcommands where they are named one by one."""
+    """The commands on the page, with the subcommands that are listed separately."""
     here, _, rest = PAGE.read_text().partition("## Unsupported Redis commands")
     there, _, _ = rest.partition("\n## ")
     return set(re.findall(r"`([A-Z][A-Z_ -]*)`", there if absent else here.partition("## Differences from Redis")[0]))

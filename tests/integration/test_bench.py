@@ -1,4 +1,4 @@
-"""`pydsm bench` and the table of goals, as small as they can be."""
+"""`pydsm bench` and the table of goals, with minimal sizes."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from pydsm.cli.bench_group import GroupShape, local_target
 
 
 async def run_python(*words: str) -> tuple[int, str, str]:
-    """Exit status, output, and what was said besides."""
+    """Exit status, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""`pydsm demo` as people and machines run it."""
+"""`pydsm demo` as users and programs run it."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def run_demo(*options: str) -> tuple[int, str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process that is not ours to wait for still runs."""
+    """Whether a process that is not our child still runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -61,9 +61,9 @@ async def test_demo_writes_a_plot_if_requested(tmp_path: Path) -> None:
 
 
 async def started_demo(directory: Path) -> tuple[asyncio.subprocess.Process, list[int]]:
-    """A demo under load that would go on for a minute, and the ids of its replicas' processes.
+    """A demo with a minute of load, and the process ids of its replicas.
 
-    It hears SIGINT even if these tests were started in the background of a shell, which makes their children ignore it.
+    It handles SIGINT even if the tests run in the background of a shell, whose children ignore SIGINT.
     """
     environment = {**os.environ, "TMPDIR": str(directory)}
     line = (

@@ -1,4 +1,4 @@
-"""Real processes that are killed while every request is sent twice or more: each counts once."""
+"""Every request is sent at least twice while processes are killed, and is executed once."""
 
 from pathlib import Path
 

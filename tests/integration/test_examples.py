@@ -1,4 +1,4 @@
-"""The examples run as their first lines say, and end well."""
+"""The examples run as their first lines describe, and succeed."""
 
 import asyncio
 import subprocess

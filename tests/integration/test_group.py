@@ -1,4 +1,4 @@
-"""Groups of real processes: every replica serves, crashes lose nothing, strangers and mistakes do no harm."""
+"""Groups of real processes: every replica serves, crashes lose nothing, invalid input does no harm."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ FILE_BYTES_MAX = 1 << 20
 
 @asynccontextmanager
 async def connections(group: LocalGroup) -> AsyncIterator[list[redis.Redis]]:
-    """An ordinary Redis client of each replica."""
+    """A standard Redis client for each replica."""
     clients = [redis.Redis(host=one.host, port=one.port, decode_responses=True) for one in group.redis]
     try:
         yield clients
@@ -33,7 +33,7 @@ async def connections(group: LocalGroup) -> AsyncIterator[list[redis.Redis]]:
 
 
 async def send_garbage(address: Address, data: bytes) -> None:
-    """Send, and read until the other end has enough of it."""
+    """Send bytes, and read until the other end closes the connection."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     with contextlib.suppress(ConnectionError, TimeoutError):
         writer.write(data)
@@ -140,7 +140,7 @@ async def test_a_replica_with_a_full_disk_stops_with_a_message_and_restarts_when
 
 
 async def paused_until_others_have_recovered_its_instances(group: LocalGroup, replica: int, clients: Load) -> None:
-    """Pause a busy replica until the others have decided what it left open; again, if that was nothing."""
+    """Pause a busy replica until the others have recovered its open instances; again, if there were none."""
     process = group.members[replica].process
     assert process is not None
     others = [other for other in range(len(group.members)) if other != replica]

@@ -1,4 +1,4 @@
-"""The HTTP port of a real replica, as `pydsm serve --http` opens it and `pydsm status` asks it."""
+"""The HTTP port of a real replica: `pydsm serve --http` and `pydsm status`."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from tests.ports import free_ports
 
 
 async def status_of(address: str) -> StatusReport:
-    """What `pydsm status --json` says."""
+    """The output of `pydsm status --json`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pydsm", "status", address, "--json", stdout=asyncio.subprocess.PIPE
     )

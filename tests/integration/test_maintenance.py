@@ -1,4 +1,4 @@
-"""`pydsm pause`, `resume` and `snapshot` of real replicas under load: nothing is lost, whatever happens meanwhile."""
+"""`pydsm pause`, `resume` and `snapshot` of real replicas under load lose nothing."""
 
 import asyncio
 import subprocess
@@ -15,7 +15,7 @@ from tests.integration.test_trace import WatchedGroup
 
 
 async def pydsm(*arguments: str) -> tuple[int, str]:
-    """Exit status of a command, and all that it says."""
+    """Exit status and output of a command."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pydsm", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -1,4 +1,4 @@
-"""The native client against real replicas that die, stop and come back."""
+"""The native client with real replicas that are killed, stopped and restarted."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""How `pydsm` behaves as a process: its streams, signals at any moment, and what it says about being ready."""
+"""`pydsm` as a process: its standard streams, signals at any time, and its status lines."""
 
 import asyncio
 import signal
@@ -22,14 +22,14 @@ FULL = "/dev/full"
 
 @asynccontextmanager
 async def one_of_three(directory: Path, *options: str, where: Storage = Storage.MEMORY) -> AsyncIterator[LocalGroup]:
-    """A group whose first replica alone is to be started, by hand."""
+    """A group of which only the first replica is started."""
     group = LocalGroup(3, directory, where, *options)
     group.choose_members()
     yield group
 
 
 def run(command: list[str], *, stdin: str = "", stdout: str = "", stderr: str = "") -> "subprocess.Popen[bytes]":
-    """Start a command with streams that are pipes, closed, or open to a file."""
+    """Start a command with standard streams that are pipes, closed, or files."""
     redirections = []
     for number, what, mode in ((0, stdin, "<"), (1, stdout, ">"), (2, stderr, ">")):
         if what == CLOSED:
@@ -49,7 +49,7 @@ async def answers(group: LocalGroup) -> bool:
 
 
 async def open_port(group: LocalGroup, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until it serves."""
+    """Wait until the replica serves."""
     async with asyncio.timeout(30):
         while not await answers(group):
             assert process.poll() is None, process.communicate()
@@ -104,7 +104,7 @@ async def test_a_verb_without_standard_streams_ends_with_its_status() -> None:
 async def test_a_signal_at_any_time_during_the_start_ends_the_process_cleanly(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    """The command says where it is by what it imports, opens and logs, so that no time has to be guessed."""
+    """Imports, opened files and log lines show the progress of the start, so that the test needs no durations."""
     async with one_of_three(tmp_path, where=Storage.SQLITE) as group:
         moments = ["pydsm.cli.main", "typer", "pydsm.runtime.node", "asyncio.run", "store", "listening"]
         for moment in moments:
@@ -232,7 +232,7 @@ async def test_clients_cannot_use_up_the_descriptors_of_peers_and_watchers(tmp_p
 
 
 class Limited(LocalGroup):
-    """Replicas that may open only so many descriptors."""
+    """Replicas with a limit on their descriptors."""
 
     def __init__(self, replicas: int, directory: Path, descriptors: int) -> None:
         super().__init__(replicas, directory)

@@ -1,4 +1,4 @@
-"""Redis's own programs against a group of three: redis-cli in most commands, redis-benchmark in its default list."""
+"""Redis's own programs with a group of three: redis-cli with most commands, redis-benchmark with its defaults."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ DEFAULT_TESTS = (
 
 
 async def call(name: str, *words: str, said: str = "") -> str:
-    """What a program prints; it must end well."""
+    """Run a program that must succeed. Returns its output."""
     program = shutil.which(name)
     assert program, f"{name} is missing: apt-get install redis-tools"
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""Whole sessions and all patterns against Redis itself: byte by byte the same replies."""
+"""Compares whole sessions and all patterns with Redis: the replies are byte-identical."""
 
 import asyncio
 import time
@@ -61,7 +61,7 @@ def lines(story: str) -> list[str]:
 
 
 async def compare(session: list[str], directory: Path) -> None:
-    """One session on both sides, in step."""
+    """Run one session on both servers, command by command."""
     agreement = LocalAgreement()
     agreement.now_ms = lambda: time.time_ns() // 1_000_000
     async with real_redis(directory) as redis, serving(agreement) as server:

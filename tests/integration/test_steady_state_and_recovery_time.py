@@ -1,4 +1,4 @@
-"""The two measurements against real processes: short ones, for what they tell and not for the figures."""
+"""Short runs of the two measurements with real processes: they test the reports, not the figures."""
 
 from collections.abc import Callable, Sequence
 

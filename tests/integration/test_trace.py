@@ -1,4 +1,4 @@
-"""`pydsm trace` against real replicas: any of them tells what became of a request."""
+"""`pydsm trace` with real replicas: each of them can trace a request."""
 
 import asyncio
 import subprocess
@@ -17,7 +17,7 @@ from tests.ports import free_ports
 
 
 class WatchedGroup(LocalGroup):
-    """One whose replicas have HTTP ports."""
+    """A group whose replicas have HTTP ports."""
 
     http: tuple[str, ...] = ()
 
@@ -32,7 +32,7 @@ class WatchedGroup(LocalGroup):
 
 
 async def traced(*arguments: str) -> tuple[int, str]:
-    """Exit status of `pydsm trace`, and all that it says."""
+    """Exit status and output of `pydsm trace`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pydsm", "trace", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -43,7 +43,7 @@ async def traced(*arguments: str) -> tuple[int, str]:
 
 
 async def executed_at(address: str, id: UUID) -> RequestTrace:
-    """The trace, once the replica has executed the request."""
+    """Wait until the replica has executed the request, and return its trace."""
     async with asyncio.timeout(10):
         while True:
             status, said = await traced(str(id), address, "--json")

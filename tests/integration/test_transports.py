@@ -1,4 +1,4 @@
-"""Groups of processes over TLS and over ZeroMQ: they serve, and survive what groups over TCP survive."""
+"""Groups of processes over TLS and ZeroMQ serve, and tolerate the same faults as groups over TCP."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.integration.test_group import connections, send_garbage
 
 
 class EncryptedGroup(LocalGroup):
-    """Every replica with a certificate of its own."""
+    """A group in which each replica has a separate certificate."""
 
     def __init__(self, directory: Path, files: list[TlsFiles], secret: Path | None = None) -> None:
         super().__init__(len(files), directory)
@@ -36,7 +36,7 @@ class EncryptedGroup(LocalGroup):
 
 
 def made_group(kind: str, directory: Path) -> LocalGroup:
-    """A group of three, not started."""
+    """Create a group of three without starting it."""
     if kind == "tls":
         return EncryptedGroup(directory, [authority().issue(f"r{number}") for number in (1, 2, 3)])
     return LocalGroup(3, directory, Storage.SQLITE, "--transport", kind)

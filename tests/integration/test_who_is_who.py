@@ -1,4 +1,4 @@
-"""Who takes part in a group of real processes: secrets, mistakes in --peers, silent strangers, and what is shown."""
+"""Authentication in a group of real processes: secrets, errors in --peers, silent connections, and shown identities."""
 
 import asyncio
 import shutil
@@ -22,7 +22,7 @@ INCREMENT = encode_command(b"INCR", b"visits")
 
 
 class MixedGroup(LocalGroup):
-    """Replicas whose command lines may be changed one by one before they are started."""
+    """Replicas whose command lines can be changed separately before they are started."""
 
     def __init__(self, directory: Path, replicas: int = 3) -> None:
         super().__init__(replicas, directory)
@@ -40,7 +40,7 @@ class MixedGroup(LocalGroup):
         return [*line, *self.extra.get(replica, [])]
 
     def said(self, replica: int) -> str:
-        """The log of a replica so far."""
+        """The present log of a replica."""
         return self.members[replica].log.read_text()
 
 

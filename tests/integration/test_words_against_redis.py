@@ -1,4 +1,4 @@
-"""How words are read, against Redis itself: numbers, cursors, patterns, inline commands, values that are too long."""
+"""Compares parsing with Redis: numbers, cursors, patterns, inline commands, values that are too long."""
 
 import re
 import time
@@ -56,7 +56,7 @@ _FRACTION = re.compile(rb"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?")
 
 
 def ours(machine: KeyValue, words: tuple[bytes, ...]) -> bytes:
-    """What the Redis port would answer in RESP2."""
+    """The reply of the Redis port in RESP2."""
     result: Result
     try:
         machine.footprint([encode(words)])
@@ -182,7 +182,7 @@ async def test_inline_commands_are_split_as_in_redis(seed: int, tmp_path: Path) 
 
 
 def balanced(line: bytes) -> bool:
-    """Whether the line can be sent without an end of the connection: where quotes close, a word ends."""
+    """Whether the line has balanced quotes; otherwise the server closes the connection."""
     try:
         return len(split_line(line)) > 2
     except Exception:

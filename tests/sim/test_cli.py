@@ -1,4 +1,4 @@
-"""The two verbs, as people call them."""
+"""The verbs `simulate` and `replay`."""
 
 from functools import partial
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_wrong_usage_is_one_line_and_exit_status_2(wrong: list[str], capsys: pyt
 
 @pytest.fixture
 def broken_file(tmp_path: Path) -> Path:
-    """A file as `simulate` writes it, of a core that forgets its promises."""
+    """A file that `simulate` wrote for a core that loses its promises."""
     broken = Search(replicas=3, steps=2000, make_replica=forgetful_replica)
     run = next(run for run in broken.runs(range(20)) if run.finding is not None)
     return search.report(broken, run, tmp_path, seconds_max=5).path

@@ -1,4 +1,4 @@
-"""Hours of simulated time: what a group keeps is flat, and what grows is named."""
+"""Hours of simulated time: sizes do not grow, and a size that grows is named."""
 
 import msgspec
 import pytest

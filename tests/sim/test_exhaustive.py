@@ -1,4 +1,4 @@
-"""Small worlds in which every order of events is tried, and the proof that the search sees what is wrong."""
+"""Small worlds in which every order of events is tried; injected bugs show that the search finds violations."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""The checker is itself checked: each known bug, put back, is found, and without it the same run is right."""
+"""Checks the checkers: each known bug is found when it is reintroduced, and the same run succeeds without it."""
 
 from importlib import import_module
 

@@ -20,7 +20,7 @@ FAULTS = ("loss", "crash", "partition", "duel")
 
 
 class Shelf:
-    """Puts and takes; a take from an empty shelf fails."""
+    """A machine with puts and takes; a take from an empty shelf fails."""
 
     def __init__(self) -> None:
         self.stock: dict[bytes, int] = {}
@@ -85,7 +85,7 @@ def test_a_relation_that_lets_conflicting_commands_pass_each_other_fails(simulat
 
 
 class LastWins(Shelf):
-    """Writes of numbers by key, which answer what was there; or, when stale, what was there before that."""
+    """Writes that return the previous value; if stale, the value before the previous one."""
 
     stale = False
 

@@ -1,4 +1,4 @@
-"""Named scenarios: seeds that once broke an invariant, or that reach rare states."""
+"""Scenarios that once violated an invariant, or that reach rare states."""
 
 import msgspec
 import pytest

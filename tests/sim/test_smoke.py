@@ -36,7 +36,7 @@ def test_seeds_violate_no_invariant_and_execute_commands(replicas: int, first: i
 
 @pytest.mark.parametrize("replicas", [3, 5, 7])
 def test_random_seeds_reach_the_branches_of_recovery(replicas: int) -> None:
-    """Every single line has a story of its own in `test_recovery_rules`; these come up without one."""
+    """Each branch has a scenario in `test_recovery_rules`; these are also reached by random seeds."""
     totals = play(replicas, 100, 24)
     for rule in (
         Rule.ALREADY_COMMITTED,

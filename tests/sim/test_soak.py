@@ -1,4 +1,4 @@
-"""A soak of a few seconds, as `make soak` runs it."""
+"""A soak of a few seconds, like `make soak`."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Wrong wall clocks in the simulator: ordinary seeds have them, and stories with names."""
+"""Wrong wall clocks in the simulator, in ordinary seeds and in scenarios."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def wrong(plan_faults: Sequence[Fault]) -> set[int]:
 
 
 def story(replicas: int, *more: Fault | Operation) -> Counts:
-    """Clients that go on for a second, checkpoints all the time, and sessions that may be idle for half of it."""
+    """A scenario of one second with frequent checkpoints, and sessions that may be idle for half a second."""
     settings = msgspec.structs.replace(
         calm(replicas),
         checkpoint_instances=3,

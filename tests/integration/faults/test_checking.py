@@ -1,4 +1,4 @@
-"""The checker of real groups objects to what no correct group answers."""
+"""The checker of real groups rejects answers that no correct group gives."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ Step = tuple[str, int | None, object]
 
 
 def after_another(*steps: Step) -> History:
-    """Calls without any overlap."""
+    """Sequential calls."""
     history = History()
     for place, (action, argument, result) in enumerate(steps):
         call = history.begin(2 * place, 1, "k", action, argument)
@@ -95,7 +95,7 @@ async def test_a_refused_final_read_is_an_error() -> None:
 def told(
     name: str, executed: tuple[int, int], known: tuple[int, int], not_ready_because: str | None = None
 ) -> StatusReport:
-    """What one of two replicas says of itself."""
+    """The status report of one of two replicas."""
     return StatusReport(
         version="0",
         group="g",

@@ -1,4 +1,4 @@
-"""Groups of three and five under every kind of fault: linearizable, nothing lost, and well again in time."""
+"""Groups of three and five under every kind of fault: linearizable, nothing lost, and recovered in time."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ async def test_client_histories_are_linearizable_and_the_group_recovers_automati
 
 
 def amnesia() -> tuple[str, Happen]:
-    """A power cut, after which the disks are empty."""
+    """A fault: a power cut, after which the disks are empty."""
 
     async def happen(group: WiredGroup, seconds: float) -> None:
         for replica in range(group.size):

@@ -1,4 +1,4 @@
-"""Bugs of program order: what lets commands of one connection or session pass each other. What finds each: `finds`."""
+"""Bugs with which commands of one connection or session overtake each other. `finds` lists the run that finds each."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def later_commands_of_a_connection_wait_in_front(patch: pytest.MonkeyPatch) -> N
 
 @bug("7, program order: whether what comes before is executed is asked of the session, not of the leader's instances")
 def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
-    """A run with the flag is executed unless the instance of its leader before this one is a nop."""
+    """A run with the flag is executed unless the previous instance of its leader is a nop."""
     original, execute_batch = process.ReplicaProcess.execute, Sessions.execute
     void = False
 

@@ -1,4 +1,4 @@
-"""What changed beyond noise."""
+"""Changes beyond noise."""
 
 from collections.abc import Sequence
 

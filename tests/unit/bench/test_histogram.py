@@ -1,4 +1,4 @@
-"""Latencies in steps below one percent."""
+"""Histograms of latencies, with an error below one percent."""
 
 import pytest
 

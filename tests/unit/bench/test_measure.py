@@ -1,4 +1,4 @@
-"""What is said of a run."""
+"""The figures and notes of a run."""
 
 import pytest
 

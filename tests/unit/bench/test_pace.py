@@ -1,4 +1,4 @@
-"""When requests of an open loop are due."""
+"""The times at which requests of an open loop are due."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Which pictures are drawn of which measurements."""
+"""The plots that are written for different measurements."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Result files: what is written is read again, and what is not one is refused with advice."""
+"""Result files are written and read; other files are refused with advice."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is asked."""
+"""The generated requests."""
 
 import pytest
 

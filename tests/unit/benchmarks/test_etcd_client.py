@@ -1,4 +1,4 @@
-"""The client of etcd against the bytes that etcd sends."""
+"""The client of etcd, tested with the bytes that etcd sends."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MESSAGES = [put_message(b"%08d" % number, b"v") for number in range(3)]
 
 
 class Wire:
-    """Keeps what the client writes."""
+    """Stores the bytes that the client writes."""
 
     def __init__(self) -> None:
         self.written = b""

@@ -1,4 +1,4 @@
-"""Figures that follow from the code are what the documents say."""
+"""The documents contain the figures that are computed from the code."""
 
 import pytest
 

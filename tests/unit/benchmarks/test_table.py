@@ -1,4 +1,4 @@
-"""Goals, and when a long run makes no sense any more."""
+"""The verdicts on goals, and the conditions that stop a long run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`pydsm pause`, `resume` and `snapshot`: one line of what was done, or of why it was not."""
+"""`pydsm pause`, `resume` and `snapshot`: one line with the result or the error."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""`serve --config`: what a file may say, what comes before it, and one line for everything that is wrong with it."""
+"""`serve --config`: the content of the file, the precedence of options, and one line for each error in the file."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ r2 = "127.0.0.1:7002"
 
 
 def written(directory: Path, text: str) -> Path:
-    """A file with this text."""
+    """A configuration file with this text."""
     file = directory / "r1.toml"
     file.write_text(text)
     return file
@@ -38,7 +38,7 @@ def written(directory: Path, text: str) -> Path:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
-    """What replicas would have been started with; none is."""
+    """Records the settings of `serve` in place of starting a replica."""
     seen: list[ServeOptions] = []
 
     def keep(settings: ServeOptions) -> ServeOptions:
@@ -98,7 +98,7 @@ def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[ServeO
 
 
 def secret_of(settings: ServeOptions) -> GroupSecret | None:
-    """What a transport of this replica would be made with."""
+    """The secret with which the transport of this replica would be created."""
     made = settings.transport(7, lambda peer, mark: None, PlainStarts(ReplicaId(0), 2))
     assert isinstance(made, TcpTransport)
     assert [str(member) for member in made.validator.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]

@@ -1,4 +1,4 @@
-"""The demo's picture: drawn from what was measured, and a clear answer where it cannot be."""
+"""The demo's plot, and the errors if it cannot be written."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the demo prints where there is no terminal, and at the end."""
+"""The output of the demo without a terminal, on a terminal, and at the end."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`pydsm inspect`: what is in a data directory, whole, damaged, in use or none at all."""
+"""`pydsm inspect` with data directories that are undamaged, damaged, in use, or without a replica."""
 
 import json
 import re
@@ -49,7 +49,7 @@ RECORDS: list[Record] = [ReservationRecord(32), instance_record(0, 1), instance_
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Of a stopped replica: two instances of leader 0; of leader 2 a nop, an undecided one, and two missing."""
+    """A stopped replica's directory: two instances of leader 0; of leader 2 a nop, one undecided, and two missing."""
     store = SqliteStore(tmp_path / "data", IDENTITY)
     store.write(RECORDS)
     store.remember_peer(ReplicaId(1), 0xABC)
@@ -58,12 +58,12 @@ def directory(tmp_path: Path) -> Path:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file, but for SQLite's index of a log, which holds no data."""
+    """The content of every file, except SQLite's index of a log, which has no data."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.endswith("-shm")}
 
 
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 1) -> str:
-    """The one line on standard error."""
+    """The single line on standard error."""
     assert run(arguments) == status
     said = capsys.readouterr().err
     assert said.startswith("pydsm: ")
@@ -72,7 +72,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], status: in
 
 
 def found(directory: Path, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
-    """What --json gives."""
+    """The output of --json."""
     assert run(["inspect", str(directory), "--json"]) == status
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     return said
@@ -276,7 +276,7 @@ def test_instance_name_is_parsed_in_every_form() -> None:
 
 
 def killed(tmp_path: Path) -> Path:
-    """The directory of a replica that ended while two commits were in its log."""
+    """The directory of a killed replica with two commits in its database's log."""
     store = SqliteStore(tmp_path / "data", IDENTITY)
     store.write([instance_record(0, 1)])
     store.write([instance_record(0, 2)])
@@ -318,7 +318,7 @@ def test_a_log_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_valid_page_of_an_older_state_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As after a write that the disk lost: every record that is left has a good checksum."""
+    """As after a write that the disk lost: all remaining records have valid checksums."""
     older = (directory / DATABASE_NAME).read_bytes()
     store = SqliteStore(directory, IDENTITY)
     store.write([instance_record(1, 1)])

@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one line that says what to do, and exit status 2."""
+"""Errors on the command line are one line with the remedy, and exit status 2."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""`pydsm status`: a replica's report for people and programs, and one line when there is none."""
+"""`pydsm status`: a replica's report as text and JSON, and one line if there is none."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.unit.server.http_ports import serving
 def replica(
     observe: Callable[[], Observation] = lambda: READY, maintenance: Maintenance | None = None
 ) -> Iterator[str]:
-    """An HTTP port on a loop of its own, for the command that has none; gives its address."""
+    """Runs an HTTP port on a separate event loop, since the command has none. Yields its address."""
     started = threading.Event()
     ports: list[int] = []
     loop = asyncio.new_event_loop()
@@ -47,7 +47,7 @@ def replica(
 
 @contextmanager
 def stranger(answer: bytes | None) -> Iterator[str]:
-    """Something that is no replica, and sends this to whoever connects, or nothing for ever."""
+    """Runs a server that is not a replica: it sends these bytes to each connection, or nothing at all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -67,7 +67,7 @@ def stranger(answer: bytes | None) -> Iterator[str]:
 
 
 def said_by(capsys: pytest.CaptureFixture[str]) -> str:
-    """The output, however wide the terminal is."""
+    """The output of the command, independent of the width of the terminal."""
     return " ".join(capsys.readouterr().out.split())
 
 

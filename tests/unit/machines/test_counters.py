@@ -1,4 +1,4 @@
-"""The machine whose additions commute, and with it that the interface carries more than one machine."""
+"""The machine with commuting additions; also shows that the interface supports more than one machine."""
 
 import pytest
 from hypothesis import given

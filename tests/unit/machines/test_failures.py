@@ -1,4 +1,4 @@
-"""A command that raises is a result, whatever the machine is and whatever it raises."""
+"""A command that raises has a result, for every machine and every exception."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from pydsm.machines.failures import GuardedApply, guarded_footprint
 
 
 class OutOfStock(Exception):
-    """What a user's command raises."""
+    """The exception of a user's command."""
 
 
 class WithoutUndo:
-    """`NAME` is noted; what `raises` has is raised behind the note of its name."""
+    """Records each `NAME`; then raises the exception that `raises` has for it."""
 
     def __init__(self, raises: dict[bytes, BaseException] | None = None) -> None:
         self.noted: list[bytes] = []
@@ -41,7 +41,7 @@ class WithoutUndo:
 
 
 class WithUndo(WithoutUndo):
-    """The same, and can take it back."""
+    """`WithoutUndo`, with support for undo."""
 
     mark = 0
 
@@ -53,7 +53,7 @@ class WithUndo(WithoutUndo):
 
 
 def ignore(error: BaseException) -> None:
-    """What is raised is of no interest here."""
+    """Ignore the exception."""
 
 
 def test_a_command_that_raises_is_undone_and_the_others_are_executed_once() -> None:

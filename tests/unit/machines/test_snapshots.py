@@ -1,4 +1,4 @@
-"""Snapshots of machines: what is saved is the state at one moment, whatever is executed meanwhile."""
+"""Snapshots of machines contain the state at one time, whatever is executed meanwhile."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
@@ -104,7 +104,7 @@ def test_a_snapshot_abandoned_before_its_first_step_copies_nothing_afterwards() 
 
 
 def test_a_snapshot_abandoned_before_its_first_step_closes_its_resources() -> None:
-    """As a machine writes it that reads from a file: a generator, which is not started yet."""
+    """As for a machine that reads from a file: a generator that has not been started."""
     closed: list[bool] = []
 
     class Reading(KeyValue):

@@ -1,4 +1,4 @@
-"""When calls of simulated clients begin and end, as their history has it."""
+"""The times of the calls of simulated clients in their history."""
 
 from pydsm.sim.base.history import Call, Outcome
 from pydsm.sim.cluster.world import World

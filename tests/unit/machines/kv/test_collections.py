@@ -1,4 +1,4 @@
-"""What collections share: scans of small and large ones, random picks, and replies of each kind."""
+"""Functions that collections share: scans of small and large ones, random picks, and replies of each kind."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def filled(command: str, elements: int) -> KeyValue:
 
 
 def scan_all(machine: KeyValue, command: str, between: Callable[[], object] = lambda: None) -> list[bytes]:
-    """Everything that a scan gives, ten elements a step."""
+    """All elements of a scan, with ten elements per step."""
     found: list[bytes] = []
     cursor = b"0"
     for _ in range(1000):
@@ -162,7 +162,7 @@ def test_a_few_picks_of_many_are_all_different() -> None:
 
 
 def test_access_by_rank_and_at_both_ends_is_fast_in_long_collections() -> None:
-    """Not a measurement: with a cost that grew with the length for each, this would take minutes."""
+    """Not a measurement: if the cost of each access grew with the length, this test would take minutes."""
     machine = KeyValue()
     count = 100_000
     pushes = [encode([b"LPUSH", b"l", b"x"]), encode([b"RPUSH", b"l", b"y"])] * (count // 2)

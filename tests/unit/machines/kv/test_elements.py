@@ -1,4 +1,4 @@
-"""Elements with positions: both forms behave as one, in any order of changes."""
+"""Elements with positions: both forms behave alike, in any order of changes."""
 
 from random import Random
 
@@ -8,7 +8,7 @@ from pydsm.machines.kv.elements import SMALL_ELEMENTS_MAX, Elements
 
 
 class Plain:
-    """The same, obviously right: a list of pairs."""
+    """A simple reference implementation: a list of pairs."""
 
     def __init__(self) -> None:
         self.items: list[tuple[bytes, int]] = []

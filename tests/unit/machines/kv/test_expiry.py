@@ -1,4 +1,4 @@
-"""Expiry: by the agreed time alone, hidden from readers, removed by writers and by upkeep."""
+"""Expiry depends on the agreed time only; reads ignore expired keys; writes and scheduled commands remove them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The results of one batch have a limit, which every replica keeps alike."""
+"""The limit on the results of one batch is the same at every replica."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def machine(*, changed_in_place: bool) -> KeyValue:
-    """With a long string, a short one and a list. A string that is changed is kept in another form, with no effect."""
+    """A machine with a long string, a short one and a list. The changed string has another form, without effect."""
     made = KeyValue()
     made.apply([encode([b"SET", b"long", b"x" * 9_999]), encode([b"SET", b"short", b"s"])], 0)
     made.apply([encode([b"APPEND", b"long", b"y"])], 0)

@@ -1,4 +1,4 @@
-"""Keys of any kind, and all keys together."""
+"""Commands on keys of any kind, and on all keys."""
 
 import fnmatch
 
@@ -82,7 +82,7 @@ def test_copy_reads_one_key_and_writes_the_other() -> None:
 
 
 def scan_all(machine: KeyValue, count: int, between: object = None) -> list[bytes]:
-    """Every key that a scan gives, from its beginning to its end."""
+    """All keys of a complete scan."""
     found: list[bytes] = []
     cursor = b"0"
     for _ in range(10_000):

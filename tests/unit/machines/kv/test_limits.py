@@ -1,4 +1,4 @@
-"""The size of values: every writing command respects a limit that the group has agreed on."""
+"""Every writing command respects the agreed limit on the size of values."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def execute(machine: KeyValue, *words: bytes) -> Result:
 
 
 def places_of_values() -> Iterator[tuple[bytes, ...]]:
-    """Every writing command, with a word that is too long at each place of a value, element, field or member."""
+    """Every writing command, with a word that is too long in place of each value, element, field or member."""
     letters = {"k": b"key", "i": b"1", "s": b"1", "r": b"1", "l": b"-", "n": b"1"}
     for name, shape in SHAPES.items():
         if not COMMANDS[name.encode()].writes:

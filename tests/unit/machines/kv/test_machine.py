@@ -1,4 +1,4 @@
-"""The key-value machine: what each command answers and leaves behind, what batches touch, and what digests tell."""
+"""The key-value machine: results and effects of commands, footprints of batches, and digests."""
 
 import os
 import subprocess
@@ -127,7 +127,7 @@ def test_command_over_all_keys_is_a_barrier(line: str) -> None:
 
 
 def _sample(command: Command) -> str:
-    """The shortest command on key a with number 1 that may be right."""
+    """The shortest valid command on key a with number 1."""
     words = [command.name.decode(), "a", *["1"] * 9]
     return " ".join(words[: max(command.words_min, 1)])
 

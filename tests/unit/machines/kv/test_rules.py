@@ -1,4 +1,4 @@
-"""What holds for every command: a failure leaves no trace, and a command changes only the keys that it declares."""
+"""Rules for every command: a failure changes nothing, and a command changes only its declared keys."""
 
 from random import Random
 
@@ -44,7 +44,7 @@ def test_a_command_changes_only_what_it_declares_and_nothing_when_it_fails(seed:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_the_result_of_a_command_depends_only_on_its_declared_keys(seed: int) -> None:
-    """With every other key removed, it gives the same."""
+    """The result is the same if every other key is removed."""
     random, machine = Random(seed), KeyValue()
     for _ in range(100):
         words = random_command(random, random.choice(DETERMINISTIC))
@@ -64,7 +64,7 @@ def test_the_result_of_a_command_depends_only_on_its_declared_keys(seed: int) ->
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_batch_has_the_same_results_as_its_commands_one_by_one(seed: int) -> None:
-    """Runs of one command are executed together where that is possible, and nobody can tell."""
+    """Consecutive commands of one name are executed together if possible; the results are the same."""
     random, together, alone = Random(seed), KeyValue(), KeyValue()
     names = random.choice([["GET", "SET"], ["GET", "SET", "INCR", "EXPIRE"], list(DETERMINISTIC)])
     for _ in range(30):
@@ -115,6 +115,6 @@ def test_an_empty_collection_is_removed_with_its_key() -> None:
 
 
 def snapshot(machine: KeyValue) -> dict[bytes, str]:
-    """What every key has, as text."""
+    """The values of all keys, as text."""
     space = machine._space
     return {key: f"{getattr(value, 'order', value)!r} {space.expiries.get(key)}" for key, value in space.data.items()}

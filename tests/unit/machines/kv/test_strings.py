@@ -1,4 +1,4 @@
-"""Strings: what each command answers and leaves behind."""
+"""Strings: results and effects of each command."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Transactions in the machine: all at one moment, or nothing when a watched key was changed."""
+"""Transactions in the machine: executed atomically, or not at all if a watched key was changed."""
 
 import pytest
 

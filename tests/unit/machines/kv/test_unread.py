@@ -1,4 +1,4 @@
-"""Batches whose results nobody looks at: reads are left out, and the state is the same."""
+"""Batches whose results are not used: reads are skipped, and the state is the same."""
 
 from random import Random
 

@@ -1,4 +1,4 @@
-"""Virtual time: the order of events, and what never ends."""
+"""Virtual time: the order of events, and endless loops."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Each invariant, broken by hand."""
+"""Each invariant, violated by hand."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ ZERO, ONE, TWO = Ballot(0, ReplicaId(0)), Ballot(1, ReplicaId(1)), Ballot(2, Rep
 
 
 class Group:
-    """Three disks that sync at once, and what watches them."""
+    """Three disks without sync time, and the checker."""
 
     def __init__(self) -> None:
         world = context(sync_us=0)
@@ -58,7 +58,7 @@ class Group:
         self.keep(0, Status.COMMITTED, id=id, deps=deps)
 
     def ask(self, ballot: Ballot) -> None:
-        """A leader has accepted by then what it asks for in ballot 0."""
+        """Sends an Accept; in ballot 0, its leader has a durable vote before it."""
         if ballot == ZERO:
             self.keep(0, Status.ACCEPTED, voted=ZERO)
         self.invariants.sent(ballot.replica, m.Accept(X, ballot, WRITE, NOTHING))
@@ -234,7 +234,7 @@ def test_executing_an_instance_twice_in_one_process_is_found(group: Group) -> No
 
 
 def executed_again(group: Group, result: object, applied: tuple[bytes, ...]) -> None:
-    """The request of one instance comes in another as well."""
+    """Executes a request of one instance in a second one."""
     group.decide()
     again = i(0, 2)
     group.invariants.proposed(again, WRITE)

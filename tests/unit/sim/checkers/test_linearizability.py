@@ -1,4 +1,4 @@
-"""The checker is right about histories that are known, and agrees with trying every order."""
+"""The checker decides known histories correctly, and agrees with an enumeration of all orders."""
 
 from collections.abc import Hashable, Sequence
 from itertools import chain, combinations, permutations
@@ -153,7 +153,7 @@ def test_an_answer_after_giving_up_changes_nothing(outcome: Outcome) -> None:
 
 
 def sent(history: History, program: object, action: str, key: str, argument: object, *result: object) -> None:
-    """A call between moments 0 and 99 that was answered, if a result is given."""
+    """A call between the times 0 and 99; answered if a result is given."""
     call = history.begin(0, 1, key, action, argument)
     call.program = program
     if result:

@@ -1,4 +1,4 @@
-"""The check by key is as sharp as looking at every pair, and both see what they are for."""
+"""The check by key finds the same violations as the check of every pair."""
 
 from collections.abc import Sequence
 
@@ -109,7 +109,7 @@ BATCHES = st.builds(
 
 
 def agree(order: Ordering, batches: Sequence[Batch], processes: Sequence[Sequence[InstanceId]]) -> bool:
-    """Whether these processes, in turns of one execution each, are told apart by nothing."""
+    """Whether the check accepts these processes, which execute in turns."""
     everything = (len(batches), 0)
     for place, one in enumerate(batches):
         order.commit(i(0, place + 1), one, everything)

@@ -1,4 +1,4 @@
-"""Faults that strike when a chosen message leaves."""
+"""Faults that are injected when a chosen message is sent."""
 
 import msgspec
 import pytest
@@ -51,7 +51,7 @@ class Bench:
         self.stamps.append(stamp)
 
     def send(self, message: Message = COMMIT) -> list[int]:
-        """Who gets it, in order."""
+        """The receivers, in order."""
         self.arrived.clear()
         try:
             self.adversary.send(self.sender, (R1, R2), message)

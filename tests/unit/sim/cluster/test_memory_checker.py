@@ -17,7 +17,7 @@ def play(*faults: Fault, loss: float = 0.0) -> WorldRun:
 
 
 def never_drop(self: Log, up_to: Deps, instances_max: int) -> None:
-    """In place of Log.drop."""
+    """Replaces Log.drop."""
 
 
 original_drop = Log.drop

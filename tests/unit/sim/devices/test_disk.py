@@ -15,7 +15,7 @@ def record(index: int, round: int = 0) -> InstanceRecord:
 
 
 def no_one(records: Sequence[Record]) -> None:
-    """Nobody is told."""
+    """Ignores the records."""
 
 
 def test_records_are_durable_after_the_sync_and_not_before() -> None:

@@ -48,7 +48,7 @@ def test_every_kind_of_fault_is_planned_by_some_seed() -> None:
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])
 def test_clients_wait_for_a_while_before_they_send_again(replicas: int) -> None:
-    """With no wait at all, a client that never gives up would send again for ever at one point in time."""
+    """Without a wait, a client that never gives up would retry endlessly at one virtual time."""
     for seed in range(200):
         plans = [make_plan(seed, replicas, 50), make_slow(seed, replicas, 50), make_pipelines(seed, replicas, 50)]
         if replicas > 1:
