@@ -74,4 +74,4 @@ def test_table_names_its_rows_and_refuses_others(capsys: pytest.CaptureFixture[s
     assert {"memory-3", "etcd", "long-run"} <= rows
     with pytest.raises(SystemExit):
         table.main(["nonsense"])
-    assert "'nonsense' is no row; --list names them" in capsys.readouterr().err
+    assert "'nonsense' is not a row; --list prints the names" in capsys.readouterr().err

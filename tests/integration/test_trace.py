@@ -93,7 +93,7 @@ async def test_an_unknown_request_is_reported_with_the_reason(tmp_path: Path) ->
     async with group:
         status, said = await traced("not-an-id", group.http[0])
         assert status == 2
-        assert "'not-an-id' is not a request id: that is a UUID" in said
+        assert "'not-an-id' is not a request id: a request id is a UUID" in said
         status, said = await traced("00000000-0000-4000-8000-000000000000", group.http[0])
         assert status == 2
         assert "request ids are UUIDs of version 7" in said

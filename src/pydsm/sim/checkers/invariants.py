@@ -140,13 +140,13 @@ class Invariants:
 
     def _purged(self, replica: int, record: PurgeRecord) -> None:
         """Check a purge: its instances are in the snapshots here, and every replica has reported them as executed."""
-        told = tuple(map(min, zip(*self._reported, strict=True)))
+        reported = tuple(map(min, zip(*self._reported, strict=True)))
         snapshots = self._disks[replica].snapshots
-        reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(told))
+        reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(reported))
         reached = merge(reached, self._adopted[replica])
         bounds = [("its oldest snapshot has", reached)]
         if not self._forgets_early:
-            bounds.append(("every replica has reported as executed", told))
+            bounds.append(("every replica has reported as executed", reported))
         for what, bound in bounds:
             if any(map(int.__gt__, record.up_to, bound)):
                 line = f"r{replica} is {describe.record(record)}; {what} {describe.vector(bound)}"
@@ -167,13 +167,11 @@ class Invariants:
         if dropped == self._dropped[replica]:
             return
         self._dropped[replica] = dropped
-        told = tuple(map(min, zip(*self._reported, strict=True)))
+        reported = tuple(map(min, zip(*self._reported, strict=True)))
         durable = [one.checkpoint.position.up_to for one in self._disks[replica].snapshots]
-        allowed = reduce(merge, durable, told)
+        allowed = reduce(merge, durable, reported)
         if merge(allowed, dropped) != allowed:
-            what = (
-                f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {describe.vector(told)}"
-            )
+            what = f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {describe.vector(reported)}"
             raise Violation("early drop", f"{what}; its snapshots on disk have up to {describe.vector(allowed)}")
 
     def adopted(self, replica: int, checkpoint: Checkpoint) -> None:

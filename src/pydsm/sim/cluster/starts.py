@@ -99,8 +99,8 @@ class ProcessStarts:
         if isinstance(greeting, HandshakeRequest):
             reason = self._starts.why_not(sender, _INCARNATION, greeting.greeting)
             answer = self._starts.greeting(None) if reason is None else None
-            told = HandshakeReply(greeting.greeting.start, answer, self._starts.remembered(sender))
-            self._network.send_handshake(self.replica, (sender,), told)
+            reply = HandshakeReply(greeting.greeting.start, answer, self._starts.remembered(sender))
+            self._network.send_handshake(self.replica, (sender,), reply)
         elif greeting.to == self._starts.start:
             of_sender = greeting.greeting
             if of_sender is not None and self._starts.why_not(sender, _INCARNATION, of_sender) is not None:

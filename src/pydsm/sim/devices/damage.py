@@ -33,8 +33,8 @@ class Damage:
         """For some restarts, start a replica with fewer records than these. Raises Violation if that start succeeds."""
         if self._random.random() >= _TRIED_SHARE:
             return
-        in_snapshot, told = _needed(records, snapshots)
-        for needed in (in_snapshot, told):
+        in_snapshot, reported = _needed(records, snapshots)
+        for needed in (in_snapshot, reported):
             if needed:
                 self._try(records, snapshots, self._random.choice(needed), older=needed is in_snapshot)
 
@@ -58,13 +58,13 @@ class Damage:
 def _needed(records: Sequence[Record], snapshots: Sequence[Checkpoint]) -> tuple[list[InstanceId], list[InstanceId]]:
     """The instances on this disk that the newest snapshot has, and those that were reported; both above the purge."""
     purged: Deps = ()
-    told: Deps = ()
+    reported: Deps = ()
     for record in records:
         if isinstance(record, PurgeRecord):
             purged = record.up_to
         elif isinstance(record, FrontierRecord):
-            told = record.executed
+            reported = record.executed
     there = [one.id for one in records if isinstance(one, InstanceRecord)]
     there = [id for id in there if not (purged and covers(purged, id))]
     in_snapshot = [id for id in there if snapshots and snapshots[-1].position.has(id)]
-    return in_snapshot, [id for id in there if told and covers(told, id)]
+    return in_snapshot, [id for id in there if reported and covers(reported, id)]

@@ -265,5 +265,5 @@ class Endurance(World):
 
 def state_after(call: Call) -> int | None:
     """The value of the register after a call that determines it; else None."""
-    told = {"read": call.result, "write": call.argument}.get(call.action)
-    return told if isinstance(told, int) else None
+    value = {"read": call.result, "write": call.argument}.get(call.action)
+    return value if isinstance(value, int) else None
