@@ -171,7 +171,8 @@ class Invariants:
         durable = [one.checkpoint.position.up_to for one in self._disks[replica].snapshots]
         allowed = reduce(merge, durable, reported)
         if merge(allowed, dropped) != allowed:
-            what = f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {describe.vector(reported)}"
+            bound = describe.vector(reported)
+            what = f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {bound}"
             raise Violation("early drop", f"{what}; its snapshots on disk have up to {describe.vector(allowed)}")
 
     def adopted(self, replica: int, checkpoint: Checkpoint) -> None:
