@@ -1,1 +1,1 @@
-"""Measurements for development and for the figures in the documents. Each is `python -m benchmarks.NAME --help`."""
+"""Measurements for development and for the figures in the documents: `python -m benchmarks.NAME --help`."""

@@ -1,9 +1,9 @@
 """Measures the cost of each command with 1,000 to 1,000,000 elements: `python -m benchmarks.command_growth [--write]`.
 
-Executes every command of the key-value machine on keys, strings and collections of growing size, fits how its cost
-grows, and shows the complexity in Redis's documentation beside it. `--write` puts the table
-into docs/reference/command-growth.md.
-Processor time of `KeyValue.apply` alone, without agreement, sockets and disk. Takes a few minutes.
+Executes every command of the key-value machine on keys, strings and collections of growing size, fits the growth of its
+cost, and prints it beside the complexity in Redis's documentation. `--write` writes the table to
+docs/reference/command-growth.md. Measures the processor time of `KeyValue.apply` alone, without agreement, sockets and
+disk. Takes a few minutes.
 """
 
 import argparse
@@ -26,17 +26,17 @@ BEGIN, END = "<!-- begin of what python -m benchmarks.command_growth --write wri
 
 _ROUNDS, _SECONDS_MAX = 31, 0.5
 _SLOPE_MAX = 0.4
-"""Constant and logarithmic cost grow with a smaller power than this: caches of the processor are part of it. What
-copies or walks N elements has a power near 1."""
+"""Maximum power of N for constant and logarithmic cost, which include effects of processor caches. Commands that copy
+or walk N elements have a power near 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One case."""
+    """The result of one case."""
 
     case: Case
     seconds: tuple[float, ...]
-    """Per execution, for each size."""
+    """Seconds per execution, for each size."""
 
     @property
     def slope(self) -> float:
@@ -47,17 +47,17 @@ class Measured:
 
     @property
     def grows(self) -> bool:
-        """Whether the cost grows about as N does."""
+        """Whether the cost grows about linearly."""
         return self.slope > _SLOPE_MAX
 
     @property
     def may_grow(self) -> bool:
-        """Whether Redis's does."""
+        """Whether the cost in Redis grows with N."""
         return self.case.redis not in {CONSTANT, LOGARITHMIC}
 
 
 def measure(sizes: Sequence[int] = SIZES) -> list[Measured]:
-    """Every case, each with every size."""
+    """Measure every case with every size."""
     seconds: dict[Case, list[float]] = {case: [] for case in CASES}
     for size in sizes:
         for _, group in groupby(CASES, lambda case: case.on):
@@ -87,7 +87,7 @@ def _seconds(machine: KeyValue, case: Case, size: int) -> float:
 
 
 def table(found: Sequence[Measured]) -> Iterator[str]:
-    """Lines of Markdown."""
+    """The table, as lines of Markdown."""
     yield "| command | N counts | " + " | ".join(f"{size:,}" for size in SIZES) + " | grows as | Redis |"
     yield "| --- | --- |" + " ---: |" * len(SIZES) + " --- | --- |"
     for one in found:
@@ -101,11 +101,11 @@ def _microseconds(seconds: float) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print, and write if wanted; fails when something grows that does not in Redis."""
+    """Measure, print, and write if requested. Fails if a cost grows that does not grow in Redis."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.command_growth", description="How the cost of each command grows."
+        prog="python -m benchmarks.command_growth", description="Measures how the cost of each command grows."
     )
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE}")
+    parser.add_argument("--write", action="store_true", help=f"write the table to {PAGE}")
     options = parser.parse_args(arguments)
     found = measure()
     lines = "\n".join(table(found))

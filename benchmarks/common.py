@@ -1,4 +1,4 @@
-"""What the scripts share: progress to standard error, the table to standard output, and one line for a failure."""
+"""Shared by all scripts: progress on standard error, the table on standard output, and one line for a failure."""
 
 import asyncio
 import shlex
@@ -17,7 +17,7 @@ Work = Callable[[Recording, ProgressCallback], Awaitable[None]]
 
 
 def record(script: str, arguments: Sequence[str], path: Path | None, work: Work) -> Results:
-    """Everything that the work measures, also in the file if one is given."""
+    """Run the work, and return its results; also write them to the file if one is given."""
     recording = Recording(f"python -m benchmarks.{script} {shlex.join(arguments)}".strip(), path)
 
     async def main() -> int:
@@ -30,7 +30,7 @@ def record(script: str, arguments: Sequence[str], path: Path | None, work: Work)
 
 
 def recorded(script: str, arguments: Sequence[str], path: Path | None, work: Work) -> int:
-    """Measure and show; the exit status."""
+    """Run the work and print its results. Returns the exit status."""
 
     def action() -> int:
         results = record(script, arguments, path, work)
@@ -43,7 +43,7 @@ def recorded(script: str, arguments: Sequence[str], path: Path | None, work: Wor
 
 
 def guarded(script: str, action: Callable[[], int]) -> int:
-    """The exit status of the action; 2 and 1 for a caller's mistake and a failure, each told in one line."""
+    """The exit status of the action; 2 for usage errors and 1 for other failures, each reported in one line."""
     try:
         return action()
     except PyDSMError as fault:

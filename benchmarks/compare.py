@@ -1,6 +1,6 @@
 """Compares two result files, beyond noise: `python -m benchmarks.compare OLD NEW`.
 
-The rule is in `pydsm.bench.compare`. Exit status 1 if something became worse.
+The rule is in `pydsm.bench.compare`. Exit status 1 if a figure is worse.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from pydsm.bench.view import console_for, show_comparison
 def main(arguments: Sequence[str]) -> int:
     """Compare and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare", description="What changed between two result files, beyond noise."
+        prog="python -m benchmarks.compare", description="Shows changes between two result files, beyond noise."
     )
     parser.add_argument("old", type=Path, help="a file made with --out")
-    parser.add_argument("new", type=Path, help="another one, made later or with another version")
+    parser.add_argument("new", type=Path, help="another file, measured later or with another version")
     options = parser.parse_args(arguments)
 
     def action() -> int:

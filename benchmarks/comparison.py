@@ -6,16 +6,16 @@ Each round measures both sides, and the ratio of each round is kept, so that a c
 affects both. All servers listen on the loopback address only, and every run has a bounded number of requests.
 
 - PySyncObj: 3 nodes in 3 processes, in memory, against 3 replicas in memory. All requests are submitted together, to
-  its leader, from within its process, which is where it is fastest; ours come over sockets, through all replicas. Its
-  election timeouts are raised, because under this load it would lose its leader, and its period is the best of those
-  that were tried.
-- etcd: 3 members with its own defaults, durable, against 3 replicas with SQLite and full synchronisation, with as many
-  clients and as many requests in flight. Its client is that of `benchmarks.etcd_client`; once through all members,
+  its leader, from within its process, which is where it is fastest; those to PyDSM come over sockets, through all
+  replicas. Its election timeouts are raised, because under this load it would lose its leader, and its period is the
+  best of those that were tried.
+- etcd: 3 members with its own defaults, durable, against 3 replicas with SQLite and full synchronisation, with the same
+  number of clients and of requests in flight. Its client is `benchmarks.etcd_client`; once through all members, and
   once through the leader alone, which is where etcd is faster.
-- Redis: one process, nothing replicated, nothing saved, under `redis-benchmark`, against one of 3 replicas in memory
-  under the same.
+- Redis: one process, without replication and persistence, under `redis-benchmark`, against one of 3 replicas in memory
+  under the same load.
 
-What is missing is named with the way to install it, and makes the exit status 1.
+A missing program is reported with the command to install it, and makes the exit status 1.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from typing import Any
 from benchmarks.common import guarded, record
 from benchmarks.etcd_client import connect, put_message
 from pydsm.bench.loads import Closed, Flood
-from pydsm.bench.measure import GENERATOR_CORES_MAX, BenchmarkPlan, Costs, ProgressCallback, measure_once
+from pydsm.bench.measure import GENERATOR_CORES_MAX, BenchmarkPlan, ProgressCallback, UsageMeter, measure_once
 from pydsm.bench.recording import Recording
 from pydsm.bench.results import BenchmarkRun, Measurement, Setting
 from pydsm.bench.target import Target
@@ -58,12 +58,12 @@ _STOP_SECONDS_MAX = 10.0
 _INSTALL_DEBIAN = 'run tools/bench-peers.sh, or "apt-get install'
 
 Side = Callable[[int], Awaitable[BenchmarkRun]]
-"""One run of one side; takes the number of the round."""
+"""One run of one side; receives the number of the round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is asked."""
+    """Sizes of the measurements."""
 
     runs: int = 5
     flood: int = 20_000
@@ -74,7 +74,7 @@ class Sizes:
 
 
 def missing(peer: str) -> str | None:
-    """What must be installed before a peer can be measured; None where it is there."""
+    """What must be installed before a peer can be measured; None if nothing is missing."""
     if peer == "pysyncobj":
         return None if find_spec("pysyncobj") else "PySyncObj is not installed: pip install 'pydsm-epaxos[bench]'"
     wanted = {"etcd": ("etcd", "etcd-server"), "redis": ("redis-server", "redis-server redis-tools")}
@@ -92,7 +92,7 @@ async def in_turns(
     runs: int,
     on_progress: ProgressCallback,
 ) -> list[Measurement]:
-    """Ours, theirs, ours, theirs ...: both sides and their ratio, round by round. The first round warms up."""
+    """Alternate both sides, and compute their ratio for each round. The first round warms up."""
     sides: tuple[list[BenchmarkRun], list[BenchmarkRun]] = ([], [])
     for number in range(1 + runs):
         for name, side, done in zip(names, (ours, theirs), sides, strict=True):
@@ -106,8 +106,8 @@ async def in_turns(
     return [*made, Measurement(f"{names[0]} / {names[1]}", setting, ratios)]
 
 
-def figures(commands: int, seconds: float, costs: Costs, *, load_is_here: bool = True) -> BenchmarkRun:
-    """As the engine gives them, for a peer; of the load generator only if it is this process."""
+def figures(commands: int, seconds: float, costs: UsageMeter, *, load_is_here: bool = True) -> BenchmarkRun:
+    """The figures of a peer, like those of `pydsm.bench`; of the load generator only if it is this process."""
     spent = costs.since()
     values = {"commands": float(commands), "seconds": seconds, "commands_per_second": commands / seconds}
     if spent.replicas is not None:
@@ -125,7 +125,7 @@ def figures(commands: int, seconds: float, costs: Costs, *, load_is_here: bool =
 async def process(
     *words: str, stdin: int | None = asyncio.subprocess.DEVNULL
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A program that is ended at the end."""
+    """Run a program, and end it at the end of the context."""
     started = await asyncio.create_subprocess_exec(
         *words, stdin=stdin, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
@@ -146,7 +146,7 @@ async def process(
 
 
 async def against_pysyncobj(sizes: Sizes, on_progress: ProgressCallback) -> list[Measurement]:
-    """All requests submitted together, both in memory."""
+    """All requests are submitted together; both sides in memory."""
     addresses = [f"{_HOST}:{port}" for port in free_ports(_NODES)]
     async with contextlib.AsyncExitStack() as stack:
         nodes: list[asyncio.subprocess.Process] = []
@@ -163,7 +163,7 @@ async def against_pysyncobj(sizes: Sizes, on_progress: ProgressCallback) -> list
 
         async def theirs(number: int) -> BenchmarkRun:
             assert leader.stdin is not None
-            costs = Costs([node.pid for node in nodes])
+            costs = UsageMeter([node.pid for node in nodes])
             leader.stdin.write(f"{sizes.flood} {sizes.flood}\n".encode())
             answer = json.loads(await _line(leader, _RUN_SECONDS_MAX, "PySyncObj"))
             if answer["failed"] or not answer["answered"]:
@@ -186,7 +186,7 @@ async def _line(program: asyncio.subprocess.Process, seconds: float, who: str) -
             line = (await program.stdout.readline()).decode().strip()
     except TimeoutError as error:
         raise OperationalError(
-            f"{who} said nothing within {seconds:g} s: run it again when the machine is idle"
+            f"{who} printed nothing within {seconds:g} s: run it again when the machine is idle"
         ) from error
     if not line:
         raise OperationalError(f"{who} has ended unexpectedly: run it again, or leave it out")
@@ -197,7 +197,7 @@ async def _line(program: asyncio.subprocess.Process, seconds: float, who: str) -
 
 
 async def against_etcd(sizes: Sizes, on_progress: ProgressCallback) -> list[Measurement]:
-    """So many clients with so many requests in flight, both durable."""
+    """The same number of clients and of requests in flight; both sides durable."""
     made: list[Measurement] = []
     with tempfile.TemporaryDirectory(prefix="pydsm-bench-etcd-") as directory:
         async with contextlib.AsyncExitStack() as stack:
@@ -213,12 +213,12 @@ class _Etcd:
     ports: list[int]
     pids: list[int]
     leader: int
-    """Its place in `ports`."""
+    """The leader's index in `ports`."""
 
 
 @asynccontextmanager
 async def _etcd(directory: Path) -> AsyncIterator[_Etcd]:
-    """Three members that answer."""
+    """Three running members."""
     ports = free_ports(2 * _NODES)
     clients, peers = ports[:_NODES], ports[_NODES:]
     cluster = ",".join(f"m{number}=http://{_HOST}:{port}" for number, port in enumerate(peers))
@@ -267,7 +267,7 @@ async def _etcd_through(
         before = await _revision(etcd)
         links = [await connect(_HOST, ports[place % len(ports)]) for place in range(sizes.clients)]
         messages = [put_message(b"%08d" % place, b"%08d" % number) for place in range(count)]
-        costs, start = Costs(etcd.pids), time.perf_counter()
+        costs, start = UsageMeter(etcd.pids), time.perf_counter()
         try:
             async with asyncio.timeout(_RUN_SECONDS_MAX):
                 await asyncio.gather(
@@ -278,7 +278,7 @@ async def _etcd_through(
                 )
         except (PeerProtocolError, TimeoutError) as fault:
             why = str(fault) or f"no answer within {_RUN_SECONDS_MAX:g} s"
-            raise OperationalError(f"etcd: {why}; ask for fewer in flight") from fault
+            raise OperationalError(f"etcd: {why}; use fewer requests in flight") from fault
         finally:
             for transport, _ in links:
                 transport.close()
@@ -307,7 +307,7 @@ async def _etcd_through(
 async def against_redis(
     sizes: Sizes, on_progress: ProgressCallback, pipelines: Sequence[int] = (16, 1)
 ) -> list[Measurement]:
-    """Redis's own benchmark program on both."""
+    """Redis's own benchmark program, on both sides."""
     (port,) = free_ports(1)
     made: list[Measurement] = []
     words = ["redis-server", "--port", str(port), "--bind", _HOST, "--save", "", "--appendonly", "no"]
@@ -337,7 +337,7 @@ async def _listening(port: int) -> None:
 async def _redis_benchmark(
     pipeline: int, port: int, pid: int, target: Target, sizes: Sizes, on_progress: ProgressCallback
 ) -> list[Measurement]:
-    """SET and GET, on both in turns."""
+    """SET and GET, on both sides in turns."""
     runs: dict[tuple[str, str], list[BenchmarkRun]] = {}
     for number in range(1 + sizes.runs):
         for who, where, pids in (("PyDSM", target.redis[0].port, target.pids), ("Redis", port, [pid])):
@@ -366,18 +366,18 @@ async def _redis_benchmark(
 async def _benchmark_once(port: int, word: str, pipeline: int, requests: int, pids: Sequence[int]) -> BenchmarkRun:
     words = ["redis-benchmark", "-p", str(port), "-t", word.lower(), "-n", str(requests), "-c", "50", "-q"]
     words += ["-P", str(pipeline)]
-    costs = Costs(pids)
+    costs = UsageMeter(pids)
     async with process(*words) as program:
         try:
             async with asyncio.timeout(_RUN_SECONDS_MAX):
                 output = (await program.communicate())[0].decode()
         except TimeoutError as error:
             raise OperationalError(
-                f"redis-benchmark took more than {_RUN_SECONDS_MAX:g} s: ask for fewer requests"
+                f"redis-benchmark took more than {_RUN_SECONDS_MAX:g} s: use fewer requests"
             ) from error
     found = re.search(rf"{word}: ([\d.]+) requests per second", output)
     if found is None or "rror" in output:
-        raise OperationalError(f"redis-benchmark gave no figure: {output.strip() or 'it said nothing'}")
+        raise OperationalError(f"redis-benchmark gave no figure: {output.strip() or 'it printed nothing'}")
     return figures(requests, requests / float(found[1]), costs, load_is_here=False)
 
 
@@ -391,7 +391,7 @@ MEASURE: dict[str, Callable[[Sizes, ProgressCallback], Awaitable[list[Measuremen
 def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.comparison", description="PyDSM beside PySyncObj, etcd, Redis."
+        prog="python -m benchmarks.comparison", description="Compares PyDSM with PySyncObj, etcd and Redis."
     )
     parser.add_argument("peers", nargs="*", metavar="PEER", help=f"{', '.join(PEERS)} (all)")
     sizes = Sizes()
@@ -401,10 +401,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--in-flight", type=int, default=sizes.in_flight, help="requests in flight of each (1000)")
     parser.add_argument("--etcd-requests", type=int, default=sizes.etcd_requests, help="requests of a run (30000)")
     parser.add_argument("--redis-requests", type=int, default=sizes.redis_requests, help="requests of a run (200000)")
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
     if unknown := [peer for peer in options.peers if peer not in PEERS]:
-        parser.error(f"{unknown[0]!r} is no peer: give some of {', '.join(PEERS)}, or none for all")
+        parser.error(f"{unknown[0]!r} is not a known peer: give some of {', '.join(PEERS)}, or none for all")
     sizes = Sizes(
         options.runs, options.flood, options.clients, options.in_flight, options.etcd_requests, options.redis_requests
     )
@@ -417,7 +417,7 @@ def main(arguments: Sequence[str]) -> int:
                 recording.add(*await MEASURE[peer](sizes, on_progress))
 
     def action() -> int:
-        results = record("peers", arguments, options.out, work)
+        results = record("comparison", arguments, options.out, work)
         console = console_for(sys.stdout)
         show([one for one in results.measurements if "throughput_ratio" not in one.figures], console)
         for one in results.measurements:
@@ -431,7 +431,7 @@ def main(arguments: Sequence[str]) -> int:
             console.print(f"NOT MEASURED: {peer}: {why}", soft_wrap=True, markup=False)
         return 1 if absent else 0
 
-    return guarded("peers", action)
+    return guarded("comparison", action)
 
 
 if __name__ == "__main__":

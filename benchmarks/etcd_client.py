@@ -1,9 +1,9 @@
 """A client of etcd with low processor cost: gRPC's Put over HTTP/2, by hand, with many requests in flight.
 
-A general gRPC library in Python would use more of the cores than etcd does. This one knows one call, whose bytes differ
-in stream number, key and value only: headers come from the table that HPACK builds with the first request, answers are
-distinguished by their frames. A request counts as done when a message and the end of its stream have arrived; that
-etcd has executed each of them is checked afterwards by its revision, which grows by one with every Put.
+A general gRPC library in Python would use more processor time than etcd does. This client supports one call, whose
+bytes differ in stream number, key and value only: headers come from the table that HPACK builds with the first request,
+and answers are distinguished by their frames. A request counts as done when a message and the end of its stream have
+arrived; etcd's revision, which grows by one with every Put, is checked afterwards to verify that all were executed.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ _FIRST_AGAIN = bytes((0x83, 0x86, 0xC1, 0xC0, 0xBF, 0xBE))
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-    """One frame."""
+    """Encode one frame."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def put_message(key: bytes, value: bytes) -> bytes:
-    """A gRPC message with etcd's PutRequest; up to 127 bytes each."""
+    """Encode a gRPC message with etcd's PutRequest; key and value have up to 127 bytes each."""
     request = bytes((0x0A, len(key))) + key + bytes((0x12, len(value))) + value
     return b"\0" + struct.pack(">I", len(request)) + request
 
@@ -39,7 +39,7 @@ def _text(text: bytes) -> bytes:
 
 
 def first_headers(authority: str) -> bytes:
-    """The headers of a Put, each put into the table for those that follow."""
+    """The headers of the first Put, which are added to the table for later requests."""
     path, where = _text(b"/etcdserverpb.KV/Put"), _text(authority.encode())
     return b"".join(
         (b"\x83\x86\x44", path, b"\x41", where, b"\x5f", _text(b"application/grpc"), b"\x40", _text(b"te"))
@@ -61,24 +61,24 @@ class EtcdClient(asyncio.Protocol):
         self._finished: asyncio.Future[None] | None = None
 
     async def put_all(self, messages: Sequence[bytes], in_flight: int) -> None:
-        """Send everything, so many at a time. Raises PeerProtocolError when a request is not answered by a message."""
+        """Send all messages, with this number in flight. Raises PeerProtocolError if a request has no valid answer."""
         self._messages, self._sent, self._done = messages, 0, 0
         self._in_flight = in_flight
         self._finished = asyncio.get_running_loop().create_future()
         self._fill()
         await self._finished
 
-    # Called by the transport
+    # called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet, and take as much as comes."""
+        """Send the preface and the first requests."""
         self._transport = cast(asyncio.WriteTransport, transport)
         window = struct.pack(">I", _WINDOW)
         settings = frame(_SETTINGS, 0, 0, struct.pack(">HI", 4, _WINDOW))
         self._transport.write(_PREFACE + settings + frame(_WINDOW_UPDATE, 0, 0, window))
 
     def data_received(self, data: bytes) -> None:
-        """Take frames apart, and send as much as was answered."""
+        """Parse frames, and send one request for each answer."""
         buffer, start = self._buffer + data, 0
         while len(buffer) - start >= _HEAD_BYTES:
             end = start + _HEAD_BYTES + int.from_bytes(buffer[start : start + 3])
@@ -91,10 +91,10 @@ class EtcdClient(asyncio.Protocol):
         self._fill()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Nothing more is answered."""
+        """Report the failure: no more answers can arrive."""
         self._fail(f"etcd closed the connection: {error or 'no reason given'}")
 
-    # Inside
+    # internal
 
     def _take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         assert self._transport is not None

@@ -1,10 +1,10 @@
 """Measures whether an instance costs more after a long history: `python -m benchmarks.execution_growth`.
 
 Three cores in one process, without codec, disk and sockets, lead, commit and execute batches of one small command. The
-cost per instance, of all three together, is measured with little history and with much: once where nothing
-conflicts, and once where everything does on a few keys. Processor time is counted, and each figure is the best of
-several windows, since other programs only ever add to it. The history between is made by the same work: a million
-instances take some minutes and about 1.5 GB.
+cost per instance, summed over all three, is measured with a short and a long history: once without conflicts, and once
+with conflicts of all instances on a few keys. Processor time is counted, and each figure is the minimum of several
+windows, since other programs can only add to it. The history is created by the same work: a million instances take some
+minutes and about 1.5 GB.
 """
 
 import argparse
@@ -24,17 +24,17 @@ from pydsm.runtime.perform import Performer
 REPLICAS = 3
 HOT_KEYS = 4
 RATIO_MAX = 2.0
-"""A history a hundred times as long that made an instance dearer than this would mean that history is walked."""
+"""Maximum ratio of the costs after a long and a short history: above it, executed instances must be walked."""
 _ROUNDS_PER_TICK = 10
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Cost with so much history."""
+    """The cost with a history of this length."""
 
     history: int
     microseconds: float
-    """Per instance, committed and executed at all three replicas."""
+    """Seconds per instance, committed and executed at all three replicas."""
 
 
 class _Member:
@@ -63,7 +63,7 @@ class _Member:
         raise AssertionError(f"no replica is down in this benchmark, but there is {transfer}")
 
     def abort(self, abort: Abort) -> None:
-        raise AssertionError(f"nothing fails here, yet {abort} was aborted")
+        raise AssertionError(f"nothing fails in this benchmark, but {abort} was aborted")
 
 
 class Group:
@@ -78,11 +78,11 @@ class Group:
 
     @property
     def executed(self) -> int:
-        """Instances executed by every member."""
+        """The number of instances executed by every member."""
         return min(member.executed for member in self.members)
 
     def work(self, instances: int) -> None:
-        """Let all members propose at the same time, again and again, until so many more are executed everywhere."""
+        """Let all members propose at the same time, repeatedly, until this many more are executed everywhere."""
         goal = self.executed + instances
         while self.executed < goal:
             self._rounds += 1
@@ -110,7 +110,7 @@ class Group:
                 member.performer.pump()
 
     def measure(self, window: int, windows: int) -> Measured:
-        """The cost of the next instances."""
+        """Measure the cost of the next instances."""
         history, best = self.executed, float("inf")
         for _ in range(windows):
             begin = time.process_time()
@@ -120,7 +120,7 @@ class Group:
 
 
 def growth(*, conflicts: bool, few: int, many: int, window: int, windows: int) -> tuple[Measured, Measured]:
-    """The cost with few instances behind, and with many."""
+    """The costs after a short and after a long history."""
     group = Group(conflicts=conflicts)
     group.work(few)
     begin = group.measure(window, windows)
@@ -129,14 +129,14 @@ def growth(*, conflicts: bool, few: int, many: int, window: int, windows: int) -
 
 
 def main(arguments: Sequence[str]) -> int:
-    """One line for each of the two workloads. Exit status 1 if an instance became more than twice as dear."""
+    """Print one line for each of two workloads. Exit status 1 if the cost of an instance more than doubled."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.execution_growth", description="Cost of an instance as history grows."
+        prog="python -m benchmarks.execution_growth", description="Cost of an instance as the history grows."
     )
     parser.add_argument("--few", type=int, default=10_000, help="instances of the short history (10000)")
     parser.add_argument("--many", type=int, default=1_000_000, help="instances of the long history (1000000)")
     parser.add_argument("--window", type=int, default=3_000, help="instances measured at a time (3000)")
-    parser.add_argument("--windows", type=int, default=10, help="times that this is done; the best one counts (10)")
+    parser.add_argument("--windows", type=int, default=10, help="number of measurements; the minimum counts (10)")
     options = parser.parse_args(arguments)
     worst = 0.0
     for share, conflicts in ((0, False), (100, True)):

@@ -1,10 +1,10 @@
 """Computes the figures in the documents that depend on the code only, and writes them into the pages.
 
-    python -m benchmarks.figures            # compute all of them, a quarter of an hour, and write them into the pages
+    python -m benchmarks.figures            # compute all (a quarter of an hour), and write them to the pages
     python -m benchmarks.figures --quick    # only those that take seconds
-    python -m benchmarks.figures --check    # write nothing; exit status 1 if a quick one is not what the page says
+    python -m benchmarks.figures --check    # write nothing; exit status 1 if a quick figure differs from its page
 
-The quick ones are checked by a test. Where that fails, the core has changed, so the slow ones have changed too.
+A test checks the quick ones. If it fails, the core has changed, so the slow ones have changed too.
 """
 
 import argparse
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """The text of a page between `before` and `after`, which are in one line."""
+    """The text of a page between `before` and `after`, which are on one line."""
 
     page: str
     before: str
@@ -32,10 +32,10 @@ class Figure:
     quick: bool
 
     def find(self, text: str) -> re.Match[str]:
-        """Its position. Raises LookupError unless it occurs exactly once."""
+        """The position in the page. Raises LookupError unless it occurs exactly once."""
         found = list(re.finditer(f"(?<={re.escape(self.before)})[^\n]*?(?={re.escape(self.after)})", text))
         if len(found) != 1:
-            raise LookupError(f"{self.page} has {len(found)} places like {self.before!r} ... {self.after!r}, not one")
+            raise LookupError(f"{self.page} has {len(found)} texts like {self.before!r} ... {self.after!r}, not one")
         return found[0]
 
 
@@ -87,18 +87,18 @@ FIGURES = (
 
 
 def differences(figures: Iterable[Figure]) -> list[str]:
-    """Those that are not what their page says, each in a line."""
+    """The figures that differ from their pages, one line each."""
     found = []
     for figure in figures:
         written = figure.find((ROOT / figure.page).read_text("utf-8")).group()
         computed = figure.compute()
         if written != computed:
-            found.append(f"{figure.page} says {written!r}, and it is {computed!r}: run python -m benchmarks.figures")
+            found.append(f"{figure.page} states {written!r}, but it is {computed!r}: run python -m benchmarks.figures")
     return found
 
 
 def write(figures: Iterable[Figure]) -> None:
-    """Put each into its page."""
+    """Write each figure to its page."""
     for figure in figures:
         path = ROOT / figure.page
         computed = figure.compute()
@@ -109,15 +109,15 @@ def write(figures: Iterable[Figure]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status."""
+    """Compute, and write or check. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only figures that take seconds")
-    parser.add_argument("--check", action="store_true", help="compare those, and write nothing")
+    parser.add_argument("--check", action="store_true", help="compare the quick figures, and write nothing")
     given = parser.parse_args(arguments)
     quick = [figure for figure in FIGURES if figure.quick]
     if given.check:
         found = differences(quick)
-        print("\n".join(found) or f"{len(quick)} figures are what they were computed to be")
+        print("\n".join(found) or f"{len(quick)} figures match their pages")
         return 1 if found else 0
     write(quick if given.quick else FIGURES)
     return 0

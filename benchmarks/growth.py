@@ -22,12 +22,12 @@ _BATCHES_IN_A_RUN_MAX = 4000
 
 
 def requests_for(limit: int, requests_max: int) -> int:
-    """How many requests suffice for batches of so many."""
+    """The number of requests for batches of this size: enough for a stable figure."""
     return min(requests_max, limit * _BATCHES_IN_A_RUN_MAX)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure, print, and draw if wanted."""
+    """Measure, print, and plot if requested."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.growth", description="Throughput and processor time by replicas and batch sizes."
     )
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 3, 10, 30, 100, 300, 1000], help="batch limits")
     parser.add_argument("--commands", type=int, default=100_000, help="commands of a run, at most (100000)")
     parser.add_argument("--runs", type=int, default=5, help="runs that count (5)")
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
-    parser.add_argument("--plots", type=Path, help="draw into this directory; needs the plots extra")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
+    parser.add_argument("--plots", type=Path, help="write plots to this directory; needs the plots extra")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, on_progress: ProgressCallback) -> None:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
             async with local_target(shape) as target:
                 recording.add(await measure(target, BenchmarkPlan(Flood(count), runs=options.runs), on_progress))
         for picture in [] if options.plots is None else plot(recording.results().measurements, options.plots):
-            on_progress(f"picture: {picture}")
+            on_progress(f"plot: {picture}")
 
     return recorded("growth", arguments, options.out, work)
 

@@ -1,6 +1,6 @@
-"""For every command of the key-value machine: what to execute it on, and what Redis's documentation says it costs.
+"""Cases for every command of the key-value machine: its data, and its complexity in Redis's documentation.
 
-Used by `command_growth`, which measures, and by a test, which counts work and knows no clock.
+Used by `command_growth`, which measures times, and by a test, which counts operations without a clock.
 """
 
 from collections.abc import Callable
@@ -46,35 +46,35 @@ FILL: dict[str, Callable[[KeyValue, int], None]] = {
     "sorted set": _collection(b"ZADD", b"z", lambda place: (b"%d" % place, _number(place))),
     "names": _collection(b"ZADD", b"y", lambda place: (b"0", _number(place))),
 }
-"""What N counts: keys, bytes, or elements, under the key `s`, `h`, `l`, `m`, `z` or `y`."""
+"""The quantities that N can count: keys, bytes, or elements, under the key `s`, `h`, `l`, `m`, `z` or `y`."""
 
 SMALL = ("SET a 1", "RPUSH few x y z", "SADD one 00000000", "HSET pair f 1", "ZADD best 1 00000000")
-"""What every machine has besides."""
+"""Commands that fill every machine, in addition to the N elements."""
 
 CONSTANT, LOGARITHMIC, LINEAR, LINEARITHMIC = "O(1)", "O(log N)", "O(N)", "O(N log N)"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One way to use a command."""
+    """One use of a command."""
 
     line: str
-    """Its words; `{N}` is N, `{M}` the middle, `{L}` the last number from 0. `N` as a word after a key is no number."""
+    """Its words; `{N}` is N, `{M}` the middle number, `{L}` the last one; with a #, the number as 8 digits."""
     on: str
-    """What has N elements."""
+    """The collection that has N elements."""
     redis: str
-    """What its cost in Redis is by N, according to Redis's documentation, the other numbers in the line being fixed."""
+    """Its complexity by N in Redis's documentation, with the other numbers of the line constant."""
     prepare: tuple[str, ...] = ()
-    """Executed before, and not measured: what the command itself would use up."""
+    """Commands executed before it, and not measured: they restore what the command removes."""
 
     @property
     def command(self) -> str:
-        """The name."""
+        """The name of the command."""
         return self.line.split(" ", 1)[0]
 
 
 def words_of(line: str, size: int) -> list[bytes]:
-    """The words of a line for so many elements."""
+    """The words of a line for this number of elements."""
     line = line.replace("{N}", str(size)).replace("{8N}", str(8 * size))
     for name, place in (("M", size // 2), ("L", size - 1), ("F", 0), ("G", 9)):
         line = line.replace(f"{{{name}}}", str(place)).replace(f"{{#{name}}}", f"{place:08d}")
@@ -86,7 +86,7 @@ def _cases(on: str, redis: str, *lines: str) -> tuple[Case, ...]:
 
 
 CASES: tuple[Case, ...] = (
-    # Every command on one key costs the same however many keys there are
+    # The cost of a command on one key does not depend on the number of keys.
     *_cases("keys", CONSTANT, "GET {#M}", "MGET {#M} {#L}", "SET {#M} 1", "SETNX {#M} 1", "SETEX {#M} 100 1",
             "PSETEX {#M} 100000 1", "GETSET {#M} 1", "GETEX {#M} EX 100", "MSET {#M} 1 {#L} 1", "MSETNX {#M} 1 new 1",
             "INCR {#M}", "DECR {#M}", "INCRBY {#M} 2", "DECRBY {#M} 2", "INCRBYFLOAT {#M} 0.5", "EXISTS {#M}",
@@ -148,7 +148,7 @@ CASES: tuple[Case, ...] = (
 
 
 def machine_for(case: Case, size: int) -> KeyValue:
-    """A machine with so many elements."""
+    """A machine with this number of elements."""
     machine = KeyValue()
     FILL[case.on](machine, size)
     machine.apply([encode(words_of(line, size)) for line in SMALL], NOW_MS)

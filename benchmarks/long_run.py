@@ -1,9 +1,9 @@
 """Measures a group under long load: `python -m benchmarks.long_run [--minutes 30]`.
 
-The load is half of the maximum throughput, for half an hour. Measures the maximum with floods, then asks for half of
-it at a fixed rate, over a bounded number of keys, so that the data does not grow. Reports throughput, latency and the
-resident memory of each replica for every minute, and the last one against the second: the first one still warms up.
-Stops early, with a warning, if the group does not keep up or its memory reaches the limit.
+The load is half of the maximum throughput, for half an hour. Measures the maximum with floods, then sends half of it at
+a fixed rate, over a bounded number of keys, so that the data does not grow. Reports throughput, latency and the
+resident memory of each replica for every minute, and compares the last minute with the second: the first still warms
+up. Stops early, with a warning, if the group does not keep up or its memory reaches the limit.
 """
 
 import argparse
@@ -29,22 +29,22 @@ _MINUTES_MAX = 24 * 60
 _KEYS = 100_000
 _SECONDS_PER_MINUTE = 60.0
 _BEHIND_SECONDS_MAX = 10.0
-"""Other programs may disturb a run of half an hour; the figures by minute show when."""
+"""Maximum length. Other programs may disturb a long run; the figures by minute show when."""
 
 
 @dataclass(frozen=True, slots=True)
 class LongRun:
-    """What is done."""
+    """The options of a run."""
 
     minutes: int = 30
     replicas: int = 3
     storage: Storage = Storage.MEMORY
     rate: float | None = None
-    """None: half of the maximum, which is measured before."""
+    """Requests per second. None: half of the maximum, which is measured before."""
     memory_gib_max: float = 8.0
-    """Resident, of all replicas together."""
+    """Resident memory of all replicas together at which the run stops."""
     minute_seconds: float = _SECONDS_PER_MINUTE
-    """Shorter ones are for trying this out."""
+    """Seconds per minute; shorter ones are for tests of this script."""
 
     def __post_init__(self) -> None:
         if not 3 <= self.minutes <= _MINUTES_MAX:
@@ -52,7 +52,7 @@ class LongRun:
 
 
 async def run_long(plan: LongRun, on_progress: ProgressCallback) -> Measurement:
-    """One measurement, of which each minute is a run."""
+    """One measurement; each minute is one of its runs."""
     shape = GroupShape(plan.replicas, plan.storage)
     workload = BenchmarkWorkload(keys=_KEYS)
     rate = plan.rate
@@ -67,7 +67,7 @@ async def run_long(plan: LongRun, on_progress: ProgressCallback) -> Measurement:
             run = await measure_once(target, BenchmarkPlan(load, workload), minute)
             minutes.append(with_memory(run, target))
             on_progress(_line(minute, minutes[-1]))
-            if trouble := why_stop(minutes[-1], plan):
+            if trouble := stop_reason(minutes[-1], plan):
                 minutes[-1].notes.append(f"stopped after minute {minute} of {plan.minutes}: {trouble}")
                 break
     return Measurement(
@@ -78,14 +78,14 @@ async def run_long(plan: LongRun, on_progress: ProgressCallback) -> Measurement:
 
 
 def with_memory(run: BenchmarkRun, target: Target) -> BenchmarkRun:
-    """And the resident memory of each replica now."""
+    """Add the resident memory of each replica."""
     resident = [each for pid in target.pids if (each := resident_bytes(pid)) is not None]
-    mib = {f"replica_{place + 1}_resident_mib": each / 2**20 for place, each in enumerate(resident)}
+    mib = {f"replica_{replica + 1}_resident_mib": each / 2**20 for replica, each in enumerate(resident)}
     return BenchmarkRun({**run.figures, **mib}, run.latency_us, [*run.notes])
 
 
-def why_stop(run: BenchmarkRun, plan: LongRun) -> str | None:
-    """Why it makes no sense to go on, if it does not."""
+def stop_reason(run: BenchmarkRun, plan: LongRun) -> str | None:
+    """Why the run must stop, or None."""
     if any("did not keep up" in note for note in run.notes):
         return "the group did not keep up with the rate; give a lower --rate"
     resident = sum(value for name, value in run.figures.items() if name.endswith("_resident_mib")) / 1024
@@ -95,7 +95,7 @@ def why_stop(run: BenchmarkRun, plan: LongRun) -> str | None:
 
 
 def last_by_second(measurement: Measurement) -> dict[str, float]:
-    """Throughput, and resident memory of the replica that grew most, of the last minute against the second."""
+    """Throughput, and resident memory of the replica that grew most: the last minute divided by the second."""
     if len(measurement.runs) < 2:
         return {}
     second, last = measurement.runs[1].figures, measurement.runs[-1].figures
@@ -114,18 +114,18 @@ def _line(minute: int, run: BenchmarkRun) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print; status 1 if it had to stop early."""
+    """Measure and print. Returns status 1 if it stopped early."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.long_run", description="Half of the maximum for a long time: does anything change?"
+        prog="python -m benchmarks.long_run", description="Runs half of the maximum load for a long time."
     )
     standard = LongRun()
     parser.add_argument("--minutes", type=int, default=standard.minutes, help="length (30)")
     parser.add_argument("--replicas", type=int, default=standard.replicas, help="size of the group (3)")
     parser.add_argument("--storage", type=Storage, choices=list(Storage), default=standard.storage)
     parser.add_argument("--rate", type=float, help="requests per second (half of the maximum, measured before)")
-    parser.add_argument("--memory-gib", type=float, default=standard.memory_gib_max, help="stop at so much (8)")
+    parser.add_argument("--memory-gib", type=float, default=standard.memory_gib_max, help="stop at this memory (8)")
     parser.add_argument("--minute-seconds", type=float, default=_SECONDS_PER_MINUTE, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, on_progress: ProgressCallback) -> None:

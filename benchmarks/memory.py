@@ -1,7 +1,7 @@
 """Measures the memory per key, beyond that of a dict: `python -m benchmarks.memory [--keys 1000000]`.
 
-Writes so many distinct keys of 8 bytes with values of 8 bytes to a group, and compares the resident memory of each
-replica process before and after with that of a bare Python process that puts the same keys and values into a dict.
+Writes this number of distinct keys of 8 bytes with values of 8 bytes to a group, and compares the resident memory of
+each replica process before and after with that of a bare Python process that puts the same keys and values into a dict.
 """
 
 import argparse
@@ -40,13 +40,13 @@ print(resident_bytes(os.getpid()) - before)
 
 
 def bare_dict_bytes(keys: int) -> int:
-    """Resident memory of a dict with so many of these keys and values, measured in a process of its own."""
+    """Resident memory of a dict with this number of keys and values, measured in a separate process."""
     done = subprocess.run([sys.executable, "-c", _BARE, str(keys)], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
 async def measure_memory(keys: int, storage: Storage, runs: int, on_progress: ProgressCallback) -> Measurement:
-    """Bytes for each key at each replica, beyond the dict; each run has a group of its own."""
+    """Bytes per key at each replica, beyond the dict; each run has a new group."""
     on_progress(f"a bare dict of {keys:,} keys")
     bare = bare_dict_bytes(keys)
     shape = GroupShape(3, storage)
@@ -59,7 +59,7 @@ async def measure_memory(keys: int, storage: Storage, runs: int, on_progress: Pr
                 await _write(target, first, min(_PART, keys - first))
             await _quiet(target)
             grown = [late - early for early, late in zip(before, _resident(target), strict=True)]
-        figures = {f"replica_{place + 1}_bytes_per_key": (each - bare) / keys for place, each in enumerate(grown)}
+        figures = {f"replica_{replica + 1}_bytes_per_key": (each - bare) / keys for replica, each in enumerate(grown)}
         most = max(figures.values())
         done.append(BenchmarkRun({**figures, "most_bytes_per_key": most, "dict_bytes_for_each": bare / keys}))
     return Measurement(f"memory of {keys:,} keys, {storage.value}", {**shape.setting(), "keys": keys}, done)
@@ -76,13 +76,13 @@ def _resident(target: Target) -> list[int]:
 async def _write(target: Target, first: int, count: int) -> None:
     requests = BenchmarkWorkload().requests(count, seed=1, first=first)
     async with connected(target.clients, len(target.clients)) as clients:
-        driven = await drive(Flood(count), clients, requests)
-    if driven.failed:
-        raise OperationalError(f"{driven.failed} writes failed ({driven.example}): write fewer keys")
+        result = await drive(Flood(count), clients, requests)
+    if result.failed:
+        raise OperationalError(f"{result.failed} writes failed ({result.example}): write fewer keys")
 
 
 async def _quiet(target: Target) -> None:
-    """Wait until every replica has executed what every other one has."""
+    """Wait until all replicas have executed the same instances."""
     deadline = time.monotonic() + _QUIET_SECONDS_MAX
     while len({each.get("executed", 0) for each in await counters(target)}) > 1:
         if time.monotonic() > deadline:
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--keys", type=int, default=1_000_000, help="distinct keys (1000000)")
     parser.add_argument("--storage", type=Storage, choices=list(Storage), default=Storage.MEMORY)
     parser.add_argument("--runs", type=int, default=1, help="groups, one after the other (1)")
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, on_progress: ProgressCallback) -> None:

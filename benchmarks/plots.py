@@ -28,12 +28,12 @@ _SIZES = (3, 5, 7)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure if there are no files, and draw."""
+    """Measure if there are no files, and plot."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.plots", description="Draws the pictures, of result files or of new measurements."
+        prog="python -m benchmarks.plots", description="Plots result files or new measurements."
     )
     parser.add_argument("files", type=Path, nargs="*", help="result files made with --out (none: measure now)")
-    parser.add_argument("--to", type=Path, required=True, help="directory for the pictures")
+    parser.add_argument("--to", type=Path, required=True, help="directory for the plots")
     parser.add_argument("--rates", type=float, nargs="+", default=_RATES, help="requests per second")
     parser.add_argument("--conflicts", type=float, nargs="+", default=_CONFLICTS, help="shares on one key")
     parser.add_argument("--replicas", type=int, nargs="+", default=_SIZES, help="sizes of the group (3 5 7)")
@@ -68,9 +68,9 @@ def main(arguments: Sequence[str]) -> int:
             measurements = record("plots", arguments, options.to / "results.json", work).measurements
         made = plot(measurements, options.to)
         for picture in made:
-            print(f"picture: {picture}")
+            print(f"plot: {picture}")
         if not made:
-            raise UsageError("there is nothing to draw in these files: measure several rates, shares or sizes")
+            raise UsageError("these files have no data to plot: measure several rates, shares or sizes")
         return 0
 
     return guarded("plots", action)

@@ -2,13 +2,13 @@
 
 Started by `benchmarks.comparison`, not by hand.
 
-PySyncObj is a library, so its clients live in its nodes: no socket and no codec lies between them, which is to its
-advantage. The node keeps so many commands in flight; the next one leaves from within the callback of the one before.
-Ticks are driven from here without a thread beside, waiting for sockets when there is nothing to hand over, which is
-faster than its own ticking thread.
+PySyncObj is a library, so its clients are in its nodes: no socket and no codec is between them, which is to its
+advantage. The node keeps this number of commands in flight; each callback sends the next command. This process drives
+the ticks without another thread, and waits for sockets while no command is to be sent, which is faster than PySyncObj's
+own thread.
 
 Standard input: `COMMANDS IN_FLIGHT` starts a run, the end of input ends the node. Standard output: `leader` or
-`follower` once there is one, then a line of JSON for each run.
+`follower` when a leader is elected, then a line of JSON for each run.
 """
 
 import json
@@ -26,9 +26,9 @@ _WAIT_SECONDS = 0.005
 _SUCCESS = 0
 _CONFIGURATION = SyncObjConf(
     autoTick=False,
-    appendEntriesPeriod=0.05,  # best of those between 5 ms and its default, 100 ms
+    appendEntriesPeriod=0.05,  # the best of those between 5 ms and its default, 100 ms
     commandsQueueSize=2_000_000,
-    raftMinTimeout=10,  # with its defaults, a leader that is busy is voted out, and requests fail
+    raftMinTimeout=10,  # with its defaults, a busy leader loses elections, and requests fail
     raftMaxTimeout=12,
     connectionTimeout=60,
 )
@@ -59,7 +59,7 @@ class Load:
 
     @property
     def is_done(self) -> bool:
-        """Whether everything has an outcome."""
+        """Whether every command has an outcome."""
         return self.answered + self.failed >= self._commands
 
     def _send(self) -> None:
@@ -76,7 +76,7 @@ class Load:
 
 
 def tick_until(store: Store, condition: Callable[[], bool], seconds_max: float) -> bool:
-    """Work until the condition holds; False if that takes too long."""
+    """Tick until the condition holds. Returns False if that takes too long."""
     deadline = time.monotonic() + seconds_max
     while not condition():
         if time.monotonic() > deadline:
@@ -86,7 +86,7 @@ def tick_until(store: Store, condition: Callable[[], bool], seconds_max: float) 
 
 
 def run(store: Store, commands: int, in_flight: int) -> dict[str, float]:
-    """Figures of one run."""
+    """Run a load. Returns its figures."""
     before, cpu = time.perf_counter(), time.process_time()
     load = Load(store, commands, in_flight)
     tick_until(store, lambda: load.is_done, _RUN_SECONDS_MAX)
@@ -99,7 +99,7 @@ def run(store: Store, commands: int, in_flight: int) -> dict[str, float]:
 
 
 def main(me: str, others: list[str]) -> int:
-    """Be a node until standard input ends."""
+    """Run a node until standard input ends."""
     store = Store(me, others)
     if not tick_until(store, lambda: store.isReady() and store._getLeader() is not None, _READY_SECONDS_MAX):
         print("no leader was elected", flush=True)

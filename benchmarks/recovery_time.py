@@ -1,9 +1,10 @@
 """Measures how long a replica takes to recover: `python -m benchmarks.recovery_time --down-minutes 5 --rate 500`.
 
-A group with its records on disk is under a steady load of writes. One replica is killed with SIGKILL, stays down for
-`--down-minutes` while the load goes on at the others, and is started again, still under load. Reports the time until
-its process listens, until its readiness port reports ready, and until it has executed the instances that the others
-knew then; the snapshot that it started from (its own or a peer's, from its log); and the latency of the load meanwhile.
+A group with storage on disk is under a steady load of writes. One replica is killed with SIGKILL, stays down for
+`--down-minutes` while the load continues at the others, and is started again, still under load. Reports the time until
+its process listens, until its readiness port reports ready, and until it has executed all instances that the others
+knew when it was ready; the snapshot that it started from (its own or a peer's, from its log); and the latency of the
+load meanwhile.
 """
 
 import argparse
@@ -45,16 +46,16 @@ _READY = 200
 
 @dataclass(frozen=True, slots=True)
 class RecoveryPlan:
-    """What is done."""
+    """The options of a measurement."""
 
     down_minutes: float = 5.0
     rate: float = 500.0
     replicas: int = 3
     before_seconds: float = 20.0
-    """Under load before the kill, so that there are snapshots and something to come back to."""
+    """Seconds of load before the kill, so that there are snapshots and data to recover."""
     checkpoint_instances: int = 2000
     window_mib: int = WINDOW_BYTES_MAX >> 20
-    """What the others keep in memory of what it has missed; beyond that it needs a snapshot."""
+    """Memory in which the others keep the instances that it misses; beyond it, it needs a snapshot."""
 
     def __post_init__(self) -> None:
         if not 0 < self.down_minutes <= _DOWN_MINUTES_MAX:
@@ -67,14 +68,14 @@ class WatchedGroup(LocalGroup):
     """A group whose replicas have HTTP ports."""
 
     def choose_members(self) -> None:
-        """And ports for these."""
+        """Choose these ports as well."""
         super().choose_members()
         self.http = [
             Address(member.listen.host, port) for member, port in zip(self.members, self._ports(), strict=True)
         ]
 
     def _ports(self) -> list[int]:
-        """None of those that the members have."""
+        """Free ports that differ from those of the members."""
         taken = {each.port for member in self.members for each in (member.listen, member.redis, member.clients)}
         found: list[int] = []
         while len(found) < len(self.members):
@@ -98,7 +99,7 @@ class SteadyLoad:
         self._piece_over = asyncio.Event()
 
     async def run(self) -> None:
-        """Until `stop`."""
+        """Run until `stop` is called."""
         try:
             while not self._stopping:
                 self.runs.append(await measure_with(self._clients, self._target, self._plan, 1 + len(self.runs)))
@@ -107,27 +108,27 @@ class SteadyLoad:
             self._piece_over.set()
             self._stopping = True  # also when it failed: no caller waits for it
 
-    async def more_than(self, pieces: int) -> None:
-        """Wait until so many pieces, and one more, are over: each part of the story has some."""
+    async def wait_for_runs(self, pieces: int) -> None:
+        """Wait until more than this number of runs have ended, so that each phase has some."""
         while len(self.runs) <= pieces and not self._stopping:
             self._piece_over.clear()
             await self._piece_over.wait()
 
     def stop(self) -> None:
-        """After the present piece."""
+        """Stop after the present run."""
         self._stopping = True
 
 
 @dataclass(slots=True)
-class Seen:
-    """What was seen of one return."""
+class RecoveryObservations:
+    """Observations of one recovery."""
 
     figures: dict[str, float] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
 
 
 async def measure_recovery(plan: RecoveryPlan, on_progress: ProgressCallback) -> tuple[Measurement, list[str]]:
-    """One measurement with three runs (before, without it, its return), and what the replica said."""
+    """One measurement with three runs (before, while it is down, its recovery), and lines about the replica."""
     options = ["--checkpoint-instances", str(plan.checkpoint_instances), "--window-bytes", str(plan.window_mib << 20)]
     with tempfile.TemporaryDirectory(prefix="pydsm-comeback-") as directory:
         group = WatchedGroup(plan.replicas, Path(directory), Storage.SQLITE, *options)
@@ -160,17 +161,19 @@ async def _run_phases(
 ) -> tuple[list[BenchmarkRun], list[str]]:
     on_progress(f"{plan.before_seconds:g} s with all replicas up")
     await asyncio.sleep(plan.before_seconds)
-    await load.more_than(0)
+    await load.wait_for_runs(0)
     before = len(load.runs)
     (metrics,) = await counters(Target((), [group.redis[lost]]))
     on_progress(f"replica {group.members[lost].name} is killed, for {plan.down_minutes:g} minutes")
     await group.kill(lost)
     await asyncio.sleep(plan.down_minutes * 60)
-    await load.more_than(before)
+    await load.wait_for_runs(before)
     without = len(load.runs)
     missed = _known(await _status(group, 0)) - metrics.get("known_instances", 0)
     sizes = [directory_bytes(member.data) / 2**20 for member in group.members]
-    seen = Seen({"missed_instances": float(max(0, missed)), "own_data_mib": sizes[lost], "peer_data_mib": sizes[0]})
+    seen = RecoveryObservations(
+        {"missed_instances": float(max(0, missed)), "own_data_mib": sizes[lost], "peer_data_mib": sizes[0]}
+    )
     seen.lines.append(f"before it was killed, its newest snapshot was that of checkpoint {metrics.get('snapshot', 0)}")
     on_progress(f"replica {group.members[lost].name} starts again")
     await _watch_return(group, lost, seen)
@@ -181,7 +184,7 @@ async def _run_phases(
     return [*merged[:-1], BenchmarkRun({**merged[-1].figures, **seen.figures}, notes=merged[-1].notes)], seen.lines
 
 
-async def _watch_return(group: WatchedGroup, lost: int, seen: Seen) -> None:
+async def _watch_return(group: WatchedGroup, lost: int, seen: RecoveryObservations) -> None:
     member = group.members[lost]
     said_before = member.log.stat().st_size
     start = time.perf_counter()
@@ -228,7 +231,7 @@ def _in_words(report: StatusReport) -> str:
     inquired, recovered = (report.counters.get(name, 0) for name in ("inquired", "recovered"))
     return (
         f"{state}, {report.counters.get('executed', 0):,} batches executed since this start, "
-        f"{inquired:,} instances asked about, {recovered:,} recovered"
+        f"{inquired:,} instances in commit queries, {recovered:,} recovered"
     )
 
 
@@ -245,7 +248,7 @@ async def _status(group: WatchedGroup, replica: int) -> StatusReport:
 
 
 def _merged(runs: Sequence[BenchmarkRun]) -> BenchmarkRun:
-    """Throughput over all of them, and the worst latencies."""
+    """Throughput over all runs, and the worst latencies."""
     commands, seconds = (sum(run.figures[name] for run in runs) for name in ("commands", "seconds"))
     figures = {"commands_per_second": commands / seconds, "seconds": seconds}
     for name in ("p50_ms", "p99_ms", "max_ms"):
@@ -257,7 +260,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.recovery_time",
-        description="A replica is killed under load, stays down, and comes back.",
+        description="Kills a replica under load and measures its recovery.",
     )
     standard = RecoveryPlan()
     parser.add_argument("--down-minutes", type=float, default=standard.down_minutes, help="how long it is down (5)")
@@ -270,9 +273,9 @@ def main(arguments: Sequence[str]) -> int:
         "--window-mib",
         type=int,
         default=standard.window_mib,
-        help=f"MiB that the others keep for it; if it misses more, it comes by snapshot ({standard.window_mib})",
+        help=f"MiB that the others keep for it; if it misses more, it fetches a snapshot ({standard.window_mib})",
     )
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
     said: list[str] = []
 
@@ -289,20 +292,20 @@ def main(arguments: Sequence[str]) -> int:
         said.extend(lines)
 
     def action() -> int:
-        results = record("comeback", arguments, options.out, work)
+        results = record("recovery_time", arguments, options.out, work)
         console = console_for(sys.stdout)
         (measurement,) = results.measurements
-        for what, run in zip(("before", "without it", "its return"), measurement.runs, strict=True):
+        for what, run in zip(("before", "while it is down", "during its recovery"), measurement.runs, strict=True):
             figures = run.figures
             console.print(
-                f"{what}: {figures['commands_per_second']:,.0f}/s, of pieces of {_PIECE_SECONDS:g} s the worst p50 "
+                f"{what}: {figures['commands_per_second']:,.0f}/s, the worst of the runs of {_PIECE_SECONDS:g} s: p50 "
                 f"{figures['p50_ms']:.1f} ms, p99 {figures['p99_ms']:.1f} ms, longest {figures['max_ms']:.0f} ms",
                 soft_wrap=True,
             )
         back = measurement.runs[-1].figures
         console.print(
             f"its process listens after {back['listens_seconds']:.2f} s, is ready after {back['ready_seconds']:.2f} s, "
-            f"and has what the others knew of then after {back['caught_up_seconds']:.2f} s; it had missed "
+            f"and has executed what the others knew then after {back['caught_up_seconds']:.2f} s; it had missed "
             f"{back['missed_instances']:,.0f} instances, and its data were {back['own_data_mib']:.1f} MiB "
             f"(a peer's {back['peer_data_mib']:.1f})",
             soft_wrap=True,
@@ -312,7 +315,7 @@ def main(arguments: Sequence[str]) -> int:
         show_machine(results, console)
         return 0
 
-    return guarded("comeback", action)
+    return guarded("recovery_time", action)
 
 
 if __name__ == "__main__":

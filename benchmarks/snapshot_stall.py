@@ -1,7 +1,7 @@
 """Measures how long a snapshot of the key-value machine blocks the event loop: `python -m benchmarks.snapshot_stall`.
 
 Takes a snapshot as a running replica does, with batches of writes executed between its steps, and prints the longest
-processor time that any one thing took: freezing, a step, a batch.
+processor time of a single operation: freezing, a step, a batch.
 """
 
 import argparse
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def _timed(act: Callable[[], T]) -> tuple[float, T]:
-    """In processor time, so that other programs on the machine do not count."""
+    """The processor time of a call, which excludes other programs on the machine, and its result."""
     began = time.thread_time()
     given = act()
     return time.thread_time() - began, given
@@ -32,7 +32,7 @@ def _batch(random: Random, keys: int) -> list[bytes]:
 
 
 def main() -> None:
-    """Fill, then measure."""
+    """Fill a machine, then measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=1_000_000)
     keys = parser.parse_args().keys

@@ -1,9 +1,9 @@
 """Measures the processor time of a command by stage: `python -m benchmarks.stage_profile`.
 
-One replica of three leads a third of the commands and follows two thirds, so its profile under load has all that a
-command costs a replica; the load generator has what it costs a client. py-spy (in the extra `bench`) looks at both a
-few hundred times a second; a sample counts for the stage that is innermost in its stack. Shares times the processor
-time that the process took for each command of the group are microseconds.
+One replica of three leads a third of the commands and follows two thirds, so its profile under load has all costs of a
+command at a replica; the load generator has the costs at a client. py-spy (in the extra `bench`) samples both a few
+hundred times a second; a sample counts for the innermost stage in its stack. The share of a stage, times the processor
+time of the process per command of the group, is its cost in microseconds.
 """
 
 import argparse
@@ -56,7 +56,7 @@ _IDLE = "_worker (concurrent/futures/thread.py"
 
 
 def shares(raw: str, stages: Stages) -> dict[str, float]:
-    """Of py-spy's raw output (in each line a stack and a count), the share of each stage."""
+    """The share of each stage in py-spy's raw output, whose lines have a stack and a count."""
     counted: Counter[str] = Counter()
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
@@ -68,17 +68,17 @@ def shares(raw: str, stages: Stages) -> dict[str, float]:
 
 def _stage_of(stack: Sequence[str], stages: Stages) -> str:
     for frame in reversed(stack):
-        function, _, place = frame.partition(" (")
+        function, _, location = frame.partition(" (")
         for name, marks in stages:
             for mark in marks:
                 path, _, method = mark.rpartition(":")
-                if mark and function.endswith(method) and path in place:
+                if mark and function.endswith(method) and path in location:
                     return name
     return stages[-1][0]
 
 
 class _Spy:
-    """py-spy beside a process, for about as long as the load."""
+    """py-spy on a process, for about the duration of the load."""
 
     def __init__(self, pid: int, seconds: float, output: Path) -> None:
         self._output = output
@@ -87,7 +87,7 @@ class _Spy:
             *("--rate", str(_SAMPLES_PER_SECOND), "--duration", str(max(1, int(seconds)))),
         ]
 
-    async def look(self) -> str:
+    async def run(self) -> str:
         """The raw output. Raises OperationalError when py-spy cannot look."""
         program = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
         if program is None:
@@ -95,13 +95,13 @@ class _Spy:
         process = await asyncio.create_subprocess_exec(
             program, *self._command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
         )
-        _, said = await process.communicate()
+        _, errors = await process.communicate()
         if process.returncode or not self._output.exists():
-            raise OperationalError(f"py-spy cannot look into a process: {said.decode(errors='replace').strip()}")
+            raise OperationalError(f"py-spy cannot look into a process: {errors.decode(errors='replace').strip()}")
         return self._output.read_text(errors="replace")
 
 
-async def _way(shape: GroupShape, rate: float | None, seconds: float) -> None:
+async def _profile(shape: GroupShape, rate: float | None, seconds: float) -> None:
     workload = BenchmarkWorkload(keys=100_000)
     async with local_target(shape) as target:
         load: FixedRate | Flood = FixedRate(rate, seconds) if rate else Flood()
@@ -109,8 +109,8 @@ async def _way(shape: GroupShape, rate: float | None, seconds: float) -> None:
         replica = target.pids[0]
         processes = (("a replica", replica, REPLICA), ("the load generator with its clients", os.getpid(), CLIENT))
         for title, pid, stages in processes:
-            with tempfile.TemporaryDirectory(prefix="pydsm-way-") as directory:
-                spy = asyncio.create_task(_Spy(pid, seconds, Path(directory) / "raw").look())
+            with tempfile.TemporaryDirectory(prefix="pydsm-profile-") as directory:
+                spy = asyncio.create_task(_Spy(pid, seconds, Path(directory) / "raw").run())
                 before, commands, number = cpu_seconds(pid), 0.0, 1
                 while not spy.done():
                     done = await measure_once(target, BenchmarkPlan(load, workload), number)
@@ -139,10 +139,10 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
 
     async def work() -> int:
-        await _way(GroupShape(options.replicas, options.storage), options.rate, options.seconds)
+        await _profile(GroupShape(options.replicas, options.storage), options.rate, options.seconds)
         return 0
 
-    return guarded("way", lambda: run(work()))
+    return guarded("stage_profile", lambda: run(work()))
 
 
 if __name__ == "__main__":

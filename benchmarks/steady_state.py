@@ -1,9 +1,9 @@
 """Measures whether memory and disk usage grow: `python -m benchmarks.steady_state --minutes 30 --rate 500`.
 
-A group with its records on disk under a steady load of writes over a bounded number of keys, with clients that keep
-their sessions, and checkpoints so often that there are many of them in the run. Every ten seconds or so it reports the
-resident memory of each replica, the size of each data directory, throughput and latency. The last minute is compared
-with the third: before that buffers fill, and sessions, keys and the first snapshots come to be.
+A group with storage on disk under a steady load of writes over a bounded number of keys, with clients that keep their
+sessions, and frequent checkpoints. About every ten seconds it reports the resident memory of each replica, the size of
+each data directory, throughput and latency. The last minute is compared with the third: before that, buffers fill, and
+sessions, keys and the first snapshots are created.
 """
 
 import argparse
@@ -38,20 +38,20 @@ _BASE_MINUTE = 3
 _MINUTES_MAX = 24 * 60
 
 LIMITS = {"resident": (1.10, 8.0), "data": (1.25, 8.0), "p99": (3.0, 50.0)}
-"""How much the last minute may have of what the base minute had: a factor, and so much besides (MiB, ms)."""
+"""Limits for the last minute, compared with the base minute: a factor, and an absolute amount (MiB, ms)."""
 THROUGHPUT_MIN = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class SteadyStatePlan:
-    """What is done."""
+    """The options of a measurement."""
 
     minutes: int = 30
     rate: float = 500.0
     replicas: int = 3
     checkpoint_instances: int = 2000
     minute_seconds: float = 60.0
-    """Shorter ones are for trying this out."""
+    """Seconds per minute; shorter ones are for tests of this script."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.minutes <= _MINUTES_MAX:
@@ -59,7 +59,7 @@ class SteadyStatePlan:
 
 
 async def measure_steady_state(plan: SteadyStatePlan, on_progress: ProgressCallback) -> Measurement:
-    """One measurement; each sixth of a minute is a run."""
+    """One measurement; each sixth of a minute is one of its runs."""
     shape = GroupShape(plan.replicas, Storage.SQLITE, checkpoint_instances=plan.checkpoint_instances)
     load = FixedRate(plan.rate, plan.minute_seconds / _PARTS_PER_MINUTE, _BEHIND_SECONDS_MAX)
     part = BenchmarkPlan(load, BenchmarkWorkload(keys=_KEYS))
@@ -68,11 +68,11 @@ async def measure_steady_state(plan: SteadyStatePlan, on_progress: ProgressCallb
         local_target(shape) as target,
         connected(target.clients, clients_for(load, len(target.clients))) as clients,
     ):
-        for place in range(1, 1 + plan.minutes * _PARTS_PER_MINUTE):
-            run = await measure_with(clients, target, part, place)
+        for number in range(1, 1 + plan.minutes * _PARTS_PER_MINUTE):
+            run = await measure_with(clients, target, part, number)
             done.append(with_data(with_memory(run, target), target, await counters(target)))
-            if place % _PARTS_PER_MINUTE == 0:
-                on_progress(line(place // _PARTS_PER_MINUTE, done[-_PARTS_PER_MINUTE:]))
+            if number % _PARTS_PER_MINUTE == 0:
+                on_progress(line(number // _PARTS_PER_MINUTE, done[-_PARTS_PER_MINUTE:]))
             if any("did not keep up" in note for note in run.notes):
                 done[-1].notes.append("stopped: the group did not keep up with the rate; give a lower --rate")
                 break
@@ -81,17 +81,17 @@ async def measure_steady_state(plan: SteadyStatePlan, on_progress: ProgressCallb
 
 
 def with_data(run: BenchmarkRun, target: Target, counted: Sequence[dict[str, int]]) -> BenchmarkRun:
-    """And the size of each data directory, and what the replicas say of themselves, now."""
+    """Add the size of each data directory and the counters of the replicas."""
     figures = dict(run.figures)
-    for place, directory in enumerate(target.data):
-        figures[f"replica_{place + 1}_data_mib"] = directory_bytes(directory) / 2**20
+    for replica, directory in enumerate(target.data):
+        figures[f"replica_{replica + 1}_data_mib"] = directory_bytes(directory) / 2**20
     figures["snapshots"] = float(max(each.get("snapshot", 0) for each in counted))
     figures["instances_in_memory"] = float(max(each.get("instances", 0) for each in counted))
     return BenchmarkRun(figures, run.latency_us, [*run.notes])
 
 
 def directory_bytes(directory: Path) -> int:
-    """Of all files in it. One that goes while we look counts for nothing."""
+    """The size of all files in a directory. A file that is removed meanwhile does not count."""
     total = 0
     for path in directory.rglob("*"):
         try:
@@ -102,12 +102,12 @@ def directory_bytes(directory: Path) -> int:
 
 
 def _of(runs: Iterable[BenchmarkRun], ending: str) -> list[list[float]]:
-    """Per run, the figures of all replicas."""
+    """The figures of all replicas, for each run."""
     return [[value for name, value in run.figures.items() if name.endswith(ending)] for run in runs]
 
 
 def _largest(runs: Sequence[BenchmarkRun], ending: str) -> list[float]:
-    """Per replica, the largest of these runs."""
+    """The maximum over these runs, for each replica."""
     return [max(column) for column in zip(*_of(runs, ending), strict=True)]
 
 
@@ -124,14 +124,14 @@ def line(minute: int, runs: Sequence[BenchmarkRun]) -> str:
 
 
 def minutes_of(measurement: Measurement) -> list[list[BenchmarkRun]]:
-    """Its runs, whole minutes of them."""
+    """The runs of the measurement, grouped by whole minutes."""
     runs = measurement.runs
     ends = range(_PARTS_PER_MINUTE, 1 + len(runs), _PARTS_PER_MINUTE)
     return [runs[end - _PARTS_PER_MINUTE : end] for end in ends]
 
 
 def grown(minutes: Sequence[Sequence[BenchmarkRun]]) -> list[str]:
-    """What is not flat, in words."""
+    """One line for each figure that grew."""
     if len(minutes) < 2:
         return ["there are no two whole minutes to compare"]
     base_minute = min(_BASE_MINUTE, len(minutes) - 1)
@@ -152,17 +152,17 @@ def grown(minutes: Sequence[Sequence[BenchmarkRun]]) -> list[str]:
 
 
 def draw(measurement: Measurement, path: Path) -> None:
-    """Memory, data directories and latency over time."""
+    """Plot memory, data directories and latency over time."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     figure = Figure(figsize=(8, 8), layout="constrained")
     figure.suptitle(measurement.name)
     above, middle, below = figure.subplots(3, 1, sharex=True)
     runs = measurement.runs
-    minutes = [place * float(measurement.setting["seconds"]) / 60 for place in range(1, 1 + len(runs))]
+    minutes = [number * float(measurement.setting["seconds"]) / 60 for number in range(1, 1 + len(runs))]
     for axes, ending, title in ((above, "_resident_mib", "resident memory, MiB"), (middle, "_data_mib", "data, MiB")):
-        for place, column in enumerate(zip(*_of(runs, ending), strict=True), 1):
-            axes.plot(minutes, column, label=f"replica {place}")
+        for replica, column in enumerate(zip(*_of(runs, ending), strict=True), 1):
+            axes.plot(minutes, column, label=f"replica {replica}")
         _finish(axes, title)
         axes.set_ylim(bottom=0)
     for name, label in (("p50_ms", "p50"), ("p99_ms", "p99")):
@@ -181,10 +181,10 @@ def _finish(axes: "Axes", title: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print; status 1 if something is not flat."""
+    """Measure and print. Returns status 1 if a figure grew."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.steady_state",
-        description="A group on disk under steady load: do memory and disk stay flat?",
+        description="Measures whether memory and disk usage of a group grow under a steady load.",
     )
     standard = SteadyStatePlan()
     parser.add_argument("--minutes", type=int, default=standard.minutes, help="length (30)")
@@ -194,8 +194,8 @@ def main(arguments: Sequence[str]) -> int:
         "--checkpoint-instances", type=int, default=standard.checkpoint_instances, help="batches per checkpoint (2000)"
     )
     parser.add_argument("--minute-seconds", type=float, default=standard.minute_seconds, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
-    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw a picture; needs the plots extra")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="write a plot; needs the plots extra")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, on_progress: ProgressCallback) -> None:
@@ -208,14 +208,14 @@ def main(arguments: Sequence[str]) -> int:
     def action() -> int:
         if options.plot is not None:
             check_can_plot()
-        results = record("flat", arguments, options.out, work)
+        results = record("steady_state", arguments, options.out, work)
         console = console_for(sys.stdout)
         (measurement,) = results.measurements
         for minute, runs in enumerate(minutes_of(measurement), 1):
             console.print(line(minute, runs), soft_wrap=True)
         if options.plot is not None:
             draw(measurement, options.plot)
-            console.print(f"picture: {options.plot}", soft_wrap=True)
+            console.print(f"plot: {options.plot}", soft_wrap=True)
         found = grown(minutes_of(measurement))
         stopped = [note for note in measurement.notes if note.startswith("stopped")]
         for note in (*measurement.notes, *found):
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str]) -> int:
         show_machine(results, console)
         return 1 if found or stopped else 0
 
-    return guarded("flat", action)
+    return guarded("steady_state", action)
 
 
 def verdict(measurement: Measurement, *, flat: bool) -> str:

@@ -1,7 +1,8 @@
 """Measures every performance goal of PyDSM: `python -m benchmarks.table [ROW ...]`. `--list` lists the rows.
 
-Prints must, aim and measured. Everything is a median of five runs, with keys and values of 8 bytes; the load generator
-and all replicas share this machine. All rows take about an hour, half of it the long run.
+Prints for each figure the minimum, the goal and the measured value. Each is a median of five runs, with keys and values
+of 8 bytes; the load generator and all replicas share this machine. All rows take about an hour, half of it for the
+long run.
 """
 
 import argparse
@@ -37,7 +38,7 @@ _CONFLICT_AIM = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is measured."""
+    """Sizes of the measurements."""
 
     runs: int = 5
     commands: int = 100_000
@@ -54,7 +55,7 @@ class Goal:
 
     what: str
     measured: float | None
-    """None: it could not be measured, and `why` says why."""
+    """None: it could not be measured, and `why` states the reason."""
     must: float
     aim: float | None = None
     at_least: bool = True
@@ -63,7 +64,7 @@ class Goal:
 
     @property
     def verdict(self) -> str:
-        """In one word or two."""
+        """The verdict, in one or two words."""
         if self.measured is None:
             return "NOT MEASURED"
         if self.aim is not None and self._reaches(self.aim):
@@ -81,7 +82,7 @@ Measure = Callable[[Size, ProgressCallback], Awaitable[Measured]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Something to reach."""
+    """A row of the table: its goals, and how to measure them."""
 
     name: str
     what: str
@@ -89,7 +90,7 @@ class Row:
 
 
 def flood(replicas: int, storage: Storage, must: float, aim: float) -> Row:
-    """All requests submitted together."""
+    """All requests are submitted together."""
 
     async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         async with local_target(GroupShape(replicas, storage)) as target:
@@ -100,7 +101,7 @@ def flood(replicas: int, storage: Storage, must: float, aim: float) -> Row:
 
 
 def conflicts(replicas: int, storage: Storage) -> Row:
-    """The same with a hot key, as a share of the same without, measured in turns."""
+    """The throughput with a hot key, divided by that without conflicts, measured in turns."""
 
     async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         shares = [0.0, *_CONFLICTS]
@@ -117,7 +118,7 @@ def conflicts(replicas: int, storage: Storage) -> Row:
 
 
 def ratio_of_rounds(one: Measurement, other: Measurement) -> float:
-    """The median of the ratios of runs that were made in turns."""
+    """The median of the ratios of runs that alternated."""
     pairs = zip(one.values("commands_per_second"), other.values("commands_per_second"), strict=True)
     return median(this / that for this, that in pairs)
 
@@ -137,7 +138,7 @@ async def latency_in_memory(size: Size, on_progress: ProgressCallback) -> Measur
 
 
 async def latency_on_disk(size: Size, on_progress: ProgressCallback) -> Measured:
-    """The same with SQLite; what must be reached depends on the disk, measured just before and after."""
+    """The same with SQLite. The minimum depends on the disk, whose speed is measured just before and after."""
     before = sync_ms()
     one = await _slow_load(size, Storage.SQLITE, on_progress)
     must = before + sync_ms() + 0.5
@@ -145,12 +146,12 @@ async def latency_on_disk(size: Size, on_progress: ProgressCallback) -> Measured
 
 
 def sync_ms() -> float:
-    """One sync of this disk, now."""
+    """The present duration of one sync of this disk."""
     return calibrate().sync_ms
 
 
 def redis(pipeline: int, must: float, aim: float, share_must: float, share_aim: float) -> Row:
-    """redis-benchmark, on ours and on Redis in turns."""
+    """redis-benchmark on PyDSM and on Redis, in turns."""
 
     async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         if why := comparison.missing("redis"):
@@ -167,7 +168,7 @@ def redis(pipeline: int, must: float, aim: float, share_must: float, share_aim: 
 
 
 def peer(name: str, what: str, must: float, aim: float) -> Row:
-    """Side by side; where there are several ways to ask the peer, the one that is best for it counts."""
+    """Compare with a peer. If there are several ways to use it, the best one for the peer counts."""
 
     async def work(size: Size, on_progress: ProgressCallback) -> Measured:
         if why := comparison.missing(name):
@@ -180,14 +181,14 @@ def peer(name: str, what: str, must: float, aim: float) -> Row:
 
 
 async def memory(size: Size, on_progress: ProgressCallback) -> Measured:
-    """One group; a second one would give the same."""
+    """One group; a second one would give the same figures."""
     one = await measure_memory(size.keys, Storage.MEMORY, 1, on_progress)
     figure = one.median("most_bytes_per_key")
     return [Goal("bytes per key beyond a dict", figure, MUST_BYTES_PER_KEY, at_least=False)], [one]
 
 
 async def long_run(size: Size, on_progress: ProgressCallback) -> Measured:
-    """The last minute against the second."""
+    """The last minute divided by the second."""
     one = await run_long(LongRun(size.minutes, minute_seconds=size.minute_seconds), on_progress)
     ratios = last_by_second(one) if not any(note.startswith("stopped") for note in one.notes) else {}
     why = "; ".join(one.notes)
@@ -219,7 +220,7 @@ ROWS = (
 
 
 def show_goals(rows: Sequence[tuple[Row, list[Goal]]], console: Console) -> None:
-    """The table."""
+    """Print the table."""
     table, wide = Table(), console.width >= WIDE
     if wide:
         table.add_column("row", no_wrap=True)
@@ -253,12 +254,12 @@ def _number(value: float | None, goal: Goal) -> str:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print. Status 1 if something is missed or could not be measured."""
+    """Measure and print. Returns status 1 if a goal is missed or could not be measured."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.table", description="What PyDSM must reach, what it aims at, and what it does here."
+        prog="python -m benchmarks.table", description="Measures every performance goal on this machine."
     )
     parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to measure (all); --list names them")
-    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    parser.add_argument("--list", action="store_true", help="print the names of the rows and exit")
     size = Size()
     parser.add_argument("--runs", type=int, default=size.runs, help="runs that count (5)")
     parser.add_argument("--commands", type=int, default=size.commands, help="requests of a flood (100000)")
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=int, default=size.minutes, help="of the long run (30)")
     parser.add_argument("--minute-seconds", type=float, default=size.minute_seconds, help=argparse.SUPPRESS)
     parser.add_argument("--peer-requests", type=int, help="requests of a run against a peer (20,000 to 200,000)")
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
     known = {row.name: row for row in ROWS}
     if options.list:
@@ -275,7 +276,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"{row.name:20} {row.what}")
         return 0
     if unknown := [name for name in options.rows if name not in known]:
-        parser.error(f"{unknown[0]!r} is no row; --list names them")
+        parser.error(f"{unknown[0]!r} is not a row; --list prints the names")
     few = {
         name: options.peer_requests for name in ("flood", "etcd_requests", "redis_requests") if options.peer_requests
     }

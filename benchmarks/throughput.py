@@ -21,7 +21,7 @@ from pydsm.cli.serve import Storage
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Measure and print, one line for each combination."""
+    """Measure and print one line for each combination."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.throughput", description="Commands per second of a group under an open loop."
     )
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--conflict", type=float, nargs="+", default=[0.0], help="shares that write one key (0)")
     parser.add_argument("--commands", type=int, default=100_000, help="commands of a run (100000)")
     parser.add_argument("--runs", type=int, default=5, help="runs that count (5)")
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, on_progress: ProgressCallback) -> None:

@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.unloaded_latency [--replicas 5] [--storage memory] [--seconds 5] [--runs 5] [--out FILE]
 
-The group, the client and all other programs share this machine's cores. With storage on disk, compare with the cost
+The group, the client and all other programs share this machine's cores. With storage on disk, compare with the duration
 of one sync: a commit takes one at the others, and then one at the leader before the answer is sent.
 """
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--storage", type=Storage, choices=list(Storage), help="memory or sqlite (both, one by one)")
     parser.add_argument("--seconds", type=float, default=5, help="length of a run (5)")
     parser.add_argument("--runs", type=int, default=5, help="runs that count (5)")
-    parser.add_argument("--out", type=Path, help="write all figures into this file")
+    parser.add_argument("--out", type=Path, help="write all figures to this file")
     options = parser.parse_args(arguments)
 
     async def work(recording: Recording, on_progress: ProgressCallback) -> None:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
                     await measure(target, BenchmarkPlan(Closed(1, 1, options.seconds), runs=options.runs), on_progress)
                 )
 
-    return recorded("one_at_a_time", arguments, options.out, work)
+    return recorded("unloaded_latency", arguments, options.out, work)
 
 
 if __name__ == "__main__":

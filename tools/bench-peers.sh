@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what PyDSM is measured against (python -m benchmarks.peers): Debian's etcd and Redis, without starting them as
+# Installs what PyDSM is measured against (python -m benchmarks.comparison): Debian's etcd and Redis, without starting them as
 # services, and PySyncObj into .venv.
 set -eu
 

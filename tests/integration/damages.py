@@ -1,9 +1,9 @@
-"""Damages every file of a data directory in every way, and sees what a group of three does with it.
+"""Damages each file of a data directory in several ways, and checks how a group of three handles it.
 
     python -m tests.integration.damages --count 200
 
 A replica that starts with a damaged directory must have all of its records, the state of the others, and take part in
-new commands; or it must refuse with one line. Nothing else may happen: no wrong state, no missing record, no traceback.
+new commands; or it must refuse with one line. All other outcomes are errors: wrong state, missing record, traceback.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _TOGETHER_EVERY = 4
 
 
 class Group:
-    """Nodes in this process, each with a data directory below `directory`."""
+    """Nodes in this process, each with a data directory in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -86,7 +86,7 @@ class Group:
 
 @dataclass(slots=True)
 class Image:
-    """Data directories of a group, and what the first replica must have."""
+    """Data directories of a group, and the data that the first replica must have."""
 
     directory: Path
     records: list[Record]
@@ -97,7 +97,7 @@ class Image:
 
 
 async def _settled(node: Node) -> None:
-    """All is executed that can be without the others: that takes some turns of the loop."""
+    """Wait until everything is executed that needs no peers, which takes some turns of the loop."""
     frontier, still = node.observe().frontier, 0
     while still < 50:
         await asyncio.sleep(0.01)
@@ -130,14 +130,14 @@ _KINDS = ("flip", "zero", "cut", "lengthen", "swap", "double")
 
 @dataclass(slots=True)
 class Verdict:
-    """What came of the damages of one file."""
+    """The outcomes for the damages of one file."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
 
 class Damages:
-    """Makes a group's directories, and damages copies of them."""
+    """Creates a group's directories, and damages copies of them."""
 
     def __init__(self, place: Path, say: Callable[[str], None]) -> None:
         self._place = place
@@ -147,7 +147,7 @@ class Damages:
         self.verdicts: dict[str, Verdict] = {}
 
     async def prepare(self) -> None:
-        """A directory of replicas that were killed, with an older copy, and one of replicas that were stopped."""
+        """Create directories of killed replicas, with an older copy, and of stopped replicas."""
         source = self._place / "source"
         group = Group(source)
         for replica in range(REPLICAS):
@@ -182,7 +182,7 @@ class Damages:
             shutil.rmtree(copy)
 
     async def run(self, count: int, seed: int) -> int:
-        """So many damages of each file; gives how many went wrong."""
+        """Try this number of damages of each file. Returns the number of wrong outcomes."""
         names = sorted({path.relative_to(one.directory / "0") for one in self._images for path in _files(one)})
         for name in names:
             random = Random(f"{seed} {_kind_of(name)} {names.index(name)}")
@@ -232,7 +232,7 @@ class Damages:
         return shutil.copytree(image.directory, self._place / f"copy{self._number}")
 
     async def _alone(self, image: Image, directory: Path) -> str:
-        """What the replica has by itself, before anybody can tell it what it lacks."""
+        """Check the replica's own data, before peers can send it more."""
         identity = Identity("test", "r0", ReplicaId(0), REPLICAS)
         store = SqliteStore(directory / "0", identity)
         try:
@@ -250,7 +250,7 @@ class Damages:
         return "right"
 
     async def _together(self, image: Image, directory: Path) -> str:
-        """With the others: it takes part, and all come to one state."""
+        """Check that the replica takes part in the group, and all reach the same state."""
         group = Group(directory)
         try:
             for replica in range(REPLICAS):
@@ -273,7 +273,7 @@ def _kind_of(name: Path) -> str:
 
 
 async def judge(count: int, seed: int, say: Callable[[str], None]) -> int:
-    """Prepare a group, damage its files, and give how many outcomes were wrong."""
+    """Prepare a group, and damage its files. Returns the number of wrong outcomes."""
     with tempfile.TemporaryDirectory(prefix="pydsm-damages-") as place:
         damages = Damages(Path(place), say)
         await damages.prepare()
@@ -281,7 +281,7 @@ async def judge(count: int, seed: int, say: Callable[[str], None]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 1 if anything but a right state or a refusal came of a damage."""
+    """Returns exit status 1 if any damage led to neither a correct state nor a refusal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="damages of each file (default 200)")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Groups of real processes for tests, loaded by real clients."""
+"""Groups of real processes under the load of real clients, for tests."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +11,7 @@ from tests.waiting import eventually
 
 
 class Load:
-    """Clients at work on a group."""
+    """Clients that send load to a group."""
 
     def __init__(self, group: LocalGroup, clients: int = 3) -> None:
         self.ledger = Ledger()
@@ -25,7 +25,7 @@ class Load:
         self._running = [asyncio.create_task(client.run()) for client in self._clients]
 
     async def more_answers(self, count: int, *, through: Sequence[int] | None = None, seconds: float = 30) -> None:
-        """Wait until so many further requests are answered, by any replica or by one of these."""
+        """Wait until this number of further requests is answered, by any replica or by one of these."""
         wanted = self.answered + count
 
         def enough() -> bool:
@@ -38,7 +38,7 @@ class Load:
         await eventually(enough, f"{count} more requests are answered", seconds)
 
     async def stop(self) -> None:
-        """Let everything be answered."""
+        """Stop the clients, and wait until their requests are answered."""
         for client in self._clients:
             client.stop()
         _, waiting = await asyncio.wait(self._running, timeout=20)
@@ -47,7 +47,7 @@ class Load:
         assert not waiting, f"{len(waiting)} clients had no answer within 20 s"
 
     async def check(self) -> None:
-        """Stop, and see that everything acknowledged is there, whichever replica is asked."""
+        """Stop, and check that every replica has all acknowledged writes."""
         await self.stop()
         for replica in range(len(self._group.members)):
             read_at = dict.fromkeys(range(len(self._clients)), replica)
@@ -56,7 +56,7 @@ class Load:
 
 
 async def counter(group: LocalGroup, replica: int, name: str) -> int:
-    """What INFO of this replica says."""
+    """A counter in INFO of this replica."""
     (info,) = await ask(group.redis[replica], encode_command(b"INFO"))
     assert isinstance(info, bytes)
     (value,) = [line.partition(":")[2] for line in info.decode().splitlines() if line.startswith(f"{name}:")]
@@ -65,7 +65,7 @@ async def counter(group: LocalGroup, replica: int, name: str) -> int:
 
 @asynccontextmanager
 async def load(group: LocalGroup, clients: int = 3) -> AsyncIterator[Load]:
-    """Clients that are stopped whatever happens."""
+    """Clients that are stopped at the end of the context."""
     made = Load(group, clients)
     try:
         yield made

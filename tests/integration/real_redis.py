@@ -1,6 +1,6 @@
-"""A real Redis server for one test, and a connection to it that keeps replies as they are on the wire.
+"""A real Redis server for one test, and a connection to it that returns the bytes of replies.
 
-Debian's redis-tools brings the server's program under another name; it is the server when it is called so.
+Debian's redis-tools contains the server's program under another name; it acts as the server if called by its own name.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from pydsm.client.resp import encode_command
 
 
 class Redis:
-    """A connection to a real server, which gives replies as they are on the wire."""
+    """A connection to a real server, which returns the bytes of replies."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -47,7 +47,7 @@ class Redis:
 
 @asynccontextmanager
 async def real_redis(directory: Path, *options: str) -> AsyncIterator[Redis]:
-    """A server that keeps nothing, on a free port, with further options of its command line."""
+    """Runs a server without persistence on a free port, with these additional options."""
     program = shutil.which("redis-server")
     if program is None:
         checker = shutil.which("redis-check-rdb")

@@ -1,4 +1,4 @@
-"""What Redis has and PyDSM has not is named in the documentation, completely."""
+"""The documentation lists all commands of Redis that PyDSM does not support."""
 
 import re
 from pathlib import Path
@@ -15,20 +15,20 @@ WITH_SUBCOMMANDS = ("CLIENT", "COMMAND", "CONFIG", "MEMORY", "OBJECT")
 
 
 def documented(*, absent: bool) -> set[str]:
-    """The commands on the page, with subcommands where they are named one by one."""
+    """The commands on the page, with the subcommands that are listed separately."""
     here, _, rest = PAGE.read_text().partition("## Unsupported Redis commands")
     there, _, _ = rest.partition("\n## ")
     return set(re.findall(r"`([A-Z][A-Z_ -]*)`", there if absent else here.partition("## Differences from Redis")[0]))
 
 
-def test_the_page_names_every_command_that_is_there() -> None:
+def test_the_page_names_every_supported_command() -> None:
     names = {name.decode() for name in (*COMMANDS, *LOCAL_COMMANDS, *TRANSACTION_COMMANDS)}
     assert names <= documented(absent=False)
     assert not names & documented(absent=True)
 
 
 @pytest.mark.redis_cli
-async def test_the_page_names_every_command_of_redis_that_is_not_there(tmp_path: Path) -> None:
+async def test_the_page_names_every_unsupported_command_of_redis(tmp_path: Path) -> None:
     async with real_redis(tmp_path) as redis:
         listed = (await redis.ask([b"COMMAND", b"LIST"])).decode().upper().split("\r\n")
     names = {line for line in listed if re.fullmatch(r"[A-Z][A-Z_|-]*", line)}

@@ -1,4 +1,4 @@
-"""The key-value machine against Redis itself: the same commands, byte by byte the same replies."""
+"""Compares the key-value machine with Redis: the same commands have byte-identical replies."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ TIMES = {"TTL": 5, "EXPIRETIME": 5, "PTTL": 5000, "PEXPIRETIME": 5000}
 
 
 def ours(machine: KeyValue, words: list[bytes], protocol: int) -> bytes:
-    """What the Redis port would answer."""
+    """The reply of the Redis port."""
     result: Result
     try:
         machine.footprint([encode(words)])
@@ -35,7 +35,7 @@ def ours(machine: KeyValue, words: list[bytes], protocol: int) -> bytes:
 
 
 def comparable(machine: KeyValue, words: list[bytes]) -> bool:
-    """Whether Redis says what this command means.
+    """Whether Redis defines the result of this command.
 
     Ranges by name are left open for sets with more than one score. ZINCRBY takes the options of ZADD by accident.
     """
@@ -48,7 +48,7 @@ def comparable(machine: KeyValue, words: list[bytes]) -> bool:
 
 
 def same(name: str, one: bytes, other: bytes) -> bool:
-    """Equal replies, but for an order that means nothing, and for the moment at which each was given."""
+    """Whether replies are equal, except for meaningless order and for the times of both replies."""
     if name in TIMES and one.startswith(b":") and other.startswith(b":"):
         mine, theirs = int(one[1:]), int(other[1:])
         return mine == theirs if min(mine, theirs) < 0 else abs(mine - theirs) <= TIMES[name]
@@ -77,7 +77,7 @@ async def test_replies_are_those_of_redis(protocol: int, first_seed: int, tmp_pa
 
 @pytest.mark.redis_cli
 async def test_every_deterministic_command_is_compared_when_it_succeeds(tmp_path: Path) -> None:
-    """So that no command is only ever compared in its errors."""
+    """Ensures that each command is also compared when it succeeds."""
     async with real_redis(tmp_path) as redis:
         missing, random = set(DETERMINISTIC), Random(7)
         for _ in range(20_000):

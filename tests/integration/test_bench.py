@@ -1,4 +1,4 @@
-"""`pydsm bench` and the table of goals, as small as they can be."""
+"""`pydsm bench` and the table of goals, with minimal sizes."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from pydsm.cli.bench_group import GroupShape, local_target
 
 
 async def run_python(*words: str) -> tuple[int, str, str]:
-    """Exit status, output, and what was said besides."""
+    """Exit status, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -24,7 +24,7 @@ async def run_python(*words: str) -> tuple[int, str, str]:
     return process.returncode, output.decode(), said.decode()
 
 
-async def test_bench_measures_a_group_of_its_own_and_writes_every_run(tmp_path: Path) -> None:
+async def test_bench_measures_a_new_group_and_writes_every_run(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     words = ("pydsm", "bench", "--requests", "600", "--conflict", "0,0.5", "--runs", "2", "--out", str(file))
     status, output, said = await run_python(*words)
@@ -42,7 +42,7 @@ async def test_bench_measures_a_group_of_its_own_and_writes_every_run(tmp_path: 
     assert "0 figures changed" in output
 
 
-async def test_bench_measures_a_group_that_runs_already(tmp_path: Path) -> None:
+async def test_bench_measures_a_running_group(tmp_path: Path) -> None:
     file = tmp_path / "r.json"
     async with local_target(GroupShape(3)) as target:
         at = ",".join(map(str, target.clients))
@@ -60,7 +60,7 @@ async def test_bench_measures_a_group_that_runs_already(tmp_path: Path) -> None:
     assert run["figures"]["late_p50_ms"] <= run["figures"]["max_ms"]
 
 
-async def test_table_prints_must_aim_and_measured_for_a_row() -> None:
+async def test_table_prints_minimum_goal_and_measured_value_for_a_row() -> None:
     words = ("benchmarks.table", "conflicts-memory-3", "--runs", "1", "--commands", "300")
     status, output, said = await run_python(*words)
     assert status in {0, 1}, said
@@ -74,4 +74,4 @@ def test_table_names_its_rows_and_refuses_others(capsys: pytest.CaptureFixture[s
     assert {"memory-3", "etcd", "long-run"} <= rows
     with pytest.raises(SystemExit):
         table.main(["nonsense"])
-    assert "'nonsense' is no row; --list names them" in capsys.readouterr().err
+    assert "'nonsense' is not a row; --list prints the names" in capsys.readouterr().err

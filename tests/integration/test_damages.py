@@ -7,7 +7,7 @@ import pytest
 from tests.integration.damages import judge
 
 
-async def test_a_replica_with_a_damaged_file_is_right_or_refuses_with_one_line(
+async def test_a_replica_with_a_damaged_file_is_correct_or_refuses_with_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.CRITICAL, "pydsm")

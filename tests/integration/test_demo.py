@@ -1,4 +1,4 @@
-"""`pydsm demo` as people and machines run it."""
+"""`pydsm demo` as users and programs run it."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def run_demo(*options: str) -> tuple[int, str]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process that is not ours to wait for still runs."""
+    """Whether a process that is not our child still runs."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -33,7 +33,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-async def test_demo_with_a_kill_loses_nothing_and_says_so_in_json() -> None:
+async def test_demo_with_a_kill_loses_nothing_and_reports_it_as_json() -> None:
     status, output = await run_demo("--seconds", "4", "--kill", "--json")
     report = json.loads(output)
     assert status == 0
@@ -43,7 +43,7 @@ async def test_demo_with_a_kill_loses_nothing_and_says_so_in_json() -> None:
     assert report["killed"]
 
 
-async def test_demo_prints_plain_lines_and_a_histogram_where_there_is_no_terminal() -> None:
+async def test_demo_prints_plain_lines_and_a_histogram_without_a_terminal() -> None:
     status, output = await run_demo("--seconds", "1", "--storage", "memory", "--conflict", "0.5")
     assert status == 0
     assert "commands/s" in output
@@ -52,18 +52,18 @@ async def test_demo_prints_plain_lines_and_a_histogram_where_there_is_no_termina
     assert "\x1b" not in output
 
 
-async def test_demo_draws_a_picture_where_that_is_wanted(tmp_path: Path) -> None:
+async def test_demo_writes_a_plot_if_requested(tmp_path: Path) -> None:
     picture = tmp_path / "run.png"
     status, output = await run_demo("--seconds", "1", "--storage", "memory", "--png", str(picture))
     assert status == 0
-    assert output.endswith(f"picture: {picture}\n")
+    assert output.endswith(f"plot: {picture}\n")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 async def started_demo(directory: Path) -> tuple[asyncio.subprocess.Process, list[int]]:
-    """A demo under load that would go on for a minute, and the ids of its replicas' processes.
+    """A demo with a minute of load, and the process ids of its replicas.
 
-    It hears SIGINT even if these tests were started in the background of a shell, which makes their children ignore it.
+    It handles SIGINT even if the tests run in the background of a shell, whose children ignore SIGINT.
     """
     environment = {**os.environ, "TMPDIR": str(directory)}
     line = (
@@ -87,7 +87,9 @@ async def started_demo(directory: Path) -> tuple[asyncio.subprocess.Process, lis
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_demo_told_to_stop_leaves_no_process_and_no_directory(tmp_path: Path, number: signal.Signals) -> None:
+async def test_demo_that_is_interrupted_leaves_no_process_and_no_directory(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     process, children = await started_demo(tmp_path)
     process.send_signal(number)
     async with asyncio.timeout(30):
@@ -98,7 +100,7 @@ async def test_demo_told_to_stop_leaves_no_process_and_no_directory(tmp_path: Pa
     assert os.listdir(tmp_path) == []
 
 
-async def test_replicas_of_a_demo_that_is_killed_end_by_themselves(tmp_path: Path) -> None:
+async def test_replicas_of_a_killed_demo_end_automatically(tmp_path: Path) -> None:
     process, children = await started_demo(tmp_path)
     process.kill()
     await process.communicate()

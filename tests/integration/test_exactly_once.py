@@ -1,4 +1,4 @@
-"""Real processes that are killed while every request is sent twice or more: each counts once."""
+"""Every request is sent at least twice while processes are killed, and is executed once."""
 
 from pathlib import Path
 
@@ -8,7 +8,5 @@ from tests.integration.twice import run
 
 
 @pytest.mark.parametrize("replicas", [3, 5])
-async def test_every_request_that_is_sent_twice_through_replicas_that_die_counts_once(
-    tmp_path: Path, replicas: int
-) -> None:
+async def test_every_request_sent_twice_through_killed_replicas_counts_once(tmp_path: Path, replicas: int) -> None:
     assert await run(replicas, 6, tmp_path, seed=replicas, say=lambda text: None) > 100

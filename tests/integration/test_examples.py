@@ -1,4 +1,4 @@
-"""The examples run as their first lines say, and end well."""
+"""The examples run as their first lines describe, and succeed."""
 
 import asyncio
 import subprocess
@@ -7,7 +7,7 @@ import sys
 from tests.documents import ROOT
 
 
-async def test_ledger_is_exact_after_its_replicas_were_killed() -> None:
+async def test_the_ledger_example_is_exact_after_its_replicas_were_killed() -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(ROOT / "examples/ledger.py"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

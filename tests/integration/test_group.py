@@ -1,4 +1,4 @@
-"""Groups of real processes: every replica serves, crashes lose nothing, strangers and mistakes do no harm."""
+"""Groups of real processes: every replica serves, crashes lose nothing, invalid input does no harm."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ FILE_BYTES_MAX = 1 << 20
 
 @asynccontextmanager
 async def connections(group: LocalGroup) -> AsyncIterator[list[redis.Redis]]:
-    """An ordinary Redis client of each replica."""
+    """A standard Redis client for each replica."""
     clients = [redis.Redis(host=one.host, port=one.port, decode_responses=True) for one in group.redis]
     try:
         yield clients
@@ -33,7 +33,7 @@ async def connections(group: LocalGroup) -> AsyncIterator[list[redis.Redis]]:
 
 
 async def send_garbage(address: Address, data: bytes) -> None:
-    """Send, and read until the other end has enough of it."""
+    """Send bytes, and read until the other end closes the connection."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     with contextlib.suppress(ConnectionError, TimeoutError):
         writer.write(data)
@@ -43,7 +43,7 @@ async def send_garbage(address: Address, data: bytes) -> None:
     writer.transport.abort()
 
 
-async def test_any_replica_takes_any_write_and_all_answer_alike(tmp_path: Path) -> None:
+async def test_every_replica_accepts_writes_and_all_return_the_same(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group, connections(group) as clients:
         assert await clients[0].set("colour", "blue")
         assert [await client.get("colour") for client in clients] == ["blue"] * 3
@@ -74,7 +74,7 @@ async def test_redis_cli_works_as_people_use_it(tmp_path: Path) -> None:
         assert "executed:" in await cli(2, "INFO")
 
 
-async def test_replica_killed_under_load_comes_back_with_its_data_and_the_group_goes_on(tmp_path: Path) -> None:
+async def test_a_replica_killed_under_load_rejoins_with_its_data_while_the_group_continues(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group, load(group) as clients:
         await clients.more_answers(1000)
         await group.kill(2)
@@ -94,7 +94,7 @@ async def test_power_cut_of_all_replicas_loses_nothing_acknowledged(tmp_path: Pa
 
 
 @pytest.mark.parametrize("options", [(), ("--thrifty",)], ids=["plain", "thrifty"])
-async def test_group_in_memory_goes_on_without_a_minority(tmp_path: Path, options: tuple[str, ...]) -> None:
+async def test_a_group_in_memory_continues_without_a_minority(tmp_path: Path, options: tuple[str, ...]) -> None:
     async with LocalGroup(3, tmp_path, Storage.MEMORY, *options) as group, load(group) as clients:
         await clients.more_answers(500)
         await group.kill(0)
@@ -116,7 +116,7 @@ async def test_garbage_at_any_port_does_no_harm(tmp_path: Path) -> None:
         await clients.check()
 
 
-async def test_replica_told_to_stop_answers_what_it_took_and_exits_cleanly(tmp_path: Path) -> None:
+async def test_a_stopping_replica_answers_accepted_requests_and_exits_cleanly(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group, load(group) as clients:
         await clients.more_answers(500)
         assert await group.terminate(1) == 0
@@ -125,7 +125,7 @@ async def test_replica_told_to_stop_answers_what_it_took_and_exits_cleanly(tmp_p
         await clients.check()
 
 
-async def test_replica_whose_disk_is_full_stops_and_says_so_and_comes_back_when_there_is_room(tmp_path: Path) -> None:
+async def test_a_replica_with_a_full_disk_stops_with_a_message_and_restarts_when_space_is_free(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group, load(group) as clients:
         await clients.more_answers(200)
         process = group.members[2].process
@@ -140,7 +140,7 @@ async def test_replica_whose_disk_is_full_stops_and_says_so_and_comes_back_when_
 
 
 async def paused_until_others_have_recovered_its_instances(group: LocalGroup, replica: int, clients: Load) -> None:
-    """Pause a busy replica until the others have decided what it left open; again, if that was nothing."""
+    """Pause a busy replica until the others have recovered its open instances; again, if there were none."""
     process = group.members[replica].process
     assert process is not None
     others = [other for other in range(len(group.members)) if other != replica]
@@ -157,14 +157,14 @@ async def paused_until_others_have_recovered_its_instances(group: LocalGroup, re
     raise AssertionError("in ten pauses the replica had nothing open")
 
 
-async def test_replica_that_is_paused_under_load_loses_nothing_though_others_decide_for_it(tmp_path: Path) -> None:
+async def test_a_replica_paused_under_load_loses_nothing_although_peers_recover_its_instances(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group, load(group) as clients:
         await paused_until_others_have_recovered_its_instances(group, 2, clients)
         await clients.more_answers(200, through=(2,))
         await clients.check()
 
 
-async def test_memory_stays_flat_under_load_whatever_is_executed(tmp_path: Path) -> None:
+async def test_memory_does_not_grow_under_load(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group, load(group) as clients:
         kept = []
         for _ in range(5):
@@ -186,7 +186,7 @@ async def forgets_all(group: LocalGroup, replica: int, tries: int = 200) -> None
     raise AssertionError(f"replica {replica} keeps instances in memory")
 
 
-async def test_disk_stays_flat_and_a_killed_replica_comes_back_from_its_snapshot(tmp_path: Path) -> None:
+async def test_disk_usage_does_not_grow_and_a_killed_replica_restarts_from_its_snapshot(tmp_path: Path) -> None:
     options = ("--checkpoint-instances", "60")
     async with LocalGroup(3, tmp_path, Storage.SQLITE, *options) as group, load(group) as clients:
         records = []

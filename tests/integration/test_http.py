@@ -1,4 +1,4 @@
-"""The HTTP port of a real replica, as `pydsm serve --http` opens it and `pydsm status` asks it."""
+"""The HTTP port of a real replica: `pydsm serve --http` and `pydsm status`."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from tests.ports import free_ports
 
 
 async def status_of(address: str) -> StatusReport:
-    """What `pydsm status --json` says."""
+    """The output of `pydsm status --json`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pydsm", "status", address, "--json", stdout=asyncio.subprocess.PIPE
     )
@@ -24,7 +24,7 @@ async def status_of(address: str) -> StatusReport:
     return msgspec.json.decode(said, type=StatusReport)
 
 
-async def test_replica_is_asked_at_its_port_and_the_port_of_another_is_refused(tmp_path: Path) -> None:
+async def test_replica_reports_its_status_and_an_http_port_in_use_is_refused(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     async with LocalGroup(1, tmp_path / "first", Storage.MEMORY, "--http", address) as first:

@@ -1,4 +1,4 @@
-"""`pydsm pause`, `resume` and `snapshot` of real replicas under load: nothing is lost, whatever happens meanwhile."""
+"""`pydsm pause`, `resume` and `snapshot` of real replicas under load lose nothing."""
 
 import asyncio
 import subprocess
@@ -15,7 +15,7 @@ from tests.integration.test_trace import WatchedGroup
 
 
 async def pydsm(*arguments: str) -> tuple[int, str]:
-    """Exit status of a command, and all that it says."""
+    """Exit status and output of a command."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pydsm", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -52,7 +52,7 @@ async def test_replica_is_paused_and_resumed_under_load_and_nothing_is_lost(tmp_
         await clients.check()
 
 
-async def test_replica_that_is_killed_while_paused_comes_back_running_with_everything(tmp_path: Path) -> None:
+async def test_a_replica_killed_while_paused_restarts_unpaused_with_all_data(tmp_path: Path) -> None:
     group = WatchedGroup(3, tmp_path)
     async with group, load(group) as clients:
         await clients.more_answers(300)
@@ -65,7 +65,7 @@ async def test_replica_that_is_killed_while_paused_comes_back_running_with_every
         await clients.check()
 
 
-async def test_snapshot_is_taken_when_it_is_asked_for_and_a_restart_begins_with_it(tmp_path: Path) -> None:
+async def test_a_requested_snapshot_is_taken_and_used_at_the_next_start(tmp_path: Path) -> None:
     group = WatchedGroup(3, tmp_path)
     async with group:
         assert await executed(group, b"SET", b"colour", b"blue", replica=0) == b"OK"
@@ -79,14 +79,14 @@ async def test_snapshot_is_taken_when_it_is_asked_for_and_a_restart_begins_with_
         assert await executed(group, b"GET", b"colour", replica=1) == b"blue"
 
 
-async def test_snapshot_of_what_is_in_memory_is_refused_in_one_line(tmp_path: Path) -> None:
+async def test_a_snapshot_with_memory_storage_is_refused_in_one_line(tmp_path: Path) -> None:
     group = WatchedGroup(1, tmp_path, Storage.MEMORY)
     async with group:
         status, said = await pydsm("snapshot", group.http[0])
         assert (status, "this replica takes no snapshots" in said, said.count("\n")) == (1, True, 0)
 
 
-async def test_snapshot_without_a_majority_is_given_up_in_time(tmp_path: Path) -> None:
+async def test_a_snapshot_without_a_majority_fails_at_its_time_limit(tmp_path: Path) -> None:
     group = WatchedGroup(3, tmp_path)
     async with group:
         await group.kill(0)

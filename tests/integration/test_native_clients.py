@@ -1,4 +1,4 @@
-"""The native client against real replicas that die, stop and come back."""
+"""The native client with real replicas that are killed, stopped and restarted."""
 
 import asyncio
 import re
@@ -40,7 +40,7 @@ async def test_a_client_whose_replica_is_killed_has_every_command_executed_exact
                 await client.execute(command("INCR turns"))
 
 
-async def test_a_replica_that_stops_in_good_order_leaves_no_command_unknown(tmp_path: Path) -> None:
+async def test_a_replica_that_stops_cleanly_leaves_no_command_with_an_unknown_outcome(tmp_path: Path) -> None:
     async with (
         LocalGroup(3, tmp_path) as group,
         Client(group.clients, prefer=group.clients[0], limits=LIMITS) as client,
@@ -63,7 +63,7 @@ async def test_the_blocking_client_against_a_group(tmp_path: Path) -> None:
         await asyncio.to_thread(work, [str(address) for address in group.clients])
 
 
-async def test_the_examples_of_the_guide_run_as_they_stand(tmp_path: Path) -> None:
+async def test_the_examples_of_the_guide_run_unchanged(tmp_path: Path) -> None:
     guide = Path(__file__).parents[2] / "docs/howto/use-the-client.md"
     pattern = r"^```python against a group\n(.*?)^```"
     blocks = re.findall(pattern, guide.read_text("utf-8"), re.MULTILINE | re.DOTALL)

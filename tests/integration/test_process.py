@@ -1,4 +1,4 @@
-"""How `pydsm` behaves as a process: its streams, signals at any moment, and what it says about being ready."""
+"""`pydsm` as a process: its standard streams, signals at any time, and its status lines."""
 
 import asyncio
 import signal
@@ -22,14 +22,14 @@ FULL = "/dev/full"
 
 @asynccontextmanager
 async def one_of_three(directory: Path, *options: str, where: Storage = Storage.MEMORY) -> AsyncIterator[LocalGroup]:
-    """A group whose first replica alone is to be started, by hand."""
+    """A group of which only the first replica is started."""
     group = LocalGroup(3, directory, where, *options)
     group.choose_members()
     yield group
 
 
 def run(command: list[str], *, stdin: str = "", stdout: str = "", stderr: str = "") -> "subprocess.Popen[bytes]":
-    """Start a command with streams that are pipes, closed, or open to a file."""
+    """Start a command with standard streams that are pipes, closed, or files."""
     redirections = []
     for number, what, mode in ((0, stdin, "<"), (1, stdout, ">"), (2, stderr, ">")):
         if what == CLOSED:
@@ -49,7 +49,7 @@ async def answers(group: LocalGroup) -> bool:
 
 
 async def open_port(group: LocalGroup, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until it serves."""
+    """Wait until the replica serves."""
     async with asyncio.timeout(30):
         while not await answers(group):
             assert process.poll() is None, process.communicate()
@@ -73,7 +73,7 @@ async def test_a_replica_serves_and_stops_without_its_standard_streams(
 
 
 @pytest.mark.parametrize("stderr", ["", FULL])
-async def test_a_replica_whose_output_takes_nothing_serves_all_the_same(stderr: str, tmp_path: Path) -> None:
+async def test_a_replica_with_an_unwritable_output_still_serves(stderr: str, tmp_path: Path) -> None:
     async with one_of_three(tmp_path) as group:
         process = run(group.command(0), stdout=FULL, stderr=stderr)
         try:
@@ -87,7 +87,7 @@ async def test_a_replica_whose_output_takes_nothing_serves_all_the_same(stderr: 
 
 
 @pytest.mark.parametrize("verb", [["--help"], ["simulate", "--seeds", "1"], ["exhaustive", "--help"]])
-async def test_output_that_nobody_takes_is_a_failure_in_one_line(verb: list[str]) -> None:
+async def test_unwritable_output_is_a_failure_in_one_line(verb: list[str]) -> None:
     process = run([sys.executable, "-m", "pydsm", *verb], stdout=FULL)
     _, said = await asyncio.to_thread(process.communicate, timeout=60)
     assert process.returncode == 1
@@ -101,8 +101,10 @@ async def test_a_verb_without_standard_streams_ends_with_its_status() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_signal_at_any_moment_of_the_start_ends_it_in_order(number: signal.Signals, tmp_path: Path) -> None:
-    """The command says where it is by what it imports, opens and logs, so that no time has to be guessed."""
+async def test_a_signal_at_any_time_during_the_start_ends_the_process_cleanly(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """Imports, opened files and log lines show the progress of the start, so that the test needs no durations."""
     async with one_of_three(tmp_path, where=Storage.SQLITE) as group:
         moments = ["pydsm.cli.main", "typer", "pydsm.runtime.node", "asyncio.run", "store", "listening"]
         for moment in moments:
@@ -156,7 +158,7 @@ entry.main()
 """
 
 
-async def test_a_replica_is_ready_only_with_a_majority_and_says_so(tmp_path: Path) -> None:
+async def test_a_replica_reports_ready_only_with_a_majority(tmp_path: Path) -> None:
     async with one_of_three(tmp_path, "--answer-seconds", "0.5") as group:
         try:
             await group.start(0)
@@ -230,7 +232,7 @@ async def test_clients_cannot_use_up_the_descriptors_of_peers_and_watchers(tmp_p
 
 
 class Limited(LocalGroup):
-    """Replicas that may open only so many descriptors."""
+    """Replicas with a limit on their descriptors."""
 
     def __init__(self, replicas: int, directory: Path, descriptors: int) -> None:
         super().__init__(replicas, directory)
@@ -241,7 +243,7 @@ class Limited(LocalGroup):
         return ["sh", "-c", f'ulimit -n {self._descriptors}; exec "$@"', "sh", *super().command(replica)]
 
 
-async def test_a_replica_without_descriptors_for_clients_says_what_to_raise(tmp_path: Path) -> None:
+async def test_a_replica_without_descriptors_for_clients_names_the_limit_to_raise(tmp_path: Path) -> None:
     group = Limited(1, tmp_path, 250)
     group.choose_members()
     process = run(group.command(0))

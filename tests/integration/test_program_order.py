@@ -1,4 +1,4 @@
-"""What one client sends in a row takes effect in that order, while real replicas are killed and stand still.
+"""Commands that one client sends in a row take effect in order, while real replicas are killed and paused.
 
 While one stands still, the others decide what it had under way, mostly as nothing, so that it is proposed again.
 """
@@ -24,12 +24,12 @@ def command(line: str) -> bytes:
 
 
 def round_of(number: int) -> list[str]:
-    """First the data, then a log, then the sign that the data is there."""
+    """The commands of a round: first the data, then a log entry, then a flag that the data exist."""
     return [f"SET data {number}", f"RPUSH log {number}", f"SET ready {number}"]
 
 
 async def stand_still(group: LocalGroup, replica: int) -> None:
-    """A replica does nothing for a while, and then goes on with what it was doing."""
+    """Pause a replica for a while with SIGSTOP."""
     process = group.members[replica].process
     assert process is not None
     os.kill(process.pid, signal.SIGSTOP)
@@ -44,7 +44,7 @@ async def disturb(group: LocalGroup, replica: int) -> None:
 
 
 async def watch(group: LocalGroup, replica: int, over: asyncio.Event) -> int:
-    """A third one, that never sees the sign of a round before its data. Gives how often it looked."""
+    """A third client, which never reads the flag of a round before its data. Returns how often it read."""
     looks = 0
     async with Client([group.clients[replica]], limits=LIMITS) as client:
         while not over.is_set():
@@ -66,7 +66,7 @@ async def logged(group: LocalGroup) -> list[int]:
     return [int(entry) for entry in log]
 
 
-async def test_requests_of_a_native_client_keep_their_order_through_kills_retries_and_other_replicas(
+async def test_requests_of_a_native_client_keep_their_order_despite_kills_and_retries(
     tmp_path: Path,
 ) -> None:
     async with (
@@ -86,7 +86,7 @@ async def test_requests_of_a_native_client_keep_their_order_through_kills_retrie
         assert await logged(group) == list(range(1, ROUNDS + 1))
 
 
-async def test_pipelines_of_a_redis_client_keep_their_order_while_their_replica_stands_still(tmp_path: Path) -> None:
+async def test_pipelines_of_a_redis_client_keep_their_order_while_their_replica_is_paused(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path) as group:
         over = asyncio.Event()
         looking = asyncio.create_task(watch(group, 0, over))
@@ -111,8 +111,8 @@ async def test_pipelines_of_a_redis_client_keep_their_order_while_their_replica_
         assert await logged(group) == [number for number in range(1, ROUNDS + 1) if number not in refused]
 
 
-async def test_a_pipeline_of_redis_cli_has_an_order_that_outlives_its_replica(tmp_path: Path) -> None:
-    """The connection breaks, so the end is not known; what took effect is a beginning of what was sent."""
+async def test_a_pipeline_of_redis_cli_takes_effect_in_order_when_its_replica_is_killed(tmp_path: Path) -> None:
+    """The connection breaks, so the outcome is unknown; the executed commands are a prefix of the sent ones."""
     async with LocalGroup(3, tmp_path) as group:
         other = await asyncio.create_subprocess_exec(
             *("redis-cli", "-p", str(group.redis[1].port), "--pipe"),

@@ -1,4 +1,4 @@
-"""Redis's own programs against a group of three: redis-cli in most commands, redis-benchmark in its default list."""
+"""Redis's own programs with a group of three: redis-cli with most commands, redis-benchmark with its defaults."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ DEFAULT_TESTS = (
 
 
 async def call(name: str, *words: str, said: str = "") -> str:
-    """What a program prints; it must end well."""
+    """Run a program that must succeed. Returns its output."""
     program = shutil.which(name)
     assert program, f"{name} is missing: apt-get install redis-tools"
     process = await asyncio.create_subprocess_exec(
@@ -68,7 +68,7 @@ async def test_redis_cli_writes_through_one_replica_and_reads_through_another(tm
         assert said.split() == ["OK", "QUEUED", "QUEUED", "1", "2", "OK", "OK", "QUEUED", "2"]
 
 
-async def test_a_watch_notices_a_write_through_another_replica(tmp_path: Path) -> None:
+async def test_a_watch_detects_a_write_through_another_replica(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path, Storage.MEMORY) as group:
         one, other = (
             redis.asyncio.Redis(host="127.0.0.1", port=group.redis[place].port, decode_responses=True)
@@ -91,7 +91,7 @@ async def test_a_watch_notices_a_write_through_another_replica(tmp_path: Path) -
             assert (await other.info("keyspace"))["db0"] == {"keys": 1, "expires": 0, "avg_ttl": 0}
 
 
-async def test_an_expired_key_that_nobody_touches_is_removed_by_the_group(tmp_path: Path) -> None:
+async def test_an_expired_key_is_removed_without_an_access(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path, Storage.MEMORY) as group:
         client = redis.asyncio.Redis(host="127.0.0.1", port=group.redis[1].port)
         async with client:
@@ -113,7 +113,7 @@ async def test_redis_cli_finds_the_keys_that_need_most_memory(tmp_path: Path) ->
         assert re.search(r'Biggest\s+list found .*"list".* has [1-9]\d{3} bytes', output), output
 
 
-async def test_every_replica_has_the_limit_on_values_that_one_was_given(tmp_path: Path) -> None:
+async def test_a_limit_on_values_set_at_one_replica_applies_to_all(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path, Storage.MEMORY, "--value-bytes-max", "2000000") as group:
         client = redis.asyncio.Redis(host="127.0.0.1", port=group.redis[2].port)
         async with client:

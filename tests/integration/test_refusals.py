@@ -1,4 +1,4 @@
-"""What `pydsm serve` will not do: one line that says why, and an exit status that a script can read."""
+"""Errors for which `pydsm serve` does not start or stops: one line with the reason, and an exit status."""
 
 import asyncio
 import re
@@ -12,7 +12,7 @@ from tests.integration.groups import load
 
 
 async def outcome(command: list[str]) -> tuple[int, str]:
-    """Exit status and what was said on standard error, log lines excepted."""
+    """Exit status and standard error without log lines."""
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     async with asyncio.timeout(20):
         _, said = await process.communicate()
@@ -58,7 +58,7 @@ async def test_data_of_another_replica_are_refused(tmp_path: Path) -> None:
 
 
 async def test_an_older_copy_of_a_data_directory_is_refused_and_the_others_keep_every_write(tmp_path: Path) -> None:
-    """A copy of the running replica's directory, as a rolled-back virtual disk would be; under load throughout."""
+    """Under load, a replica starts from an earlier copy of its directory, like a rolled-back virtual disk."""
     async with LocalGroup(3, tmp_path) as group, load(group) as work:
         await work.more_answers(300)
         data, copy, newest = group.members[0].data, tmp_path / "copy", tmp_path / "newest"
@@ -94,7 +94,7 @@ async def test_a_damaged_log_is_one_line_that_names_frame_and_offset(tmp_path: P
         assert "keep the directory as evidence" in said
 
 
-async def test_a_replica_whose_directory_is_removed_stops_and_says_so(tmp_path: Path) -> None:
+async def test_a_replica_whose_directory_is_removed_stops_with_a_message(tmp_path: Path) -> None:
     async with LocalGroup(1, tmp_path) as group:
         member = group.members[0]
         shutil.rmtree(member.data)

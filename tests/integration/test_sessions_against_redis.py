@@ -1,4 +1,4 @@
-"""Whole sessions and all patterns against Redis itself: byte by byte the same replies."""
+"""Compares whole sessions and all patterns with Redis: the replies are byte-identical."""
 
 import asyncio
 import time
@@ -61,7 +61,7 @@ def lines(story: str) -> list[str]:
 
 
 async def compare(session: list[str], directory: Path) -> None:
-    """One session on both sides, in step."""
+    """Run one session on both servers, command by command."""
     agreement = LocalAgreement()
     agreement.now_ms = lambda: time.time_ns() // 1_000_000
     async with real_redis(directory) as redis, serving(agreement) as server:
@@ -77,7 +77,7 @@ async def compare(session: list[str], directory: Path) -> None:
 
 
 @pytest.mark.parametrize("story", [TRANSACTIONS, REFUSALS], ids=["transactions", "refusals"])
-async def test_a_session_is_answered_as_by_redis(story: str, tmp_path: Path) -> None:
+async def test_a_session_gets_the_same_answers_as_from_redis(story: str, tmp_path: Path) -> None:
     await compare(lines(story), tmp_path)
 
 

@@ -1,6 +1,7 @@
-"""A replica that was away for too long comes back by the snapshot of another, whoever dies or is damaged meanwhile.
+"""A replica that was down for too long rejoins with a peer's snapshot, despite crashes and damage meanwhile.
 
-"A member that is down holds the window back only up to a limit; past that it will need a snapshot" (PROTOCOL 6).
+"A member that is down holds the window back only up to a limit; past that it will need a snapshot"
+(docs/reference/protocol.md, section 6).
 """
 
 import re
@@ -30,7 +31,7 @@ DEADLINE_SECONDS = 60
 
 
 class Group(WiredGroup):
-    """Three replicas that forget soon. One of them may be there from the beginning, or not."""
+    """Three replicas with a small memory window. One of them can be started later."""
 
     def __init__(self, directory: Path, *, missing: bool = False) -> None:
         super().__init__(3, directory, Storage.SQLITE, *OPTIONS)
@@ -47,15 +48,15 @@ class Group(WiredGroup):
             await super().start(replica)
 
     def log(self) -> str:
-        """What the replica that was away has said."""
+        """The log of the replica that was down."""
         return self.members[AWAY].log.read_text()
 
     def fetched_numbers(self) -> list[int]:
-        """Of which checkpoints it has begun to fetch the snapshot."""
+        """The checkpoints whose snapshots it has begun to fetch."""
         return [int(number) for number in re.findall(rf"{FETCHES} (\d+),", self.log())]
 
     async def ask(self, path: str) -> str:
-        """What it answers at its HTTP port; nothing while that is closed, between two lives."""
+        """The body at its HTTP port; empty while the port is closed, between two starts."""
         async with aiohttp.ClientSession() as session:
             try:
                 async with session.get(f"http://{self.http[AWAY]}{path}") as answer:
@@ -64,36 +65,36 @@ class Group(WiredGroup):
                 return ""
 
     async def is_ready(self) -> bool:
-        """Whether clients may be sent to it."""
+        """Whether it is ready for clients."""
         return await self.ask("/ready") == "ready\n"
 
     async def bytes_here(self) -> int:
-        """How much of a snapshot it has fetched, as it says itself; 0 while it fetches none."""
+        """Bytes of a snapshot that it has fetched, by its own report; 0 if it fetches none."""
         found = re.search(
             r"it fetches the snapshot of checkpoint \d+, ([\d,]+) of [\d,]+ bytes", await self.ask("/ready")
         )
         return int(found[1].replace(",", "")) if found else 0
 
     async def come_back(self) -> None:
-        """Wait until it has come by a snapshot, and serves."""
+        """Wait until it has installed a snapshot, and serves."""
         await eventually(lambda: INSTALLED in self.log(), "the snapshot is installed", DEADLINE_SECONDS)
         await eventually_told(self.is_ready, "the replica is ready", DEADLINE_SECONDS)
 
 
 def written(number: int) -> dict[bytes, bytes]:
-    """What the write of this number sets."""
+    """The value of the write with this number."""
     return {b"key %d.%d" % (number, key): b"%06d.%08d " % (number, key) * (VALUE_BYTES // 16) for key in range(KEYS)}
 
 
 async def write(group: Group, first: int, last: int) -> None:
-    """Large ones, each in an instance of its own."""
+    """Send large writes, each in a separate instance."""
     for number in range(first, last):
         words = [word for item in written(number).items() for word in item]
         assert await ask(group.redis[0], encode_command(b"MSET", *words)) == [b"OK"]
 
 
 async def check(group: Group) -> None:
-    """All is there, at the replica that was away, and it takes more."""
+    """Check that the replica that was down has all writes, and accepts new ones."""
     for number in range(WRITES):
         values = written(number)
         assert await ask(group.redis[AWAY], encode_command(b"MGET", *values)) == [list(values.values())]
@@ -102,7 +103,7 @@ async def check(group: Group) -> None:
 
 
 async def forgets(group: Group, instances: int, *replicas: int) -> None:
-    """Write until these have purged more than so many instances."""
+    """Write until these replicas have purged more than this number of instances."""
 
     async def forgotten() -> bool:
         await take_turns(group)
@@ -112,13 +113,13 @@ async def forgets(group: Group, instances: int, *replicas: int) -> None:
 
 
 async def take_turns(group: Group) -> None:
-    """Some more instances."""
+    """Write some instances at each replica."""
     for _ in range(20):
         await ask(group.redis[0], encode_command(b"INCR", b"turns"))
 
 
 async def left_behind(group: Group) -> None:
-    """The replica is killed, and what it lacks then is forgotten by the others; they have large snapshots."""
+    """Kill the replica, and write until the others have compacted the instances that it lacks."""
     await write(group, 0, 2)
     known = await counter(group, 0, "known_instances")
     await group.kill(AWAY)
@@ -127,7 +128,7 @@ async def left_behind(group: Group) -> None:
 
 
 async def forgotten_under_load(group: Group, clients: Load) -> None:
-    """Of what the replica lacks, the others have neither instances, nor records, nor messages that wait for it."""
+    """The same under load: the others have neither instances, nor records, nor queued messages that it lacks."""
     await write(group, 0, WRITES // 4)
     known = await counter(group, 0, "known_instances")
     while min([await counter(group, replica, "purged_instances") for replica in (0, 1)]) <= known:
@@ -135,7 +136,7 @@ async def forgotten_under_load(group: Group, clients: Load) -> None:
 
 
 async def fetching_from_the_first(group: Group) -> None:
-    """Some of the snapshot has come, from the first replica, and no more comes; of the second nothing was heard."""
+    """A part of the snapshot was fetched from the first replica, then its wire is held; the second is not connected."""
     group.cut(1, AWAY, Cut.HELD)
     group.hold_after(0, AWAY, PIECES_BYTES)
     await group.start(AWAY)
@@ -147,7 +148,7 @@ async def fetching_from_the_first(group: Group) -> None:
     assert INSTALLED not in group.log()
 
 
-async def test_replica_killed_under_load_comes_back_by_snapshot_when_the_others_have_forgotten(tmp_path: Path) -> None:
+async def test_a_replica_killed_under_load_rejoins_with_a_snapshot_after_compaction(tmp_path: Path) -> None:
     async with Group(tmp_path) as group, load(group) as clients:
         await clients.more_answers(500)
         await group.kill(AWAY)
@@ -163,7 +164,7 @@ async def test_replica_killed_under_load_comes_back_by_snapshot_when_the_others_
         await clients.check()
 
 
-async def test_replica_that_is_killed_while_it_fetches_goes_on_with_what_it_has(tmp_path: Path) -> None:
+async def test_a_replica_killed_during_a_fetch_continues_with_the_stored_part(tmp_path: Path) -> None:
     async with Group(tmp_path) as group:
         await left_behind(group)
         await fetching_from_the_first(group)
@@ -179,7 +180,7 @@ async def test_replica_that_is_killed_while_it_fetches_goes_on_with_what_it_has(
         await check(group)
 
 
-async def test_source_that_is_killed_while_it_sends_costs_only_time(tmp_path: Path) -> None:
+async def test_a_source_killed_during_a_transfer_only_delays_it(tmp_path: Path) -> None:
     async with Group(tmp_path) as group:
         await left_behind(group)
         await fetching_from_the_first(group)
@@ -189,7 +190,7 @@ async def test_source_that_is_killed_while_it_sends_costs_only_time(tmp_path: Pa
         await check(group)
 
 
-async def test_replica_that_is_started_for_the_first_time_after_many_checkpoints_comes_by_snapshot(
+async def test_a_new_replica_joins_with_a_snapshot_after_many_checkpoints(
     tmp_path: Path,
 ) -> None:
     async with Group(tmp_path, missing=True) as group:
@@ -202,7 +203,7 @@ async def test_replica_that_is_started_for_the_first_time_after_many_checkpoints
 
 
 def damage_the_end_of(snapshot: Path) -> None:
-    """Behind all that has been sent."""
+    """Damage the end of the snapshot, behind the part that was sent."""
     place = snapshot.stat().st_size * 7 // 8
     with snapshot.open("r+b") as file:
         file.seek(place)
@@ -211,7 +212,7 @@ def damage_the_end_of(snapshot: Path) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-async def test_snapshot_that_is_damaged_at_its_source_costs_only_time(tmp_path: Path) -> None:
+async def test_a_snapshot_damaged_at_its_source_only_delays_the_transfer(tmp_path: Path) -> None:
     async with Group(tmp_path) as group:
         await left_behind(group)
         await fetching_from_the_first(group)

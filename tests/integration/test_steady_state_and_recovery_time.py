@@ -1,4 +1,4 @@
-"""The two measurements against real processes: short ones, for what they tell and not for the figures."""
+"""Short runs of the two measurements with real processes: they test the reports, not the figures."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from benchmarks.recovery_time import RecoveryPlan, measure_recovery
 from benchmarks.steady_state import SteadyStatePlan, measure_steady_state
 
 
-async def test_a_flat_run_tells_memory_data_and_checkpoints() -> None:
+async def test_a_steady_state_run_reports_memory_data_and_checkpoints() -> None:
     plan = SteadyStatePlan(minutes=2, rate=100, checkpoint_instances=10, minute_seconds=3.0)
     said: list[str] = []
     measurement = await measure_steady_state(plan, said.append)
@@ -20,7 +20,7 @@ async def test_a_flat_run_tells_memory_data_and_checkpoints() -> None:
     assert all(last[f"replica_{place}_data_mib"] > 0 for place in (1, 2, 3))
 
 
-async def test_a_comeback_tells_when_the_replica_serves_again_and_what_it_said() -> None:
+async def test_a_recovery_run_reports_when_the_replica_serves_again_and_its_log() -> None:
     plan = RecoveryPlan(down_minutes=0.03, rate=100, before_seconds=1.0, checkpoint_instances=20)
     measurement, lines = await measure_recovery(plan, lambda _: None)
     back = measurement.runs[-1].figures

@@ -1,4 +1,4 @@
-"""`pydsm trace` against real replicas: any of them tells what became of a request."""
+"""`pydsm trace` with real replicas: each of them can trace a request."""
 
 import asyncio
 import subprocess
@@ -17,7 +17,7 @@ from tests.ports import free_ports
 
 
 class WatchedGroup(LocalGroup):
-    """One whose replicas have HTTP ports."""
+    """A group whose replicas have HTTP ports."""
 
     http: tuple[str, ...] = ()
 
@@ -32,7 +32,7 @@ class WatchedGroup(LocalGroup):
 
 
 async def traced(*arguments: str) -> tuple[int, str]:
-    """Exit status of `pydsm trace`, and all that it says."""
+    """Exit status and output of `pydsm trace`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pydsm", "trace", *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -43,7 +43,7 @@ async def traced(*arguments: str) -> tuple[int, str]:
 
 
 async def executed_at(address: str, id: UUID) -> RequestTrace:
-    """The trace, once the replica has executed the request."""
+    """Wait until the replica has executed the request, and return its trace."""
     async with asyncio.timeout(10):
         while True:
             status, said = await traced(str(id), address, "--json")
@@ -54,7 +54,7 @@ async def executed_at(address: str, id: UUID) -> RequestTrace:
             await asyncio.sleep(0.05)
 
 
-async def test_any_replica_tells_what_became_of_a_request(tmp_path: Path) -> None:
+async def test_every_replica_can_trace_a_request(tmp_path: Path) -> None:
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
@@ -77,7 +77,7 @@ async def test_any_replica_tells_what_became_of_a_request(tmp_path: Path) -> Non
         assert "executed, and its result is kept" in said
 
 
-async def test_a_replica_that_comes_back_still_knows_what_was_executed(tmp_path: Path) -> None:
+async def test_a_restarted_replica_can_trace_executed_requests(tmp_path: Path) -> None:
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
@@ -88,12 +88,12 @@ async def test_a_replica_that_comes_back_still_knows_what_was_executed(tmp_path:
         assert found.fate == "executed, and its result is kept"
 
 
-async def test_what_cannot_be_told_is_said_and_why(tmp_path: Path) -> None:
+async def test_an_unknown_request_is_reported_with_the_reason(tmp_path: Path) -> None:
     group = WatchedGroup(1, tmp_path, Storage.MEMORY)
     async with group:
         status, said = await traced("not-an-id", group.http[0])
         assert status == 2
-        assert "'not-an-id' is not a request id: that is a UUID" in said
+        assert "'not-an-id' is not a request id: a request id is a UUID" in said
         status, said = await traced("00000000-0000-4000-8000-000000000000", group.http[0])
         assert status == 2
         assert "request ids are UUIDs of version 7" in said

@@ -1,4 +1,4 @@
-"""Groups of processes over TLS and over ZeroMQ: they serve, and survive what groups over TCP survive."""
+"""Groups of processes over TLS and ZeroMQ serve, and tolerate the same faults as groups over TCP."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.integration.test_group import connections, send_garbage
 
 
 class EncryptedGroup(LocalGroup):
-    """Every replica with a certificate of its own."""
+    """A group in which each replica has a separate certificate."""
 
     def __init__(self, directory: Path, files: list[TlsFiles], secret: Path | None = None) -> None:
         super().__init__(len(files), directory)
@@ -36,14 +36,14 @@ class EncryptedGroup(LocalGroup):
 
 
 def made_group(kind: str, directory: Path) -> LocalGroup:
-    """A group of three, not started."""
+    """Create a group of three without starting it."""
     if kind == "tls":
         return EncryptedGroup(directory, [authority().issue(f"r{number}") for number in (1, 2, 3)])
     return LocalGroup(3, directory, Storage.SQLITE, "--transport", kind)
 
 
 @pytest.mark.parametrize("kind", ["tls", "zeromq"])
-async def test_group_serves_and_a_replica_that_is_killed_comes_back(kind: str, tmp_path: Path) -> None:
+async def test_a_group_serves_and_a_killed_replica_rejoins(kind: str, tmp_path: Path) -> None:
     async with made_group(kind, tmp_path) as group, connections(group) as clients, load(group) as busy:
         assert await clients[0].set("colour", "blue")
         assert [await client.get("colour") for client in clients] == ["blue"] * 3
@@ -69,7 +69,7 @@ async def test_garbage_at_the_port_of_replicas_does_no_harm(kind: str, tmp_path:
 
 
 @pytest.mark.openssl
-async def test_secret_and_certificates_made_as_the_guide_says_let_a_group_form(tmp_path: Path) -> None:
+async def test_a_group_starts_with_a_secret_and_certificates_made_as_in_the_guide(tmp_path: Path) -> None:
     for commands in [block for block in blocks(ROOT / "docs/howto/encrypt.md", "sh") if "openssl" in block]:
         making = await asyncio.create_subprocess_exec("sh", "-ec", commands, cwd=tmp_path, stderr=subprocess.DEVNULL)
         assert await making.wait() == 0

@@ -1,4 +1,4 @@
-"""Who takes part in a group of real processes: secrets, mistakes in --peers, silent strangers, and what is shown."""
+"""Authentication in a group of real processes: secrets, errors in --peers, silent connections, and shown identities."""
 
 import asyncio
 import shutil
@@ -22,7 +22,7 @@ INCREMENT = encode_command(b"INCR", b"visits")
 
 
 class MixedGroup(LocalGroup):
-    """Replicas whose command lines may be changed one by one before they are started."""
+    """Replicas whose command lines can be changed separately before they are started."""
 
     def __init__(self, directory: Path, replicas: int = 3) -> None:
         super().__init__(replicas, directory)
@@ -40,7 +40,7 @@ class MixedGroup(LocalGroup):
         return [*line, *self.extra.get(replica, [])]
 
     def said(self, replica: int) -> str:
-        """The log of a replica so far."""
+        """The present log of a replica."""
         return self.members[replica].log.read_text()
 
 
@@ -53,7 +53,7 @@ def secret_file(directory: Path, name: str, value: str) -> list[str]:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "zeromq"])
-async def test_replica_without_the_groups_secret_is_refused_until_it_is_given_it(
+async def test_a_replica_without_the_groups_secret_is_refused_until_it_has_the_secret(
     transport: str, tmp_path: Path
 ) -> None:
     group = MixedGroup(tmp_path / "group")
@@ -74,7 +74,7 @@ async def test_replica_without_the_groups_secret_is_refused_until_it_is_given_it
             assert "the secret of this group" not in group.said(replica)
 
 
-async def test_wrong_order_at_a_first_start_is_said_and_does_no_harm_once_it_is_mended(tmp_path: Path) -> None:
+async def test_a_wrong_order_of_peers_at_the_first_start_is_reported_and_can_be_corrected(tmp_path: Path) -> None:
     group = MixedGroup(tmp_path / "group")
     group.order = {2: [0, 2, 1]}
     async with group:
@@ -92,7 +92,7 @@ async def test_wrong_order_at_a_first_start_is_said_and_does_no_harm_once_it_is_
         assert await ask(group.redis[2], INCREMENT) == [2]
 
 
-async def test_silent_connections_keep_no_replica_out(tmp_path: Path) -> None:
+async def test_silent_connections_do_not_prevent_replicas_from_connecting(tmp_path: Path) -> None:
     async with LocalGroup(3, tmp_path, Storage.SQLITE) as group, load(group) as busy:
         await busy.more_answers(100)
         await group.kill(2)
@@ -109,7 +109,7 @@ async def test_silent_connections_keep_no_replica_out(tmp_path: Path) -> None:
         await busy.check()
 
 
-async def test_nothing_that_a_replica_shows_holds_an_incarnation(tmp_path: Path) -> None:
+async def test_no_output_of_a_replica_contains_an_incarnation(tmp_path: Path) -> None:
     group = MixedGroup(tmp_path / "group")
     http = [Address("127.0.0.1", port) for port in free_ports(3)]
     group.extra = {replica: ["--http", str(address)] for replica, address in enumerate(http)}

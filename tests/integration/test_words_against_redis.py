@@ -1,4 +1,4 @@
-"""How words are read, against Redis itself: numbers, cursors, patterns, inline commands, values that are too long."""
+"""Compares parsing with Redis: numbers, cursors, patterns, inline commands, values that are too long."""
 
 import re
 import time
@@ -56,7 +56,7 @@ _FRACTION = re.compile(rb"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?")
 
 
 def ours(machine: KeyValue, words: tuple[bytes, ...]) -> bytes:
-    """What the Redis port would answer in RESP2."""
+    """The reply of the Redis port in RESP2."""
     result: Result
     try:
         machine.footprint([encode(words)])
@@ -87,7 +87,7 @@ def written(words: tuple[bytes, ...], number: bytes) -> tuple[bytes, ...]:
 @pytest.mark.redis_cli
 @pytest.mark.parametrize("before", [b"", b"+", b"-", b" ", b"\v", b"+-", b"0"])
 @pytest.mark.parametrize("after", [b"", b" "])
-async def test_numbers_are_read_as_redis_reads_them(before: bytes, after: bytes, tmp_path: Path) -> None:
+async def test_numbers_are_parsed_as_in_redis(before: bytes, after: bytes, tmp_path: Path) -> None:
     async with real_redis(tmp_path) as redis:
         machine = KeyValue()
         for number in NUMBERS:
@@ -96,7 +96,7 @@ async def test_numbers_are_read_as_redis_reads_them(before: bytes, after: bytes,
 
 
 @pytest.mark.redis_cli
-async def test_what_is_added_is_read_as_redis_reads_it(tmp_path: Path) -> None:
+async def test_added_numbers_are_parsed_as_in_redis(tmp_path: Path) -> None:
     async with real_redis(tmp_path) as redis:
         machine = KeyValue()
         for number in ADDED:
@@ -135,7 +135,7 @@ PATTERN_PARTS = (
 
 @pytest.mark.redis_cli
 @pytest.mark.parametrize("seed", range(4))
-async def test_patterns_match_what_they_match_in_redis(seed: int, tmp_path: Path) -> None:
+async def test_patterns_match_as_in_redis(seed: int, tmp_path: Path) -> None:
     random = Random(seed)
     alphabet = (b"a", b"b", b"ab", b"*", b"-", b"]", b"[", b"\\", b"^", b"\xff", b"\x80", b"\x01", b"\x00")
     async with real_redis(tmp_path) as redis:
@@ -152,7 +152,7 @@ async def test_patterns_match_what_they_match_in_redis(seed: int, tmp_path: Path
 
 @pytest.mark.redis_cli
 @pytest.mark.parametrize("seed", range(2))
-async def test_inline_commands_have_the_words_that_they_have_in_redis(seed: int, tmp_path: Path) -> None:
+async def test_inline_commands_are_split_as_in_redis(seed: int, tmp_path: Path) -> None:
     random = Random(seed)
     parts = (
         b" ",
@@ -182,7 +182,7 @@ async def test_inline_commands_have_the_words_that_they_have_in_redis(seed: int,
 
 
 def balanced(line: bytes) -> bool:
-    """Whether the line can be sent without an end of the connection: where quotes close, a word ends."""
+    """Whether the line has balanced quotes; otherwise the server closes the connection."""
     try:
         return len(split_line(line)) > 2
     except Exception:

@@ -1,8 +1,8 @@
-"""Clients that send every request twice or more, through random replicas, while replicas are killed: counters tell.
+"""Clients that send every request at least twice, through random replicas, while replicas are killed.
 
-`python -m tests.integration.twice --minutes 10` goes on for as long as is wanted. Each request increments a counter
-under one request id. A request that was executed twice makes its counter too large, one that was lost too small, and an
-answer that is not that of the first execution differs from the other answers to the same request.
+`python -m tests.integration.twice --minutes 10` runs for this time. Each request increments a counter under one request
+id. A request that is executed twice makes its counter too large, a lost one too small; and an answer that is not from
+the first execution differs from the other answers to the same request.
 """
 
 import argparse
@@ -38,7 +38,7 @@ CHECKPOINT_INSTANCES = 100
 
 
 class Request:
-    """One increment, however often it is sent."""
+    """One increment, which may be sent several times."""
 
     def __init__(self, counter: int) -> None:
         self.counter = counter
@@ -49,7 +49,7 @@ class Request:
 
 
 class Copy:
-    """One sending of a request: a `link.Sent`."""
+    """One transmission of a request: a `link.Sent`."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -58,17 +58,17 @@ class Copy:
 
     @property
     def left(self) -> int:
-        """Nothing once any copy is answered."""
+        """Whether no copy of the request is answered yet."""
         return 1 if self.request.answer is None else 0
 
     @property
     def name(self) -> RequestId | None:
-        """All copies have one."""
+        """The request id, the same for all copies."""
         return self.request.name
 
     @property
     def session(self) -> ClientSession | None:
-        """In which the id is."""
+        """The session of the id."""
         return self.request.session
 
     @session.setter
@@ -76,7 +76,7 @@ class Copy:
         self.request.session = session
 
     def take_name(self, name: RequestId) -> None:
-        """The first sending has given it an id."""
+        """Store the id that the first transmission got."""
         self.request.name = name
         self.request.news.set()
 
@@ -97,7 +97,7 @@ class Twice:
         self._stopping = False
 
     async def run(self, seconds: float) -> None:
-        """Load the group for so long, and until everything that was begun is answered."""
+        """Load the group for this time, and then until all requests are answered."""
         keeping = [asyncio.create_task(self._keep(place)) for place in range(len(self._addresses))]
         working = [asyncio.create_task(self._work()) for _ in range(WORKERS_EACH)]
         try:
@@ -112,7 +112,7 @@ class Twice:
                 link.close("the end")
 
     async def _keep(self, place: int) -> None:
-        """A link to one replica, as often as that is there."""
+        """Keep a link to one replica, and reconnect whenever it runs."""
         loop, address = asyncio.get_running_loop(), self._addresses[place]
         while True:
             link = Link(self, address, "")
@@ -164,7 +164,7 @@ class Twice:
         request.news.set()
 
     def lost(self, link: Link, sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
-        """See `link.LinkOwner`. The requests are sent again when patience is at its end."""
+        """See `link.LinkOwner`. The requests are sent again after a timeout."""
         for call in (*sent, *unsent):
             self._copies.pop(call, None)
         if link in self._gone:
@@ -181,7 +181,10 @@ def _say(text: str) -> None:
 
 
 async def run(replicas: int, seconds: float, directory: Path, seed: int, say: Callable[[str], None]) -> int:
-    """One group, replicas killed one after the other. How many requests were counted; AssertionError if not exactly."""
+    """Run one group, and kill replicas one after the other. Returns the number of requests.
+
+    Raises AssertionError if a counter is wrong.
+    """
     random = Random(seed)
     options = "--checkpoint-instances", str(CHECKPOINT_INSTANCES)
     async with LocalGroup(replicas, directory, Storage.SQLITE, *options) as group:
@@ -215,7 +218,7 @@ async def run(replicas: int, seconds: float, directory: Path, seed: int, say: Ca
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 1 when a counter was wrong."""
+    """Returns exit status 1 if a counter is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.integration.twice", description="Every request twice, through random replicas that die."
     )

@@ -566,7 +566,7 @@ def test_two_waits_for_each_other_whose_leaders_fell_silent_are_given_up_and_oth
 
 
 def test_requests_about_a_decided_instance_are_answered_with_the_decision() -> None:
-    """Prepare, Validate, PreAccept, Accept and Inquire of a decided instance are all answered by its Commit."""
+    """Prepare, Validate, PreAccept, Accept and CommitQuery of a decided instance are all answered by its Commit."""
     replica = Driven(1, 3)
     replica.receive(0, Commit(ID, A, (0, 0, 0)))
     for question in (

@@ -1,4 +1,4 @@
-"""Helpers for scenarios: a calm group, and plans written by hand as a list of what happens."""
+"""Helpers for scenarios: a group without random faults, and plans as lists of events."""
 
 from collections.abc import Iterable, Sequence
 
@@ -15,7 +15,7 @@ SEEDS = range(10)
 
 
 def calm(replicas: int, seed: int = 0) -> Settings:
-    """A millisecond between any two replicas, nothing lost, and recovery after a tenth of a second."""
+    """Settings with one millisecond between replicas, no loss, and recovery after 0.1 s."""
     return Settings(
         seed=seed,
         replicas=replicas,
@@ -40,19 +40,19 @@ def calm(replicas: int, seed: int = 0) -> Settings:
 
 
 def ask(at_ms: float, replica: int, command: str) -> Operation:
-    """A client of its own asks a replica."""
+    """A new client sends a command to a replica."""
     at_us = int(at_ms * MS)
     return Operation(at_us, at_us * 10 + replica, replica, command.encode())
 
 
 def cut(at_ms: float, senders: Iterable[int], receivers: Sequence[int], lasting_us: int = FOR_LONG) -> Cut:
-    """Nothing of these senders reaches these receivers."""
+    """Messages from these senders to these receivers are lost."""
     links = tuple((one, other) for one in senders for other in receivers if one != other)
     return Cut(int(at_ms * MS), lasting_us, links)
 
 
 def play(settings: Settings, *story: Fault | Operation) -> Counts:
-    """Play a story once; what it exercised. Fails with the violation if there is one."""
+    """Run a scenario once. Returns its counts, and fails with the violation if there is one."""
     faults = tuple(sorted((one for one in story if not isinstance(one, Operation)), key=lambda one: one.at_us))
     operations = tuple(sorted((one for one in story if isinstance(one, Operation)), key=lambda one: one.at_us))
     run = Search().play(Plan(settings, faults, operations))
@@ -61,7 +61,7 @@ def play(settings: Settings, *story: Fault | Operation) -> Counts:
 
 
 def play_with_many_seeds(replicas: int, *story: Fault | Operation) -> Counts:
-    """Play a story with each of `SEEDS`; what all of them exercised."""
+    """Run a scenario with each of `SEEDS`. Returns the sum of their counts."""
     totals = Counts()
     for seed in SEEDS:
         totals.add(play(calm(replicas, seed), *story))
@@ -69,5 +69,5 @@ def play_with_many_seeds(replicas: int, *story: Fault | Operation) -> Counts:
 
 
 def reached(counts: Counts, rule: Rule) -> int:
-    """How often a line of the recovery rules was followed."""
+    """How often a branch of the recovery rules was taken."""
     return counts.branches.get(rule.value, 0)

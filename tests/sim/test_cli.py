@@ -1,4 +1,4 @@
-"""The two verbs, as people call them."""
+"""The verbs `simulate` and `replay`."""
 
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,14 @@ from pydsm.sim.tools.search import Search
 from tests.unit.sim.worlds import forgetful_replica
 
 
-def test_simulate_says_what_was_exercised_and_that_everything_held(capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulate_reports_its_counts_and_that_every_invariant_held(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["simulate", "--seed", "3", "--seeds", "2", "--replicas", "3", "--steps", "1000"]) == 0
     shown = capsys.readouterr().out
     assert "recoveries that validated" in shown
     assert "every invariant held" in shown
 
 
-def test_simulate_gives_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_simulate_prints_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["simulate", "--seed", "3", "--replicas", "3", "--steps", "1000", "--json", "--trace-digest"]) == 0
     data = msgspec.json.decode(capsys.readouterr().out)
     assert data["exercised"]["seeds"] == 1
@@ -39,13 +39,13 @@ def test_wrong_usage_is_one_line_and_exit_status_2(wrong: list[str], capsys: pyt
 
 @pytest.fixture
 def broken_file(tmp_path: Path) -> Path:
-    """A file as `simulate` writes it, of a core that forgets its promises."""
+    """A file that `simulate` wrote for a core that loses its promises."""
     broken = Search(replicas=3, steps=2000, make_replica=forgetful_replica)
     run = next(run for run in broken.runs(range(20)) if run.finding is not None)
     return search.report(broken, run, tmp_path, seconds_max=5).path
 
 
-def test_replay_plays_line_by_line_and_says_when_the_bug_is_gone(
+def test_replay_prints_the_trace_and_reports_if_the_run_does_not_fail_any_more(
     broken_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.run(["replay", str(broken_file)]) == 0
@@ -54,7 +54,7 @@ def test_replay_plays_line_by_line_and_says_when_the_bug_is_gone(
     assert "every invariant held" in shown
 
 
-def test_replay_shows_only_what_was_asked_for(broken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_shows_only_lines_with_the_requested_text(broken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["replay", str(broken_file), "--grep", "proposes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines
@@ -68,7 +68,7 @@ def test_replay_as_json(broken_file: Path, capsys: pytest.CaptureFixture[str]) -
     assert data["violation"] is None
 
 
-def test_a_violation_is_exit_status_1_with_a_story_and_a_file_that_replays_it(
+def test_a_violation_is_exit_status_1_with_trace_lines_and_a_file_to_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for verb in ("simulate", "replay"):
@@ -83,7 +83,9 @@ def test_a_violation_is_exit_status_1_with_a_story_and_a_file_that_replays_it(
     assert "VIOLATION" in capsys.readouterr().out
 
 
-def test_a_run_of_a_users_machine_is_left_to_its_test(broken_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_a_users_machine_is_replayed_by_its_test_only(
+    broken_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     saved = msgspec.structs.replace(failure_report.load(broken_file), machine="Inventory")
     broken_file.write_bytes(msgspec.json.encode(saved))
     assert main.run(["replay", str(broken_file)]) == 2

@@ -25,7 +25,7 @@ def test_the_same_seed_gives_the_same_trace_whatever_the_hash_seed(replicas: str
     assert one == other
 
 
-def test_watching_a_run_does_not_change_it() -> None:
+def test_tracing_a_run_does_not_change_it() -> None:
     search = Search(replicas=3, steps=2000)
     plan = search.plan(5)
     assert search.play(plan).counts == search.play(plan, TraceDigest()).counts

@@ -1,4 +1,4 @@
-"""Hours of simulated time: what a group keeps is flat, and what grows is named."""
+"""Hours of simulated time: sizes do not grow, and a size that grows is named."""
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ def day(hours: float) -> tuple[Endurance, list[EnduranceSample]]:
     return made, rows
 
 
-def test_twenty_minutes_keep_memory_and_disk_flat(capsys: pytest.CaptureFixture[str]) -> None:
+def test_twenty_minutes_do_not_increase_memory_and_disk_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["simulate", "--hours", "0.34", "--seed", "2", "--json"]) == 0
     data = msgspec.json.decode(capsys.readouterr().out)
     assert data["flat"]
@@ -32,7 +32,7 @@ def test_the_checkers_discard_old_instances() -> None:
     made, rows = day(0.3)
     assert rows[-1].executed > 4000
     assert rows[-1].oracle < 2 * rows[1].oracle
-    assert all(made._watch.forgotten)
+    assert all(made._invariants.forgotten)
 
 
 def test_sessions_that_never_expire_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

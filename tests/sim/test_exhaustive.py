@@ -1,4 +1,4 @@
-"""Small worlds in which every order of events is tried, and the proof that the search sees what is wrong."""
+"""Small worlds in which every order of events is tried; injected bugs show that the search finds violations."""
 
 import pickle
 
@@ -41,7 +41,7 @@ def test_the_search_stops_at_its_limit_and_reports_that_it_is_incomplete() -> No
     assert outcome.states < 1000
 
 
-def test_a_fast_quorum_that_is_one_too_small_is_found_by_the_shortest_story(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fast_quorum_that_is_one_too_small_is_found_by_the_shortest_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Quorums, "fast", property(lambda self: self.n - self.e - 1))
     outcome = StateSearch(SmallWorld(recoveries=0)).run()
     assert outcome.violation is not None

@@ -20,7 +20,7 @@ FAULTS = ("loss", "crash", "partition", "duel")
 
 
 class Shelf:
-    """Puts and takes; a take from an empty shelf fails."""
+    """A machine with puts and takes; a take from an empty shelf fails."""
 
     def __init__(self) -> None:
         self.stock: dict[bytes, int] = {}
@@ -63,18 +63,18 @@ def put_or_take(random: Random) -> bytes:
     return random.choice([b"put ", b"put ", b"take "]) + random.choice([b"bolt", b"nut"])
 
 
-def test_a_good_machine_passes_and_says_what_was_exercised(simulated: Simulated) -> None:
+def test_a_correct_machine_passes_and_returns_counts(simulated: Simulated) -> None:
     counts = simulated(Shelf, put_or_take, seeds=range(6), replicas=3, faults=FAULTS)
     assert counts.seeds == 6
     assert counts.calls_done > 50
 
 
-def test_a_machine_works_under_a_relation_of_its_users_choice(simulated: Simulated) -> None:
+def test_a_machine_can_be_tested_with_a_users_relation(simulated: Simulated) -> None:
     simulated(Shelf, put_or_take, seeds=range(3), replicas=3, faults=FAULTS, relation=EverythingConflicts)
 
 
 @pytest.mark.parametrize("machine", [ForgetsAKey, CountsItsOwnLives])
-def test_a_machine_that_is_not_deterministic_fails_with_a_story(machine: type[Shelf], simulated: Simulated) -> None:
+def test_a_machine_that_is_not_deterministic_fails_with_trace_lines(machine: type[Shelf], simulated: Simulated) -> None:
     with pytest.raises(pytest.fail.Exception, match="asks r"):
         simulated(machine, put_or_take, seeds=range(10), replicas=3, faults=FAULTS, steps=2000)
 
@@ -85,7 +85,7 @@ def test_a_relation_that_lets_conflicting_commands_pass_each_other_fails(simulat
 
 
 class LastWins(Shelf):
-    """Writes of numbers by key, which answer what was there; or, when stale, what was there before that."""
+    """Writes that return the previous value; if stale, the value before the previous one."""
 
     stale = False
 
@@ -111,7 +111,7 @@ def ask(command: bytes) -> Ask:
 MODEL: Model = KeyModel()
 
 
-def test_answers_are_checked_against_a_model_where_there_is_one(simulated: Simulated) -> None:
+def test_answers_are_checked_with_a_model_if_there_is_one(simulated: Simulated) -> None:
     simulated(LastWins, write, seeds=range(3), replicas=3, faults=FAULTS, model=MODEL, ask=ask)
     with pytest.raises(pytest.fail.Exception, match="linearizability"):
         simulated(Stale, write, seeds=range(3), replicas=3, faults=FAULTS, model=MODEL, ask=ask)

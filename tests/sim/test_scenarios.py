@@ -1,4 +1,4 @@
-"""Named scenarios: seeds that once broke an invariant, or that reach rare states."""
+"""Scenarios that once violated an invariant, or that reach rare states."""
 
 import msgspec
 import pytest
@@ -8,7 +8,7 @@ from pydsm.sim.base.plan import Crash, CrashInside, Pause, PowerCut
 from tests.sim.stories import FOR_LONG, MS, ask, calm, cut, play, reached
 
 
-def test_a_command_that_only_its_dead_leader_knows_is_decided_nop_when_it_returns() -> None:
+def test_a_command_known_only_to_its_crashed_leader_is_decided_nop_at_its_restart() -> None:
     counts = play(calm(3), cut(0, [0], [1, 2]), ask(10, 0, "write k0 1"), Crash(30 * MS, 0, 500 * MS))
     assert reached(counts, Rule.LEADER_UNDECIDED) >= 1
 
@@ -19,7 +19,7 @@ def test_a_fast_commit_survives_the_crash_of_its_leader_right_after_it() -> None
         assert counts.crashes_inside == 1
 
 
-def test_a_single_replica_finishes_what_it_began_before_a_crash() -> None:
+def test_a_group_of_one_finishes_its_instances_after_a_crash() -> None:
     settings = msgspec.structs.replace(calm(1), sync_us=5000)
     play(settings, ask(10, 0, "write k0 1"), Crash(17 * MS, 0, 50 * MS), ask(100, 0, "read k0"))
 
@@ -30,7 +30,7 @@ def test_a_power_cut_loses_nothing_that_was_answered() -> None:
     assert counts.calls_done >= 10
 
 
-def test_a_replica_that_slept_through_many_commits_catches_up() -> None:
+def test_a_replica_that_was_paused_during_many_commits_catches_up() -> None:
     story = [ask(10 + 2 * number, number % 2, f"add k0 {1 << number}") for number in range(40)]
     counts = play(calm(3), Pause(5 * MS, 2, 1000 * MS, deaf=True), *story)
     assert counts.calls_done == 40 + 3

@@ -24,7 +24,7 @@ def play(replicas: int, first: int, count: int = SEEDS_PER_TEST) -> Counts:
 
 
 @pytest.mark.parametrize(("replicas", "first"), CHUNKS)
-def test_seeds_break_no_invariant_and_are_not_idle(replicas: int, first: int) -> None:
+def test_seeds_violate_no_invariant_and_execute_commands(replicas: int, first: int) -> None:
     totals = play(replicas, first)
     assert totals.calls_done > 100
     assert totals.linearizability_undecided == 0
@@ -35,8 +35,8 @@ def test_seeds_break_no_invariant_and_are_not_idle(replicas: int, first: int) ->
 
 
 @pytest.mark.parametrize("replicas", [3, 5, 7])
-def test_seeds_reach_the_branches_of_recovery_by_chance(replicas: int) -> None:
-    """Every single line has a story of its own in `test_recovery_rules`; these come up without one."""
+def test_random_seeds_reach_the_branches_of_recovery(replicas: int) -> None:
+    """Each branch has a scenario in `test_recovery_rules`; these are also reached by random seeds."""
     totals = play(replicas, 100, 24)
     for rule in (
         Rule.ALREADY_COMMITTED,
@@ -59,7 +59,7 @@ def test_duels_one_by_one_make_recoveries_validate_and_wait(replicas: int) -> No
 
 
 @pytest.mark.parametrize(("replicas", "first"), [(3, 0), (3, 12), (4, 0), (5, 0), (5, 12), (7, 0)])
-def test_members_that_were_away_for_long_come_back_with_the_snapshot_of_a_peer(replicas: int, first: int) -> None:
+def test_members_that_were_down_for_long_rejoin_with_a_snapshot_of_a_peer(replicas: int, first: int) -> None:
     totals = Counts()
     for run in Search(replicas=replicas, steps=STEPS, laggards_only=True).runs(range(first, first + 12)):
         assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"
@@ -71,7 +71,7 @@ def test_members_that_were_away_for_long_come_back_with_the_snapshot_of_a_peer(r
 
 
 @pytest.mark.parametrize(("replicas", "first"), [(3, 0), (3, 12), (5, 0)])
-def test_what_clients_send_in_a_row_takes_effect_in_that_order(replicas: int, first: int) -> None:
+def test_commands_that_clients_send_in_a_row_take_effect_in_order(replicas: int, first: int) -> None:
     totals = Counts()
     for run in Search(replicas=replicas, steps=STEPS, pipelines_only=True).runs(range(first, first + 12)):
         assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"
@@ -104,7 +104,7 @@ def test_networks_slower_than_every_timer_decide_and_execute_everything(first: i
 
 
 @pytest.mark.parametrize(("replicas", "first"), [(2, 0), (3, 0), (3, 15), (4, 0), (5, 0), (7, 0)])
-def test_a_disk_that_was_put_back_is_refused_and_no_other_is(replicas: int, first: int) -> None:
+def test_only_an_older_copy_of_a_disk_is_refused(replicas: int, first: int) -> None:
     totals = Counts()
     for run in Search(replicas=replicas, steps=STEPS, put_backs_only=True).runs(range(first, first + 15)):
         assert run.finding is None, f"seed {run.plan.settings.seed}: {run.finding}"

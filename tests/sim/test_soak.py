@@ -1,4 +1,4 @@
-"""A soak of a few seconds, as `make soak` runs it."""
+"""A soak of a few seconds, like `make soak`."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from pydsm.sim.base.counts import Counts
 from pydsm.sim.tools import soak
 
 
-def test_a_short_soak_plays_fresh_seeds_and_adds_them_up(tmp_path: Path) -> None:
+def test_a_short_soak_runs_new_seeds_and_sums_their_counts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pydsm.sim.tools.soak", "--minutes", "0.05", "--jobs", "2", "--steps", "400"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -23,7 +23,7 @@ def test_a_short_soak_plays_fresh_seeds_and_adds_them_up(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_task_gives_what_its_seeds_exercised() -> None:
+def test_a_task_returns_the_counts_of_its_seeds() -> None:
     counts, broken = soak.play(soak.Task(first=1, count=2, steps=400))
     assert broken is None
     assert msgspec.msgpack.decode(counts, type=Counts).seeds == 2

@@ -1,4 +1,4 @@
-"""Wrong wall clocks in the simulator: ordinary seeds have them, and stories with names."""
+"""Wrong wall clocks in the simulator, in ordinary seeds and in scenarios."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def wrong(plan_faults: Sequence[Fault]) -> set[int]:
 
 
 def story(replicas: int, *more: Fault | Operation) -> Counts:
-    """Clients that go on for a second, checkpoints all the time, and sessions that may be idle for half of it."""
+    """A scenario of one second with frequent checkpoints, and sessions that may be idle for half a second."""
     settings = msgspec.structs.replace(
         calm(replicas),
         checkpoint_instances=3,
@@ -48,7 +48,7 @@ def test_ordinary_seeds_have_wrong_clocks_and_never_more_than_f() -> None:
     assert not any(wrong(make_plan(seed, 2, 4000).faults) for seed in range(40))
 
 
-def test_a_plan_is_the_same_with_them_and_without() -> None:
+def test_wrong_clocks_do_not_change_the_rest_of_a_plan() -> None:
     for seed in range(20):
         usual = make_plan(seed, 3, 4000)
         without = make_plan(seed, 3, 4000, [kind for kind in KINDS if kind != "wall-clock"])
@@ -93,7 +93,7 @@ def test_two_wrong_clocks_of_five_and_two_that_crash_leave_time_to_agreed_time()
     assert counts.restarts == 2
 
 
-def test_a_group_that_no_checkpoint_reached_for_long_catches_up() -> None:
+def test_a_group_without_checkpoints_for_long_catches_up() -> None:
     """Two cuts leave no majority for longer than batches may be ahead of agreed time."""
     settings = msgspec.structs.replace(
         calm(3),

@@ -2,7 +2,7 @@
 
 The rule: a figure has changed if its runs in the two files are separated more clearly than chance does in one case of
 twenty (Mann-Whitney, two-sided, exact), and the medians differ by 5 % or more. So of twenty figures that did not
-change, one may still be shown as changed; measure again before you rely on it. With three runs or fewer on a side no
+change, one may still be reported as changed; measure again before you rely on it. With three runs or fewer on a side no
 separation is significant, and none is reported. The rule does not detect that the whole machine was slower: the
 calibration figures show that, and are compared as well.
 """
@@ -18,7 +18,7 @@ from pydsm.bench.statistics import mann_whitney, ratio_of, smallest_p
 P_MAX = 0.05
 CHANGE_MIN = 0.05
 _NOT_COMPARED = {"p90_ms", "p999_ms", "max_ms", "generator_us_per_command"}
-"""They are similar to other figures, and each further comparison may be a false alarm."""
+"""Figures that are similar to others: they are left out, since each further comparison may be a false alarm."""
 
 
 class Verdict(StrEnum):
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     SAME = "no change beyond noise"
-    TOO_FEW = "too few runs to tell"
+    TOO_FEW = "too few runs to decide"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class Difference:
 
     @property
     def ratio(self) -> float:
-        """New by old."""
+        """The new median divided by the old one."""
         return ratio_of(self.new, self.old)
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that both files have, and what makes them hard to compare."""
+    """The differences of the common figures, and warnings about the comparison itself."""
 
     differences: list[Difference]
     only_old: list[str]
@@ -58,12 +58,12 @@ class Comparison:
     warnings: list[str]
 
     def of(self, *verdicts: Verdict) -> list[Difference]:
-        """Those with one of these verdicts."""
+        """The differences with one of these verdicts."""
         return [each for each in self.differences if each.verdict in verdicts]
 
 
 def compare(old: Results, new: Results) -> Comparison:
-    """By the names of the measurements."""
+    """Compare measurements with equal names."""
     before = {each.name: each for each in old.measurements}
     after = {each.name: each for each in new.measurements}
     return Comparison(
@@ -83,7 +83,7 @@ def _differences(old: Measurement, new: Measurement) -> Iterator[Difference]:
 
 
 def verdict(figure: str, old: list[float], new: list[float], p: float) -> Verdict:
-    """By the rule of this module."""
+    """Apply the rule of this module to one figure."""
     if smallest_p(len(old), len(new)) >= P_MAX:
         return Verdict.TOO_FEW
     before, after = median(old), median(new)
@@ -102,7 +102,7 @@ def _warnings(old: Results, new: Results) -> Iterator[str]:
         other = [getattr(calibration, field) for calibration in new.calibrations]
         if one and other and abs(ratio_of(median(other), median(one)) - 1) >= CHANGE_MIN:
             yield (
-                f"the machine itself had changed: {what} took {median(one):.3g} ms, now {median(other):.3g} ms "
+                f"the machine itself has changed: {what} took {median(one):.3g} ms, now {median(other):.3g} ms "
                 f"({ratio_of(median(other), median(one)):.2f} times)"
             )
     noisy = [

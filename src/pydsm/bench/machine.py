@@ -23,16 +23,16 @@ _LOOP_TIMES = 5
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """How fast the machine was at one time."""
+    """The speed of the machine at one time."""
 
     at: str
-    """ISO 8601, UTC."""
+    """Time in ISO 8601, UTC."""
     python_loop_ms: float
-    """A fixed piece of Python, the best of five."""
+    """Duration of a fixed piece of Python: the best of five."""
     sync_ms: float
-    """Appending 4 KiB to a file and making it durable, where temporary files are; the median of fifty."""
+    """Time to append 4 KiB to a file and sync it, in the directory for temporary files: the median of fifty."""
     load_average: float
-    """Of the last minute."""
+    """Load average of the last minute."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -42,15 +42,15 @@ class Machine(msgspec.Struct, frozen=True):
     cores: int
     memory_gib: float | None
     system: str
-    """Kernel and its version."""
+    """The kernel and its version."""
     python: str
     pydsm: str
     commit: str | None
-    """Of the source, with `-dirty` where it was changed; None where PyDSM was installed without its history."""
+    """The commit of the source, with `-dirty` if it was changed; None if PyDSM was installed without its history."""
 
 
 def describe() -> Machine:
-    """This machine."""
+    """Describe this machine."""
     return Machine(
         cpu=_cpu(),
         cores=cores(),
@@ -96,7 +96,7 @@ def _memory_gib() -> float | None:
 
 
 def _commit(package: Path) -> str | None:
-    """None unless git tracks this package, which may be installed inside of another repository."""
+    """The commit; None unless git tracks this package, which may be installed inside another repository."""
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     return _git(package, "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")

@@ -1,7 +1,7 @@
-"""Runs of a load against a group, each with its figures: throughput, latency, and what it cost whom.
+"""Runs a load against a group and computes the figures of each run: throughput, latency and costs.
 
-Decides what is counted and what a reader must be told besides: a benchmark that measured its own generator says so.
-Guards that runs are alike: each has requests of its own from its own seed, and the first one only warms up.
+Decides which requests count and which notes a reader needs: for example, whether the load generator was the limit.
+Guarantees comparable runs: each has separate requests from its own seed, and the first run only warms up.
 """
 
 import gc
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pydsm.bench.loads import Closed, Driven, FixedRate, Flood, Load, clients_for, connected, drive
+from pydsm.bench.loads import Closed, FixedRate, Flood, Load, LoadResult, clients_for, connected, drive
 from pydsm.bench.processes import busy_seconds, cores, cpu_seconds, resident_bytes
 from pydsm.bench.results import BenchmarkRun, Measurement
 from pydsm.bench.target import Target, counters
@@ -21,18 +21,18 @@ from pydsm.core.types.errors import OperationalError
 _WARM_UP_SECONDS = 2.0
 _POOL_REQUESTS = 100_000
 GENERATOR_CORES_MAX = 0.9
-"""A generator, which is one process with one loop, that used more was the limit."""
+"""Above this share of its one core, the load generator was the limit."""
 _FULL_SHARE = 0.95
 _OTHER_CORES_MAX = 0.2
 _LATE_SHARE_MAX = 0.5
 
 ProgressCallback = Callable[[str], None]
-"""Takes what is done next."""
+"""Receives a description of the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkPlan:
-    """What is measured of a target."""
+    """A load and a workload, and how often to run them."""
 
     load: Load
     workload: BenchmarkWorkload = field(default_factory=BenchmarkWorkload)
@@ -40,7 +40,7 @@ class BenchmarkPlan:
 
 
 def name_of(target: Target, plan: BenchmarkPlan) -> str:
-    """What tells a measurement from others, as far as it is not as always."""
+    """The name of a measurement: its setting, without values that are the defaults."""
     setting, workload = target.setting, plan.workload
     words = [f"{setting['replicas']} replicas", str(setting.get("storage", "")), _shape(plan.load)]
     words += ["thrifty"] if setting.get("thrifty") else []
@@ -63,7 +63,7 @@ def _shape(load: Load) -> str:
 
 
 async def measure(target: Target, plan: BenchmarkPlan, progress: ProgressCallback = lambda _: None) -> Measurement:
-    """Warm up and run. Raises OperationalError when the group does not answer."""
+    """Warm up and run. Raises OperationalError if the group does not answer."""
     (measurement,) = await measure_in_turns(target, [plan], progress)
     return measurement
 
@@ -71,7 +71,7 @@ async def measure(target: Target, plan: BenchmarkPlan, progress: ProgressCallbac
 async def measure_in_turns(
     target: Target, plans: Sequence[BenchmarkPlan], progress: ProgressCallback = lambda _: None
 ) -> list[Measurement]:
-    """Several plans against one group, a run of each in turn, so that the hour's mood is the same for all of them."""
+    """Measure several plans with one group, one run of each in turn, so that the machine's load is the same for all."""
     runs: list[list[BenchmarkRun]] = [[] for _ in plans]
     rounds = max(plan.runs for plan in plans)
     for number in range(1 + rounds):
@@ -92,24 +92,24 @@ async def measure_in_turns(
 
 
 async def measure_once(target: Target, plan: BenchmarkPlan, number: int) -> BenchmarkRun:
-    """One run; number 0 is the one that warms up. For those who measure in an order of their own."""
+    """One run with new connections; number 0 warms up. For callers that choose the order of runs."""
     load = plan.load if number else _warm_up(plan.load)
     async with connected(target.clients, clients_for(load, len(target.clients))) as clients:
         return await measure_with(clients, target, BenchmarkPlan(load, plan.workload), number)
 
 
 async def measure_with(clients: Sequence[Client], target: Target, plan: BenchmarkPlan, number: int) -> BenchmarkRun:
-    """One run of clients that are connected already, and may stay so."""
+    """One run with connected clients, which stay connected."""
     requests = plan.workload.requests(_pool(plan.load), seed=number)
     before = await counters(target)
-    with_costs = Costs(target.pids)
-    driven = await _driven(plan.load, clients, requests)
+    with_costs = UsageMeter(target.pids)
+    result = await _run_load(plan.load, clients, requests)
     costs = with_costs.since()
-    return judge(driven, costs, _difference(before, await counters(target)), plan.load)
+    return figures_of_run(result, costs, _difference(before, await counters(target)), plan.load)
 
 
-async def _driven(load: Load, clients: Sequence[Client], requests: Sequence[bytes]) -> Driven:
-    """Without collections of garbage in the generator, which are not the group's."""
+async def _run_load(load: Load, clients: Sequence[Client], requests: Sequence[bytes]) -> LoadResult:
+    """Run the load without garbage collection in the generator, whose cost would not be the group's."""
     gc.collect()
     gc.disable()
     try:
@@ -129,7 +129,7 @@ def _warm_up(load: Load) -> Load:
 
 
 def _pool(load: Load) -> int:
-    """How many requests are made beforehand."""
+    """The number of requests that are created in advance."""
     match load:
         case Flood():
             return load.requests
@@ -140,7 +140,7 @@ def _pool(load: Load) -> int:
 
 
 def _difference(before: Sequence[dict[str, int]], after: Sequence[dict[str, int]]) -> dict[str, int]:
-    """Of all replicas together."""
+    """The differences, summed over all replicas."""
     return {
         name: sum(late.get(name, 0) - early.get(name, 0) for early, late in zip(before, after, strict=True))
         for name in ("fast", "slow", "proposed")
@@ -149,27 +149,27 @@ def _difference(before: Sequence[dict[str, int]], after: Sequence[dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
-    """Processor time of some period, and memory at its end."""
+class Usage:
+    """Processor time in an interval, and memory at its end."""
 
     seconds: float
     generator: float
     replicas: float | None
     others: float | None
-    """Of everything else on this machine."""
+    """Processor time of all other programs on this machine."""
     resident: list[int]
-    """Of each replica; empty where it is not known."""
+    """Resident memory of each replica; empty if it is unknown."""
 
 
-class Costs:
-    """Takes the time from here on."""
+class UsageMeter:
+    """Measures the costs from its creation on."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = pids
         self._before = time.perf_counter(), time.process_time(), self._replicas(), busy_seconds()
 
-    def since(self) -> Spent:
-        """What was spent since then. Raises OperationalError when a replica has ended meanwhile."""
+    def since(self) -> Usage:
+        """The costs since the creation. Raises OperationalError if a replica has ended meanwhile."""
         before_seconds, before_generator, before_replicas, before_busy = self._before
         generator, replicas, busy = time.process_time() - before_generator, self._replicas(), busy_seconds()
         spent = None if replicas is None or before_replicas is None else replicas - before_replicas
@@ -177,7 +177,7 @@ class Costs:
             None if busy is None or before_busy is None or spent is None else busy - before_busy - generator - spent
         )
         resident = [resident_bytes(pid) for pid in self._pids]
-        return Spent(
+        return Usage(
             seconds=time.perf_counter() - before_seconds,
             generator=generator,
             replicas=spent,
@@ -191,24 +191,24 @@ class Costs:
         return sum(known) if known and len(known) == len(each) else None
 
 
-def judge(driven: Driven, costs: Spent, counted: dict[str, int], load: Load) -> BenchmarkRun:
-    """The figures of one run, and what must be said of them. Raises OperationalError when nothing was answered."""
-    if not driven.answered:
+def figures_of_run(result: LoadResult, costs: Usage, counted: dict[str, int], load: Load) -> BenchmarkRun:
+    """The figures of one run, with notes. Raises OperationalError if no request was answered."""
+    if not result.answered:
         raise OperationalError(
-            f"no request was answered ({driven.example or 'none was sent in time'}); see the replicas' logs"
+            f"no request was answered ({result.example or 'none was sent in time'}); see the replicas' logs"
         )
-    figures = {"commands": float(driven.answered), "seconds": driven.seconds}
-    figures["commands_per_second"] = driven.answered / driven.seconds
-    if driven.latencies.total:
+    figures = {"commands": float(result.answered), "seconds": result.seconds}
+    figures["commands_per_second"] = result.answered / result.seconds
+    if result.latencies.total:
         for name, percent in (("p50_ms", 50), ("p90_ms", 90), ("p99_ms", 99), ("p999_ms", 99.9), ("max_ms", 100)):
-            figures[name] = driven.latencies.percentile_ms(percent)
-    if driven.lateness.total:
-        figures["late_p50_ms"] = driven.lateness.percentile_ms(50)
-        figures["late_p99_ms"] = driven.lateness.percentile_ms(99)
-    figures["generator_us_per_command"] = 1e6 * costs.generator / driven.answered
+            figures[name] = result.latencies.percentile_ms(percent)
+    if result.lateness.total:
+        figures["late_p50_ms"] = result.lateness.percentile_ms(50)
+        figures["late_p99_ms"] = result.lateness.percentile_ms(99)
+    figures["generator_us_per_command"] = 1e6 * costs.generator / result.answered
     figures["generator_cores"] = costs.generator / costs.seconds
     if costs.replicas is not None:
-        figures["replicas_us_per_command"] = 1e6 * costs.replicas / driven.answered
+        figures["replicas_us_per_command"] = 1e6 * costs.replicas / result.answered
         figures["replicas_cores"] = costs.replicas / costs.seconds
     if costs.others is not None:
         figures["other_cores"] = costs.others / costs.seconds
@@ -216,26 +216,26 @@ def judge(driven: Driven, costs: Spent, counted: dict[str, int], load: Load) -> 
         figures["resident_mib_max"] = max(costs.resident) / 2**20
     if commits := counted.get("fast", 0) + counted.get("slow", 0):
         figures["fast_share"] = counted["fast"] / commits
-        figures["commands_per_instance"] = driven.answered / commits
+        figures["commands_per_instance"] = result.answered / commits
     figures["load_average"] = os.getloadavg()[0]
-    return BenchmarkRun(figures, driven.latencies.counts, _notes(driven, figures, load))
+    return BenchmarkRun(figures, result.latencies.counts, _notes(result, figures, load))
 
 
-def _notes(driven: Driven, figures: dict[str, float], load: Load) -> list[str]:
+def _notes(result: LoadResult, figures: dict[str, float], load: Load) -> list[str]:
     notes: list[str] = []
-    if driven.failed:
-        notes.append(f"{driven.failed:,} requests FAILED, the first with {driven.example}")
-    if driven.unsent:
+    if result.failed:
+        notes.append(f"{result.failed:,} requests FAILED, the first with {result.example}")
+    if result.unsent:
         notes.append(
-            f"did not keep up: stopped with {driven.unsent:,} requests not sent; its latencies grow with its length"
+            f"did not keep up: stopped with {result.unsent:,} requests not sent; its latencies grow with its length"
         )
     if figures["generator_cores"] > GENERATOR_CORES_MAX:
-        notes.append("limited by the load generator, which had its one core busy: the group could do more")
+        notes.append("limited by the load generator, which used its one core fully: the group could do more")
     busy = figures["generator_cores"] + figures.get("replicas_cores", 0)
     if busy > _FULL_SHARE * cores():
-        notes.append(f"all {cores()} cores were busy with replicas and load generator: more cores would do more")
+        notes.append(f"replicas and load generator used all {cores()} cores: the group could do more with more cores")
     if figures.get("other_cores", 0) > _OTHER_CORES_MAX:
-        notes.append("other programs were at work on this machine meanwhile")
+        notes.append("other programs were at work on this machine during the run")
     if isinstance(load, FixedRate) and figures["late_p50_ms"] > _LATE_SHARE_MAX * figures["p50_ms"]:
-        notes.append("more than half of the median latency is the load generator's own lateness")
+        notes.append("more than half of the median latency is a delay of the load generator itself")
     return notes

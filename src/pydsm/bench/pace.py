@@ -1,7 +1,7 @@
-"""When requests of an open loop are due, and a clock that wakes the loop for them.
+"""Computes when requests of an open loop are due, and wakes the event loop at these times.
 
-A loop's own timers count milliseconds, which is more than an answer takes here; a thread that sleeps is woken within
-a tenth of that. The schedule never waits for answers: what is late is counted as late.
+The event loop's own timers have a resolution of milliseconds, which is more than an answer takes here; a sleeping
+thread is woken ten times as precisely. The schedule never waits for answers: a delay counts as latency.
 """
 
 import asyncio
@@ -34,21 +34,21 @@ class ArrivalSchedule:
         return max(1, round(self.per_second * self.seconds))
 
     def due_at(self, number: int) -> float:
-        """When a request is due, in seconds since the start; the first one is number 0."""
+        """The time at which a request is due, in seconds since the start; the first request is number 0."""
         return number / self.per_second
 
     def due_by(self, seconds: float) -> int:
-        """How many are due so long after the start."""
+        """The number of requests that are due this long after the start."""
         return min(self.requests, int(seconds * self.per_second + 1e-9) + 1) if seconds >= 0 else 0
 
     @property
     def tick_seconds(self) -> float:
-        """Between two looks at what is due: for each request, but not more often than a client can work well."""
+        """The interval between ticks: one per request, up to a maximum rate."""
         return max(1 / self.per_second, 1 / _TICKS_PER_SECOND_MAX)
 
 
 class Ticker:
-    """Calls `tick` on the loop every so often from `start` (of `time.perf_counter`) on, until it is closed."""
+    """Calls `tick` on the loop at this interval from `start` (of `time.perf_counter`) on, until it is closed."""
 
     def __init__(self, start: float, seconds: float, tick: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -71,6 +71,6 @@ class Ticker:
             number = int((now - self._start) / self._seconds) + 1
 
     def close(self) -> None:
-        """No call comes after this one, except what the loop has taken already."""
+        """Stop. Only a call that the loop has already scheduled may follow."""
         self._closed = True
         self._thread.join()

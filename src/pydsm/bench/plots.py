@@ -1,4 +1,4 @@
-"""Pictures of result files, where the `plots` extra is installed: of each kind that the measurements have data for."""
+"""Plots result files: one plot of each kind for which the measurements have data. Needs the `plots` extra."""
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ _SIZE_INCHES = (8.0, 5.0)
 _DOTS_PER_INCH = 120
 
 Curve = tuple[str, list[Measurement]]
-"""What stays the same, and the measurements along it."""
+"""The common setting of a curve, and its measurements in order."""
 
 
 def can_plot() -> bool:
@@ -26,18 +26,18 @@ def can_plot() -> bool:
 
 
 def check_can_plot() -> None:
-    """Raises UsageError where it is not."""
+    """Raises UsageError if the extra is missing."""
     if not can_plot():
-        raise UsageError("pictures need the plots extra: pip install 'pydsm-epaxos[plots]'")
+        raise UsageError("plots need the plots extra: pip install 'pydsm-epaxos[plots]'")
 
 
 def plot(measurements: Sequence[Measurement], directory: Path) -> list[Path]:
-    """Draw into the directory what there is to draw; the files, perhaps none.
+    """Write all possible plots to the directory. Returns the files, which may be none.
 
-    Raises UsageError where the extra is missing, OperationalError when a file cannot be written.
+    Raises UsageError if the extra is missing, OperationalError if a file cannot be written.
     """
     check_can_plot()
-    import matplotlib as mpl  # noqa: PLC0415  # only those who draw have it
+    import matplotlib as mpl  # noqa: PLC0415  # an optional dependency
 
     mpl.use("Agg")
     made: list[Path] = []
@@ -54,15 +54,15 @@ def _save(figure: "Figure", path: Path) -> Path:
         figure.savefig(path, dpi=_DOTS_PER_INCH, format="png")
     except OSError as error:
         raise OperationalError(
-            f"cannot write the picture {path}: {error.strerror or error}; give another directory"
+            f"cannot write the plot {path}: {error.strerror or error}; give another directory"
         ) from error
     return path
 
 
 def curves(measurements: Sequence[Measurement], along: str, load: str) -> list[Curve]:
-    """Measurements under this load that differ in one setting only, in its order; a curve has two or more.
+    """Measurements under this load that differ in one setting only, in order of it; a curve has two or more.
 
-    How many requests were asked does not tell curves apart: what is slow is asked less.
+    The number of requests does not separate curves, since slow settings get fewer requests.
     """
     rest: dict[tuple[tuple[str, object], ...], list[Measurement]] = {}
     for each in measurements:
@@ -80,7 +80,7 @@ def curves(measurements: Sequence[Measurement], along: str, load: str) -> list[C
 
 
 def _labels(settings: Sequence[dict[str, object]]) -> list[str]:
-    """What tells each from the others, and always how many replicas and where they keep their records."""
+    """For each curve, the settings in which the curves differ, and always the number of replicas and the storage."""
     names = list(dict.fromkeys(name for setting in settings for name in setting))
     differ = [name for name in names if len({setting.get(name) for setting in settings}) > 1]
     shown = ["replicas", "storage", *(name for name in differ if name not in ("replicas", "storage"))]
@@ -119,7 +119,7 @@ def _medians(line: Sequence[Measurement], figure: str) -> list[float]:
 
 
 def _with_spread(axes: "Axes", x: Sequence[float], line: Sequence[Measurement], figure: str, label: str) -> None:
-    """Medians, with the least and the most of the runs as bars."""
+    """Plot medians, with the minimum and the maximum of the runs as bars."""
     middle = _medians(line, figure)
     below = [value - min(each.values(figure)) for value, each in zip(middle, line, strict=True)]
     above = [max(each.values(figure)) - value for value, each in zip(middle, line, strict=True)]
@@ -133,11 +133,11 @@ def _thousands(axes: "Axes", *, x: bool = False, y: bool = False) -> None:
 
 
 def latency_by_throughput(measurements: Sequence[Measurement]) -> "Figure | None":
-    """Open loop at rising rates: what an answer takes at which throughput."""
+    """Open loop at rising rates: latency by throughput."""
     found = curves(measurements, "rate", "rate")
     if not found:
         return None
-    figure, axes = _new_figure("latency at a fixed rate, counted from when a request was due")
+    figure, axes = _new_figure("latency at a fixed rate, from the time at which a request was due")
     for label, line in found:
         x = _medians(line, "commands_per_second")
         (drawn,) = axes.plot(x, _medians(line, "p50_ms"), marker="o", label=f"{label}: p50")
@@ -150,12 +150,12 @@ def latency_by_throughput(measurements: Sequence[Measurement]) -> "Figure | None
 
 
 def latency_cdf(measurements: Sequence[Measurement]) -> "Figure | None":
-    """Which share of the requests was answered in which time; the axis is stretched where the slow ones are."""
+    """The share of requests answered within a time; the axis is stretched for the slow ones."""
     lines = [each for each in measurements if each.latencies.total]
     lines = lines[:: -(-len(lines) // _CURVES_MAX) or 1]
     if not lines:
         return None
-    figure, axes = _new_figure("which share of requests was answered within a time")
+    figure, axes = _new_figure("share of requests answered within a time")
     for each in lines:
         total, seen = each.latencies.total, 0
         x: list[float] = []
@@ -174,11 +174,11 @@ def latency_cdf(measurements: Sequence[Measurement]) -> "Figure | None":
 
 
 def throughput_by_conflict(measurements: Sequence[Measurement]) -> "Figure | None":
-    """What a hot key costs."""
+    """Throughput by the share of writes to one hot key."""
     found = curves(measurements, "conflict", "flood")
     if not found:
         return None
-    figure, axes = _new_figure("throughput when a share of the writes goes to one key")
+    figure, axes = _new_figure("throughput by the share of writes to one key")
     for label, line in found:
         _with_spread(axes, [100 * float(each.setting["conflict"]) for each in line], line, "commands_per_second", label)
     axes.set(xlabel="% of writes on the hot key", ylabel="commands per second")
@@ -193,14 +193,14 @@ def throughput_by_conflict(measurements: Sequence[Measurement]) -> "Figure | Non
 
 
 def throughput_by_replicas(measurements: Sequence[Measurement]) -> "Figure | None":
-    """What a further replica costs, where all of them share the cores."""
+    """Throughput and processor time by the number of replicas, which share the cores."""
     return _with_cpu(measurements, "replicas", "throughput and processor time by size of the group", "replicas")
 
 
 def throughput_by_batch(measurements: Sequence[Measurement]) -> "Figure | None":
-    """What it brings to agree on many commands together."""
-    title = "throughput and processor time by how many commands are agreed on together"
-    return _with_cpu(measurements, "batch_commands_max", title, "commands in a batch, at most")
+    """Throughput and processor time by the maximum size of a batch."""
+    title = "throughput and processor time by the maximum size of a batch"
+    return _with_cpu(measurements, "batch_commands_max", title, "maximum number of commands in a batch")
 
 
 def _with_cpu(measurements: Sequence[Measurement], along: str, title: str, what: str) -> "Figure | None":
@@ -217,7 +217,7 @@ def _with_cpu(measurements: Sequence[Measurement], along: str, title: str, what:
     wide = values[-1] / values[0] > 20
     for axes, name, ylabel in (
         (left, "commands_per_second", "commands per second"),
-        (right, "replicas_us_per_command", "µs of processor time for a command, all replicas"),
+        (right, "replicas_us_per_command", "µs of processor time per command, all replicas"),
     ):
         for label, line in found:
             if all(each.values(name) for each in line):

@@ -1,4 +1,4 @@
-"""What the operating system knows of a process: processor time and memory. None where it cannot be asked."""
+"""Reads the processor time and memory of processes from the operating system. None if it does not provide them."""
 
 import os
 import sys
@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 
 _PROCESS_CLOCK = 2
-"""Linux: in the three low bits of a clock's number, the time that a process has run, in nanoseconds."""
+"""Linux: the three low bits of a clock's number that select the time that a process has run, in nanoseconds."""
 _HAS_PROCESS_CLOCKS = sys.platform == "linux"
 _BUSY_FIELDS = (0, 1, 2, 5, 6, 7)
-"""Of the first line of /proc/stat: user, nice, system, irq, softirq, steal."""
+"""Fields of the first line of /proc/stat: user, nice, system, irq, softirq, steal."""
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """User and system time of a running process with all its threads."""
+    """User and system time of a running process, with all its threads."""
     if not _HAS_PROCESS_CLOCKS:
         return None
     try:
@@ -23,7 +23,7 @@ def cpu_seconds(pid: int) -> float | None:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Memory of a running process that is in RAM."""
+    """Resident memory of a running process."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
@@ -31,7 +31,7 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def busy_seconds() -> float | None:
-    """Time that all cores of this machine together have worked, whoever for."""
+    """Time for which the cores of this machine have been busy, summed over all cores and programs."""
     try:
         fields = Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:]
         return sum(int(fields[place]) for place in _BUSY_FIELDS) / os.sysconf("SC_CLK_TCK")
@@ -40,7 +40,7 @@ def busy_seconds() -> float | None:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """The number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:

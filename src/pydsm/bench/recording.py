@@ -7,7 +7,7 @@ from pydsm.bench.results import Measurement, Results, check_writable, write
 
 
 class Recording:
-    """Create it before the first measurement. Each addition is written to the file immediately.
+    """Records measurements. Create it before the first one. Each addition is written to the file immediately.
 
     Raises UsageError if the file cannot be written.
     """
@@ -22,7 +22,7 @@ class Recording:
         self._measurements: list[Measurement] = []
 
     def add(self, *measurements: Measurement) -> None:
-        """Add measurements. Raises OperationalError when the file cannot be written."""
+        """Add measurements. Raises OperationalError if the file cannot be written."""
         self._measurements += measurements
         if self._path is not None:
             write(self._path, self.results())

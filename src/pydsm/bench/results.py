@@ -1,7 +1,7 @@
-"""What a measurement leaves behind: every run's figures in one JSON file, whose form has a version.
+"""The result file of measurements: the figures of every run as JSON, in a versioned format.
 
-The form stands in docs/reference/results.md. Figures carry their unit in their names, and `better` says which way is
-up, so that files can be compared without knowing what made them.
+The format is described in docs/reference/results.md. Figures have their units in their names, and `better` states which
+direction is better, so that files can be compared without knowledge of the program that wrote them.
 """
 
 import os
@@ -25,55 +25,55 @@ class BenchmarkRun(msgspec.Struct, frozen=True, omit_defaults=True):
 
     figures: dict[str, float]
     latency_us: list[tuple[int, int]] = []
-    """Microseconds, and how many requests took about so long; empty where latency was not measured."""
+    """Pairs of microseconds and the number of requests with about this latency; empty if it was not measured."""
     notes: list[str] = []
-    """What a reader must know of this run."""
+    """Remarks that a reader of this run needs."""
 
 
 class Measurement(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Runs of one thing under one setting."""
+    """Several runs with the same setting."""
 
     name: str
-    """What tells it from the others in the file."""
+    """The name, unique in the file."""
     setting: Setting
     runs: list[BenchmarkRun]
 
     def values(self, figure: str) -> list[float]:
-        """Of each run that has the figure."""
+        """The value in each run that has this figure."""
         return [run.figures[figure] for run in self.runs if figure in run.figures]
 
     def median(self, figure: str) -> float | None:
-        """What counts; None where no run has the figure."""
+        """The median over the runs; None if no run has this figure."""
         values = self.values(figure)
         return median(values) if values else None
 
     @property
     def figures(self) -> list[str]:
-        """Names of what was measured, in order."""
+        """The names of all figures, in order."""
         return list(dict.fromkeys(name for run in self.runs for name in run.figures))
 
     @property
     def notes(self) -> list[str]:
-        """Of all runs, each once."""
+        """The notes of all runs, without duplicates."""
         return list(dict.fromkeys(note for run in self.runs for note in run.notes))
 
     @property
     def latencies(self) -> Histogram:
-        """Of all runs together."""
+        """The latencies of all runs."""
         whole = Histogram()
         for run in self.runs:
-            whole.take_in(Histogram(run.latency_us))
+            whole.merge(Histogram(run.latency_us))
         return whole
 
 
 class Results(msgspec.Struct, frozen=True):
-    """A file."""
+    """The content of a result file."""
 
     command: str
-    """What made it."""
+    """The command that created it."""
     machine: Machine
     calibrations: list[Calibration]
-    """The mood of the machine, before and after."""
+    """Calibrations of the machine, before and after the measurements."""
     measurements: list[Measurement]
     format: str = FORMAT
     version: int = VERSION
@@ -85,7 +85,7 @@ class _Head(msgspec.Struct):
 
 
 def better(figure: str) -> int:
-    """1 where more is better, -1 where less is, 0 where it is only told."""
+    """1 if larger values are better, -1 if smaller ones are, 0 if neither is."""
     if figure.startswith(("generator_cores", "replicas_cores", "other_cores", "late_", "sync_", "load_")):
         return 0
     if figure.endswith(("_per_second", "_ratio")):
@@ -94,7 +94,7 @@ def better(figure: str) -> int:
 
 
 def write(path: Path, results: Results) -> None:
-    """Replace the file, at once or not at all. Raises OperationalError when that fails."""
+    """Replace the file atomically. Raises OperationalError if that fails."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         beside.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
@@ -106,15 +106,15 @@ def write(path: Path, results: Results) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises UsageError if the file could surely not be written: better before an hour of work than after."""
+    """Raises UsageError if the file certainly cannot be written, before the measurements are made."""
     if not path.parent.is_dir():
-        raise UsageError(f"there is no directory {path.parent} for {path.name}: make it, or give another file")
+        raise UsageError(f"there is no directory {path.parent} for {path.name}: create it, or give another file")
     if not os.access(path.parent, os.W_OK) or path.is_dir():
         raise UsageError(f"{path} cannot be written: give another file")
 
 
 def read(path: Path) -> Results:
-    """Raises UsageError for what is not a result file, or one of another version."""
+    """Read a result file. Raises UsageError if it is not one, or has another version."""
     try:
         text = path.read_bytes()
     except OSError as error:

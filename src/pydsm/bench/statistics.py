@@ -1,4 +1,4 @@
-"""How sure a difference is: the Mann-Whitney test, exact for the few runs that there are."""
+"""The significance of a difference: the Mann-Whitney test, exact for small numbers of runs."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ _ARRANGEMENTS_MAX = 200_000
 
 
 def ratio_of(new: float, old: float) -> float:
-    """New by old; 1 when both are 0."""
+    """New divided by old; 1 if both are 0."""
     if old:
         return new / old
     return math.inf if new else 1.0
 
 
 def mann_whitney(one: Sequence[float], other: Sequence[float]) -> float:
-    """How probable a separation at least as clear as this one is, if both came from the same source (two-sided p).
+    """The two-sided p-value: the probability of at least this separation if both samples have the same distribution.
 
-    Exact, with ties, by trying every arrangement; by the normal approximation where those are too many. 1 when there
-    is nothing to compare.
+    Exact, with ties, by enumerating all arrangements; uses the normal approximation if there are too many. Returns 1 if
+    a sample is empty.
     """
     if not one or not other:
         return 1.0
@@ -33,12 +33,12 @@ def mann_whitney(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def smallest_p(one: int, other: int) -> float:
-    """The least that so many runs on either side can give."""
+    """The smallest p-value that is possible with these numbers of runs."""
     return min(1.0, 2 / math.comb(one + other, one)) if one and other else 1.0
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    """From 1 on; equal values share the mean of their places."""
+    """Ranks from 1; equal values share the mean of their ranks."""
     order = sorted(values)
     first = {value: place for place, value in reversed(list(enumerate(order)))}
     times = {value: order.count(value) for value in first}

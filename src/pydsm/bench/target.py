@@ -1,4 +1,4 @@
-"""What is measured: a group that runs, and what is known of its processes."""
+"""The measured group, and the known properties of its processes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,22 +14,22 @@ _INFO_SECONDS_MAX = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A group under measurement; whoever made it also ends it."""
+    """A running group to measure. Its creator also ends it."""
 
     clients: Sequence[Address]
-    """Where native clients connect, by replica."""
+    """The addresses for native clients, by replica."""
     redis: Sequence[Address] = ()
-    """Where Redis clients connect, by replica; none when they are not known, and then there are no counters."""
+    """The addresses for Redis clients, by replica; empty if they are unknown: then no counters are read."""
     pids: Sequence[int] = ()
-    """The replicas' processes, where they run on this machine and are known."""
+    """The process ids of the replicas, if they run on this machine and are known."""
     data: Sequence[Path] = ()
-    """The replicas' data directories, where they are on this machine and known."""
+    """The replicas' data directories, if they are on this machine and known."""
     setting: dict[str, str | int | float | bool] = field(default_factory=dict)
-    """How the group is set up, for the result file."""
+    """The setting of the group, for the result file."""
 
 
 async def counters(target: Target) -> list[dict[str, int]]:
-    """What INFO of each replica counts. Raises OperationalError when one does not answer."""
+    """The counters in INFO of each replica. Raises OperationalError if a replica does not answer."""
     return [await _counters(address) for address in target.redis]
 
 

@@ -1,4 +1,4 @@
-"""What people see of a measurement: where it is, then a table and what must be said of it."""
+"""Prints the progress of measurements, and then their figures and notes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,24 +10,24 @@ from rich.table import Table
 from rich.text import Text
 
 from pydsm.bench.compare import CHANGE_MIN, P_MAX, Comparison, Verdict
-from pydsm.bench.measure import ProgressCallback as Tell
+from pydsm.bench.measure import ProgressCallback
 from pydsm.bench.results import Measurement, Results
 
 _WIDTH_ELSEWHERE = 200
 WIDE = 115
-"""Characters from which on a table shows everything."""
+"""Minimum width in characters for a table with all columns."""
 _NAMES_MAX = 3
 
 
 def console_for(output: TextIO) -> Console:
-    """Wide enough for the tables where there is no terminal to ask."""
+    """A console for this output; wide enough for the tables if it is not a terminal."""
     console = Console(file=output, highlight=False)
     return console if console.is_terminal else Console(file=output, highlight=False, width=_WIDTH_ELSEWHERE)
 
 
 @contextmanager
-def progress(output: TextIO, steps: int | None = None) -> Iterator[Tell]:
-    """A bar on a terminal, a line for each step elsewhere. `steps`: how many there will be, if that is known."""
+def progress(output: TextIO, steps: int | None = None) -> Iterator[ProgressCallback]:
+    """A bar on a terminal, otherwise a line for each step. `steps`: their number, if it is known."""
     console = Console(file=output, highlight=False)
     if not console.is_terminal:
         yield lambda text: console.print(text, soft_wrap=True, markup=False)
@@ -37,16 +37,16 @@ def progress(output: TextIO, steps: int | None = None) -> Iterator[Tell]:
         task = bar.add_task("", total=steps)
         started = False
 
-        def tell(text: str) -> None:
+        def write_line(text: str) -> None:
             nonlocal started
             bar.update(task, description=text, advance=1 if started else 0)
             started = True
 
-        yield tell
+        yield write_line
 
 
 def show(measurements: list[Measurement], console: Console) -> None:
-    """A line each, medians of the runs; nothing where nothing was measured."""
+    """Print a line for each measurement, with medians of its runs; nothing without measurements."""
     if not measurements:
         return
     table = Table()
@@ -68,7 +68,7 @@ def show(measurements: list[Measurement], console: Console) -> None:
 
 
 def show_notes(measurements: list[Measurement], console: Console) -> None:
-    """What must be said of the figures, each once with what it is about."""
+    """Print each note once, with the measurements to which it applies."""
     about: dict[str, list[str]] = {}
     for each in measurements:
         for note in each.notes:
@@ -79,7 +79,7 @@ def show_notes(measurements: list[Measurement], console: Console) -> None:
 
 
 def show_machine(results: Results, console: Console) -> None:
-    """On what and when."""
+    """Print the machine and its calibrations."""
     machine, calibrations = results.machine, results.calibrations
     memory = "" if machine.memory_gib is None else f", {machine.memory_gib:g} GiB"
     commit = "" if machine.commit is None else f" ({machine.commit})"
@@ -94,7 +94,7 @@ def show_machine(results: Results, console: Console) -> None:
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
-    """What changed, what cannot be told, and what makes both doubtful."""
+    """Print the changed figures, the number of the others, and warnings."""
     for warning in comparison.warnings:
         console.print(Text(f"! {warning}", style="yellow"), soft_wrap=True)
     changed = comparison.of(Verdict.BETTER, Verdict.WORSE)
@@ -117,7 +117,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
         console.print(table)
     same, few = len(comparison.of(Verdict.SAME)), len(comparison.of(Verdict.TOO_FEW))
     console.print(
-        f"{len(changed)} figures changed, {same} did not beyond noise, {few} have too few runs to tell (4 on each side "
+        f"{len(changed)} figures changed, {same} did not beyond noise, {few} have too few runs (4 on each side "
         f"are needed).",
         soft_wrap=True,
     )
@@ -133,7 +133,7 @@ def show_comparison(comparison: Comparison, console: Console) -> None:
 
 
 def number(value: float | None) -> str:
-    """Three digits, or all of those before the point; a dash for what is not known."""
+    """At least three significant digits; a dash for None."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -157,7 +157,7 @@ class _Column(NamedTuple):
     title: str
     text: Callable[[Measurement], str]
     always: bool
-    """Also where there is little room."""
+    """Whether the column is also shown in a narrow table."""
 
 
 _COLUMNS = (

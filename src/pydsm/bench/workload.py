@@ -1,4 +1,4 @@
-"""What is asked: writes and reads of the key-value machine, the same ones for the same seed."""
+"""Generates the requests: writes and reads of the key-value machine, the same for the same seed."""
 
 import random
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ _VALUE_BYTES_MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkWorkload:
-    """The shape of the requests. Raises UsageError for one that cannot be."""
+    """The mix of the requests. Raises UsageError for invalid values."""
 
     conflict: float = 0.0
-    """Share of the requests on one hot key; all others have a key of their own, of 8 bytes."""
+    """Share of the requests on one hot key; all others have separate keys of 8 bytes."""
     reads: float = 0.0
     """Share of the requests that read."""
     value_bytes: int = 8
     keys: int = 0
-    """How many different keys there are; 0: one for each request of a run."""
+    """Number of different keys; 0: a new key for each request of a run."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.conflict <= 1:
@@ -34,7 +34,7 @@ class BenchmarkWorkload:
             raise UsageError(f"there may be up to {10**_DIGITS - 1} keys, got {self.keys}")
 
     def requests(self, count: int, seed: int, first: int = 0) -> list[bytes]:
-        """So many requests, encoded for the machine. Keys of their own are numbered from `first` on."""
+        """Create encoded requests. Separate keys are numbered from `first` on."""
         draw = random.Random(seed).random
         value = b"%0*d" % (self.value_bytes, seed) if self.value_bytes >= _DIGITS else b"v" * self.value_bytes
         keys, conflict, reads = self.keys, self.conflict, self.reads
@@ -45,5 +45,5 @@ class BenchmarkWorkload:
         return requests
 
     def setting(self) -> dict[str, float | int]:
-        """For a result file."""
+        """The setting for a result file."""
         return {"conflict": self.conflict, "reads": self.reads, "value_bytes": self.value_bytes, "keys": self.keys}

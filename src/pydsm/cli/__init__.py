@@ -1,1 +1,1 @@
-"""The `pydsm` command: one file a verb, put together in `main`."""
+"""The `pydsm` command: one module per verb, registered in `main`."""

@@ -30,17 +30,17 @@ def pause(
 ) -> int:
     """Pause a replica's state machine: it still takes part in agreement, but serves no clients until `pydsm resume`."""
     where = parse_address(address)
-    report = _order(where, f"/pause?seconds={drain:g}", drain, PauseReport)
-    said = f"{where} is paused{' already' if report.already else ''}"
+    report = _request(where, f"/pause?seconds={drain:g}", drain, PauseReport)
+    text = f"{where} is paused{' already' if report.already else ''}"
     if report.commands_unanswered:
-        said += f"; {report.commands_unanswered:,} accepted commands are answered after it is resumed"
-    return _print_result(report, said, as_json)
+        text += f"; {report.commands_unanswered:,} accepted commands are answered after it is resumed"
+    return _print_result(report, text, as_json)
 
 
 def resume(address: _HttpPort, as_json: _AsJson = False) -> int:
     """Resume a paused state machine, and execute the commands committed meanwhile."""
     where = parse_address(address)
-    report = _order(where, "/resume", 600.0, ResumeReport)
+    report = _request(where, "/resume", 600.0, ResumeReport)
     if report.already:
         return _print_result(report, f"{where} was not paused", as_json)
     return _print_result(
@@ -59,27 +59,27 @@ def snapshot(
 ) -> int:
     """Propose a checkpoint now, and wait until this replica's snapshot of it is durable."""
     where = parse_address(address)
-    report = _order(where, f"/snapshot?seconds={timeout:g}", timeout, SnapshotReport)
+    report = _request(where, f"/snapshot?seconds={timeout:g}", timeout, SnapshotReport)
     position = " ".join(map(str, report.position))
-    said = (
+    text = (
         f"snapshot {report.number} of {where} is durable: position {position}, {report.bytes:,} bytes, "
         f"{report.seconds:.2f} s, {report.path}"
     )
-    return _print_result(report, said, as_json)
+    return _print_result(report, text, as_json)
 
 
-def _order(address: Address, path: str, seconds: float, kind: type[_Report]) -> _Report:
+def _request(address: Address, path: str, seconds: float, kind: type[_Report]) -> _Report:
     """The replica's report. Raises OperationalError when it refuses, fails, or does not answer."""
     status, body = ask_http(address, path, seconds + _ANSWER_SECONDS, method="POST")
     if status != http.client.OK:
-        said = " ".join(body.decode(errors="replace").split())
-        raise OperationalError(f"{address}: {said or http.client.responses.get(status, status)}")
+        text = " ".join(body.decode(errors="replace").split())
+        raise OperationalError(f"{address}: {text or http.client.responses.get(status, status)}")
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:
         raise no_replica(address) from error
 
 
-def _print_result(report: msgspec.Struct, said: str, as_json: bool) -> int:
-    print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode() if as_json else said)
+def _print_result(report: msgspec.Struct, text: str, as_json: bool) -> int:
+    print(msgspec.json.format(msgspec.json.encode(report), indent=1).decode() if as_json else text)
     return 0

@@ -1,4 +1,4 @@
-"""`pydsm bench`: measures a group under load, either a new local one or one that is running."""
+"""`pydsm bench`: measures a group under load, either a new local one or a running one."""
 
 import asyncio
 import contextlib
@@ -44,17 +44,17 @@ class LoadKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """All measurements: each plan with each group."""
+class BenchmarkMatrix:
+    """The requested measurements: each plan with each group."""
 
     shapes: list[GroupShape]
     at: Target | None
-    """A group that runs already, instead of those."""
+    """A running group, in place of new ones."""
     plans: list[BenchmarkPlan]
 
     @property
     def steps(self) -> int:
-        """Runs, with those that warm up."""
+        """The number of runs, including those that warm up."""
         return (len(self.shapes) or 1) * sum(1 + plan.runs for plan in self.plans)
 
 
@@ -113,19 +113,21 @@ def bench(
     plans = [BenchmarkPlan(one, workload, runs) for one in loads for workload in workloads]
     if at:
         if replicas or storage or thrifty or batch_commands_max:
-            raise UsageError("--at names a running group: leave out the options that describe a new one")
+            raise UsageError("--at names a running group: remove the options that describe a new one")
         addresses = [parse_address(address.strip()) for address in at.split(",")]
         running = Target(addresses, setting={"replicas": len(addresses), "storage": "running group"})
-        wanted = Wanted([], running, plans)
+        matrix = BenchmarkMatrix([], running, plans)
     else:
-        wanted = Wanted(list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans)
-    if (count := wanted.steps // (1 + runs)) > _MEASUREMENTS_MAX:
-        raise UsageError(f"that makes {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
+        matrix = BenchmarkMatrix(
+            list(_shapes(replicas or "3", storage or "memory", thrifty, batch_commands_max)), None, plans
+        )
+    if (count := matrix.steps // (1 + runs)) > _MEASUREMENTS_MAX:
+        raise UsageError(f"the options give {count} measurements, over the limit of {_MEASUREMENTS_MAX}: combine fewer")
     recording = Recording(f"pydsm {shlex.join(sys.argv[1:])}", out)
 
     async def measured() -> int:
-        with progress(sys.stderr, wanted.steps) as tell:
-            await _measure(wanted, recording, tell)
+        with progress(sys.stderr, matrix.steps) as on_progress:
+            await _measure(matrix, recording, on_progress)
         return 0
 
     run(measured())
@@ -136,7 +138,7 @@ def bench(
     if out is not None:
         console.print(f"results: {out}", soft_wrap=True, markup=False)
     for picture in [] if plots is None else plot(results.measurements, plots):
-        console.print(f"picture: {picture}", soft_wrap=True, markup=False)
+        console.print(f"plot: {picture}", soft_wrap=True, markup=False)
     failed = any("FAILED" in note for measurement in results.measurements for note in measurement.notes)
     if old is None:
         return 1 if failed else 0
@@ -145,21 +147,21 @@ def bench(
     return 1 if failed or comparison.of(Verdict.WORSE) else 0
 
 
-async def _measure(wanted: Wanted, recording: Recording, tell: ProgressCallback) -> None:
-    if wanted.at is not None:
-        await asyncio.gather(*map(_reach, wanted.at.clients))
-        for plan in wanted.plans:
-            recording.add(await measure(wanted.at, plan, tell))
-    for shape in wanted.shapes:
+async def _measure(matrix: BenchmarkMatrix, recording: Recording, on_progress: ProgressCallback) -> None:
+    if matrix.at is not None:
+        await asyncio.gather(*map(_reach, matrix.at.clients))
+        for plan in matrix.plans:
+            recording.add(await measure(matrix.at, plan, on_progress))
+    for shape in matrix.shapes:
         async with local_target(shape) as target:
-            for plan in wanted.plans:
-                recording.add(await measure(target, plan, tell))
+            for plan in matrix.plans:
+                recording.add(await measure(target, plan, on_progress))
 
 
 async def _reach(address: Address) -> None:
-    """Raises OperationalError when no server listens at this address.
+    """Raises OperationalError if no server listens at this address.
 
-    Clients would try again until their requests have timed out.
+    Without this check, clients would retry until their requests have timed out.
     """
     try:
         async with asyncio.timeout(_REACH_SECONDS_MAX):
@@ -193,9 +195,9 @@ _Number = TypeVar("_Number", int, float)
 
 
 def numbers(option: str, text: str, number: Callable[[str], _Number]) -> list[_Number]:
-    """The numbers of a list with commas. Raises UsageError for what is not one."""
+    """The numbers in a comma-separated list. Raises UsageError for anything else."""
     try:
         return [number(part) for part in text.split(",")]
     except ValueError as error:
         kind = "whole numbers" if number is int else "numbers"
-        raise UsageError(f"{option} takes {kind} with commas between them, got {text!r}") from error
+        raise UsageError(f"{option} takes {kind}, separated by commas; got {text!r}") from error

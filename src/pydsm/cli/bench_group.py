@@ -1,4 +1,4 @@
-"""A group of this machine's own to be measured: started, described, ended and cleaned up."""
+"""A temporary local group for measurements: starts it, describes it, stops it and removes its data."""
 
 import tempfile
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ _REPLICAS_MAX = 15
 
 @dataclass(frozen=True, slots=True)
 class GroupShape:
-    """What group is started. Raises UsageError for one that cannot be."""
+    """The properties of the group. Raises UsageError for invalid ones."""
 
     replicas: int = 3
     storage: Storage = Storage.MEMORY
@@ -35,7 +35,7 @@ class GroupShape:
 
     @property
     def options(self) -> list[str]:
-        """For `pydsm serve`."""
+        """The options for `pydsm serve`."""
         options = ["--thrifty"] if self.thrifty else []
         if self.batch_commands_max is not None:
             options += ["--batch-commands-max", str(self.batch_commands_max)]
@@ -44,7 +44,7 @@ class GroupShape:
         return options
 
     def setting(self) -> dict[str, str | int | float | bool]:
-        """For a result file."""
+        """The setting for the result file."""
         optional = {
             "batch_commands_max": self.batch_commands_max,
             "checkpoint_instances": self.checkpoint_instances,
@@ -55,7 +55,7 @@ class GroupShape:
 
 @asynccontextmanager
 async def local_target(shape: GroupShape) -> AsyncIterator[Target]:
-    """Replicas on this machine, with data where temporary files are; nothing of them is left behind."""
+    """Replicas on this machine, with data in the directory for temporary files, which is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="pydsm-bench-") as directory:
         async with LocalGroup(shape.replicas, Path(directory), shape.storage, *shape.options) as group:
             pids = [member.process.pid for member in group.members if member.process is not None]

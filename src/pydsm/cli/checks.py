@@ -31,14 +31,14 @@ def check_least(option: str, value: int, least: int) -> None:
 
 
 def check_distinct(ports: dict[str, Address]) -> None:
-    """Each port needs an address of its own. Raises UsageError."""
+    """Check that each port has a separate address. Raises UsageError."""
     for (first, one), (second, other) in itertools.combinations(ports.items(), 2):
         if one.port == other.port and (one.host == other.host or {one.host, other.host} & _EVERY_HOST):
-            raise UsageError(f"{first} {one} and {second} {other} are the same port: give each a port of its own")
+            raise UsageError(f"{first} {one} and {second} {other} are the same port: give each one a separate port")
 
 
 def address_of(option: str, text: str) -> Address:
-    """The address that an option has. Raises UsageError, with the option, for an invalid one."""
+    """The address in an option. Raises UsageError, with the option, for an invalid one."""
     try:
         return parse_address(text)
     except UsageError as fault:

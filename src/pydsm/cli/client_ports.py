@@ -64,13 +64,13 @@ class PortSettings:
 
 
 class ClientPorts:
-    """`open` them once the replica takes part; `close` them when it stops."""
+    """The open ports. Call `open` when the replica takes part, and `close` when it stops."""
 
     def __init__(self, settings: PortSettings, node: Node, info: Callable[[], dict[str, dict[str, str]]]) -> None:
         self._settings = settings
         self._node = node
         limits = settings.limits
-        # done first, since later files and sockets need their descriptors
+        # done first, since files and sockets that are opened later need these descriptors
         fitting = room_for_clients(limits.clients_max, reserve(settings.identity.replicas, _HTTP_CONNECTIONS))
         self._shared = SharedServerState(
             ClientCount(fitting),
@@ -79,11 +79,11 @@ class ClientPorts:
         )
         resp_limits = RespLimits(connections_max=fitting, answer_seconds_max=limits.answer_seconds)
         self._redis = RespServer(node.submit_many, info, resp_limits, self._shared)
-        self._looking: asyncio.TimerHandle | None = None
-        self._watched = contextlib.AsyncExitStack()
+        self._poll_timer: asyncio.TimerHandle | None = None
+        self._exit_stack = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
-        """Listen. Raises OperationalError when an address cannot be had."""
+        """Listen. Raises OperationalError if an address is not available."""
         settings = self._settings
         asyncio.get_running_loop().set_exception_handler(_handle_loop_error)
         if settings.redis is not None:
@@ -96,12 +96,12 @@ class ClientPorts:
     def watch(self, ready: Callable[[], None]) -> None:
         """Check periodically whether the replica can serve clients; `ready` is called the first time it can."""
         limits = AnswerLimits(self._settings.limits.answer_seconds)
-        self._look(Availability(self._node.observe, self._settings.ready_limits, limits, ready))
+        self._poll(Availability(self._node.observe, self._settings.ready_limits, limits, ready))
 
     async def close_redis(self) -> None:
-        """Send what is answered to Redis clients, and close their port."""
-        if self._looking is not None:
-            self._looking.cancel()
+        """Send the finished answers to Redis clients, and close their port."""
+        if self._poll_timer is not None:
+            self._poll_timer.cancel()
         await self._redis.stop()
 
     async def close(self) -> None:
@@ -109,13 +109,13 @@ class ClientPorts:
         await self.close_redis()
         self._shared.memory.stop()
         self._shared.silent.stop()
-        await self._watched.aclose()
+        await self._exit_stack.aclose()
 
-    def _look(self, availability: Availability) -> None:
+    def _poll(self, availability: Availability) -> None:
         loop = asyncio.get_running_loop()
         availability.look(loop.time())
         self._shared.reason, self._shared.refusal = availability.reason, availability.refusal
-        self._looking = loop.call_later(POLL_SECONDS, self._look, availability)
+        self._poll_timer = loop.call_later(POLL_SECONDS, self._poll, availability)
 
     async def _open_redis(self, address: Address) -> None:
         try:
@@ -137,10 +137,10 @@ class ClientPorts:
         )
         server = NativeServer(node.submit_requests, host, limits, self._shared)
         await server.start(address)
-        self._watched.push_async_callback(server.stop)
+        self._exit_stack.push_async_callback(server.stop)
 
     async def _open_http(self, address: Address) -> None:
-        """Imported only here: a replica without the port starts faster."""
+        """Open the HTTP port. Its modules are imported only here, so that a replica without this port starts faster."""
         from pydsm.server.http import HttpLimits, HttpServer, Subject
 
         settings, node = self._settings, self._node
@@ -156,7 +156,7 @@ class ClientPorts:
         )
         server = HttpServer(subject, settings.ready_limits, HttpLimits(connections_max=_HTTP_CONNECTIONS))
         await server.start(address)
-        self._watched.push_async_callback(server.stop)
+        self._exit_stack.push_async_callback(server.stop)
 
 
 def _handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

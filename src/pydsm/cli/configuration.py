@@ -1,8 +1,8 @@
-"""A verb's options from one TOML file: what is neither on the command line nor in the environment is taken from there.
+"""Reads a verb's options from a TOML file. The command line and the environment take precedence.
 
-Keys are the long options without their dashes; which there are, and of what type, is read off the verb's function.
-Relative paths are relative to the file, so that it can be moved with what it names. Everything wrong with the file is
-one line with the file, the key and what to do.
+Keys are the long options without their dashes; their names and types come from the signature of the verb's function.
+Relative paths are relative to the file, so that it can be moved together with the files that it names. An error in the
+file is reported in one line with the file, the key and the remedy.
 """
 
 import difflib
@@ -18,7 +18,7 @@ _DESCRIBED = {str: "text in quotes", bool: "true or false", int: "a whole number
 
 
 def read_options(path: Path, verb: Callable[..., object]) -> dict[str, Any]:
-    """The options in the file, by the names of the verb's parameters. Raises UsageError for what is not one."""
+    """The options in the file, by the names of the verb's parameters. Raises UsageError for unknown or invalid ones."""
     types = {
         name: _without_none(hint) for name, hint in get_type_hints(verb).items() if name not in ("config", "return")
     }
@@ -45,7 +45,7 @@ def _parameter(path: Path, key: str, types: Mapping[str, Any]) -> str:
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=1)
         hint = f"did you mean {near[0]}?" if near else "pydsm serve --help lists the options"
-        raise UsageError(f"--config {path} has a key {key!r}, which is no option: {hint}")
+        raise UsageError(f"--config {path} has the unknown option {key!r}: {hint}")
     return keys[key]
 
 
@@ -61,7 +61,7 @@ def _value(path: Path, key: str, value: Any, types: Mapping[str, Any]) -> Any:
 
 
 def _of_type(path: Path, key: str, value: Any, wanted: type) -> Any:
-    if type(value) is not wanted:  # true is an int to isinstance, and nobody means it as one
+    if type(value) is not wanted:  # isinstance would accept true as an int
         raise _wrong(path, key, value, _DESCRIBED[wanted])
     return value
 

@@ -1,4 +1,4 @@
-"""`pydsm demo`: a local group of replica processes under load, with an optional crash, checked at the end."""
+"""`pydsm demo`: runs a local group of replica processes under load, optionally with a crash, and checks the answers."""
 
 import asyncio
 import signal
@@ -32,7 +32,7 @@ _PIPELINE_MAX = 400
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What to show."""
+    """The checked options."""
 
     replicas: int
     seconds: float
@@ -89,7 +89,7 @@ async def _demo(plan: DemoOptions) -> int:
     options = ["--thrifty"] if plan.thrifty else []
     with tempfile.TemporaryDirectory(prefix="pydsm-demo-") as directory, make_view(plan.json, sys.stdout) as view:
         sync_ms = None if plan.storage is Storage.MEMORY else 1000 * sync_seconds(Path(directory))
-        view.say(f"starting {plan.replicas} replicas ({plan.storage.value} storage) ...")
+        view.report(f"starting {plan.replicas} replicas ({plan.storage.value} storage) ...")
         async with LocalGroup(plan.replicas, Path(directory), plan.storage, *options) as group:
             run = _Demo(plan, group, view, sync_ms)
             report = await run.run()
@@ -97,17 +97,17 @@ async def _demo(plan: DemoOptions) -> int:
         plot(plan.png, run.moments, report, run.events)
     show_report(report, plan.json, sys.stdout)
     if plan.png is not None and not plan.json:
-        print(f"picture: {plan.png}")
+        print(f"plot: {plan.png}")
     return 1 if report.lost or report.wrong else 0
 
 
 class _Demo:
-    """One run against a group that serves."""
+    """One run against a group that serves clients."""
 
     def __init__(self, plan: DemoOptions, group: LocalGroup, view: View, sync_ms: float | None) -> None:
         self.moments: list[Moment] = []
         self.events: list[tuple[float, str]] = []
-        """Seconds since the start, and what happened then."""
+        """Events: seconds since the start, and a description."""
         self._started = 0.0
         self._back_at: float | None = None
         self._sync_ms = sync_ms
@@ -124,23 +124,23 @@ class _Demo:
         self._counters: list[dict[str, int]] = [{} for _ in range(plan.replicas)]
 
     async def run(self) -> DemoReport:
-        """Load, perhaps a kill, then the check."""
+        """Run the load, the crash if requested, and the checks."""
         loop = asyncio.get_running_loop()
         running = [loop.create_task(client.run()) for client in self._clients]
-        trouble = loop.create_task(self._kill_and_restart()) if self._plan.kill else None
+        crash = loop.create_task(self._kill_and_restart()) if self._plan.kill else None
         self._started = started = last = loop.time()
         while (left := self._seconds_left()) > 0:
             await asyncio.sleep(min(_MOMENT_SECONDS, left))
-            last = await self._show_moment(started, last)
-        if trouble is not None:
-            await trouble
+            last = await self._show_interval(started, last)
+        if crash is not None:
+            await crash
         for client in self._clients:
             client.stop()
         _, unanswered = await asyncio.wait(running, timeout=_ANSWERS_SECONDS_MAX)
         for client in self._clients:
             client.give_up()
         await asyncio.wait(running, timeout=_ANSWERS_SECONDS_MAX)
-        self._view.say("reading everything back through other replicas ...")
+        self._view.report("reading all keys through other replicas ...")
         read_at = {number: (client.home + 1) % self._plan.replicas for number, client in enumerate(self._clients)}
         self._group.check_running()
         try:
@@ -152,7 +152,7 @@ class _Demo:
         return self._report(last - started, verified, len(unanswered))
 
     def _seconds_left(self) -> float:
-        """Of the load. It goes on until the killed replica has been back for a while, so that this can be seen."""
+        """Seconds until the load ends. It continues for a while after the killed replica is back, to show that."""
         now, wanted = asyncio.get_running_loop().time(), self._started + self._plan.seconds
         if self._plan.kill:
             back = now if self._back_at is None else self._back_at
@@ -165,35 +165,35 @@ class _Demo:
         await asyncio.sleep(self._plan.seconds / 2)
         await self._group.kill(victim)
         self._states[victim] = "killed"
-        self._happened(f"{name} killed with SIGKILL")
+        self._record_event(f"{name} killed with SIGKILL")
         await asyncio.sleep(min(3.0, self._plan.seconds / 5))
         self._states[victim] = "restarting"
-        self._happened(f"{name} is started again with its data")
+        self._record_event(f"{name} is restarted with its data")
         await self._group.start(victim)
         self._states[victim] = "up again"
         self._back_at = asyncio.get_running_loop().time()
-        self._happened(f"{name} serves again")
+        self._record_event(f"{name} serves again")
 
-    def _happened(self, what: str) -> None:
+    def _record_event(self, what: str) -> None:
         self.events.append((asyncio.get_running_loop().time() - self._started, what))
-        self._view.say(what)
+        self._view.report(what)
 
-    async def _show_moment(self, started: float, last: float) -> float:
+    async def _show_interval(self, started: float, last: float) -> float:
         await self._take_counters()
         now = asyncio.get_running_loop().time()
         recent = self._take_latencies()
         replicas = tuple(
             ReplicaMoment(
                 name=member.name,
-                state=self._states[place],
-                commands_per_second=recent[place].total / (now - last),
-                p50_ms=recent[place].percentile_ms(50),
-                p99_ms=recent[place].percentile_ms(99),
-                fast_share=_fast_share([self._counters[place]]),
-                recovered=self._counters[place].get("recovered", 0),
-                executed=self._counters[place].get("executed", 0),
+                state=self._states[number],
+                commands_per_second=recent[number].total / (now - last),
+                p50_ms=recent[number].percentile_ms(50),
+                p99_ms=recent[number].percentile_ms(99),
+                fast_share=_fast_share([self._counters[number]]),
+                recovered=self._counters[number].get("recovered", 0),
+                executed=self._counters[number].get("executed", 0),
             )
-            for place, member in enumerate(self._group.members)
+            for number, member in enumerate(self._group.members)
         )
         everything = _sum(recent)
         moment = Moment(
@@ -210,24 +210,24 @@ class _Demo:
         return now
 
     def _take_latencies(self) -> list[LatencyEstimates]:
-        """Per replica since the last call; also added to the totals."""
+        """The latencies per replica since the last call; also added to the totals."""
         recent = [_sum(parts) for parts in zip(*(client.take_latencies() for client in self._clients), strict=True)]
         for total, part in zip(self._totals, recent, strict=True):
-            total.take_in(part)
+            total.merge(part)
         return recent
 
     async def _take_counters(self) -> None:
-        await asyncio.gather(*(self._ask_counters(place) for place in range(self._plan.replicas)))
+        await asyncio.gather(*(self._update_counters(number) for number in range(self._plan.replicas)))
 
-    async def _ask_counters(self, place: int) -> None:
-        """What INFO says, if the replica answers; else what it said last."""
+    async def _update_counters(self, number: int) -> None:
+        """Update the counters from the replica's INFO; keep the old ones if it does not answer."""
         try:
-            (info,) = await ask(self._group.redis[place], encode_command(b"INFO"), seconds_max=_INFO_SECONDS_MAX)
+            (info,) = await ask(self._group.redis[number], encode_command(b"INFO"), seconds_max=_INFO_SECONDS_MAX)
         except (OSError, PeerProtocolError):
             return
         if isinstance(info, bytes):
             pairs = (line.partition(":") for line in info.decode().splitlines())
-            self._counters[place] = {name: int(value) for name, _, value in pairs if value.isdigit()}
+            self._counters[number] = {name: int(value) for name, _, value in pairs if value.isdigit()}
 
     def _report(self, seconds: float, verified: int, unanswered_clients: int) -> DemoReport:
         everything = _sum(self._totals)
@@ -263,12 +263,12 @@ class _Demo:
 def _sum(parts: list[LatencyEstimates] | tuple[LatencyEstimates, ...]) -> LatencyEstimates:
     whole = LatencyEstimates()
     for part in parts:
-        whole.take_in(part)
+        whole.merge(part)
     return whole
 
 
 def _fast_share(counters: list[dict[str, int]]) -> float | None:
-    """Of the instances that their leaders committed, how many took one round trip; None before the first."""
+    """The share of instances that their leaders committed in one round trip; None before the first."""
     fast = sum(one.get("fast", 0) for one in counters)
     slow = sum(one.get("slow", 0) for one in counters)
     return fast / (fast + slow) if fast + slow else None

@@ -1,4 +1,4 @@
-"""A picture of a demo's run, where the `plots` extra is installed."""
+"""Plots a run of the demo. Needs the `plots` extra."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -14,9 +14,9 @@ def can_plot() -> bool:
 
 
 def plot(path: Path, moments: Sequence[Moment], report: DemoReport, events: Sequence[tuple[float, str]]) -> None:
-    """Write a PNG: throughput over time by replica, and the latencies. `events` are seconds and what happened then.
+    """Write a PNG: throughput over time by replica, and the latencies. `events` are seconds and descriptions.
 
-    Raises UsageError where the extra is missing, OperationalError when the file cannot be written.
+    Raises UsageError if the extra is missing, OperationalError if the file cannot be written.
     """
     if not can_plot():
         raise UsageError("--png needs the plots extra: pip install 'pydsm-epaxos[plots]'")
@@ -51,4 +51,4 @@ def plot(path: Path, moments: Sequence[Moment], report: DemoReport, events: Sequ
     try:
         figure.savefig(path, dpi=120, format="png")
     except OSError as error:
-        raise OperationalError(f"cannot write the picture to {path}: {error.strerror or error}") from error
+        raise OperationalError(f"cannot write the plot to {path}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""What the demo looks like: a live table on a terminal, plain lines elsewhere, a summary or JSON at the end."""
+"""Shows the demo: a live table on a terminal, plain lines elsewhere, and a summary or JSON at the end."""
 
 import json
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +15,7 @@ _BAR_CHARACTERS = 40
 
 @dataclass(frozen=True, slots=True)
 class ReplicaMoment:
-    """One replica in the last second; the share and counts are since its start."""
+    """One replica in the last second; the share and the counts are since its start."""
 
     name: str
     state: str
@@ -42,7 +42,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """The whole run."""
+    """The results of the whole run."""
 
     replicas: int
     clients: int
@@ -58,7 +58,7 @@ class DemoReport:
     p99_ms: float
     p999_ms: float
     sync_ms: float | None
-    """What one durable write of 4 KiB cost on this disk just before the load; None with storage in memory."""
+    """Duration of one durable write of 4 KiB on this disk just before the load; None for storage in memory."""
     fast_share: float | None
     unknown: int
     refused: int
@@ -70,19 +70,19 @@ class DemoReport:
 
 
 class View(Protocol):
-    """Where the run is shown while it goes on."""
+    """Shows the run while it is in progress."""
 
-    def say(self, text: str) -> None:
-        """Something happened."""
+    def report(self, text: str) -> None:
+        """Report an event."""
         ...
 
     def show(self, moment: Moment) -> None:
-        """Another second has passed."""
+        """Show the state after another second."""
         ...
 
 
 class _Silent:
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         pass
 
     def show(self, moment: Moment) -> None:
@@ -90,12 +90,12 @@ class _Silent:
 
 
 class _PlainLines:
-    """For files and CI."""
+    """The view for files and CI."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self._line(text)
 
     def show(self, moment: Moment) -> None:
@@ -113,7 +113,7 @@ class _PlainLines:
 
 
 class _LiveTable:
-    """For terminals."""
+    """The view for terminals."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False)
@@ -127,7 +127,7 @@ class _LiveTable:
     ) -> None:
         self._live.stop()
 
-    def say(self, text: str) -> None:
+    def report(self, text: str) -> None:
         self._live.console.print(text, style="bold", markup=False)
 
     def show(self, moment: Moment) -> None:
@@ -135,7 +135,7 @@ class _LiveTable:
 
 
 def make_view(json: bool, output: TextIO) -> AbstractContextManager[View]:
-    """The view that suits the output."""
+    """The view for this output."""
     console = Console(file=output)
     if json:
         return nullcontext(_Silent())
@@ -173,7 +173,7 @@ def _table(moment: Moment) -> Table:
 
 
 def show_report(report: DemoReport, as_json: bool, output: TextIO) -> None:
-    """The last screen."""
+    """Print the results."""
     if as_json:
         print(json.dumps(asdict(report)), file=output)
         return
@@ -189,12 +189,12 @@ def _summary(report: DemoReport) -> list[str]:
         f"through {by_replica}",
         f"latency p50 {report.p50_ms:.1f} ms, p99 {report.p99_ms:.1f} ms, p99.9 {report.p999_ms:.1f} ms; "
         f"fast path {_percent(report.fast_share)}",
-        *([] if report.sync_ms is None else [f"one sync of this disk took {report.sync_ms:.2f} ms when it was idle"]),
+        *([] if report.sync_ms is None else [f"one sync of this disk took {report.sync_ms:.2f} ms without load"]),
         f"{report.unknown:,} without an answer (their replica was killed), {report.refused:,} refused and not executed",
         f"{report.keys_verified:,} keys read back through other replicas",
     ]
     if report.clients_left_waiting:
-        lines.append(f"{report.clients_left_waiting} clients still waited for answers at the end")
+        lines.append(f"{report.clients_left_waiting} clients had unanswered requests at the end")
     return [*lines, f"lost: {report.lost}   wrong: {report.wrong}"]
 
 

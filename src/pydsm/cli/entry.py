@@ -1,7 +1,7 @@
 """Entry point of the `pydsm` command: sets up streams and signals before the rest is imported.
 
-Guards that no signal and no missing stream at any moment of the start ends in a traceback, and that no file which is
-opened later gets the number of a standard stream: what is logged would be written into it.
+Guarantees that no signal and no missing stream during the start ends in a traceback, and that no file that is opened
+later gets the descriptor of a standard stream, since log lines would be written into that file.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ def main() -> None:
     """The entry point of the `pydsm` command."""
     open_standard_streams()
     exit_on_signals()
-    from pydsm.cli.main import run  # slow: a signal may arrive meanwhile
+    from pydsm.cli.main import run  # slow: a signal may arrive during the import
 
     _on_interrupt(signal.default_int_handler)
     status = run(sys.argv[1:])
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def open_standard_streams() -> None:
-    """Open descriptors 0, 1 and 2 where they are missing."""
+    """Open the descriptors 0, 1 and 2 if they are missing."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -41,14 +41,14 @@ def open_standard_streams() -> None:
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-    # without their descriptors, the interpreter has made none of these
+    # without the descriptors, the interpreter has created none of these streams
     if None in (sys.stdin, sys.stdout, sys.stderr):
         nowhere = Path(os.devnull).open("r+", encoding="utf-8")  # noqa: SIM115 - it stays open as long as the process
         sys.stdin, sys.stdout, sys.stderr = sys.stdin or nowhere, sys.stdout or nowhere, sys.stderr or nowhere
 
 
 def exit_on_signals() -> None:
-    """Until there is state to clean up, SIGINT and SIGTERM end the process with one line."""
+    """Let SIGINT and SIGTERM end the process with one line, until there is state to clean up."""
     _on_interrupt(_exit_now)
     signal.signal(signal.SIGTERM, _exit_now)
 
@@ -66,12 +66,12 @@ def _exit_now(number: int, frame: FrameType | None) -> None:
 
 
 def is_stream_error(error: OSError) -> bool:
-    """Whether an error means that a standard stream is not writable: its disk is full, or its reader is closed."""
+    """Whether an error means that a standard stream is not writable: its disk is full, or its reader has closed it."""
     return error.filename is None and error.errno in _STREAMS_BROKEN
 
 
 def finished(status: int) -> int:
-    """Write out what is still in the streams; the status, or that of a failure where its output is lost."""
+    """Flush the standard streams. Returns the status, or that of a failure if output is lost."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -22,7 +22,7 @@ from pydsm.core.types.status import Status
 from pydsm.storage.inspection import DataDirectory, Findings, LeaderCounts, open_directory
 
 _SHOWN_MAX = 20
-"""Lines of one kind in what is shown to people; JSON has all."""
+"""Maximum number of lines of one kind in the printed output; JSON contains all."""
 
 _words = msgspec.msgpack.Decoder(tuple[bytes, ...])
 
@@ -43,7 +43,7 @@ def inspect(
 
 
 def parse_instance(text: str) -> InstanceId:
-    """LEADER.INDEX as people write it. Raises UsageError for anything else."""
+    """Parse LEADER.INDEX. Raises UsageError for anything else."""
     leader, _, index = text.partition(".")
     if not all(part.isascii() and part.isdigit() and len(part) < 20 for part in (leader, index)):
         raise UsageError(f"{text!r} is not an instance: write LEADER.INDEX, such as 0.17")
@@ -63,14 +63,14 @@ def _survey(data: DataDirectory, directory: Path, as_json: bool) -> None:
         more = f" and {len(findings.damage) - 1} more" if len(findings.damage) > 1 else ""
         raise OperationalError(
             f"{directory} is damaged: {findings.damage[0]}{more}. Do not start a replica with it, which could break "
-            "agreement: keep it as evidence; the others go on while more than half are up"
+            "agreement: keep it as evidence; the group continues while more than half of its replicas are up"
         )
 
 
 def _one(data: DataDirectory, id: InstanceId, directory: Path, as_json: bool) -> None:
     record = data.instance(id)
     if record is None:
-        raise OperationalError(f"{directory} has no record of instance {id}: this replica never learnt of its value")
+        raise OperationalError(f"{directory} has no record of instance {id}: this replica never received its value")
     described = describe_instance(record)
     if as_json:
         print(json.dumps(described, indent=1))
@@ -79,7 +79,7 @@ def _one(data: DataDirectory, id: InstanceId, directory: Path, as_json: bool) ->
 
 
 def describe(findings: Findings) -> dict[str, Any]:
-    """Everything that was found, for JSON; execution is not kept on disk, so no instance counts as executed."""
+    """All findings, for JSON. Execution is not stored on disk, so no instance counts as executed."""
     identity = findings.identity
     return {
         "group": identity.group,
@@ -115,7 +115,7 @@ def _describe_leader(leader: int, counts: LeaderCounts) -> dict[str, Any]:
 
 
 def show(findings: Findings, console: Console) -> None:
-    """Print what was found for people."""
+    """Print the findings as text."""
     identity = findings.identity
     console.print(
         Text(
@@ -143,7 +143,7 @@ def show(findings: Findings, console: Console) -> None:
 
 
 def _leaders(findings: Findings) -> Table:
-    """A column for each leader: groups are small, and what is counted is not."""
+    """A table with one column for each leader: groups are small, but the counts are not."""
     table = Table("instances led by", *map(str, range(len(findings.leaders))))
     for column in table.columns[1:]:
         column.justify = "right"
@@ -236,7 +236,7 @@ def _plain(value: object) -> str:
 
 
 def _command(command: bytes) -> str:
-    """As typed in redis-cli when it is one of the key-value machine's, else its bytes."""
+    """A command of the key-value machine in the form of redis-cli; any other command as bytes."""
     try:
         return " ".join(_text(word) for word in _words.decode(command))
     except (ValueError, msgspec.DecodeError, RecursionError):
@@ -244,7 +244,7 @@ def _command(command: bytes) -> str:
 
 
 def _text(data: bytes) -> str:
-    """Printable words as they are, everything else quoted with escapes."""
+    """Printable words unchanged, everything else quoted with escapes."""
     text = repr(data)[1:]
     bare = text[1:-1]
     return bare if data and bare.encode() == data and " " not in bare else text

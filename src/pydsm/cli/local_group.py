@@ -1,4 +1,4 @@
-"""A group of `pydsm serve` processes on this machine, for the demo and for tests: started, killed, cleaned up."""
+"""Runs a group of `pydsm serve` processes on this machine, for the demo and for tests."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ from pydsm.transport.address import Address
 
 _HOST = "127.0.0.1"
 _PORTS = (10_000, 32_000)
-"""Below what systems hand out to outgoing connections, so that no process gets one between its choice and its use."""
+"""Below the range of outgoing connections, so that no process takes a port between its choice and its use."""
 _STARTS_MAX = 3
 _READY_SECONDS_MAX = 60
 _STOP_SECONDS_MAX = 10
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports of the loopback address."""
+    """Choose free ports of the loopback address."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randint(*_PORTS)
@@ -67,7 +67,7 @@ class LocalReplica:
 
 
 class LocalGroup:
-    """Replicas r1, r2, ... whose data and logs lie under `directory`. Use as an async context manager."""
+    """Replicas r1, r2, ... with data and logs in `directory`. Use as an async context manager."""
 
     def __init__(self, replicas: int, directory: Path, storage: Storage = Storage.SQLITE, *options: str) -> None:
         self.members: list[LocalReplica] = []
@@ -78,12 +78,12 @@ class LocalGroup:
 
     @property
     def redis(self) -> list[Address]:
-        """Where Redis clients connect, by replica."""
+        """The addresses for Redis clients, by replica."""
         return [member.redis for member in self.members]
 
     @property
     def clients(self) -> list[Address]:
-        """Where native clients connect, by replica."""
+        """The addresses for native clients, by replica."""
         return [member.clients for member in self.members]
 
     async def __aenter__(self) -> "LocalGroup":
@@ -165,11 +165,11 @@ class LocalGroup:
                 raise OperationalError(f"replica {member.name} has ended unexpectedly: {member.last_log_line()}")
 
     async def kill(self, replica: int) -> None:
-        """End one replica with SIGKILL: nothing that it had not synchronised is kept."""
+        """End one replica with SIGKILL: it loses everything that it has not synchronised."""
         await self._end(self.members[replica], signal.SIGKILL)
 
     async def terminate(self, replica: int) -> int:
-        """End one replica with SIGTERM and give its exit status."""
+        """End one replica with SIGTERM. Returns its exit status."""
         return await self._end(self.members[replica], signal.SIGTERM)
 
     async def stop(self) -> None:

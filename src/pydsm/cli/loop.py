@@ -1,4 +1,4 @@
-"""Runs a coroutine on uvloop where it is installed, otherwise on asyncio's own event loop."""
+"""Runs a coroutine on uvloop if it is installed, otherwise on asyncio's own event loop."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

@@ -20,7 +20,7 @@ def replay(
     """Run a failed simulation again, step by step; exit status 1 if it still breaks an invariant, otherwise 0."""
     saved = failure_report.load(file)
     if saved.machine != failure_report.REGISTERS:
-        raise UsageError(f"{file} was made with the machine {saved.machine!r}: replay it from the test that wrote it")
+        raise UsageError(f"{file} is for the machine {saved.machine!r}: replay it from the test that wrote it")
     lines: list[str] = []
     run = Search().play(saved.plan, lines.append if as_json else _printer(grep))
     found = run.finding
@@ -29,7 +29,7 @@ def replay(
         data = {"lines": kept, "violation": None if found is None else f"{found.invariant}: {found.what}"}
         print(msgspec.json.format(msgspec.json.encode(data), indent=1).decode())
     elif found is None:
-        print(f"every invariant held in {run.counts.steps:,} steps; when it was saved: {saved.invariant}: {saved.what}")
+        print(f"every invariant held in {run.counts.steps:,} steps; saved violation: {saved.invariant}: {saved.what}")
     return 0 if found is None else 1
 
 

@@ -255,7 +255,7 @@ def serve(
 
 
 def parse_members(text: str) -> dict[str, Address]:
-    """Names and addresses, in order. Raises UsageError for what is not NAME=HOST:PORT,... or names one twice."""
+    """Parse names and addresses, in order. Raises UsageError unless it is NAME=HOST:PORT,... with different names."""
     members: dict[str, Address] = {}
     for part in text.split(","):
         name, separator, address = part.strip().partition("=")
@@ -270,7 +270,7 @@ def parse_members(text: str) -> dict[str, Address]:
             raise UsageError(f"--peers names {name} twice")
         members[name] = address_of("--peers", address)
     if len(set(members.values())) != len(members):
-        raise UsageError("two replicas in --peers have one address")
+        raise UsageError("two replicas in --peers have the same address")
     return members
 
 
@@ -317,7 +317,7 @@ async def _start(node: Node, stop: asyncio.Future[None]) -> None:
 
 
 def make_node(settings: ServeOptions, machine: KeyValue) -> Node:
-    """The replica, not yet started. Raises OperationalError when its data directory cannot be used."""
+    """Create the replica without starting it. Raises OperationalError if its data directory cannot be used."""
     identity = settings.identity
     store: ReplicaStore = MemoryStore() if settings.data_dir is None else SqliteStore(settings.data_dir, identity)
     limits = settings.checkpoints

@@ -1,4 +1,4 @@
-"""`pydsm simulate --hours`: a row per simulated hour of what a group keeps, and whether that is flat."""
+"""`pydsm simulate --hours`: prints the sizes of a group per simulated hour, and whether they grow."""
 
 import resource
 import time
@@ -40,7 +40,7 @@ _COLUMNS = (
 
 
 def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_json: bool) -> int:
-    """Exit status 1 if an invariant breaks, or something grows."""
+    """Run and print. Returns exit status 1 if an invariant breaks, or a size grows."""
     if hours < _HOURS_MIN or not 0 < rate <= 1000 or replicas < 1:
         raise UsageError(f"--hours must be at least {_HOURS_MIN}, --rate above 0 and at most 1000, --replicas positive")
     console = Console(highlight=False, soft_wrap=True, markup=False, stderr=as_json)
@@ -52,7 +52,7 @@ def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_js
         rows.append(row)
         console.print(_line(row, time.monotonic() - began))
 
-    console.print(f"{replicas} replicas, {rate:g} requests a second, seed {seed}: medians (largest), of all together")
+    console.print(f"{replicas} replicas, {rate:g} requests per second, seed {seed}: medians (maxima), all replicas")
     console.print(" ".join(name.rjust(width) for name, width in _COLUMNS))
     day = Endurance(endurance_settings(seed, replicas, hours), rate, row_us, add_row)
     run = day.run()
@@ -62,7 +62,7 @@ def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_js
         f"{counts.virtual_ms / 3_600_000:.2f} simulated hours in {time.monotonic() - began:.0f} s: "
         f"{counts.steps:,} steps, {counts.calls_done:,} requests, {counts.crashes} crashes, "
         f"{counts.snapshots_damaged} damaged snapshots, "
-        f"{counts.cycles:,} times memory was held against its bound"
+        f"{counts.cycles:,} checks of the memory bound"
     )
     if run.finding is not None:
         console.print(f"VIOLATION {run.finding.invariant}: {run.finding.what}")
@@ -71,8 +71,8 @@ def simulate_hours(hours: float, seed: int, replicas: int, rate: float, *, as_js
     for line in grown:
         console.print(f"! {line}")
     console.print(
-        f"{'NOT FLAT' if grown else 'flat'} after {WARM_UP_US // 60_000_000} minutes of warming up: medians of the "
-        f"last third may be {GROWTH_MAX:g} times those of the first, and largest values {PEAK_GROWTH_MAX:g} times"
+        f"{'NOT FLAT' if grown else 'flat'} after a warm-up of {WARM_UP_US // 60_000_000} minutes: medians of the "
+        f"last third may be {GROWTH_MAX:g} times those of the first, and maxima {PEAK_GROWTH_MAX:g} times"
     )
     if as_json:
         violation = None if run.finding is None else {"invariant": run.finding.invariant, "what": run.finding.what}

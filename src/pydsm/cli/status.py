@@ -33,7 +33,7 @@ def status(
 
 
 def fetch(address: Address, timeout_seconds: float) -> StatusReport:
-    """The replica's report. Raises OperationalError when no replica answers at this address."""
+    """Fetch the replica's report. Raises OperationalError if no replica answers at this address."""
     status, body = ask_http(address, "/status", timeout_seconds)
     if status != http.client.OK:
         reason = http.client.responses.get(status, "")
@@ -45,9 +45,9 @@ def fetch(address: Address, timeout_seconds: float) -> StatusReport:
 
 
 def ask_http(address: Address, path: str, timeout_seconds: float, *, method: str = "GET") -> tuple[int, bytes]:
-    """HTTP status and body of the response of a replica's HTTP port.
+    """The HTTP status and the body of a response from a replica's HTTP port.
 
-    Raises OperationalError when there is no response, or not one of HTTP.
+    Raises OperationalError if there is no response, or no valid one.
     """
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout_seconds)
     try:
@@ -74,7 +74,7 @@ def no_replica(address: Address) -> OperationalError:
 
 
 def show(report: StatusReport, console: Console) -> None:
-    """Print the report for people."""
+    """Print the report as text."""
     console.print(_headline(report))
     console.print(_state(report))
     console.print(_members(report))

@@ -35,12 +35,12 @@ def trace(
 
 
 def parse_request_id(text: str) -> UUID:
-    """The id. Raises UsageError for text that is not a request id."""
+    """Parse a request id. Raises UsageError for any other text."""
     try:
         id = UUID(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is not a request id: that is a UUID of 32 hexadecimal digits, such as "
+            f"{text!r} is not a request id: a request id is a UUID of 32 hexadecimal digits, such as "
             "0193a5c0-1b2c-7001-8000-00070000002a"
         ) from None
     if id.version != 7:
@@ -51,7 +51,7 @@ def parse_request_id(text: str) -> UUID:
 
 
 def fetch(request: UUID, address: Address, timeout_seconds: float) -> RequestTrace:
-    """The replica's trace of a request. Raises OperationalError when it has none, or does not answer."""
+    """Fetch the replica's trace of a request. Raises OperationalError if it has none, or does not answer."""
     status, body = ask_http(address, f"/trace/{request}", timeout_seconds)
     if status == http.client.NOT_FOUND:
         raise OperationalError(body.decode(errors="replace").strip() or f"{address} has no trace of {request}")
@@ -76,7 +76,7 @@ def show(found: RequestTrace, console: Console) -> None:
         console.print(
             Text(
                 f"replica {found.replica} has no instance of it: "
-                f"{found.remembered_instances:,} instances of the last {found.remembered_seconds:,.0f} s are kept"
+                f"it keeps {found.remembered_instances:,} instances of the last {found.remembered_seconds:,.0f} s"
             )
         )
 
@@ -92,7 +92,7 @@ def _details(instance: InstanceTrace) -> Table:
     rows = {
         "named": f"{instance.name} ({instance.commands:,} commands{retries})",
         "deps": " ".join(map(str, instance.deps)),
-        "proposed deps": "not known here" if proposed is None else " ".join(map(str, proposed)),
+        "proposed deps": "unknown at this replica" if proposed is None else " ".join(map(str, proposed)),
         "conflicts": "no longer kept" if conflicts is None else ", ".join(conflicts) or "none found",
         "stages": ", ".join(f"{stage} +{ms:.1f} ms" for stage, ms in instance.stages_ms.items()),
         "seen": f"{instance.seen_seconds_ago:.1f} s ago",

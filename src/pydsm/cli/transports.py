@@ -1,4 +1,4 @@
-"""Which transport `serve` uses between replicas, and what it needs."""
+"""The transports between replicas that `serve` supports, and their requirements."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -17,20 +17,20 @@ from pydsm.transport.tls import Tls, TlsFiles, load_tls
 
 
 class TransportKind(StrEnum):
-    """What carries messages between replicas."""
+    """The transports between replicas."""
 
     TCP = "tcp"
     ZEROMQ = "zeromq"
 
 
 def tls_files(kind: TransportKind, cert: Path | None, key: Path | None, ca: Path | None) -> TlsFiles | None:
-    """The three files, or None without TLS. Raises UsageError for some of them, or where they cannot be used."""
+    """The three files, or None without TLS. Raises UsageError if only some are given, or if TLS is not supported."""
     if cert is None and key is None and ca is None:
         return None
     if cert is None or key is None or ca is None:
         raise UsageError("TLS needs --tls-cert, --tls-key and --tls-ca, all three; see docs/howto/encrypt.md")
     if kind is not TransportKind.TCP:
-        raise UsageError(f"--transport {kind} cannot use TLS: leave out --tls-cert and the like, or use tcp")
+        raise UsageError(f"--transport {kind} does not support TLS: remove the --tls options, or use tcp")
     return TlsFiles(cert, key, ca)
 
 
@@ -42,7 +42,7 @@ def transport_maker(
     tls: Tls | None,
     secret: GroupSecret | None,
 ) -> MakeTransport:
-    """What makes this replica's transport to the other members. Raises UsageError when a package for it is missing."""
+    """A function that creates this replica's transport. Raises UsageError if a package for it is missing."""
     peers = {ReplicaId(number): at for number, at in enumerate(members.values()) if number != identity.replica}
     listed = tuple(Member(name, str(address)) for name, address in members.items())
     if kind is TransportKind.ZEROMQ:
@@ -62,7 +62,7 @@ def transport_maker(
 
 
 def load_peer_tls(files: TlsFiles, names: tuple[str, ...], peers: Mapping[ReplicaId, Address]) -> Tls:
-    """TLS by which a peer may show a certificate of its name or of its host. Raises UsageError for bad files."""
+    """TLS settings: a peer's certificate must have its name or its host. Raises UsageError for invalid files."""
     return load_tls(files, {peer: (names[peer], address.host) for peer, address in peers.items()})
 
 

@@ -18,7 +18,7 @@ class LatencyEstimates:
         """So many operations took this long."""
         self.counts[int(seconds * _STEPS_PER_SECOND)] += times
 
-    def take_in(self, other: "LatencyEstimates") -> None:
+    def merge(self, other: "LatencyEstimates") -> None:
         """Add the counts of another one to these."""
         self.counts.update(other.counts)
 

@@ -64,12 +64,12 @@ WHAT_TO_DO = (
 )
 """Ends every message that reports damage."""
 
-_KEEP_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES (?, ?, ?)"
-_KEEP_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
-_KEEP_FRONTIER = "INSERT OR REPLACE INTO frontier (id, checksum, record) VALUES (?, ?, ?)"
-_KEEP_PURGED = "INSERT OR REPLACE INTO purged (id, checksum, record) VALUES (?, ?, ?)"
-_KEEP_POSITION = "UPDATE position SET checksum = ?, groups = ?"
-_PURGE = "DELETE FROM instances WHERE id BETWEEN ? AND ?"
+_UPSERT_INSTANCE = "INSERT OR REPLACE INTO instances (id, checksum, record) VALUES (?, ?, ?)"
+_UPSERT_RESERVATION = "INSERT OR REPLACE INTO reservation (id, checksum, record) VALUES (?, ?, ?)"
+_UPSERT_FRONTIER = "INSERT OR REPLACE INTO frontier (id, checksum, record) VALUES (?, ?, ?)"
+_UPSERT_PURGE = "INSERT OR REPLACE INTO purged (id, checksum, record) VALUES (?, ?, ?)"
+_UPDATE_POSITION = "UPDATE position SET checksum = ?, groups = ?"
+_DELETE_INSTANCES = "DELETE FROM instances WHERE id BETWEEN ? AND ?"
 _RESERVATION_ROW = 0
 _FRONTIER_ROW = -1
 _PURGED_ROW = -2
@@ -158,13 +158,13 @@ class SqliteStore:
         position = self.position + 1
         rows = [(id, *_checked(id, encode_record(record))) for id, record in latest.items()]
         with self._commit() as database:
-            database.executemany(_KEEP_INSTANCE, [row for row in rows if row[0] > 0])
-            database.executemany(_KEEP_RESERVATION, [row for row in rows if row[0] == _RESERVATION_ROW])
-            database.executemany(_KEEP_FRONTIER, [row for row in rows if row[0] == _FRONTIER_ROW])
-            database.executemany(_KEEP_PURGED, [row for row in rows if row[0] == _PURGED_ROW])
+            database.executemany(_UPSERT_INSTANCE, [row for row in rows if row[0] > 0])
+            database.executemany(_UPSERT_RESERVATION, [row for row in rows if row[0] == _RESERVATION_ROW])
+            database.executemany(_UPSERT_FRONTIER, [row for row in rows if row[0] == _FRONTIER_ROW])
+            database.executemany(_UPSERT_PURGE, [row for row in rows if row[0] == _PURGED_ROW])
             if purge is not None:
-                database.executemany(_PURGE, self._purge_ranges(purge))
-            database.execute(_KEEP_POSITION, (crc32(b"%d" % position), position))
+                database.executemany(_DELETE_INSTANCES, self._purge_ranges(purge))
+            database.execute(_UPDATE_POSITION, (crc32(b"%d" % position), position))
         self.position = position
 
     @contextmanager
@@ -186,8 +186,8 @@ class SqliteStore:
                     database.execute("ROLLBACK")
             if isinstance(error, (sqlite3.Error, OSError)):
                 raise OperationalError(
-                    f"cannot write to {self._directory}: {error}; free space or mend the disk, then start the replica "
-                    "again"
+                    f"cannot write to {self._directory}: {error}; free space or repair the disk, then start the "
+                    "replica again"
                 ) from error
             raise
 

@@ -1,4 +1,4 @@
-"""Real processes under real faults: killed, paused, cut off; what their clients saw must be linearizable.
+"""Real processes under real faults: killed, paused, cut off. The histories of their clients must be linearizable.
 
-Read `run`, then `faults`; `soak` does it for hours.
+Read `run`, then `faults`; `soak` runs for hours.
 """

@@ -1,4 +1,4 @@
-"""Redis clients that record every call in a history, and a model of one key for the checker."""
+"""Redis clients that record every call in a history, and the model of a key for the checker."""
 
 import asyncio
 import itertools
@@ -18,14 +18,14 @@ _RECONNECT_SECONDS = 0.05
 
 
 class KeyModel:
-    """One key of Redis: nothing, or a number."""
+    """The model of one key of Redis: missing, or a number."""
 
     def initial(self, key: str) -> Hashable:
         """Nothing."""
         return None
 
     def step(self, state: Hashable, call: Call) -> tuple[object, Hashable]:
-        """What Redis answers, and what is there afterwards."""
+        """The reply of Redis, and the state afterwards."""
         assert state is None or isinstance(state, int)
         match call.action:
             case "get":
@@ -64,14 +64,14 @@ def words(call: Call) -> bytes:
 
 
 def result(reply: RespReply) -> object:
-    """What a reply means to the model."""
+    """A reply in the form that the model uses."""
     if isinstance(reply, bytes):
         return int(reply) if reply.lstrip(b"-").isdigit() else reply.decode()
     return reply
 
 
 class Ledger:
-    """All calls of all clients, and which keys are in use."""
+    """All calls of all clients, and the keys that are in use."""
 
     def __init__(self) -> None:
         self.history = History()
@@ -84,7 +84,7 @@ class Ledger:
         return next(self._clock)
 
     def begin(self, client: int, random: Random) -> Call:
-        """A call on one of the keys of these days."""
+        """Begin a call on one of the present keys."""
         epoch = len(self.history.calls) // (CALLS_PER_KEY * KEYS_AT_A_TIME)
         key = f"k{epoch}.{random.randrange(KEYS_AT_A_TIME)}"
         action = random.choice(["get", "get", "set", "swap", "incr", "incr", "claim"])
@@ -92,7 +92,7 @@ class Ledger:
         return self.history.begin(self.now(), client, key, action, argument)
 
     def settle(self, call: Call, reply: RespReply) -> None:
-        """An answer came. TRYAGAIN says that nothing was executed; any other error is a wrong answer."""
+        """Record an answer. TRYAGAIN means that nothing was executed; any other error is a wrong answer."""
         now = self.now()
         call.rank = now
         if isinstance(reply, ErrorReply) and reply.message.startswith("TRYAGAIN"):
@@ -102,13 +102,13 @@ class Ledger:
             self.answered += 1
 
     def give_up(self, call: Call) -> None:
-        """No answer came."""
+        """Record that no answer arrived."""
         call.rank = self.now()
         self.history.unknown(call, call.rank)
 
 
 class RecordingClient:
-    """One call after the other, through one replica until that fails, then through the next."""
+    """Sends one call after the other, through one replica until that fails, then through the next."""
 
     def __init__(self, number: int, addresses: Sequence[Address], ledger: Ledger, seed: int) -> None:
         self._number = number
@@ -118,11 +118,11 @@ class RecordingClient:
         self._stopping = False
 
     def stop(self) -> None:
-        """End after the call that is under way."""
+        """End after the present call."""
         self._stopping = True
 
     async def run(self) -> None:
-        """Until `stop`."""
+        """Run until `stop` is called."""
         at = self._number % len(self._addresses)
         while not self._stopping:
             try:
@@ -138,7 +138,7 @@ class RecordingClient:
             at = (at + 1) % len(self._addresses)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Call after call, until one fails."""
+        """Send calls until one fails."""
         replies = RespReader()
         while not self._stopping:
             call = self._ledger.begin(self._number, self._random)
@@ -164,9 +164,9 @@ class RecordingClient:
 
 
 async def read_everything(ledger: Ledger, addresses: Sequence[Address]) -> None:
-    """Read every key through every replica, and note it as calls: what was acknowledged must be there.
+    """Read every key through every replica, and record the calls: acknowledged writes must be visible.
 
-    Raises AssertionError for a read that is refused: left out, it would hide what it was to show.
+    Raises AssertionError for a refused read: without it, a lost write could stay undetected.
     """
     keys = list(dict.fromkeys(call.key for call in ledger.history.calls))
     for number, address in enumerate(addresses):

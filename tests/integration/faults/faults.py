@@ -25,7 +25,7 @@ class Fault:
 
 
 def killed(*victims: int) -> tuple[str, Happen]:
-    """SIGKILL, and started again."""
+    """SIGKILL, and a restart."""
 
     async def happen(group: WiredGroup, seconds: float) -> None:
         await asyncio.gather(*(group.kill(victim) for victim in victims))
@@ -36,7 +36,7 @@ def killed(*victims: int) -> tuple[str, Happen]:
 
 
 def killed_again_and_again(victim: int, times: int = 3) -> tuple[str, Happen]:
-    """SIGKILL, and again as soon as it serves."""
+    """SIGKILL several times, each as soon as the replica serves."""
 
     async def happen(group: WiredGroup, seconds: float) -> None:
         for _ in range(times):
@@ -116,7 +116,7 @@ def _names(replicas: tuple[int, ...] | list[int]) -> str:
 
 
 def plan(seed: int, replicas: int, faults: int, seconds_max: float) -> list[Fault]:
-    """So many faults, one after the other, chosen by the seed."""
+    """This number of faults, one after the other, chosen by the seed."""
     random = Random(seed)
     return [_fault(random, replicas, seconds_max) for _ in range(faults)]
 

@@ -1,4 +1,4 @@
-"""A group of real replicas that talk to each other through wires."""
+"""A group of real replicas that are connected through proxies ("wires")."""
 
 import asyncio
 import signal
@@ -34,13 +34,13 @@ class WiredGroup(LocalGroup):
             await self._take_wires_away()
 
     def choose_members(self) -> None:
-        """New addresses, so the wires of an attempt before lead nowhere."""
+        """Choose new addresses; the wires of earlier attempts are not used any more."""
         super().choose_members()
         self.http = [Address("127.0.0.1", port) for port in free_ports(self.size)]
         self._entrances.clear()
 
     def address_for(self, replica: int, peer: int) -> Address:
-        """Where `replica` dials `peer`: at the entrance of their wire."""
+        """The address at which `replica` dials `peer`: that of their wire."""
         return self._entrances.get((replica, peer), self.members[peer].listen)
 
     def command(self, replica: int) -> list[str]:
@@ -60,36 +60,36 @@ class WiredGroup(LocalGroup):
         await asyncio.gather(*(wire.stop() for wire in self._wires.values()))
 
     def cut(self, sender: int, receiver: int, how: Cut) -> None:
-        """Stop what one replica says to another."""
+        """Block the messages from one replica to another."""
         self._wires[sender, receiver].cut(how)
 
     def hold_after(self, sender: int, receiver: int, bytes_more: int) -> None:
-        """Let one replica say about so much more to another; what is behind that does not arrive."""
+        """Let about this number of bytes from one replica to another pass, and block the rest."""
         self._wires[sender, receiver].hold_after(bytes_more)
 
     def isolate(self, replicas: list[int], how: Cut) -> None:
-        """Stop all talk between these and the others."""
+        """Block all messages between these replicas and the others."""
         for sender, receiver in self._wires:
             if (sender in replicas) != (receiver in replicas):
                 self.cut(sender, receiver, how)
 
     def heal(self) -> None:
-        """Let everyone talk with everyone."""
+        """Restore all wires."""
         self._mend()
         for wire in self._wires.values():
             wire.heal()
 
     def heal_wire(self, sender: int, receiver: int) -> None:
-        """Let one replica say everything to another again."""
+        """Restore the wire from one replica to another."""
         self._mend()
         self._wires[sender, receiver].heal()
 
     def pause(self, replica: int) -> None:
-        """Stop a process without its noticing."""
+        """Pause a process with SIGSTOP."""
         self._signal(replica, signal.SIGSTOP)
 
     def resume(self, replica: int) -> None:
-        """Let it go on."""
+        """Resume a paused process."""
         self._mend()
         self._signal(replica, signal.SIGCONT)
 

@@ -1,4 +1,4 @@
-"""One group, one plan of faults, and the verdict."""
+"""Runs one group with one plan of faults, and checks it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ _STALL_SECONDS_MAX = 60.0
 
 @dataclass(frozen=True)
 class Report:
-    """What came of it."""
+    """The results of a run."""
 
     calls: int
     unknown: int
@@ -93,7 +93,7 @@ async def run(
 
 
 async def _more_answers(ledger: Ledger, count: int) -> None:
-    """Wait for progress. A group that stands still although it is whole is broken."""
+    """Wait for progress. A group without faults that makes none has failed."""
     wanted, loop = ledger.answered + count, asyncio.get_running_loop()
     deadline = loop.time() + _STALL_SECONDS_MAX
     while ledger.answered < wanted:
@@ -102,7 +102,7 @@ async def _more_answers(ledger: Ledger, count: int) -> None:
 
 
 async def _recovery(group: WiredGroup) -> float:
-    """Seconds from when the group was whole until a write through each replica is answered."""
+    """Seconds from the end of all faults until a write through each replica is answered."""
     await asyncio.gather(*(_first_write(group, replica) for replica in range(group.size)))
     return asyncio.get_running_loop().time() - group.whole_since
 
@@ -123,7 +123,7 @@ async def _first_write(group: WiredGroup, replica: int) -> None:
 
 
 async def _agree(group: WiredGroup) -> None:
-    """Without load, all replicas are soon ready, and have executed the same."""
+    """Wait until all replicas are ready without load, and have executed the same instances."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + RECOVERY_SECONDS_MAX
     while True:
@@ -139,7 +139,7 @@ async def _agree(group: WiredGroup) -> None:
 
 
 def disagreement(reports: Sequence[StatusReport]) -> str | None:
-    """Why these replicas are not all ready with the same work done, or None when they are."""
+    """Why these replicas are not all ready with the same executed instances, or None if they are."""
     for report in reports:
         if not report.ready:
             return f"{report.name} is not ready: {report.not_ready_because}"

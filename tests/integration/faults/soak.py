@@ -1,9 +1,9 @@
-"""Real processes under random faults, for as long as is wanted: `python -m tests.integration.faults.soak`.
+"""Runs real processes under random faults for a given time: `python -m tests.integration.faults.soak`.
 
-Each round is a new group of three or five, with faults that its seed decides; every other group has a short memory, so
-that whoever was away fetches a snapshot. A round that goes wrong ends the search
-with status 1, and what its clients saw is kept in a file. The same seed gives the same faults again, though not the
-same timing: processes, disks and sockets are real.
+Each round is a new group of three or five, with faults that are drawn from its seed. Every other group has a small
+memory window, so that a replica that was down fetches a snapshot. A round that fails ends the search with status 1,
+and the history of its clients is saved in a file. The same seed gives the same faults again, but not the same timing:
+processes, disks and sockets are real.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def _say(text: str) -> None:
 
 
 async def round_of(seed: int, faults: int, seconds_max: float) -> bool:
-    """One group. Whether all was right."""
+    """Run one group. Returns whether it was correct."""
     replicas = 5 if seed % 3 == 0 else 3
     again = f"python -m tests.integration.faults.soak --rounds 1 --seed {seed}"
     again += f" --faults {faults} --pause-seconds {seconds_max:g}"
@@ -68,7 +68,7 @@ def _keep(ledger: Ledger, seed: int, again: str) -> bool:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 1 when a round went wrong."""
+    """Returns exit status 1 if a round failed."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.integration.faults.soak", description="Real processes under random faults."
     )

@@ -1,4 +1,4 @@
-"""The checker of real groups objects to what no correct group answers."""
+"""The checker of real groups rejects answers that no correct group gives."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ Step = tuple[str, int | None, object]
 
 
 def after_another(*steps: Step) -> History:
-    """Calls without any overlap."""
+    """Sequential calls."""
     history = History()
     for place, (action, argument, result) in enumerate(steps):
         call = history.begin(2 * place, 1, "k", action, argument)
@@ -41,7 +41,7 @@ def after_another(*steps: Step) -> History:
         [("incr", None, 1), ("incr", None, 2)],
     ],
 )
-def test_a_right_history_is_right(steps: list[Step]) -> None:
+def test_a_correct_history_is_accepted(steps: list[Step]) -> None:
     assert isinstance(check(after_another(*steps), KeyModel()), Linearizable)
 
 
@@ -56,11 +56,11 @@ def test_a_right_history_is_right(steps: list[Step]) -> None:
         [("set", 5, "OK"), ("get", None, "WRONGTYPE")],  # an error out of nowhere
     ],
 )
-def test_a_wrong_history_is_wrong(steps: list[Step]) -> None:
+def test_an_incorrect_history_is_rejected(steps: list[Step]) -> None:
     assert isinstance(check(after_another(*steps), KeyModel()), NotLinearizable)
 
 
-def test_a_write_without_an_answer_may_have_happened_or_not_but_not_both() -> None:
+def test_an_unanswered_write_may_have_been_executed_or_not_but_not_both() -> None:
     history = after_another(("set", 1, "OK"))
     history.unknown(history.begin(2, 2, "k", "set", 7), 3)
     for number, seen in enumerate((1, 7, 7)):
@@ -75,7 +75,7 @@ def test_a_seed_always_gives_the_same_faults() -> None:
     assert len({fault.name.split()[0] for fault in plan(7, 5, 50, 10)}) == 4
 
 
-async def test_a_last_read_that_is_refused_is_not_passed_over() -> None:
+async def test_a_refused_final_read_is_an_error() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n")
         writer.write(b"-TRYAGAIN later\r\n")
@@ -95,7 +95,7 @@ async def test_a_last_read_that_is_refused_is_not_passed_over() -> None:
 def told(
     name: str, executed: tuple[int, int], known: tuple[int, int], not_ready_because: str | None = None
 ) -> StatusReport:
-    """What one of two replicas says of itself."""
+    """The status report of one of two replicas."""
     return StatusReport(
         version="0",
         group="g",
@@ -126,7 +126,7 @@ def told(
     )
 
 
-def test_replicas_agree_when_all_are_ready_and_have_executed_all_that_is_known() -> None:
+def test_replicas_agree_if_all_are_ready_and_have_executed_everything_known() -> None:
     assert disagreement([told("r1", (4, 7), (4, 7)), told("r2", (4, 7), (4, 7))]) is None
 
 

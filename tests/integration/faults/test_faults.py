@@ -1,4 +1,4 @@
-"""Groups of three and five under every kind of fault: linearizable, nothing lost, and well again in time."""
+"""Groups of three and five under every kind of fault: linearizable, nothing lost, and recovered in time."""
 
 from pathlib import Path
 
@@ -52,7 +52,9 @@ def faults(steps: list[tuple[tuple[str, Happen], float]]) -> list[Fault]:
 
 
 @pytest.mark.parametrize("story", STORIES)
-async def test_what_clients_see_is_linearizable_and_the_group_recovers_by_itself(story: str, tmp_path: Path) -> None:
+async def test_client_histories_are_linearizable_and_the_group_recovers_automatically(
+    story: str, tmp_path: Path
+) -> None:
     replicas, steps = STORIES[story]
     report = await run(replicas, faults(steps), tmp_path, seed=1)
     assert isinstance(report.verdict, Linearizable), report.verdict
@@ -64,7 +66,7 @@ async def test_what_clients_see_is_linearizable_and_the_group_recovers_by_itself
 
 
 def amnesia() -> tuple[str, Happen]:
-    """A power cut, after which the disks are empty."""
+    """A fault: a power cut, after which the disks are empty."""
 
     async def happen(group: WiredGroup, seconds: float) -> None:
         for replica in range(group.size):
@@ -75,12 +77,12 @@ def amnesia() -> tuple[str, Happen]:
     return "power cut of a group in memory", happen
 
 
-async def test_a_group_that_loses_acknowledged_writes_is_found_out(tmp_path: Path) -> None:
+async def test_a_group_that_loses_acknowledged_writes_is_detected(tmp_path: Path) -> None:
     report = await run(3, faults([(amnesia(), 0.0)]), tmp_path, seed=1, storage=Storage.MEMORY)
     assert isinstance(report.verdict, NotLinearizable)
 
 
-async def test_a_group_that_does_not_recover_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_group_that_does_not_recover_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def half_dead(group: WiredGroup, seconds: float) -> None:
         await group.kill(0)
         await group.kill(1)

@@ -1,7 +1,7 @@
-"""What lies between replicas: one small proxy for each direction, which can be cut in several ways.
+"""Proxies between replicas, one for each direction, which can be cut in several ways.
 
-A replica sends only on connections that it has dialled itself, so cutting the proxy through which r1 dials r2 stops
-what r1 says to r2, and nothing else.
+A replica sends only on connections that it has dialled itself, so cutting the proxy through which r1 dials r2 blocks
+only the messages from r1 to r2.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ _CHUNK_BYTES = 1 << 16
 
 
 class Cut(Enum):
-    """How a wire fails."""
+    """The ways in which a wire fails."""
 
     HELD = "held: nothing arrives until it is healed"
     SWALLOWED = "swallowed: what is sent is gone, and nobody is told"
@@ -36,12 +36,12 @@ class Wire:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> Address:
-        """Listen; where."""
+        """Listen. Returns the address."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return Address("127.0.0.1", self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close all connections."""
         if self._server is not None:
             self._server.close()
         for task in self._serving:
@@ -49,7 +49,7 @@ class Wire:
         await asyncio.gather(*self._serving, return_exceptions=True)
 
     def cut(self, how: Cut) -> None:
-        """From now on."""
+        """Cut the wire from now on."""
         self._cut = how
         if how is Cut.RESET:
             for writer in self._writers:
@@ -58,11 +58,11 @@ class Wire:
             self._healed.clear()
 
     def hold_after(self, bytes_more: int) -> None:
-        """Let about so much more through, then hold."""
+        """Let about this number of bytes pass, and hold the rest."""
         self._bytes_left = bytes_more
 
     def heal(self) -> None:
-        """Let everything through again. A connection of which something was swallowed is useless and breaks."""
+        """Restore the wire. A connection that has lost bytes is unusable and is closed."""
         self._cut = self._bytes_left = None
         self._healed.set()
         for writer in self._spoilt:

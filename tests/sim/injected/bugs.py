@@ -1,4 +1,4 @@
-"""The bugs. Each is one small patch of the real core, made in tests only.
+"""The known bugs. Each is a small patch of the real core, applied in tests only.
 
 A patch takes pytest's MonkeyPatch, so that it is gone when the test is over. What finds each bug stands in `finds`.
 """

@@ -1,4 +1,4 @@
-"""Bugs of clocks: what lets one wrong clock move time for all. What finds each stands in `finds`."""
+"""Bugs with which a single wrong clock changes the agreed time. `finds` lists the run that finds each."""
 
 import pytest
 
@@ -61,7 +61,7 @@ def time_alone_tells_what_was_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def _without_bounds(patch: pytest.MonkeyPatch) -> None:
-    """Timestamps are taken as they come."""
+    """Timestamps are accepted without bounds."""
 
     def advance(self: AgreedTime, clocks: tuple[int, ...]) -> None:
         self.ms = max(self.ms, *clocks) if clocks else self.ms

@@ -1,4 +1,4 @@
-"""Bugs in what becomes of a command that raises."""
+"""Bugs in the handling of a command that raises."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,8 +1,8 @@
-"""`python -m tests.sim.injected.mend [--seeds N]`: find new seeds for the bugs that their seeds do not find any more.
+"""`python -m tests.sim.injected.mend [--seeds N]`: finds new seeds for bugs that their seeds do not find any more.
 
-A seed names another run whenever the planning of runs changes. This plays every run of `finds`; where a bug is not
-found by its run, or another invariant finds it, seeds of the same kind are tried from 0 on, then the other kinds, and
-`finds.py` and the table of docs/injected-bugs.md are written anew. Stories are told by hand: those that fail are named.
+A seed gives another run whenever the planning of runs changes. This command runs every find of `finds`. If a bug is not
+found by its run, or by another invariant, it tries seeds of the same kind from 0 on, then of the other kinds, and
+rewrites `finds.py` and the table of docs/injected-bugs.md. Scenarios are written by hand: it lists those that fail.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _KINDS: tuple[dict[str, Any], ...] = ({}, *({name: True} for name in _NAMES))
 
 
 def holds(find: Find) -> bool:
-    """Whether the run finds the bug by its invariant, and is right without the bug."""
+    """Whether the run finds the bug by its invariant, and succeeds without the bug."""
     with pytest.MonkeyPatch.context() as patch:
         BUGS[find.bug].put_back(patch)
         if find.play() != find.invariant:
@@ -35,7 +35,7 @@ def holds(find: Find) -> bool:
 
 
 def kinds_of(find: Find) -> Iterator[Find]:
-    """Its own kind, then the others."""
+    """The kinds of runs to try: first that of the find, then the others."""
     yield find
     for kind in _KINDS:
         other = replace(find, **{**dict.fromkeys(_NAMES, False), "replicas": None, **kind})
@@ -44,7 +44,7 @@ def kinds_of(find: Find) -> Iterator[Find]:
 
 
 def mended(find: Find, seeds: int) -> Find | None:
-    """A run that finds the bug, None if so many seeds of each kind do not."""
+    """A run that finds the bug; None if this number of seeds of each kind does not."""
     for kind in kinds_of(find):
         if (found := first_find(BUGS[find.bug], kind.search, range(seeds))) is not None:
             return replace(kind, seed=found[0], invariant=found[1])
@@ -52,7 +52,7 @@ def mended(find: Find, seeds: int) -> Find | None:
 
 
 def write(find: Find) -> None:
-    """Put it in the place of the run before."""
+    """Replace the earlier run in `finds.py`."""
     options = "".join(f", {name}=True" for name in _NAMES if getattr(find, name))
     options += f", replicas={find.replicas}" if find.replicas is not None else ""
     line = f'    Find("{find.bug}", "{find.invariant}", {find.seed}{options}),\n'
@@ -63,7 +63,7 @@ def write(find: Find) -> None:
 
 
 def main() -> int:
-    """Go through all of them; exit status 1 if some were not found."""
+    """Check all bugs. Returns exit status 1 if some were not found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=300, help="give up a kind after so many")
     parser.add_argument("--part", default="1/1", help="only every Nth bug from the Kth on, as K/N, for several cores")

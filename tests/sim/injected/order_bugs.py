@@ -1,4 +1,4 @@
-"""Bugs of program order: what lets commands of one connection or session pass each other. What finds each: `finds`."""
+"""Bugs with which commands of one connection or session overtake each other. `finds` lists the run that finds each."""
 
 import pytest
 
@@ -47,14 +47,14 @@ def later_commands_of_a_connection_wait_in_front(patch: pytest.MonkeyPatch) -> N
 
 @bug("7, program order: whether what comes before is executed is asked of the session, not of the leader's instances")
 def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
-    """A run with the flag is executed unless the instance of its leader before this one is a nop."""
+    """A run with the flag is executed unless the previous instance of its leader is a nop."""
     original, execute_batch = process.ReplicaProcess.execute, Sessions.execute
     void = False
 
     def execute(self: process.ReplicaProcess, execution: Execute) -> None:
         nonlocal void
         leader, index = execution.id
-        before = self._watch.decided.get(InstanceId(leader, index - 1))
+        before = self._invariants.decided.get(InstanceId(leader, index - 1))
         void = before is not None and before[0] == NOP
         original(self, execution)
 
@@ -70,13 +70,13 @@ def flag_instead_of_after(patch: pytest.MonkeyPatch) -> None:
 
 @bug("7, program order: retries through any replica name the same")
 def after_dropped_on_a_retry(patch: pytest.MonkeyPatch) -> None:
-    original = clients.PendingRequest.try_elsewhere
+    original = clients.PendingRequest.send_to_next
 
-    def try_elsewhere(self: clients.PendingRequest) -> None:
+    def send_to_next(self: clients.PendingRequest) -> None:
         self.after = 0
         original(self)
 
-    patch.setattr(clients.PendingRequest, "try_elsewhere", try_elsewhere)
+    patch.setattr(clients.PendingRequest, "send_to_next", send_to_next)
 
 
 @bug("7, program order: a run that is skipped leaves no record")

@@ -1,4 +1,4 @@
-"""Bugs of ballots, answers and waits, and of what is dropped too early or too much at once. See `finds`."""
+"""Bugs in ballots, answers, waits and dropping. `finds` lists the run that finds each."""
 
 from collections.abc import Collection, Iterable
 from typing import Any

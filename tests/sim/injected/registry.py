@@ -1,4 +1,4 @@
-"""Every known bug by its name."""
+"""The registry of known bugs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True, slots=True)
 class Bug:
-    """A known bug: its name, the rule of PROTOCOL that it breaks, and how it is put back."""
+    """A known bug: its name, the rule of the protocol that it breaks, and the patch that reintroduces it."""
 
     name: str
     breaks: str
@@ -21,7 +21,7 @@ BUGS: dict[str, Bug] = {}
 
 
 def bug(breaks: str) -> Callable[[Patch], Patch]:
-    """Register a patch as the bug that its name says."""
+    """Register a patch as a known bug; its name is the name of the bug."""
 
     def register(patch: Patch) -> Patch:
         name = patch.__name__.replace("_", " ")

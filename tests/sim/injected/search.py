@@ -1,4 +1,4 @@
-"""`python -m tests.sim.injected.search [--bug NAME] [--seeds N]`: look anew for seeds that find the bugs."""
+"""`python -m tests.sim.injected.search [--bug NAME] [--seeds N]`: search for seeds that find the bugs."""
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ from tests.sim.injected.registry import BUGS, Bug
 
 
 def first_find(bug: Bug, search: Search, seeds: range) -> tuple[int, str] | None:
-    """The first seed whose run breaks an invariant with the bug and none without it, and that invariant."""
+    """The first seed whose run violates an invariant with the bug and none without it, and the invariant."""
     for seed in seeds:
         with pytest.MonkeyPatch.context() as patch:
             bug.put_back(patch)
@@ -22,7 +22,7 @@ def first_find(bug: Bug, search: Search, seeds: range) -> tuple[int, str] | None
 
 
 def main() -> None:
-    """Search for each bug, and print a line of the table as soon as it is known."""
+    """Search for each bug, and print each line of the table immediately."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bug", help="only this one")
     parser.add_argument("--seeds", type=int, default=300, help="give up after so many")

@@ -1,4 +1,4 @@
-"""Bugs of sessions: what breaks "each request once, and its first result". What finds each stands in `finds`."""
+"""Bugs that break "each request once, and its first result". `finds` lists the run that finds each."""
 
 from collections.abc import Sequence
 

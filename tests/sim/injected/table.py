@@ -1,6 +1,6 @@
 """`python -m tests.sim.injected.table [--write]`: the table of docs/injected-bugs.md, from the bugs and their finds.
 
-Without `--write` it says whether the page is up to date, by its exit status.
+Without `--write`, the exit status shows whether the page is up to date.
 """
 
 import argparse
@@ -15,7 +15,7 @@ _HEAD = "| bug | breaks | found by | invariant |\n| --- | --- | --- | --- |\n"
 
 
 def page() -> str:
-    """The page as it should be: its text with today's table."""
+    """The text of the page with the present table."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(_HEAD)
     _, _, after = rest.partition("\n\n")
     return before + _HEAD + "\n".join(map(_row, FINDS)) + "\n\n" + after
@@ -33,7 +33,7 @@ def _found_by(find: Find) -> str:
 
 
 def main() -> int:
-    """Compare, or write."""
+    """Compare the page, or write it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the table into the page")
     if parser.parse_args().write:

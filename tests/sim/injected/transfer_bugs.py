@@ -1,4 +1,4 @@
-"""Bugs of early compaction and of snapshot transfer. `finds` lists what finds each."""
+"""Bugs of early compaction and of snapshot transfer. `finds` lists the run that finds each."""
 
 from collections.abc import Iterable
 

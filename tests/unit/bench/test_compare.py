@@ -1,4 +1,4 @@
-"""What changed beyond noise."""
+"""Changes beyond noise."""
 
 from collections.abc import Sequence
 
@@ -33,30 +33,30 @@ def test_a_clear_change_is_better_or_worse_by_what_the_figure_means(
     assert verdict_of(figure, OLD, [factor * value for value in OLD]) is verdict
 
 
-def test_a_change_that_chance_makes_is_none() -> None:
+def test_a_difference_within_noise_is_no_change() -> None:
     assert verdict_of("commands_per_second", OLD, [90, 103, 120, 130, 99]) is Verdict.SAME
 
 
-def test_a_small_change_is_none_however_clear_it_is() -> None:
+def test_a_difference_below_five_percent_is_no_change_however_significant() -> None:
     assert verdict_of("commands_per_second", OLD, [1.045 * value for value in OLD]) is Verdict.SAME
 
 
-def test_three_runs_tell_nothing_and_four_do() -> None:
+def test_three_runs_are_too_few_for_a_verdict_and_four_are_enough() -> None:
     assert verdict_of("commands_per_second", OLD[:3], [200, 201, 202]) is Verdict.TOO_FEW
     assert verdict_of("commands_per_second", OLD[:4], [200, 201, 202, 203]) is Verdict.BETTER
 
 
 @pytest.mark.parametrize("figure", ["seconds", "generator_cores", "load_average", "max_ms", "late_p50_ms"])
-def test_figures_that_are_only_told_are_not_compared(figure: str) -> None:
+def test_figures_without_a_better_direction_are_not_compared(figure: str) -> None:
     assert compare(results(measurement("m", figure, OLD)), results(measurement("m", figure, OLD))).differences == []
 
 
-def test_what_only_one_file_has_is_named() -> None:
+def test_measurements_of_only_one_file_are_named() -> None:
     comparison = compare(results(measurement("a", "p50_ms", OLD)), results(measurement("b", "p50_ms", OLD)))
     assert (comparison.only_old, comparison.only_new) == (["a"], ["b"])
 
 
-def test_another_machine_or_a_slower_hour_is_told() -> None:
+def test_another_machine_or_a_slower_calibration_is_a_warning() -> None:
     (other,) = compare(results(), results(cpu="another")).warnings
     assert other == "not the same machine: cpu was a processor, is another"
     (slower,) = compare(results(), results(loop_ms=4.5)).warnings

@@ -1,4 +1,4 @@
-"""Latencies in steps below one percent."""
+"""Histograms of latencies, with an error below one percent."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pydsm.bench.histogram import Histogram
 
 
 @pytest.mark.parametrize("seconds", [1e-6, 0.000123, 0.0127, 0.9, 77.7])
-def test_a_latency_is_kept_to_one_percent_and_never_made_shorter(seconds: float) -> None:
+def test_a_latency_is_rounded_up_by_less_than_one_percent(seconds: float) -> None:
     histogram = Histogram()
     histogram.add(seconds)
     assert seconds <= histogram.percentile_ms(100) / 1000 + 1e-9
@@ -23,11 +23,11 @@ def test_percentiles_count_operations() -> None:
     assert histogram.percentile_ms(99) == pytest.approx(100, rel=0.01)
 
 
-def test_an_empty_one_has_no_latency() -> None:
+def test_an_empty_histogram_has_no_latency() -> None:
     assert Histogram().percentile_ms(99) == 0
 
 
-def test_counts_make_the_same_histogram_again_and_add_up() -> None:
+def test_a_histogram_is_restored_from_its_counts_and_can_be_merged() -> None:
     one = Histogram([(100, 3)])
-    one.take_in(Histogram([(100, 2), (200, 1)]))
+    one.merge(Histogram([(100, 2), (200, 1)]))
     assert Histogram(one.counts).counts == [(100, 5), (200, 1)]

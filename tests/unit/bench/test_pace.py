@@ -1,4 +1,4 @@
-"""When requests of an open loop are due."""
+"""The times at which requests of an open loop are due."""
 
 import asyncio
 import time
@@ -9,18 +9,18 @@ from pydsm.bench.pace import ArrivalSchedule, Ticker
 from pydsm.core.types.errors import UsageError
 
 
-def test_requests_are_due_at_even_distances_from_the_start_on() -> None:
+def test_requests_are_due_at_even_intervals_from_the_start() -> None:
     schedule = ArrivalSchedule(per_second=4, seconds=2)
     assert schedule.requests == 8
     assert [schedule.due_at(number) for number in range(4)] == [0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize(("seconds", "due"), [(-0.1, 0), (0, 1), (0.24, 1), (0.25, 2), (1.0, 5), (100, 8)])
-def test_what_is_due_depends_on_the_clock_only(seconds: float, due: int) -> None:
+def test_the_number_of_due_requests_depends_only_on_the_clock(seconds: float, due: int) -> None:
     assert ArrivalSchedule(per_second=4, seconds=2).due_by(seconds) == due
 
 
-def test_each_request_is_due_at_its_own_moment_and_not_before() -> None:
+def test_each_request_is_due_at_its_time_and_not_before() -> None:
     schedule = ArrivalSchedule(per_second=999, seconds=3)
     assert all(schedule.due_by(schedule.due_at(number)) == number + 1 for number in range(schedule.requests))
 
@@ -31,7 +31,7 @@ def test_ticks_come_for_each_request_up_to_a_limit() -> None:
 
 
 @pytest.mark.parametrize(("per_second", "seconds"), [(0, 1), (-1, 1), (10, 0)])
-def test_a_rate_that_is_none_is_refused(per_second: float, seconds: float) -> None:
+def test_an_invalid_rate_is_refused(per_second: float, seconds: float) -> None:
     with pytest.raises(UsageError, match="must be above 0"):
         ArrivalSchedule(per_second, seconds)
 

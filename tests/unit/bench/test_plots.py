@@ -1,4 +1,4 @@
-"""Which pictures are drawn of which measurements."""
+"""The plots that are written for different measurements."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def rate(per_second: float) -> Measurement:
     return made({"load": "rate", "rate": per_second, "replicas": 3, "storage": "memory"}, per_second)
 
 
-def test_a_curve_is_what_differs_in_one_setting_only() -> None:
+def test_the_measurements_of_a_curve_differ_in_one_setting_only() -> None:
     parts = [flood(conflict=1), flood(conflict=0), flood(replicas=5)]
     ((label, line),) = curves(parts, "conflict", "flood")
     assert label == "3 replicas, memory"
@@ -40,7 +40,7 @@ def test_a_curve_is_what_differs_in_one_setting_only() -> None:
     ],
     ids=["nothing", "conflict", "replicas", "batch", "rates"],
 )
-def test_each_picture_is_drawn_where_there_is_data_for_it(
+def test_each_plot_is_written_if_there_are_data_for_it(
     measurements: list[Measurement], drawn: list[str], tmp_path: Path
 ) -> None:
     paths = plot(measurements, tmp_path)

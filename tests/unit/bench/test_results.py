@@ -1,4 +1,4 @@
-"""Result files: what is written is read again, and what is not one is refused with advice."""
+"""Result files are written and read; other files are refused with advice."""
 
 import json
 from pathlib import Path
@@ -13,14 +13,14 @@ from tests.documents import ROOT
 from tests.unit.bench.made import measurement, results
 
 
-def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+def test_a_written_file_can_be_read(tmp_path: Path) -> None:
     made = results(Measurement("m", {"load": "flood"}, [BenchmarkRun({"p50_ms": 1.5}, [(1500, 3)], ["a note"])]))
     write(tmp_path / "r.json", made)
     assert read(tmp_path / "r.json") == made
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
 
 
-def test_a_file_says_what_it_is(tmp_path: Path) -> None:
+def test_a_file_states_its_format_and_version(tmp_path: Path) -> None:
     write(tmp_path / "r.json", results())
     told = json.loads((tmp_path / "r.json").read_text())
     assert (told["format"], told["version"]) == ("pydsm-bench", 2)
@@ -36,18 +36,18 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
         ('{"format": "pydsm-bench", "version": 2}', "is not a result file"),
     ],
 )
-def test_what_is_not_a_result_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_not_a_result_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(UsageError, match=said):
         read(tmp_path / "r.json")
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give a file made with --out"):
         read(tmp_path / "none.json")
 
 
-def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+def test_a_path_that_is_not_writable_is_found_before_the_measurements(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no directory"):
         Recording("pydsm bench", tmp_path / "none" / "r.json")
     with pytest.raises(OperationalError, match="cannot write the results"):
@@ -62,7 +62,7 @@ def test_a_recording_is_in_its_file_from_the_first_measurement_on(tmp_path: Path
     assert len(read(tmp_path / "r.json").calibrations) == 2
 
 
-def test_medians_and_notes_are_of_all_runs() -> None:
+def test_medians_and_notes_cover_all_runs() -> None:
     one = Measurement(
         "m", {}, [BenchmarkRun({"p50_ms": 1}, [(10, 1)], ["n"]), BenchmarkRun({"p50_ms": 3}, [(10, 2)], ["n"])]
     )
@@ -73,7 +73,7 @@ def test_medians_and_notes_are_of_all_runs() -> None:
 
 
 @pytest.mark.parametrize(("figure", "way"), [("commands_per_second", 1), ("p99_ms", -1), ("commands", 0)])
-def test_a_figure_knows_which_way_is_up(figure: str, way: int) -> None:
+def test_each_figure_has_a_better_direction(figure: str, way: int) -> None:
     assert better(figure) == way
 
 
@@ -84,7 +84,7 @@ def test_the_machine_is_described() -> None:
     assert machine.cpu
 
 
-def test_the_document_tells_of_every_field() -> None:
+def test_the_reference_describes_every_field() -> None:
     document = (ROOT / "docs/reference/results.md").read_text("utf-8")
     fields = {*results().__struct_fields__, *describe().__struct_fields__, *BenchmarkRun({}).__struct_fields__}
     assert [name for name in sorted(fields) if f"`{name}`" not in document] == []

@@ -15,7 +15,7 @@ def test_the_order_of_the_sides_does_not_matter() -> None:
     assert mann_whitney(one, other) == mann_whitney(other, one)
 
 
-def test_one_exchange_counts_every_arrangement_that_is_as_clear() -> None:
+def test_one_exchange_counts_all_arrangements_that_are_as_clear() -> None:
     # 1 2 4 | 3 5 6: rank sums 7 and 14; of 20 arrangements, 2 are clearer and 2 as clear
     assert mann_whitney([1, 2, 4], [3, 5, 6]) == pytest.approx(4 / 20)
 
@@ -24,7 +24,7 @@ def test_equal_runs_are_no_difference() -> None:
     assert mann_whitney([5, 5, 5], [5, 5, 5]) == 1.0
 
 
-def test_nothing_to_compare_is_no_difference() -> None:
+def test_an_empty_sample_is_no_difference() -> None:
     assert mann_whitney([], [1.0]) == 1.0
     assert smallest_p(0, 3) == 1.0
 

@@ -1,4 +1,4 @@
-"""What is asked."""
+"""The generated requests."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from pydsm.core.types.errors import UsageError
 from pydsm.machines.kv import KeyValue, encode
 
 
-def test_without_conflicts_every_request_writes_a_key_of_its_own() -> None:
+def test_without_conflicts_every_request_writes_a_different_key() -> None:
     requests = BenchmarkWorkload().requests(100, seed=1)
     footprints = {KeyValue().footprint((request,)).writes for request in requests}
     assert len(footprints) == 100
@@ -29,13 +29,13 @@ def test_reads_read() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 8, 1000])
-def test_values_have_the_size_that_was_asked_for(size: int) -> None:
+def test_values_have_the_requested_size(size: int) -> None:
     (request,) = BenchmarkWorkload(value_bytes=size).requests(1, seed=7)
     (other,) = BenchmarkWorkload(value_bytes=size + 8).requests(1, seed=7)
     assert size <= len(request) < len(other)
 
 
-def test_keys_are_bounded_or_begin_where_that_is_wanted() -> None:
+def test_keys_are_limited_or_numbered_from_a_given_one() -> None:
     assert len(set(BenchmarkWorkload(keys=3).requests(9, seed=1))) == 3
     assert not set(BenchmarkWorkload().requests(5, seed=1)) & set(BenchmarkWorkload().requests(5, seed=1, first=5))
 
@@ -49,6 +49,6 @@ def test_keys_are_bounded_or_begin_where_that_is_wanted() -> None:
         ({"keys": -1}, "there may be up to"),
     ],
 )
-def test_what_cannot_be_is_refused(changes: dict[str, float], said: str) -> None:
+def test_invalid_workloads_are_refused(changes: dict[str, float], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         BenchmarkWorkload(**changes)  # type: ignore[arg-type]

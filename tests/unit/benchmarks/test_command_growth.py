@@ -1,4 +1,4 @@
-"""Costs of commands grow no faster than Redis's: counted in lines of Python and in bytes allocated, never in time."""
+"""The costs of commands grow no faster than in Redis: measured in lines of Python and allocated bytes."""
 
 import sys
 import tracemalloc
@@ -15,7 +15,7 @@ _BYTES_PER_STEP = 64
 
 
 def work(machine: KeyValue, case: Case, size: int) -> int:
-    """Lines that a command executes, and bytes that it has at most while it does; the least of some times."""
+    """The number of lines that a command executes, and its peak of allocated bytes; the minimum of several runs."""
     command = [encode(words_of(case.line, size))]
     prepare = [encode(words_of(line, size)) for line in case.prepare]
     found: list[int] = []
@@ -65,8 +65,8 @@ def test_a_command_that_is_constant_or_logarithmic_in_redis_does_no_more_work_fo
     assert many < 2 * few + 100
 
 
-def test_work_that_grows_is_seen() -> None:
-    """So that the test above could fail: eight times the elements are nearly eight times the work."""
+def test_growing_work_is_detected() -> None:
+    """Shows that the test above can fail: eight times the elements need nearly eight times the work."""
     for line in ("HGETALL h", "ZRANGE z 0 -1", "GET s", "SMEMBERS m", "KEYS *99*9"):
         (case,) = [case for case in CASES if case.line == line]
         few, many = (work(machine_for(case, size), case, size) for size in (FEW, MANY))

@@ -1,4 +1,4 @@
-"""The client of etcd against the bytes that etcd sends."""
+"""The client of etcd, tested with the bytes that etcd sends."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MESSAGES = [put_message(b"%08d" % number, b"v") for number in range(3)]
 
 
 class Wire:
-    """Keeps what the client writes."""
+    """Stores the bytes that the client writes."""
 
     def __init__(self) -> None:
         self.written = b""
@@ -43,7 +43,7 @@ def test_a_frame_has_nine_bytes_before_its_payload() -> None:
     assert frame(DATA, 1, 3, b"abc") == bytes.fromhex("000003 00 01 00000003") + b"abc"
 
 
-async def test_so_many_are_in_flight_and_the_next_leaves_with_an_answer() -> None:
+async def test_the_number_in_flight_is_limited_and_each_answer_sends_the_next_request() -> None:
     client, wire, task = await begin(in_flight=2)
     assert [message in wire.written for message in MESSAGES] == [True, True, False]
     whole = answer(1)
@@ -62,7 +62,7 @@ async def test_a_stream_that_ends_without_a_message_is_a_refusal() -> None:
         await task
 
 
-async def test_a_lost_connection_is_told() -> None:
+async def test_a_lost_connection_is_reported() -> None:
     client, _, task = await begin(in_flight=1)
     client.connection_lost(None)
     with pytest.raises(PeerProtocolError, match="etcd closed the connection"):
@@ -76,7 +76,7 @@ async def test_settings_and_pings_are_answered() -> None:
     task.cancel()
 
 
-async def test_nothing_leaves_beyond_the_window_that_etcd_gives() -> None:
+async def test_no_request_exceeds_the_flow_control_window_of_etcd() -> None:
     messages = [put_message(b"k", b"v" * 100)] * 1000
     client, wire, task = await begin(in_flight=1000, messages=messages)
     assert wire.written.count(messages[0]) == 65_535 // len(messages[0])

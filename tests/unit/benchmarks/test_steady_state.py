@@ -17,7 +17,7 @@ def minutes(*runs: BenchmarkRun) -> list[Sequence[BenchmarkRun]]:
     return [[each] * 6 for each in runs]
 
 
-def test_equal_minutes_are_flat() -> None:
+def test_equal_minutes_show_no_growth() -> None:
     assert grown(minutes(run(resident=10), run(), run(), run())) == []
 
 
@@ -30,16 +30,16 @@ def test_equal_minutes_are_flat() -> None:
         (run(rate=400), "throughput"),
     ],
 )
-def test_what_the_last_minute_has_more_than_the_third_is_named(last: BenchmarkRun, word: str) -> None:
+def test_growth_from_the_third_to_the_last_minute_is_named(last: BenchmarkRun, word: str) -> None:
     (said,) = grown(minutes(run(), run(), run(), run(), last))
     assert said.startswith(word)
 
 
-def test_what_came_before_the_third_minute_does_not_count() -> None:
+def test_the_minutes_before_the_third_do_not_count() -> None:
     assert grown(minutes(run(resident=10), run(resident=20), run(), run())) == []
 
 
-def test_a_minute_that_is_not_whole_is_left_out() -> None:
+def test_an_incomplete_minute_is_ignored() -> None:
     measurement = Measurement("m", {}, [run()] * 15)
     assert [len(each) for each in minutes_of(measurement)] == [6, 6]
 
@@ -55,6 +55,6 @@ def test_a_directory_has_the_bytes_of_its_files(tmp_path: Path) -> None:
     assert directory_bytes(tmp_path) == 7
 
 
-def test_too_short_a_run_is_refused() -> None:
+def test_a_run_that_is_too_short_is_refused() -> None:
     with pytest.raises(UsageError):
         SteadyStatePlan(minutes=1)

@@ -1,4 +1,4 @@
-"""`pydsm pause`, `resume` and `snapshot`: one line of what was done, or of why it was not."""
+"""`pydsm pause`, `resume` and `snapshot`: one line with the result or the error."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.unit.runtime.observations import but
 from tests.unit.server.test_admin import Pretended
 
 
-def test_each_verb_says_what_was_done(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_verb_reports_its_result_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with replica(maintenance=Pretended()) as address:
         assert run(["pause", address, "--drain", "3"]) == 0
         assert run(["resume", address]) == 0
@@ -39,12 +39,12 @@ def test_refusal_is_one_line_and_exit_status_1(verb: str, capsys: pytest.Capture
     assert capsys.readouterr().err == f"pydsm: {address}: the machine is pausing: wait and try again\n"
 
 
-def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_address_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["pause", f"127.0.0.1:{free_ports(1)[0]}"]) == 1
     assert "no connection to" in capsys.readouterr().err
 
 
-def test_status_shows_that_a_replica_is_paused_and_what_waits(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_a_paused_replica_and_its_waiting_batches(capsys: pytest.CaptureFixture[str]) -> None:
     seen = but(
         phase=MachinePhase.PAUSED,
         machine_fault="the machine did not start: no file",

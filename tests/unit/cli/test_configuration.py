@@ -1,4 +1,4 @@
-"""`serve --config`: what a file may say, what comes before it, and one line for everything that is wrong with it."""
+"""`serve --config`: the content of the file, the precedence of options, and one line for each error in the file."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ r2 = "127.0.0.1:7002"
 
 
 def written(directory: Path, text: str) -> Path:
-    """A file with this text."""
+    """A configuration file with this text."""
     file = directory / "r1.toml"
     file.write_text(text)
     return file
@@ -38,7 +38,7 @@ def written(directory: Path, text: str) -> Path:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[ServeOptions]:
-    """What replicas would have been started with; none is."""
+    """Records the settings of `serve` in place of starting a replica."""
     seen: list[ServeOptions] = []
 
     def keep(settings: ServeOptions) -> ServeOptions:
@@ -98,7 +98,7 @@ def test_tls_files_are_found_beside_the_file(tmp_path: Path, served: list[ServeO
 
 
 def secret_of(settings: ServeOptions) -> GroupSecret | None:
-    """What a transport of this replica would be made with."""
+    """The secret with which the transport of this replica would be created."""
     made = settings.transport(7, lambda peer, mark: None, PlainStarts(ReplicaId(0), 2))
     assert isinstance(made, TcpTransport)
     assert [str(member) for member in made.validator.me.members] == ["r1=127.0.0.1:7001", "r2=127.0.0.1:7002"]
@@ -135,7 +135,7 @@ def test_without_a_secret_file_there_is_no_secret(tmp_path: Path, served: list[S
         (b"x" * 16, 0o644, "may be read or changed by every user of this computer (mode 0644): chmod 600"),
     ],
 )
-def test_secret_that_is_none_is_one_line(
+def test_invalid_secret_is_one_line(
     value: bytes, mode: int, said: str, tmp_path: Path, served: list[ServeOptions], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "secret").write_bytes(value)
@@ -150,10 +150,10 @@ def test_secret_that_is_none_is_one_line(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('redsi = "h:1"', "has a key 'redsi', which is no option: did you mean redis?"),
-        ("xyzzy = 1", "has a key 'xyzzy', which is no option: pydsm serve --help lists the options"),
-        ('config = "x"', "has a key 'config', which is no option"),
-        ('ready_lag = "5"', "has a key 'ready_lag', which is no option: did you mean ready-lag?"),
+        ('redsi = "h:1"', "has the unknown option 'redsi': did you mean redis?"),
+        ("xyzzy = 1", "has the unknown option 'xyzzy': pydsm serve --help lists the options"),
+        ('config = "x"', "has the unknown option 'config'"),
+        ('ready_lag = "5"', "has the unknown option 'ready_lag': did you mean ready-lag?"),
         ('ready-lag = "5"', "has ready-lag = '5': give a whole number"),
         ("ready-lag = true", "has ready-lag = True: give a whole number"),
         ('thrifty = "yes"', "has thrifty = 'yes': give true or false"),
@@ -210,7 +210,7 @@ def test_help_shows_the_variables_of_the_environment(
         assert variable in said
 
 
-def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
+def test_example_of_the_guide_is_a_valid_file(tmp_path: Path) -> None:
     (example,) = blocks(ROOT / "docs/howto/configure.md", "toml")
     options = read_options(written(tmp_path, example), serve)
     assert options["peers"] == "r1=10.0.0.1:7000,r2=10.0.0.2:7000,r3=10.0.0.3:7000"
@@ -226,7 +226,7 @@ def test_example_of_the_guide_is_a_good_file(tmp_path: Path) -> None:
         (["--tls-cert", "x", "--tls-key", "x", "--tls-ca", "x"], "cannot read --tls-cert x: No such file or directory"),
         (
             ["--tls-cert", "x", "--tls-key", "x", "--tls-ca", "x", "--transport", "zeromq"],
-            "--transport zeromq cannot use TLS: leave out --tls-cert and the like, or use tcp",
+            "--transport zeromq does not support TLS: remove the --tls options, or use tcp",
         ),
         (["--transport", "pigeon"], "'pigeon' is not one of"),
         (["--http", "x"], "--http: 'x' is not an address"),
@@ -242,7 +242,7 @@ def test_mistake_about_transports_is_one_line(
     assert error.count("\n") == 1
 
 
-def test_missing_pyzmq_is_one_line_with_the_command_that_helps(
+def test_missing_pyzmq_is_one_line_with_the_command_that_installs_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "zmq", None)
@@ -251,7 +251,7 @@ def test_missing_pyzmq_is_one_line_with_the_command_that_helps(
     assert capsys.readouterr().err == "pydsm: --transport zeromq needs pyzmq: pip install 'pydsm-epaxos[zmq]'\n"
 
 
-def test_every_option_of_serve_can_stand_in_a_file(tmp_path: Path) -> None:
+def test_every_option_of_serve_can_be_set_in_a_file(tmp_path: Path) -> None:
     empty = written(tmp_path, "")
     assert read_options(empty, serve) == {}
     with pytest.raises(UsageError, match="did you mean until-stdin-closes"):

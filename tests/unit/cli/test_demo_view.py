@@ -1,4 +1,4 @@
-"""What the demo prints where there is no terminal, and at the end."""
+"""The output of the demo without a terminal, on a terminal, and at the end."""
 
 import json
 from dataclasses import replace
@@ -49,7 +49,7 @@ REPORT = DemoReport(
 def test_file_gets_a_plain_line_per_moment_and_event() -> None:
     output = StringIO()
     with make_view(False, output) as view:
-        view.say("r2 killed")
+        view.report("r2 killed")
         view.show(MOMENT)
     assert output.getvalue() == (
         "r2 killed\n  3.0 s      1200 commands/s  p50    1.5 ms  p99    9.5 ms  r1=1200 r2=killed\n"
@@ -66,7 +66,7 @@ def test_terminal_gets_a_table_with_every_replica(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("COLUMNS", "120")
     output = Terminal()
     with make_view(False, output) as view:
-        view.say("r2 killed")
+        view.report("r2 killed")
         view.show(MOMENT)
     shown = output.getvalue()
     assert "r2 killed" in shown
@@ -75,10 +75,10 @@ def test_terminal_gets_a_table_with_every_replica(monkeypatch: pytest.MonkeyPatc
     assert "killed" in shown
 
 
-def test_nothing_but_json_is_printed_when_json_is_wanted() -> None:
+def test_only_json_is_printed_with_the_json_option() -> None:
     output = StringIO()
     with make_view(True, output) as view:
-        view.say("r2 killed")
+        view.report("r2 killed")
         view.show(MOMENT)
     show_report(REPORT, True, output)
     report = json.loads(output.getvalue())
@@ -86,7 +86,7 @@ def test_nothing_but_json_is_printed_when_json_is_wanted() -> None:
     assert report["lost"] == 0
 
 
-def test_report_ends_with_what_was_lost_and_wrong() -> None:
+def test_report_ends_with_the_numbers_of_lost_and_wrong_answers() -> None:
     output = StringIO()
     show_report(replace(REPORT, lost=1), False, output)
     lines = output.getvalue().splitlines()
@@ -99,5 +99,5 @@ def test_report_without_any_command_has_no_histogram() -> None:
     output = StringIO()
     show_report(replace(REPORT, commands=0, histogram=[], fast_share=None, clients_left_waiting=2), False, output)
     assert "│" not in output.getvalue()
-    assert "2 clients still waited" in output.getvalue()
+    assert "2 clients had unanswered requests" in output.getvalue()
     assert "fast path -" in output.getvalue()

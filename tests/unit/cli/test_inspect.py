@@ -1,4 +1,4 @@
-"""`pydsm inspect`: what is in a data directory, whole, damaged, in use or none at all."""
+"""`pydsm inspect` with data directories that are undamaged, damaged, in use, or without a replica."""
 
 import json
 import re
@@ -49,7 +49,7 @@ RECORDS: list[Record] = [ReservationRecord(32), instance_record(0, 1), instance_
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Of a stopped replica: two instances of leader 0; of leader 2 a nop, an undecided one, and two missing."""
+    """A stopped replica's directory: two instances of leader 0; of leader 2 a nop, one undecided, and two missing."""
     store = SqliteStore(tmp_path / "data", IDENTITY)
     store.write(RECORDS)
     store.save_peer(ReplicaId(1), 0xABC)
@@ -58,12 +58,12 @@ def directory(tmp_path: Path) -> Path:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every file, but for SQLite's index of a log, which holds no data."""
+    """The content of every file, except SQLite's index of a log, which has no data."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if not path.name.endswith("-shm")}
 
 
 def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 1) -> str:
-    """The one line on standard error."""
+    """The single line on standard error."""
     assert run(arguments) == status
     said = capsys.readouterr().err
     assert said.startswith("pydsm: ")
@@ -72,7 +72,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str], status: in
 
 
 def found(directory: Path, capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
-    """What --json gives."""
+    """The output of --json."""
     assert run(["inspect", str(directory), "--json"]) == status
     said: dict[str, Any] = json.loads(capsys.readouterr().out)
     return said
@@ -90,7 +90,7 @@ def test_whole_directory_is_shown(directory: Path, capsys: pytest.CaptureFixture
     assert "whole: 4 records, every checksum fits" in said
 
 
-def test_json_has_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_contains_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = found(directory, capsys)
     assert (said["name"], said["replicas"], said["reservation"]) == ("r1", 3, 32)
     assert said["format"] == FORMAT_VERSION
@@ -115,7 +115,7 @@ def test_json_has_the_same(directory: Path, capsys: pytest.CaptureFixture[str]) 
 COUNTED = ("highest", "records", "missing", "unknown", "pre_accepted", "accepted", "committed", "nops", "damaged")
 
 
-def test_nothing_is_changed(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inspection_changes_no_file(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = contents(directory)
     directory.chmod(0o500)
     try:
@@ -168,7 +168,7 @@ def test_directory_without_a_replica_is_refused(tmp_path: Path, capsys: pytest.C
         ("UPDATE instances SET id = 99 << 40 WHERE id = 2", "the record of instance 99.0: its checksum differs"),
     ],
 )
-def test_damage_is_named_and_the_rest_is_read(
+def test_damage_is_named_and_the_other_records_are_read(
     directory: Path, change: str, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alter(directory, change)
@@ -182,7 +182,7 @@ def test_damage_is_named_and_the_rest_is_read(
     assert f"is damaged: {damage}. Do not start a replica with it" in captured.err
 
 
-def test_all_damage_is_found_and_much_of_it_is_cut_short(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_damage_is_found_and_a_long_list_is_shortened(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = SqliteStore(directory, IDENTITY)
     store.write([instance_record(1, index) for index in range(1, 31)])
     store.close()
@@ -204,7 +204,7 @@ def test_all_damage_is_found_and_much_of_it_is_cut_short(directory: Path, capsys
         ("UPDATE meta SET value = 'x' WHERE name = 'replica id'", "the meta table in"),
     ],
 )
-def test_damage_beyond_reading_is_one_line(
+def test_an_unreadable_database_is_one_line(
     directory: Path, change: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     alter(directory, change)
@@ -251,7 +251,7 @@ def test_instance_is_given_as_json(directory: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("id", ["2.1", "7.1", "8388608.1", "99999999999999999.1"])
-def test_instance_that_is_not_there_is_said(id: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_instance_is_reported(id: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refusal(["inspect", str(directory), "--instance", id], capsys)
     assert f"has no record of instance {id}" in said
 
@@ -264,11 +264,11 @@ def test_damaged_instance_is_named(directory: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("text", ["4", "a.b", "1.", ".1", "1.0", "-1.1", "1.2.3", "0.1099511627776", "1.²"])
-def test_what_names_no_instance_is_a_mistake(text: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_instance_name_is_a_usage_error(text: str, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "is not an instance" in refusal(["inspect", str(directory), f"--instance={text}"], capsys, status=2)
 
 
-def test_instance_is_read_as_people_write_it() -> None:
+def test_instance_name_is_parsed_in_every_form() -> None:
     assert parse_instance("2.17") == InstanceId(ReplicaId(2), 17)
 
 
@@ -276,7 +276,7 @@ def test_instance_is_read_as_people_write_it() -> None:
 
 
 def killed(tmp_path: Path) -> Path:
-    """The directory of a replica that ended while two commits were in its log."""
+    """The directory of a killed replica with two commits in its database's log."""
     store = SqliteStore(tmp_path / "data", IDENTITY)
     store.write([instance_record(0, 1)])
     store.write([instance_record(0, 2)])
@@ -317,10 +317,8 @@ def test_a_log_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "durable frames, is missing, empty or another one" in damage
 
 
-def test_a_page_that_still_reads_well_and_is_not_what_was_written_is_named(
-    directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As after a write that the disk lost: every record that is left has a good checksum."""
+def test_a_valid_page_of_an_older_state_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a write that the disk lost: all remaining records have valid checksums."""
     older = (directory / DATABASE_NAME).read_bytes()
     store = SqliteStore(directory, IDENTITY)
     store.write([instance_record(1, 1)])
@@ -331,7 +329,7 @@ def test_a_page_that_still_reads_well_and_is_not_what_was_written_is_named(
     assert damage
 
 
-def test_a_database_that_is_gone_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_database_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (directory / DATABASE_NAME).unlink()
     assert "has no replica.sqlite; " in refusal(["inspect", str(directory)], capsys)
 
@@ -344,7 +342,7 @@ def snapshot(directory: Path, number: int, up_to: int) -> Path:
     return writer.commit().path
 
 
-def test_a_damaged_snapshot_is_a_remark_while_there_is_another(
+def test_a_damaged_snapshot_is_only_a_remark_if_there_is_another(
     directory: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     snapshot(directory, 1, 1)
@@ -366,9 +364,7 @@ def test_records_that_are_older_than_the_snapshot_are_named(
     assert damage == "the record of instance 0.3 is missing, and the snapshot of checkpoint 1 has it"
 
 
-def test_a_snapshot_that_the_records_need_and_that_is_gone_is_named(
-    directory: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_snapshot_that_the_records_need_is_named(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = SqliteStore(directory, IDENTITY)
     store.write([PurgeRecord((1, 0, 0))])
     store.close()

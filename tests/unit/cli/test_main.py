@@ -1,4 +1,4 @@
-"""Mistakes on the command line: one line that says what to do, and exit status 2."""
+"""Errors on the command line are one line with the remedy, and exit status 2."""
 
 import logging
 
@@ -49,7 +49,7 @@ SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "mem
         (["demo", "--kill", "--storage", "memory"], "--kill needs --storage sqlite"),
         ([*SERVE, "--peers", PEERS, "--batch-commands-max", "0"], "--batch-commands-max is 0: give 1 or more"),
         (["bench", "--replicas", "0"], "--replicas must be between 1 and 15, got 0"),
-        (["bench", "--replicas", "3,many"], "--replicas takes whole numbers with commas between them, got '3,many'"),
+        (["bench", "--replicas", "3,many"], "--replicas takes whole numbers, separated by commas; got '3,many'"),
         (["bench", "--storage", "tape"], "--storage must be memory, sqlite or both, got 'tape'"),
         (["bench", "--conflict", "0,2"], "share of conflicts must be between 0 and 1, got 2"),
         (["bench", "--load", "rate", "--rate", "0"], "a rate and its time must be above 0"),
@@ -73,7 +73,7 @@ def test_mistake_is_one_line_and_exit_status_2(
     assert captured.err.count("\n") == 1
 
 
-def test_nobody_at_the_address_to_be_measured_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_reports_an_unreachable_group_immediately(capsys: pytest.CaptureFixture[str]) -> None:
     (port,) = free_ports(1)
     assert run(["bench", "--at", f"127.0.0.1:{port}", "--runs", "1"]) == 1
     assert f"--at 127.0.0.1:{port}: Connection refused; is a replica running there" in capsys.readouterr().err
@@ -111,7 +111,9 @@ def test_members_keep_their_order() -> None:
     assert list(members.items()) == [("b", Address("host", 1)), ("a", Address("::1", 2))]
 
 
-@pytest.mark.parametrize(("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have one address")])
+@pytest.mark.parametrize(
+    ("peers", "said"), [("a=h:1,a=h:2", "names a twice"), ("a=h:1,b=h:1", "have the same address")]
+)
 def test_members_are_distinct(peers: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         parse_members(peers)

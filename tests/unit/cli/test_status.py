@@ -1,4 +1,4 @@
-"""`pydsm status`: a replica's report for people and programs, and one line when there is none."""
+"""`pydsm status`: a replica's report as text and JSON, and one line if there is none."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ from tests.unit.server.http_ports import serving
 def replica(
     observe: Callable[[], Observation] = lambda: READY, maintenance: Maintenance | None = None
 ) -> Iterator[str]:
-    """An HTTP port on a loop of its own, for the command that has none; gives its address."""
+    """Runs an HTTP port on a separate event loop, since the command has none. Yields its address."""
     started = threading.Event()
     ports: list[int] = []
     loop = asyncio.new_event_loop()
@@ -47,7 +47,7 @@ def replica(
 
 @contextmanager
 def stranger(answer: bytes | None) -> Iterator[str]:
-    """Something that is no replica, and sends this to whoever connects, or nothing for ever."""
+    """Runs a server that is not a replica: it sends these bytes to each connection, or nothing at all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -67,11 +67,11 @@ def stranger(answer: bytes | None) -> Iterator[str]:
 
 
 def said_by(capsys: pytest.CaptureFixture[str]) -> str:
-    """The output, however wide the terminal is."""
+    """The output of the command, independent of the width of the terminal."""
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ready_replica_is_shown_with_all_members(capsys: pytest.CaptureFixture[str]) -> None:
     with replica() as address:
         assert run(["status", address]) == 0
     said = said_by(capsys)
@@ -96,7 +96,7 @@ def test_ready_replica_is_shown_with_everyone_it_sees(capsys: pytest.CaptureFixt
         (but(), "clock the group time is unknown"),
     ],
 )
-def test_what_is_wrong_is_shown_and_is_an_answer(
+def test_a_replica_that_is_not_ready_is_shown_with_the_reason(
     seen: Observation, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with replica(lambda: seen) as address:
@@ -113,7 +113,7 @@ def test_json_is_the_whole_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert said["traffic"]["messages_sent"] == 100
 
 
-def test_nobody_at_the_address_is_one_line_and_exit_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_answer_is_one_line_and_exit_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     assert run(["status", address]) == 1
     captured = capsys.readouterr()
@@ -134,7 +134,7 @@ def test_nobody_at_the_address_is_one_line_and_exit_status_1(capsys: pytest.Capt
     ],
     ids=["Redis", "closes", "other JSON", "half", "other web server", "hangs"],
 )
-def test_somebody_else_at_the_address_is_named(
+def test_another_program_at_the_address_is_reported(
     answer: bytes | None, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with stranger(answer) as address:
@@ -144,6 +144,6 @@ def test_somebody_else_at_the_address_is_named(
     assert captured.err.count("\n") == 1
 
 
-def test_address_that_is_none_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_address_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "somewhere"]) == 2
     assert "'somewhere' is not an address: write HOST:PORT" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What replicas and servers say is shown on terminals, and must not command them."""
+"""Text of replicas and servers is made safe for terminals."""
 
 from pydsm.cli.text import one_line, printable
 

@@ -21,7 +21,7 @@ def test_histogram_runs_from_the_first_to_the_last_range_in_use() -> None:
     latencies, more = LatencyEstimates(), LatencyEstimates()
     latencies.add(0.0006, 3)
     more.add(0.003, 2)
-    latencies.take_in(more)
+    latencies.merge(more)
     assert latencies.total == 5
     assert latencies.histogram() == [("0.5 - 1 ms", 3), ("1 - 2 ms", 0), ("2 - 5 ms", 2)]
 

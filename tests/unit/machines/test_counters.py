@@ -1,4 +1,4 @@
-"""The machine whose additions commute, and with it that the interface carries more than one machine."""
+"""The machine with commuting additions; also shows that the interface supports more than one machine."""
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ def counters_after(*story: Add | Read) -> tuple[StateMachine, list[object]]:
     return machine, machine.apply([encode(command) for command in story], 0)
 
 
-def test_sums_are_read_and_additions_tell_nothing() -> None:
+def test_reads_return_the_sum_and_additions_return_nothing() -> None:
     _, results = counters_after(Read(b"a"), Add(b"a", 2), Add(b"b", 9), Add(b"a", -5), Read(b"a"))
     assert results == [0, None, None, None, -3]
 
@@ -43,7 +43,7 @@ def test_additions_are_commuting_updates_and_conflict_with_reads() -> None:
 
 
 @given(commands, commands, st.lists(commands, max_size=3))
-def test_what_does_not_conflict_gives_the_same_in_either_order(
+def test_commands_that_do_not_conflict_give_the_same_state_in_either_order(
     left: Add | Read, right: Add | Read, before: list[Add | Read]
 ) -> None:
     footprints = [CountersMachine().footprint([encode(command)]) for command in (left, right)]
@@ -55,7 +55,7 @@ def test_what_does_not_conflict_gives_the_same_in_either_order(
     assert forwards.digest() == backwards.digest()
 
 
-def test_counter_back_at_nothing_is_as_if_never_heard_of() -> None:
+def test_a_counter_at_zero_equals_an_unknown_counter() -> None:
     machine, _ = counters_after(Add(b"a", 1), Add(b"a", -1), Add(b"b", 0))
     assert machine.digest() == CountersMachine().digest()
     changed, _ = counters_after(Add(b"a", 1))
@@ -63,13 +63,13 @@ def test_counter_back_at_nothing_is_as_if_never_heard_of() -> None:
     assert len(machine.digest()) == 32
 
 
-def test_amount_beyond_64_bits_is_the_callers_fault() -> None:
+def test_amount_beyond_64_bits_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="not within 64 bits"):
         encode(Add(b"a", 2**64))
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\xff", b"\x92\x05\xc4\x01a"])
-def test_garbage_is_the_callers_fault(garbage: bytes) -> None:
+def test_invalid_bytes_are_a_usage_error(garbage: bytes) -> None:
     with pytest.raises(UsageError, match="not a command of the counters"):
         CountersMachine().footprint([garbage])
     assert isinstance(CountersMachine().apply([garbage], 0)[0], CommandFailed)

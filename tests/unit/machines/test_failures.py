@@ -1,4 +1,4 @@
-"""A command that raises is a result, whatever the machine is and whatever it raises."""
+"""A command that raises has a result, for every machine and every exception."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from pydsm.machines.failures import GuardedApply, guarded_footprint
 
 
 class OutOfStock(Exception):
-    """What a user's command raises."""
+    """The exception of a user's command."""
 
 
 class WithoutUndo:
-    """`NAME` is noted; what `raises` has is raised behind the note of its name."""
+    """Records each `NAME`; then raises the exception that `raises` has for it."""
 
     def __init__(self, raises: dict[bytes, BaseException] | None = None) -> None:
         self.noted: list[bytes] = []
@@ -41,7 +41,7 @@ class WithoutUndo:
 
 
 class WithUndo(WithoutUndo):
-    """The same, and can take it back."""
+    """`WithoutUndo`, with support for undo."""
 
     mark = 0
 
@@ -53,17 +53,17 @@ class WithUndo(WithoutUndo):
 
 
 def ignore(error: BaseException) -> None:
-    """What is raised is of no interest here."""
+    """Ignore the exception."""
 
 
-def test_one_that_raises_is_undone_and_the_others_of_its_batch_are_executed_once() -> None:
+def test_a_command_that_raises_is_undone_and_the_others_are_executed_once() -> None:
     machine = WithUndo()
     results = GuardedApply(machine, ignore)([b"a", b"bad", b"c"], 0)
     assert results == [1, CommandRaised("OutOfStock", "no bolts"), 2]
     assert machine.noted == [b"a", b"c"]
 
 
-def test_without_undo_the_others_are_executed_once_and_the_answer_says_what_stays() -> None:
+def test_without_undo_the_others_are_executed_once_and_the_result_says_so() -> None:
     machine = WithoutUndo()
     results = GuardedApply(machine, ignore)([b"a", b"bad", b"c"], 0)
     assert [results[0], results[2]] == [1, 3]
@@ -104,7 +104,7 @@ def test_whatever_a_command_raises_is_its_result(error: BaseException) -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt(), OperationalError("the disk is full")])
 @pytest.mark.parametrize("machine", [WithUndo, WithoutUndo])
-def test_what_only_this_replica_has_met_is_no_result(error: BaseException, machine: type[WithoutUndo]) -> None:
+def test_a_fault_of_this_replica_alone_is_raised(error: BaseException, machine: type[WithoutUndo]) -> None:
     with pytest.raises(type(error)):
         GuardedApply(machine({b"bad": error}), ignore)([b"a", b"bad"], 0)
 
@@ -170,7 +170,7 @@ def test_footprint_that_raises_fails_its_commands_only() -> None:
         Footprint(updates=((b"kind", (b"a",)), (b"kind", (b"b",)))),
     ],
 )
-def test_what_others_could_not_read_is_no_footprint(footprint: Footprint) -> None:
+def test_a_footprint_that_cannot_be_encoded_is_refused(footprint: Footprint) -> None:
     class Mistaken(WithoutUndo):
         def footprint(self, commands: Sequence[bytes]) -> Footprint:
             return footprint

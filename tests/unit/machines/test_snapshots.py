@@ -1,4 +1,4 @@
-"""Snapshots of machines: what is saved is the state at one moment, whatever is executed meanwhile."""
+"""Snapshots of machines contain the state at one time, whatever is executed meanwhile."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
@@ -57,7 +57,7 @@ def worked(make: type[Machine], draw: Draw, random: Random, commands: int = 400)
 
 @both("draw")
 @pytest.mark.parametrize("seed", range(20))
-def test_a_snapshot_is_the_state_of_its_moment(make: type[Machine], draw: Draw, seed: int) -> None:
+def test_a_snapshot_has_the_state_at_the_time_of_the_call(make: type[Machine], draw: Draw, seed: int) -> None:
     random = Random(seed)
     machine, copy = worked(make, draw, random), make()
     assert isinstance(machine, SupportsSnapshots)
@@ -71,7 +71,7 @@ def test_a_snapshot_is_the_state_of_its_moment(make: type[Machine], draw: Draw, 
 
 
 @both("draw")
-def test_a_restored_machine_goes_on_as_the_first_one_does(make: type[Machine], draw: Draw) -> None:
+def test_a_restored_machine_behaves_like_the_original(make: type[Machine], draw: Draw) -> None:
     random = Random(7)
     machine, copy = worked(make, draw, random), make()
     copy.restore(machine.snapshot())
@@ -89,13 +89,13 @@ def test_restoring_replaces_what_was_there(make: type[Machine], draw: Draw) -> N
 
 
 @both("draw")
-def test_equal_states_have_equal_chunks_whatever_led_there(make: type[Machine], draw: Draw) -> None:
+def test_equal_states_have_equal_chunks_whatever_their_history(make: type[Machine], draw: Draw) -> None:
     machine, copy = worked(make, draw, Random(5)), make()
     copy.restore(list(machine.snapshot())[::-1])
     assert list(copy.snapshot()) == list(machine.snapshot())
 
 
-def test_a_snapshot_that_is_given_up_before_its_first_step_is_given_up() -> None:
+def test_a_snapshot_abandoned_before_its_first_step_copies_nothing_afterwards() -> None:
     machine = KeyValue()
     machine.snapshot().close()  # type: ignore[attr-defined]  # a generator's
     assert machine._frozen is None
@@ -103,8 +103,8 @@ def test_a_snapshot_that_is_given_up_before_its_first_step_is_given_up() -> None
     assert machine._frozen is None
 
 
-def test_a_snapshot_that_is_given_up_before_its_first_step_closes_what_its_machine_has_opened() -> None:
-    """As a machine writes it that reads from a file: a generator, which is not started yet."""
+def test_a_snapshot_abandoned_before_its_first_step_closes_its_resources() -> None:
+    """As for a machine that reads from a file: a generator that has not been started."""
     closed: list[bool] = []
 
     class Reading(KeyValue):
@@ -119,7 +119,7 @@ def test_a_snapshot_that_is_given_up_before_its_first_step_closes_what_its_machi
 
 
 @both("draw")
-def test_a_snapshot_that_is_given_up_costs_nothing_afterwards(make: type[Machine], draw: Draw) -> None:
+def test_an_abandoned_snapshot_costs_nothing_afterwards(make: type[Machine], draw: Draw) -> None:
     machine = worked(make, draw, Random(6))
     steps = machine.snapshot()
     next(steps)
@@ -130,14 +130,14 @@ def test_a_snapshot_that_is_given_up_costs_nothing_afterwards(make: type[Machine
     assert copy.digest() == before
 
 
-def test_what_is_none_is_refused() -> None:
+def test_invalid_chunks_are_refused() -> None:
     for machine in (KeyValue(), CountersMachine()):
         for wrong in (b"\xc1", b"\x93\x01\x02\x03", b"\x91\x94\xc4\x01a\x92\xa4what\x90\xc0\x90"):
             with pytest.raises(ValueError, match=r"."):
                 machine.restore([wrong])
 
 
-def test_another_value_shows_in_one_chunk_only() -> None:
+def test_a_different_value_changes_one_chunk_only() -> None:
     machines = [KeyValue(), KeyValue()]
     for machine in machines:
         machine.apply([encode([b"SET", b"key %d" % one, b"value"]) for one in range(5000)], NOW_MS)
@@ -149,7 +149,7 @@ def test_another_value_shows_in_one_chunk_only() -> None:
     assert b"key 777" in different[0]
 
 
-def test_a_key_that_expired_before_the_snapshot_is_as_gone_as_it_was() -> None:
+def test_a_key_that_expired_before_the_snapshot_stays_expired() -> None:
     machine, copy = KeyValue(), KeyValue()
     run(machine, "SET a 1 PX 10", "SET b 2 PX 1000")
     copy.restore(machine.snapshot())

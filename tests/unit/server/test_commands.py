@@ -73,7 +73,7 @@ NAMES = b"-ERR Client names cannot contain spaces, newlines or special character
         ),
         (
             b"COMMAND DOCS get nosuch",
-            b"*2\r\n$3\r\nget\r\n*4\r\n$7\r\nsummary\r\n$25\r\nGives the value of a key.\r\n"
+            b"*2\r\n$3\r\nget\r\n*4\r\n$7\r\nsummary\r\n$27\r\nReturns the value of a key.\r\n"
             b"$5\r\ngroup\r\n$6\r\nstring\r\n",
         ),
         (b"COMMAND GETKEYS MSET a 1 b 2", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"),

@@ -1,11 +1,11 @@
-"""When calls of simulated clients begin and end, as their history has it."""
+"""The times of the calls of simulated clients in their history."""
 
 from pydsm.sim.base.history import Call, Outcome
 from pydsm.sim.cluster.world import World
 from pydsm.sim.workload.planning import make_plan
 
 
-def test_calls_of_one_client_are_one_behind_the_other() -> None:
+def test_calls_of_one_client_do_not_overlap() -> None:
     world = World(make_plan(3, 3, steps=3000))
     assert world.run().finding is None
     last: dict[int, Call] = {}

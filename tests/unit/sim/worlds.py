@@ -50,7 +50,7 @@ def batch(
 
 
 class ForgetsPromises(Acceptor):
-    """Reintroduces an old bug: a promise is sent but never stored."""
+    """Reintroduces a known bug: a promise is sent but not stored."""
 
     def on_prepare(self, sender: ReplicaId, message: object) -> None:
         persist = self._state.persist
@@ -60,7 +60,7 @@ class ForgetsPromises(Acceptor):
 
 
 def _keep_nothing(instance: Instance) -> None:
-    """Instead of `ReplicaState.persist`."""
+    """Replaces `ReplicaState.persist`."""
 
 
 def forgetful_replica(config: Config, relation: Relation) -> Replica:

@@ -332,7 +332,7 @@ def test_a_disk_that_fills_up_during_a_commit_keeps_acknowledged_writes(tmp_path
 
     write_until(40)
     with file_size_limited((tmp_path / LOG_NAME).stat().st_size + room):
-        with pytest.raises(OperationalError, match="free space or mend the disk"):
+        with pytest.raises(OperationalError, match="free space or repair the disk"):
             write_until(50)
         with pytest.raises(OperationalError, match="start the replica again"):
             store.write(groups[-1])

@@ -83,10 +83,10 @@ def draws(space: Keyspace, elements: Elements[V], wanted: int, *, in_pairs: bool
         return list(elements)
     taken: dict[int, int] = {}  # Fisher-Yates shuffle, storing only the positions that were swapped
     found: list[bytes] = []
-    for place in range(wanted):
-        other = place + space.draw(size - place)
+    for position in range(wanted):
+        other = position + space.draw(size - position)
         found.append(elements.key_at(taken.get(other, other)))
-        taken[other] = taken.get(place, place)
+        taken[other] = taken.get(position, position)
     return found
 
 
@@ -97,22 +97,22 @@ def bounds(first: int, last: int, length: int) -> tuple[int, int]:
     return (first, last + 1) if first <= last else (0, 0)
 
 
-def count_word(words: Words, place: int) -> int:
+def count_word(words: Words, position: int) -> int:
     """The optional count of a pop: an integer of 0 or more. Raises CommandFailed."""
-    wanted = integer(words[place], "ERR value is out of range, must be positive")
+    wanted = integer(words[position], "ERR value is out of range, must be positive")
     if wanted < 0:
         raise CommandFailed("ERR value is out of range, must be positive")
     return wanted
 
 
-def counted_keys(words: Words, place: int) -> tuple[Sequence[bytes], Words]:
-    """The keys whose number is the word at `place`, and the words after them. Raises CommandFailed."""
-    number = integer(words[place], "ERR numkeys should be greater than 0")
+def counted_keys(words: Words, position: int) -> tuple[Sequence[bytes], Words]:
+    """The keys whose number is the word at `position`, and the words after them. Raises CommandFailed."""
+    number = integer(words[position], "ERR numkeys should be greater than 0")
     if number < 1:
         raise CommandFailed("ERR numkeys should be greater than 0")
-    if place + 1 + number > len(words):
+    if position + 1 + number > len(words):
         raise CommandFailed("ERR Number of keys can't be greater than number of args")
-    return words[place + 1 : place + 1 + number], words[place + 1 + number :]
+    return words[position + 1 : position + 1 + number], words[position + 1 + number :]
 
 
 def pop_options(words: Words, sides: tuple[bytes, bytes]) -> tuple[bool, int]:

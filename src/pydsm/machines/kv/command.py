@@ -216,8 +216,8 @@ def _decimal(word: bytes, otherwise: str) -> Decimal | None:
     return Decimal(word.decode()) if number else Decimal(0)
 
 
-def keys_after_count(words: Words, place: int) -> Sequence[bytes]:
-    """The keys of a command whose number of keys is the word at `place`; none if that number is invalid."""
-    if place >= len(words) or not words[place].isdigit():
+def keys_after_count(words: Words, position: int) -> Sequence[bytes]:
+    """The keys of a command whose number of keys is the word at `position`; none if that number is invalid."""
+    if position >= len(words) or not words[position].isdigit():
         return ()
-    return words[place + 1 : place + 1 + int(words[place][:9])]
+    return words[position + 1 : position + 1 + int(words[position][:9])]

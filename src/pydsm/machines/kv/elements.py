@@ -1,7 +1,7 @@
-"""A mapping whose elements have positions: what hashes, sets and sorted sets are made of.
+"""A mapping whose elements have positions: the base of hashes, sets and sorted sets.
 
-Guards three costs: any element is found by its key or by its position in constant time, and is removed in constant
-time. So random picks and steps of a scan cost what they give, however large the collection is.
+Guarantees constant cost: an element is found by its key or by its position, and is removed, in constant time. So the
+cost of random picks and of scan steps depends only on the number of returned elements, not on the collection's size.
 
 Removing an element moves the last one to its position. Positions are therefore part of the state: every replica
 changes a collection in the same order, and snapshots and digests contain elements in order of their positions.
@@ -14,24 +14,24 @@ from typing import Generic, Self, TypeVar, cast
 V = TypeVar("V")
 
 SMALL_ELEMENTS_MAX = 128
-"""Up to so many elements a plain dictionary is used, which needs less memory. Which of the two forms is used follows
-from the number of elements alone, and positions are the same in both."""
+"""Up to this many elements a plain dictionary is used, which needs less memory. The number of elements alone decides
+which form is used, and positions are the same in both."""
 
 _NO_PLACES: dict[bytes, int] = {}
 _NO_VALUES: list[object] = []
-"""What all small collections share; never changed."""
+"""Shared by all small collections; never changed."""
 
 
 class Elements(Generic[V]):
     """Keys with values. Iteration is in order of positions."""
 
-    __slots__ = ("_keys", "_places", "_small", "_values")
+    __slots__ = ("_keys", "_positions", "_small", "_values")
 
     def __init__(self, items: Iterable[tuple[bytes, V]] = ()) -> None:
         self._small: dict[bytes, V] = dict(items)
-        self._places: dict[bytes, int] = _NO_PLACES
+        self._positions: dict[bytes, int] = _NO_PLACES
         self._keys: list[bytes] | None = None
-        """None while the small form is used."""
+        """The keys by position; None in the small form."""
         self._values: list[V] = cast("list[V]", _NO_VALUES)
         if len(self._small) > SMALL_ELEMENTS_MAX:
             self._enlarge()
@@ -40,70 +40,70 @@ class Elements(Generic[V]):
         return len(self._small) if self._keys is None else len(self._keys)
 
     def __contains__(self, key: object) -> bool:
-        return key in (self._small if self._keys is None else self._places)
+        return key in (self._small if self._keys is None else self._positions)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._small if self._keys is None else self._keys)
 
     @property
     def lookup(self) -> KeysView[bytes]:
-        """The keys, to look for many of them at the speed of a dictionary; in no order that means anything."""
-        return self._small.keys() if self._keys is None else self._places.keys()
+        """The keys, for many lookups at the speed of a dictionary; their order is arbitrary."""
+        return self._small.keys() if self._keys is None else self._positions.keys()
 
     def get(self, key: bytes) -> V | None:
-        """The value, None if the key is not there."""
+        """The value, or None if the key is missing."""
         if self._keys is None:
             return self._small.get(key)
-        place = self._places.get(key)
-        return None if place is None else self._values[place]
+        position = self._positions.get(key)
+        return None if position is None else self._values[position]
 
     def __getitem__(self, key: bytes) -> V:
-        return self._small[key] if self._keys is None else self._values[self._places[key]]
+        return self._small[key] if self._keys is None else self._values[self._positions[key]]
 
     def values(self) -> Iterable[V]:
-        """In order of positions."""
+        """The values in order of positions."""
         return self._small.values() if self._keys is None else self._values
 
     def items(self) -> Iterable[tuple[bytes, V]]:
-        """In order of positions."""
+        """The keys with their values, in order of positions."""
         return self._small.items() if self._keys is None else zip(self._keys, self._values, strict=True)
 
     def keys_between(self, start: int, end: int) -> Sequence[bytes]:
-        """The keys at these positions, the one at `end` not included."""
+        """The keys at the positions from `start` to before `end`."""
         return list(islice(self._small, start, end)) if self._keys is None else self._keys[start:end]
 
     def key_at(self, position: int) -> bytes:
-        """The key at a position from 0."""
+        """The key at a position, counted from 0."""
         return next(islice(self._small, position, None)) if self._keys is None else self._keys[position]
 
     def __setitem__(self, key: bytes, value: V) -> None:
-        """A new key comes last; one that is there keeps its position."""
+        """Set a value. A new key gets the last position; an existing key keeps its position."""
         if self._keys is None:
             self._small[key] = value
             if len(self._small) > SMALL_ELEMENTS_MAX:
                 self._enlarge()
             return
-        place = self._places.setdefault(key, len(self._keys))
-        if place < len(self._keys):
-            self._values[place] = value
+        position = self._positions.setdefault(key, len(self._keys))
+        if position < len(self._keys):
+            self._values[position] = value
         else:
             self._keys.append(key)
             self._values.append(value)
 
     def remove(self, key: bytes) -> bool:
-        """Whether it was there. The last element takes its position."""
+        """Remove a key; the last element takes its position. Returns whether the key existed."""
         keys = self._keys
         if keys is None:
             return self._remove_small(key)
-        place = self._places.pop(key, None)
-        if place is None:
+        position = self._positions.pop(key, None)
+        if position is None:
             return False
         last, value = keys.pop(), self._values.pop()
-        if place < len(keys):
-            keys[place], self._values[place], self._places[last] = last, value, place
+        if position < len(keys):
+            keys[position], self._values[position], self._positions[last] = last, value, position
         if len(keys) <= SMALL_ELEMENTS_MAX:
             self._small = dict(zip(keys, self._values, strict=True))
-            self._places, self._keys, self._values = _NO_PLACES, None, cast("list[V]", _NO_VALUES)
+            self._positions, self._keys, self._values = _NO_PLACES, None, cast("list[V]", _NO_VALUES)
         return True
 
     def _remove_small(self, key: bytes) -> bool:
@@ -118,10 +118,10 @@ class Elements(Generic[V]):
         return True
 
     def copy(self) -> Self:
-        """The same elements at the same positions."""
+        """A copy with the same elements at the same positions."""
         return type(self)(self.items())
 
     def _enlarge(self) -> None:
         self._keys, self._values = list(self._small), list(self._small.values())
-        self._places = dict(zip(self._keys, range(len(self._keys)), strict=True))
+        self._positions = dict(zip(self._keys, range(len(self._keys)), strict=True))
         self._small = {}

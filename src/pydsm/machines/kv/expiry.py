@@ -1,4 +1,4 @@
-"""When keys expire, as clients say it. All of it is reckoned from the time that was agreed on with the command."""
+"""Commands on the expiry of keys. All times are computed from the agreed time of the command's batch."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ _NO_KEY, _NEVER = -2, -1
 
 
 def deadline_ms(space: Keyspace, command: str, unit: bytes, word: bytes) -> int:
-    """The moment that `word` means in a unit EX, PX, EXAT or PXAT of SET. Raises CommandFailed unless it is above 0."""
+    """The Unix time in ms of `word` in a unit EX, PX, EXAT or PXAT. Raises CommandFailed unless it is above 0."""
     amount = integer(word)
     at_ms = amount * _MS[unit] + (space.now_ms if unit in {b"EX", b"PX"} else 0)
     if amount <= 0 or at_ms > INT64_MAX:
@@ -20,7 +20,7 @@ def deadline_ms(space: Keyspace, command: str, unit: bytes, word: bytes) -> int:
 
 
 def _expiring(unit: bytes) -> Callable[[Keyspace, Words], Result]:
-    """EXPIRE and its kin: a moment in the past removes the key."""
+    """EXPIRE and its variants: a time in the past removes the key."""
     scale, relative = _MS[unit], unit in {b"EX", b"PX"}
 
     def run(space: Keyspace, words: Words) -> Result:
@@ -50,7 +50,7 @@ def _options(words: Words) -> set[bytes]:
 
 
 def _wanted(old_ms: int | None, new_ms: int, options: set[bytes]) -> bool:
-    """Whether the options let this expiry take the place of that one; no expiry is later than any."""
+    """Whether the options allow the new expiry to replace the old one; no expiry counts as the latest."""
     if b"NX" in options and old_ms is not None:
         return False
     if b"XX" in options and old_ms is None:
@@ -61,7 +61,7 @@ def _wanted(old_ms: int | None, new_ms: int, options: set[bytes]) -> bool:
 
 
 def _left(scale: int, *, absolute: bool) -> Callable[[Keyspace, Words], Result]:
-    """TTL and its kin; seconds are rounded."""
+    """TTL and its variants; seconds are rounded."""
 
     def run(space: Keyspace, words: Words) -> Result:
         if space.get(words[1]) is None:
@@ -85,15 +85,13 @@ def _persist(space: Keyspace, words: Words) -> Result:
 _WRITE, _READ, _GROUP = KeyAccess.WRITE, KeyAccess.READ, "generic"
 
 COMMANDS = (
-    Command(b"EXPIRE", _expiring(b"EX"), _WRITE, 3, ANY, FIRST, "Lets a key expire after some seconds.", _GROUP),
-    Command(b"PEXPIRE", _expiring(b"PX"), _WRITE, 3, ANY, FIRST, "Lets a key expire after some milliseconds.", _GROUP),
-    Command(b"EXPIREAT", _expiring(b"EXAT"), _WRITE, 3, ANY, FIRST, "Lets a key expire at a Unix time.", _GROUP),
-    Command(
-        b"PEXPIREAT", _expiring(b"PXAT"), _WRITE, 3, ANY, FIRST, "Lets a key expire at a time in milliseconds.", _GROUP
-    ),
-    Command(b"TTL", _left(1000, absolute=False), _READ, 2, 2, FIRST, "Gives the seconds until a key expires.", _GROUP),
-    Command(b"PTTL", _left(1, absolute=False), _READ, 2, 2, FIRST, "Gives the milliseconds until it expires.", _GROUP),
-    Command(b"EXPIRETIME", _left(1000, absolute=True), _READ, 2, 2, FIRST, "Gives when a key expires.", _GROUP),
-    Command(b"PEXPIRETIME", _left(1, absolute=True), _READ, 2, 2, FIRST, "The same in milliseconds.", _GROUP),
-    Command(b"PERSIST", _persist, _WRITE, 2, 2, FIRST, "Lets a key expire no more.", _GROUP),
+    Command(b"EXPIRE", _expiring(b"EX"), _WRITE, 3, ANY, FIRST, "Sets an expiry in seconds.", _GROUP),
+    Command(b"PEXPIRE", _expiring(b"PX"), _WRITE, 3, ANY, FIRST, "Sets an expiry in milliseconds.", _GROUP),
+    Command(b"EXPIREAT", _expiring(b"EXAT"), _WRITE, 3, ANY, FIRST, "Sets an expiry as a Unix time in s.", _GROUP),
+    Command(b"PEXPIREAT", _expiring(b"PXAT"), _WRITE, 3, ANY, FIRST, "Sets an expiry as a Unix time in ms.", _GROUP),
+    Command(b"TTL", _left(1000, absolute=False), _READ, 2, 2, FIRST, "Returns the seconds until expiry.", _GROUP),
+    Command(b"PTTL", _left(1, absolute=False), _READ, 2, 2, FIRST, "Returns the ms until expiry.", _GROUP),
+    Command(b"EXPIRETIME", _left(1000, absolute=True), _READ, 2, 2, FIRST, "Returns the expiry in s.", _GROUP),
+    Command(b"PEXPIRETIME", _left(1, absolute=True), _READ, 2, 2, FIRST, "Returns the expiry in ms.", _GROUP),
+    Command(b"PERSIST", _persist, _WRITE, 2, 2, FIRST, "Removes the expiry of a key.", _GROUP),
 )

@@ -113,4 +113,4 @@ def _value(kind: str, items: list[object]) -> StoredValue:
         case SortedSet.kind:
             return SortedSet(msgspec.convert(items, list[tuple[bytes, float]]))
         case _:
-            raise ValueError(f"no kind of value is called {kind!r}")
+            raise ValueError(f"unknown kind of value: {kind!r}")

@@ -49,5 +49,5 @@ def too_much() -> CommandFailed:
     """The error that replaces the result."""
     return CommandFailed(
         f"ERR the results of the commands that were executed together are over {RESULTS_BYTES_MAX} bytes: a command "
-        "that writes was executed, and its result is left out; ask for less at a time"
+        "that writes was executed, but its result is omitted; request less data at a time"
     )

@@ -1,10 +1,11 @@
-"""Redis's patterns: `*`, `?`, `[abc]`, `[^a-z]`, and a backslash before a character that means itself.
+"""Redis's patterns: `*`, `?`, `[abc]`, `[^a-z]`, and a backslash before a character that is meant literally.
 
-Guards the cost: a text is matched in time that grows with its length alone, whatever the pattern, and a pattern is read
-once. Redis backtracks, so that a pattern of many stars costs pattern times text there.
+Guarantees that the time for a match is linear in the length of the text, whatever the pattern, and that a pattern is
+parsed once. Redis backtracks, so there a pattern with many stars can cost the product of both lengths.
 
-Between two stars stands a segment, which matches a fixed number of characters. Each is searched for behind the one
-before it, and the first place is taken: a later one never makes more possible. So each character is looked at once.
+The stars divide a pattern into segments; each segment matches a fixed number of characters. Each segment is searched
+for behind the match of the previous one, and the first match is taken, since a later one never allows more matches. So
+each character is examined once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,19 +13,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pydsm.machines.base import CommandFailed
 
 PATTERN_BYTES_MAX = 4096
-"""Redis has no such limit; it bounds what reading a pattern costs at every replica."""
+"""Limit on the length of a pattern, which bounds the cost of parsing it at every replica. Redis has no such limit."""
 
 _ANYTHING = (1 << 256) - 1
 _CASE = ord("a") - ord("A")
 
 _Segment = Sequence[int]
-"""What each place allows: a bit for each of the 256 characters."""
+"""The allowed characters at each position of a segment: one bit for each of the 256 characters."""
 _Search = Callable[[bytes, int, int], int]
-"""The place behind the first match in a text from a place to an end; -1 if there is none."""
+"""Returns the end of the first match in text[start:end]; -1 if there is none."""
 
 
 def matcher(pattern: bytes, *, ignore_case: bool = False) -> Callable[[bytes], bool]:
-    """Whether a text matches the whole pattern. Raises CommandFailed for a pattern that is too long."""
+    """A function that tests whether a whole text matches. Raises CommandFailed if the pattern is too long."""
     if len(pattern) > PATTERN_BYTES_MAX:
         raise CommandFailed(f"ERR the pattern has {len(pattern)} bytes, over the limit of {PATTERN_BYTES_MAX}")
     if pattern == b"*":
@@ -40,11 +41,11 @@ def matcher(pattern: bytes, *, ignore_case: bool = False) -> Callable[[bytes], b
     def matches(text: bytes) -> bool:
         end = len(text) - len(last)
         if not text or end < len(first) or begins(text, 0, len(first)) < 0:
-            return False  # Redis lets only one star match nothing at all, not two
-        place = len(first)
+            return False  # as in Redis: a single star matches the empty text, several stars do not
+        position = len(first)
         for search in searches:
-            place = search(text, place, end)
-            if place < 0:
+            position = search(text, position, end)
+            if position < 0:
                 return False
         return ends(text, end, len(text)) >= 0
 
@@ -56,15 +57,15 @@ def _search_for(segment: _Segment) -> _Search:
         literal = bytes(allowed.bit_length() - 1 for allowed in segment)
 
         def find(text: bytes, start: int, end: int) -> int:
-            place = text.find(literal, start, end)
-            return place if place < 0 else place + len(literal)
+            position = text.find(literal, start, end)
+            return position if position < 0 else position + len(literal)
 
         return find
     return _search_in_parallel(segment)
 
 
 def _search_in_parallel(segment: _Segment) -> _Search:
-    """Shift-And: bit n of the state says that the last n + 1 characters match the first n + 1 places."""
+    """Shift-And: bit n of the state means that the last n + 1 characters match the first n + 1 positions."""
     usual, added, removed = 0, [0] * 256, [0] * 256
     for number, allowed in enumerate(segment):
         bit = 1 << number
@@ -78,10 +79,10 @@ def _search_in_parallel(segment: _Segment) -> _Search:
 
     def search(text: bytes, start: int, end: int) -> int:
         state = 0
-        for place in range(start, end):
-            state = (state << 1 | 1) & allows[text[place]]
+        for position in range(start, end):
+            state = (state << 1 | 1) & allows[text[position]]
             if state & matched:
-                return place + 1
+                return position + 1
         return -1
 
     return search
@@ -94,24 +95,24 @@ def _characters(allowed: int) -> Iterator[int]:
 
 
 def _segments(pattern: bytes, *, ignore_case: bool) -> list[_Segment]:
-    """What stands between the stars; a single one where there is no star."""
+    """The segments between the stars; a single one if there is no star."""
     segments: list[list[int]] = [[]]
-    place = 0
-    while place < len(pattern):
-        character = pattern[place : place + 1]
+    position = 0
+    while position < len(pattern):
+        character = pattern[position : position + 1]
         if character == b"*":
             if len(segments) == 1 or segments[-1]:
                 segments.append([])
         elif character == b"?":
             segments[-1].append(_ANYTHING)
         elif character == b"[":
-            allowed, place = _class(pattern, place + 1, ignore_case=ignore_case)
+            allowed, position = _class(pattern, position + 1, ignore_case=ignore_case)
             segments[-1].append(allowed)
         else:
-            if character == b"\\" and place + 1 < len(pattern):
-                place += 1
-            segments[-1].append(_bit(pattern[place], ignore_case=ignore_case))
-        place += 1
+            if character == b"\\" and position + 1 < len(pattern):
+                position += 1
+            segments[-1].append(_bit(pattern[position], ignore_case=ignore_case))
+        position += 1
     return list[_Segment](segments)
 
 
@@ -121,26 +122,26 @@ def _bit(character: int, *, ignore_case: bool) -> int:
     return 1 << character | (1 << other if both else 0)
 
 
-def _class(pattern: bytes, place: int, *, ignore_case: bool) -> tuple[int, int]:
-    """What a bracket allows, and where it ends; one that is not closed ends with the pattern."""
-    negated = pattern[place : place + 1] == b"^"
-    place += negated
+def _class(pattern: bytes, position: int, *, ignore_case: bool) -> tuple[int, int]:
+    """The allowed characters of a bracket, and the position of its end; an unclosed one ends with the pattern."""
+    negated = pattern[position : position + 1] == b"^"
+    position += negated
     allowed = 0
-    while place < len(pattern) and (pattern[place] != ord("]")):
-        if pattern[place] == ord("\\") and place + 1 < len(pattern):
-            place += 1
-            allowed |= _bit(pattern[place], ignore_case=ignore_case)
-        elif place + 2 < len(pattern) and pattern[place + 1] == ord("-"):
-            allowed |= _range(pattern[place], pattern[place + 2], ignore_case=ignore_case)
-            place += 2
+    while position < len(pattern) and (pattern[position] != ord("]")):
+        if pattern[position] == ord("\\") and position + 1 < len(pattern):
+            position += 1
+            allowed |= _bit(pattern[position], ignore_case=ignore_case)
+        elif position + 2 < len(pattern) and pattern[position + 1] == ord("-"):
+            allowed |= _range(pattern[position], pattern[position + 2], ignore_case=ignore_case)
+            position += 2
         else:
-            allowed |= _bit(pattern[place], ignore_case=ignore_case)
-        place += 1
-    return (_ANYTHING & ~allowed if negated else allowed), place
+            allowed |= _bit(pattern[position], ignore_case=ignore_case)
+        position += 1
+    return (_ANYTHING & ~allowed if negated else allowed), position
 
 
 def _range(one: int, other: int, *, ignore_case: bool) -> int:
-    """Characters are signed, as in C on most machines: 128 to 255 come before 0."""
+    """The characters of a range. They are signed, as in C on most machines: 128 to 255 come before 0."""
     low, high = sorted((one - 256 if one > 127 else one, other - 256 if other > 127 else other))
     if ignore_case:
         low, high = _lower(low), _lower(high)

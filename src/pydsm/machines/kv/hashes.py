@@ -24,11 +24,11 @@ from pydsm.machines.kv.values import Hash, Pairs
 _NOT_AN_INTEGER = "ERR hash value is not an integer"
 _NOT_A_FLOAT = "ERR hash value is not a float"
 _NO_FIELDS = Hash()
-"""Never changed."""
+"""An empty hash; never changed."""
 
 
 def _of(space: Keyspace, key: bytes) -> Hash:
-    """The hash of a key, made if there is none. Only for what will surely write to it."""
+    """The hash of a key, created if it is missing. Only for commands that certainly write to it."""
     found = space.hash(key)
     if found is None:
         found = Hash()
@@ -37,7 +37,7 @@ def _of(space: Keyspace, key: bytes) -> Hash:
 
 
 def _fields(space: Keyspace, key: bytes) -> Hash:
-    """What can be read under a key."""
+    """The hash of a key for reading."""
     return space.hash(key) or _NO_FIELDS
 
 
@@ -144,7 +144,7 @@ def _hrandfield(space: Keyspace, words: Words) -> Result:
 
 
 def _with(words: Words, option: bytes) -> bool:
-    """Whether the fourth word is this option; nothing else may be there."""
+    """Whether the fourth word is this option. Raises CommandFailed for any other word."""
     if len(words) > 4 or (len(words) == 4 and words[3].upper() != option):
         raise syntax_error()
     return len(words) == 4
@@ -156,17 +156,17 @@ COMMANDS = (
     Command(b"HSET", _hset, _WRITE, 4, ANY, FIRST, "Sets fields and counts the new ones.", _GROUP),
     Command(b"HMSET", _hmset, _WRITE, 4, ANY, FIRST, "Sets fields.", _GROUP),
     Command(b"HSETNX", _hsetnx, _WRITE, 4, 4, FIRST, "Sets a field unless it exists.", _GROUP),
-    Command(b"HGET", _hget, _READ, 3, 3, FIRST, "Gives the value of a field.", _GROUP),
-    Command(b"HMGET", _hmget, _READ, 3, ANY, FIRST, "Gives the values of several fields.", _GROUP),
-    Command(b"HGETALL", _hgetall, _READ, 2, 2, FIRST, "Gives all fields with their values.", _GROUP),
+    Command(b"HGET", _hget, _READ, 3, 3, FIRST, "Returns the value of a field.", _GROUP),
+    Command(b"HMGET", _hmget, _READ, 3, ANY, FIRST, "Returns the values of several fields.", _GROUP),
+    Command(b"HGETALL", _hgetall, _READ, 2, 2, FIRST, "Returns all fields with their values.", _GROUP),
     Command(b"HDEL", _hdel, _WRITE, 3, ANY, FIRST, "Removes fields and counts those that existed.", _GROUP),
-    Command(b"HEXISTS", _hexists, _READ, 3, 3, FIRST, "Tells whether a field exists.", _GROUP),
+    Command(b"HEXISTS", _hexists, _READ, 3, 3, FIRST, "Checks whether a field exists.", _GROUP),
     Command(b"HLEN", _hlen, _READ, 2, 2, FIRST, "Counts the fields.", _GROUP),
-    Command(b"HSTRLEN", _hstrlen, _READ, 3, 3, FIRST, "Gives the number of bytes of a field's value.", _GROUP),
-    Command(b"HKEYS", _hkeys, _READ, 2, 2, FIRST, "Gives all fields.", _GROUP),
-    Command(b"HVALS", _hvals, _READ, 2, 2, FIRST, "Gives all values.", _GROUP),
-    Command(b"HINCRBY", _hincrby, _WRITE, 4, 4, FIRST, "Adds a number to a field and gives the sum.", _GROUP),
+    Command(b"HSTRLEN", _hstrlen, _READ, 3, 3, FIRST, "Returns the number of bytes of a field's value.", _GROUP),
+    Command(b"HKEYS", _hkeys, _READ, 2, 2, FIRST, "Returns all fields.", _GROUP),
+    Command(b"HVALS", _hvals, _READ, 2, 2, FIRST, "Returns all values.", _GROUP),
+    Command(b"HINCRBY", _hincrby, _WRITE, 4, 4, FIRST, "Adds a number to a field and returns the sum.", _GROUP),
     Command(b"HINCRBYFLOAT", _hincrbyfloat, _WRITE, 4, 4, FIRST, "Adds a decimal number to a field.", _GROUP),
     Command(b"HSCAN", _hscan, _READ, 3, ANY, FIRST, "Lists fields and values a few at a time.", _GROUP),
-    Command(b"HRANDFIELD", _hrandfield, _READ, 2, 4, FIRST, "Gives some fields.", _GROUP),
+    Command(b"HRANDFIELD", _hrandfield, _READ, 2, 4, FIRST, "Returns some fields.", _GROUP),
 )

@@ -1,6 +1,6 @@
-"""What can be said of how a value is kept: OBJECT ENCODING and MEMORY USAGE, both in terms of Redis.
+"""OBJECT ENCODING and MEMORY USAGE: how Redis would store a value, and how much memory it needs here.
 
-Both depend on the value alone, not on this process: every replica must give the same answer.
+Both depend only on the value, not on this process, since every replica must return the same result.
 """
 
 from itertools import islice
@@ -14,12 +14,12 @@ _EMBEDDED_BYTES_MAX = 44
 _LISTPACK_ITEMS_MAX = 128
 
 _KEY_BYTES, _ITEM_BYTES, _SCORE_BYTES = 96, 48, 96
-"""About what a key, an element, and a score with its place in the order need at a replica besides their bytes."""
+"""Approximate overhead at a replica of a key, an element, and a score with its position in the order."""
 _SAMPLES = 5
 
 
 def _object(space: Keyspace, words: Words) -> Result:
-    """Only what can be told: nothing counts how often or when a key was used."""
+    """OBJECT. Only ENCODING is supported: nothing counts how often or when a key was used."""
     subcommand = words[1].upper()
     if subcommand not in {b"ENCODING", b"REFCOUNT"}:
         raise _unknown_subcommand("OBJECT", words[1])
@@ -36,7 +36,7 @@ def _unknown_subcommand(name: str, word: bytes) -> CommandFailed:
 
 
 def _encoding(value: StoredValue) -> bytes:
-    """Redis's name for how it would keep such a value, roughly; here all are kept in one way."""
+    """Redis's name for the encoding of such a value, approximately; all values of a kind have the same form here."""
     if isinstance(value, MutableString):
         return b"raw"
     if isinstance(value, bytes):
@@ -55,10 +55,10 @@ def _memory(space: Keyspace, words: Words) -> Result:
     if len(words) < 3:
         raise CommandFailed(wrong_number("memory|usage"))
     samples = _SAMPLES
-    for place in range(3, len(words), 2):
-        if words[place].upper() != b"SAMPLES" or place + 1 == len(words):
+    for position in range(3, len(words), 2):
+        if words[position].upper() != b"SAMPLES" or position + 1 == len(words):
             raise syntax_error()
-        samples = integer(words[place + 1])
+        samples = integer(words[position + 1])
         if samples < 0:
             raise syntax_error()
     value = space.get(words[2])
@@ -66,7 +66,7 @@ def _memory(space: Keyspace, words: Words) -> Result:
 
 
 def _value_bytes(value: StoredValue, samples: int) -> int:
-    """About the bytes of a value at each replica, from the average of some elements; of all of them for 0."""
+    """Approximate bytes of a value at each replica, from the average of some elements; of all elements for 0."""
     if isinstance(value, bytes):
         return len(value)
     if isinstance(value, MutableString):
@@ -85,6 +85,6 @@ def _value_bytes(value: StoredValue, samples: int) -> int:
 
 
 COMMANDS = (
-    Command(b"OBJECT", _object, KeyAccess.READ, 2, 3, slice(2, 3), "Tells about a value's encoding.", "generic"),
+    Command(b"OBJECT", _object, KeyAccess.READ, 2, 3, slice(2, 3), "Returns a value's encoding.", "generic"),
     Command(b"MEMORY", _memory, KeyAccess.READ, 2, 1 << 30, slice(2, 3), "Estimates the bytes of a key.", "server"),
 )

@@ -63,17 +63,17 @@ def _move(space: Keyspace, key: bytes, new: bytes, *, replace: bool) -> bool:
 
 def _copy(space: Keyspace, words: Words) -> Result:
     key, new = words[1], words[2]
-    replace, place = False, 3
-    while place < len(words):
-        if words[place].upper() == b"REPLACE":
+    replace, position = False, 3
+    while position < len(words):
+        if words[position].upper() == b"REPLACE":
             replace = True
-        elif words[place].upper() == b"DB" and place + 1 < len(words):
-            place += 1
-            if integer(words[place]) != 0:
+        elif words[position].upper() == b"DB" and position + 1 < len(words):
+            position += 1
+            if integer(words[position]) != 0:
                 raise CommandFailed("ERR DB index is out of range")
         else:
             raise syntax_error()
-        place += 1
+        position += 1
     if key == new:
         raise CommandFailed("ERR source and destination objects are the same")
     value, expiry_ms = space.get(key), space.expiry_ms(key)
@@ -105,25 +105,25 @@ def _keys(space: Keyspace, words: Words) -> Result:
 
 
 def _scan(space: Keyspace, words: Words) -> Result:
-    """A cursor is the hash from which to go on, so it means the same on every replica and for ever."""
+    """SCAN. A cursor is the hash of the next key, so it has the same meaning on every replica and at any time."""
     cursor = cursor_of(words[1])
     matches, count, wanted = _scan_options(words[2:])
     found: list[bytes] = []
     looked_at, last = 0, -1
-    for place, key in space.keys_from(cursor):
-        if looked_at >= count and place != last:
-            return [b"%d" % place, found]
-        looked_at, last = looked_at + 1, place
+    for hash_, key in space.keys_from(cursor):
+        if looked_at >= count and hash_ != last:
+            return [b"%d" % hash_, found]
+        looked_at, last = looked_at + 1, hash_
         if matches(key) and (wanted is None or kind(space.data[key]) == wanted):
             found.append(key)
     return [b"0", found]
 
 
 def _scan_options(words: Words) -> tuple[Callable[[bytes], bool], int, str | None]:
-    """What a key must match, how many to look at, and of which kind the value must be."""
-    types = [place for place in range(0, len(words) - 1, 2) if words[place].upper() == b"TYPE"]
+    """The predicate for keys, how many keys to examine, and the required kind of value."""
+    types = [position for position in range(0, len(words) - 1, 2) if words[position].upper() == b"TYPE"]
     wanted = words[types[-1] + 1].decode(errors="replace").lower() if types else None
-    others = [word for place, word in enumerate(words) if place - place % 2 not in types]
+    others = [word for position, word in enumerate(words) if position - position % 2 not in types]
     return *scan_options(others), wanted
 
 
@@ -142,20 +142,20 @@ _GROUP = "generic"
 
 COMMANDS = (
     Command(b"EXISTS", _exists, KeyAccess.READ, 2, ANY, ALL, "Counts how many of the keys exist.", _GROUP),
-    Command(b"TOUCH", _exists, KeyAccess.READ, 2, ANY, ALL, "The same as EXISTS here.", _GROUP),
-    Command(b"TYPE", _type, KeyAccess.READ, 2, 2, FIRST, "Says what kind of value a key has.", _GROUP),
+    Command(b"TOUCH", _exists, KeyAccess.READ, 2, ANY, ALL, "Same as EXISTS in this store.", _GROUP),
+    Command(b"TYPE", _type, KeyAccess.READ, 2, 2, FIRST, "Returns the kind of value of a key.", _GROUP),
     Command(b"DEL", _del, KeyAccess.WRITE, 2, ANY, ALL, "Removes keys and counts those that existed.", _GROUP),
-    Command(b"UNLINK", _del, KeyAccess.WRITE, 2, ANY, ALL, "The same as DEL here.", _GROUP),
-    Command(b"RENAME", _rename, KeyAccess.WRITE, 3, 3, FIRST_TWO, "Gives a key another name.", _GROUP),
-    Command(b"RENAMENX", _renamenx, KeyAccess.WRITE, 3, 3, FIRST_TWO, "The same unless the name is taken.", _GROUP),
+    Command(b"UNLINK", _del, KeyAccess.WRITE, 2, ANY, ALL, "Same as DEL in this store.", _GROUP),
+    Command(b"RENAME", _rename, KeyAccess.WRITE, 3, 3, FIRST_TWO, "Renames a key.", _GROUP),
+    Command(b"RENAMENX", _renamenx, KeyAccess.WRITE, 3, 3, FIRST_TWO, "Renames a key if the name is free.", _GROUP),
     Command(
         b"COPY", _copy, KeyAccess.WRITE, 3, ANY, FIRST_TWO, "Copies a value to another key.", _GROUP, _copy_touches
     ),
     Command(b"KEYS", _keys, KeyAccess.READ_ALL, 2, 2, NO_KEYS, "Lists the keys that match a pattern.", _GROUP),
     Command(b"SCAN", _scan, KeyAccess.READ_ALL, 2, ANY, NO_KEYS, "Lists keys a few at a time.", _GROUP),
-    Command(b"RANDOMKEY", _randomkey, KeyAccess.READ_ALL, 1, 1, NO_KEYS, "Gives some key.", _GROUP),
+    Command(b"RANDOMKEY", _randomkey, KeyAccess.READ_ALL, 1, 1, NO_KEYS, "Returns a random key.", _GROUP),
     Command(b"DBSIZE", _dbsize, KeyAccess.READ_ALL, 1, 1, NO_KEYS, "Counts the keys.", "server"),
     Command(b"FLUSHALL", _flushall, KeyAccess.WRITE_ALL, 1, ANY, NO_KEYS, "Removes every key.", "server"),
-    Command(b"FLUSHDB", _flushall, KeyAccess.WRITE_ALL, 1, ANY, NO_KEYS, "The same as FLUSHALL here.", "server"),
-    Command(b"TIME", _time, KeyAccess.READ, 1, 1, NO_KEYS, "Gives the time that was agreed on.", "server"),
+    Command(b"FLUSHDB", _flushall, KeyAccess.WRITE_ALL, 1, ANY, NO_KEYS, "Same as FLUSHALL in this store.", "server"),
+    Command(b"TIME", _time, KeyAccess.READ, 1, 1, NO_KEYS, "Returns the agreed time.", "server"),
 )

@@ -1,8 +1,8 @@
-"""The state of the key-value machine: keys, when they expire, and who watches them.
+"""The state of the key-value machine: keys, their expiry, and their watches.
 
-Guards what every command relies on: a key that has expired is not there, a key is never an empty collection, and a
-watcher is dropped by whatever changes its key. Time is what was agreed on with the batch that is executed; "random"
-draws follow from it, so that every replica draws alike.
+Guarantees to every command: an expired key does not exist, no key has an empty collection, and every change of a key
+removes its watches. The time is the agreed time of the executed batch; "random" numbers are derived from it, so that
+every replica draws the same numbers.
 """
 
 import hashlib
@@ -17,32 +17,32 @@ from pydsm.machines.kv.values import Hash, List, MutableString, Set, SortedSet, 
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 VALUE_BYTES_MAX = 8 << 20
-"""Bytes that one string, element, field or member may have until a group agrees on another limit."""
+"""Maximum bytes of one string, element, field or member, until a group agrees on another limit."""
 VALUE_BYTES_LEAST, VALUE_BYTES_MOST = 1 << 20, 512 << 20
-"""Between these a group may choose its limit."""
+"""The range from which a group may choose its limit."""
 WATCHES_PER_KEY_MAX = 1000
-"""Watches of one key; the oldest is dropped for a further one, and its transaction will not be executed."""
+"""Maximum number of watches of one key; a further one removes the oldest, whose transaction will not be executed."""
 WATCH_MS_MAX = 3_600_000
-"""How long a watch lasts: what clients that vanished leave behind goes by itself."""
+"""How long a watch lasts: watches of clients that disappeared are removed automatically."""
 
 _HASH_BYTES = 6
 _STALE_DUE_MAX = 64
 
 
 class Keyspace:
-    """Everything that commands read and change. `now_ms` and `place` are set for each batch and command."""
+    """The state that commands read and change. `now_ms` and `command_index` are set for each batch and command."""
 
     __slots__ = (
         "_by_hash",
         "_drawn",
         "_drawn_at",
         "_due",
+        "command_index",
         "data",
         "expiries",
         "given_bytes",
         "limit_changes",
         "now_ms",
-        "place",
         "unread",
         "value_bytes_max",
         "watches",
@@ -51,35 +51,35 @@ class Keyspace:
     def __init__(self) -> None:
         self.data: dict[bytes, StoredValue] = {}
         self.expiries: dict[bytes, int] = {}
-        """When keys expire, in Unix milliseconds; a key expires when that time has come."""
+        """The expiry of keys, in Unix milliseconds; a key expires when this time is reached."""
         self.watches: dict[bytes, dict[bytes, int]] = {}
-        """Per key its watchers and when they began; keys that were watched longest ago come first."""
+        """Per key its watches and their start times; keys whose last watch is oldest come first."""
         self.value_bytes_max = VALUE_BYTES_MAX
-        """Part of the replicated state, since it decides replies: only an agreed command changes it."""
+        """Part of the replicated state, since it determines replies: only an agreed command changes it."""
         self.limit_changes = 0
-        """How often that was changed since this process has the state."""
+        """Number of changes of the limit since this process loaded the state."""
         self.unread = False
-        """Nobody looks at the results of the commands of this batch, so what only reads need not be executed."""
+        """Whether the results of this batch are not used, so that commands that only read may be skipped."""
         self.given_bytes = 0
-        """Of the results of this batch, as `given` counts them."""
+        """Bytes of the results of this batch, as `given` counts them."""
         self.now_ms = 0
-        self.place = 0
+        self.command_index = 0
         self._due: list[tuple[int, bytes]] = []
-        """A heap of expiries, with entries that do not hold any more."""
+        """A heap of expiries; some entries are no longer valid."""
         self._by_hash: SortedKeys[tuple[int, bytes]] | None = None
         self._drawn = 0
         self._drawn_at = (0, 0)
 
-    # Looking: changes nothing, so that reads commute
+    # Reading: these methods change nothing, so that reads commute
 
     def get(self, key: bytes) -> StoredValue | None:
-        """The value, None if there is none or it has expired."""
+        """The value; None if there is none or it has expired."""
         if self.expiries and self.expiries.get(key, self.now_ms + 1) <= self.now_ms:
             return None
         return self.data.get(key)
 
     def string(self, key: bytes) -> bytes | None:
-        """The same for a string; these raise CommandFailed where a key has another kind of value."""
+        """The value of a string. This and the next methods raise CommandFailed if the key has another kind of value."""
         value = self.get(key)
         if value is None or isinstance(value, bytes):
             return value
@@ -88,7 +88,7 @@ class Keyspace:
         raise CommandFailed(WRONG_TYPE)
 
     def string_in_place(self, key: bytes) -> bytes | bytearray | None:
-        """The same without a copy: to look at, not to keep."""
+        """The same without a copy: the caller must not keep or change it."""
         value = self.get(key)
         return value.content if isinstance(value, MutableString) else self.string(key)
 
@@ -121,53 +121,53 @@ class Keyspace:
         raise CommandFailed(WRONG_TYPE)
 
     def expiry_ms(self, key: bytes) -> int | None:
-        """When the key expires, None if never."""
+        """The expiry of the key in Unix ms; None if it has none."""
         return self.expiries.get(key)
 
     def __len__(self) -> int:
-        """How many keys there are."""
+        """The number of keys that have not expired."""
         return len(self.data) - self._expired() if self.expiries else len(self.data)
 
     def _expired(self) -> int:
-        """How many keys have expired and are not removed yet. Looks at those alone: at the top of the heap."""
+        """The number of expired keys that are not removed yet. Examines only these, at the top of the heap."""
         found: set[bytes] = set()
-        places = [0]
-        while places:
-            place = places.pop()
-            if place < len(self._due) and self._due[place][0] <= self.now_ms:
-                at, key = self._due[place]
+        positions = [0]
+        while positions:
+            position = positions.pop()
+            if position < len(self._due) and self._due[position][0] <= self.now_ms:
+                at, key = self._due[position]
                 if self.expiries.get(key) == at:
                     found.add(key)
-                places += (2 * place + 1, 2 * place + 2)
+                positions += (2 * position + 1, 2 * position + 2)
         return len(found)
 
     def keys(self) -> Iterator[bytes]:
-        """All keys, in an order that means nothing and differs between replicas."""
+        """All keys, in an arbitrary order that differs between replicas."""
         return (key for key in self.data if self.get(key) is not None)
 
-    def keys_from(self, place: int) -> Iterator[tuple[int, bytes]]:
-        """Keys by a fixed hash, from this hash on, in an order that is the same on every replica.
+    def keys_from(self, first_hash: int) -> Iterator[tuple[int, bytes]]:
+        """The keys from this hash on, in order of a fixed hash, which is the same on every replica.
 
-        The first call puts all keys in order, which takes seconds for millions of them; from then on order is kept.
+        The first call sorts all keys, which takes seconds for millions of them; afterwards the order is maintained.
         """
         if self._by_hash is None:
             self._by_hash = SortedKeys((key_hash(key), key) for key in self.data)
-        for hash_, key in self._by_hash.irange((place, b"")):
+        for hash_, key in self._by_hash.irange((first_hash, b"")):
             if self.get(key) is not None:
                 yield hash_, key
 
     def draw(self, below: int) -> int:
-        """From 0 to `below` - 1, the same on every replica: from the agreed time and the place in the batch."""
-        at = (self.now_ms, self.place)
+        """A number from 0 to `below` - 1, the same on every replica: from the agreed time and `command_index`."""
+        at = (self.now_ms, self.command_index)
         self._drawn = self._drawn + 1 if at == self._drawn_at else 0
         self._drawn_at = at
         digest = hashlib.blake2b(b"%d %d %d" % (*at, self._drawn), digest_size=8).digest()
         return int.from_bytes(digest, "big") % below
 
-    # Changing
+    # Writing
 
     def put(self, key: bytes, value: StoredValue, *, keep_expiry: bool = False) -> None:
-        """Give a key a new value, without an expiry unless that is kept."""
+        """Set the value of a key, and remove its expiry unless `keep_expiry` is true."""
         if self.expiries and not keep_expiry:
             self.expiries.pop(key, None)
         if self._by_hash is not None and key not in self.data:
@@ -178,11 +178,11 @@ class Keyspace:
 
     @property
     def is_plain(self) -> bool:
-        """Nothing expires, is watched, or is kept in order: writing a string is nothing but writing it."""
+        """Whether no key has an expiry, a watch or a position in the sorted order: then a write has no side effects."""
         return not self.expiries and not self.watches and self._by_hash is None
 
     def changed(self, key: bytes) -> None:
-        """A collection was changed in place: an empty one goes, with its key."""
+        """Complete a change of a collection in place: an empty collection is removed with its key."""
         value = self.data[key]
         if not value:
             self.remove(key)
@@ -190,7 +190,7 @@ class Keyspace:
             self.watches.pop(key, None)
 
     def remove(self, key: bytes) -> bool:
-        """Whether the key was there."""
+        """Remove a key. Returns whether it existed."""
         if self.data.pop(key, None) is None:
             return False
         self.expiries.pop(key, None)
@@ -200,7 +200,7 @@ class Keyspace:
         return True
 
     def clear(self) -> None:
-        """Remove every key. The dictionaries are left to whoever has frozen them."""
+        """Remove every key. The old dictionaries are not changed: a frozen state may use them."""
         self.watches = {key: watchers for key, watchers in self.watches.items() if key not in self.data}
         self.data = {}
         self.expiries = {}
@@ -208,7 +208,7 @@ class Keyspace:
         self._by_hash = None
 
     def set_expiry(self, key: bytes, at_ms: int | None) -> None:
-        """Let a key that is there expire, or not. One whose time has come goes at once."""
+        """Set the expiry of an existing key, or remove it. A key whose expiry is in the past is removed immediately."""
         if at_ms is None:
             self.expiries.pop(key, None)
             self.watches.pop(key, None)
@@ -223,23 +223,23 @@ class Keyspace:
                 heapify(self._due)
 
     def restore_expiry(self, key: bytes, at_ms: int) -> None:
-        """As it was when the state was saved; it may have come by now."""
+        """Restore an expiry from a saved state; it may be in the past."""
         self.expiries[key] = at_ms
         heappush(self._due, (at_ms, key))
 
     def begin(self, now_ms: int) -> None:
-        """A batch is executed. Nothing that earlier batches left behind decides what this one draws."""
+        """Begin a batch. Its random numbers do not depend on earlier batches."""
         self.now_ms = now_ms
-        self.place = -1
+        self.command_index = -1
         self.given_bytes = 0
         self._drawn_at = (now_ms, -2)
 
     def reap(self, key: bytes) -> None:
-        """Remove the key if it has expired: done for every key that a command may write, before it runs."""
+        """Remove the key if it has expired. Called for every key that a command may write, before the command runs."""
         if self.expiries.get(key, self.now_ms + 1) <= self.now_ms:
             self.remove(key)
 
-    # Watching
+    # Watches
 
     def watch(self, key: bytes, watch: bytes) -> None:
         """Register a watch, which lasts until the key is changed."""
@@ -251,7 +251,7 @@ class Keyspace:
         self.watches[key] = watchers
 
     def unwatch(self, key: bytes, watch: bytes) -> bool:
-        """Drop a watch; whether it still held."""
+        """Remove a watch. Returns whether it existed."""
         watchers = self.watches.get(key, {})
         held = watchers.pop(watch, None) is not None
         if held and not watchers:
@@ -259,17 +259,17 @@ class Keyspace:
         return held
 
     def drop_old_watches(self, key: bytes) -> None:
-        """Drop those that have lasted too long."""
+        """Remove the watches of a key that have lasted too long."""
         watchers = self.watches.get(key, {})
         for watch in [watch for watch, since in watchers.items() if since <= self.now_ms - WATCH_MS_MAX]:
             self.unwatch(key, watch)
 
-    # Upkeep
+    # Scheduled commands
 
     def due_commands(self, now_ms: int, limit: int) -> Sequence[bytes]:
-        """Keys that have expired, or whose watches are too old, as of `now_ms`; the oldest, at most `limit` of each.
+        """Keys that have expired, or whose watches are too old, at `now_ms`; the oldest, at most `limit` of each.
 
-        They stay until a command that was agreed on removes them, and are named again until then.
+        They stay until an agreed command removes them, and are returned again until then.
         """
         found: list[tuple[int, bytes]] = []
         while self._due and self._due[0][0] <= now_ms and len(found) < limit:
@@ -284,5 +284,5 @@ class Keyspace:
 
 
 def key_hash(key: bytes) -> int:
-    """Where a key stands in the order of SCAN: 48 bits, never 0, the same for ever and everywhere."""
+    """The position of a key in the order of SCAN: 48 bits, never 0, the same on every replica and in every version."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=_HASH_BYTES).digest(), "big") or 1

@@ -1,4 +1,4 @@
-"""Commands on lists. Those that wait for an element are not there: nothing here waits inside the agreed order."""
+"""Commands on lists. Blocking commands are not supported: no command waits during the execution of a batch."""
 
 from itertools import islice, zip_longest
 
@@ -22,7 +22,7 @@ from pydsm.machines.kv.values import NO_LIST, List
 
 
 def _push(space: Keyspace, words: Words) -> Result:
-    """LPUSH, RPUSH, and with an X only where there is a list."""
+    """LPUSH and RPUSH; with an X, only if the list exists."""
     key, list_ = words[1], space.list(words[1])
     if list_ is None:
         if words[0].endswith(b"X"):
@@ -75,7 +75,7 @@ def _lrange(space: Keyspace, words: Words) -> Result:
 
 
 def _part(list_: List, start: int, end: int) -> list[bytes]:
-    """From whichever end is nearer."""
+    """A part of the list, read from the nearer end."""
     if start <= len(list_) - end:
         return list(islice(list_, start, end))
     return list(islice(reversed(list_), len(list_) - end, len(list_) - start))[::-1]
@@ -85,18 +85,18 @@ def _lindex(space: Keyspace, words: Words) -> Result:
     list_ = space.list(words[1])
     if list_ is None:
         return None
-    place = integer(words[2])
-    return list_[place] if -len(list_) <= place < len(list_) else None
+    position = integer(words[2])
+    return list_[position] if -len(list_) <= position < len(list_) else None
 
 
 def _lset(space: Keyspace, words: Words) -> Result:
     list_ = space.list(words[1])
     if list_ is None:
         raise CommandFailed("ERR no such key")
-    place = integer(words[2])
-    if not -len(list_) <= place < len(list_):
+    position = integer(words[2])
+    if not -len(list_) <= position < len(list_):
         raise CommandFailed("ERR index out of range")
-    list_[place] = words[3]
+    list_[position] = words[3]
     space.changed(words[1])
     return "OK"
 
@@ -109,10 +109,10 @@ def _linsert(space: Keyspace, words: Words) -> Result:
     if list_ is None:
         return 0
     try:
-        place = list_.index(words[3])
+        position = list_.index(words[3])
     except ValueError:
         return -1
-    list_.insert(place + (side == b"AFTER"), words[4])
+    list_.insert(position + (side == b"AFTER"), words[4])
     space.changed(words[1])
     return len(list_)
 
@@ -156,14 +156,14 @@ def _lpos(space: Keyspace, words: Words) -> Result:
     found: list[int] = []
     if list_ is not None:
         skip = abs(rank) - 1
-        places = range(len(list_)) if rank > 0 else range(len(list_) - 1, -1, -1)
+        positions = range(len(list_)) if rank > 0 else range(len(list_) - 1, -1, -1)
         elements = iter(list_) if rank > 0 else reversed(list_)
-        for place, element in islice(zip(places, elements, strict=True), longest or None):
+        for position, element in islice(zip(positions, elements, strict=True), longest or None):
             if element == words[2]:
                 if skip:
                     skip -= 1
                 else:
-                    found.append(place)
+                    found.append(position)
                     if wanted != 0 and len(found) == (wanted or 1):
                         break
     if wanted is None:
@@ -172,7 +172,7 @@ def _lpos(space: Keyspace, words: Words) -> Result:
 
 
 def _lpos_options(words: Words) -> tuple[int, int | None, int]:
-    """RANK, COUNT (None when it is not given) and MAXLEN."""
+    """The options RANK, COUNT (None if it is missing) and MAXLEN."""
     rank, wanted, longest = 1, None, 0
     for option, word in zip_longest(words[::2], words[1::2]):
         if word is None:
@@ -235,21 +235,21 @@ def _lmpop_touches(words: Words) -> Touched:
 _READ, _WRITE, _GROUP = KeyAccess.READ, KeyAccess.WRITE, "list"
 
 COMMANDS = (
-    Command(b"LPUSH", _push, _WRITE, 3, ANY, FIRST, "Puts elements before the first one.", _GROUP),
-    Command(b"RPUSH", _push, _WRITE, 3, ANY, FIRST, "Puts elements behind the last one.", _GROUP),
-    Command(b"LPUSHX", _push, _WRITE, 3, ANY, FIRST, "The same as LPUSH where there is a list.", _GROUP),
-    Command(b"RPUSHX", _push, _WRITE, 3, ANY, FIRST, "The same as RPUSH where there is a list.", _GROUP),
-    Command(b"LPOP", _pop, _WRITE, 2, 3, FIRST, "Takes the first element, or some.", _GROUP),
-    Command(b"RPOP", _pop, _WRITE, 2, 3, FIRST, "Takes the last element, or some.", _GROUP),
-    Command(b"LMPOP", _lmpop, _WRITE, 4, ANY, NO_KEYS, "Takes of the first list that exists.", _GROUP, _lmpop_touches),
+    Command(b"LPUSH", _push, _WRITE, 3, ANY, FIRST, "Inserts elements before the first one.", _GROUP),
+    Command(b"RPUSH", _push, _WRITE, 3, ANY, FIRST, "Appends elements after the last one.", _GROUP),
+    Command(b"LPUSHX", _push, _WRITE, 3, ANY, FIRST, "LPUSH, if the list exists.", _GROUP),
+    Command(b"RPUSHX", _push, _WRITE, 3, ANY, FIRST, "RPUSH, if the list exists.", _GROUP),
+    Command(b"LPOP", _pop, _WRITE, 2, 3, FIRST, "Removes and returns the first elements.", _GROUP),
+    Command(b"RPOP", _pop, _WRITE, 2, 3, FIRST, "Removes and returns the last elements.", _GROUP),
+    Command(b"LMPOP", _lmpop, _WRITE, 4, ANY, NO_KEYS, "Pops from the first list that exists.", _GROUP, _lmpop_touches),
     Command(b"LLEN", _llen, _READ, 2, 2, FIRST, "Counts the elements.", _GROUP),
-    Command(b"LRANGE", _lrange, _READ, 4, 4, FIRST, "Gives a part of a list.", _GROUP),
-    Command(b"LINDEX", _lindex, _READ, 3, 3, FIRST, "Gives the element at a place.", _GROUP),
-    Command(b"LSET", _lset, _WRITE, 4, 4, FIRST, "Sets the element at a place.", _GROUP),
-    Command(b"LINSERT", _linsert, _WRITE, 5, 5, FIRST, "Puts an element beside another one.", _GROUP),
-    Command(b"LREM", _lrem, _WRITE, 4, 4, FIRST, "Removes elements that are equal to one.", _GROUP),
-    Command(b"LTRIM", _ltrim, _WRITE, 4, 4, FIRST, "Keeps a part of a list.", _GROUP),
-    Command(b"LPOS", _lpos, _READ, 3, ANY, FIRST, "Finds the places of an element.", _GROUP),
+    Command(b"LRANGE", _lrange, _READ, 4, 4, FIRST, "Returns a part of a list.", _GROUP),
+    Command(b"LINDEX", _lindex, _READ, 3, 3, FIRST, "Returns the element at an index.", _GROUP),
+    Command(b"LSET", _lset, _WRITE, 4, 4, FIRST, "Sets the element at an index.", _GROUP),
+    Command(b"LINSERT", _linsert, _WRITE, 5, 5, FIRST, "Inserts an element beside another one.", _GROUP),
+    Command(b"LREM", _lrem, _WRITE, 4, 4, FIRST, "Removes elements that equal a value.", _GROUP),
+    Command(b"LTRIM", _ltrim, _WRITE, 4, 4, FIRST, "Removes all but a part of a list.", _GROUP),
+    Command(b"LPOS", _lpos, _READ, 3, ANY, FIRST, "Returns the indexes of an element.", _GROUP),
     Command(b"LMOVE", _lmove, _WRITE, 5, 5, FIRST_TWO, "Moves an element from one list to another.", _GROUP),
     Command(b"RPOPLPUSH", _rpoplpush, _WRITE, 3, 3, FIRST_TWO, "Moves the last element to the front.", _GROUP),
 )

@@ -113,7 +113,7 @@ class KeyValue:
         if command is None:
             return None
         if self._space.unread and not command.writes:
-            self._space.place += len(alike)
+            self._space.command_index += len(alike)
             return [None] * len(alike)
         if command.bulk is None or self._may_be_long or not self._space.is_plain:
             return None
@@ -127,21 +127,21 @@ class KeyValue:
             if not count_all(self._space, size):
                 return None
         if results is not None:
-            self._space.place += len(alike)
+            self._space.command_index += len(alike)
         return results
 
     def _execute(self, encoded: bytes) -> Result:
         try:
             words = _decode(encoded)
         except msgspec.DecodeError as error:
-            self._space.place += 1
+            self._space.command_index += 1
             return CommandFailed(f"ERR not an encoded command: {error}")
         return self._execute_words(words)
 
     def _execute_words(self, words: Words) -> Result:
         """The result of one command; a CommandFailed if it failed."""
         space = self._space
-        space.place += 1
+        space.command_index += 1
         try:
             command = EVERY_COMMAND[words[0]]
             if space.unread and not command.writes:

@@ -22,12 +22,12 @@ from pydsm.machines.kv.keyspace import Keyspace
 from pydsm.machines.kv.values import Members, Set
 
 _NO_MEMBERS = Set()
-"""Never changed."""
+"""An empty set; never changed."""
 Combine = Callable[[Keyspace, Sequence[bytes]], Set]
 
 
 def _members(space: Keyspace, key: bytes) -> Set:
-    """What can be read under a key."""
+    """The set of a key for reading."""
     return space.set(key) or _NO_MEMBERS
 
 
@@ -111,7 +111,7 @@ def _smove(space: Keyspace, words: Words) -> Result:
 
 
 def _common(space: Keyspace, keys: Sequence[bytes]) -> Iterator[bytes]:
-    """What all sets have; costs the size of the smallest one for each of them."""
+    """The members that all sets have; costs the size of the smallest set, for each of the others."""
     sets = sorted((_members(space, key) for key in keys), key=len)
     others = [other.lookup for other in sets[1:]]
     if not others:
@@ -181,22 +181,22 @@ _READ, _WRITE, _GROUP = KeyAccess.READ, KeyAccess.WRITE, "set"
 
 COMMANDS = (
     Command(b"SADD", _sadd, _WRITE, 3, ANY, FIRST, "Adds members and counts the new ones.", _GROUP),
-    Command(b"SREM", _srem, _WRITE, 3, ANY, FIRST, "Removes members and counts those that were there.", _GROUP),
-    Command(b"SISMEMBER", _sismember, _READ, 3, 3, FIRST, "Tells whether something is a member.", _GROUP),
-    Command(b"SMISMEMBER", _smismember, _READ, 3, ANY, FIRST, "Tells it of several.", _GROUP),
-    Command(b"SMEMBERS", _smembers, _READ, 2, 2, FIRST, "Gives all members.", _GROUP),
+    Command(b"SREM", _srem, _WRITE, 3, ANY, FIRST, "Removes members and counts those that existed.", _GROUP),
+    Command(b"SISMEMBER", _sismember, _READ, 3, 3, FIRST, "Checks whether a value is a member.", _GROUP),
+    Command(b"SMISMEMBER", _smismember, _READ, 3, ANY, FIRST, "Checks several values.", _GROUP),
+    Command(b"SMEMBERS", _smembers, _READ, 2, 2, FIRST, "Returns all members.", _GROUP),
     Command(b"SCARD", _scard, _READ, 2, 2, FIRST, "Counts the members.", _GROUP),
-    Command(b"SPOP", _spop, _WRITE, 2, 3, FIRST, "Takes some member, or several.", _GROUP),
-    Command(b"SRANDMEMBER", _srandmember, _READ, 2, 3, FIRST, "Gives some member, or several.", _GROUP),
+    Command(b"SPOP", _spop, _WRITE, 2, 3, FIRST, "Removes and returns random members.", _GROUP),
+    Command(b"SRANDMEMBER", _srandmember, _READ, 2, 3, FIRST, "Returns random members.", _GROUP),
     Command(b"SMOVE", _smove, _WRITE, 4, 4, FIRST_TWO, "Moves a member to another set.", _GROUP),
-    Command(b"SINTER", _giving(_inter), _READ, 2, ANY, ALL, "Gives what all sets have.", _GROUP),
-    Command(b"SUNION", _giving(_union), _READ, 2, ANY, ALL, "Gives what any set has.", _GROUP),
-    Command(b"SDIFF", _giving(_diff), _READ, 2, ANY, ALL, "Gives what only the first set has.", _GROUP),
-    Command(b"SINTERSTORE", _storing(_inter), _WRITE, 3, ANY, ALL, "Keeps what all sets have.", _GROUP, _store_touches),
-    Command(b"SUNIONSTORE", _storing(_union), _WRITE, 3, ANY, ALL, "Keeps what any set has.", _GROUP, _store_touches),
-    Command(b"SDIFFSTORE", _storing(_diff), _WRITE, 3, ANY, ALL, "Keeps what only one has.", _GROUP, _store_touches),
+    Command(b"SINTER", _giving(_inter), _READ, 2, ANY, ALL, "Returns the intersection of sets.", _GROUP),
+    Command(b"SUNION", _giving(_union), _READ, 2, ANY, ALL, "Returns the union of sets.", _GROUP),
+    Command(b"SDIFF", _giving(_diff), _READ, 2, ANY, ALL, "Returns the difference of sets.", _GROUP),
+    Command(b"SINTERSTORE", _storing(_inter), _WRITE, 3, ANY, ALL, "Stores the intersection.", _GROUP, _store_touches),
+    Command(b"SUNIONSTORE", _storing(_union), _WRITE, 3, ANY, ALL, "Stores the union.", _GROUP, _store_touches),
+    Command(b"SDIFFSTORE", _storing(_diff), _WRITE, 3, ANY, ALL, "Stores the difference.", _GROUP, _store_touches),
     Command(
-        b"SINTERCARD", _sintercard, _READ, 3, ANY, NO_KEYS, "Counts what all sets have.", _GROUP, _sintercard_touches
+        b"SINTERCARD", _sintercard, _READ, 3, ANY, NO_KEYS, "Counts the intersection.", _GROUP, _sintercard_touches
     ),
     Command(b"SSCAN", _sscan, _READ, 3, ANY, FIRST, "Lists members a few at a time.", _GROUP),
 )

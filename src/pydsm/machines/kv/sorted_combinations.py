@@ -32,12 +32,12 @@ _AGGREGATES: dict[bytes, Callable[[float, float], float]] = {
 
 
 _NO_MEMBERS = Set()
-"""Never changed."""
+"""An empty set; never changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """One of the sets that are combined. Nothing of it is copied."""
+    """One of the combined sets. Its content is not copied."""
 
     members: Set | SortedSet
     weight: float = 1.0
@@ -47,15 +47,15 @@ class _Source:
 
     @property
     def lookup(self) -> KeysView[bytes]:
-        """The members, to look for many of them."""
+        """The members, for many lookups."""
         return self.members.lookup if isinstance(self.members, Set) else self.members.scores.lookup
 
     def score(self, member: bytes) -> float:
-        """The weighted score of a member, perhaps NaN: an infinite one may have the weight 0."""
+        """The weighted score of a member; NaN if the score is infinite and the weight is 0."""
         return self.weight if isinstance(self.members, Set) else self.members.scores[member] * self.weight
 
     def items(self) -> Iterator[tuple[bytes, float]]:
-        """Members with their weighted scores, 0 instead of NaN."""
+        """The members with their weighted scores; 0 in place of NaN."""
         if isinstance(self.members, Set):
             return ((member, self.weight) for member in self.members)
         return ((member, _number(score * self.weight)) for member, score in self.members.scores.items())
@@ -63,7 +63,7 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What is to be combined, and how."""
+    """The sets to combine, and the options."""
 
     sources: Sequence[_Source]
     aggregate: Callable[[float, float], float]
@@ -71,12 +71,12 @@ class _Asked:
 
     @property
     def smallest_first(self) -> Sequence[_Source]:
-        """In the order in which Redis adds scores up, which decides how they are rounded."""
+        """The sets in the order in which Redis adds scores, since the order determines the rounding."""
         return sorted(self.sources, key=len)
 
 
 def _asked(space: Keyspace, words: Words, name: str, *, weighted: bool, scores: bool) -> _Asked:
-    """Read the words from the number of keys on. Raises CommandFailed."""
+    """Parse the words from the number of keys on. Raises CommandFailed."""
     number = integer(words[0])
     _check_number(number, len(words) - 1, name)
     keys, options = words[1 : 1 + number], list(words[1 + number :])
@@ -125,7 +125,7 @@ def _union(asked: _Asked) -> dict[bytes, float]:
 
 
 def _common(sources: Sequence[_Source]) -> Iterator[tuple[bytes, float]]:
-    """The members of the first one that all others have; costs the size of the first one for each other."""
+    """The members of the first set that all others have; costs the size of the first, for each of the others."""
     first, *others = sources
     lookups = [other.lookup for other in others]
     if not others:
@@ -198,11 +198,11 @@ def _stores(words: Words) -> Touched:
 _R, _W, _Z = KeyAccess.READ, KeyAccess.WRITE, "sorted-set"
 
 COMMANDS = (
-    Command(b"ZUNION", _giving(_union), _R, 3, ANY, NO_KEYS, "Gives what any of them has.", _Z, _reads),
-    Command(b"ZINTER", _giving(_inter), _R, 3, ANY, NO_KEYS, "Gives what all of them have.", _Z, _reads),
-    Command(b"ZDIFF", _giving(_diff), _R, 3, ANY, NO_KEYS, "Gives what only the first one has.", _Z, _reads),
-    Command(b"ZUNIONSTORE", _storing(_union), _W, 4, ANY, NO_KEYS, "Keeps what any of them has.", _Z, _stores),
-    Command(b"ZINTERSTORE", _storing(_inter), _W, 4, ANY, NO_KEYS, "Keeps what all of them have.", _Z, _stores),
-    Command(b"ZDIFFSTORE", _storing(_diff), _W, 4, ANY, NO_KEYS, "Keeps what only one has.", _Z, _stores),
-    Command(b"ZINTERCARD", _zintercard, _R, 3, ANY, NO_KEYS, "Counts what all of them have.", _Z, _reads),
+    Command(b"ZUNION", _giving(_union), _R, 3, ANY, NO_KEYS, "Returns the union.", _Z, _reads),
+    Command(b"ZINTER", _giving(_inter), _R, 3, ANY, NO_KEYS, "Returns the intersection.", _Z, _reads),
+    Command(b"ZDIFF", _giving(_diff), _R, 3, ANY, NO_KEYS, "Returns the difference.", _Z, _reads),
+    Command(b"ZUNIONSTORE", _storing(_union), _W, 4, ANY, NO_KEYS, "Stores the union.", _Z, _stores),
+    Command(b"ZINTERSTORE", _storing(_inter), _W, 4, ANY, NO_KEYS, "Stores the intersection.", _Z, _stores),
+    Command(b"ZDIFFSTORE", _storing(_diff), _W, 4, ANY, NO_KEYS, "Stores the difference.", _Z, _stores),
+    Command(b"ZINTERCARD", _zintercard, _R, 3, ANY, NO_KEYS, "Counts the intersection.", _Z, _reads),
 )

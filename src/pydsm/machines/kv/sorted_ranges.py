@@ -1,4 +1,4 @@
-"""Ranges of sorted sets: by rank, by score, by member; and how clients write them."""
+"""Parses ranges of sorted sets, by rank, score or member, in the form in which clients write them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pydsm.machines.kv.command import integer, rounded_floating
 from pydsm.machines.kv.values import SortedSet
 
 Select = Callable[[SortedSet], tuple[int, int]]
-"""Finds the first rank of a range, and the one after its last."""
+"""Returns the first rank of a range, and the rank after its last."""
 
 _NOT_A_RANGE = "ERR min or max is not a float"
 _NOT_A_LEX_RANGE = "ERR min or max not valid string range item"
@@ -18,7 +18,7 @@ _NOT_A_LEX_RANGE = "ERR min or max not valid string range item"
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """One end of a range by member. `sign` is -1 or 1 for what lies before or behind all members."""
+    """One end of a range by member. `sign` is -1 or 1 for an end before or behind all members."""
 
     member: bytes
     exclusive: bool
@@ -26,7 +26,7 @@ class _End:
 
 
 def by_rank(first: bytes, last: bytes, *, reverse: bool = False) -> Select:
-    """Places from the front; from the back when reversed. Raises CommandFailed."""
+    """A range of ranks, counted from the highest score when reversed. Raises CommandFailed."""
     start, end = integer(first), integer(last)
 
     def select(sorted_set: SortedSet) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def by_rank(first: bytes, last: bytes, *, reverse: bool = False) -> Select:
 
 
 def by_score(low: bytes, high: bytes) -> Select:
-    """Scores from `low` to `high`, exclusive with a ( before. Raises CommandFailed."""
+    """A range of scores from `low` to `high`; an end with a ( before it is excluded. Raises CommandFailed."""
     least, most = _score(low), _score(high)
 
     def select(sorted_set: SortedSet) -> tuple[int, int]:
@@ -54,12 +54,12 @@ def _score(word: bytes) -> tuple[float, bool]:
     """The number, and whether it is excluded."""
     exclusive = word.startswith(b"(")
     number = word[1:] if exclusive else word
-    # Redis takes nothing for 0 here, and what is out of range for infinite or 0, nowhere else
+    # As in Redis, only here an empty word means 0, and a number out of range means infinite or 0.
     return rounded_floating(number, _NOT_A_RANGE), exclusive
 
 
 def _rank_behind(sorted_set: SortedSet, score: float) -> int:
-    """How many members have this score or a lower one."""
+    """The number of members with this score or a lower one."""
     if score == inf:
         return len(sorted_set)
     above = nextafter(score, inf)
@@ -67,7 +67,7 @@ def _rank_behind(sorted_set: SortedSet, score: float) -> int:
 
 
 def by_member(low: bytes, high: bytes) -> Select:
-    """Members from [a or (a to [b or (b, with - and + for the ends; all have one score. Raises CommandFailed."""
+    """A range of members from [a or (a to [b or (b, or - and +, if all scores are equal. Raises CommandFailed."""
     least, most = _end(low), _end(high)
 
     def select(sorted_set: SortedSet) -> tuple[int, int]:
@@ -86,10 +86,10 @@ def _end(word: bytes) -> _End:
 
 
 def _rank_of(sorted_set: SortedSet, end: _End, behind: bool) -> int:
-    """How many members come before this end; with it, when `behind`."""
+    """The number of members before this end; also counts a member that equals the end if `behind`."""
     if end.sign or not sorted_set:
         return 0 if end.sign < 0 else len(sorted_set)
     order = sorted_set.order
     first: tuple[float, bytes] = order[0]
-    place = (first[0], end.member)
-    return order.bisect_right(place) if behind else order.bisect_left(place)
+    position = (first[0], end.member)
+    return order.bisect_right(position) if behind else order.bisect_left(position)

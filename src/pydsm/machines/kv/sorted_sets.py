@@ -1,4 +1,4 @@
-"""Commands on sorted sets: members, scores, ranges. What combines several of them is in `sorted_combinations`."""
+"""Commands on one sorted set: members, scores, ranges. Commands that combine several are in `sorted_combinations`."""
 
 from collections.abc import Iterator, Sequence
 from math import isnan
@@ -29,7 +29,7 @@ _ZADD_OPTIONS = frozenset((b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"))
 
 
 def of(space: Keyspace, key: bytes) -> SortedSet:
-    """What can be read under a key; an empty one where there is none."""
+    """The sorted set of a key for reading; empty if there is none."""
     return space.sorted_set(key) or SortedSet()
 
 
@@ -42,7 +42,7 @@ def _for_writing(space: Keyspace, key: bytes) -> SortedSet:
 
 
 def pairs(entries: Sequence[tuple[float, bytes]], *, with_scores: bool) -> Result:
-    """Members in their order, each with its score if wanted."""
+    """The members in their order, each with its score if `with_scores` is true."""
     if with_scores:
         return Pairs([member, score] for score, member in entries)
     return [member for _, member in entries]
@@ -52,11 +52,11 @@ def pairs(entries: Sequence[tuple[float, bytes]], *, with_scores: bool) -> Resul
 
 
 def _zadd(space: Keyspace, words: Words) -> Result:
-    options, place = set[bytes](), 2
-    while place < len(words) and words[place].upper() in _ZADD_OPTIONS:
-        options.add(words[place].upper())
-        place += 1
-    rest = words[place:]
+    options, position = set[bytes](), 2
+    while position < len(words) and words[position].upper() in _ZADD_OPTIONS:
+        options.add(words[position].upper())
+        position += 1
+    rest = words[position:]
     _check_zadd(options, rest)
     scores = [floating(word) for word in rest[::2]]
     if b"INCR" in options:
@@ -96,7 +96,7 @@ def _allowed(old: float | None, score: float, options: set[bytes]) -> bool:
 
 
 def _zadd_one(space: Keyspace, key: bytes, amount: float, member: bytes, options: set[bytes]) -> float | None:
-    """Add to one score; None where the options forbid it."""
+    """Add to one score. Returns None if the options forbid it."""
     old = of(space, key).scores.get(member)
     score = amount if old is None else old + amount
     if isnan(score):
@@ -219,7 +219,7 @@ def _zrank(space: Keyspace, words: Words) -> Result:
 
 
 class _Range:
-    """What a range command asks for, read from the words after its key."""
+    """A range command, parsed from the words after its key."""
 
     def __init__(self, words: Words, *, by: str = "", reverse: bool = False, any_form: bool = False) -> None:
         if len(words) < 2:
@@ -242,7 +242,7 @@ class _Range:
             self._select = by_rank(low, high, reverse=self.reverse)
 
     def _read_options(self, words: Words, any_form: bool) -> tuple[int, int] | None:
-        """How many to skip and how many to give, if that is said; notes everything else."""
+        """Parse the options. Returns how many members to skip and how many to return, or None if there is no LIMIT."""
         limit: tuple[int, int] | None = None
         options = iter(words)
         for option in options:
@@ -262,7 +262,7 @@ class _Range:
         return limit
 
     def entries(self, sorted_set: SortedSet) -> list[tuple[float, bytes]]:
-        """What lies in the range, in the order asked for."""
+        """The members in the range, in the requested order."""
         start, end = self._select(sorted_set)
         if self._limit is not None:
             skip, wanted = self._limit
@@ -297,7 +297,7 @@ def _zrevrange(space: Keyspace, words: Words) -> Result:
 
 
 def _zrangeby(space: Keyspace, words: Words) -> Result:
-    """ZRANGEBYSCORE, ZRANGEBYLEX and their ZREV forms."""
+    """ZRANGEBYSCORE, ZRANGEBYLEX and their ZREV variants."""
     by = "score" if words[0].endswith(b"SCORE") else "lex"
     wanted = _Range(words[2:], by=by, reverse=words[0].startswith(b"ZREV"))
     return pairs(wanted.entries(of(space, words[1])), with_scores=wanted.with_scores)
@@ -311,7 +311,7 @@ def _zrangestore(space: Keyspace, words: Words) -> Result:
 
 
 def store(space: Keyspace, key: bytes, entries: Sequence[tuple[float, bytes]]) -> int:
-    """Keep these under a key, whatever it had; nothing is kept as no key."""
+    """Store these members under a key, in place of any value; without members, the key is removed."""
     found = SortedSet((member, score) for score, member in entries)
     if found:
         space.put(key, found)
@@ -349,28 +349,28 @@ _R, _W, _Z = KeyAccess.READ, KeyAccess.WRITE, "sorted-set"
 
 COMMANDS = (
     Command(b"ZADD", _zadd, _W, 4, ANY, FIRST, "Adds members with scores, or changes scores.", _Z),
-    Command(b"ZINCRBY", _zincrby, _W, 4, 4, FIRST, "Adds to a member's score and gives the sum.", _Z),
-    Command(b"ZREM", _zrem, _W, 3, ANY, FIRST, "Removes members and counts those that were there.", _Z),
-    Command(b"ZREMRANGEBYRANK", _zremrangebyrank, _W, 4, 4, FIRST, "Removes members by their places.", _Z),
+    Command(b"ZINCRBY", _zincrby, _W, 4, 4, FIRST, "Adds to a member's score and returns the sum.", _Z),
+    Command(b"ZREM", _zrem, _W, 3, ANY, FIRST, "Removes members and counts those that existed.", _Z),
+    Command(b"ZREMRANGEBYRANK", _zremrangebyrank, _W, 4, 4, FIRST, "Removes members by their ranks.", _Z),
     Command(b"ZREMRANGEBYSCORE", _zremrangebyscore, _W, 4, 4, FIRST, "Removes members by their scores.", _Z),
     Command(b"ZREMRANGEBYLEX", _zremrangebylex, _W, 4, 4, FIRST, "Removes members of one score by name.", _Z),
-    Command(b"ZPOPMIN", _zpop, _W, 2, 3, FIRST, "Takes the members with the lowest scores.", _Z),
-    Command(b"ZPOPMAX", _zpop, _W, 2, 3, FIRST, "Takes the members with the highest scores.", _Z),
-    Command(b"ZMPOP", _zmpop, _W, 4, ANY, NO_KEYS, "Takes of the first set that exists.", _Z, _zmpop_touches),
-    Command(b"ZSCORE", _zscore, _R, 3, 3, FIRST, "Gives a member's score.", _Z),
-    Command(b"ZMSCORE", _zmscore, _R, 3, ANY, FIRST, "Gives the scores of several members.", _Z),
+    Command(b"ZPOPMIN", _zpop, _W, 2, 3, FIRST, "Removes and returns the lowest scores.", _Z),
+    Command(b"ZPOPMAX", _zpop, _W, 2, 3, FIRST, "Removes and returns the highest scores.", _Z),
+    Command(b"ZMPOP", _zmpop, _W, 4, ANY, NO_KEYS, "Pops from the first set that exists.", _Z, _zmpop_touches),
+    Command(b"ZSCORE", _zscore, _R, 3, 3, FIRST, "Returns a member's score.", _Z),
+    Command(b"ZMSCORE", _zmscore, _R, 3, ANY, FIRST, "Returns the scores of several members.", _Z),
     Command(b"ZCARD", _zcard, _R, 2, 2, FIRST, "Counts the members.", _Z),
     Command(b"ZCOUNT", _zcount, _R, 4, 4, FIRST, "Counts the members in a range of scores.", _Z),
     Command(b"ZLEXCOUNT", _zlexcount, _R, 4, 4, FIRST, "Counts the members in a range of names.", _Z),
-    Command(b"ZRANK", _zrank, _R, 3, 4, FIRST, "Gives a member's place from the lowest score.", _Z),
-    Command(b"ZREVRANK", _zrank, _R, 3, 4, FIRST, "Gives a member's place from the highest score.", _Z),
-    Command(b"ZRANGE", _zrange, _R, 4, ANY, FIRST, "Gives the members in a range of any kind.", _Z),
-    Command(b"ZREVRANGE", _zrevrange, _R, 4, 5, FIRST, "Gives members by place, from the highest score.", _Z),
-    Command(b"ZRANGEBYSCORE", _zrangeby, _R, 4, ANY, FIRST, "Gives the members in a range of scores.", _Z),
-    Command(b"ZREVRANGEBYSCORE", _zrangeby, _R, 4, ANY, FIRST, "The same from the highest score.", _Z),
-    Command(b"ZRANGEBYLEX", _zrangeby, _R, 4, ANY, FIRST, "Gives the members in a range of names.", _Z),
-    Command(b"ZREVRANGEBYLEX", _zrangeby, _R, 4, ANY, FIRST, "The same from the last name.", _Z),
-    Command(b"ZRANGESTORE", _zrangestore, _W, 5, ANY, FIRST_TWO, "Keeps what is in a range.", _Z, _store_touches),
-    Command(b"ZRANDMEMBER", _zrandmember, _R, 2, 4, FIRST, "Gives some members.", _Z),
+    Command(b"ZRANK", _zrank, _R, 3, 4, FIRST, "Returns a member's rank from the lowest score.", _Z),
+    Command(b"ZREVRANK", _zrank, _R, 3, 4, FIRST, "Returns a member's rank from the highest score.", _Z),
+    Command(b"ZRANGE", _zrange, _R, 4, ANY, FIRST, "Returns the members in a range of any kind.", _Z),
+    Command(b"ZREVRANGE", _zrevrange, _R, 4, 5, FIRST, "Returns members by rank, from the highest score.", _Z),
+    Command(b"ZRANGEBYSCORE", _zrangeby, _R, 4, ANY, FIRST, "Returns the members in a range of scores.", _Z),
+    Command(b"ZREVRANGEBYSCORE", _zrangeby, _R, 4, ANY, FIRST, "ZRANGEBYSCORE from the highest score.", _Z),
+    Command(b"ZRANGEBYLEX", _zrangeby, _R, 4, ANY, FIRST, "Returns the members in a range of names.", _Z),
+    Command(b"ZREVRANGEBYLEX", _zrangeby, _R, 4, ANY, FIRST, "ZRANGEBYLEX from the last name.", _Z),
+    Command(b"ZRANGESTORE", _zrangestore, _W, 5, ANY, FIRST_TWO, "Stores a range.", _Z, _store_touches),
+    Command(b"ZRANDMEMBER", _zrandmember, _R, 2, 4, FIRST, "Returns random members.", _Z),
     Command(b"ZSCAN", _zscan, _R, 3, ANY, FIRST, "Lists members and scores a few at a time.", _Z),
 )

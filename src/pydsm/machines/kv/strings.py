@@ -29,7 +29,7 @@ _OK = "OK"
 _STRING_OR_NOTHING = {bytes, type(None)}
 _EXPIRIES = frozenset((b"EX", b"PX", b"EXAT", b"PXAT"))
 _IN_PLACE_BYTES = 1024
-"""From this length on a string that is changed is kept in a form that can be changed in place."""
+"""A changed string of at least this length is stored in a form that can be changed in place."""
 
 
 def _get(space: Keyspace, words: Words) -> Result:
@@ -82,20 +82,20 @@ def _set(space: Keyspace, words: Words) -> Result:
 
 
 def _set_options(space: Keyspace, words: Words) -> tuple[set[bytes], int | None]:
-    """The options, and when the key is to expire."""
+    """The options, and the expiry of the key in Unix ms, or None."""
     options: set[bytes] = set()
-    at_ms, place = None, 3
-    while place < len(words):
-        option = words[place].upper()
-        if option in _EXPIRIES and place + 1 < len(words):
+    at_ms, position = None, 3
+    while position < len(words):
+        option = words[position].upper()
+        if option in _EXPIRIES and position + 1 < len(words):
             if options & (_EXPIRIES | {b"KEEPTTL"}):
                 raise syntax_error()
-            at_ms = deadline_ms(space, "set", option, words[place + 1])
-            place += 1
+            at_ms = deadline_ms(space, "set", option, words[position + 1])
+            position += 1
         elif option not in {b"NX", b"XX", b"GET", b"KEEPTTL"} or (option == b"KEEPTTL" and options & _EXPIRIES):
             raise syntax_error()
         options.add(option)
-        place += 1
+        position += 1
     if {b"NX", b"XX"} <= options:
         raise syntax_error()
     return options, at_ms
@@ -213,12 +213,12 @@ def _check_length(space: Keyspace, length: int) -> None:
 
 
 def _write(space: Keyspace, key: bytes, offset: int, patch: bytes) -> int:
-    """Overwrite a part of a string, zeros before it where there is nothing yet; gives the new length.
+    """Overwrite a part of a string, with zero bytes before it where the string is shorter. Returns the new length.
 
-    What it costs grows with the patch and with what is added, not with the string: a long one is changed in place.
+    The cost depends on the length of the patch and of the added bytes only: a long string is changed in place.
     """
     old = space.get(key) or b""
-    assert isinstance(old, bytes | MutableString), "a command writes into a value without having read it as a string"
+    assert isinstance(old, bytes | MutableString), "a command writes to a value that it has not read as a string"
     if isinstance(old, bytes) and max(len(old), offset + len(patch)) < _IN_PLACE_BYTES:
         new = old.ljust(offset, b"\0")
         new = new[:offset] + patch + new[offset + len(patch) :]
@@ -257,28 +257,28 @@ def _setrange(space: Keyspace, words: Words) -> Result:
 
 
 def _setbit(space: Keyspace, words: Words) -> Result:
-    place = _bit_offset(space, words[2])
+    position = _bit_offset(space, words[2])
     if words[3] not in {b"0", b"1"}:
         raise CommandFailed("ERR bit is not an integer or out of range")
     value = space.string_in_place(words[1]) or b""
-    mask = 128 >> place % 8
-    byte = value[place // 8] if place // 8 < len(value) else 0
-    _write(space, words[1], place // 8, bytes((byte & ~mask | (mask if words[3] == b"1" else 0),)))
+    mask = 128 >> position % 8
+    byte = value[position // 8] if position // 8 < len(value) else 0
+    _write(space, words[1], position // 8, bytes((byte & ~mask | (mask if words[3] == b"1" else 0),)))
     return int(byte & mask > 0)
 
 
 def _getbit(space: Keyspace, words: Words) -> Result:
-    place = _bit_offset(space, words[2])
+    position = _bit_offset(space, words[2])
     value = space.string_in_place(words[1]) or b""
-    return int(place // 8 < len(value) and value[place // 8] & (128 >> place % 8) > 0)
+    return int(position // 8 < len(value) and value[position // 8] & (128 >> position % 8) > 0)
 
 
 def _bit_offset(space: Keyspace, word: bytes) -> int:
     wrong = "ERR bit offset is not an integer or out of range"
-    place = integer(word, wrong)
-    if not 0 <= place < 8 * space.value_bytes_max:
+    position = integer(word, wrong)
+    if not 0 <= position < 8 * space.value_bytes_max:
         raise CommandFailed(wrong)
-    return place
+    return position
 
 
 def _bitcount(space: Keyspace, words: Words) -> Result:
@@ -305,12 +305,12 @@ def _bitcount(space: Keyspace, words: Words) -> Result:
 
 
 COMMANDS = (
-    Command(b"GET", _get, KeyAccess.READ, 2, 2, FIRST, "Gives the value of a key.", bulk=_get_many),
-    Command(b"MGET", _mget, KeyAccess.READ, 2, ANY, ALL, "Gives the values of several keys at one moment."),
-    Command(b"STRLEN", _strlen, KeyAccess.READ, 2, 2, FIRST, "Gives the number of bytes of a value."),
-    Command(b"GETRANGE", _getrange, KeyAccess.READ, 4, 4, FIRST, "Gives a part of a value."),
-    Command(b"SUBSTR", _getrange, KeyAccess.READ, 4, 4, FIRST, "The same as GETRANGE."),
-    Command(b"GETBIT", _getbit, KeyAccess.READ, 3, 3, FIRST, "Gives one bit of a value."),
+    Command(b"GET", _get, KeyAccess.READ, 2, 2, FIRST, "Returns the value of a key.", bulk=_get_many),
+    Command(b"MGET", _mget, KeyAccess.READ, 2, ANY, ALL, "Returns the values of several keys, atomically."),
+    Command(b"STRLEN", _strlen, KeyAccess.READ, 2, 2, FIRST, "Returns the number of bytes of a value."),
+    Command(b"GETRANGE", _getrange, KeyAccess.READ, 4, 4, FIRST, "Returns a part of a value."),
+    Command(b"SUBSTR", _getrange, KeyAccess.READ, 4, 4, FIRST, "Same as GETRANGE."),
+    Command(b"GETBIT", _getbit, KeyAccess.READ, 3, 3, FIRST, "Returns one bit of a value."),
     Command(b"BITCOUNT", _bitcount, KeyAccess.READ, 2, 5, FIRST, "Counts the bits of a value that are set."),
     Command(
         b"SET",
@@ -319,23 +319,23 @@ COMMANDS = (
         3,
         ANY,
         FIRST,
-        "Sets a key, perhaps conditionally, or for a time.",
+        "Sets a key, optionally on a condition or with an expiry.",
         bulk=_set_many,
     ),
-    Command(b"SETEX", _setex, KeyAccess.WRITE, 4, 4, FIRST, "Sets a key for some seconds."),
-    Command(b"PSETEX", _psetex, KeyAccess.WRITE, 4, 4, FIRST, "Sets a key for some milliseconds."),
+    Command(b"SETEX", _setex, KeyAccess.WRITE, 4, 4, FIRST, "Sets a key with an expiry in seconds."),
+    Command(b"PSETEX", _psetex, KeyAccess.WRITE, 4, 4, FIRST, "Sets a key with an expiry in milliseconds."),
     Command(b"SETNX", _setnx, KeyAccess.WRITE, 3, 3, FIRST, "Sets a key unless it exists."),
-    Command(b"GETSET", _getset, KeyAccess.WRITE, 3, 3, FIRST, "Sets a key and gives its former value."),
-    Command(b"GETDEL", _getdel, KeyAccess.WRITE, 2, 2, FIRST, "Removes a key and gives its value."),
-    Command(b"GETEX", _getex, KeyAccess.WRITE, 2, ANY, FIRST, "Gives a value and sets when its key expires."),
-    Command(b"MSET", _mset, KeyAccess.WRITE, 3, ANY, EVERY_SECOND, "Sets several keys at one moment."),
+    Command(b"GETSET", _getset, KeyAccess.WRITE, 3, 3, FIRST, "Sets a key and returns its former value."),
+    Command(b"GETDEL", _getdel, KeyAccess.WRITE, 2, 2, FIRST, "Removes a key and returns its value."),
+    Command(b"GETEX", _getex, KeyAccess.WRITE, 2, ANY, FIRST, "Returns a value and sets the expiry of its key."),
+    Command(b"MSET", _mset, KeyAccess.WRITE, 3, ANY, EVERY_SECOND, "Sets several keys, atomically."),
     Command(b"MSETNX", _msetnx, KeyAccess.WRITE, 3, ANY, EVERY_SECOND, "Sets several keys if none of them exists."),
-    Command(b"INCR", _incr, KeyAccess.WRITE, 2, 2, FIRST, "Adds one and gives the sum."),
-    Command(b"DECR", _decr, KeyAccess.WRITE, 2, 2, FIRST, "Subtracts one and gives the difference."),
-    Command(b"INCRBY", _incrby, KeyAccess.WRITE, 3, 3, FIRST, "Adds a number and gives the sum."),
-    Command(b"DECRBY", _decrby, KeyAccess.WRITE, 3, 3, FIRST, "Subtracts a number and gives the difference."),
-    Command(b"INCRBYFLOAT", _incrbyfloat, KeyAccess.WRITE, 3, 3, FIRST, "Adds a decimal number and gives the sum."),
-    Command(b"APPEND", _append, KeyAccess.WRITE, 3, 3, FIRST, "Lengthens a value and gives its number of bytes."),
+    Command(b"INCR", _incr, KeyAccess.WRITE, 2, 2, FIRST, "Adds one and returns the sum."),
+    Command(b"DECR", _decr, KeyAccess.WRITE, 2, 2, FIRST, "Subtracts one and returns the difference."),
+    Command(b"INCRBY", _incrby, KeyAccess.WRITE, 3, 3, FIRST, "Adds a number and returns the sum."),
+    Command(b"DECRBY", _decrby, KeyAccess.WRITE, 3, 3, FIRST, "Subtracts a number and returns the difference."),
+    Command(b"INCRBYFLOAT", _incrbyfloat, KeyAccess.WRITE, 3, 3, FIRST, "Adds a decimal number and returns the sum."),
+    Command(b"APPEND", _append, KeyAccess.WRITE, 3, 3, FIRST, "Appends to a value and returns its number of bytes."),
     Command(b"SETRANGE", _setrange, KeyAccess.WRITE, 4, 4, FIRST, "Overwrites a part of a value."),
-    Command(b"SETBIT", _setbit, KeyAccess.WRITE, 4, 4, FIRST, "Sets one bit of a value and gives what it was."),
+    Command(b"SETBIT", _setbit, KeyAccess.WRITE, 4, 4, FIRST, "Sets one bit of a value and returns the old one."),
 )

@@ -1,7 +1,8 @@
-"""Several commands executed at one moment, on the condition that nothing watched was changed; and upkeep.
+"""Transactions, watches, and the removal of expired keys.
 
-These commands are made by the server, never typed by clients: a transaction is gathered where the client is connected
-and agreed on as one command. As in Redis, a command that fails does not undo the others.
+Servers create these commands, clients cannot send them: a transaction is collected by the server to which the client is
+connected, and agreed on as one command. It is executed atomically, if no watched key was changed. As in Redis, a
+command that fails does not undo the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,12 +33,12 @@ _AFTER_WATCH = slice(2, None)
 
 
 def transaction(watch: bytes, watched: Sequence[bytes], commands: Sequence[bytes]) -> Words:
-    """The words of a transaction of encoded commands, with the keys that it watches."""
+    """The words of a transaction of encoded commands, with its watched keys."""
     return (b"EXEC", watch, b"%d" % len(watched), *watched, *commands)
 
 
 def _parts(table: Mapping[bytes, Command], words: Words) -> tuple[Sequence[bytes], list[tuple[bytes, ...]]]:
-    """The watched keys, and the words of each command. Raises UsageError for what no server of ours makes."""
+    """The watched keys, and the words of each command. Raises UsageError for words that this server never creates."""
     watched = keys_after_count(words, 2)
     try:
         commands = [_decode(command) for command in words[3 + len(watched) :]]
@@ -45,7 +46,7 @@ def _parts(table: Mapping[bytes, Command], words: Words) -> tuple[Sequence[bytes
         raise UsageError(f"ERR not an encoded command in a transaction: {error}") from error
     for command in commands:
         if not command or command[0] not in table or not table[command[0]].takes(len(command)):
-            raise UsageError("ERR a transaction with a command that is unknown, or has too few or too many words")
+            raise UsageError("ERR a transaction with a command that is unknown, or has a wrong number of words")
     return watched, commands
 
 
@@ -62,7 +63,7 @@ def _unwatch(space: Keyspace, words: Words) -> Result:
 
 
 def _reap(space: Keyspace, words: Words) -> Result:
-    """Expired keys are gone already, as before every command that may write them."""
+    """Remove expired keys: this happens for every key that a command may write, before the command runs."""
     for key in words[1:]:
         space.drop_old_watches(key)
     return "OK"
@@ -78,13 +79,20 @@ def _value_limit(space: Keyspace, words: Words) -> Result:
 
 
 def make_commands(table: Mapping[bytes, Command]) -> tuple[Command, ...]:
-    """The rows, given the commands that a transaction may consist of."""
+    """The entries of the command table, given the commands that a transaction may contain."""
     return (
-        _made(b"WATCH", _watch, 3, _AFTER_WATCH, "Notes whether keys change."),
-        _made(b"UNWATCH", _unwatch, 3, _AFTER_WATCH, "Notes it no more."),
-        _made(b"REAP", _reap, 2, ALL, "Removes what has expired."),
+        _made(b"WATCH", _watch, 3, _AFTER_WATCH, "Watches keys for changes."),
+        _made(b"UNWATCH", _unwatch, 3, _AFTER_WATCH, "Removes watches."),
+        _made(b"REAP", _reap, 2, ALL, "Removes expired keys."),
         Command(
-            b"VALUE-LIMIT", _value_limit, KeyAccess.WRITE_ALL, 2, 2, NO_KEYS, "Limits values.", made_by_servers=True
+            b"VALUE-LIMIT",
+            _value_limit,
+            KeyAccess.WRITE_ALL,
+            2,
+            2,
+            NO_KEYS,
+            "Sets the size limit.",
+            made_by_servers=True,
         ),
         Command(
             b"EXEC",
@@ -93,7 +101,7 @@ def make_commands(table: Mapping[bytes, Command]) -> tuple[Command, ...]:
             3,
             ANY,
             ALL,
-            "Executes at one moment.",
+            "Executes commands atomically.",
             touched=_touching(table),
             made_by_servers=True,
         ),

@@ -1,4 +1,4 @@
-"""The kinds of value that a key can have, and results that only Redis's protocol tells apart."""
+"""The kinds of value that a key can have, and kinds of result that only the protocols of Redis distinguish."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from pydsm.machines.kv.elements import Elements
 
 
 class MutableString:
-    """A long string that commands change in place. As a value it is the same as `bytes` with this content."""
+    """A long string that commands change in place. As a value it equals `bytes` with the same content."""
 
     __slots__ = ("content",)
     kind = "string"
@@ -19,7 +19,7 @@ class MutableString:
         self.content = bytearray(content)
 
     def copy(self) -> Self:
-        """An equal one."""
+        """An equal copy."""
         return type(self)(self.content)
 
 
@@ -31,7 +31,7 @@ class Hash(Elements[bytes]):
 
 
 class List(deque[bytes]):
-    """Elements; both ends are near."""
+    """Elements; access is fast at both ends."""
 
     __slots__ = ()
     kind = "list"
@@ -45,11 +45,11 @@ class Set(Elements[None]):
 
     @classmethod
     def of(cls, members: Iterable[bytes]) -> Self:
-        """Of these members, in this order."""
+        """A set of these members, in this order."""
         return cls(dict.fromkeys(members).items())
 
     def add(self, member: bytes) -> None:
-        """Add a member; one that is there stays where it is."""
+        """Add a member; an existing one keeps its position."""
         self[member] = None
 
 
@@ -69,16 +69,16 @@ class SortedSet:
         return len(self.scores)
 
     def put(self, member: bytes, score: float) -> None:
-        """Add a member, or give it another score."""
+        """Add a member, or change its score."""
         old = self.scores.get(member)
         if old is not None:
             self.order.remove((old, member))
-        score += 0.0  # no negative zero: it would order and print in a way of its own
+        score += 0.0  # turns -0.0 into 0.0, which would otherwise be ordered and printed differently
         self.scores[member] = score
         self.order.add((score, member))
 
     def remove(self, member: bytes) -> bool:
-        """Whether it was there."""
+        """Remove a member. Returns whether it existed."""
         score = self.scores.get(member)
         if score is None:
             return False
@@ -87,7 +87,7 @@ class SortedSet:
         return True
 
     def copy(self) -> Self:
-        """An equal one."""
+        """An equal copy."""
         return type(self)(self.scores.items())
 
 
@@ -95,29 +95,29 @@ StoredValue = bytes | MutableString | Hash | List | Set | SortedSet
 
 
 def kind(value: StoredValue) -> str:
-    """What TYPE says."""
+    """The name of the kind, as TYPE returns it."""
     return "string" if isinstance(value, bytes) else value.kind
 
 
 def string_of(value: bytes | MutableString) -> bytes:
-    """The content of a string, which nothing changes."""
+    """The content of a string, as an immutable copy."""
     return value if isinstance(value, bytes) else bytes(value.content)
 
 
 class Members(list[object]):
-    """A result whose order means nothing: RESP3 calls it a set."""
+    """A result without a meaningful order: a set in RESP3."""
 
     __slots__ = ()
 
 
 class Pairs(list[list[object]]):
-    """A result of pairs, such as members with their scores: RESP2 gives them as one flat list."""
+    """A result of pairs, such as members with their scores: a flat list in RESP2."""
 
     __slots__ = ()
 
 
 class NoList:
-    """There is no list: RESP2 has a null of its own for that."""
+    """The result for a missing list, which has a separate null in RESP2."""
 
     __slots__ = ()
 

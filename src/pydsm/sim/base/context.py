@@ -15,14 +15,14 @@ Trace = Callable[[str], None]
 
 @dataclass(slots=True)
 class Context:
-    """Made once per run. Check `tracing` before you format a line, since most runs have no trace."""
+    """Created once per run. Check `tracing` before you format a line, since most runs have no trace."""
 
     settings: Settings
     trace: Trace | None = None
     schedule: EventSchedule = field(default_factory=EventSchedule)
     counts: Counts = field(default_factory=lambda: Counts(seeds=1))
     healed: bool = False
-    """The phase of faults has ended: only what a client waits for is proposed from now on."""
+    """Whether the phase of faults has ended: from then on, only batches for which a client waits are proposed."""
     walls: WallClocks = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Counters of what runs have exercised: in the simulated world, in its replicas, and by rule of recovery."""
+"""Counters of the events in simulated runs: in the world, in its replicas, and by rule of recovery."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from pydsm.core.protocol.recovery_rules import Rule
 from pydsm.core.types.counters import ProtocolCounters
 
 BRANCHES = tuple(rule.value for rule in Rule)
-"""Every line of the recovery rules that a run can follow."""
+"""Every branch of the recovery rules that a run can take."""
 
 REPLICA_COUNTERS = (
     "proposed",
@@ -23,7 +23,7 @@ REPLICA_COUNTERS = (
     "inquired",
     "executed",
 )
-"""The plain numbers of `core.types.counters` that are summed over replicas and their processes."""
+"""The counters of `core.types.counters` that are summed over all replicas and their processes."""
 
 
 class Counts(msgspec.Struct):
@@ -49,13 +49,13 @@ class Counts(msgspec.Struct):
     deaths: int = 0
     """Replicas that never started again."""
     strikes: int = 0
-    """Faults that struck when a chosen message left."""
+    """Faults that a trigger injected when a chosen message was sent."""
     put_backs: int = 0
-    """Disks that were put back to an older copy."""
+    """Disks that were replaced by an older copy."""
     put_backs_refused: int = 0
-    """Lives on them, and first ones after them, that were refused."""
+    """Refused processes: those on such a copy, and the first one on the newest disk afterwards."""
     put_backs_undetectable: int = 0
-    """Runs that ended because no reachable peer had seen what such a disk lacks."""
+    """Runs that ended because no reachable peer had a record of the data that such a copy lacks."""
     writes: int = 0
     writes_lost_in_crash: int = 0
     writes_kept_in_crash: int = 0
@@ -64,27 +64,27 @@ class Counts(msgspec.Struct):
     calls_failed: int = 0
     calls_unknown: int = 0
     sent_again: int = 0
-    """Requests that clients sent once more under the same id."""
+    """Requests that clients sent again under the same id."""
     found_executed: int = 0
-    """Requests that were not executed by an instance because they had been before; each replica counts."""
+    """Requests that an instance skipped because they had been executed before; counted at each replica."""
     postponed: int = 0
-    """Requests that an instance left out because the one before was not executed; each replica counts."""
+    """Requests that an instance skipped because an earlier request was not executed; counted at each replica."""
     sessions_expired: int = 0
-    """Requests that were refused because their session had expired; each replica counts."""
+    """Requests that were refused because their session had expired; counted at each replica."""
     raised: int = 0
-    """Commands that raised an exception when they were executed; each replica counts."""
+    """Commands that raised an exception during execution; counted at each replica."""
     barriers: int = 0
     checkpoints: int = 0
     snapshots: int = 0
     snapshots_damaged: int = 0
     disks_damaged: int = 0
-    """Damaged copies of disks, without a needed record, with which a separate replica was started."""
+    """Damaged copies of disks, without a needed record, on which a separate replica was started."""
     snapshots_restored: int = 0
     pieces: int = 0
     """Pieces of snapshots that were received from peers."""
     pieces_damaged: int = 0
     snapshots_installed: int = 0
-    """Snapshots of peers with which replicas were restarted."""
+    """Fetched snapshots from which replicas were restarted."""
     pipeline_full: int = 0
     decided: int = 0
     scans: int = 0
@@ -116,7 +116,7 @@ class Counts(msgspec.Struct):
                 setattr(self, name, mine + theirs)
 
     def missing_branches(self) -> list[str]:
-        """Lines of the recovery rules that no run has followed."""
+        """The branches of the recovery rules that no run has taken."""
         return [branch for branch in BRANCHES if not self.branches.get(branch)]
 
 

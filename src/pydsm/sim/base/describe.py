@@ -1,4 +1,4 @@
-"""Messages, records and commands as short readable lines, the same in every run."""
+"""Formats messages, records and commands as short readable lines, the same in every run."""
 
 from typing import assert_never
 
@@ -19,12 +19,12 @@ from pydsm.core.types.ids import Deps
 
 
 def vector(deps: Deps) -> str:
-    """`<1 0 4>`."""
+    """Formats a vector: `<1 0 4>`."""
     return "<" + " ".join(map(str, deps)) + ">"
 
 
 def value(one: m.Value | None) -> str:
-    """`nop`, `?` for unknown, or the commands of a batch."""
+    """Formats a value: `nop`, `?` for unknown, or the commands of a batch."""
     if one is None:
         return "?"
     if isinstance(one, m.Nop):
@@ -33,7 +33,7 @@ def value(one: m.Value | None) -> str:
 
 
 def message(one: m.Message) -> str:
-    """A message with everything that decides what it does."""
+    """Formats a message with its name and every field that decides its effect."""
     match one:
         case m.PreAccept():
             return f"PreAccept {one.id} {value(one.batch)} {vector(one.deps)}"
@@ -59,7 +59,7 @@ def message(one: m.Message) -> str:
             found = ", ".join(
                 f"{other.id} committed" if other.committed else str(other.id) for other in one.invalidators
             )
-            return f"ValidateOk {one.id} {one.ballot} against it: {found or 'nothing'}"
+            return f"ValidateOk {one.id} {one.ballot} invalidators: {found or 'none'}"
         case m.Waiting():
             return f"Waiting {one.id} with {one.unchanged}"
         case m.Refuse():
@@ -73,13 +73,13 @@ def message(one: m.Message) -> str:
 def _about_members(one: m.MemberMessage) -> str:
     match one:
         case m.CommitQuery():
-            return "Inquire " + " ".join(map(str, one.ids))
+            return "CommitQuery " + " ".join(map(str, one.ids))
         case m.Frontier():
             return f"Frontier executed {vector(one.executed)} known {vector(one.known)}"
         case m.StateDigest():
             return f"StateDigest of checkpoint {one.number}, {len(one.parts)} parts"
         case m.Compacted():
-            return f"Purged to {vector(one.up_to)} of checkpoint {one.number}"
+            return f"Compacted to {vector(one.up_to)} by checkpoint {one.number}"
         case m.FetchSnapshot():
             return f"FetchSnapshot {one.number} from byte {one.offset}"
         case m.SnapshotPiece():
@@ -89,22 +89,22 @@ def _about_members(one: m.MemberMessage) -> str:
 
 
 def transfer(one: Transfer) -> str:
-    """What is done about a snapshot that travels."""
+    """Formats one step of a snapshot transfer, as an action of the replica."""
     match one:
         case ServePiece():
-            return f"is asked by r{one.to} for snapshot {one.number} from byte {one.offset}"
+            return f"serves r{one.to} snapshot {one.number} from byte {one.offset}"
         case KeepPiece():
-            return f"keeps {len(one.data)} bytes from {one.offset} of snapshot {one.number}"
+            return f"stores {len(one.data)} bytes from {one.offset} of snapshot {one.number}"
         case BeginFetch():
             return f"begins to fetch snapshot {one.number}"
         case InstallSnapshot():
-            return f"has all of snapshot {one.number}"
+            return f"installs the complete snapshot {one.number}"
         case unreachable:
             assert_never(unreachable)
 
 
 def record(one: Record) -> str:
-    """What a record makes durable."""
+    """Formats the content of a record."""
     match one:
         case InstanceRecord():
             voted = "" if one.voted is None else f" voted {one.voted}"
@@ -120,5 +120,5 @@ def record(one: Record) -> str:
 
 
 def time(now_us: int) -> str:
-    """Milliseconds, to the microsecond."""
+    """Formats a time in milliseconds, with three decimals."""
     return f"{now_us // 1000:>6}.{now_us % 1000:03} ms"

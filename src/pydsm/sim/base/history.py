@@ -1,4 +1,4 @@
-"""What clients observed: calls with the times at which they began and ended, and their outcomes.
+"""Records the calls of clients: when they began and ended, and how.
 
 The code that drives the clients fills a history, in the simulator or against real processes; `checkers.linearizability`
 checks it. Times are integers of any monotonic scale; only their order matters. Two calls are concurrent if one ends at
@@ -20,17 +20,17 @@ def end_time(step: int) -> int:
 
 
 class Outcome(Enum):
-    """How a call ended, as its client knows it."""
+    """How a call ended, as far as its client knows."""
 
     OPEN = "not answered yet"
     DONE = "answered"
     FAILED = "definitely not executed"
-    UNKNOWN = "given up: it may have been executed, may be later, or never"
+    UNKNOWN = "given up: may have been executed, may be executed later, or never"
 
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One operation of one client, on one key or on some together.
+    """One operation of one client, on one key or on several keys together.
 
     Only the model interprets `action` and `argument`. `result` is the answer that the client received.
     `rank` is a guess of the position at which the call took effect: smaller is earlier. Calls with the same `program`
@@ -70,28 +70,28 @@ class History:
     calls: list[Call] = field(default_factory=list)
 
     def begin(self, now: int, client: int, key: str, action: str, argument: object = None) -> Call:
-        """A client sends an operation."""
+        """Record that a client sends an operation."""
         call = Call(client, key, action, argument, now, number=len(self.calls))
         self.calls.append(call)
         return call
 
     def done(self, call: Call, now: int, result: object) -> None:
-        """The client has its answer. A second answer, or one after giving up, changes nothing."""
+        """Record the client's answer. A second answer, or one after the client gave up, changes nothing."""
         if call.outcome is Outcome.OPEN:
             call.outcome, call.result, call.ended = Outcome.DONE, result, now
 
     def failed(self, call: Call, now: int) -> None:
-        """The client was informed that the operation was not executed and never will be."""
+        """Record the report that the operation was not executed and never will be."""
         if call.outcome is Outcome.OPEN:
             call.outcome, call.ended = Outcome.FAILED, now
 
     def unknown(self, call: Call, now: int) -> None:
-        """The client gave up; the operation may still take effect at any later time."""
+        """Record that the client gave up; the operation may still take effect at any later time."""
         if call.outcome is Outcome.OPEN:
             call.outcome, call.ended = Outcome.UNKNOWN, now
 
     def by_key(self) -> dict[str, list[Call]]:
-        """The calls that may have taken effect, key by key."""
+        """The calls that may have taken effect, by key."""
         keys: dict[str, list[Call]] = {}
         for call in self.calls:
             if call.outcome is not Outcome.FAILED:

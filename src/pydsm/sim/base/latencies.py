@@ -1,7 +1,7 @@
 """One-way latencies between replicas: named presets as matrices.
 
-The wide-area ones are rounded from what public clouds publish between their regions; a run needs distances that
-differ as real ones do, not exact ones.
+The wide-area ones are rounded from the figures that public clouds publish for their regions. A run needs distances
+that differ as real ones do, not exact ones.
 """
 
 from random import Random
@@ -10,13 +10,13 @@ from typing import Protocol
 from pydsm.core.types.errors import UsageError
 
 Latencies = tuple[tuple[int, ...], ...]
-"""Row: from; column: to; microseconds."""
+"""Row: sender; column: receiver; microseconds."""
 
 PRESETS = ("rack", "building", "uneven", "continents")
-"""One rack; one building; near pairs far from each other; cities around the world."""
+"""One rack; one building; near pairs that are far from each other; cities around the world."""
 
 CITIES = ("Frankfurt", "Virginia", "Tokyo", "Oregon", "Sydney", "Sao Paulo", "Mumbai", "London", "Singapore")
-"""Where the replicas of `continents` stand, in order; a tenth replica starts again in Frankfurt."""
+"""Cities of the replicas of `continents`, in order; the tenth replica is in Frankfurt again."""
 
 _CITY_MS = (
     (0, 44, 112, 72, 144, 102, 60, 7, 80),
@@ -45,7 +45,7 @@ def latencies(preset: str, replicas: int, random: Random) -> Latencies:
         case "continents":
             return _matrix(replicas, _between_cities)
         case unknown:
-            raise UsageError(f"no latencies are called {unknown!r}: use {', '.join(PRESETS)}")
+            raise UsageError(f"there are no latencies {unknown!r}: use {', '.join(PRESETS)}")
 
 
 class _Distance(Protocol):

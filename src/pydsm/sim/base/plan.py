@@ -1,8 +1,8 @@
 """The plan of one run: every fault and every client operation, with its time, fixed before the run begins.
 
-A plan is data. It can be saved, played again, and made smaller by leaving elements out; it is the only
-source of faults and operations. Delays of single messages are not in it: each link draws them from its
-own stream (see `network`), so leaving out one element changes the others little.
+A plan is data. It can be saved, run again, and shrunk by leaving elements out. It is the only source of faults and
+operations. Delays of single messages are not in it: each link draws them from a separate random stream (see
+`devices.network`), so leaving out one element hardly changes the rest of the run.
 """
 
 import msgspec
@@ -29,14 +29,14 @@ class CrashInside(msgspec.Struct, frozen=True, tag="crash-inside"):
 
 
 class PowerCut(msgspec.Struct, frozen=True, tag="power-cut"):
-    """All replicas crash at the same time; each starts again after its own `down_us`."""
+    """All replicas crash at the same time; replica number i starts again `down_us[i]` later."""
 
     at_us: int
     down_us: tuple[int, ...]
 
 
 class Pause(msgspec.Struct, frozen=True, tag="pause"):
-    """A replica handles nothing for a while; what arrives waits, or is lost if `deaf`."""
+    """A replica handles nothing for a while; messages that arrive wait, or are lost if `deaf`."""
 
     at_us: int
     replica: int
@@ -45,7 +45,7 @@ class Pause(msgspec.Struct, frozen=True, tag="pause"):
 
 
 class Cut(msgspec.Struct, frozen=True, tag="cut"):
-    """Messages on these links are lost: a partition, of one way or both."""
+    """Messages on these links are lost: a partition, in one or both directions."""
 
     at_us: int
     lasting_us: int
@@ -62,7 +62,7 @@ class SlowLinks(msgspec.Struct, frozen=True, tag="slow-links"):
 
 
 class Storm(msgspec.Struct, frozen=True, tag="storm"):
-    """The whole network loses and doubles messages more than usual."""
+    """The whole network loses and duplicates more messages than usual."""
 
     at_us: int
     lasting_us: int
@@ -133,7 +133,7 @@ Fault = (
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """A client sends a command to a replica, at this time or when its operation before has ended."""
+    """A client sends a command to a replica, at this time or when its previous operation has ended."""
 
     at_us: int
     client: int
@@ -142,7 +142,7 @@ class Operation(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that one run needs, besides the code that is tested."""
+    """Everything that one run needs, besides the tested code."""
 
     settings: Settings
     faults: tuple[Fault, ...]

@@ -6,7 +6,7 @@ from heapq import heappop, heappush
 from pydsm.sim.base.violation import Violation
 
 STEPS_AT_ONE_TIME_MAX = 100_000
-"""A run with more events at one time repeats itself for ever: it would use up all memory, and never end."""
+"""More events at one time than this are taken for an endless loop, which would use up all memory."""
 
 Event = tuple[int, int, Callable[..., None], tuple[object, ...]]
 
@@ -30,16 +30,16 @@ class EventSchedule:
         heappush(self._events, (self.now + delay_us, self._made, act, given))
 
     def step(self) -> None:
-        """Run the next event. There must be one. Raises Violation if time stands still."""
+        """Run the next event. Requires at least one. Raises Violation if time stands still."""
         time, _, act, given = heappop(self._events)
         if time != self.now:
             self.now, self._steps_before_now = time, self.steps
         elif self.steps - self._steps_before_now > STEPS_AT_ONE_TIME_MAX:
-            what = f"{STEPS_AT_ONE_TIME_MAX:,} events at {self.now} us, and no end of them"
+            what = f"{STEPS_AT_ONE_TIME_MAX:,} events at {self.now} us, without an end"
             raise Violation("time stands still", what)
         self.steps += 1
         act(*given)
 
     def next_at(self) -> int:
-        """The time of the next event in microseconds. There must be one."""
+        """The time of the next event in microseconds. Requires at least one event."""
         return self._events[0][0]

@@ -1,7 +1,7 @@
 """The constants of one simulated run: sizes, limits, latencies, and the behaviour of disks and clocks.
 
-Everything follows from a seed, and everything is written down, so that a run can be made again, or made smaller, from
-its settings and its plan alone. Virtual time is counted in whole microseconds.
+All values are drawn from a seed and can be saved, so that a run can be repeated or shrunk from its settings and its
+plan alone. Virtual time is counted in whole microseconds.
 """
 
 from functools import lru_cache
@@ -23,33 +23,33 @@ TICK_US = 1000
 NEVER = 1 << 40
 
 _FETCHES_MAX = 30
-"""Pieces that may be late at the heal, of all snapshots that one replica fetches then."""
+"""Pieces that may be late at the heal, summed over all snapshots that one replica fetches then."""
 _COPIES_MAX = 30
-"""Times that an open batch may cross one link until it is decided: first sent, repeated, recovered, committed."""
+"""Times that an undecided batch may cross one link: first sent, repeated, recovered, committed."""
 _STARTS_MAX = 100
-"""Tenths of one-way times that starts may take, with refused starts and their repair."""
+"""Tens of one-way times that starts may take, including refused starts and their repair."""
 _PIECES_MAX = 150
-"""Tenths of pieces, each with its delivery and its write."""
+"""Tens of one-way times for pieces of snapshots, each with its delivery and its write."""
 
 DECLARED, EVERYTHING, USER = "declared keys", "everything", "user"
 """Names of conflict relations."""
 
 
 BEGAN_MS = 1_000_000_000
-"""What a right wall clock shows when a world begins: long enough after 0 for clocks that are behind."""
+"""The time of a right wall clock when a run begins: so long after 0 that clocks can be behind it."""
 RIGHT_MS_MAX = 50
-"""By how much a right clock may differ from the true time."""
+"""Maximum difference between a right clock and the true time."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One world's constants; see `draw_settings` for the ranges that seeds choose from."""
+    """The constants of one run; see `draw_settings` for the ranges from which seeds choose."""
 
     seed: int
     replicas: int
     steps_max: int
-    """Events after which the phase of faults ends, if the plan has not ended before."""
+    """Events after which the phase of faults ends, if it has not ended before."""
     horizon_us: int
-    """When the phase of faults ends."""
+    """Time at which the phase of faults ends."""
 
     # the core
     thrifty: bool = False
@@ -78,9 +78,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     # machines
     tick_period_us: int = 5000
     clock_rates: tuple[float, ...]
-    """How fast each replica's clock runs; 1.0 is right."""
+    """Speed of each replica's clock; 1.0 is right."""
     sync_us: int = 1000
-    """Mean time of one durable write; 0 writes immediately, inside the call."""
+    """Mean duration of one durable write; 0 writes immediately, inside the call."""
 
     # the network
     latencies_us: Latencies
@@ -90,13 +90,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     loss: float = 0.0
     duplication: float = 0.0
     command_us: int = 0
-    """How long one command occupies a link: messages with batches make those behind them wait. 0: no limit."""
+    """How long one command occupies a link: messages with batches delay the messages behind them. 0: no limit."""
     starve_us: int = 0
-    """Replicas handle nothing for so long, periodically, also after the heal: an event loop without processor time."""
+    """Periodic pauses of each replica for this long, also after the heal: an event loop without processor time."""
     starve_every_us: int = 0
-    """From the start of one such pause to that of the next."""
+    """Time from the start of one such pause to the start of the next."""
     codec_every: int = 7
-    """One message in so many goes through bytes and back; 0 for none."""
+    """One of this many messages is encoded and decoded; 0 for none."""
 
     # clients
     batch_requests_max: int = 4
@@ -105,19 +105,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     patience_us: int = 2_000_000
     """How long a client waits for an answer."""
     client_us: int = 100
-    """One way between a client and its replica."""
+    """One-way latency between a client and its replica."""
     attempts_max: int = 3
-    """Instances tried for a request that is aborted."""
+    """Number of instances in which a client has an aborted request proposed."""
     retrying: bool = False
     """Clients never give up: they send their request again, under the same id and through another replica."""
     doubling: bool = False
     """Clients that never give up send each request through two replicas from the beginning."""
     pipelined: int = 0
-    """How many requests a client has under way, in an order that the group must keep; 0 for one, without order."""
+    """Requests that a client has in flight, in an order that the group must keep; 0 for one, without order."""
     connections: bool = False
-    """Clients that pipeline do it over connections without ids, and not in sessions."""
+    """Whether clients that pipeline use connections without ids, and not sessions."""
     proposals_max: int = 1
-    """Instances that a replica tries automatically for a request that is aborted, before it reports the abort."""
+    """Number of instances in which a replica proposes an aborted request, before it reports the abort."""
     session_idle_ms_max: int = 3_600_000
     """How long a session may be idle before a barrier expires it."""
     session_results_bytes_max: int = 16 << 20
@@ -127,20 +127,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     # wall clocks
     wall_offsets_ms: tuple[int, ...] = ()
-    """By how much each replica's wall clock differs from the true time; none differs without."""
+    """Difference of each replica's wall clock from the true time; empty: none differs."""
     agreed_ms: int = 0
-    """Agreed time at the beginning, as in a group that has executed a checkpoint; 0: the group is new."""
+    """Agreed time at the beginning, as in a group that has executed a checkpoint; 0: a new group."""
     time_advance_ms: int = TimeLimits().advance_ms_max
     time_lag_ms: int = TimeLimits().lag_ms_max
     time_distance_ms: int = TimeLimits().distance_ms_max
     """See `core.clocks.agreed_time.TimeLimits`."""
 
     snapshot_step_us: int = 500
-    """Between two steps of taking a snapshot."""
+    """Time between two steps of taking a snapshot."""
     piece_bytes: int = 300
     """Bytes of a snapshot in one message."""
     damaged_pieces: float = 0.0
-    """Share of these pieces that arrive damaged."""
+    """Share of the pieces that arrive damaged."""
 
     @property
     def forgets_early(self) -> bool:
@@ -148,11 +148,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.window_bytes_max < NEVER
 
     starts_checked: bool = False
-    """Whether replicas ask their peers at each start whether their disk is the newest (see `starts`)."""
+    """Whether replicas ask their peers at each start whether their disk is the newest (see `cluster.starts`)."""
 
-    # watching
+    # checks
     scan_events: int = 4000
-    """Events between two scans of everything that all replicas know (see `invariants`)."""
+    """Events between two scans of the memory of all replicas (see `checkers.invariants`)."""
 
     @property
     def farthest_us(self) -> int:
@@ -171,13 +171,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return self.farthest_us + self.sync_us + waits_us
 
     def heal_us_max(self, open_instances: int, waiting_requests: int = 0) -> int:
-        """By when a healed group must have decided and executed everything: a stated bound, in virtual time.
+        """The time limit within which a healed group must have decided and executed everything, in virtual time.
 
-        Allows 40 rounds of suspicion, asking and recovery with all their messages, and one more for as many of the
-        `open_instances` at the heal as one round takes, and for as many of the `waiting_requests` of one replica as it
-        may have under way at a time, and for ten full backoffs; where snapshots are fetched, for several of them, with
-        pieces that are lost; all on the slowest clock. One-way times are those of the network, not the timeouts: ten
-        for each round, and where links carry so much at a time and no more, what each open batch occupies them for.
+        Allows 40 rounds of suspicion, questions and recovery with all their messages; one more round for as many
+        of the `open_instances` at the heal as one round can handle, and one for each full pipeline of the
+        `waiting_requests` of one replica; ten full backoffs; if snapshots are fetched, several of them with lost
+        pieces; all on the slowest clock. One-way times are those of the network, not the timeouts: ten for each
+        round. Where the capacity of links is limited, adds the time for which the open batches occupy them.
         """
         rounds = 40 + open_instances // min(self.inquiry_instances_max, self.recoveries_max)
         rounds += waiting_requests // (self.batch_requests_max * self.pipeline_instances_max)
@@ -194,7 +194,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return int(ticks * TICK_US / slowest) + 10 * rounds * self.one_way_us + busy_us + self.patience_us
 
     def drop_us_max(self, instances: int, clock_rate: float, sync_us: int) -> int:
-        """How long a quiet group may keep so many instances of one leader in memory: a stated bound, in virtual time.
+        """The time limit for which a quiet group may keep this many instances of one leader in memory, in virtual time.
 
         Allows six rounds of gossip on the slowest clock and disk, with their one-way times, and dropping the instances
         in steps of `drop_instances_max`.
@@ -204,7 +204,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return gossip_us + periods * self.tick_period_us
 
     def config(self, replica: int) -> Config:
-        """One replica's configuration."""
+        """The configuration of one replica."""
         return Config(
             replica=ReplicaId(replica),
             replicas=self.replicas,
@@ -236,7 +236,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def session_limits(self) -> SessionLimits:
-        """Limits on the sessions that replicas keep."""
+        """The limits on the sessions that replicas keep."""
         return SessionLimits(
             idle_ms_max=self.session_idle_ms_max,
             session_results_bytes_max=self.session_results_bytes_max,
@@ -245,7 +245,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         )
 
     def make_relation(self) -> Relation:
-        """The conflict relation by its name. The user's own one is for the commands of `registers`."""
+        """Creates the conflict relation with this name. The user-defined one is for the commands of `registers`."""
         match self.relation:
             case "declared keys":
                 return DeclaredKeys()
@@ -254,11 +254,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             case "user":
                 return UserRelation(_commands_conflict)
             case unknown:
-                raise UsageError(f"no relation is called {unknown!r}: use {DECLARED!r}, {EVERYTHING!r} or {USER!r}")
+                raise UsageError(f"there is no relation {unknown!r}: use {DECLARED!r}, {EVERYTHING!r} or {USER!r}")
 
 
 def _commands_conflict(left: bytes, right: bytes) -> bool:
-    """Same key, and not both reads; a `sum` conflicts with everything."""
+    """Whether two commands have a key in common and are not both reads; a `sum` conflicts with everything."""
     left_action, left_keys = _action_and_keys(left)
     right_action, right_keys = _action_and_keys(right)
     if b"sum" in (left_action, right_action):
@@ -266,16 +266,16 @@ def _commands_conflict(left: bytes, right: bytes) -> bool:
     return not left_keys.isdisjoint(right_keys) and not {left_action, right_action} <= {b"read", b"when", b"both"}
 
 
-@lru_cache(maxsize=1 << 16)  # each command is compared with all that came before
+@lru_cache(maxsize=1 << 16)  # each command is compared with all earlier ones
 def _action_and_keys(command: bytes) -> tuple[bytes, frozenset[bytes]]:
     action, *words = command.split(b" ")
     return action, frozenset(words[: 2 if action in (b"move", b"both") else 1])
 
 
 def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, horizon_us: int) -> Settings:
-    """A world of this size, with everything else chosen by `random`.
+    """Draws the constants of a world of this size from `random`.
 
-    Timeouts are short against the faults, so that recovery happens often.
+    Timeouts are short compared with the faults, so that recovery happens often.
     """
     choice = random.choice
     preset = choice(["rack", "rack", "building", "building", "uneven", "continents"])
@@ -321,7 +321,7 @@ def draw_settings(random: Random, seed: int, replicas: int, steps_max: int, hori
         retrying=seed % 8 in (2, 5, 7),
         doubling=seed % 8 == 5,
         session_idle_ms_max=(200, 2000, 3_600_000)[seed % 3],
-        # only where clients give up, since those that never do would wait for results that are dropped
+        # only where clients give up: clients that never do would wait for results that are dropped
         session_results_bytes_max=50 if seed % 8 in (1, 4) else 16 << 20,
         results_bytes_max=100 if seed % 8 in (1, 3, 4) else 128 << 20,
     )

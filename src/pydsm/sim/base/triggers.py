@@ -11,7 +11,7 @@ import msgspec
 from pydsm.core.types import messages as m
 
 Links = tuple[tuple[int, int], ...]
-"""Directed: from, to."""
+"""Directed links: (sender, receiver)."""
 
 ANY = -1
 
@@ -19,37 +19,37 @@ BEFORE, HALF_WAY, AFTER = "before", "half-way", "after"
 
 
 class CrashSender(msgspec.Struct, frozen=True, tag="crash-sender"):
-    """The sender crashes before the message leaves, after it, or half-way: then only `receivers` get it."""
+    """The sender crashes before the message is sent, after it, or half-way: then only `receivers` receive it."""
 
     when: str
     receivers: tuple[int, ...]
     down_us: int | None
-    """When it starts again; None: not before the heal."""
+    """Time until it starts again; None: at the heal."""
 
 
 class PauseSender(msgspec.Struct, frozen=True, tag="pause-sender"):
-    """The message leaves, and its sender handles nothing for a while."""
+    """The message is sent, and then its sender handles nothing for a while."""
 
     lasting_us: int
     deaf: bool
 
 
 class CutLinks(msgspec.Struct, frozen=True, tag="cut-links"):
-    """These links lose every message, from this one on."""
+    """These links lose every message, including this one."""
 
     links: Links
     lasting_us: int
 
 
 class DelayMessage(msgspec.Struct, frozen=True, tag="delay-message"):
-    """This message takes so much longer to these receivers; later ones overtake it."""
+    """The message arrives at these receivers later by `extra_us`, behind messages that were sent after it."""
 
     receivers: tuple[int, ...]
     extra_us: int
 
 
 class RepeatMessage(msgspec.Struct, frozen=True, tag="repeat-message"):
-    """The message arrives as usual, and once more so much later."""
+    """The message arrives as usual, and a second time `extra_us` later."""
 
     receivers: tuple[int, ...]
     extra_us: int
@@ -59,7 +59,7 @@ Action = CrashSender | PauseSender | CutLinks | DelayMessage | RepeatMessage
 
 
 def duration_us(action: Action) -> int:
-    """How long its effect lasts; 0 for a crash."""
+    """The duration of an action's effect; 0 for a crash."""
     match action:
         case PauseSender() | CutLinks():
             return action.lasting_us
@@ -78,9 +78,9 @@ class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
     kind: str
     """Name of the message's type, as in `PreAccept`."""
     sender: int
-    """Who sends it, or ANY."""
+    """The replica that sends it, or ANY."""
     leader: int
-    """Of the instance that it is about, or ANY."""
+    """The leader of the instance that the message names, or ANY."""
     round_min: int
     """Its ballot has at least this round; messages without a ballot have round 0."""
     skip: int
@@ -88,7 +88,7 @@ class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
     action: Action
 
     def fits(self, sender: int, message: m.Message) -> bool:
-        """Whether this is such a message."""
+        """Whether the message matches this trigger."""
         if type(message).__name__ != self.kind or self.sender not in (ANY, sender):
             return False
         id = m.instance_of(message)
@@ -99,7 +99,7 @@ class MessageTrigger(msgspec.Struct, frozen=True, tag="message-trigger"):
 
 
 def trigger_among(trigger: MessageTrigger, replicas: int) -> MessageTrigger | None:
-    """The same in a group of the first `replicas` only; None if nothing is left of it."""
+    """The same trigger in a group of only the first `replicas`; None if nothing is left of it."""
     if max(trigger.sender, trigger.leader) >= replicas:
         return None
     action = trigger.action

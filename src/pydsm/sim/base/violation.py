@@ -4,7 +4,7 @@ from pydsm.core.types.ids import InstanceId
 
 
 class Violation(Exception):
-    """A broken invariant: its short name, what happened, and the instances concerned.
+    """A broken invariant: its short name, a description, and the instances concerned.
 
     The name stays the same while a run is shrunk; the rest may change.
     """

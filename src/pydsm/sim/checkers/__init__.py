@@ -1,1 +1,1 @@
-"""Checkers of the invariants that hold in every step and at the end of a run."""
+"""Checks the invariants of a run, in every step and at its end."""

@@ -1,8 +1,8 @@
 """Checks that only one start of a replica uses a ballot (`docs/reference/protocol.md`, sections 4 and 6).
 
-A ballot that two starts of a replica use may carry two values, or count an answer that was given to the other one. So
-the promise of a Prepare is durable before it leaves, and a later start begins above all that it finds. Nothing else
-shows this in time: answers to the one are rarely taken for answers to the other.
+A ballot that two starts of a replica use may carry two values, or count an answer to the other start. Therefore the
+promise of a Prepare is durable before the message is sent, and a later start begins above all promises that it finds.
+No other check detects a violation early: answers to one start are rarely taken for answers to the other.
 """
 
 from pydsm.core.types import messages as m
@@ -20,25 +20,25 @@ class BallotChecker:
         self._used: dict[InstanceId, dict[Ballot, int]] = {}
 
     def started(self, replica: int) -> None:
-        """A replica starts, for the first time or again."""
+        """Record that a replica starts, for the first time or again."""
         self._starts[replica] += 1
 
     def asked(self, replica: int, message: m.PreAccept | m.Prepare | m.Validate | m.Accept) -> None:
-        """A request is sent: its ballot must be the sender's, and no other start may have used it."""
+        """Check a request that is sent: its ballot must be the sender's, and no other start may have used it."""
         ballot = initial_ballot(message.id) if isinstance(message, m.PreAccept) else message.ballot
         if ballot.replica != replica:
             raise Violation(
-                "ballot", f"r{replica} asks in {ballot} of another: {describe.message(message)}", (message.id,)
+                "ballot", f"r{replica} sends {describe.message(message)} in {ballot} of another replica", (message.id,)
             )
         start = self._starts[replica]
         first = self._used.setdefault(message.id, {}).setdefault(ballot, start)
         if first != start:
             what = (
-                f"r{replica} uses {ballot} in its start {start}, and did in start {first}: {describe.message(message)}"
+                f"r{replica} uses {ballot} in its start {start} and in its start {first}: {describe.message(message)}"
             )
             raise Violation("ballot", what, (message.id,))
 
     def forget(self, gone: list[InstanceId]) -> None:
-        """No replica sends anything about these any more."""
+        """Remove the records of these instances: no replica sends messages about them any more."""
         for id in gone:
             self._used.pop(id, None)

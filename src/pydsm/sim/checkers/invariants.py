@@ -1,24 +1,24 @@
 """Checks the invariants (`docs/reference/protocol.md`, section 10) at every effect of a replica.
 
 Every record that becomes durable, every message that is sent, every execution and every abort is passed to this
-module, and compared with the earlier ones. State is not scanned at every step. Per event:
+module, and compared with the earlier ones. State is not scanned at every step. Checks per event:
 
-- agreement: one value per instance over all replicas and processes; one value per instance and ballot, in what is asked
-  for and in what is accepted;
-- visibility and order (`ordering`); no instance and no request executed twice in a process; a repeated request
-  answered with its first result; requests that a client sends in a row executed in their order; nothing
-  decided or executed that was not submitted; an aborted instance is a nop; equal results everywhere;
-- promises, votes and quorums (`vote_checker`): none decreases, across restarts too; a decision has its votes in
-  one ballot, or
-  a fast quorum, its leader in it, of equal vectors; what a message reports is on its sender's disk;
-- durable before visible: what is shown as decided cannot be lost; no index is used twice, and no ballot by two starts
-  of a replica (`ballot_checker`); instances compacted early are in a durable snapshot;
+- agreement: one value per instance over all replicas and processes; one value per instance and ballot, in the requests
+  for votes and in the votes;
+- visibility and order (`ordering`): conflicting instances are ordered, in the same way everywhere; no instance and no
+  request is executed twice in a process; a repeated request gets its first result; requests that a client sends in a
+  row are executed in their order; only submitted commands are decided and executed; an aborted instance is a nop;
+  results are equal everywhere;
+- promises, votes and quorums (`vote_checker`): none decreases, also across restarts; a decision has its votes in one
+  ballot, or a fast quorum of equal vectors that includes its leader; the content of a message is on its sender's disk;
+- durable before visible: a decision that is visible cannot be lost; no index is used twice, and no ballot by two starts
+  of a replica (`ballot_checker`); instances that are compacted early are in a durable snapshot;
 - exactness: Validate is answered as by a replica that compacts nothing (`validate_checker`).
 
 With every tick: instances that all replicas have executed leave memory in time (`cluster.memory_checker`).
-Every `scan_events` events, and at the
-end: the memory of all replicas is compared with the decisions and with their disks. At the end only:
-everything decided is executed everywhere, digests are equal, and client histories are linearizable (`world`).
+Every `scan_events` events, and at the end: the memory of all replicas is compared with the decisions and with their
+disks. At the end only: everything decided is executed everywhere, digests are equal, and client histories are
+linearizable (`cluster.world`).
 """
 
 from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
@@ -73,31 +73,31 @@ class Invariants:
         self._ballots = BallotChecker(replicas)
         self._purge_max = purge_max
         self._purged_up_to = [(0,) * replicas] * replicas
-        """Per replica, up to which instances its disk was compacted."""
+        """Per replica, the prefix that was purged from its disk."""
         self._dropped = [(0,) * replicas] * replicas
-        """Per replica, up to which instances its memory was compacted."""
+        """Per replica, the prefix that was dropped from its memory."""
         self._order = ordering.make_ordering(relation, self._ordered_by_barrier if forgets_early else ordering.never)
         self._led: set[InstanceId] = set()
         self._aborted: set[InstanceId] = set()
         self._checkpoints: dict[int, tuple[Checkpoint, bytes]] = {}
         self._in_order: list[InstanceId] = []
-        """Everything decided, in the order in which it was."""
+        """All decisions, in the order in which they became visible."""
         self._reported = [(0,) * replicas] * replicas
         """Per replica, the executed frontier that it last reported."""
         self._adopted = [(0,) * replicas] * replicas
-        """Per replica, the position of the last snapshot that came from a peer."""
+        """Per replica, the position of the last snapshot that it fetched from a peer."""
         self.at_checkpoint: dict[int, RestartRecord] = {}
-        """Per checkpoint, the record of one process as it was there."""
+        """Per checkpoint, the record of one process as it was at the checkpoint."""
         self.submitted: dict[InstanceId, m.Batch] = {}
         self.decided: dict[InstanceId, tuple[m.Value, Deps]] = {}
         self.results: dict[InstanceId, list[Result]] = {}
         self.answers = ReplyChecker(in_order=in_order)
         self.forgotten: Deps = (0,) * replicas
-        """Instances up to here left all disks long ago, and their records were removed here too."""
+        """Instances up to this vector left all disks long ago, and their records were removed from this checker too."""
         self._processes: WeakSet[RestartRecord] = WeakSet()
 
     def _ordered_by_barrier(self, earlier: InstanceId, later: InstanceId, later_deps: Deps) -> bool:
-        """Whether a checkpoint has the one, and the other is behind its barrier: that orders them as well.
+        """Whether a checkpoint has the earlier instance, and the later one is ordered after its barrier.
 
         A replica that has compacted the instances of a checkpoint depends on its barrier only.
         """
@@ -107,22 +107,22 @@ class Invariants:
         )
 
     def begin_process(self, name: str, replica: int | None = None) -> RestartRecord:
-        """A replica starts."""
+        """Record that a replica starts a process."""
         if replica is not None:
             self._ballots.started(replica)
             self._dropped[replica] = (0,) * len(self._disks)
         return RestartRecord(name, self._order.begin_process(name), self._processes)
 
     def proposed(self, id: InstanceId, batch: m.Batch) -> None:
-        """A replica leads a new instance."""
+        """Check an instance that its leader proposes: its index must be new."""
         if id in self._led or id in self.decided:
             raise Violation("index used twice", f"{id} is proposed again, by a later process of its leader", (id,))
         self.submitted[id] = batch
 
-    # what becomes durable
+    # records that become durable
 
     def written(self, replica: int, records: Sequence[Record]) -> None:
-        """Records are on the disk of `replica`."""
+        """Check records that became durable on the disk of `replica`."""
         for record in records:
             match record:
                 case InstanceRecord():
@@ -139,14 +139,14 @@ class Invariants:
                     assert_never(unreachable)
 
     def _purged(self, replica: int, record: PurgeRecord) -> None:
-        """Instances removed from a disk are in its snapshots, and every replica has reported them as executed."""
-        told = tuple(map(min, zip(*self._reported, strict=True)))
+        """Check a purge: its instances are in the snapshots here, and every replica has reported them as executed."""
+        reported = tuple(map(min, zip(*self._reported, strict=True)))
         snapshots = self._disks[replica].snapshots
-        reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(told))
+        reached = min((one.checkpoint.position.up_to for one in snapshots), default=(0,) * len(reported))
         reached = merge(reached, self._adopted[replica])
         bounds = [("its oldest snapshot has", reached)]
         if not self._forgets_early:
-            bounds.append(("every replica has reported as executed", told))
+            bounds.append(("every replica has reported as executed", reported))
         for what, bound in bounds:
             if any(map(int.__gt__, record.up_to, bound)):
                 line = f"r{replica} is {describe.record(record)}; {what} {describe.vector(bound)}"
@@ -160,24 +160,23 @@ class Invariants:
             raise Violation("purge", f"{line}: more than {self._purge_max} of one leader at once")
 
     def dropped(self, replica: int, dropped: Deps) -> None:
-        """Instances removed from memory were reported as executed by every replica, or are in a durable snapshot here.
+        """Check instances that left memory: every replica has reported them, or they are in a durable snapshot here.
 
-        Otherwise a replica that lacks them might find them nowhere after a crash of this one.
+        Otherwise a replica that lacks them might find them on no disk after a crash of this one.
         """
         if dropped == self._dropped[replica]:
             return
         self._dropped[replica] = dropped
-        told = tuple(map(min, zip(*self._reported, strict=True)))
+        reported = tuple(map(min, zip(*self._reported, strict=True)))
         durable = [one.checkpoint.position.up_to for one in self._disks[replica].snapshots]
-        allowed = reduce(merge, durable, told)
+        allowed = reduce(merge, durable, reported)
         if merge(allowed, dropped) != allowed:
-            what = (
-                f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {describe.vector(told)}"
-            )
-            raise Violation("early drop", f"{what}, its snapshots on disk have up to {describe.vector(allowed)}")
+            bound = describe.vector(reported)
+            what = f"r{replica} has dropped {describe.vector(dropped)}; every replica has reported {bound}"
+            raise Violation("early drop", f"{what}; its snapshots on disk have up to {describe.vector(allowed)}")
 
     def adopted(self, replica: int, checkpoint: Checkpoint) -> None:
-        """A replica has the snapshot of a peer in the place of its records up to there."""
+        """Check a fetched snapshot that replaces the records of a replica up to its checkpoint."""
         known = self._checkpoints.get(checkpoint.number)
         if known is None or known[0] != checkpoint:
             raise Violation("checkpoint", f"r{replica} installs {checkpoint}, which no replica has reached")
@@ -185,7 +184,7 @@ class Invariants:
         self._purged_up_to[replica] = merge(self._purged_up_to[replica], checkpoint.position.up_to)
 
     def checkpointed(self, replica: int, process: RestartRecord, checkpoint: Checkpoint, state: bytes) -> None:
-        """A machine has reached a checkpoint: it must have executed its instances, with equal state everywhere."""
+        """Check a machine at a checkpoint: it has executed exactly its instances, and its state is equal everywhere."""
         id = checkpoint.barrier
         self._decide(
             replica, id, checkpoint_batch(checkpoint.timestamp_ms, checkpoint.clocks), self._own_deps(replica, id)
@@ -226,10 +225,10 @@ class Invariants:
                         what = f"r{replica} takes {checkpoint}, and its disk has no decision of {leader}.{index}"
                         raise Violation("durable", what, (id,))
 
-    # what leaves
+    # messages that are sent
 
     def sent(self, replica: int, message: m.Message) -> None:
-        """A message leaves, for others or for the replica itself."""
+        """Check a message that is sent, to other replicas or to the sender itself."""
         match message:
             case m.PreAccept():
                 self._ballots.asked(replica, message)
@@ -266,7 +265,7 @@ class Invariants:
             raise Violation("durable", f"PreAccept {message.id} leaves before its index is reserved", (message.id,))
 
     def _check_reported_frontier(self, replica: int, message: m.Frontier) -> None:
-        """Others compact what every replica has reported as executed, so the own disk must have the decisions."""
+        """Check a report: peers compact instances that all replicas reported, so the own disk must have them."""
         disk = self._disks[replica]
         instances = disk.instances
         for leader, (before, now) in enumerate(zip(self._reported[replica], message.executed, strict=True)):
@@ -281,11 +280,11 @@ class Invariants:
                 if self._forgets_early and any(one.checkpoint.position.has(id) for one in disk.snapshots):
                     continue
                 if record is None or record.status is not Status.COMMITTED:
-                    what = f"r{replica} reports {leader}.{index} as executed, and its disk has no decision"
+                    what = f"r{replica} reports {leader}.{index} as executed, but its disk has no decision"
                     raise Violation("durable", what, (InstanceId(ReplicaId(leader), index),))
         self._reported[replica] = message.executed
 
-    # what is decided
+    # decisions
 
     def _decide(self, replica: int, id: InstanceId, value: m.Value, deps: Deps) -> None:
         known = self.decided.get(id)
@@ -322,7 +321,7 @@ class Invariants:
     def executed(
         self, replica: int, process: RestartRecord, execution: Execute, results: list[Result], applied: Sequence[bytes]
     ) -> None:
-        """A batch was executed with these results; its commands that were new are what the machine has applied."""
+        """Check an execution; `applied` are the commands that the machine received, because they were new."""
         id, batch = execution.id, execution.batch
         self._decide(replica, id, batch, self.decided[id][1] if id in self.decided else self._own_deps(replica, id))
         if id in process.executed:
@@ -335,18 +334,20 @@ class Invariants:
         if first is None:
             self.results[id] = results
         elif not _same_results(batch, first, results):
-            raise Violation("results", f"{id} gave {first} before, and {results} at {process.name}", (id,))
+            raise Violation(
+                "results", f"{id} had the results {first} before, and has {results} at {process.name}", (id,)
+            )
 
     def _own_deps(self, replica: int, id: InstanceId) -> Deps:
-        """Of an execution that shows before its commit: what the replica's disk or the voters' disks say."""
+        """The vector of an execution that is visible before its commit, from the disk of the replica or a voter."""
         for disk in (self._disks[replica], *self._disks):
             record = disk.instances.get(id)
             if record is not None and record.status >= Status.ACCEPTED:
                 return record.deps
-        raise Violation("durable", f"r{replica} executes {id}, of which no disk has a vote", (id,))
+        raise Violation("durable", f"r{replica} executes {id}, for which no disk has a vote", (id,))
 
     def aborted(self, replica: int, abort: Abort) -> None:
-        """An abort is reported to clients: the instance must be a nop."""
+        """Check an abort that is reported to clients: the instance must be a nop."""
         self._aborted.add(abort.id)
         known = self.decided.get(abort.id)
         if known is not None and known[0] != m.NOP:
@@ -355,7 +356,7 @@ class Invariants:
     # at intervals
 
     def scan(self, replica: int, instances: Mapping[InstanceId, Instance], dropped: Deps) -> None:
-        """Everything that one replica has in memory, and what must not be there any more."""
+        """Check all instances in one replica's memory: compacted ones are absent, and the others match its disk."""
         disk = self._disks[replica].instances
         for id in instances:
             if covers(dropped, id):
@@ -376,17 +377,17 @@ class Invariants:
                 raise Violation("memory", f"r{replica} lost {describe.record(record)}; it has {instance!r}", (id,))
 
     def _forget_checkpoints(self) -> None:
-        """Remove the records of checkpoints of which no disk has a snapshot, in whole or in part."""
+        """Remove the records of checkpoints for which no disk has a snapshot, complete or partial."""
         numbers = [one.checkpoint.number for disk in self._disks for one in disk.snapshots]
         numbers += [disk.fetched.number for disk in self._disks if disk.fetched is not None]
         for number in [one for one in self.at_checkpoint if one < min(numbers, default=0)]:
             del self.at_checkpoint[number]
 
     def forget(self, up_to: Deps, wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]) -> None:
-        """For endurance runs: remove instances that left all disks long ago, and requests that were given up.
+        """Remove instances that left all disks long ago, and requests that were given up; for endurance runs.
 
         Every process has executed these instances, and no replica sends messages about them. `wanted` requests are
-        kept. No more requests of sessions that are over arrive.
+        kept. Requests of sessions for which `is_over` is true never arrive again.
         """
         gone = [
             InstanceId(ReplicaId(leader), index)
@@ -413,7 +414,7 @@ class Invariants:
         self.answers.forget(processes, wanted, is_over)
 
     def settled(self, replica: int, process: RestartRecord) -> None:
-        """After the heal, when nothing is left to do: everything decided as a batch was executed here."""
+        """Check a replica at the end: it has executed everything that was decided as a batch."""
         for id, (value, _) in self.decided.items():
             if isinstance(value, m.Batch) and id not in process.executed:
                 raise Violation(
@@ -422,7 +423,7 @@ class Invariants:
 
 
 def _same_results(batch: m.Batch, left: list[Result], right: list[Result]) -> bool:
-    """Whether they are equal; but a first attempt of what was executed and acknowledged has no certain answer."""
+    """Whether results are equal. The first attempt of a request that was acknowledged may have any result."""
     if left == right:
         return True
     return all(

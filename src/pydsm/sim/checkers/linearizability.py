@@ -1,19 +1,18 @@
-"""Checks whether a history is linearizable: whether one copy of the data could have given these answers.
+"""Checks whether a history is linearizable: whether a single copy of the data could have given the same answers.
 
-Wing and Gong's search with Lowe's memory of configurations that were seen before, one key at a time: a history is
-linearizable exactly when each of its keys is, as long as every call names one key. Keys that some call names together
-are searched together. The search keeps its own stack.
+Uses the search of Wing and Gong with Lowe's cache of configurations, one key at a time: a history is linearizable
+exactly if the history of each key is, as long as every call names one key. Keys that a call names together are searched
+together. The search uses its own stack.
 
-Calls of one program (`Call.program`) must come in their order. That binds keys to each other as well: it is not enough
-that each key has an order of its own. So a history with programs is searched as a whole besides, where a good guess
-(`Call.rank`) makes it short; and two keys at a time where the whole takes too long, since whatever is right as a whole
-is right for every two keys.
+Calls of one program (`Call.program`) must take effect in their order. This relates keys to each other: an order for
+each single key is not enough. So a history with programs is also searched as a whole, which is short if `Call.rank` is
+a good guess; and pairs of keys are searched if the whole takes too long: if the whole is linearizable, every pair is.
 
-A call whose outcome is unknown may take effect at any time after it began, or never. Such calls are tried last and
-only where they change the state, so they cost little until an answer cannot be explained without them.
+A call with an unknown outcome may take effect at any time after it began, or never. Such calls are tried last, and only
+if they change the state, so they cost little until an answer cannot be explained without them.
 
-The caller may set `Call.rank` to the order in which calls probably took effect: then a good history is checked without
-a step back, however many calls overlap. A wrong guess costs time and changes no verdict.
+The caller may set `Call.rank` to the order in which the calls probably took effect. Then a linearizable history is
+checked without backtracking, however many calls overlap. A wrong guess costs time and changes no verdict.
 """
 
 from collections.abc import Hashable, Iterator, Sequence
@@ -25,26 +24,26 @@ from typing import Protocol, cast
 from pydsm.sim.base.history import Call, History, Outcome
 
 CONFIGURATIONS_MAX = 2_000_000
-"""Configurations looked at for one key before the search gives up as undecided."""
+"""Maximum number of configurations for one key; beyond it, the search ends as undecided."""
 
 
 class Model(Protocol):
-    """One key's sequential behaviour."""
+    """The sequential behaviour of one key."""
 
     def initial(self, key: str) -> Hashable:
         """The state before any call."""
         ...
 
     def step(self, state: Hashable, call: Call) -> tuple[object, Hashable]:
-        """The result that this call gives in this state, and the state after it. Changes nothing."""
+        """The result that this call has in this state, and the state after it. The model itself has no state."""
         ...
 
 
 class JointModel(Model, Protocol):
-    """One that knows calls over several keys."""
+    """A model that supports calls over several keys."""
 
     def step_together(self, states: Sequence[Hashable], call: Call) -> tuple[object, Sequence[Hashable]]:
-        """As `step`, with the state of each of the call's keys."""
+        """Like `step`, with the state of each of the call's keys."""
         ...
 
 
@@ -57,7 +56,7 @@ class Linearizable:
 
 @dataclass(frozen=True, slots=True)
 class NotLinearizable:
-    """No order explains this key's answers. `longest` is as far as any order went, `stuck` what could not follow."""
+    """No order explains the answers of this key. `longest` is the longest order found, `stuck` the calls after it."""
 
     key: str
     longest: tuple[Call, ...]
@@ -71,7 +70,7 @@ class NotLinearizable:
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """The search was too long for this key: too many calls at the same time, or too many unknown outcomes."""
+    """The search for this key was too long: too many concurrent calls, or too many unknown outcomes."""
 
     key: str
     configurations: int
@@ -81,7 +80,7 @@ LinearizabilityResult = Linearizable | NotLinearizable | Undecided
 
 
 def check(history: History, model: Model, configurations_max: int = CONFIGURATIONS_MAX) -> LinearizabilityResult:
-    """A whole history. The first keys that are not linearizable, else the first undecided ones, are reported."""
+    """Check a whole history. Returns the first key that is not linearizable, else the first undecided one."""
     looked_at = 0
     undecided: Undecided | None = None
     for keys, calls in _together(history):
@@ -100,7 +99,7 @@ def check(history: History, model: Model, configurations_max: int = CONFIGURATIO
 
 
 def _together(history: History) -> list[tuple[list[str], list[Call]]]:
-    """Keys that calls name together, and their calls; most often each key by itself."""
+    """Groups of keys that calls name together, and the calls of each group; most groups have one key."""
     group: dict[str, list[str]] = {}
     for call in history.calls:
         if call.outcome is Outcome.FAILED:
@@ -119,7 +118,7 @@ def _together(history: History) -> list[tuple[list[str], list[Call]]]:
 
 
 def _check_programs(history: History, model: Model, configurations_max: int) -> LinearizabilityResult:
-    """The order of calls that were sent in a row, over all keys; else over each two of them."""
+    """Check the order of calls of each program, over all keys; if that is undecided, over each pair of keys."""
     calls = [call for call in history.calls if call.outcome is not Outcome.FAILED]
     if all(call.program is None for call in calls):
         return Linearizable(0)
@@ -130,7 +129,7 @@ def _check_programs(history: History, model: Model, configurations_max: int) -> 
     for two in combinations(keys, 2):
         of_two = [call for call in calls if set(call.keys) <= set(two)]
         if any(set(call.keys) & set(two) and not set(call.keys) <= set(two) for call in calls):
-            continue  # what others do to them is not told by these two alone
+            continue  # other keys change these, so this pair alone decides nothing
         verdict = check_keys(two, of_two, model, configurations_max)
         if isinstance(verdict, NotLinearizable):
             return verdict
@@ -138,19 +137,19 @@ def _check_programs(history: History, model: Model, configurations_max: int) -> 
 
 
 _DETOURS_MAX = 20_000
-"""Configurations that a search of a whole history looks at besides those of a good guess."""
+"""Maximum number of configurations for a whole history, in addition to those of a good guess."""
 
 
 def check_keys(
     keys: Sequence[str], calls: Sequence[Call], model: Model, configurations_max: int = CONFIGURATIONS_MAX
 ) -> LinearizabilityResult:
-    """The calls of some keys together, and those of each program in their order."""
+    """Check the calls of some keys together, and those of each program in their order."""
     name = " ".join(keys)
     return _Search(name, calls, _Joint(keys, model)).run(configurations_max)
 
 
 class _Joint:
-    """A model of several keys at once: its state has one entry for each."""
+    """A model of several keys: its state has one entry for each key."""
 
     def __init__(self, keys: Sequence[str], model: Model) -> None:
         self._keys = keys
@@ -178,7 +177,7 @@ class _Joint:
 def check_key(
     key: str, calls: Sequence[Call], model: Model, configurations_max: int = CONFIGURATIONS_MAX
 ) -> LinearizabilityResult:
-    """The calls of one key. A call that is still open counts as one of unknown outcome; a failed one must not occur."""
+    """Check the calls of one key. Open calls count as calls of unknown outcome; failed calls must not occur."""
     return _Search(key, calls, model).run(configurations_max)
 
 
@@ -187,7 +186,7 @@ _NEVER = 1 << 62
 
 @dataclass(slots=True)
 class _Frame:
-    """A configuration on the way down: its state, what may come next, and what was chosen."""
+    """One level of the search: the state, the calls that may come next, and the call that was chosen."""
 
     state: Hashable
     first: int
@@ -196,7 +195,7 @@ class _Frame:
 
 
 class _Search:
-    """Depth-first over orders. Positions name calls: the answered ones first, by beginning, then the unknown ones."""
+    """Depth-first search. Positions number the calls: answered ones first, by beginning, then unknown ones."""
 
     def __init__(self, key: str, calls: Sequence[Call], model: Model) -> None:
         answered = sorted((call for call in calls if call.outcome is Outcome.DONE), key=lambda call: call.began)
@@ -249,7 +248,7 @@ class _Search:
         return _Frame(state, first, iter(self._candidates(first)))
 
     def _candidates(self, first: int) -> list[int]:
-        """What may come next: calls that began before any other call that is left has ended."""
+        """Calls that may come next: they began before the end of every other remaining call."""
         earliest_end = _NEVER
         found = []
         for position in range(first, self._answered):
@@ -269,12 +268,12 @@ class _Search:
         return found
 
     def _is_next_in_program(self, position: int) -> bool:
-        """Whether what was answered before it is ordered, and nothing that was answered behind it."""
+        """Whether all answered calls before it in its program are ordered, and none behind it is."""
         before, behind = self._before.get(position), self._behind.get(position)
         return (before is None or self._ordered[before]) and (behind is None or not self._ordered[behind])
 
     def _advance(self, frame: _Frame) -> _Frame | None:
-        """Order the next candidate that fits and leads somewhere new; None when there is none."""
+        """Order the next candidate that fits and leads to a new configuration; None if there is none."""
         for position in frame.candidates:
             call = self._calls[position]
             result, state = self._model.step(frame.state, call)
@@ -282,7 +281,7 @@ class _Search:
                 if result != call.result:
                     continue
             elif state == frame.state:
-                continue  # it may as well never have happened
+                continue  # equal to the case that the call never took effect
             configuration = (self._mask | 1 << position, state)
             if configuration in self._seen:
                 continue
@@ -294,9 +293,9 @@ class _Search:
 
 
 def _neighbours(calls: Sequence[Call]) -> tuple[dict[int, int], dict[int, int]]:
-    """Of each call in a program: the nearest answered one before it, and for those of unknown outcome behind it.
+    """For each call of a program: the nearest answered call before it, and, if its outcome is unknown, behind it.
 
-    Positions; beginnings of one program are in the order in which its calls were sent.
+    Calls are numbered by position; within a program, the order of beginnings is the order of sending.
     """
     programs: dict[object, list[int]] = {}
     for position, call in enumerate(calls):

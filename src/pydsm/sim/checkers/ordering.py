@@ -1,9 +1,9 @@
 """Checks that conflicting commands depend on each other and execute in one order (protocol.md, section 10).
 
-For declared keys the cost of a check does not grow with the history. Per key, the executions of one process are
-divided into blocks of accesses that commute. Two processes agree on the order of all conflicting accesses exactly when
-they pass the same blocks, whatever the order within a block. For any other relation every conflicting pair is
-compared, which suits short runs.
+For declared keys the cost of a check does not grow with the history. The executions of one process are divided into
+blocks per key; the accesses of a block commute. Two processes agree on the order of all conflicting accesses exactly if
+they pass the same blocks, whatever the order within a block. For any other relation every conflicting pair is compared,
+which suits short runs.
 """
 
 from bisect import bisect_right, insort
@@ -20,44 +20,44 @@ from pydsm.sim.base.violation import Violation
 
 
 class ExecutionOrder(Protocol):
-    """One process of one replica, as a sequence of executions."""
+    """The executions of one process, in their order."""
 
     def execute(self, id: InstanceId) -> None:
-        """Raises Violation if this comes in another order than elsewhere. The instance was given to `commit` before."""
+        """Add an execution of a committed instance. Raises Violation if its order differs from another process."""
         ...
 
     def fork(self, name: str) -> "ExecutionOrder":
-        """Another process, which has executed the same as this one by now: it begins with a snapshot of it."""
+        """The order of a new process that starts from a snapshot of this one, with the same executions so far."""
         ...
 
 
 class Ordering(Protocol):
-    """All processes of all replicas in one run."""
+    """The orders of all processes of all replicas in one run."""
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
-        """Call once for each instance committed as a batch. Raises Violation if another one is not ordered with it."""
+        """Add an instance that was committed as a batch. Raises Violation if a conflict with it is not ordered."""
         ...
 
     def begin_process(self, name: str) -> ExecutionOrder:
-        """A replica starts: it will execute everything from the beginning."""
+        """Record that a replica starts a process: it executes everything from the beginning."""
         ...
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
-        """Every process has executed these, and no replica sends messages about them: remove them."""
+        """Remove instances that every process has executed, and about which no replica sends messages."""
         ...
 
 
 Excuse = Callable[[InstanceId, InstanceId, Deps], bool]
-"""Whether the first instance comes before the second, which has these deps, though neither covers the other."""
+"""Whether the first instance is ordered before the second, which has these deps, although neither covers the other."""
 
 
 def never(earlier: InstanceId, later: InstanceId, later_deps: Deps) -> bool:
-    """Of two that conflict, one must cover the other."""
+    """The excuse that excuses nothing: of two conflicting instances, one must cover the other."""
     return False
 
 
 def make_ordering(relation: Relation, excuse: Excuse = never) -> Ordering:
-    """The cheapest exact check for a relation."""
+    """Create the cheapest exact check for a relation."""
     if isinstance(relation, DeclaredKeys):
         return _ByKey(_declared_accesses, excuse)
     if isinstance(relation, WithSessions) and isinstance(relation.machine, DeclaredKeys):
@@ -89,7 +89,7 @@ _SESSION = b"session\0"
 
 
 def _declared_and_session_accesses(batch: Batch) -> dict[_Key, _Access]:
-    """Besides the declared ones, one for each session: a retry writes it, a first attempt only touches it."""
+    """The declared accesses and one for each session: a retry writes the session, a first attempt updates it."""
     accesses = _declared_accesses(batch)
     for session in sorted(batch.sessions):
         accesses[_SESSION + session] = _WRITE if session in batch.retried else _ORDINARY
@@ -97,7 +97,7 @@ def _declared_and_session_accesses(batch: Batch) -> dict[_Key, _Access]:
 
 
 def _declared_accesses(batch: Batch) -> dict[_Key, _Access]:
-    """One access per key; a key touched in two ways counts as written. Barriers write a key that all others touch."""
+    """One access per key; a key with two kinds of access counts as written. Barriers write a key that all update."""
     footprint = batch.footprint
     accesses: dict[_Key, _Access] = {_EVERYTHING: _WRITE if footprint.barrier else _ORDINARY}
     for key in footprint.reads:
@@ -120,26 +120,26 @@ def _accesses_conflict(one: _Access, other: _Access) -> bool:
 
 @dataclass(slots=True)
 class _Block:
-    """Accesses of one key that commute and that every process executes between the same two other blocks."""
+    """Accesses of one key that commute, and that every process executes between the same two other blocks."""
 
     access: _Access
     members: dict[InstanceId, None]
     closed: bool = False
     gone: int = 0
-    """How many more there were, that every process has executed."""
+    """The number of accesses that were removed, since every process has executed them."""
 
     def __len__(self) -> int:
         return len(self.members) + self.gone
 
 
-class _Place(NamedTuple):
-    """How far one process has come in one key's blocks. Never changed, so that a fork of the process can share it."""
+class _Position(NamedTuple):
+    """The position of one process in the blocks of one key. Immutable, so that forks of the process can share it."""
 
     block: int = -1
     executed: int = 0
 
 
-_START = _Place()
+_START = _Position()
 
 
 @dataclass(slots=True)
@@ -148,7 +148,7 @@ class _KeyState:
     key: _Key
     blocks: list[_Block] = field(default_factory=list)
     passed: int = 0
-    """How many more there were, that every process is beyond."""
+    """The number of blocks that were removed, since every process has passed them."""
     committed: dict[_Access, dict[int, list[int]]] = field(default_factory=dict)
 
 
@@ -182,7 +182,7 @@ class _ByKey:
 
     @staticmethod
     def _uncovered(state: _KeyState, access: _Access, deps: Deps) -> Iterator[InstanceId]:
-        """Committed conflicting instances that a vector does not cover, few in a healthy run."""
+        """Committed conflicting instances that the vector does not cover; few in a correct run."""
         for other_access, leaders in state.committed.items():
             if _accesses_conflict(access, other_access):
                 for leader, indexes in leaders.items():
@@ -194,7 +194,7 @@ class _ByKey:
         return _KeyOrder(self, name)
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
-        """Of each key, access and leader the newest index stays: whatever comes later must cover it."""
+        """Keep the newest index of each key, access and leader: every later vector must cover it."""
         touched: dict[int, _KeyState] = {}
         for id in gone:
             self._deps.pop(id, None)
@@ -211,7 +211,7 @@ class _ByKey:
                         *(one for one in indexes[:-1] if InstanceId(ReplicaId(leader), one) not in leaving),
                         indexes[-1],
                     ]
-            passed = min(process.places.get(state.number, _START).block for process in processes)
+            passed = min(process.positions.get(state.number, _START).block for process in processes)
             if passed > state.passed:
                 del state.blocks[: passed - state.passed]
                 state.passed = passed
@@ -223,7 +223,7 @@ class _ByKey:
                 self._drop_if_over(state, processes)
 
     def _drop_if_over(self, state: _KeyState, processes: "list[_KeyOrder]") -> None:
-        """Remove a session whose requests were all executed and compacted, since new sessions keep coming."""
+        """Remove a session whose requests were all executed and compacted: the number of sessions is unlimited."""
         left = any(
             InstanceId(ReplicaId(leader), index) in self._deps
             for leaders in state.committed.values()
@@ -233,7 +233,7 @@ class _ByKey:
         if not left and len(state.blocks) == 1 and not state.blocks[0].members:
             self._keys.pop(state.key, None)
             for process in processes:
-                process.places.pop(state.number, None)
+                process.positions.pop(state.number, None)
 
 
 class _AccessesOf(Protocol):
@@ -244,41 +244,41 @@ class _KeyOrder:
     def __init__(self, order: _ByKey, name: str) -> None:
         self._order = order
         self._name = name
-        self.places: dict[int, _Place] = {}
+        self.positions: dict[int, _Position] = {}
         self.executed: set[InstanceId] = set()
         order.processes.add(self)
 
     def execute(self, id: InstanceId) -> None:
-        places = self.places
+        positions = self.positions
         for state, access in self._order.accesses[id]:
-            places[state.number] = self._enter(state, places.get(state.number, _START), access, id)
+            positions[state.number] = self._enter(state, positions.get(state.number, _START), access, id)
         self.executed.add(id)
 
     def fork(self, name: str) -> "ExecutionOrder":
         process = _KeyOrder(self._order, name)
-        process.places = dict(self.places)
+        process.positions = dict(self.positions)
         process.executed = set(self.executed)
         return process
 
-    def _enter(self, state: _KeyState, place: _Place, access: _Access, id: InstanceId) -> _Place:
+    def _enter(self, state: _KeyState, position: _Position, access: _Access, id: InstanceId) -> _Position:
         blocks, passed = state.blocks, state.passed
-        if place.block >= 0:
-            block = blocks[place.block - passed]
+        if position.block >= 0:
+            block = blocks[position.block - passed]
             if block.access == access and access != _WRITE:
                 self._join(block, id)
-                return _Place(place.block, place.executed + 1)
-            if place.executed < len(block):
+                return _Position(position.block, position.executed + 1)
+            if position.executed < len(block):
                 missing = next(one for one in block.members if one not in self.executed)
                 raise _disorder(self._name, id, missing)
             block.closed = True
-        number = place.block + 1
+        number = position.block + 1
         if number - passed == len(blocks):
             blocks.append(_Block(access, {}))
         block = blocks[number - passed]
         if block.access != access or (access == _WRITE and block.members and id not in block.members):
             raise _disorder(self._name, id, next(iter(block.members), id))
         self._join(block, id)
-        return _Place(number, 1)
+        return _Position(number, 1)
 
     def _join(self, block: _Block, id: InstanceId) -> None:
         if id not in block.members:
@@ -288,7 +288,7 @@ class _KeyOrder:
 
 
 class _ByPair:
-    """Sets of instances are integers, one bit for each in the order of commits: pairs grow with the square of a run."""
+    """Sets of instances are integers, one bit per instance in the order of commits. The cost is quadratic."""
 
     def __init__(self, relation: Relation, excuse: Excuse = never) -> None:
         self._relation = relation
@@ -298,7 +298,7 @@ class _ByPair:
         self.bits: dict[InstanceId, int] = {}
         self.conflicts: dict[InstanceId, int] = {}
         self.before: dict[InstanceId, int] = {}
-        """Per executed instance, the conflicting instances that the first process to execute it had executed before."""
+        """Per executed instance, the conflicting instances that the first process had executed before it."""
 
     def commit(self, id: InstanceId, batch: Batch, deps: Deps) -> None:
         bit = self.bits[id] = 1 << len(self._ids)
@@ -315,14 +315,14 @@ class _ByPair:
         self.conflicts[id] = mine
 
     def lowest(self, instances: int) -> InstanceId:
-        """The one that was committed first."""
+        """The instance of the set that was committed first."""
         return self._ids[(instances & -instances).bit_length() - 1]
 
     def begin_process(self, name: str) -> ExecutionOrder:
         return _PairOrder(self, name)
 
     def forget(self, gone: Sequence[InstanceId]) -> None:
-        """Keeps everything: only short runs have such a relation."""
+        """Keeps everything: only short runs use such a relation."""
 
 
 class _PairOrder:

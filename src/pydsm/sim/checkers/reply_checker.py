@@ -1,6 +1,6 @@
-"""First results: each request is executed once in a process, and one that comes again is answered as it was first.
+"""Checks the results of requests: each request is executed once in a process, and a repeated one gets the first result.
 
-And program order: where clients send several requests in a row, the first executions anywhere have their order.
+Also checks program order: if clients send several requests in a row, their first executions have the same order.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -21,14 +21,14 @@ class ReplyChecker:
         """`in_order`: requests of one session or connection must take effect in the order of their sequences."""
         self._in_order = in_order
         self._last: dict[SessionId, int] = {}
-        """Per session the highest sequence that was executed anywhere."""
+        """Per session, the highest sequence that was executed by any process."""
         self.first: dict[RequestId, Result] = {}
         self._executed_by: dict[RequestId, InstanceId] = {}
 
     def check(
         self, process: RestartRecord, execution: Execute, results: list[Result], applied: Sequence[bytes]
     ) -> None:
-        """A process has executed a batch; `applied` are the commands that its machine was given."""
+        """Check the execution of a batch by a process; `applied` are the commands that its machine received."""
         id, batch = execution.id, execution.batch
         new: list[bytes] = []
         runs = {run.first: run for run in batch.runs if run.after}
@@ -46,9 +46,7 @@ class ReplyChecker:
                 process.requests.add(request)
                 new.append(command)
             elif not expired and result != self.first[request]:
-                what = (
-                    f"a request of {id} is answered with {result} at {process.name}, first with {self.first[request]}"
-                )
+                what = f"a request of {id} gets {result} at {process.name}, and first got {self.first[request]}"
                 raise Violation("first result", what, (id, self._executed_by[request]))
             if not expired:
                 self._executed_by.setdefault(request, id)
@@ -56,11 +54,11 @@ class ReplyChecker:
                     self._check_order(process, id, request)
                 self.first.setdefault(request, result)
         if new != list(applied):
-            what = f"{process.name} applies {list(applied)} of {id}, of which {new} was not executed before"
+            what = f"{process.name} applies {list(applied)} of {id}, but only {new} was not executed before"
             raise Violation("executed twice", what, (id,))
 
     def _check_order(self, process: RestartRecord, id: InstanceId, request: RequestId) -> None:
-        """A request is executed for the first time anywhere: no later one of its session may have been."""
+        """Check the first execution of a request anywhere: no later request of its session was executed before."""
         session, sequence = session_of(request), sequence_of(request)
         last = self._last.get(session, 0)
         if sequence < last:
@@ -71,9 +69,9 @@ class ReplyChecker:
     def forget(
         self, processes: Collection[RestartRecord], wanted: Collection[RequestId], is_over: Callable[[SessionId], bool]
     ) -> None:
-        """Remove requests that no client waits for, and that are refused if they are repeated.
+        """Remove requests for which no client waits, and which are refused if they are repeated.
 
-        That holds if every process has given them up, or their session has expired.
+        This holds if every process has given them up, or their session has expired.
         """
         sessions = {session_of(request) for request in self.first}
         over = {session for session in sessions.union(*(process.sessions for process in processes)) if is_over(session)}

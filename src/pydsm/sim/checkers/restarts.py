@@ -1,7 +1,7 @@
-"""Records what one process of a replica has executed, and which requests it has received, for `invariants`.
+"""Records the executions of one process of a replica, and the requests that it has received, for `invariants`.
 
-A checkpoint is compared with everything decided. Instances that were compared once are skipped later: an instance that
-is in one checkpoint is in all later ones (positions only grow, which is checked too).
+A checkpoint is compared with all decisions. Instances that were compared once are skipped later: an instance that is in
+one checkpoint is in all later ones (positions only grow, which is checked too).
 """
 
 from collections.abc import Collection, Container, Sequence
@@ -16,7 +16,7 @@ from pydsm.sim.checkers import ordering
 
 
 class RestartRecord:
-    """What one process of one replica has executed, and in which order. `processes` holds all that are still in use."""
+    """The executions of one process, in their order. `processes` contains all records that are still in use."""
 
     def __init__(self, name: str, order: ordering.ExecutionOrder, processes: "WeakSet[RestartRecord]") -> None:
         processes.add(self)
@@ -26,18 +26,18 @@ class RestartRecord:
         self.executed: set[InstanceId] = set()
         self.requests: set[RequestId] = set()
         self.position: Position | None = None
-        """Of the last checkpoint."""
+        """The position of the last checkpoint."""
         self.compared = 0
-        """How many of the decided instances, in the order of their decisions, a checkpoint was compared with."""
+        """How many decided instances, in the order of their decisions, were compared with a checkpoint."""
         self.not_in_it: list[InstanceId] = []
-        """Those of them that were in no checkpoint yet."""
+        """The compared instances that were in no checkpoint yet."""
         self._acknowledged: dict[SessionId, int] = {}
         self._given_up: dict[SessionId, int] = {}
 
     def acknowledge(self, batch: Batch, results: Sequence[Result]) -> None:
-        """A batch was executed, and its clients want nothing any more of what came before.
+        """Record an executed batch: its clients acknowledge the earlier requests of their sessions.
 
-        Of what is left out because of its order, nothing is recorded.
+        Requests that were postponed are not recorded.
         """
         place = 0
         for run in batch.runs:
@@ -50,46 +50,46 @@ class RestartRecord:
             self.pass_barrier()
 
     def pass_barrier(self) -> None:
-        """From here on what was not executed and is acknowledged never will be."""
+        """Record a barrier: requests that are acknowledged but not executed never will be."""
         for session, sequence in self._acknowledged.items():
             self._given_up[session] = max(sequence, self._given_up.get(session, 0))
 
     def pass_ordered(self, run: Run) -> None:
-        """A run was executed behind something else: earlier requests of its session that were not never will be."""
+        """Record a run that was executed in order: earlier requests of its session are never executed afterwards."""
         session = session_of(run.first)
         self._given_up[session] = max(sequence_of(run.first), self._given_up.get(session, 0))
 
     def has_given_up(self, request: RequestId) -> bool:
-        """Whether the request was acknowledged before the last barrier, or passed by a later one in order."""
+        """Whether the request was acknowledged before the last barrier, or a later one was executed in order."""
         return sequence_of(request) < self._given_up.get(session_of(request), 0)
 
     @property
     def sessions(self) -> Collection[SessionId]:
-        """Of which something was acknowledged or executed."""
+        """The sessions of which a request was acknowledged or executed."""
         return self._acknowledged.keys()
 
     def forget(self, over: Collection[SessionId], requests: Container[RequestId]) -> None:
-        """Nothing comes of these sessions any more, and of requests none but these."""
+        """Remove these sessions, and keep only these requests."""
         for session in over:
             self._acknowledged.pop(session, None)
             self._given_up.pop(session, None)
         self.requests = {request for request in self.requests if request in requests}
 
     def grows(self, position: Position) -> bool:
-        """Whether a checkpoint with this position has all that the last one had."""
+        """Whether this position of a checkpoint contains the position of the last one."""
         before = self.position
         if before is None:
             return True
         return all(map(int.__le__, before.up_to, position.up_to)) and all(map(position.has, before.exceptions))
 
     def pass_checkpoint(self, position: Position, compared: int, not_in_it: list[InstanceId]) -> None:
-        """It was compared with so many decided instances; those that it does not have will be compared again."""
+        """Record a checkpoint that was compared with this number of decisions; those not in it are compared again."""
         self.position = position
         self.compared = compared
         self.not_in_it = not_in_it
 
     def fork(self, name: str) -> "RestartRecord":
-        """A process that begins with a snapshot of this one."""
+        """The record of a process that starts from a snapshot of this one."""
         process = RestartRecord(name, self.order.fork(name), self._processes)
         process.executed = set(self.executed)
         process.requests = set(self.requests)

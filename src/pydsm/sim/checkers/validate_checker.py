@@ -1,7 +1,7 @@
 """Checks that answers to Validate are exact (`docs/reference/protocol.md`, section 4: "this answer must be exact").
 
-A replica answers from what it has in memory. Here every answer is compared, at the moment when it is made, with the
-rule of the protocol, applied to the instances in memory and to those that were compacted.
+A replica answers from the instances in its memory. This module compares each answer, when it is computed, with the rule
+of the protocol, applied to the instances in memory and to those that were compacted.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ ValidateAnswer = Callable[[InstanceId, Batch, Deps], tuple[Invalidator, ...]]
 
 
 class Past(Protocol):
-    """The history of the whole group, all of it or what is behind `forgotten`."""
+    """The history of the whole group; instances behind `forgotten` are missing."""
 
     decided: dict[InstanceId, tuple[Value, Deps]]
     forgotten: Deps
@@ -32,14 +32,16 @@ def check_validate_answers(name: str, log: Log, past: Past) -> None:
         exact = _exact(log, past, id, batch, deps)
         if given != exact and not _left_to_the_barrier(log, deps, given, exact):
             said = f"{_names(given)} of {describe.value(batch)} {describe.vector(deps)}"
-            raise Violation("exactness", f"{name} names {said} as invalidators of {id}; it knew {_names(exact)}", (id,))
+            raise Violation(
+                "exactness", f"{name} names {said} as invalidators of {id}; exact is {_names(exact)}", (id,)
+            )
         return given
 
-    log.invalidators = checked  # type: ignore[method-assign]  # this log alone is watched
+    log.invalidators = checked  # type: ignore[method-assign]  # only this log is checked
 
 
 def _left_to_the_barrier(log: Log, deps: Deps, given: tuple[Invalidator, ...], exact: tuple[Invalidator, ...]) -> bool:
-    """Missing instances were compacted early: the checkpoint's barrier orders them, or is reported instead."""
+    """Whether the missing instances were compacted early: the checkpoint's barrier orders them or is reported."""
     compaction_checkpoint = log.compaction_checkpoint
     if compaction_checkpoint is None or not set(given) <= set(exact):
         return False

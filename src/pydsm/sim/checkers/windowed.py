@@ -1,8 +1,8 @@
-"""Linearizability of a history without an end: checked in windows, exactly, and forgotten.
+"""Checks the linearizability of an endless history exactly, in windows, and removes what was checked.
 
-A key's history is cut behind a call that overlaps with no other one and tells the whole state: a read that was
-answered, or a write. Everything before it came before everything behind it, and the state in between is known, so the
-whole is linearizable exactly when the parts are.
+A key's history is cut behind a call that overlaps with no other call and determines the whole state: an answered read,
+or a write. Everything before the cut took effect before everything behind it, and the state at the cut is known, so the
+whole history is linearizable exactly if its parts are.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -11,23 +11,23 @@ from pydsm.sim.base.history import Call, Outcome
 from pydsm.sim.checkers.linearizability import LinearizabilityResult, Linearizable, Model, check_key
 
 StateAfter = Callable[[Call], Hashable | None]
-"""The state of a key behind this call, if the call alone tells it."""
+"""The state of a key behind this call, if the call alone determines it; else None."""
 
 
 class _From:
-    """A model that begins with a known state."""
+    """A model that begins with a given state."""
 
     def __init__(self, model: Model, state: Hashable) -> None:
         self._state = state
         self.step = model.step
 
     def initial(self, key: str) -> Hashable:
-        """The known state."""
+        """The given state."""
         return self._state
 
 
 class Windows:
-    """Give it the calls of one key again and again; it keeps the state behind what was checked."""
+    """Checks the calls of keys, window by window, and keeps the state of each key behind the checked calls."""
 
     def __init__(self, model: Model, state_after: StateAfter) -> None:
         self._model = model
@@ -35,11 +35,11 @@ class Windows:
         self._states: dict[str, Hashable] = {}
 
     def check(self, key: str, calls: Sequence[Call]) -> tuple[LinearizabilityResult, int]:
-        """The verdict over the calls before the last place to cut, and how many those are.
+        """Check the calls before the last possible cut. Returns the verdict and the number of these calls.
 
-        `calls` are all that were not checked before, by their beginnings.
+        `calls` are all calls that were not checked before, in the order of their beginnings.
         """
-        count = self._place_to_cut(calls)
+        count = self._last_cut(calls)
         if not count:
             return Linearizable(0), 0
         verdict = self._check(key, calls[:count])
@@ -47,14 +47,14 @@ class Windows:
         return verdict, count
 
     def check_rest(self, key: str, calls: Sequence[Call]) -> LinearizabilityResult:
-        """The verdict over all that is left, at the end."""
+        """Check the remaining calls, at the end."""
         return self._check(key, calls)
 
     def _check(self, key: str, calls: Sequence[Call]) -> LinearizabilityResult:
         state = self._states.get(key, self._model.initial(key))
         return check_key(key, calls, _From(self._model, state))
 
-    def _place_to_cut(self, calls: Sequence[Call]) -> int:
+    def _last_cut(self, calls: Sequence[Call]) -> int:
         place = 0
         latest_end = -1
         for number, call in enumerate(calls):

@@ -1,6 +1,6 @@
 """Injects a fault when a replica sends the message that a trigger waits for.
 
-Keeps a run reproducible: it draws no random numbers; the triggers of the plan state everything.
+A run stays reproducible: this module draws no random numbers; the triggers of the plan state everything.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from pydsm.sim.devices.network import SimulatedNetwork
 
 
 class Sender(Protocol):
-    """The sender of a message, as far as faults can be injected into it."""
+    """The sender of a message: the operations with which faults are injected into it."""
 
     id: int
 
@@ -24,7 +24,7 @@ class Sender(Protocol):
         ...
 
     def pause(self, deaf: bool) -> None:
-        """Handle nothing until `resume` was called as often as `pause`."""
+        """Handle nothing until `resume` has been called as often as `pause`."""
         ...
 
     def resume(self) -> None:
@@ -39,11 +39,11 @@ class Adversary:
         """`disturbed` is called for each injected fault, with its duration in microseconds."""
         self._context = context
         self.network = network
-        """Carries all messages without a fault."""
+        """The network that carries all messages."""
         self._disturbed = disturbed
         self._waiting: list[t.MessageTrigger] = []
         self._left: list[int] = []
-        """Per armed trigger, how many matching messages are still to be sent unchanged."""
+        """Per armed trigger, the number of matching messages that are still sent unchanged."""
 
     def arm(self, trigger: t.MessageTrigger) -> None:
         """Wait for this trigger's message from now on."""
@@ -51,7 +51,7 @@ class Adversary:
         self._left.append(trigger.skip)
 
     def disarm(self) -> None:
-        """Remove all triggers: the world heals."""
+        """Remove all triggers, at the heal."""
         self._waiting.clear()
         self._left.clear()
 
@@ -105,7 +105,7 @@ class Adversary:
                 assert_never(unreachable)
 
     def _send_late(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message, extra_us: int) -> None:
-        """The message carries the present stamp: by the time it is sent, the sender may be down or restarted."""
+        """Send a message later, with the present stamp: at that time the sender may be down or restarted."""
         if to:
             stamp = self.network.stamp_of(sender)
             self._context.schedule.after(extra_us, self.network.carry, sender, to, message, stamp)

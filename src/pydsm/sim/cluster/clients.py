@@ -1,10 +1,10 @@
 """Simulated clients: each executes one operation after another, and records the answers in a history.
 
-A client whose replica is down goes to the next one. Some clients give up after `Settings.patience_us`: such a client
-does not know whether its command was or will be executed, and goes on with its next operation, perhaps at another
-replica; after an abort it sends the same request again a few times, and then counts it as failed. Other clients
-never give up (`Settings.retrying`): whatever happens, they send the same request through the next replica. Those that
-have several operations under way stand in `pipelines`.
+A client whose replica is down sends its request to the next one. Some clients give up after `Settings.patience_us`:
+they cannot know whether the command was or will be executed, and go on with their next operation, perhaps at another
+replica. After an abort they send the same request again a few times, and then count it as failed. Other clients never
+give up (`Settings.retrying`): after every failure they send the same request through the next replica. Clients that
+have several operations in flight are in `pipelines`.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from pydsm.sim.workload.workload import Workload
 
 _TRIES_PER_PATIENCE = 20
 _ROUNDS_MAX = 3
-"""How often a client asks every replica in turn before it gives up finding one that takes its request."""
+"""How often a client tries all replicas in turn before it gives up finding one that accepts its request."""
 
 
 class PendingRequest(ClientSubmission):
@@ -59,43 +59,43 @@ class PendingRequest(ClientSubmission):
         self.attempts_left = 0
 
     def send(self) -> None:
-        """Send the request to the replica whose turn it is."""
+        """Send the request to the present replica of this request."""
         self._sent += 1
         self.acknowledged = self._client.acknowledged(self)
         self._client.clients.carry(self, self._replica)
 
     @property
     def is_open(self) -> bool:
-        """Whether its client waits for it."""
+        """Whether the client waits for this request."""
         return self._client.waits_for(self)
 
     @property
-    def _never_gives_up(self) -> bool:
+    def _retries_for_ever(self) -> bool:
         return self._client.clients.context.settings.retrying and not self.in_row
 
-    def try_elsewhere(self) -> None:
-        """Send it once more, through the next replica, unless it has ended."""
+    def send_to_next(self) -> None:
+        """Send the request again, through the next replica, unless it has ended."""
         if self._client.waits_for(self):
             self._replica = (self._replica + 1) % len(self._client.clients.hosts)
             self._client.clients.context.counts.sent_again += 1
             self.send()
 
-    def _later_elsewhere(self) -> None:
+    def _send_to_next_later(self) -> None:
         context = self._client.clients.context
-        context.schedule.after(context.settings.patience_us // _TRIES_PER_PATIENCE, self.try_elsewhere)
+        context.schedule.after(context.settings.patience_us // _TRIES_PER_PATIENCE, self.send_to_next)
 
     def answered(self, result: Result) -> None:
-        """The client has its answer, or an error that the result or session has expired."""
+        """Handle an answer: a result, or the error that the result or the session has expired."""
         if isinstance(result, SessionExpired):
             self._session_expired()
         elif isinstance(result, RequestExpired) and self._client.waits_for(self):
-            what = f"{self._client.name} waits for a result that it has not acknowledged, and that is dropped"
+            what = f"{self._client.name} waits for a result that was dropped before the client acknowledged it"
             raise Violation("first result", what)
         else:
             self._client.ended(self, Outcome.DONE, result)
 
     def _session_expired(self) -> None:
-        """A request that was sent only once was not executed, so it is sent again in a new session."""
+        """If the request was sent only once, it was not executed, so it is sent again in a new session."""
         client = self._client
         if not client.waits_for(self):
             return
@@ -104,14 +104,14 @@ class PendingRequest(ClientSubmission):
         elif self._sent > 1:
             client.ended(self, Outcome.UNKNOWN)
         else:
-            self.request_id = client.renewed_id(ReplicaId(self._replica))
+            self.request_id = client.new_session_id(ReplicaId(self._replica))
             self._sent = 0
             self.send()
 
     def aborted(self) -> None:
-        """This proposal was not executed: send the request again, or count it as failed."""
-        if self._never_gives_up:
-            self._later_elsewhere()
+        """Handle an abort, which means not executed: send the request again, or count it as failed."""
+        if self._retries_for_ever:
+            self._send_to_next_later()
             return
         self.attempts_left -= 1 if not self.in_row else self.attempts_left
         if not self._client.waits_for(self):
@@ -122,9 +122,9 @@ class PendingRequest(ClientSubmission):
             self._client.ended(self, Outcome.FAILED)
 
     def refused(self) -> None:
-        """The replica is down: try the next one, until all were tried."""
-        if self._never_gives_up:
-            self._later_elsewhere()
+        """Handle a refusal, since the replica is down: try the next one, until all were tried."""
+        if self._retries_for_ever:
+            self._send_to_next_later()
             return
         self._hosts_left -= 1 if not self.in_row else self._hosts_left
         if not self._client.waits_for(self):
@@ -141,9 +141,9 @@ class PendingRequest(ClientSubmission):
             self.send()
 
     def broken(self) -> None:
-        """The connection broke, so the outcome is unknown."""
-        if self._never_gives_up:
-            self._later_elsewhere()
+        """Handle a broken connection: the outcome is unknown."""
+        if self._retries_for_ever:
+            self._send_to_next_later()
         else:
             self._client.ended(self, Outcome.UNKNOWN)
 
@@ -157,23 +157,23 @@ class SimulatedClient:
         self.current: PendingRequest | None = None
         self._later: deque[Operation] = deque()
         self._last_ids: dict[str, RequestId] = {}
-        """The last id used, by the process that granted the session."""
+        """The last id that was used, by the process that granted its session."""
 
     @property
     def busy(self) -> bool:
-        """Whether it waits for an answer."""
+        """Whether the client waits for an answer."""
         return self.current is not None
 
     def waits_for(self, request: PendingRequest) -> bool:
-        """Whether this one has not ended for it."""
+        """Whether this request has not ended for the client."""
         return self.current is request
 
     def acknowledged(self, request: PendingRequest) -> int:
-        """Below which sequence it wants no answers any more."""
+        """The sequence below which the client wants no more answers."""
         return sequence_of(request.request_id)
 
     def operate(self, operation: Operation) -> None:
-        """Begin this operation, now or when the one before has ended."""
+        """Begin this operation, now or when the previous one has ended."""
         self._later.append(operation)
         self._next()
 
@@ -186,11 +186,11 @@ class SimulatedClient:
         request = self.current = self.clients.request(self, operation, id)
         request.send()
         if context.settings.retrying and context.settings.doubling:
-            request.try_elsewhere()
+            request.send_to_next()
         context.schedule.after(context.settings.patience_us, self._give_up, request)
 
     def _next_id(self, replica: ReplicaId) -> RequestId:
-        """In the session that the replica's present process grants; in one that nobody has granted while it is down."""
+        """The next id of the session that the replica's process granted; of an ungranted session while it is down."""
         process = self.clients.hosts[replica].process
         last = None if process is None else self._last_ids.get(process.name)
         if last is None:
@@ -203,8 +203,8 @@ class SimulatedClient:
             self._last_ids[process.name] = id
         return id
 
-    def renewed_id(self, replica: ReplicaId) -> RequestId:
-        """The session has expired: begin another one."""
+    def new_session_id(self, replica: ReplicaId) -> RequestId:
+        """The first id of a new session, after the old one expired."""
         process = self.clients.hosts[replica].process
         if process is not None:
             self._last_ids.pop(process.name, None)
@@ -212,14 +212,14 @@ class SimulatedClient:
 
     @property
     def name(self) -> str:
-        """For lines."""
+        """The name in the trace."""
         return f"client {self.number}"
 
     def _give_up(self, request: PendingRequest) -> None:
         """The client has waited for `patience_us`."""
         settings = self.clients.context.settings
         if settings.retrying and self.current is request:
-            request.try_elsewhere()
+            request.send_to_next()
             self.clients.context.schedule.after(settings.patience_us, self._give_up, request)
         elif not self.clients.patient:
             self.ended(request, Outcome.UNKNOWN)
@@ -233,7 +233,7 @@ class SimulatedClient:
         self._next()
 
     def retire(self) -> None:
-        """Begin nothing more of what was planned."""
+        """Drop the planned operations that have not begun."""
         self._later.clear()
 
 
@@ -241,7 +241,7 @@ AnyClient = SimulatedClient | PipeliningClient
 
 
 class SimulatedClients:
-    """All clients, and their history. `patient` ones wait for ever: after the heal they must be answered."""
+    """All clients, and their history. `patient` clients wait for ever: after the heal they must be answered."""
 
     def __init__(self, context: Context, workload: Workload, hosts: Sequence[Host]) -> None:
         self.context = context
@@ -262,7 +262,7 @@ class SimulatedClients:
         client.operate(operation)
 
     def request(self, client: "AnyClient", operation: Operation, id: RequestId) -> PendingRequest:
-        """One that begins now."""
+        """Create a request that begins now."""
         context, ask = self.context, self.workload.ask(operation.command)
         call = None
         if ask is not None:
@@ -279,7 +279,7 @@ class SimulatedClients:
         return request
 
     def note(self, name: str, request: PendingRequest, outcome: Outcome, result: Result) -> None:
-        """A request has ended for its client."""
+        """Record the outcome of a request in the history, the counts and the trace."""
         now, history, call = end_time(self.context.schedule.steps), self.history, request.call
         seen = self.workload.seen(result)
         self.context.log(name, f"gets {seen!r}" if outcome is Outcome.DONE else f"ends: {outcome.value}")
@@ -299,7 +299,7 @@ class SimulatedClients:
                     history.unknown(call, now)
 
     def new_session(self, replica: ReplicaId, now_ms: int) -> RequestId:
-        """A new session identifier, with the present time."""
+        """The id of a new session, with the present time."""
         self._sessions += 1
         return request_id(now_ms, replica, self._sessions, 0)
 
@@ -308,11 +308,11 @@ class SimulatedClients:
         self.context.schedule.after(self.context.settings.client_us, self.hosts[replica].submit, request)
 
     def retire(self) -> None:
-        """The phase of faults is over: finish what was begun, and wait for its end."""
+        """End the phase of faults: clients begin nothing new, and wait until their requests have ended."""
         self.patient = True
         for client in self._clients.values():
             client.retire()
 
     def waiting(self) -> list["AnyClient"]:
-        """Clients in the middle of an operation."""
+        """The clients that wait for an answer."""
         return [client for client in self._clients.values() if client.busy]

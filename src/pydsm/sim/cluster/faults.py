@@ -30,7 +30,7 @@ class Faults:
         self._adversary = adversary
 
     def strike(self, fault: p.Fault) -> None:
-        """Apply this fault; one with a duration ends automatically. Must not be called after the heal."""
+        """Apply this fault; a fault with a duration ends automatically. Must not be called after the heal."""
         after, counts = self._context.schedule.after, self._context.counts
         match fault:
             case p.Crash():
@@ -56,7 +56,7 @@ class Faults:
                 after(fault.lasting_us, self._change_loss, -fault.loss, -fault.duplication)
             case p.Death():
                 if sum(host.dead for host in self._hosts) < quorums(len(self._hosts)).f:
-                    self._hosts[fault.replica].die_for_ever()
+                    self._hosts[fault.replica].crash_for_ever()
                 else:
                     self._hosts[fault.replica].crash(None)
             case MessageTrigger():
@@ -83,7 +83,9 @@ class Faults:
     def _put_back(self, fault: p.PutBack, copy: DiskCopy) -> None:
         host = self._hosts[fault.replica]
         if not self._context.healed and not host.dead and self._disks[fault.replica].newest is None:
-            self._context.log("FAULT", f"r{fault.replica} gets its disk of {fault.lasting_us // 1000} ms ago")
+            self._context.log(
+                "FAULT", f"r{fault.replica} gets a copy of its disk from {fault.lasting_us // 1000} ms ago"
+            )
             host.put_back(copy, fault.down_us)
 
     def _change_loss(self, loss: float, duplication: float) -> None:

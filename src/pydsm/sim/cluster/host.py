@@ -1,6 +1,6 @@
-"""One simulated machine: a disk that survives crashes, and the processes of its replica, one after another.
+"""Simulates one machine: a disk that survives crashes, and the processes of its replica, one after another.
 
-Decides when a process starts, which events it receives, and when it crashes. `process` is what runs.
+Decides when a process starts, which events it receives, and when it crashes. The process is in `process`.
 """
 
 from collections import deque
@@ -40,14 +40,14 @@ class Host:
         self._calls_until_crash = 0
         self._down_us: int | None = 0
         self.dead = False
-        """It never starts again."""
+        """Whether the replica never starts again."""
         self._put_back = False
-        """Whether an older copy of the disk was ever put back."""
+        """Whether the disk was ever replaced by an older copy."""
 
     # starts and crashes
 
     def start(self) -> None:
-        """Begin a process from what the disk has, if there is none."""
+        """Start a process from the data on the disk, if none runs."""
         if self.process is not None or self.dead:
             return
         self._processes += 1
@@ -56,16 +56,16 @@ class Host:
             self._context.counts.restarts += 1
             snapshots = self.disk.load_snapshots()
             self._damage.look(self.disk.load(), [one.checkpoint for one in snapshots])
-            process.begin_with(snapshots)
+            process.load_disk(snapshots)
             self._run(process.performer.pump)
 
     def crash(self, down_us: int | None) -> None:
-        """End the process, if there is one; start again after `down_us`, or only at the heal if that is None."""
+        """End the process, if one runs; start again after `down_us`, or only at the heal if that is None."""
         process, self.process = self.process, None
         if process is None:
             return
         self._context.counts.crashes += 1
-        self._context.log(process.name, "dies")
+        self._context.log(process.name, "crashes")
         self._context.counts.add_replica(process.core.counters)
         for _, given in self._backlog:
             if isinstance(given[0], ClientSubmission):
@@ -82,12 +82,12 @@ class Host:
         self._calls_until_crash, self._down_us = calls, down_us
 
     def die(self, down_us: int | None) -> None:
-        """End the process inside the call of its performer that is under way. Raises Died."""
+        """End the process inside the present call of its performer. Raises Died."""
         self._down_us = down_us
         raise Died
 
-    def die_for_ever(self) -> None:
-        """End the process, and never begin another one."""
+    def crash_for_ever(self) -> None:
+        """End the process, and never start another one."""
         self.dead = True
         self._context.counts.deaths += 1
         self.crash(None)
@@ -104,12 +104,12 @@ class Host:
         self._calls_until_crash = 0
 
     def pause(self, deaf: bool) -> None:
-        """Handle nothing until as many `resume` have come."""
+        """Handle nothing until `resume` has been called as often as `pause`."""
         self._pauses += 1
         self._deaf = deaf
 
     def resume(self) -> None:
-        """Go on with what has waited, when this ends the last pause."""
+        """End one pause; after the last one, handle the events that waited."""
         if self._pauses:
             self._pauses -= 1
             if not self._pauses:
@@ -117,7 +117,7 @@ class Host:
                     act, given = self._backlog.popleft()
                     act(*given)
 
-    def resume_for_good(self) -> None:
+    def resume_all(self) -> None:
         """End all pauses."""
         self._pauses = min(self._pauses, 1)
         self.resume()
@@ -135,14 +135,14 @@ class Host:
             self._backlog.append((self.receive_handshake, (sender, greeting)))
 
     def deliver(self, sender: ReplicaId, message: Message, stamp: StartStamp = None) -> None:
-        """A message has arrived; `stamp` says of which start it is, where starts are looked at."""
+        """A message has arrived; `stamp` identifies the sender's start, if starts are checked."""
         process = self.process
         if process is None:
             self._context.counts.undeliverable += 1
         elif self._pauses:
             if not self._deaf:
                 self._backlog.append((self.deliver, (sender, message, stamp)))
-        elif process.starts is not None and not (stamp is not None and process.starts.hears(sender, stamp)):
+        elif process.starts is not None and not (stamp is not None and process.starts.accepts(sender, stamp)):
             self._context.counts.undeliverable += 1
         else:
             self._context.counts.delivered += 1
@@ -151,7 +151,7 @@ class Host:
             self._run(self._receive, process, sender, message)
 
     def observe_clock(self, sender: ReplicaId, clock_ms: int) -> None:
-        """What a peer's wall clock shows."""
+        """Record the time that a peer's wall clock shows."""
         if self.process is not None:
             self.process.clock.record(sender, clock_ms)
 
@@ -163,7 +163,7 @@ class Host:
         process.performer.pump()
 
     def tick(self) -> None:
-        """The period between two ticks of the runtime is over; the clock goes on in a pause as well."""
+        """Advance the clock by one period of the runtime, also in a pause, and tick the process."""
         process = self.process
         if process is not None:
             process.clock_us += int(self._context.settings.tick_period_us * self.clock_rate)
@@ -180,7 +180,7 @@ class Host:
         process.performer.pump()
 
     def submit(self, submission: ClientSubmission) -> None:
-        """A client asks for a command."""
+        """Handle a client's request."""
         process = self.process
         if process is None:
             self._context.schedule.after(self._context.settings.client_us, submission.refused)
@@ -204,7 +204,7 @@ class Host:
             self._run(process.flush)
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """What the performer of the present process asks of its disk."""
+        """Write records for the performer of the present process."""
         process = self.process
         assert process is not None
         if self.disk.sync_us:
@@ -221,7 +221,7 @@ class Host:
             self._run(self._after_write, done)
 
     def call(self, process: ReplicaProcess, act: Callable[..., None], *given: object) -> None:
-        """Something that a process was waiting for is done."""
+        """Run a callback of a process, if it still runs and is not paused."""
         if process is not self.process:
             return
         if self._pauses:
@@ -229,22 +229,22 @@ class Host:
         else:
             self._run(act, *given)
 
-    def begin_again(self) -> None:
-        """The snapshot of a peer takes the place of what the disk has up to there, and a new process begins with it."""
+    def restart_from_snapshot(self) -> None:
+        """Replace the disk's records by the fetched snapshot, and start a new process from it."""
         process = self.process
         assert process is not None
         fetched, self.disk.fetched = self.disk.fetched, None
         assert fetched is not None
         self.crash(None)
         self.disk.fetched = fetched
-        checkpoint = self.disk.adopt(self._parts.watch.at_checkpoint[fetched.number])
-        self._parts.watch.adopted(self.id, checkpoint)
+        checkpoint = self.disk.adopt(self._parts.invariants.at_checkpoint[fetched.number])
+        self._parts.invariants.adopted(self.id, checkpoint)
         self._context.counts.snapshots_installed += 1
         self._context.log(process.name, f"installs {checkpoint}")
         self.start()
 
     def snapshot_written(self, process: ReplicaProcess, checkpoint: Checkpoint) -> None:
-        """The disk has it."""
+        """A snapshot of this process is durable."""
         if process is not self.process:
             return
         if self._pauses:
@@ -257,7 +257,7 @@ class Host:
         done()
 
     def _run(self, act: Callable[..., None], *given: object) -> None:
-        """Run anything that calls the core: the process may crash in it, or be able to propose more afterwards."""
+        """Run anything that calls the core. The process may crash in it, or may be able to propose afterwards."""
         if self.process is not None:
             self.process.core.advance(Tick(self.process.clock_us // TICK_US))
         try:
@@ -271,10 +271,10 @@ class Host:
         except Refused as refused:
             self._refused(str(refused))
 
-    # disks that are put back
+    # older copies of the disk
 
     def put_back(self, copy: DiskCopy, down_us: int) -> None:
-        """The machine dies, and starts again with an older copy of its disk."""
+        """Crash the machine, and start it again with an older copy of its disk."""
         self.crash(None)
         self.disk.put_back(copy)
         self._put_back = True
@@ -282,11 +282,11 @@ class Host:
         self._context.schedule.after(down_us, self.start)
 
     def _refused(self, reason: str) -> None:
-        """The operator puts the newest disk back. It may be refused once, if a peer has seen the older disk's start."""
+        """Put the newest disk back, as an operator does. It is refused too if a peer has a record of the older one."""
         process = self.process
         assert process is not None
         if not self._put_back:
-            raise Violation("refused", f"{process.name} is refused on a disk that was never put back: {reason}")
+            raise Violation("refused", f"{process.name} is refused, but its disk is not an older copy: {reason}")
         self._context.log(process.name, f"is refused: {reason}")
         self._context.counts.put_backs_refused += 1
         self.crash(None)

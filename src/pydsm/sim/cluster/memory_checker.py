@@ -1,19 +1,19 @@
 """Checks that instances which all replicas have executed leave memory in time (protocol.md, section 6).
 
-How much a replica may keep follows from its configuration, while all are up and connected:
+While all replicas are up and connected, their configuration bounds the instances that a replica may keep:
 
     kept  <=  known  -  D
 
-D is per leader. It grows by `drop_instances_max` with each tick, up to what every replica had executed when the last
-whole *cycle* of the window began. A cycle has three steps, one for each line of the proof in docs/explanation/
-log-compaction.md, and each takes as long as one round of reports (`round_us`) after its condition holds:
+D is per leader. It grows by `drop_instances_max` with each tick, up to the prefix that every replica had executed when
+the last whole *cycle* of the window began. A cycle has three steps, one for each line of the proof in
+docs/explanation/log-compaction.md. Each takes as long as one round of reports (`round_us`) after its condition holds:
 
 1. Every replica has executed A. One round later all have received reports of that from all.
-2. Every replica has executed all that any replica knew by then. One round later each has noted A as leaving.
-3. Once more, since a note waits for what was known when it was made. One round later A may leave.
+2. Every replica has executed everything that any replica knew by then. One round later each has noted A as leaving.
+3. The same again, since a note waits for everything that was known when it was made. One round later A may leave.
 
-Nothing is assumed about how long deciding and executing take: the conditions are looked at. What is assumed is that
-no fault is active, so a fault, a new process of a replica or a lost report begins the cycle anew, and D with it.
+The checker assumes nothing about how long deciding and executing take: it checks the conditions. It assumes that no
+fault is active, so a fault, a new process of a replica or a lost report starts the cycle and D again.
 """
 
 from collections.abc import Sequence
@@ -48,13 +48,13 @@ from pydsm.sim.devices.network import LATEST
 
 _STEPS = 3
 _SYNC_LATEST = 2.0
-"""The longest durable write, against its mean."""
+"""The longest durable write, as a multiple of its mean."""
 _WRITES = 2
-"""A report waits for the write under way, and for its own."""
+"""Durable writes that delay a report: the present one, and its own."""
 
 
 class MemoryChecker:
-    """Give it every tick (`ticked`), and every fault and lost report (`struck`, `disturbed`)."""
+    """Call `ticked` at every tick, and `fault_injected` or `disturbed` at every fault and lost report."""
 
     def __init__(self, context: Context, hosts: Sequence[Host]) -> None:
         self._context = context
@@ -66,15 +66,15 @@ class MemoryChecker:
         self._processes: list[ReplicaProcess | None] = []
         self._step = 0
         self._since_us: int | None = None
-        """When the condition of this step began to hold."""
+        """When the condition of the present step began to hold, or None."""
         none: Deps = (0,) * len(hosts)
         self._known = self._leaving = self._due = none
         self._must: list[Deps] = [none] * len(hosts)
-        """Per replica, what must have left its memory: D."""
+        """Per replica, D: the instances that must have left its memory."""
 
     @property
     def round_us(self) -> int:
-        """By when all have told all, and have looked at it, on the slowest clock and disk so far."""
+        """The longest time until all replicas have handled a report from all, on the slowest clock and disk so far."""
         settings = self._context.settings
         told_us = int((settings.gossip_ticks + 1) * TICK_US / self._slowest) + 1
         durable_us = _WRITES * (int(_SYNC_LATEST * self._sync_us) + 1)
@@ -82,7 +82,7 @@ class MemoryChecker:
         return told_us + durable_us + there_us + 3 * settings.tick_period_us
 
     def fault_injected(self, fault: Fault) -> None:
-        """A fault begins. A crash is seen by the processes, whenever it comes."""
+        """Record that a fault begins. A crash that comes later is detected by the new process."""
         match fault:
             case Crash() | CrashInside() | PowerCut():
                 self.disturbed()
@@ -94,12 +94,12 @@ class MemoryChecker:
                 assert_never(unreachable)
 
     def disturbed(self, lasting_us: int = 0) -> None:
-        """No bound holds for `lasting_us` microseconds."""
+        """Record that no bound holds for `lasting_us` microseconds."""
         self._quiet_from_us = max(self._quiet_from_us, self._schedule.now + lasting_us)
         self._processes = []
 
     def ticked(self, host: Host) -> None:
-        """A replica had the time to drop something. Raises Violation if it did not."""
+        """Check a replica after a tick. Raises Violation if it has not dropped the instances of D."""
         if host is self._hosts[0]:
             self._look()
         process, must = host.process, self._must[host.id]
@@ -123,7 +123,7 @@ class MemoryChecker:
             raise Violation("bounded memory", what)
 
     def _look(self) -> None:
-        """Whether the present step of the cycle is over."""
+        """End the present step of the cycle if its condition has held for long enough."""
         now = self._schedule.now
         if now <= self._quiet_from_us:
             return
@@ -142,7 +142,7 @@ class MemoryChecker:
                 self._leaving = executed
 
     def _begin(self, processes: list[ReplicaProcess | None]) -> None:
-        """Start the time limits of the present processes again."""
+        """Start the cycle again with the present processes."""
         none: Deps = (0,) * len(processes)
         self._processes = processes
         self._slowest = min(self._slowest, *(host.clock_rate for host in self._hosts))

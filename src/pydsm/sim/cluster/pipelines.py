@@ -1,9 +1,9 @@
-"""Clients that send requests without waiting for the answers to those before, and rely on their order.
+"""Simulates clients that send requests before the earlier ones are answered, and rely on their order.
 
-In sessions, a request may be sent through another replica than the one that granted the session, while earlier ones
-are still under way at the first; and each is sent again by itself. Connections have no ids that count: whatever fails
-ends them, and a client goes on over another one. Either begins a new session or connection only when nothing is open in
-the present one, or when that has ended.
+In a session, a request may go through another replica than the one that granted the session, while earlier requests are
+still in flight at the first; and each request is sent again separately. Connections have no ids for retries: any
+failure ends the connection, and the client opens another one. A client begins a new session or connection only when no
+request is open in the present one, or when the present one has ended.
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PipeliningClient:
-    """Has up to `Settings.pipelined` operations under way."""
+    """Has up to `Settings.pipelined` operations in flight."""
 
     def __init__(self, number: int, clients: "SimulatedClients") -> None:
         self.number = number
@@ -37,36 +37,36 @@ class PipeliningClient:
         self._last: RequestId | None = None
         """The id of the last request."""
         self._granted_by = ""
-        """The process that has granted the session, or that the connection leads to."""
+        """The process that granted the session, or to which the connection leads."""
         self._home = 0
 
     @property
     def name(self) -> str:
-        """For lines."""
+        """The name in the trace."""
         return f"client {self.number}"
 
     @property
     def busy(self) -> bool:
-        """Whether it waits for an answer."""
+        """Whether the client waits for an answer."""
         return bool(self.open)
 
     def waits_for(self, request: "PendingRequest") -> bool:
-        """Whether this one has not ended for it."""
+        """Whether this request has not ended for the client."""
         return request in self.open
 
     def acknowledged(self, request: "PendingRequest") -> int:
-        """Below which sequence it wants no answers of the request's session any more."""
+        """The sequence below which the client wants no more answers of the request's session."""
         session = session_of(request.request_id)
         left = [sequence_of(one.request_id) for one in self.open if session_of(one.request_id) == session]
         return min(left, default=sequence_of(request.request_id))
 
     def operate(self, operation: Operation) -> None:
-        """Begin this operation, now or when there is room."""
+        """Begin this operation, now or when fewer operations are in flight."""
         self._later.append(operation)
         self._next()
 
     def retire(self) -> None:
-        """Begin nothing more of what was planned."""
+        """Drop the planned operations that have not begun."""
         self._later.clear()
 
     def _next(self) -> None:
@@ -89,11 +89,11 @@ class PipeliningClient:
         self.open[request] = None
         request.send()
         if settings.retrying and settings.doubling and not settings.connections:
-            request.try_elsewhere()
+            request.send_to_next()
         clients.context.schedule.after(settings.patience_us, self._give_up, request)
 
     def _next_id(self, replica: int) -> RequestId:
-        """In the present session or connection, unless nothing is open and the replica's process is another one."""
+        """The next id of the session or connection; of a new one if no request is open and the process has changed."""
         clients, last = self.clients, self._last
         process = clients.hosts[replica].process
         if last is None or (not self.open and (process is None or process.name != self._granted_by)):
@@ -111,17 +111,17 @@ class PipeliningClient:
         return self._last
 
     def session_expired(self, request: "PendingRequest") -> None:
-        """Whether it was executed cannot be told in general; what follows goes on in a new session."""
+        """End a request whose session has expired: it may have been executed. Later requests use a new session."""
         if request in self.open:
             self.ended(request, Outcome.UNKNOWN)
 
     def _give_up(self, request: "PendingRequest") -> None:
-        """Patience is at its end."""
+        """The client has waited for `patience_us`."""
         settings = self.clients.context.settings
         if request not in self.open:
             return
         if settings.retrying and not settings.connections:
-            request.try_elsewhere()
+            request.send_to_next()
             self.clients.context.schedule.after(settings.patience_us, self._give_up, request)
         elif not self.clients.patient:
             self.ended(request, Outcome.UNKNOWN)
@@ -129,13 +129,13 @@ class PipeliningClient:
                 self._disconnect()
 
     def _disconnect(self) -> None:
-        """What is under way may still be executed; what follows goes over another connection."""
+        """End the connection: open requests may still be executed; later ones use another connection."""
         self._last = None
         for request in list(self.open):
             self.ended(request, Outcome.UNKNOWN)
 
     def ended(self, request: "PendingRequest", outcome: Outcome, result: Result = None) -> None:
-        """The first word about a request is the last."""
+        """Record the first outcome of a request; later ones are ignored."""
         if request not in self.open:
             return
         del self.open[request]

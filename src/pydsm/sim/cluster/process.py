@@ -42,34 +42,34 @@ from pydsm.sim.devices.transfers import SimulatedTransfers
 
 
 class ClientSubmission:
-    """A command that waits at a replica. It receives the outcome; see `clients.PendingRequest`."""
+    """A client's command at a replica, and the methods that receive its outcome; see `clients.PendingRequest`."""
 
     __slots__ = ()
 
     request_id: RequestId
     command: bytes
     acknowledged: int
-    """The client has the answers to all requests of this session below."""
+    """The sequence below which the client has the answers of this session."""
     after: int
-    """Which earlier request of the session must be executed first; 0 for none."""
+    """The earlier request of the session that must be executed first; 0 for none."""
     in_row: bool
-    """Whether it comes over a connection without ids, and takes effect in the order in which that sends."""
+    """Whether it came over a connection without ids, whose commands take effect in the order of sending."""
 
     def answered(self, result: Result) -> None:
-        """It was executed."""
+        """The command was executed."""
 
     def aborted(self) -> None:
-        """It was not executed by this proposal, and never will be."""
+        """This proposal was not executed, and never will be."""
 
     def refused(self) -> None:
-        """It was not taken."""
+        """The replica did not accept the request."""
 
     def broken(self) -> None:
         """The replica crashed, so the outcome is unknown."""
 
 
 class Died(Exception):
-    """Unwinds out of the performer when a process ends in the middle of its effects."""
+    """Raised through the performer when a process crashes in the middle of its effects."""
 
 
 class ReplicaFactory:
@@ -78,7 +78,7 @@ class ReplicaFactory:
     def __init__(
         self,
         context: Context,
-        watch: Invariants,
+        invariants: Invariants,
         network: Adversary,
         make_replica: Callable[[int], Replica],
         make_machine: Callable[[], StateMachine],
@@ -86,7 +86,7 @@ class ReplicaFactory:
     ) -> None:
         self.took_part = took_part
         self.context = context
-        self.watch = watch
+        self.invariants = invariants
         self.network = network
         self.make_replica = make_replica
         self.make_machine = make_machine
@@ -110,30 +110,30 @@ class ProcessHost(Sender, Protocol):
         """Run a callback of a process, if that is still running."""
         ...
 
-    def begin_again(self) -> None:
-        """The fetched snapshot takes its place, and a new process begins with it."""
+    def restart_from_snapshot(self) -> None:
+        """Replace the records by the fetched snapshot, and start a new process from it."""
         ...
 
     def snapshot_written(self, process: "ReplicaProcess", checkpoint: Checkpoint) -> None:
-        """The disk has it."""
+        """A snapshot of this process is durable."""
         ...
 
 
 class ReplicaProcess:
-    """From one start of a replica to its end. Is disk, network and application to the performer, and watched core."""
+    """One process. It is the disk, network and application of its performer, and calls the checkers for its core."""
 
     def __init__(self, host: ProcessHost, parts: ReplicaFactory, number: int) -> None:
         self._host = host
         self._context = parts.context
-        self._watch = parts.watch
+        self._invariants = parts.invariants
         self._network = parts.network
         self.name = f"r{host.id}" if number == 1 else f"r{host.id}#{number}"
         self.replica = ReplicaId(host.id)
         self.core = parts.make_replica(host.id)
-        check_validate_answers(self.name, self.core._state.log, parts.watch)
+        check_validate_answers(self.name, self.core._state.log, parts.invariants)
         self.machine = parts.make_machine()
         self._apply = GuardedApply(self.machine, self._note_raised)
-        self.watched: RestartRecord = parts.watch.begin_process(self.name, host.id)
+        self.watched: RestartRecord = parts.invariants.begin_process(self.name, host.id)
         self.performer = Performer(
             self.replica, self, self, self, self, lazy_records_max=self._context.settings.lazy_records_max
         )
@@ -147,9 +147,9 @@ class ReplicaProcess:
             lambda: self._context.walls.show(host.id),
         )
         self._used: dict[SessionId, int] = {}
-        """When a batch with requests of a session that was executed here was proposed."""
+        """Per session with requests that were executed here, when their last batch was proposed."""
         self.grants: dict[SessionId, Grant] = {}
-        """Of clients that began a session at this process."""
+        """The grants of clients that began a session at this process."""
         settings = self._context.settings
         self.batcher = Batcher(
             self.replica,
@@ -168,12 +168,12 @@ class ReplicaProcess:
         )
         self._streams: dict[SessionId, Stream] = {}
         self._open: dict[int, ClientSubmission] = {}
-        """Of clients that wait, in the order in which they came."""
+        """The requests of clients that wait, in the order of their arrival."""
         self._taken = 0
         self.clock_us = 0
         self.gathering = False
         self.starts: ProcessStarts | None = None
-        """None where starts are not looked at."""
+        """None if starts are not checked."""
         if self._context.settings.starts_checked:
             self.starts = ProcessStarts(
                 self.replica, self.core, host.disk, self._context, self._network.network, parts.took_part
@@ -186,35 +186,35 @@ class ReplicaProcess:
         if self._context.tracing:
             self._context.log(self.name, f"a command raised {error!r}")
 
-    # what the performer calls
+    # called by the performer
 
     def receive(self, sender: ReplicaId, message: Message) -> None:
-        """The core: a message to itself, given back when it is durable."""
+        """Deliver a message of the core to itself, which was returned when it became durable."""
         self._host.crash_point()
-        self._watch.sent(sender, message)
+        self._invariants.sent(sender, message)
         if self._context.tracing:
             self._context.log(self.name, f"to itself: {describe.message(message)}")
         self.core.receive(sender, message)
 
     def take_effects(self) -> Effects:
-        """The core's own."""
+        """Take the effects of the core."""
         return self.core.take_effects()
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """The disk. A process that ends here ends while the group is being written."""
+        """Write to the disk. A crash at this point happens while the group is being written."""
         if self._context.tracing:
             self._context.log(self.name, "writes " + "; ".join(map(describe.record, records)))
         self._host.write(records, done)
         self._host.crash_point()
 
     def send(self, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """The network."""
+        """Send over the network."""
         self._host.crash_point()
-        self._watch.sent(self.replica, message)
+        self._invariants.sent(self.replica, message)
         self._network.send(self._host, to, message)
 
     def execute(self, execution: Execute) -> None:
-        """The machine, and the answers to clients of own instances."""
+        """Execute on the machine, and answer the clients of own instances."""
         self._host.crash_point()
         batch = execution.batch
         applied: list[bytes] = []
@@ -236,7 +236,7 @@ class ReplicaProcess:
             self._expire(batch.clocks)
         if self._context.tracing:
             self._context.log(self.name, f"executes {execution.id} {describe.value(batch)} -> {results}")
-        self._watch.executed(self.replica, self.watched, execution, results, applied)
+        self._invariants.executed(self.replica, self.watched, execution, results, applied)
         if execution.id.leader == self.replica:
             self.batcher.executed(execution.id, results)
 
@@ -248,15 +248,15 @@ class ReplicaProcess:
         self._context.counts.checkpoints += 1
         self._expire(checkpoint.clocks)
         state = self.machine.digest() + self.sessions.digest()
-        self._watch.checkpointed(self.replica, self.watched, checkpoint, state)
+        self._invariants.checkpointed(self.replica, self.watched, checkpoint, state)
         if isinstance(self.machine, SupportsSnapshots) and not self._taking:
             self._taking = True
             watched = self.watched.fork("snapshot")
-            self._watch.at_checkpoint.setdefault(checkpoint.number, watched)
+            self._invariants.at_checkpoint.setdefault(checkpoint.number, watched)
             self._take(checkpoint, ReplicatedState(self.machine, self.sessions).snapshot(), [], watched)
 
     def _expire(self, clocks: tuple[int, ...]) -> None:
-        """At a barrier."""
+        """Expire sessions at a barrier."""
         walls, sessions = self._context.walls, self.sessions
         before_ms = sessions.time.ms
         before = [session for session in self._used if session in sessions]
@@ -267,7 +267,7 @@ class ReplicaProcess:
     def _take(
         self, checkpoint: Checkpoint, steps: Iterator[bytes], chunks: list[bytes], watched: RestartRecord
     ) -> None:
-        """One step of a snapshot, and the next one later."""
+        """Take one step of a snapshot, and schedule the next one."""
         if self._host.process is not self:
             return
         chunk = next(steps, None)
@@ -287,8 +287,8 @@ class ReplicaProcess:
         self.core.snapshot_durable(checkpoint, [hashlib.sha256(chunk).digest() for chunk in chunks])
         self.performer.pump()
 
-    def begin_with(self, snapshots: list[SimulatedSnapshot]) -> None:
-        """From the disk: the state, and the record of the process that took the snapshot."""
+    def load_disk(self, snapshots: list[SimulatedSnapshot]) -> None:
+        """Load the newest snapshot and the records; `watched` continues that of the process that took the snapshot."""
         if snapshots:
             assert isinstance(self.machine, SupportsSnapshots)
             ReplicatedState(self.machine, self.sessions).restore(snapshots[-1].chunks)
@@ -296,7 +296,7 @@ class ReplicaProcess:
             assert isinstance(watched, RestartRecord)
             self.watched = watched.fork(self.name)
             self._context.counts.snapshots_restored += 1
-            self._context.log(self.name, f"begins with the snapshot of {snapshots[-1].checkpoint}")
+            self._context.log(self.name, f"loads the snapshot of {snapshots[-1].checkpoint}")
         records = self._host.disk.load()
         self._context.log(self.name, f"starts again with {len(records)} records")
         self.core.restore(records, [one.checkpoint for one in snapshots])
@@ -309,18 +309,18 @@ class ReplicaProcess:
             id = self.core.propose_checkpoint(now_ms, clocks)
             if isinstance(id, InstanceId):
                 self._context.log(self.name, f"proposes checkpoint {id}")
-                self._watch.proposed(id, checkpoint_batch(now_ms, clocks))
+                self._invariants.proposed(id, checkpoint_batch(now_ms, clocks))
 
     def abort(self, abort: Abort) -> None:
-        """Answers to clients whose instance became a nop."""
+        """Answer the clients of an instance that became a nop."""
         self._host.crash_point()
         if self._context.tracing:
             self._context.log(self.name, f"aborts {abort.id}")
-        self._watch.aborted(self.replica, abort)
+        self._invariants.aborted(self.replica, abort)
         self.batcher.aborted(abort.id)
 
     def transfer(self, transfer: Transfer) -> None:
-        """Snapshots that travel."""
+        """Perform one step of a snapshot transfer."""
         self._host.crash_point()
         if self._context.tracing:
             self._context.log(self.name, describe.transfer(transfer))
@@ -334,17 +334,17 @@ class ReplicaProcess:
         """See `transfers.TransferHost`."""
         self.send((to,), piece)
 
-    def begin_again(self) -> None:
+    def restart_from_snapshot(self) -> None:
         """See `transfers.TransferHost`."""
-        self._host.begin_again()
+        self._host.restart_from_snapshot()
 
     def _later(self, notify: Callable[..., None], *given: object) -> None:
         self._context.schedule.after(self._context.settings.client_us, notify, *given)
 
-    # what the host calls
+    # called by the host
 
     def take(self, submission: ClientSubmission) -> None:
-        """A client's request waits to be proposed."""
+        """Queue a client's request for a proposal."""
         id = submission.request_id
         ticket = self.note(submission)
         run = Run(id, 1, submission.acknowledged, submission.after)
@@ -354,7 +354,7 @@ class ReplicaProcess:
         self.batcher.submit_requests(run, (submission.command,), reply, is_retry=again, stream=stream)
 
     def note(self, submission: ClientSubmission) -> int:
-        """A client waits here."""
+        """Record that a client waits here, and return a number for its request."""
         self._taken += 1
         self._open[self._taken] = submission
         return self._taken
@@ -367,7 +367,7 @@ class ReplicaProcess:
             self._later(submission.answered, answer)
 
     def flush(self) -> None:
-        """Propose what waits, in batches, as far as the pipeline takes it."""
+        """Propose the queued requests in batches, as far as the pipeline accepts them."""
         self.gathering = False
         while self.batcher.propose_next():
             self.performer.pump()
@@ -383,7 +383,7 @@ class ReplicaProcess:
         id = self.core.propose(batch)
         if isinstance(id, PipelineFull):
             return None
-        self._watch.proposed(id, batch)
+        self._invariants.proposed(id, batch)
         self._context.walls.proposed(self.name, id, batch, self.sessions.time.ms)
         if self._context.tracing:
             self._context.log(self.name, f"proposes {id} {describe.value(batch)}")
@@ -391,7 +391,7 @@ class ReplicaProcess:
         return id
 
     def begin_session(self, id: RequestId) -> None:
-        """A client connects; `id` names what it is granted."""
+        """Grant a client the session of this id."""
         self.grants[session_of(id)] = Grant(id)
 
     def is_first(self, id: RequestId) -> bool:
@@ -401,18 +401,18 @@ class ReplicaProcess:
 
     @property
     def has_room(self) -> bool:
-        """Whether the core would take one more proposal."""
+        """Whether the core would accept one more proposal."""
         if self.starts is not None and not self.starts.takes_part:
             return False
         return self.core.in_flight < self._context.settings.pipeline_instances_max
 
     @property
     def idle(self) -> bool:
-        """Whether no client waits for anything here, and everything that the core asked for was done."""
+        """Whether no client waits here, and all effects of the core were performed."""
         return not self.batcher.waiting and not self.performer.turns_waiting
 
     def end(self) -> None:
-        """Clients find their connections broken."""
+        """End all connections of clients."""
         for submission in self._open.values():
             self._later(submission.broken)
         del (
@@ -421,4 +421,4 @@ class ReplicaProcess:
 
 
 def _nothing() -> None:
-    """The host flushes whenever something has changed."""
+    """Does nothing: the host flushes whenever anything has changed."""

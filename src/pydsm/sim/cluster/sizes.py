@@ -1,6 +1,6 @@
-"""How much a group keeps, in numbers: in memory, on its disks, and in every container of every replica.
+"""Measures how much a group keeps: in memory, on its disks, and in every container of every replica.
 
-The containers are found by walking through the objects, so that containers added to the core later are counted
+The containers are found by walking through the objects, so that a container that is added to the core later is counted
 automatically.
 """
 
@@ -18,15 +18,15 @@ from pydsm.sim.cluster.host import Host
 INSTANCES, INDEX, SESSIONS, RESULTS, OTHERS = "instances", "index", "sessions", "results", "others"
 RECORDS, RECORD_BYTES, SNAPSHOT_BYTES = "records", "record_bytes", "snapshot_bytes"
 QUANTITIES = (INSTANCES, INDEX, SESSIONS, RESULTS, OTHERS, RECORDS, RECORD_BYTES, SNAPSHOT_BYTES)
-"""Of all replicas together: instances in memory, entries of their conflict indexes, sessions, results kept for them,
-entries of all other containers (queues of lazy records, what is undecided, suspicions, ...), records on disk, their
-bytes, bytes of snapshots."""
+"""Sums over all replicas: instances in memory, entries of their conflict indexes, sessions, kept results, entries of
+all other containers (queues of lazy records, undecided instances, suspicions, ...), records on disk, their bytes, bytes
+of snapshots."""
 
 _LEFT_OUT = (Config, ProtocolCounters, msgspec.Struct, Enum, str, bytes, int, float, tuple)
 
 
 def containers(root: object, name: str) -> Counter[str]:
-    """Entries of each dict, list, set and deque that can be reached, by the attributes that lead there."""
+    """Number of entries of each reachable dict, list, set and deque, by the attributes that lead to it."""
     counts: Counter[str] = Counter()
     _count(root, name, counts, set())
     return counts
@@ -53,7 +53,7 @@ def _fields(value: object) -> Iterator[tuple[str, object]]:
 
 
 def sizes(hosts: Sequence[Host]) -> tuple[Counter[str], Counter[str]]:
-    """The quantities of all replicas that are up and of all disks, and the containers by name."""
+    """The quantities, summed over all running replicas and all disks, and the number of entries by container."""
     quantities: Counter[str] = Counter(dict.fromkeys(QUANTITIES, 0))
     all_containers: Counter[str] = Counter()
     for host in hosts:
@@ -65,10 +65,10 @@ def sizes(hosts: Sequence[Host]) -> tuple[Counter[str], Counter[str]]:
         if process is None:
             continue
         kept = containers(process.core, "core") + containers(process.performer._lazy, "performer.lazy")
-        kept += containers(process.sessions, "sessions")  # grants are the clients' connections, and do not end here
+        kept += containers(process.sessions, "sessions")  # without grants: the connections of clients never end here
         kept += Counter(
             queue=process.batcher.queued, proposals=process.batcher.waiting - process.batcher.queued
-        )  # behind them are clients, not the replica
+        )  # these depend on the clients, not on the replica
         quantities[INSTANCES] += len(process.core.instances)
         quantities[INDEX] += sum(size for name, size in kept.items() if _is_index(name))
         quantities[SESSIONS] += len(process.sessions)

@@ -1,8 +1,8 @@
-"""Starts in the simulator: the runtime's own code, with handshakes that may be lost, late, or duplicated.
+"""Checks the starts of simulated processes with the runtime's own code; handshakes may be lost, late, or duplicated.
 
-In most worlds starts are not looked at, so that the protocol is tried without their help: messages of earlier processes
-arrive, however late. Where disks are put back to older copies (`settings.starts_checked`), each process asks its peers
-before it takes part, and takes no message of another start than the one that receive_handshake last.
+In most runs starts are not checked, so that the protocol is tested without these checks: messages of earlier processes
+arrive, however late. In runs that replace disks by older copies (`settings.starts_checked`), each process asks its
+peers before it takes part, and accepts only messages of the start that the last handshake of their sender named.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from pydsm.sim.devices.handshakes import HandshakeReply, HandshakeRequest, Simul
 from pydsm.sim.devices.network import SimulatedNetwork
 
 _INCARNATION = 1
-"""No disk is lost in the simulator: all have one incarnation for ever."""
+"""No disk is lost in the simulator: all have the same incarnation for ever."""
 _ASKS_PER_GRACE = 4
 
 
 class Refused(Exception):
-    """Unwinds out of whatever a process was doing when it turns out to lack what a peer remembers."""
+    """Raised through the process when it lacks data of which a peer has a record."""
 
 
 class Undetectable(Exception):
-    """A disk was put back, and no reachable peer had seen what it lacks: such a run is not checked further."""
+    """A disk is an older copy, and no reachable peer has a record of what it lacks: the run is not checked further."""
 
 
 class ProcessStarts:
-    """Of one process. Told what comes, it says whether the process takes part."""
+    """The checks of one process at its start: they decide when it takes part."""
 
     def __init__(
         self,
@@ -60,24 +60,24 @@ class ProcessStarts:
 
     @property
     def stamp(self) -> tuple[int, int]:
-        """What each message carries."""
+        """The stamp of each message of this process."""
         return self._starts.stamp
 
     def remembered(self, peer: ReplicaId) -> PeerReport:
-        """What this process remembers of a peer."""
+        """The records of this process about a peer."""
         return self._starts.report_on(peer)
 
     def lacks(self, remembered: PeerReport) -> bool:
-        """Whether this is more than the process has, judged here and not by what is tried."""
+        """Whether the process lacks something of this, by a check that is independent of the tested code."""
         own = OwnData(self._starts.start, self._found, self._disk.position, self._core.reserved, self._core.recorded)
         return describe_missing(own, remembered) is not None
 
     def has_answered(self, peer: int) -> bool:
-        """Whether this peer has told what it remembers."""
+        """Whether this peer has answered."""
         return peer not in self._silent
 
     def tick(self) -> bool:
-        """Ask those who are silent, again and again. Gives whether the process takes part."""
+        """Ask the peers that have not answered, periodically. Returns whether the process takes part."""
         now = self._context.schedule.now
         if self._silent and now >= self._next_ask_us:
             self._next_ask_us = now + self._ask_us
@@ -90,17 +90,17 @@ class ProcessStarts:
             self._took_part(self)
         return self.takes_part
 
-    def hears(self, sender: ReplicaId, stamp: tuple[int, int]) -> bool:
-        """Whether a message with this stamp is taken."""
+    def accepts(self, sender: ReplicaId, stamp: tuple[int, int]) -> bool:
+        """Whether a message with this stamp is accepted."""
         return self._starts.check_stamp(sender, *stamp) is None and self.takes_part
 
     def receive_handshake(self, sender: ReplicaId, greeting: SimulatedHandshake) -> None:
-        """A greeting has come."""
+        """Handle a handshake."""
         if isinstance(greeting, HandshakeRequest):
             reason = self._starts.check_start(sender, _INCARNATION, greeting.greeting)
             answer = self._starts.start_info(None) if reason is None else None
-            told = HandshakeReply(greeting.greeting.start, answer, self._starts.report_on(sender))
-            self._network.send_handshake(self.replica, (sender,), told)
+            reply = HandshakeReply(greeting.greeting.start, answer, self._starts.report_on(sender))
+            self._network.send_handshake(self.replica, (sender,), reply)
         elif greeting.to == self._starts.start:
             of_sender = greeting.greeting
             if of_sender is not None and self._starts.check_start(sender, _INCARNATION, of_sender) is not None:

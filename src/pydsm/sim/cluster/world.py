@@ -1,7 +1,7 @@
-"""A whole group in one deterministic world: first the plan's faults, then the heal, then the final checks.
+"""Runs a whole group in one deterministic world: first the plan's faults, then the heal, then the final checks.
 
 The world decides nothing: the plan has all faults and operations, and its seed determines the random choices of each
-link and each disk. Same plan, same code: same run, line by line.
+link and each disk. The same plan and the same code give the same run, line by line.
 """
 
 import hashlib
@@ -46,12 +46,12 @@ from pydsm.sim.devices.network import SimulatedNetwork
 from pydsm.sim.workload.workload import RegisterWorkload, Workload
 
 MakeReplica = Callable[[Config, Relation], Replica]
-"""Makes the core of one process."""
+"""Creates the core of one process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A violation as it is written down."""
+    """A violation as it is saved."""
 
     invariant: str
     what: str
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class WorldRun:
-    """How a run ended."""
+    """The result of a run."""
 
     plan: p.Plan
     finding: Finding | None
@@ -70,7 +70,7 @@ class WorldRun:
 
 
 class World:
-    """Make one for a plan, and `run` it once."""
+    """One run of a plan. Call `run` once."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class World:
         self._healed = False
         replicas = range(plan.settings.replicas)
         self._disks = [SimulatedDisk(self._context, replica, self._written_by(replica)) for replica in replicas]
-        self._watch = Invariants(
+        self._invariants = Invariants(
             plan.settings.replicas,
             self._relation,
             self._disks,
@@ -104,7 +104,7 @@ class World:
         )
         self._adversary = Adversary(self._context, self._network, self._disturbed)
         parts = ReplicaFactory(
-            self._context, self._watch, self._adversary, self._core, self._workload.machine, self._took_part
+            self._context, self._invariants, self._adversary, self._core, self._workload.machine, self._took_part
         )
         self.hosts = [Host(replica, parts, self._disks[replica]) for replica in replicas]
         self._memory_checker = MemoryChecker(self._context, self.hosts)
@@ -113,7 +113,7 @@ class World:
         self._next_scan = plan.settings.scan_events
 
     def _written_by(self, replica: int) -> Callable[[Sequence[Record]], None]:
-        return lambda records: self._watch.written(replica, records)
+        return lambda records: self._invariants.written(replica, records)
 
     def _core(self, replica: int) -> Replica:
         return self._make_replica(self._plan.settings.config(replica), self._relation)
@@ -129,10 +129,10 @@ class World:
         return process.starts.stamp if process is not None and process.starts is not None else None
 
     def _took_part(self, starts: ProcessStarts) -> None:
-        """On a disk that was put back this is wrong if one of those who were asked had seen what it lacks."""
+        """Check that enough peers answered. Raises Undetectable if none of them has a record of what the disk lacks."""
         answered = sum(starts.has_answered(host.id) for host in self.hosts if host.id != starts.replica)
         if answered + 1 < quorums(len(self.hosts)).slow:
-            raise Violation("start", f"r{starts.replica} takes part, and {answered} peers have answered")
+            raise Violation("start", f"r{starts.replica} takes part, but only {answered} peers have answered")
         if self._disks[starts.replica].newest is None:
             return
         for host in self.hosts:
@@ -140,21 +140,21 @@ class World:
             if peer is None or peer is starts or not starts.has_answered(host.id):
                 continue
             if starts.lacks(peer.remembered(starts.replica)):
-                return  # the invariants will say what comes of it
+                return  # a violation, which the invariants report when it has an effect
         raise Undetectable
 
     def _report_lost(self) -> None:
         self._memory_checker.disturbed()
 
     def run(self) -> WorldRun:
-        """Play the plan to its end, or to the first violation."""
+        """Run the plan to its end, or to the first violation."""
         finding = None
         try:
             self._begin()
             self._run_faults()
             self._heal()
             self._settle()
-            self._forget()
+            self._wait_for_compaction()
             self._final_checks()
         except Violation as violation:
             finding = self._finding(violation)
@@ -177,7 +177,7 @@ class World:
         for host in self.hosts:
             host.start()
             for other in self.hosts:
-                host.observe_clock(ReplicaId(other.id), walls.show(other.id))  # the group has been up for a moment
+                host.observe_clock(ReplicaId(other.id), walls.show(other.id))  # as in a group that runs already
             self._schedule.after(host.id * period_us // len(self.hosts), self._tick, host)
         if self._plan.settings.starve_us:
             for host in self.hosts:
@@ -200,8 +200,8 @@ class World:
     def _tick(self, host: Host) -> None:
         host.tick()
         if host.process is not None:
-            self._watch.dropped(host.id, host.process.core.dropped)
-        if not self._plan.settings.starts_checked:  # who does not take part yet forgets nothing
+            self._invariants.dropped(host.id, host.process.core.dropped)
+        if not self._plan.settings.starts_checked:  # a replica that does not take part yet compacts nothing
             self._memory_checker.ticked(host)
         self._schedule.after(self._plan.settings.tick_period_us, self._tick, host)
 
@@ -227,16 +227,16 @@ class World:
     # the heal
 
     def _heal(self) -> None:
-        """All up but the dead, all connected; every client waits for its answer, and one more asks at each replica."""
+        """Start all replicas but the dead, and connect them; each client waits, and one more sends to each replica."""
         self._healed = self._context.healed = True
-        self._context.log("HEAL", "all replicas up, all links whole")
+        self._context.log("HEAL", "all replicas up, all links restored")
         self._network.heal()
         self._adversary.disarm()
         self.clients.retire()
         for host in self.hosts:
             host.cancel_crash()
             host.start()
-            host.resume_for_good()
+            host.resume_all()
         self._healed_at_us = self._schedule.now
         if self._plan.operations:
             command = self._plan.operations[-1].command
@@ -244,7 +244,7 @@ class World:
                 self.clients.operate(p.Operation(self._schedule.now, -1 - host.id, host.id, command))
 
     def _settle(self) -> None:
-        """Until nothing is left to do, within the stated bound."""
+        """Run until everything is executed everywhere and no client waits. Raises Violation after the time limit."""
         settings, schedule = self._plan.settings, self._schedule
         heal_us_max = settings.heal_us_max(self._open_instances(), self._waiting_requests())
         deadline_us = schedule.now + heal_us_max
@@ -274,10 +274,10 @@ class World:
             known = process.core.known
         return not self.clients.waiting()
 
-    def _forget(self) -> None:
-        """Once all replicas have executed everything, no instance may stay in memory, within the stated bound.
+    def _wait_for_compaction(self) -> None:
+        """Run until no instance is in memory. Raises Violation after the time limit.
 
-        The others keep the instances that a replica lacks which never starts again.
+        Skipped if a replica never starts again: the others keep the instances that it lacks.
         """
         if self._plan.settings.is_starved or len(self._alive) < len(self.hosts):
             return
@@ -298,7 +298,7 @@ class World:
         return [host for host in self.hosts if not host.dead]
 
     def _processes_and_known(self) -> tuple[list[ReplicaProcess], Deps]:
-        """Those who are up, and the highest index of each leader that any of them has heard of."""
+        """The running processes, and the highest index of each leader that any of them knows."""
         processes = [host.process for host in self.hosts if host.process is not None]
         known = processes[0].core.known
         for process in processes:
@@ -306,16 +306,16 @@ class World:
         return processes, known
 
     def _open_instances(self) -> int:
-        """How many instances the replica that is farthest behind has not executed, at most."""
+        """An upper bound of the number of instances that the replica that is farthest behind has not executed."""
         processes, known = self._processes_and_known()
         return sum(known) - min(sum(process.core.frontier) for process in processes)
 
     def _waiting_requests(self) -> int:
-        """How many requests wait to be proposed, at the replica where most do."""
+        """The largest number of requests that wait at one replica to be proposed."""
         return max(host.process.batcher.queued for host in self.hosts if host.process is not None)
 
     def _unsettled(self, heal_us_max: int) -> Violation:
-        """What is still open, for people."""
+        """The violation for a group that has not finished in time, with everything that is still open."""
         processes, known = self._processes_and_known()
         behind = []
         stuck: dict[InstanceId, None] = {}
@@ -337,7 +337,7 @@ class World:
         processes = [host.process for host in self.hosts if host.process is not None]
         digest = processes[0].machine.digest()
         for process in processes:
-            self._watch.settled(process.replica, process.watched)
+            self._invariants.settled(process.replica, process.watched)
             if process.machine.digest() != digest:
                 raise Violation("digest", f"{processes[0].name} and {process.name} end in different states")
             if process.sessions.digest() != processes[0].sessions.digest():
@@ -363,8 +363,8 @@ class World:
                 assert_never(unreachable)
 
     def _record_outcomes(self) -> None:
-        """The world knows what clients that gave up do not: this makes the check sharper, and shorter."""
-        answers, end = self._watch.answers.first, end_time(self._schedule.steps + 1)
+        """Add the outcomes that clients which gave up cannot know: this makes the check exact, and shorter."""
+        answers, end = self._invariants.answers.first, end_time(self._schedule.steps + 1)
         ranks = {id: rank for rank, id in enumerate(answers)}
         for request in self.clients.requests:
             call = request.call
@@ -388,7 +388,7 @@ class World:
         for host in self.hosts:
             if host.process is not None:
                 core = host.process.core
-                self._watch.scan(host.id, core.instances, core.dropped)
+                self._invariants.scan(host.id, core.instances, core.dropped)
 
     def _total(self) -> Counts:
         counts = self._context.counts
@@ -397,7 +397,7 @@ class World:
                 counts.add_replica(host.process.core.counters)
         counts.steps = self._schedule.steps
         counts.virtual_ms = self._schedule.now // 1000
-        counts.decided = len(self._watch.decided)
+        counts.decided = len(self._invariants.decided)
         return counts
 
 
@@ -409,20 +409,20 @@ def run_plan(
     make_replica: MakeReplica = Replica,
     trace: Trace | None = None,
 ) -> WorldRun:
-    """Play one plan."""
+    """Run one plan."""
     world = World(plan, workload, relation=relation, make_replica=make_replica, trace=trace)
     return world.run()
 
 
 class TraceDigest:
-    """SHA-256 over all lines: two runs are the same exactly when theirs are."""
+    """SHA-256 over all lines of a trace: two runs are the same exactly if their digests are equal."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self.lines = 0
 
     def __call__(self, line: str) -> None:
-        """One more line."""
+        """Add one line."""
         self._hash.update(line.encode())
         self._hash.update(b"\n")
         self.lines += 1

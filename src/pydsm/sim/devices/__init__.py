@@ -1,1 +1,1 @@
-"""Simulated networks and disks, and the faults that they have."""
+"""The simulated network and disks, and their faults."""

@@ -1,8 +1,8 @@
-"""Disks whose files are not of one time, or lack a record: a replica must not begin with one.
+"""Checks that a replica refuses to start on a disk that lacks a record.
 
-Tried beside the world, on a replica that nobody hears of: what it should do is end there. What the core can see is what
-is tried: a record that the newest snapshot has, or that others were told to be executed, is not there, or none is. That
-the files themselves are whole is the business of `storage.examination`.
+The check uses a separate replica that has no connections: its start must fail. It covers the damage that the core can
+detect: one record is missing, or all of them, that the newest snapshot contains or that the replica has reported as
+executed. Damage inside files is checked by `storage.examination`.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from pydsm.sim.base.counts import Counts
 from pydsm.sim.base.violation import Violation
 
 _TRIED_SHARE = 0.1
-"""Of all restarts."""
+"""Share of the restarts that are checked."""
 
 
 class Damage:
-    """Of one replica's disk."""
+    """Checks the disk of one replica."""
 
     def __init__(self, name: str, seed: int, make_replica: Callable[[], Replica], counts: Counts) -> None:
         self._name = name
@@ -30,18 +30,18 @@ class Damage:
         self._counts = counts
 
     def look(self, records: Sequence[Record], snapshots: Sequence[Checkpoint]) -> None:
-        """Now and then, try what a replica does with less than this. Raises Violation if it begins with that."""
+        """For some restarts, start a replica with fewer records than these. Raises Violation if that start succeeds."""
         if self._random.random() >= _TRIED_SHARE:
             return
-        in_snapshot, told = _needed(records, snapshots)
-        for needed in (in_snapshot, told):
+        in_snapshot, reported = _needed(records, snapshots)
+        for needed in (in_snapshot, reported):
             if needed:
                 self._try(records, snapshots, self._random.choice(needed), older=needed is in_snapshot)
 
     def _try(
         self, records: Sequence[Record], snapshots: Sequence[Checkpoint], lost: InstanceId, *, older: bool
     ) -> None:
-        """Without this record, then without any; records that are `older` do not say either what others were told."""
+        """Start without this record, then without any. `older`: also without the record of what was reported."""
         kept = [one for one in records if not (older and isinstance(one, FrontierRecord))]
         for what, damaged in (
             (f"the record of {lost}", [one for one in kept if not isinstance(one, InstanceRecord) or one.id != lost]),
@@ -52,19 +52,19 @@ class Damage:
                 self._make_replica().restore(damaged, snapshots)
             except OperationalError:
                 continue
-            raise Violation("disk", f"{self._name} begins with a disk that lacks {what}, which it needs", (lost,))
+            raise Violation("disk", f"{self._name} starts with a disk that lacks {what}, which it needs", (lost,))
 
 
 def _needed(records: Sequence[Record], snapshots: Sequence[Checkpoint]) -> tuple[list[InstanceId], list[InstanceId]]:
-    """Instances that the newest snapshot has, and those that others were told to be executed; not what is purged."""
+    """The instances on this disk that the newest snapshot has, and those that were reported; both above the purge."""
     purged: Deps = ()
-    told: Deps = ()
+    reported: Deps = ()
     for record in records:
         if isinstance(record, PurgeRecord):
             purged = record.up_to
         elif isinstance(record, FrontierRecord):
-            told = record.executed
+            reported = record.executed
     there = [one.id for one in records if isinstance(one, InstanceRecord)]
     there = [id for id in there if not (purged and covers(purged, id))]
     in_snapshot = [id for id in there if snapshots and snapshots[-1].position.has(id)]
-    return in_snapshot, [id for id in there if told and covers(told, id)]
+    return in_snapshot, [id for id in there if reported and covers(reported, id)]

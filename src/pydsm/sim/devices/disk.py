@@ -1,9 +1,9 @@
-"""A disk that survives crashes: synced groups of records stay, others are lost as a whole.
+"""Simulates a disk that survives crashes: synced groups of records stay, other groups are lost as a whole.
 
-An older copy of it may be put back (`put_back`), which no store can notice by itself.
+The disk may be replaced by an older copy (`put_back`), which a store cannot detect alone.
 
-A group that is being written when its machine dies is either there as a whole or not at all, by the disk's own seeded
-random numbers: that is what one transaction of a real store promises.
+A group whose write is interrupted by a crash is either durable as a whole or not at all, by the seeded random numbers
+of this disk: a transaction of a real store guarantees the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,31 +29,31 @@ _DAMAGED_SHARE = 0.1
 
 @dataclass(frozen=True)
 class SimulatedSnapshot:
-    """One durable snapshot. `watched` is what the simulator knows about the process that took it."""
+    """One durable snapshot. `watched` is the checkers' record of the process that took it."""
 
     checkpoint: Checkpoint
     chunks: tuple[bytes, ...]
     watched: object
     adopted: bool = False
-    """It came from a peer."""
+    """Whether it was fetched from a peer."""
     damaged: bool = False
-    """It was found so at a start, and stays on the disk."""
+    """Whether it was found damaged at a start; it stays on the disk."""
 
     @cached_property
     def encoded(self) -> bytes:
-        """As it travels."""
+        """The snapshot as one file."""
         replicas = len(self.checkpoint.floor)
         return encode_snapshot(Head(SNAPSHOT_VERSION, "sim", replicas, self.checkpoint), self.chunks)
 
 
 def last_two(files: list[SimulatedSnapshot]) -> list[SimulatedSnapshot]:
-    """What stays of these, the older ones first: as `storage.snapshots.SnapshotFiles.put` has it."""
+    """The snapshots that are kept, the older ones first: the same rule as `storage.snapshots.SnapshotFiles.put`."""
     good = [one for one in files if not one.damaged][-2:]
     return [one for one in files if one.checkpoint.number >= good[0].checkpoint.number]
 
 
 class Fetched:
-    """A snapshot that comes from peers: what of it is on the disk."""
+    """A snapshot that is being fetched: the part that is on the disk."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -61,34 +61,34 @@ class Fetched:
         self.checker = SnapshotChecker()
 
     def take(self, data: bytes) -> bool:
-        """Keep a piece. False if it is damaged: then everything from the start of its frame is gone."""
+        """Store a piece. Returns False if it is damaged: then everything from the start of its frame is removed."""
         self.data += data
         try:
             self.checker.take(data)
         except OperationalError:
-            self.rewind()
+            self.drop_partial_frame()
             return False
         return True
 
-    def rewind(self) -> None:
-        """Only whole frames stay."""
+    def drop_partial_frame(self) -> None:
+        """Remove everything behind the last complete frame."""
         self.checker.rewind()
         self.data = self.data[: self.checker.good]
 
-    def begin_again(self) -> None:
-        """As after a restart: look through what is there."""
+    def check_again(self) -> None:
+        """Read and check the stored part again, as a restart does."""
         data, self.data, self.checker = self.data, b"", SnapshotChecker()
         if self.take(data) and not self.checker.complete:
-            self.rewind()
+            self.drop_partial_frame()
 
     def chunks(self) -> tuple[bytes, ...]:
-        """Those of a complete one."""
+        """The chunks of a complete snapshot."""
         return tuple(read_chunks(BytesIO(self.data), self.checker.digests))
 
 
 @dataclass(frozen=True, slots=True)
 class DiskCopy:
-    """All that is durable, at one moment."""
+    """Everything that is durable at one time."""
 
     instances: dict[InstanceId, InstanceRecord]
     reserved: int
@@ -101,7 +101,7 @@ class DiskCopy:
 
 
 class SimulatedDisk:
-    """One replica's disk. `instances` and `reserved` are what a restart would find."""
+    """One replica's disk. `instances` and `reserved` are the data that a restart finds."""
 
     def __init__(self, context: Context, replica: int, written: Callable[[Sequence[Record]], None]) -> None:
         self._context = context
@@ -115,25 +115,25 @@ class SimulatedDisk:
         self.frontier: FrontierRecord | None = None
         self.purged: PurgeRecord | None = None
         self.files: list[SimulatedSnapshot] = []
-        """The last two snapshots that are good, the older one first, and damaged ones that are not older."""
+        """The last two undamaged snapshots, the older one first, and damaged ones that are not older."""
         self._snapshot: SimulatedSnapshot | None = None
         self.fetched: Fetched | None = None
         self.sync_us = context.settings.sync_us
         self.position = 0
-        """Groups of records that are durable."""
+        """Number of groups of records that are durable."""
         self._starts = 0
         self._met: dict[ReplicaId, SeenStart] = {}
         self._start_ids = Random(f"starts {context.settings.seed} {replica}")
         self.newest: DiskCopy | None = None
-        """What was here before an older copy was put back, while that is here."""
+        """The disk before it was replaced by an older copy; None if it was not, or was restored."""
 
     @property
     def snapshots(self) -> list[SimulatedSnapshot]:
-        """Those that are good: two at most, the older one first."""
+        """The undamaged snapshots: two at most, the older one first."""
         return [one for one in self.files if not one.damaged]
 
     def write(self, records: Sequence[Record], done: Callable[[], None]) -> None:
-        """Make a group durable, at once if a sync takes no time, and call `done`; never, if the machine dies first."""
+        """Make a group durable, immediately if a sync takes no time, and call `done`; never, if a crash comes first."""
         self._context.counts.writes += 1
         if not self.sync_us:
             self._keep(records)
@@ -150,7 +150,7 @@ class SimulatedDisk:
             done()
 
     def copy(self) -> DiskCopy:
-        """A backup, as one makes it of a volume."""
+        """A copy of the disk, as of a volume."""
         snapshots = tuple(self.files)
         return DiskCopy(
             dict(self.instances),
@@ -164,7 +164,7 @@ class SimulatedDisk:
         )
 
     def put_back(self, copy: DiskCopy) -> None:
-        """Lose everything since an older copy was made. Only while no process is here."""
+        """Replace the disk by this older copy, while no process runs."""
         if copy.position < self.position:
             self.newest = self.newest or self.copy()
         self._become(copy)
@@ -220,18 +220,18 @@ class SimulatedDisk:
         self.purged = record
 
     def find_snapshot(self, number: int) -> SimulatedSnapshot | None:
-        """The snapshot of this checkpoint, if it is there."""
+        """The undamaged snapshot of this checkpoint, or None."""
         return next((one for one in self.snapshots if one.checkpoint.number == number), None)
 
     def begin_fetch(self, number: int) -> Fetched:
-        """Go on with this snapshot, or begin it."""
+        """Continue the fetch of this snapshot, or begin it."""
         if self.fetched is None or self.fetched.number != number:
             self.fetched = Fetched(number)
-        self.fetched.begin_again()
+        self.fetched.check_again()
         return self.fetched
 
     def adopt(self, watched: object) -> Checkpoint:
-        """Put the fetched snapshot in the place of all records up to it, in one step."""
+        """Replace all records up to the fetched snapshot by that snapshot, in one step."""
         fetched, self.fetched = self.fetched, None
         assert fetched is not None
         assert fetched.checker.head is not None
@@ -241,7 +241,7 @@ class SimulatedDisk:
         return checkpoint
 
     def write_snapshot(self, snapshot: SimulatedSnapshot, done: Callable[[], None]) -> None:
-        """Make a snapshot durable, whole or not at all, and call `done`; never, if the machine dies first."""
+        """Make a snapshot durable as a whole, and call `done`; never, if a crash comes first."""
         self._snapshot = snapshot
         delay_us = 1 + int(2 * self.sync_us * (0.5 + _SYNC_SPREAD * self._random.random()))
         self._schedule.after(delay_us, self._snapshot_synced, self._ticket, done)
@@ -258,13 +258,13 @@ class SimulatedDisk:
         self._context.counts.snapshots += 1
 
     def _put(self, snapshot: SimulatedSnapshot) -> None:
-        """In the place of one of the same number, if that is there."""
+        """Store a snapshot, in place of one with the same number."""
         number = snapshot.checkpoint.number
         others = (one for one in self.files if one.checkpoint.number != number)
         self.files = last_two(sorted([*others, snapshot], key=lambda one: one.checkpoint.number))
 
     def load_snapshots(self) -> list[SimulatedSnapshot]:
-        """Those that are whole, the older one first. Now and then the newest of all is found damaged."""
+        """The undamaged snapshots, the older one first. By chance, the newest of two becomes damaged now."""
         newest = self.files[-1] if len(self.files) > 1 else None
         if newest is not None and not (newest.adopted or newest.damaged) and self._random.random() < _DAMAGED_SHARE:
             self._context.counts.snapshots_damaged += 1
@@ -272,7 +272,7 @@ class SimulatedDisk:
         return self.snapshots
 
     def crash(self) -> None:
-        """The machine dies: a group in flight is kept or lost as a whole."""
+        """The machine crashes: a group that is being written is kept or lost as a whole."""
         self._ticket += 1
         if self.fetched is not None:
             self.fetched.data = self.fetched.data[: self._random.randrange(1 + len(self.fetched.data))]
@@ -290,12 +290,12 @@ class SimulatedDisk:
             self._context.counts.writes_lost_in_crash += 1
 
     def load(self) -> list[Record]:
-        """Everything durable, what is kept once first, then instances in order, each through bytes and back."""
+        """Everything durable: single records first, then instances in order, each encoded and decoded."""
         replicas = self._context.settings.replicas
         records: list[Record] = [ReservationRecord(self.reserved)] if self.reserved else []
         records += [note for note in (self.frontier, self.purged) if note is not None]
         records += [self.instances[id] for id in sorted(self.instances)]
         decoded = [decode_record(encode_record(record), replicas) for record in records]
         if decoded != records:
-            raise Violation("codec", "records came back from bytes changed")
+            raise Violation("codec", "encoding and decoding changed a record")
         return decoded

@@ -1,26 +1,26 @@
-"""Simulated handshakes, with which replicas exchange their starts."""
+"""The simulated handshakes with which replicas exchange their starts."""
 
 from dataclasses import dataclass
 
 from pydsm.core.protocol.starts import PeerReport, Start, StartInfo
 
 StartStamp = tuple[int, int] | None
-"""The number of the sender's start, and how much was durable there, when a message left; None where nobody looks."""
+"""The sender's start number and durable position when a message was sent; None if starts are not checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeRequest:
-    """The first greeting on a connection."""
+    """The first message on a connection."""
 
     greeting: StartInfo
 
 
 @dataclass(frozen=True, slots=True)
 class HandshakeReply:
-    """The answer: a greeting, or a refusal, with what is remembered."""
+    """The answer: the start of the answering replica, or None for a refusal; and its records of the other one."""
 
     to: Start
-    """Who asked: an answer to an earlier start is of a connection that is gone."""
+    """The start that is answered: an answer to an earlier start belongs to a closed connection."""
     greeting: StartInfo | None
     remembered: PeerReport
 

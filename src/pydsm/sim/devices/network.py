@@ -1,7 +1,7 @@
-"""The network between replicas: delays, loss, doubling, reordering, cuts and slow links, from seeded streams.
+"""Simulates the network between replicas: delays, loss, duplication, reordering, cuts and slow links.
 
-Every link draws from its own stream, so that a change at one link does not change the others. Messages pass
-as the frozen values that they are; every so many, one goes through bytes and back, and must come back equal.
+Every link draws from a separate random stream, so that a change at one link does not change the others. Messages are
+passed as frozen values; one of `Settings.codec_every` is encoded and decoded, and the result must be equal.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from pydsm.sim.base.violation import Violation
 from pydsm.sim.devices.handshakes import SimulatedHandshake, StartStamp
 
 Deliver = Callable[[ReplicaId, ReplicaId, Message, StartStamp], None]
-"""Gives a message to a machine: to, from, message, and the stamp of its sender when it left (see `starts`)."""
+"""Delivers a message: receiver, sender, message, and the sender's stamp when it was sent (see `cluster.starts`)."""
 
 ReceiveHandshake = Callable[[ReplicaId, ReplicaId, SimulatedHandshake], None]
-"""The same for a greeting."""
+"""Delivers a handshake: receiver, sender, handshake."""
 
 _HEAVY_SHARE, _HEAVY_FACTOR = 0.03, 30
 _QUEUED_COMMANDS_MAX = 200
-"""What waits for a link that is busy for longer than so many commands take is dropped, as by a real transport."""
+"""Messages that would wait for longer than this many commands occupy a link are dropped, as by a real transport."""
 
 
 class _Link:
@@ -36,11 +36,11 @@ class _Link:
         self.extra_us = 0
         self.cuts = 0
         self.free_at_us = 0
-        """When it has carried what was given to it before: see `Settings.command_us`."""
+        """When the link has carried all earlier messages: see `Settings.command_us`."""
 
 
 class SimulatedNetwork:
-    """All links. `loss` and `duplication` are shares of messages, for the whole network."""
+    """All links. `loss` and `duplication` are shares of the messages of the whole network."""
 
     def __init__(
         self,
@@ -57,9 +57,9 @@ class SimulatedNetwork:
         self._deliver = deliver
         self._receive_handshake = receive_handshake
         self.stamp_of = stamp_of
-        """The stamp of what leaves a replica now."""
+        """Returns the current stamp of a replica."""
         self._report_lost = report_lost
-        """What a replica tells of its frontier has not arrived: see `bounds`."""
+        """Called when a Frontier message is lost: see `cluster.memory_checker`."""
         self._replicas = settings.replicas
         self._links = [
             [_Link(Random(f"link {settings.seed} {one} {other}"), latency_us) for other, latency_us in enumerate(row)]
@@ -73,11 +73,11 @@ class SimulatedNetwork:
         self.duplication = settings.duplication
 
     def send(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message) -> None:
-        """Carry a message that leaves now to several machines, or lose it."""
+        """Send a message now to several replicas; faults may lose it."""
         self.carry(sender, to, message, self.stamp_of(sender))
 
     def carry(self, sender: ReplicaId, to: tuple[ReplicaId, ...], message: Message, stamp: StartStamp) -> None:
-        """The same for one that left its sender with this stamp, perhaps some time ago."""
+        """Like `send`, for a message with an earlier stamp of its sender."""
         counts = self._counts
         self._until_bytes -= 1
         if not self._until_bytes:
@@ -114,17 +114,17 @@ class SimulatedNetwork:
                 self._schedule.after(self._delay(link), self._deliver, peer, sender, message, stamp)
 
     def send_handshake(self, sender: ReplicaId, to: tuple[ReplicaId, ...], greeting: SimulatedHandshake) -> None:
-        """Carry a greeting to several machines, or lose it."""
+        """Send a handshake to several replicas; faults may lose it."""
         for peer in to:
             link = self._links[sender][peer]
             if not link.cuts and link.random.random() >= self.loss:
                 self._schedule.after(self._delay(link), self._receive_handshake, peer, sender, greeting)
 
-    def _record_loss(self, sender: ReplicaId, peer: ReplicaId, message: Message, fate: str) -> None:
+    def _record_loss(self, sender: ReplicaId, peer: ReplicaId, message: Message, cause: str) -> None:
         if isinstance(message, Frontier):
             self._report_lost()
         if self._context.tracing:
-            self._context.log("network", f"{fate} from r{sender} to r{peer}: {describe.message(message)}")
+            self._context.log("network", f"{cause} from r{sender} to r{peer}: {describe.message(message)}")
 
     def _delay(self, link: _Link) -> int:
         return int(self._spread(link.random) * link.latency_us) + link.extra_us
@@ -134,28 +134,28 @@ class SimulatedNetwork:
         self._counts.through_bytes += 1
         decoded = decode_message(encode_message(message), self._replicas, self._batch_cache)
         if decoded != message:
-            raise Violation("codec", f"{message!r} came back from bytes as {decoded!r}")
+            raise Violation("codec", f"encoding and decoding changed {message!r} to {decoded!r}")
         return decoded
 
     def cut(self, links: tuple[tuple[int, int], ...]) -> None:
-        """Lose everything on these links, until each cut has been mended."""
+        """Lose everything on these links. Cuts are counted: each one must be restored."""
         for one, other in links:
             self._links[one][other].cuts += 1
 
     def restore(self, links: tuple[tuple[int, int], ...]) -> None:
-        """Take one cut away from each of these links."""
+        """Remove one cut from each of these links."""
         for one, other in links:
             link = self._links[one][other]
             link.cuts = max(0, link.cuts - 1)
 
     def slow(self, links: tuple[tuple[int, int], ...], extra_us: int) -> None:
-        """Make these links slower, or with a negative number faster again."""
+        """Add this to the delay of these links; a negative number makes them faster again."""
         for one, other in links:
             link = self._links[one][other]
             link.extra_us = max(0, link.extra_us + extra_us)
 
     def heal(self) -> None:
-        """No loss, no doubling, no cut, no extra delay from now on; what was sent before still comes, late."""
+        """From now on no loss, duplication, cut or extra delay; messages that were sent before still arrive, late."""
         self.loss = self.duplication = 0.0
         for row in self._links:
             for link in row:
@@ -163,7 +163,7 @@ class SimulatedNetwork:
 
 
 def _commands(message: Message) -> int:
-    """How many commands a message carries."""
+    """The number of commands in a message."""
     return sum(len(batch.commands) for batch in batches_of(message))
 
 
@@ -180,13 +180,13 @@ def _exponential(random: Random) -> float:
 
 
 def _heavy(random: Random) -> float:
-    """Mostly near, now and then very late."""
+    """Short delays mostly, and rarely a very long one."""
     late = random.random() < _HEAVY_SHARE
     return (_HEAVY_FACTOR if late else 1) * (0.8 + 0.4 * random.random())
 
 
 LATEST = {"steady": 1.05, "uniform": 3.0, "exponential": 0.5 + 30.0, "heavy": 1.2 * _HEAVY_FACTOR}
-"""By kind of spread, the longest delay against the link's latency; the exponential one is longer once in 10^13."""
+"""By kind of spread, the longest delay as a multiple of the link's latency; exceeded by 1 in 10^13 if exponential."""
 
 _SPREADS: dict[str, Callable[[Random], float]] = {
     "steady": _steady,

@@ -1,9 +1,7 @@
-"""Snapshots that travel between the machines of one world.
+"""Simulates snapshot transfers between replicas: performs on simulated disks what the core requests.
 
-What `core.protocol.snapshot_fetch` asks for, on simulated disks.
-
-Pieces take time to read and to write; some are damaged when they come; a crash may take away what had come; and what
-was fetched is put in its place by beginning a new process with it.
+Pieces take time to read and to write; some arrive damaged; a crash may remove a part that was fetched; and a complete
+snapshot is installed by starting a new process from it.
 """
 
 from collections.abc import Callable
@@ -22,26 +20,26 @@ _READ_US = 100
 
 
 class TransferHost(Protocol):
-    """The process that sends and fetches."""
+    """The process that sends and fetches snapshots."""
 
     core: Replica
     performer: Performer
 
     def later(self, delay_us: int, act: Callable[..., None], *given: object) -> None:
-        """Call `act` then, if the process has not ended; after the pause, if there is one."""
+        """Call `act` after this delay, if the process still runs; a pause of the replica postpones the call."""
         ...
 
     def send_piece(self, to: ReplicaId, piece: SnapshotPiece) -> None:
-        """To a peer."""
+        """Send a piece to a peer."""
         ...
 
-    def begin_again(self) -> None:
-        """End this process, and begin the next with what was fetched."""
+    def restart_from_snapshot(self) -> None:
+        """End this process, and start a new one from the fetched snapshot."""
         ...
 
 
 class SimulatedTransfers:
-    """Of one process."""
+    """The transfers of one process."""
 
     def __init__(self, process: TransferHost, disk: SimulatedDisk, context: Context, name: str) -> None:
         self._process = process
@@ -98,8 +96,8 @@ class SimulatedTransfers:
         fetched = self._disk.fetched
         assert fetched is not None
         if fetched.checker.complete:
-            self._process.begin_again()
+            self._process.restart_from_snapshot()
         else:
-            fetched.rewind()
+            fetched.drop_partial_frame()
             self._process.core.fetched(wanted.number, fetched.checker.offset, damaged=True)
             self._process.performer.pump()

@@ -1,9 +1,9 @@
 """Runs a world for simulated hours under steady load and ordinary faults, and reports sizes that grow.
 
-The load and the faults are generated from the seed as time advances. Every invariant is checked as in any other run.
-The checkers discard instances that had left every disk at the sample before (`Invariants.forget`), and histories of
-clients are checked in windows (`windowed`). Two checks are weaker than in a short run: answers to Validate are
-compared with the remaining instances, and requests that every process has given up have no recorded result.
+Generates the load and the faults from the seed as time advances. Checks every invariant, as in any other run. The
+checkers remove instances that had left every disk at the previous sample (`Invariants.forget`), and check histories of
+clients in windows (`windowed`). Two checks are weaker than in a short run: answers to Validate are compared with the
+remaining instances only, and requests that every process has given up have no recorded result.
 """
 
 from collections import Counter
@@ -28,7 +28,7 @@ _MINUTE_US = 60 * _SECOND_US
 HOUR_US = 60 * _MINUTE_US
 
 RATE = 8.0
-"""Requests per simulated second: with it 24 hours take about a quarter of an hour on one core."""
+"""Requests per simulated second: 24 simulated hours take about a quarter of an hour on one core."""
 _CLIENTS = 12
 _SAMPLE_US = 30 * _SECOND_US
 _FAULTS_EVERY_US = 10 * _MINUTE_US
@@ -37,19 +37,19 @@ _DOWN_US = (5 * _SECOND_US, 60 * _SECOND_US)
 _SESSION_IDLE_MS = 180_000
 _SESSION_OVER_MS = 10 * _SESSION_IDLE_MS
 WARM_UP_US = 5 * _MINUTE_US
-"""Until sessions have had the time to be forgotten; does not count."""
+"""Time until sessions begin to expire; samples in it do not count."""
 
 GROWTH_MAX = 1.25
-"""The median of the last third of a run against that of the first third."""
+"""Maximum ratio of the medians of the last and the first third of a run."""
 PEAK_GROWTH_MAX = 2.0
-"""The same for the largest values: they come from faults, which are longer by chance in one hour than in another."""
+"""The same for maxima: faults cause them, and the faults of one hour are longer by chance than those of another."""
 _SLACK = {"record_bytes": 20_000, "snapshot_bytes": 10_000}
 _SLACK_ELSE = 60
-"""What counts for nothing beside either: a checkpoint's cycle may be anywhere when it is looked at."""
+"""Growth that is below these absolute values does not count: a checkpoint's cycle may be at any point in a sample."""
 
 
 def endurance_settings(seed: int, replicas: int, hours: float) -> Settings:
-    """A group in one building, with patience like that of a real one, and checkpoints every minute or so."""
+    """A group in one building, with realistic time limits, and a checkpoint about every minute."""
     return Settings(
         seed=seed,
         replicas=replicas,
@@ -72,18 +72,18 @@ def endurance_settings(seed: int, replicas: int, hours: float) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class EnduranceSample:
-    """One stretch of simulated time: of each quantity the median of its looks, and the largest."""
+    """One interval of simulated time: the median and the maximum of each quantity."""
 
     until_us: int
     medians: dict[str, int]
     peaks: dict[str, int]
     executed: int
-    """Commands executed so far, each counted once."""
+    """Commands executed since the beginning; each counts once."""
     checkpoints: int
-    """Of the group, so far."""
+    """Of the group, since the beginning."""
     restarts: int
     oracle: int
-    """What the watchers keep: requests, decided instances and calls that are not forgotten."""
+    """Records in the checkers: requests, decided instances and calls that were not removed."""
 
 
 @dataclass(slots=True)
@@ -94,11 +94,11 @@ class SizeSamples:
     containers: list[Counter[str]] = field(default_factory=list)
 
     def grown(self) -> list[str]:
-        """One line per size that grew; empty if none did."""
+        """One line per quantity that grew; empty if none did."""
         warm_up = WARM_UP_US // _SAMPLE_US
         third = (len(self.quantities) - warm_up) // 3
         if third < 1:
-            return ["the run was too short to tell"]
+            return ["the run was too short to decide"]
         first, last = self.quantities[warm_up : warm_up + third], self.quantities[-third:]
         found = []
         for name in QUANTITIES:
@@ -118,11 +118,11 @@ class SizeSamples:
 
 
 class Endurance(World):
-    """Call `run` as for any world. `report` receives a sample at the end of each `row_us`."""
+    """Call `run` as for any world. `report` receives a sample at the end of each interval of `row_us`."""
 
     def __init__(self, settings: Settings, rate: float, row_us: int, report: Callable[[EnduranceSample], None]) -> None:
         self._load = Random(f"load {settings.seed}")
-        self._bad_luck = Random(f"faults {settings.seed}")
+        self._fault_random = Random(f"faults {settings.seed}")
         self._asks = RegisterWorkload(Random(settings.seed))
         super().__init__(p.Plan(settings, (), ()), self._asks)
         self._rate = rate
@@ -137,10 +137,10 @@ class Endurance(World):
         super()._begin()
         self._schedule.after(0, self._make_load)
         self._schedule.after(_FAULTS_EVERY_US // 10, self._make_faults)
-        self._schedule.after(_SAMPLE_US, self._look)
-        self._schedule.after(self._row_us, self._end_row)
+        self._schedule.after(_SAMPLE_US, self._sample)
+        self._schedule.after(self._row_us, self._end_interval)
 
-    # load and faults, some time ahead
+    # load and faults, generated in advance
 
     def _make_load(self) -> None:
         replicas = self._plan.settings.replicas
@@ -154,7 +154,7 @@ class Endurance(World):
         self._schedule.after(_SAMPLE_US, self._make_load)
 
     def _make_faults(self) -> None:
-        """One of each kind in its own part of the time, so that they are over before the next one comes."""
+        """Schedule one fault of each kind in a separate interval, so that each is over before the next one begins."""
         if self._healed:
             return
         for place, fault in enumerate(self._draw_faults()):
@@ -162,8 +162,8 @@ class Endurance(World):
         self._schedule.after(_FAULTS_EVERY_US, self._make_faults)
 
     def _draw_faults(self) -> Iterator[p.Fault]:
-        """The first replica is disturbed like all, but never restarted: its memory is as old as the run."""
-        random, replicas = self._bad_luck, self._plan.settings.replicas
+        """Draw faults. The first replica has all of them except restarts: its memory is as old as the run."""
+        random, replicas = self._fault_random, self._plan.settings.replicas
         one = random.randrange(replicas)
         others = [other for other in range(replicas) if other != one]
         down_us = random.randint(*_DOWN_US)
@@ -181,21 +181,21 @@ class Endurance(World):
             )
         )
 
-    # sampling, checking, discarding
+    # sampling, checks, removal
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         self._check_windows()
-        self._watch.forget(self._gone, {request.request_id for request in self.clients.requests}, self._is_over)
+        self._invariants.forget(self._gone, {request.request_id for request in self.clients.requests}, self._is_over)
         self._gone = tuple(map(min, zip(*(self._purged_at(host.id) for host in self.hosts), strict=True)))
         quantities, containers = sizes(self.hosts)
         self.samples.quantities.append(quantities)
         self.samples.containers.append(containers)
         self._samples_in_row += 1
         if not self._healed:
-            self._schedule.after(_SAMPLE_US, self._look)
+            self._schedule.after(_SAMPLE_US, self._sample)
 
     def _is_over(self, session: SessionId) -> bool:
-        """Whether it began long ago and no replica has it any more; those that are down have forgotten it as well."""
+        """Whether the session began long ago and no running replica has it; one that is down has expired it too."""
         if timestamp_of(session) > self._context.walls.now_ms - _SESSION_OVER_MS:
             return False
         return all(host.process is None or host.process.sessions.has_expired(session) for host in self.hosts)
@@ -218,8 +218,8 @@ class Endurance(World):
         clients.requests = [one for one in clients.requests if id(one) in current or id(one.call) in left]
 
     def _record_outcomes_so_far(self) -> None:
-        """In which order calls took effect; and of an unknown one that it did by now, if it did."""
-        answers = self._watch.answers.first
+        """Set the order in which calls took effect, and the outcomes of unknown calls that were executed meanwhile."""
+        answers = self._invariants.answers.first
         ranks = {request: rank for rank, request in enumerate(answers)}
         for request in self.clients.requests:
             call = request.call
@@ -237,16 +237,16 @@ class Endurance(World):
                 raise Violation("first result", f"{call} received another result than its first, {first!r}")
 
     def _check_history(self) -> None:
-        """The rest, once all is over."""
+        """Check the remaining calls, at the end."""
         self._check_windows()
         self._record_outcomes()
         for key, calls in self.clients.history.by_key().items():
             self._record_verdict(self._windows.check_rest(key, calls))
 
-    def _end_row(self) -> None:
+    def _end_interval(self) -> None:
         looks, self._samples_in_row = self.samples.quantities[-self._samples_in_row :], 0
         counts = self._context.counts
-        oracle = len(self._watch.answers.first) + len(self._watch.decided) + len(self.clients.history.calls)
+        oracle = len(self._invariants.answers.first) + len(self._invariants.decided) + len(self.clients.history.calls)
         if looks:
             self._report_row(
                 EnduranceSample(
@@ -260,10 +260,10 @@ class Endurance(World):
                 )
             )
         if not self._healed:
-            self._schedule.after(self._row_us, self._end_row)
+            self._schedule.after(self._row_us, self._end_interval)
 
 
 def state_after(call: Call) -> int | None:
-    """The register behind a call that tells it whole."""
-    told = {"read": call.result, "write": call.argument}.get(call.action)
-    return told if isinstance(told, int) else None
+    """The value of the register after a call that determines it; else None."""
+    value = {"read": call.result, "write": call.argument}.get(call.action)
+    return value if isinstance(value, int) else None

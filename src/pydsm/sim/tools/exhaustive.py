@@ -1,15 +1,15 @@
-"""Every order of events in a small world: breadth first over the real core, states seen before pruned.
+"""Explores every order of events in a small world: breadth first over the real core, without states seen before.
 
-Decides nothing by chance and has no clock. Possible at any moment: a message in flight arrives, a replica that has
-not yet done so proposes, a fast timer fires where that changes something, a replica begins to recover an instance,
-a replica restarts from its records where the world allows it. What was sent may arrive at any later time, any number
-of times, or never, and nothing has to happen: so loss, doubling, reordering, a crash between two sends, and replicas
-that stop for good at any point (to which nothing more happens) are all covered without events of their own.
-The disk is synchronous, so a crash before a write equals the loss of what caused it. Time-outs and slow disks are left
-to the seeded simulator.
+Has no randomness and no clock. Possible events in each state: a message in flight arrives, a replica that has not yet
+proposed proposes, a fast timer fires if that has an effect, a replica begins to recover an instance, a replica restarts
+from its records if the world allows it. A message that was sent may arrive at any later time, any number of times, or
+never, and no event has to happen. This covers loss, duplication, reordering, a crash between two sends, and replicas
+that stop for good at any point (no further event happens to them) without separate events. The disk is synchronous, so
+a crash before a write equals the loss of the message that caused it. Timeouts and slow disks are left to the seeded
+simulator.
 
-A replica's step depends on its own state and the event alone, so steps are computed once, by the real code, and looked
-up afterwards: that makes millions of global states affordable.
+A replica's step depends only on its own state and the event, so each step is computed once, by the real code, and
+looked up afterwards: this makes millions of global states affordable.
 """
 
 import pickle
@@ -46,24 +46,24 @@ from pydsm.sim.tools.fingerprint import fingerprint
 
 @dataclass(frozen=True, slots=True)
 class SmallWorld:
-    """What may happen. The defaults are the world that the test suite of a release must cover."""
+    """The possible events. The defaults are the world that the tests of a release must cover."""
 
     replicas: int = 3
     proposers: tuple[int, ...] = (0, 1)
-    """One instance each, all writing the same key."""
+    """Replicas that propose one instance each; all write the same key."""
     recoveries: int = 1
-    """Recoveries that may be begun, besides those that a waiting recovery begins itself."""
+    """Recoveries that may begin, in addition to those that a waiting recovery begins automatically."""
     recovered: tuple[int, ...] = (0,)
-    """Whose instances those recoveries may be of. Proposers differ by nothing but their numbers, so one is enough."""
+    """Leaders whose instances may be recovered. Proposers differ only by their numbers, so one leader is enough."""
     restarts: int = 0
-    """Crashes after which the replica comes back at once with its records."""
+    """Crashes after which the replica restarts immediately from its records."""
     states_max: int = 20_000_000
-    """Where the search gives up and says so."""
+    """Maximum number of states; beyond it, the search ends as incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateOutcome:
-    """What a search found. `story` is the shortest way to the violation, one readable line an event."""
+    """The result of a search. `story` is the shortest sequence of events to the violation, one line per event."""
 
     states: int
     transitions: int
@@ -80,29 +80,29 @@ _ANSWERS = (PreAcceptOk, AcceptOk, PrepareOk, ValidateOk, Refuse, Commit)
 
 
 class StateSearchReport(Protocol):
-    """Told now and then how far the search is."""
+    """Receives the progress of the search from time to time."""
 
     def __call__(self, states: int, waiting: int) -> None:
-        """`states` were found, `waiting` of them are not explored yet."""
+        """`states` were found, and `waiting` of them are not explored yet."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What the invariants see of a replica state: decided instances with value and vector, and execution order."""
+    """The part of a replica's state that the invariants use: decisions with value and vector, and execution order."""
 
     decided: tuple[tuple[InstanceId, Batch | None, Deps], ...]
     votes: tuple[tuple[InstanceId, Ballot | None, Value | None, Deps], ...]
-    """Accepted and not decided: in which ballot, and what."""
+    """Accepted and undecided: the instance, its ballot, value and vector."""
     executed: tuple[InstanceId, ...]
     open: tuple[InstanceId, ...]
-    """Known and not decided: what may be recovered."""
+    """Known and undecided: these may be recovered."""
     late: tuple[InstanceId, ...]
-    """Where the fast timer, firing now, leads to the slow path."""
+    """Instances whose fast timer would now lead to the slow path."""
 
 
 class _Io:
-    """Disk, network and application of one step; all at once and remembered."""
+    """Disk, network and application of one step: everything happens immediately, and messages are collected."""
 
     def __init__(self, records: dict[object, Record], executed: list[InstanceId]) -> None:
         self.sent: list[tuple[tuple[ReplicaId, ...], Message]] = []
@@ -124,14 +124,14 @@ class _Io:
         pass
 
     def transfer(self, transfer: Transfer) -> None:
-        """Nothing is forgotten here, so nothing is fetched."""
+        """Nothing is compacted here, so nothing is fetched."""
 
     def abort(self, abort: Abort) -> None:
         pass
 
 
 class _Steps:
-    """All replica states and steps met so far, by number."""
+    """All replica states and steps found so far, by number."""
 
     def __init__(self, world: SmallWorld, make_replica: MakeReplica) -> None:
         self._world = world
@@ -150,14 +150,14 @@ class _Steps:
         return len(self._frozen)
 
     def first(self, replica: int) -> int:
-        """The state of a replica that has just been made."""
+        """The initial state of a replica."""
         return self._remember(self._make_replica(self._config(replica)), {}, [])
 
     def _config(self, replica: int) -> Config:
         return Config(ReplicaId(replica), self._world.replicas, seed=0)
 
     def answers_to_decided(self, replica: int, state: int) -> int:
-        """Messages to this replica that can change nothing any more, as bits: answers about what it has decided."""
+        """Answers to this replica about decided instances, which cannot change it any more; as bits."""
         bits = 0
         for id, _, _ in self.views[state].decided:
             bits |= self._answers_about.get((replica, id), 0)
@@ -172,7 +172,7 @@ class _Steps:
         return known
 
     def _compute(self, replica: int, state: int, event: _Event) -> tuple[int, int]:
-        core, records, executed = pickle.loads(self._frozen[state])  # made by this very process
+        core, records, executed = pickle.loads(self._frozen[state])  # written by this process
         if event[0] == "restart":
             core, executed = self._make_replica(self._config(replica)), []
         io = _Io(records, executed)
@@ -255,7 +255,7 @@ restarts may still happen."""
 
 
 class StateSearch:
-    """One exhaustive search; `run` it once."""
+    """One exhaustive search. Call `run` once."""
 
     def __init__(self, world: SmallWorld, make_replica: MakeReplica = Replica) -> None:
         self._world = world
@@ -266,7 +266,7 @@ class StateSearch:
             )
             for proposer in world.proposers
         }
-        self._harmless: set[tuple[int, ...]] = set()
+        self._checked: set[tuple[int, ...]] = set()
         self._widest: dict[object, list[int]] = {}
         self._deliveries: dict[tuple[int, int], tuple[tuple[int, int, int], ...]] = {}
 
@@ -300,9 +300,9 @@ class StateSearch:
         return StateOutcome(len(came_from), transitions, len(steps), True, None)
 
     def _widen(self, now: _Global) -> bool:
-        """Whether this state can do something that no state seen before can.
+        """Whether this state allows an event that no earlier state allows.
 
-        One that differs only by having fewer messages around can do nothing more, since messages need not arrive.
+        A state that differs only by having fewer messages allows nothing more, since messages need not arrive.
         """
         key = (now[0], now[2:])
         known = self._widest.get(key)
@@ -354,7 +354,7 @@ class StateSearch:
         return (states, self._relevant(now[1] | more, states), *now[2:])
 
     def _effective_deliveries(self, replica: int, state: int, sent: int) -> tuple[tuple[int, int, int], ...]:
-        """Messages to this replica that change it or make it send something new: (message, state, sent)."""
+        """Messages to this replica that change it or make it send a new message: (message, state, sent)."""
         inbox = sent & self._steps.addressed_to[replica]
         known = self._deliveries.get((state, inbox))
         if known is None:
@@ -368,15 +368,15 @@ class StateSearch:
         return known
 
     def _relevant(self, sent: int, states: tuple[int, ...]) -> int:
-        """Without answers about what their receiver has decided, which can change nothing any more."""
+        """The messages without answers about instances that their receiver has decided: these have no effect."""
         for replica, state in enumerate(states):
             sent &= ~self._steps.answers_to_decided(replica, state)
         return sent
 
     def _violation(self, states: tuple[int, ...]) -> str | None:
-        if states in self._harmless:
+        if states in self._checked:
             return None
-        self._harmless.add(states)
+        self._checked.add(states)
         views = [self._steps.views[state] for state in states]
         decided: dict[InstanceId, tuple[Batch | None, Deps]] = {}
         for replica, view in enumerate(views):
@@ -388,10 +388,10 @@ class StateSearch:
         for replica, view in enumerate(views):
             for id, ballot, vote, deps in view.votes:
                 if accepted.setdefault((id, ballot), (vote, deps)) != (vote, deps):
-                    return f"vote: replica {replica} accepted {vote} for {id} in {ballot}, another something else"
+                    return f"vote: replica {replica} accepted {vote} for {id} in {ballot}, another one another value"
         commands = [(id, deps) for id, (batch, deps) in decided.items() if batch is not None]
-        for place, (id, deps) in enumerate(commands):
-            for other, other_deps in commands[:place]:
+        for position, (id, deps) in enumerate(commands):
+            for other, other_deps in commands[:position]:
                 if not covers(deps, other) and not covers(other_deps, id):
                     return f"visibility: neither of {other} {other_deps} and {id} {deps} covers the other"
         longest = max((view.executed for view in views), key=len)
@@ -411,7 +411,7 @@ class StateSearch:
         return tuple(reversed(lines))
 
     def _describe(self, before: _Global, after: _Global) -> str:
-        """Find again which event leads from one state to the next."""
+        """Find the event that leads from one state to the next, as a line."""
         for replica, (old, new) in enumerate(zip(before[0], after[0], strict=True)):
             for number, state, more in self._effective_deliveries(replica, old, before[1]):
                 if self._after(before, replica, state, more) == after:
@@ -420,7 +420,7 @@ class StateSearch:
             for event in self._own_events(before, replica):
                 if self._steps.step(replica, old, event)[0] == new:
                     return f"{replica}: {event[0]} {event[1] if isinstance(event[1], InstanceId) else ''}".rstrip()
-        return "nothing that can be named"
+        return "unknown event"
 
 
 def _bits(number: int) -> Iterator[int]:

@@ -13,16 +13,16 @@ from pydsm.sim.base.plan import Operation, Plan
 from pydsm.sim.cluster.world import Finding
 
 FORMAT = 1
-"""Version of the file; another one is refused."""
+"""Version of the file format; other versions are refused."""
 
 REGISTERS = "registers"
-"""Name of the machine that the simulator brings along."""
+"""Name of the simulator's own machine."""
 
-_LANDMARKS = ("FAULT", "HEAL", "VIOLATION", " dies", " starts again", "proposes ")
+_LANDMARKS = ("FAULT", "HEAL", "VIOLATION", " crashes", " starts again", "proposes ")
 
 
 class SavedFailure(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One broken run: its plan, and what was found when it was written."""
+    """A failed run: its plan, and the violation that was found when it was saved."""
 
     format: int = FORMAT
     invariant: str
@@ -63,7 +63,7 @@ def load(path: Path) -> SavedFailure:
 
 
 def describe_plan(plan: Plan) -> Iterator[str]:
-    """What the world is told to do, in order of time."""
+    """Yield one line for the settings, and one for each fault and operation, in order of time."""
     settings = plan.settings
     yield (
         f"group of {settings.replicas}, faults: {len(plan.faults)}, operations: {len(plan.operations)}, "
@@ -80,9 +80,9 @@ def describe_plan(plan: Plan) -> Iterator[str]:
 
 
 def describe_failure(lines: Sequence[str], instances: Sequence[InstanceId], lines_max: int) -> list[str]:
-    """The lines that matter: all of a short run; else those about the instances, with faults and proposals.
+    """Select the lines that matter: all of a short run; else those about the instances, with faults and proposals.
 
-    An ellipsis stands for what was left out before the last `lines_max`.
+    An ellipsis replaces the lines before the last `lines_max`.
     """
     if len(lines) > lines_max and instances:
         about = re.compile("|".join(rf"(?<![\d.]){id.leader}\.{id.index}(?![\d.])" for id in instances))

@@ -1,7 +1,7 @@
-"""A replica's whole state as one comparable value, equal for equal states.
+"""Computes a replica's whole state as one comparable value, equal for equal states.
 
-Leaves out what does not decide anything (counters, settings) and the order of dict entries; keeps everything else that
-the object graph holds, so that a field added to the core tomorrow is included automatically.
+Leaves out objects that decide nothing (counters, settings) and the order of dict entries; includes everything else in
+the object graph, so that a field that is added to the core later is included automatically.
 """
 
 from collections.abc import Hashable, Iterator
@@ -18,7 +18,7 @@ _LEFT_OUT = (Config, ProtocolCounters, DeclaredKeys)
 
 
 def fingerprint(replica: Replica) -> Hashable:
-    """Equal for replicas that will behave alike. Raises TypeError for an object that it does not understand."""
+    """Equal for replicas that behave alike. Raises TypeError for an object that it does not support."""
     return _freeze(replica, set())
 
 

@@ -5,7 +5,7 @@ Put `pytest_plugins = ["pydsm.sim.tools.pytest_plugin"]` into conftest.py, then:
     def test_inventory_is_replicated(simulated):
         simulated(Inventory, lambda random: b"take bolt %d" % random.randrange(9), seeds=range(20))
 
-What is checked without knowing the machine: every replica executes conflicting commands in the same order, gets the
+The checks need no knowledge of the machine: every replica executes conflicting commands in the same order, gets the
 same results, and ends with the same digest, whatever the faults. A machine that reads a clock, iterates over a set or
 omits a key from its footprint fails here. With a `model`, the answers to clients are checked for linearizability too.
 """
@@ -26,11 +26,11 @@ from pydsm.sim.workload.planner import KINDS
 from pydsm.sim.workload.workload import Ask
 
 STEPS = 3000
-"""Default number of events per seed: about a fifth of a second."""
+"""Default number of events per seed: a seed takes about a fifth of a second."""
 
 
 class MachineWorkload:
-    """A `Workload` from a user's parts."""
+    """A `Workload` from the functions that a user provides."""
 
     def __init__(
         self,
@@ -45,28 +45,28 @@ class MachineWorkload:
         self._ask = ask
 
     def machine(self) -> StateMachine:
-        """The user's machine in its first state."""
+        """Returns the user's machine in its initial state."""
         return self._machine()
 
     def command(self, random: Random, hot: bool) -> bytes:
-        """The user's commands; `hot` ones are as any other."""
+        """Draws a command of the user; `hot` is ignored."""
         return self._command(random)
 
     def model(self) -> Model | None:
-        """The user's model, if there is one."""
+        """Returns the user's model, or None."""
         return self._model
 
     def ask(self, command: bytes) -> Ask | None:
-        """What the user's function says."""
+        """Returns the command for the history, by the user's function."""
         return self._ask(command)
 
     def seen(self, result: Result) -> object:
-        """A failure is its text."""
+        """Returns the result; for a failure its text."""
         return result.message if isinstance(result, CommandFailed) else result
 
 
 def no_history(command: bytes) -> Ask | None:
-    """For machines without a model: nothing is kept."""
+    """For machines without a model: no command is checked in a history."""
     return None
 
 
@@ -89,18 +89,18 @@ class Simulated:
         model: Model | None = None,
         ask: Callable[[bytes], Ask | None] = no_history,
     ) -> Counts:
-        """Run `seeds`, and return counts of what they exercised.
+        """Run `seeds`, and return counts of the events in them.
 
         Args:
-            machine: makes a machine in its first state.
-            command: draws a command; must use no other source of chance.
-            seeds: which runs.
-            replicas: size of the group; by seed if None.
+            machine: creates a machine in its initial state.
+            command: draws a command; must use no other source of randomness.
+            seeds: seeds of the runs.
+            replicas: size of the group; chosen by the seed if None.
             steps: events in the phase of faults.
             faults: kinds, as in `planning.KINDS`.
-            relation: makes the conflict relation.
-            model: how one key behaves, for linearizability.
-            ask: a command in the model's words, or None for one that is not checked.
+            relation: creates the conflict relation.
+            model: the behaviour of one key, for linearizability.
+            ask: returns a command in the form that the model uses, or None if it is not checked.
         """
         search = Search(
             replicas=replicas,
@@ -130,5 +130,5 @@ class Simulated:
 
 @pytest.fixture
 def simulated(tmp_path: Path) -> Simulated:
-    """Plays a user's machine in the simulated world; see `Simulated`."""
+    """Runs a user's machine in the simulated world; see `Simulated`."""
     return Simulated(tmp_path)

@@ -34,19 +34,19 @@ _OTHER_SHARE = 0.15
 
 
 def group_size(seed: int) -> int:
-    """The size of a seed's group where none is asked for: mostly 3, 5 or 7, sometimes another."""
+    """The size of a seed's group if none is given: mostly 3, 5 or 7, sometimes another."""
     random = Random(f"size {seed}")
     return random.choice(_OTHER_SIZES if random.random() < _OTHER_SHARE else _COMMON_SIZES)
 
 
 def adversary_size(seed: int) -> int:
-    """The size of a seed's group in an adversary's world: 2 to 7."""
+    """The size of a seed's group in a run with targeted faults: 2 to 7."""
     return Random(f"size {seed}").choice(SIZES)
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How seeds are played. The defaults are the simulator's own machine and the real core."""
+    """How seeds are run. The defaults are the simulator's own machine and the real core."""
 
     replicas: int | None = None
     steps: int = STEPS
@@ -54,7 +54,7 @@ class Search:
     workload: Callable[[Random], Workload] = RegisterWorkload
     make_replica: MakeReplica = Replica
     duels_only: bool = False
-    """Play `planning.make_contending_leaders` in place of `make_plan`; `kinds` is ignored."""
+    """Use `planning.make_contending_leaders` in place of `make_plan`; `kinds` is ignored."""
     laggards_only: bool = False
     """The same for `planning.make_lagging_members`."""
     pipelines_only: bool = False
@@ -66,7 +66,7 @@ class Search:
     put_backs_only: bool = False
     """The same for `planning.make_put_backs`."""
     relation: Callable[[], Relation] | None = None
-    """Makes the conflict relation of each run; None for the one that the seed chooses."""
+    """Creates the conflict relation of each run; None for the one that the seed chooses."""
 
     def plan(self, seed: int) -> Plan:
         """The plan of a seed."""
@@ -87,7 +87,7 @@ class Search:
         return make_plan(seed, replicas, self.steps, self.kinds, self.workload)
 
     def play(self, plan: Plan, trace: Callable[[str], None] | None = None) -> WorldRun:
-        """Play a plan."""
+        """Run a plan."""
         workload = self.workload(Random(plan.settings.seed))
         relation = self.relation() if self.relation is not None else None
         return run_plan(plan, workload, relation=relation, make_replica=self.make_replica, trace=trace)
@@ -107,7 +107,7 @@ class Search:
         return self.play(plan).finding
 
     def explain(self, plan: Plan, finding: Finding, lines_max: int = 60) -> list[str]:
-        """The trace lines of a failed run that matter, at most `lines_max`."""
+        """Select the trace lines of a failed run that matter, at most `lines_max`."""
         lines: list[str] = []
         self.play(plan, lines.append)
         return failure_report.describe_failure(lines, finding.instances, lines_max)
@@ -115,7 +115,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class SearchReport:
-    """A failed run: its shrunk plan, the file with it, and its trace lines."""
+    """A failed run: its shrunk plan, the file that contains it, and its trace lines."""
 
     path: Path
     plan: Plan

@@ -1,8 +1,8 @@
 """Shrinks a plan that breaks an invariant to the smallest plan found that breaks the same one.
 
-Plans are data, so a smaller plan is tried by leaving elements out and playing it: fewer replicas, fewer faults, fewer
-operations, a calmer world. Nothing promises the smallest of all; the search ends when no single element can go, or
-when its time is over.
+A plan is data, so a smaller plan is tried by leaving elements out and running it: fewer replicas, fewer faults, fewer
+operations, simpler settings. The result is not always the smallest possible plan; the search ends when no single
+element can be left out, or when its time is over.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +17,14 @@ from pydsm.sim.base.triggers import MessageTrigger, trigger_among
 from pydsm.sim.cluster.world import Finding
 
 Play = Callable[[Plan], Finding | None]
-"""Plays a plan and gives its violation, if it has one."""
+"""Runs a plan and returns its violation, or None."""
 
 _Element = TypeVar("_Element")
 
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """The smallest plan found, what it breaks, and how many plans were played for it."""
+    """The smallest plan found, its violation, and how many plans were run for it."""
 
     plan: Plan
     finding: Finding
@@ -32,7 +32,7 @@ class Shrunk:
 
 
 def shrink(plan: Plan, finding: Finding, play: Play, in_time: Callable[[], bool]) -> Shrunk:
-    """Make a plan smaller while `play` finds the same invariant broken and `in_time` says that there is time."""
+    """Make a plan smaller while `play` finds a violation of the same invariant and `in_time` returns True."""
     return _Shrinker(plan, finding, play, in_time).shrink()
 
 
@@ -57,7 +57,7 @@ class _Shrinker:
         return Shrunk(self._plan, self._finding, self._played)
 
     def _try(self, plan: Plan) -> bool:
-        """Whether this plan breaks the same; then it is the new smallest."""
+        """Return whether this plan violates the same invariant; then it is the new smallest."""
         if plan == self._plan or not self._in_time():
             return False
         self._played += 1
@@ -68,7 +68,7 @@ class _Shrinker:
         return True
 
     def _end_early(self) -> None:
-        """Leave out everything planned for after the violation."""
+        """Leave out everything that is planned for a time after the violation."""
         end = self._finding.at_us
         faults = tuple(fault for fault in self._plan.faults if fault.at_us <= end)
         operations = tuple(operation for operation in self._plan.operations if operation.at_us <= end)
@@ -93,7 +93,7 @@ class _Shrinker:
         )
 
     def _leave_out(self, elements: Sequence[_Element], keeps: Callable[[Sequence[_Element]], bool]) -> None:
-        """Chunks of half the elements first, single ones last."""
+        """Leave out half of the elements first, then smaller parts, and single ones last."""
         kept = list(elements)
         chunk = len(kept)
         while chunk and self._in_time():
@@ -113,7 +113,7 @@ class _Shrinker:
 
 
 def _calmer(replicas: int) -> Iterator[dict[str, object]]:
-    """Settings that make a world simpler, one at a time."""
+    """Settings that make a run simpler, one at a time."""
     yield {"loss": 0.0}
     yield {"duplication": 0.0}
     yield {"clock_rates": (1.0,) * replicas}
@@ -128,7 +128,7 @@ def _calmer(replicas: int) -> Iterator[dict[str, object]]:
 
 
 def _with_fewer_replicas(plan: Plan, replicas: int) -> Plan:
-    """The same for the first replicas only; what concerns the others is left out."""
+    """The same plan for only the first replicas; elements about the others are left out."""
     settings = msgspec.structs.replace(
         plan.settings,
         replicas=replicas,

@@ -1,4 +1,4 @@
-"""What runs have exercised, as a table and as plain data."""
+"""Formats the counts of runs as a table and as plain data."""
 
 import msgspec
 from rich.table import Table
@@ -11,16 +11,16 @@ _ROWS = (
     ("decided", "instances decided"),
     ("messages", "messages sent"),
     ("lost", "messages lost"),
-    ("cut", "messages cut off"),
-    ("doubled", "messages doubled"),
-    ("undeliverable", "messages to the dead"),
-    ("through_bytes", "messages through bytes"),
+    ("cut", "messages lost on cut links"),
+    ("doubled", "messages duplicated"),
+    ("undeliverable", "messages to replicas that were down"),
+    ("through_bytes", "messages encoded and decoded"),
     ("crashes", "crashes"),
-    ("crashes_inside", "crashes amid effects"),
+    ("crashes_inside", "crashes between effects"),
     ("power_cuts", "power cuts"),
     ("restarts", "restarts"),
     ("pauses", "pauses"),
-    ("deaths", "replicas dead for ever"),
+    ("deaths", "replicas that never restarted"),
     ("strikes", "faults at chosen messages"),
     ("writes", "group commits"),
     ("writes_lost_in_crash", "group commits lost"),
@@ -33,7 +33,7 @@ _ROWS = (
     ("checkpoints", "checkpoints executed"),
     ("snapshots", "snapshots durable"),
     ("snapshots_damaged", "snapshots found damaged"),
-    ("disks_damaged", "disks that lack a record, and are refused"),
+    ("disks_damaged", "starts refused, with a record missing"),
     ("snapshots_restored", "restarts from a snapshot"),
     ("cycles", "memory bounds checked (cycles)"),
     ("heal_ms_max", "longest heal (virtual ms)"),
@@ -45,18 +45,18 @@ _REPLICA_ROWS = (
     ("recovered", "recoveries that committed"),
     ("validated", "recoveries that validated"),
     ("waited", "recoveries that waited"),
-    ("nops", "nops learnt"),
+    ("nops", "nops learned"),
     ("aborted", "own instances aborted"),
-    ("inquired", "instances asked about"),
+    ("inquired", "instances in commit queries"),
     ("executed", "executions"),
 )
 
 
 def exercised(counts: Counts) -> Table:
-    """Two columns: what, and how often."""
-    table = Table(title="exercised", title_justify="left")
-    table.add_column("what")
-    table.add_column("how often", justify="right")
+    """A table with the name and the number of each count."""
+    table = Table(title="events in all runs", title_justify="left")
+    table.add_column("event")
+    table.add_column("number", justify="right")
     for name, title in _ROWS:
         table.add_row(title, f"{getattr(counts, name):,}")
     table.add_section()
@@ -69,7 +69,7 @@ def exercised(counts: Counts) -> Table:
 
 
 def plain(counts: Counts) -> dict[str, object]:
-    """The same for programs; every recovery branch is named, with 0 where it was not reached."""
+    """The same as plain data; every recovery branch is included, with 0 if it was not taken."""
     data = msgspec.structs.asdict(counts)
     data["branches"] = {branch: counts.branches.get(branch, 0) for branch in BRANCHES}
     return data

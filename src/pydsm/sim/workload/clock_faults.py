@@ -1,7 +1,7 @@
 """Wrong clocks for a plan: which replicas have them, and when they jump, by how much, and how fast they run.
 
-At most f clocks of a plan are wrong, each by more than a world lasts. Drawn from a stream of their own, so that the
-rest of a plan is the same with them and without.
+At most f clocks of a plan are wrong, each by more than the duration of a run. They are drawn from a separate random
+stream, so that the rest of a plan is the same with and without them.
 """
 
 from random import Random
@@ -13,14 +13,14 @@ from pydsm.sim.base.plan import ClockJump, Fault, Plan
 from pydsm.sim.base.settings import RIGHT_MS_MAX
 
 WALL_CLOCK = "wall-clock"
-"""The kind of fault, as `pydsm simulate --faults` names it."""
+"""The kind of fault, as in `pydsm simulate --faults`."""
 
 _SHARE = 0.4
 _HOUR_MS = 3_600_000
 
 
 def with_wrong_clocks(plan: Plan) -> Plan:
-    """The plan, with wrong clocks in some of the seeds; limits of time are short there, so that they are reached."""
+    """The plan, with wrong clocks in some seeds. Time limits are short in these seeds, so that they are reached."""
     settings = plan.settings
     random = Random(f"clocks {settings.seed} {settings.replicas} {settings.steps_max}")
     spare = quorums(settings.replicas).f
@@ -47,7 +47,7 @@ def with_wrong_clocks(plan: Plan) -> Plan:
 
 
 def _offset_ms(random: Random) -> int:
-    """Ahead or behind by hours; or right again, for a while."""
+    """An offset of hours ahead or behind, or sometimes 0: the clock is right again for a while."""
     if random.random() < 0.2:
         return 0
     return random.choice([-1, 1, 1]) * random.choice([1, 3, 24, 200]) * _HOUR_MS

@@ -1,8 +1,8 @@
 """Makes the plan of a seed: faults with their times, and the operations of clients.
 
-Each seed leaves some kinds of faults out, so that the others get far; half of the crashes come right after an
-operation, where they hurt; and "duels" let leaders propose conflicting commands at once while their messages reach
-only some replicas, which is what the rare branches of recovery are for.
+Each seed leaves some kinds of faults out, so that the other kinds can run longer; half of the crashes come right after
+an operation, when they are most harmful; and "duels" let leaders propose conflicting commands at the same time while
+their messages reach only some replicas, which leads to the rare branches of recovery.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +20,11 @@ from pydsm.sim.workload.planner import DRAWN, KINDS, STEPS_PER_DUEL, Planner
 from pydsm.sim.workload.workload import PipelineWorkload, RegisterWorkload, Workload
 
 STEPS = 10_000
-"""Events in the phase of faults, unless told otherwise."""
+"""Default number of events in the phase of faults."""
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:
-    """Kinds from a list like `loss,crash`; `all` and `none` are allowed. Raises UsageError for others."""
+    """Parses a list of kinds like `loss,crash`; `all` and `none` are allowed. Raises UsageError for other names."""
     if text in {"all", ""}:
         return KINDS
     if text == "none":
@@ -32,7 +32,7 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for kind in kinds:
         if kind not in KINDS:
-            raise UsageError(f"no fault is called {kind!r}: use all, none, or some of {','.join(KINDS)}")
+            raise UsageError(f"there is no fault {kind!r}: use all, none, or some of {','.join(KINDS)}")
     return kinds
 
 
@@ -57,9 +57,9 @@ def make_plan(
 def make_contending_leaders(
     seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
 ) -> Plan:
-    """The other plan of a seed: duels alone, one after the other, each with time to be recovered from.
+    """The plan of a seed with duels only, one after the other, with enough time to recover after each.
 
-    Nothing else disturbs them, so the rare branches of recovery are daily work here.
+    No other fault happens, so the rare branches of recovery are common in such a plan.
     """
     random = Random(f"duels {seed} {replicas} {steps}")
     settings = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
@@ -70,10 +70,10 @@ def make_contending_leaders(
 def make_lagging_members(
     seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
 ) -> Plan:
-    """A third plan of a seed: members that are away for so long that the others forget what they lack.
+    """The plan of a seed in which members are down for so long that the others compact the instances that they lack.
 
-    Memory is short and checkpoints are many. A member that comes back has to fetch a snapshot in many pieces, while
-    other faults strike, replicas that have the snapshot are killed, and newer snapshots replace it.
+    Memory limits are small and checkpoints are frequent. A member that comes back has to fetch a snapshot in many
+    pieces, while other faults happen, replicas that have the snapshot crash, and newer snapshots replace it.
     """
     random = Random(f"laggards {seed} {replicas} {steps}")
     settings = msgspec.structs.replace(
@@ -92,10 +92,10 @@ def make_lagging_members(
 def make_pipelines(
     seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = PipelineWorkload
 ) -> Plan:
-    """A fourth plan of a seed: clients that send several commands in a row, and rely on their order.
+    """The plan of a seed with clients that send several commands in a row and rely on their order.
 
-    In sessions or over connections without ids. Duels make nops of what they send, and replicas propose that again by
-    themselves, or the clients do, through whatever replica.
+    They use sessions, or connections without ids. Duels turn some of their commands into nops; then the replicas
+    propose the commands again automatically, or the clients send them again through any replica.
     """
     random = Random(f"pipelines {seed} {replicas} {steps}")
     settings = msgspec.structs.replace(
@@ -110,7 +110,7 @@ def make_pipelines(
         retrying=seed % 3 == 1,
         doubling=seed % 6 == 4,
     )
-    if settings.retrying:  # those that never give up would wait for results that are dropped
+    if settings.retrying:  # clients that never give up would wait for results that are dropped
         settings = msgspec.structs.replace(settings, session_results_bytes_max=16 << 20, results_bytes_max=128 << 20)
     return Planner(random, settings, steps, KINDS, workload(random)).pipelines()
 
@@ -118,9 +118,9 @@ def make_pipelines(
 def make_put_backs(
     seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
 ) -> Plan:
-    """A fifth plan of a seed: disks are put back to older copies, while other faults strike.
+    """The plan of a seed in which disks are replaced by older copies, while other faults happen.
 
-    Replicas ask their peers at each start, so a disk that was put back is refused, and any other is not.
+    Replicas ask their peers at each start, so a process on an older copy is refused, and any other process is not.
     """
     random = Random(f"put-backs {seed} {replicas} {steps}")
     settings = msgspec.structs.replace(

@@ -1,11 +1,11 @@
 """The machine that the simulator replicates: integers by key, with commands of every kind of footprint.
 
-A command is `ACTION KEY [NUMBER]` in ASCII: `read` and `write` (gives what was there before), `add` and `top`, two
-kinds of commuting updates that answer nothing, `take`, which refuses to go below zero and so is a command that fails,
-`when`, a read that also returns the time of its execution, `break`, a write that raises when it is done, and `sum`, a
-barrier over everything. Two name two keys: `both` reads them, `move` takes a number from the one and adds it to the
-other, and both give what was there before. A key that begins with `pair` stands for two cells that are only read and
-written together, and reading them unequal shows as a result that no sequential run gives.
+A command is `ACTION KEY [NUMBER]` in ASCII: `read` and `write`, which return the earlier value; `add` and `top`, two
+kinds of commuting updates that return nothing; `take`, which refuses to go below zero and so is a command that fails;
+`when`, a read that also returns the time of its execution; `break`, a write that raises after it has written; and
+`sum`, a barrier over all keys. Two commands name two keys: `both` reads them, `move` subtracts a number from the first
+and adds it to the second, and both return the earlier values. A key that begins with `pair` stands for two cells that
+are only read and written together; a read that finds them unequal returns a result that no sequential run can give.
 """
 
 import hashlib
@@ -19,36 +19,36 @@ from pydsm.machines.base import CommandFailed, Result
 from pydsm.sim.base.history import Call
 
 REFUSED = "refused"
-"""What clients see of a `take` that asked for too much."""
+"""The text of the failure when a `take` asks for too much."""
 
 PAIR = "pair"
 
 RAISED = "raised"
-"""What clients see of a `break`."""
+"""The result of a `break`, as clients record it."""
 
 
 class Broken(Exception):
-    """What a `break` raises."""
+    """The exception that a `break` raises."""
 
 
 TWO = "two"
-"""Begins the result of a command over two keys."""
+"""The first element of the result of a command over two keys."""
 
 
 def cells(key: bytes) -> tuple[bytes, ...]:
-    """The machine's cells behind a key of clients."""
+    """The machine's cells for a key of clients."""
     return (key + b"/left", key + b"/right") if key.startswith(PAIR.encode()) else (key,)
 
 
 class RegistersWithoutUndo:
-    """A `StateMachine` with snapshots. What a `break` has written stays, at every replica alike."""
+    """A `StateMachine` with snapshots. A value that a `break` has written stays, at every replica alike."""
 
     def __init__(self) -> None:
         self._cells: dict[bytes, int] = {}
         self._applied = 0
 
     def footprint(self, commands: Sequence[bytes]) -> Footprint:
-        """Reads, writes, and the two kinds of updates; a `sum` is a barrier."""
+        """Returns reads, writes, and the two kinds of updates; a `sum` is a barrier."""
         columns: dict[bytes, dict[bytes, None]] = {}
         barrier = False
         for command in commands:
@@ -58,7 +58,7 @@ class RegistersWithoutUndo:
                 continue
             column = _COLUMNS.get(action)
             if column is None or not rest:
-                raise UsageError(f"no command {action!r}: use read, when, write, add, top, take or sum")
+                raise UsageError(f"there is no command {action!r}: use read, when, write, add, top, take or sum")
             keys = rest[:2] if action in _OVER_TWO else rest[:1]
             columns.setdefault(column, {}).update(dict.fromkeys([cell for key in keys for cell in cells(key)]))
         return Footprint(
@@ -69,7 +69,7 @@ class RegistersWithoutUndo:
         )
 
     def apply(self, commands: Sequence[bytes], timestamp_ms: int) -> list[Result]:
-        """One result per command."""
+        """Returns one result per command."""
         return [
             [self._apply(b"read", command[5:]), timestamp_ms]
             if command.startswith(b"when ")
@@ -97,7 +97,7 @@ class RegistersWithoutUndo:
         if action in {b"write", b"break"}:
             state.update(dict.fromkeys(names, amount))
             if action == b"break":
-                raise Broken(f"command {self._applied} of this machine")  # not the same everywhere: the class alone is
+                raise Broken(f"command {self._applied} of this machine")  # the number differs by replica
             return before
         if action == b"add":
             state[key] = before + amount
@@ -111,15 +111,15 @@ class RegistersWithoutUndo:
         return before
 
     def snapshot(self) -> Iterator[bytes]:
-        """See `Snapshots`: eight cells a chunk."""
+        """See `SupportsSnapshots`. A chunk has up to eight cells."""
         return _chunks({key: value for key, value in self._cells.items() if value})
 
     def restore(self, chunks: Iterable[bytes]) -> None:
-        """See `Snapshots`."""
+        """See `SupportsSnapshots`."""
         self._cells = {key: value for chunk in chunks if chunk for key, value in _decode(chunk)}
 
     def digest(self) -> bytes:
-        """SHA-256 over all cells that are not zero."""
+        """Returns the SHA-256 of all cells that are not zero."""
         text = repr(sorted((key, value) for key, value in self._cells.items() if value))
         return hashlib.sha256(text.encode()).digest()
 
@@ -147,33 +147,33 @@ _COLUMNS = {
 
 
 class Registers(RegistersWithoutUndo):
-    """What a `break` has written is undone."""
+    """`RegistersWithoutUndo` with savepoints: a value that a `break` has written is undone."""
 
     def __init__(self) -> None:
         super().__init__()
         self._marked = self._cells
 
     def savepoint(self) -> None:
-        """See `Undo`."""
+        """See `SupportsUndo`."""
         self._marked = dict(self._cells)
 
     def rollback(self) -> None:
-        """See `Undo`."""
+        """See `SupportsUndo`."""
         self._cells = dict(self._marked)
 
 
 class KeyModel:
-    """The same, one key at a time: what `linearizability` compares with."""
+    """The sequential behaviour of one key, with which `linearizability` compares results."""
 
     def __init__(self, undoes: bool = True) -> None:
         self._undoes = undoes
 
     def initial(self, key: str) -> Hashable:
-        """Zero."""
+        """Returns zero."""
         return 0
 
     def step(self, state: Hashable, call: Call) -> tuple[object, Hashable]:
-        """The result and the value afterwards."""
+        """Returns the result and the value after the call."""
         assert isinstance(state, int)
         amount = call.argument if isinstance(call.argument, int) else 0
         match call.action:
@@ -191,7 +191,7 @@ class KeyModel:
                 return (REFUSED, state) if amount > state else (state, state - amount)
 
     def step_together(self, states: Sequence[Hashable], call: Call) -> tuple[object, Sequence[Hashable]]:
-        """What a call over two keys gives, and both values afterwards."""
+        """Returns the result of a call over two keys, and both values after the call."""
         assert isinstance(call.argument, int)
         left, right = states
         assert isinstance(left, int)

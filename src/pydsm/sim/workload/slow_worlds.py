@@ -25,11 +25,11 @@ FAR, NARROW, STARVED = "far", "narrow", "starved"
 def make_slow(
     seed: int, replicas: int, steps: int = STEPS, workload: Callable[[Random], Workload] = RegisterWorkload
 ) -> Plan:
-    """A fourth plan of a seed: slower than every timer. The same arguments always give the same plan."""
+    """The plan of a seed that is slower than every timer. The same arguments always give the same plan."""
     random = Random(f"slow {seed} {replicas} {steps}")
     drawn = draw_settings(random, seed, replicas, steps_max=2 * steps, horizon_us=0)
     slow = make_slower(drawn, random)
-    # Faults are planned for as long as things take here, and not for what the timers say.
+    # Durations of faults follow the real delays of this world, not its timers.
     usual_ticks = slow.recovery_timeout_ticks + 4 * slow.one_way_us // TICK_US
     spacious = msgspec.structs.replace(slow, recovery_timeout_ticks=usual_ticks)
     kinds = random.sample(KINDS, random.choice([0, 1, 2, 3]))
@@ -40,7 +40,7 @@ def make_slow(
 
 
 def make_slower(settings: Settings, random: Random) -> Settings:
-    """The same world with short timers, and a network, links or loops that are slower than these."""
+    """The same settings with short timers, and with a network, links or loops that are slower than these timers."""
     choice = random.choice
     timeout_ticks = choice([10, 20, 40])
     slowness = random.sample([FAR, NARROW, STARVED], choice([1, 1, 2]))
@@ -66,18 +66,18 @@ def make_slower(settings: Settings, random: Random) -> Settings:
         spread=choice(["steady", "uniform", "uniform", "exponential"]),
         command_us=int(choice([0.3, 1, 4]) * slow_us) if NARROW in slowness else 0,
         starve_us=starve_us,
-        starve_every_us=int(starve_us * choice([1.2, 2, 4])) + 2 * _TICK_PERIOD_US,  # room for one tick at least
+        starve_every_us=int(starve_us * choice([1.2, 2, 4])) + 2 * _TICK_PERIOD_US,  # time for at least one tick
         batch_requests_max=choice([1, 2, 4]),
         tick_period_us=_TICK_PERIOD_US,
     )
-    # Clients that send again before an answer can arrive would only make more to do, for ever. In a group of one there
-    # is no way between replicas, but each answer takes a tick.
+    # Clients that send again before an answer can arrive would only add load, for ever. In a group of one no message
+    # travels between replicas, but each answer takes a tick.
     patience_us = choice([20, 60, 200]) * max(slower.one_way_us, _TICK_PERIOD_US)
     return msgspec.structs.replace(slower, patience_us=patience_us)
 
 
 def draw_deaths(random: Random, plan: Plan) -> list[Death]:
-    """As many as the group can spare, or fewer: in the middle of an operation, or when the phase of faults ends."""
+    """Draws up to f deaths: shortly after an operation begins, or at the end of the phase of faults."""
     settings = plan.settings
     found = []
     for replica in random.sample(range(settings.replicas), random.randint(0, quorums(settings.replicas).f)):

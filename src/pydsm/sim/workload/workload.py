@@ -10,7 +10,7 @@ from pydsm.sim.checkers.linearizability import Model
 from pydsm.sim.workload.registers import PAIR, RAISED, TWO, KeyModel, Registers, RegistersWithoutUndo
 
 _BROKEN_WRITES_1_OF = 8
-"""One in so many writes raises."""
+"""One of this many writes raises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,28 +27,28 @@ class Workload(Protocol):
     """A machine with a source of commands for it. One object serves one or many runs."""
 
     def machine(self) -> StateMachine:
-        """A machine in its first state: one for each process of each replica."""
+        """Returns a machine in its initial state: one for each process of each replica."""
         ...
 
     def command(self, random: Random, hot: bool) -> bytes:
-        """Any command; one that conflicts with many others if `hot`."""
+        """Returns any command; one that conflicts with many others if `hot`."""
         ...
 
     def model(self) -> Model | None:
-        """How one key behaves; None when client histories are not to be checked."""
+        """Returns the behaviour of one key; None if client histories are not to be checked."""
         ...
 
     def ask(self, command: bytes) -> Ask | None:
-        """What the history says of this command; None for one that is not checked there."""
+        """Returns the command for the history; None for a command that is not checked there."""
         ...
 
     def seen(self, result: Result) -> object:
-        """A result as the model gives it."""
+        """Returns a result in the form that the model uses."""
         ...
 
 
 class RegisterWorkload:
-    """Commands for `registers`. Every run draws its own mix, from all reads to all writes, one key to many."""
+    """Commands for `registers`. Each run draws its own mix of reads and writes, over one key or many."""
 
     def __init__(self, random: Random) -> None:
         self._keys = [f"k{number}" for number in range(random.choice([1, 2, 4, 12, 40]))]
@@ -61,11 +61,11 @@ class RegisterWorkload:
         self._read = "when" if len(self._keys) in (4, 12) else "read"
 
     def machine(self) -> StateMachine:
-        """Empty registers; in some runs they cannot undo what a command that raises has done."""
+        """Returns empty registers; in some runs they cannot undo the changes of a command that raises."""
         return Registers() if self._undoes else RegistersWithoutUndo()
 
     def command(self, random: Random, hot: bool) -> bytes:
-        """Numbers are large and drawn evenly, so that a sum tells which additions are in it."""
+        """Draws a command. Numbers are large and drawn evenly, so that a sum shows which additions are in it."""
         if not hot and random.random() < self._barriers:
             return b"sum"
         names = [*self._keys, *self._pairs]
@@ -80,7 +80,7 @@ class RegisterWorkload:
         return f"{action} {key} {number}".encode()
 
     def command_for(self, random: Random, key: str) -> bytes:
-        """A command on this key; no fewer writes than reads."""
+        """Draws a command on this key: a write at least as often as a read."""
         action = random.choice(["write", "write", "add", "take", self._read])
         return (
             f"{action} {key}".encode()
@@ -89,15 +89,15 @@ class RegisterWorkload:
         )
 
     def model(self) -> Model:
-        """Integers."""
+        """Returns the model of integers by key."""
         return KeyModel(self._undoes)
 
     def ask(self, command: bytes) -> Ask | None:
-        """Everything but `sum`, whose result is compared between replicas instead."""
+        """Returns every command but `sum`, whose result is compared between replicas instead."""
         return parse(command)
 
     def seen(self, result: Result) -> object:
-        """A refusal is its text, an exception the fact of it; the time of a read is left out."""
+        """Returns the text of a failure, `RAISED` for an exception, and the result of a read without its time."""
         if isinstance(result, list):
             return tuple(result[1:]) if result[0] == TWO else result[0]
         if isinstance(result, CommandRaised):
@@ -106,7 +106,7 @@ class RegisterWorkload:
 
 
 class PipelineWorkload(RegisterWorkload):
-    """A few keys, and commands over two of them: what is out of order shows."""
+    """Commands over few keys, some over two of them, so that a wrong order changes results."""
 
     def __init__(self, random: Random) -> None:
         super().__init__(random)
@@ -115,7 +115,7 @@ class PipelineWorkload(RegisterWorkload):
         self._two_share = random.choice([0.0, 0.1, 0.3])
 
     def command(self, random: Random, hot: bool) -> bytes:
-        """One of the others, or one over two keys."""
+        """Draws a command of `RegisterWorkload`, or one over two keys."""
         if random.random() >= self._two_share:
             return super().command(random, hot)
         left, right = random.sample(self._keys, 2)
@@ -125,7 +125,7 @@ class PipelineWorkload(RegisterWorkload):
 
 
 def parse(command: bytes) -> Ask | None:
-    """A command of `registers` in the words of a history."""
+    """Returns a command of `registers` in the form that a history uses; None for `sum`."""
     words: Sequence[str] = command.decode().split(" ")
     if words[0] == "sum":
         return None

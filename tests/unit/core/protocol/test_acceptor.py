@@ -292,7 +292,7 @@ def test_a_validate_of_a_committed_instance_is_answered_with_the_commit() -> Non
     assert answer(that_committed(), 2, Validate(ID, ballot(3, 2), A, NONE)) == Commit(ID, A, NONE)
 
 
-# Inquire
+# CommitQuery
 
 
 def test_an_inquiry_is_answered_by_a_commit_for_each_decided_instance_and_nothing_else() -> None:

@@ -1,7 +1,7 @@
-"""How a snapshot is fetched: which peer is asked for which bytes, and what happens if they do not arrive.
+"""The fetch of a snapshot from peers: which peer is asked for which bytes, and what happens if they do not arrive.
 
-"A message about a purged instance is answered Purged(checkpoint): the asker fetches the snapshot" (PROTOCOL 6). A
-crash, a dead source or a damaged piece only costs time.
+"A message about a purged instance is answered `Compacted(checkpoint)`: the sender fetches the snapshot"
+(docs/reference/protocol.md, section 6). A crash, a source that is down or a damaged piece only delays the transfer.
 """
 
 import pytest

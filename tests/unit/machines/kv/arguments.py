@@ -1,4 +1,4 @@
-"""Random commands that often touch the same few keys, and are often wrong."""
+"""Random commands on few keys; many of them are invalid."""
 
 from random import Random
 
@@ -55,7 +55,7 @@ DETERMINISTIC = tuple(name for name in SHAPES if name.encode() in COMMANDS)
 
 
 def random_command(random: Random, name: str) -> list[bytes]:
-    """The words of one command; about one in twelve has a word that does not belong there, or lacks one."""
+    """The words of one command; about one in twelve has an invalid word, or one word too few."""
     words = [name.encode(), *_fill(random, SHAPES[name])]
     if name == "ZRANGE" and random.random() < 0.5:
         by, ends = random.choice([(b"BYSCORE", SCORE_ENDS), (b"BYLEX", MEMBER_ENDS)])

@@ -1,4 +1,4 @@
-"""What collections share: scans of small and large ones, random picks, and replies of each kind."""
+"""Functions that collections share: scans of small and large ones, random picks, and replies of each kind."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ def filled(command: str, elements: int) -> KeyValue:
 
 
 def scan_all(machine: KeyValue, command: str, between: Callable[[], object] = lambda: None) -> list[bytes]:
-    """Everything that a scan gives, ten elements a step."""
+    """All elements of a scan, with ten elements per step."""
     found: list[bytes] = []
     cursor = b"0"
     for _ in range(1000):
@@ -40,12 +40,12 @@ def scan_all(machine: KeyValue, command: str, between: Callable[[], object] = la
 
 @pytest.mark.parametrize(("fill", "scan", "width"), [("SADD", "SSCAN", 1), ("HSET", "HSCAN", 2), ("ZADD", "ZSCAN", 2)])
 @pytest.mark.parametrize("elements", [1, 128, 129, 3000])
-def test_a_scan_gives_every_element_once(fill: str, scan: str, width: int, elements: int) -> None:
+def test_a_scan_returns_every_element_once(fill: str, scan: str, width: int, elements: int) -> None:
     found = scan_all(filled(fill, elements), scan)
     assert sorted(found[::width]) == sorted(b"e%d" % number for number in range(elements))
 
 
-def test_a_scan_gives_what_stays_while_other_elements_come_and_go() -> None:
+def test_a_scan_returns_elements_that_stay_while_others_are_added_and_removed() -> None:
     machine = filled("SADD", 3000)
     turn = iter(range(3000))
 
@@ -143,7 +143,7 @@ def test_replies_of_sets_and_hashes_can_be_told_apart_from_lists() -> None:
 
 
 @pytest.mark.parametrize("command", ["SRANDMEMBER a 5", "SPOP a 5", "SPOP a", "SRANDMEMBER a -5"])
-def test_random_picks_are_the_same_everywhere_and_differ_from_time_to_time(command: str) -> None:
+def test_random_picks_are_equal_at_all_replicas_and_vary_over_time(command: str) -> None:
     one, other = filled("SADD", 200), filled("SADD", 200)
     run(other, "SRANDMEMBER a 7", at_ms=NOW_MS - 1)
     picks = []
@@ -161,8 +161,8 @@ def test_a_few_picks_of_many_are_all_different() -> None:
     assert len(set(picks)) == 400
 
 
-def test_ranks_and_ends_of_long_collections_are_near() -> None:
-    """Not a measurement: with a cost that grew with the length for each, this would take minutes."""
+def test_access_by_rank_and_at_both_ends_is_fast_in_long_collections() -> None:
+    """Not a measurement: if the cost of each access grew with the length, this test would take minutes."""
     machine = KeyValue()
     count = 100_000
     pushes = [encode([b"LPUSH", b"l", b"x"]), encode([b"RPUSH", b"l", b"y"])] * (count // 2)

@@ -1,4 +1,4 @@
-"""Elements with positions: both forms behave as one, in any order of changes."""
+"""Elements with positions: both forms behave alike, in any order of changes."""
 
 from random import Random
 
@@ -8,7 +8,7 @@ from pydsm.machines.kv.elements import SMALL_ELEMENTS_MAX, Elements
 
 
 class Plain:
-    """The same, obviously right: a list of pairs."""
+    """A simple reference implementation: a list of pairs."""
 
     def __init__(self) -> None:
         self.items: list[tuple[bytes, int]] = []
@@ -55,7 +55,7 @@ def test_positions_follow_from_the_changes_alone_whatever_the_size(seed: int) ->
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_scan_from_the_end_gives_all_that_stays(seed: int) -> None:
+def test_a_scan_from_the_end_returns_all_elements_that_stay(seed: int) -> None:
     random, elements = Random(seed), Elements[None]()
     for number in range(400):
         elements[b"%d" % number] = None

@@ -1,4 +1,4 @@
-"""Expiry: by the agreed time alone, hidden from readers, removed by writers and by upkeep."""
+"""Expiry depends on the agreed time only; reads ignore expired keys; writes and scheduled commands remove them."""
 
 import pytest
 
@@ -47,7 +47,7 @@ def test_story(story: tuple[str, ...], results: list[Result]) -> None:
     assert run(KeyValue(), *story) == results
 
 
-def test_a_key_is_gone_for_everyone_when_its_time_has_come() -> None:
+def test_an_expired_key_is_missing_for_all_commands() -> None:
     machine = KeyValue()
     run(machine, "SET a 1 PX 10", "SET b 2")
     everything = (
@@ -77,7 +77,7 @@ def test_reading_an_expired_key_changes_nothing_so_that_reads_commute() -> None:
     assert run(one, "GET a", at_ms=NOW_MS + 9) == [b"1"]  # a reader whose replica's clock is behind
 
 
-def test_a_writer_removes_it_for_good_also_for_those_whose_clock_is_behind() -> None:
+def test_a_write_removes_an_expired_key_for_all_later_readers() -> None:
     machine = KeyValue()
     run(machine, "SET a 1 PX 10")
     assert run(machine, "APPEND a 2", "PTTL a", at_ms=NOW_MS + 10) == [1, -1]
@@ -93,7 +93,7 @@ def test_a_writer_finds_an_expired_key_missing(line: str, result: Result) -> Non
     assert run(machine, line, at_ms=NOW_MS + 10) == [result]
 
 
-def test_upkeep_names_what_has_expired_until_it_is_removed() -> None:
+def test_expired_keys_are_due_until_they_are_removed() -> None:
     machine = KeyValue()
     assert isinstance(machine, SupportsScheduledCommands)
     run(machine, "SET a 1 PX 10", "SET b 1 PX 20", "SET c 1 PX 10", "SET c 1", "SET d 1 PX 5", "PEXPIRE d 50")
@@ -106,7 +106,7 @@ def test_upkeep_names_what_has_expired_until_it_is_removed() -> None:
     assert run(machine, "GET a", "GET b", "GET c", "GET d", at_ms=NOW_MS) == [None, None, b"1", b"1"]
 
 
-def test_upkeep_removes_nothing_that_is_not_due_by_the_agreed_time() -> None:
+def test_keys_that_have_not_expired_by_the_agreed_time_are_not_removed() -> None:
     machine = KeyValue()
     run(machine, "SET a 1 PX 10")
     machine.apply(machine.due_commands(NOW_MS + 10), NOW_MS + 9)
@@ -120,7 +120,7 @@ def test_a_key_whose_expiry_is_set_again_and_again_costs_no_more_than_once() -> 
     assert len(machine._space._due) < 100
 
 
-def test_digests_tell_expiries_apart() -> None:
+def test_digests_differ_by_expiry() -> None:
     one, other = KeyValue(), KeyValue()
     run(one, "SET a 1 PX 10")
     run(other, "SET a 1 PX 11")

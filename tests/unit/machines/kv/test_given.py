@@ -1,4 +1,4 @@
-"""The results of one batch have a limit, which every replica keeps alike."""
+"""The limit on the results of one batch is the same at every replica."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def machine(*, changed_in_place: bool) -> KeyValue:
-    """With a long string, a short one and a list. A string that is changed is kept in another form, with no effect."""
+    """A machine with a long string, a short one and a list. The changed string has another form, without effect."""
     made = KeyValue()
     made.apply([encode([b"SET", b"long", b"x" * 9_999]), encode([b"SET", b"short", b"s"])], 0)
     made.apply([encode([b"APPEND", b"long", b"y"])], 0)
@@ -38,9 +38,7 @@ BIG = {
 
 @pytest.mark.parametrize("name", BIG)
 @pytest.mark.parametrize("changed_in_place", [True, False])
-def test_what_is_given_beyond_the_limit_is_an_error_and_small_results_are_not(
-    name: str, changed_in_place: bool
-) -> None:
+def test_results_over_the_limit_are_errors_and_small_results_are_not(name: str, changed_in_place: bool) -> None:
     commands = [encode(BIG[name])] * 12 + [encode([b"STRLEN", b"long"]), encode([b"GET", b"short"])]
     results = machine(changed_in_place=changed_in_place).apply(commands, 0)
     assert failures(results) == [False] * 10 + [True] * 2 + [False] * 2
@@ -55,7 +53,7 @@ def test_commands_of_one_name_in_a_row_count_like_others(changed_in_place: bool)
     assert failures(results) == [False] * 12 + [True] * 2
 
 
-def test_the_next_batch_begins_anew() -> None:
+def test_the_limit_is_reset_for_the_next_batch() -> None:
     made = machine(changed_in_place=True)
     for _ in range(3):
         assert failures(made.apply([encode([b"GET", b"long"])] * 10, 0)) == [False] * 10
@@ -73,7 +71,7 @@ def test_one_value_that_is_named_many_times_is_copied_once() -> None:
     assert len({*map(id, values[:1000])}) == 1
 
 
-def test_a_transaction_has_no_more_than_a_batch_and_executes_what_writes() -> None:
+def test_a_transaction_has_the_same_limit_and_still_executes_its_writes() -> None:
     made = machine(changed_in_place=True)
     get, push = encode([b"GETRANGE", b"long", b"0", b"-1"]), encode([b"RPUSH", b"list", b"x"])
     (results,) = made.apply([encode([b"EXEC", b"watch", b"0", *[get] * 12, push])], 0)

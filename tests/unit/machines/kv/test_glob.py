@@ -1,4 +1,4 @@
-"""Patterns: against a plain recursive matcher, and at a cost that grows with the text alone."""
+"""Patterns, compared with a simple recursive matcher; the cost grows with the text only."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ TEXTS = st.lists(st.sampled_from([b"a", b"b", b"c", b"A"]), min_size=1, max_size
 
 
 def simply(parts: list[bytes], text: bytes) -> bool:
-    """Whether the text matches, by trying everything."""
+    """Whether the text matches, by trying all alternatives."""
     if not parts:
         return not text
     first, rest = parts[0], parts[1:]

@@ -1,4 +1,4 @@
-"""Keys of any kind, and all keys together."""
+"""Commands on keys of any kind, and on all keys."""
 
 import fnmatch
 
@@ -82,7 +82,7 @@ def test_copy_reads_one_key_and_writes_the_other() -> None:
 
 
 def scan_all(machine: KeyValue, count: int, between: object = None) -> list[bytes]:
-    """Every key that a scan gives, from its beginning to its end."""
+    """All keys of a complete scan."""
     found: list[bytes] = []
     cursor = b"0"
     for _ in range(10_000):
@@ -98,13 +98,13 @@ def scan_all(machine: KeyValue, count: int, between: object = None) -> list[byte
 
 
 @given(st.sets(st.binary(max_size=4), max_size=60), st.integers(1, 20))
-def test_scan_gives_every_key_once(keys: set[bytes], count: int) -> None:
+def test_scan_returns_every_key_once(keys: set[bytes], count: int) -> None:
     machine = KeyValue()
     machine.apply([encode([b"SET", key, b""]) for key in keys], NOW_MS)
     assert sorted(scan_all(machine, count)) == sorted(keys)
 
 
-def test_scan_gives_what_is_there_all_the_time_while_other_keys_come_and_go() -> None:
+def test_scan_returns_keys_that_stay_while_others_are_added_and_removed() -> None:
     machine = KeyValue()
     run(machine, *(f"SET stays{number} x" for number in range(50)), *(f"SET goes{number} x" for number in range(50)))
     turn = iter(range(10_000))
@@ -129,7 +129,7 @@ def test_a_cursor_means_the_same_at_a_replica_that_was_filled_in_another_order()
     assert run(one, f"SCAN {first[0].decode()} COUNT 7") == run(other, f"SCAN {first[0].decode()} COUNT 7")
 
 
-def test_random_keys_are_drawn_alike_everywhere_and_not_always_the_same() -> None:
+def test_random_keys_are_equal_at_all_replicas_and_vary_over_time() -> None:
     one, other = KeyValue(), KeyValue()
     keys = [f"SET k{number} x" for number in range(30)]
     run(one, *keys)

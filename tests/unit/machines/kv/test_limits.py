@@ -1,4 +1,4 @@
-"""The size of values: every writing command respects a limit that the group has agreed on."""
+"""Every writing command respects the agreed limit on the size of values."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def execute(machine: KeyValue, *words: bytes) -> Result:
 
 
 def places_of_values() -> Iterator[tuple[bytes, ...]]:
-    """Every writing command, with a word that is too long at each place of a value, element, field or member."""
+    """Every writing command, with a word that is too long in place of each value, element, field or member."""
     letters = {"k": b"key", "i": b"1", "s": b"1", "r": b"1", "l": b"-", "n": b"1"}
     for name, shape in SHAPES.items():
         if not COMMANDS[name.encode()].writes:
@@ -72,7 +72,7 @@ def test_a_transaction_grows_a_value_no_further_than_single_commands() -> None:
     assert execute(machine, *transaction(b"watch", (), three)) == [len(half), 2 * len(half), REFUSED]
 
 
-def test_setbit_far_away_costs_nothing_with_the_limit_of_before() -> None:
+def test_setbit_writes_up_to_the_limit_and_is_refused_beyond() -> None:
     assert execute(KeyValue(), b"SETBIT", b"k", b"4294967295", b"1") == NO_BIT
     assert run(KeyValue(), f"SETBIT k {8 * VALUE_BYTES_MAX - 1} 1", "STRLEN k") == [0, VALUE_BYTES_MAX]
 
@@ -89,7 +89,7 @@ def test_the_limit_belongs_to_the_state() -> None:
     assert machine.value_bytes_max == VALUE_BYTES_LEAST
 
 
-def test_a_replica_proposes_the_limit_that_it_was_given_until_any_is_agreed_on() -> None:
+def test_a_replica_proposes_its_configured_limit_until_a_limit_is_agreed() -> None:
     machine = KeyValue(2 << 20)
     command = encode([b"VALUE-LIMIT", b"%d" % (2 << 20)])
     assert machine.due_commands(NOW_MS) == machine.due_commands(NOW_MS) == [command]
@@ -99,7 +99,7 @@ def test_a_replica_proposes_the_limit_that_it_was_given_until_any_is_agreed_on()
     assert machine.due_commands(NOW_MS) == []  # two replicas that were told differently do not alternate for ever
 
 
-def test_a_replica_that_is_told_nothing_or_what_holds_already_proposes_no_limit() -> None:
+def test_a_replica_without_a_limit_or_with_the_agreed_one_proposes_none() -> None:
     assert KeyValue().due_commands(NOW_MS) == KeyValue(VALUE_BYTES_MAX).due_commands(NOW_MS) == []
     with pytest.raises(UsageError, match="must be between 1048576 and 536870912, not 5"):
         KeyValue(5)

@@ -1,4 +1,4 @@
-"""The key-value machine: what each command answers and leaves behind, what batches touch, and what digests tell."""
+"""The key-value machine: results and effects of commands, footprints of batches, and digests."""
 
 import os
 import subprocess
@@ -66,12 +66,12 @@ def test_story(story: tuple[str, ...], results: list[Result]) -> None:
 @pytest.mark.parametrize(
     "word", ["x", "_", "+1", "01", "-0", "1.0", "0x1", "9" * 19, str(2**63), f"-{2**63 + 1}", "\u0661"]
 )
-def test_what_redis_does_not_take_for_a_number_is_none(word: str) -> None:
+def test_words_that_redis_does_not_accept_as_numbers_are_refused(word: str) -> None:
     assert run(KeyValue(), f"INCRBY a {word}", "EXISTS a") == [f"!{NOT_AN_INTEGER}", 0]
 
 
 @given(st.dictionaries(st.binary(), st.binary(), min_size=1))
-def test_what_is_set_is_what_is_got(pairs: dict[bytes, bytes]) -> None:
+def test_get_returns_the_value_that_was_set(pairs: dict[bytes, bytes]) -> None:
     machine = KeyValue()
     words = [word for pair in pairs.items() for word in pair]
     assert machine.apply([encode([b"MSET", *words]), encode([b"MGET", *pairs])], 0) == ["OK", list(pairs.values())]
@@ -99,7 +99,7 @@ def test_command_that_raises_is_a_result_and_the_batch_goes_on(monkeypatch: pyte
     assert run(KeyValue(), "SET a 1", "BOOM a", "INCR a") == ["OK", text, 2]
 
 
-def test_running_out_of_memory_is_no_result_because_other_replicas_may_have_more(
+def test_a_memory_error_is_raised_because_other_replicas_may_have_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_command(monkeypatch, _eats_memory)
@@ -127,7 +127,7 @@ def test_command_over_all_keys_is_a_barrier(line: str) -> None:
 
 
 def _sample(command: Command) -> str:
-    """The shortest command on key a with number 1 that may be right."""
+    """The shortest valid command on key a with number 1."""
     words = [command.name.decode(), "a", *["1"] * 9]
     return " ".join(words[: max(command.words_min, 1)])
 
@@ -148,7 +148,7 @@ def test_commands_that_do_not_conflict_give_the_same_in_either_order(left: Comma
             assert forwards.digest() == backwards.digest(), other
 
 
-def test_two_increments_of_one_key_conflict_because_each_tells_its_place() -> None:
+def test_two_increments_of_a_key_conflict_because_each_returns_the_sum() -> None:
     assert footprints_conflict(footprint("INCR a"), footprint("INCR a"))
     assert not footprints_conflict(footprint("INCR a"), footprint("INCR b"))
 
@@ -170,14 +170,14 @@ def test_two_increments_of_one_key_conflict_because_each_tells_its_place() -> No
         (encode(transaction(b"w", (), [encode([])])), "ERR a transaction with a command that is unknown"),
     ],
 )
-def test_command_that_the_machine_does_not_know_never_reaches_agreement(command: bytes, text: str) -> None:
+def test_unknown_command_is_refused_before_agreement(command: bytes, text: str) -> None:
     with pytest.raises(UsageError) as raised:
         KeyValue().footprint([command])
     assert str(raised.value).startswith(text)
 
 
 @given(st.binary())
-def test_garbage_is_the_callers_fault_or_a_command(garbage: bytes) -> None:
+def test_random_bytes_are_a_usage_error_or_a_valid_command(garbage: bytes) -> None:
     try:
         KeyValue().footprint([garbage])
     except UsageError:
@@ -187,7 +187,7 @@ def test_garbage_is_the_callers_fault_or_a_command(garbage: bytes) -> None:
 # Digests
 
 
-def test_digest_forgets_the_order_of_writes_but_not_a_bit_of_the_state() -> None:
+def test_digest_depends_on_every_bit_of_the_state_but_not_on_the_order_of_writes() -> None:
     stories = (("MSET a 1 b 2",), ("SET b 2", "SET c 3", "SET a 1", "DEL c"), ("SET a 1", "SET b 1", "INCR b"))
     digests: set[bytes] = set()
     for story in stories:
@@ -206,7 +206,7 @@ def test_digests_are_equal_exactly_when_states_are(one: dict[bytes, bytes], othe
     assert (_digest_of(one) == _digest_of(other)) == (one == other)
 
 
-def test_digest_tells_a_thousandth_key_from_a_thousand_and_first() -> None:
+def test_digest_differs_by_one_key_in_a_thousand() -> None:
     numbers = {b"%d" % number: b"" for number in range(2000)}
     assert _digest_of(numbers) != _digest_of({**numbers, b"1999": b"x"})
 

@@ -1,4 +1,4 @@
-"""What holds for every command: a failure leaves no trace, and a command changes only the keys that it declares."""
+"""Rules for every command: a failure changes nothing, and a command changes only its declared keys."""
 
 from random import Random
 
@@ -43,8 +43,8 @@ def test_a_command_changes_only_what_it_declares_and_nothing_when_it_fails(seed:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_command_answers_from_the_keys_that_it_declares_alone(seed: int) -> None:
-    """With every other key removed, it gives the same."""
+def test_the_result_of_a_command_depends_only_on_its_declared_keys(seed: int) -> None:
+    """The result is the same if every other key is removed."""
     random, machine = Random(seed), KeyValue()
     for _ in range(100):
         words = random_command(random, random.choice(DETERMINISTIC))
@@ -63,8 +63,8 @@ def test_a_command_answers_from_the_keys_that_it_declares_alone(seed: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_batch_gives_what_its_commands_give_one_by_one(seed: int) -> None:
-    """Runs of one command are executed together where that is possible, and nobody can tell."""
+def test_a_batch_has_the_same_results_as_its_commands_one_by_one(seed: int) -> None:
+    """Consecutive commands of one name are executed together if possible; the results are the same."""
     random, together, alone = Random(seed), KeyValue(), KeyValue()
     names = random.choice([["GET", "SET"], ["GET", "SET", "INCR", "EXPIRE"], list(DETERMINISTIC)])
     for _ in range(30):
@@ -99,7 +99,7 @@ def test_the_footprint_of_a_batch_is_that_of_its_commands_together(seed: int) ->
     assert len(footprint.reads) + len(footprint.writes) == len(reads | writes)
 
 
-def test_a_collection_that_becomes_empty_is_no_key_any_more() -> None:
+def test_an_empty_collection_is_removed_with_its_key() -> None:
     stories = (
         ("HSET a x 1", "HDEL a x"), ("RPUSH a x", "LPOP a"), ("RPUSH a x", "LTRIM a 5 6"), ("RPUSH a x", "LREM a 0 x"),
         ("RPUSH a x", "RPOPLPUSH a b", "DEL b"), ("SADD a x", "SREM a x"), ("SADD a x", "SPOP a"),
@@ -115,6 +115,6 @@ def test_a_collection_that_becomes_empty_is_no_key_any_more() -> None:
 
 
 def snapshot(machine: KeyValue) -> dict[bytes, str]:
-    """What every key has, as text."""
+    """The values of all keys, as text."""
     space = machine._space
     return {key: f"{getattr(value, 'order', value)!r} {space.expiries.get(key)}" for key, value in space.data.items()}

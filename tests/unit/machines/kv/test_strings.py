@@ -1,4 +1,4 @@
-"""Strings: what each command answers and leaves behind."""
+"""Strings: results and effects of each command."""
 
 import pytest
 from hypothesis import given
@@ -101,7 +101,7 @@ def test_story(story: tuple[str, ...], results: list[Result]) -> None:
 
 
 @given(st.binary(max_size=9), st.integers(-12, 12), st.integers(-12, 12))
-def test_getrange_gives_what_lies_between_both_ends(value: bytes, first: int, last: int) -> None:
+def test_getrange_returns_the_bytes_between_both_ends(value: bytes, first: int, last: int) -> None:
     machine = KeyValue()
     machine.apply([encode([b"SET", b"a", value])], NOW_MS)
     low = first if first >= 0 else max(first + len(value), 0)

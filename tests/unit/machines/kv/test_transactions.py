@@ -1,4 +1,4 @@
-"""Transactions in the machine: all at one moment, or nothing when a watched key was changed."""
+"""Transactions in the machine: executed atomically, or not at all if a watched key was changed."""
 
 import pytest
 
@@ -69,7 +69,7 @@ def test_nothing_is_executed_when_a_watched_key_was_changed(change: str) -> None
 
 
 @pytest.mark.parametrize("harmless", ["GET a", "SET b 2", "SET a 2 NX", "SETNX a 2", "TTL a", "DEL b", "PERSIST a"])
-def test_a_transaction_is_executed_when_what_it_watches_stays_as_it_is(harmless: str) -> None:
+def test_a_transaction_is_executed_if_no_watched_key_was_changed(harmless: str) -> None:
     machine = KeyValue()
     run(machine, "SET a 1")
     plain(machine, [watch("a")])
@@ -107,7 +107,7 @@ def test_every_watched_key_counts_and_all_watches_end_with_the_transaction() -> 
     assert plain(machine, [execute("a b", "SET c 1"), execute("a", "SET c 1")]) == [NO_LIST, NO_LIST]
 
 
-def test_watches_of_others_are_left_alone() -> None:
+def test_watches_of_other_clients_are_kept() -> None:
     machine = KeyValue()
     plain(machine, [watch("a"), watch("a", who=YOU), unwatch("a")])
     assert plain(machine, [execute("a", "SET b 1", who=YOU)]) == [["OK"]]
@@ -125,7 +125,7 @@ def test_watches_are_part_of_the_state_and_leave_nothing_behind() -> None:
     assert machine.digest() == other.digest()
 
 
-def test_a_key_has_so_many_watches_and_then_the_oldest_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_watch_of_a_key_is_removed_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keyspace, "WATCHES_PER_KEY_MAX", 2)
     machine = KeyValue()
     plain(machine, [watch("a", who=b"%d" % number) for number in range(3)])
@@ -133,7 +133,7 @@ def test_a_key_has_so_many_watches_and_then_the_oldest_goes(monkeypatch: pytest.
     assert results == [NO_LIST, [None], [None]]
 
 
-def test_upkeep_drops_watches_of_clients_that_vanished() -> None:
+def test_old_watches_are_removed_by_a_scheduled_command() -> None:
     machine = KeyValue()
     plain(machine, [watch("a", "b")])
     plain(machine, [watch("b", who=YOU)], NOW_MS + 1)

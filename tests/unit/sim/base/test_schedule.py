@@ -1,4 +1,4 @@
-"""Virtual time: the order of events, and what never ends."""
+"""Virtual time: the order of events, and endless loops."""
 
 import pytest
 
@@ -24,5 +24,5 @@ def test_events_that_schedule_others_at_the_same_time_for_ever_end_the_run() -> 
     schedule.after(7, again)
     for _ in range(STEPS_AT_ONE_TIME_MAX + 1):
         schedule.step()
-    with pytest.raises(Violation, match="events at 7 us, and no end of them"):
+    with pytest.raises(Violation, match="events at 7 us, without an end"):
         schedule.step()

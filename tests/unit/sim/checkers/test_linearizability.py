@@ -1,4 +1,4 @@
-"""The checker is right about histories that are known, and agrees with trying every order."""
+"""The checker decides known histories correctly, and agrees with an enumeration of all orders."""
 
 from collections.abc import Hashable, Sequence
 from itertools import chain, combinations, permutations
@@ -64,12 +64,12 @@ def test_an_unknown_addition_happens_at_most_once() -> None:
     assert verdict(call(0, None, "add", 3), call(1, 2, "read", None, 6)) is NotLinearizable
 
 
-def test_a_refused_take_explains_itself_only_where_there_was_too_little() -> None:
+def test_a_refused_take_is_valid_only_if_the_value_was_too_small() -> None:
     assert verdict(call(0, 1, "add", 3, None), call(2, 3, "take", 5, "refused")) is Linearizable
     assert verdict(call(0, 1, "add", 7, None), call(2, 3, "take", 5, "refused")) is NotLinearizable
 
 
-def test_keys_are_checked_apart_and_the_bad_one_is_named() -> None:
+def test_keys_are_checked_separately_and_the_wrong_one_is_named() -> None:
     history = History()
     for key, seen in (("a", 1), ("b", 0)):
         write = history.begin(0, 1, key, "write", 1)
@@ -83,14 +83,14 @@ def test_keys_are_checked_apart_and_the_bad_one_is_named() -> None:
     assert found.stuck[0].action == "read"
 
 
-def test_a_failed_call_is_as_if_it_had_never_been() -> None:
+def test_a_failed_call_has_no_effect() -> None:
     history = History()
     history.failed(history.begin(0, 1, "a", "write", 1), 1)
     history.done(history.begin(2, 1, "a", "read"), 3, 0)
     assert isinstance(check(history, MODEL), Linearizable)
 
 
-def test_a_search_that_is_too_long_says_so() -> None:
+def test_a_search_that_is_too_long_is_undecided() -> None:
     calls = [call(0, None, "add", 1 << place) for place in range(20)]
     calls.append(call(1, 2, "read", None, -1))
     assert isinstance(check_key("x", calls, MODEL, configurations_max=1000), Undecided)
@@ -153,7 +153,7 @@ def test_an_answer_after_giving_up_changes_nothing(outcome: Outcome) -> None:
 
 
 def sent(history: History, program: object, action: str, key: str, argument: object, *result: object) -> None:
-    """A call between moments 0 and 99 that was answered, if a result is given."""
+    """A call between the times 0 and 99; answered if a result is given."""
     call = history.begin(0, 1, key, action, argument)
     call.program = program
     if result:
@@ -205,5 +205,5 @@ def test_keys_that_one_call_names_are_checked_together() -> None:
     assert isinstance(check(history, KeyModel()), Linearizable)
 
 
-def test_calls_of_one_client_that_touch_in_a_step_are_one_behind_the_other() -> None:
+def test_calls_of_one_client_in_the_same_step_do_not_overlap() -> None:
     assert end_time(7) < begin_time(7) < end_time(8)

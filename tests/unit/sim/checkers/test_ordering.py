@@ -1,4 +1,4 @@
-"""The check by key is as sharp as looking at every pair, and both see what they are for."""
+"""The check by key finds the same violations as the check of every pair."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def test_two_conflicting_commits_of_which_neither_covers_the_other_are_found(ord
 
 
 @pytest.mark.parametrize("order", orderings())
-def test_one_that_covers_the_other_is_enough(order: Ordering) -> None:
+def test_one_instance_covering_the_other_is_enough(order: Ordering) -> None:
     order.commit(A, WRITE, NOTHING)
     order.commit(B, WRITE, (1, 0))
     order.commit(C, batch(writes=[b"y"]), NOTHING)
@@ -93,7 +93,7 @@ def test_when_everything_conflicts_every_pair_has_one_order() -> None:
         order.begin_process("r1").execute(B)
 
 
-def test_a_users_relation_is_asked_itself() -> None:
+def test_a_user_defined_relation_is_used_directly() -> None:
     order = make_ordering(UserRelation(lambda left, right: False))
     order.commit(A, WRITE, NOTHING)
     order.commit(B, WRITE, NOTHING)
@@ -109,7 +109,7 @@ BATCHES = st.builds(
 
 
 def agree(order: Ordering, batches: Sequence[Batch], processes: Sequence[Sequence[InstanceId]]) -> bool:
-    """Whether these processes, in turns of one execution each, are told apart by nothing."""
+    """Whether the check accepts these processes, which execute in turns."""
     everything = (len(batches), 0)
     for place, one in enumerate(batches):
         order.commit(i(0, place + 1), one, everything)
@@ -125,7 +125,7 @@ def agree(order: Ordering, batches: Sequence[Batch], processes: Sequence[Sequenc
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
-def test_by_key_and_by_pair_find_the_same(data: st.DataObject) -> None:
+def test_the_checks_by_key_and_by_pair_agree(data: st.DataObject) -> None:
     batches = data.draw(st.lists(BATCHES, min_size=1, max_size=5))
     ids = [i(0, place + 1) for place in range(len(batches))]
     processes = [data.draw(st.permutations(ids)) for _ in range(2)]

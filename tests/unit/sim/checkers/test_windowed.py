@@ -20,20 +20,20 @@ def counted(calls: Sequence[Call]) -> int:
     return windows().check("x", calls)[1]
 
 
-def test_a_history_is_cut_behind_a_read_that_is_alone() -> None:
+def test_a_history_is_cut_behind_a_read_that_overlaps_with_no_call() -> None:
     assert counted([call(0, 1, "add", 5), call(2, 3, "read", None, 5), call(4, None, "add", 1)]) == 2
 
 
-def test_it_is_not_cut_behind_a_call_that_does_not_determine_the_state() -> None:
+def test_a_history_is_not_cut_behind_a_call_that_does_not_determine_the_state() -> None:
     assert counted([call(0, 1, "add", 5), call(2, 3, "add", 5)]) == 0
 
 
-def test_it_is_not_cut_where_calls_overlap() -> None:
+def test_a_history_is_not_cut_where_calls_overlap() -> None:
     assert counted([call(0, 3, "add", 5), call(2, 4, "read", None, 5)]) == 0
     assert counted([call(0, 3, "read", None, 0), call(2, 4, "add", 5)]) == 0
 
 
-def test_it_is_not_cut_behind_a_call_that_is_open() -> None:
+def test_a_history_is_not_cut_behind_an_open_call() -> None:
     assert counted([call(0, None, "add", 5), call(2, 3, "read", None, 5)]) == 0
 
 

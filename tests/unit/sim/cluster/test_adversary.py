@@ -1,4 +1,4 @@
-"""Faults that strike when a chosen message leaves."""
+"""Faults that are injected when a chosen message is sent."""
 
 import msgspec
 import pytest
@@ -51,7 +51,7 @@ class Bench:
         self.stamps.append(stamp)
 
     def send(self, message: Message = COMMIT) -> list[int]:
-        """Who gets it, in order."""
+        """The receivers, in order."""
         self.arrived.clear()
         try:
             self.adversary.send(self.sender, (R1, R2), message)
@@ -78,33 +78,33 @@ def test_a_trigger_injects_one_fault_after_the_messages_that_it_skips() -> None:
     assert sorted(bench.send()) == [1, 2]
 
 
-def test_links_are_cut_from_this_message_on_and_whole_again_later() -> None:
+def test_links_are_cut_from_the_triggering_message_on_and_restored_later() -> None:
     bench = Bench(t.CutLinks(((0, 1),), 5000))
     assert bench.send() == [2]
     bench.world.schedule.now += 5000
     assert sorted(bench.send()) == [1, 2]
 
 
-def test_a_delayed_message_comes_late_to_its_receivers_only() -> None:
+def test_a_delayed_message_is_late_at_its_receivers_only() -> None:
     bench = Bench(t.DelayMessage((1,), 40_000))
     assert bench.send() == [2, 1]
     assert bench.arrived[1][0] >= 40
 
 
-def test_a_repeated_message_comes_twice() -> None:
+def test_a_repeated_message_arrives_twice() -> None:
     bench = Bench(t.RepeatMessage((2,), 40_000))
     assert sorted(bench.send()) == [1, 2, 2]
 
 
 @pytest.mark.parametrize("action", [t.DelayMessage((1, 2), 40_000), t.RepeatMessage((1, 2), 40_000)])
-def test_what_comes_late_is_stamped_with_the_start_of_its_sender_when_it_was_sent(action: t.Action) -> None:
+def test_a_late_message_has_the_stamp_of_its_senders_start_when_it_was_sent(action: t.Action) -> None:
     bench = Bench(action)
     bench.world.schedule.after(20_000, setattr, bench, "start", 2)
     bench.send()
     assert set(bench.stamps) == {(1, 0)}
 
 
-def test_a_sender_pauses_when_its_message_has_left() -> None:
+def test_a_sender_pauses_after_its_message_was_sent() -> None:
     bench = Bench(t.PauseSender(3000, deaf=True))
     assert sorted(bench.send()) == [1, 2]
     assert bench.sender.done == [("pauses", True), "goes on"]
@@ -119,13 +119,13 @@ def test_a_sender_pauses_when_its_message_has_left() -> None:
         (t.RepeatMessage((1,), 70_000), 70_000),
     ],
 )
-def test_a_strike_says_for_how_long_nothing_is_promised(action: t.Action, lasting_us: int) -> None:
+def test_an_injected_fault_reports_its_duration(action: t.Action, lasting_us: int) -> None:
     bench = Bench(action)
     bench.send()
     assert bench.disturbances == [lasting_us]
 
 
-def test_after_the_heal_nothing_strikes() -> None:
+def test_no_fault_is_injected_after_the_heal() -> None:
     bench = Bench(t.CrashSender(t.BEFORE, (), None))
     bench.adversary.disarm()
     assert sorted(bench.send()) == [1, 2]
@@ -154,7 +154,7 @@ def test_a_message_without_a_ballot_has_round_0() -> None:
 # Whole worlds
 
 
-def test_the_same_seed_is_the_same_world_and_it_survives_a_file() -> None:
+def test_a_seed_always_gives_the_same_adversary_plan_and_it_can_be_saved() -> None:
     search = Search(adversary_only=True)
     for seed in range(10):
         plan = search.plan(seed)
@@ -162,14 +162,14 @@ def test_the_same_seed_is_the_same_world_and_it_survives_a_file() -> None:
         assert msgspec.json.decode(msgspec.json.encode(plan), type=type(plan)) == plan
 
 
-def test_groups_of_two_to_seven_are_played_and_triggers_strike() -> None:
+def test_groups_of_two_to_seven_run_and_triggers_inject_faults() -> None:
     search = Search(adversary_only=True)
     plans = [search.plan(seed) for seed in range(60)]
     assert {plan.settings.replicas for plan in plans} == {2, 3, 4, 5, 6, 7}
     assert sum(search.play(plan).counts.strikes for plan in plans[:10]) > 10
 
 
-def test_a_world_of_fewer_replicas_has_no_trigger_of_one_that_is_gone() -> None:
+def test_a_smaller_group_has_no_trigger_about_removed_replicas() -> None:
     plan = next(plan for plan in map(Search(replicas=7, adversary_only=True).plan, range(50)) if len(plan.faults) > 8)
     less = _with_fewer_replicas(plan, 3)
     for fault in less.faults:

@@ -1,4 +1,4 @@
-"""What a fault of a plan does to hosts that cannot take it."""
+"""Faults for hosts to which they cannot apply."""
 
 from typing import cast
 
@@ -12,7 +12,7 @@ from tests.unit.sim.worlds import context, run
 
 
 class RecordingHost:
-    """A host that counts how often its disk was put back."""
+    """A host that counts how often its disk was replaced by an older copy."""
 
     def __init__(self, *, dead: bool) -> None:
         self.dead = dead
@@ -23,7 +23,7 @@ class RecordingHost:
 
 
 def put_backs(*, dead: bool) -> int:
-    """How often the disk is put back of a host that is dead for ever, or not."""
+    """How often the disk of a host is replaced by an older copy."""
     world, host = context(), RecordingHost(dead=dead)
     network = SimulatedNetwork(world, lambda *given: None, lambda: None)
     adversary = Adversary(world, network, lambda lasting_us: None)

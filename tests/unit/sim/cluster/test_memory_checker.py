@@ -17,19 +17,19 @@ def play(*faults: Fault, loss: float = 0.0) -> WorldRun:
 
 
 def never_drop(self: Log, up_to: Deps, instances_max: int) -> None:
-    """In place of Log.drop."""
+    """Replaces Log.drop."""
 
 
 original_drop = Log.drop
 
 
-def test_a_calm_group_goes_through_many_cycles() -> None:
+def test_a_group_without_faults_completes_many_cycles() -> None:
     run = play()
     assert run.finding is None
     assert run.counts.cycles > 5
 
 
-def test_a_replica_that_keeps_everything_is_found_while_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_that_drops_nothing_is_found_under_load(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Log, "drop", never_drop)
     finding = play().finding
     assert finding is not None
@@ -53,5 +53,5 @@ def test_no_bound_is_checked_while_a_replica_is_down(monkeypatch: pytest.MonkeyP
     assert finding.at_us > 3 * SECOND
 
 
-def test_a_lost_report_begins_the_cycle_anew() -> None:
+def test_a_lost_report_restarts_the_cycle() -> None:
     assert play(loss=0.9).counts.cycles < play().counts.cycles

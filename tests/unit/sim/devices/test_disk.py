@@ -15,7 +15,7 @@ def record(index: int, round: int = 0) -> InstanceRecord:
 
 
 def no_one(records: Sequence[Record]) -> None:
-    """Nobody is told."""
+    """Ignores the records."""
 
 
 def test_records_are_durable_after_the_sync_and_not_before() -> None:
@@ -28,7 +28,7 @@ def test_records_are_durable_after_the_sync_and_not_before() -> None:
     assert 500 <= done[0] <= 2100
 
 
-def test_a_disk_that_syncs_at_once_calls_back_at_once() -> None:
+def test_a_disk_without_sync_time_calls_back_immediately() -> None:
     disk, done = SimulatedDisk(context(sync_us=0), 0, no_one), []
     disk.write([record(1)], lambda: done.append(1))
     assert done == [1]
@@ -42,7 +42,7 @@ def test_a_later_record_replaces_an_earlier_one_and_the_reservation_comes_first(
     assert disk.load() == [ReservationRecord(8), record(1, round=3), record(2)]
 
 
-def test_a_group_in_flight_at_a_crash_is_there_as_a_whole_or_not_at_all() -> None:
+def test_a_group_that_is_written_during_a_crash_is_kept_as_a_whole_or_lost() -> None:
     kept = lost = 0
     for seed in range(40):
         world = context(sync_us=1000, seed=seed)
@@ -58,7 +58,7 @@ def test_a_group_in_flight_at_a_crash_is_there_as_a_whole_or_not_at_all() -> Non
     assert min(kept, lost) > 5
 
 
-def test_what_was_synced_survives_any_crash() -> None:
+def test_synced_records_survive_every_crash() -> None:
     world = context(sync_us=1000)
     disk = SimulatedDisk(world, 0, no_one)
     disk.write([record(1)], lambda: None)

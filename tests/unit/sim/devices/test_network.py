@@ -31,7 +31,7 @@ def test_a_message_takes_the_latency_of_its_link() -> None:
     assert 900 <= at_us <= 1100
 
 
-def test_every_message_through_bytes_comes_back_equal_and_new() -> None:
+def test_an_encoded_message_is_decoded_to_an_equal_new_one() -> None:
     mail = Mail(context(codec_every=1))
     sent = CommitQuery((i(1, 1),))
     mail.network.send(R0, (R1,), sent)
@@ -41,7 +41,7 @@ def test_every_message_through_bytes_comes_back_equal_and_new() -> None:
     assert mail.world.counts.through_bytes == 1
 
 
-def test_messages_on_a_cut_link_are_lost_until_every_cut_is_mended() -> None:
+def test_messages_on_a_cut_link_are_lost_until_every_cut_is_restored() -> None:
     mail = Mail(context())
     links = ((0, 1),)
     mail.network.cut(links)
@@ -54,7 +54,7 @@ def test_messages_on_a_cut_link_are_lost_until_every_cut_is_mended() -> None:
     assert len(mail.arrived) == 1
 
 
-def test_a_cut_is_of_one_way() -> None:
+def test_a_cut_has_one_direction() -> None:
     mail = Mail(context())
     mail.network.cut(((0, 1),))
     mail.network.send(R1, (R0,), CommitQuery(()))
@@ -78,14 +78,14 @@ def test_uneven_delays_reorder_messages() -> None:
     assert order != sorted(order, key=lambda message: message.ids)  # type: ignore[union-attr]
 
 
-def test_a_slow_link_delays_what_is_sent_on_it() -> None:
+def test_a_slow_link_delays_its_messages() -> None:
     mail = Mail(context())
     mail.network.slow(((0, 1),), 50_000)
     mail.send(1)
     assert mail.arrived[0][0] > 50_000
 
 
-def test_the_heal_mends_everything() -> None:
+def test_the_heal_ends_all_faults() -> None:
     mail = Mail(context(loss=1.0))
     mail.network.cut(((0, 1),))
     mail.network.slow(((0, 1),), 50_000)
@@ -95,7 +95,7 @@ def test_the_heal_mends_everything() -> None:
     assert max(at_us for at_us, *_ in mail.arrived) < 2000
 
 
-def test_the_luck_of_a_link_does_not_depend_on_other_links() -> None:
+def test_the_random_numbers_of_a_link_do_not_depend_on_other_links() -> None:
     def arrived_on_first_link(with_others: bool) -> list[Message]:
         mail = Mail(context(loss=0.5))
         for index in range(1, 100):

@@ -15,7 +15,7 @@ def test_a_seed_always_gives_the_same_plan() -> None:
     assert make_plan(7, 5) != make_plan(8, 5)
 
 
-def test_a_plan_survives_being_written_and_read() -> None:
+def test_a_plan_can_be_saved_and_loaded() -> None:
     for seed in range(20):
         plan = make_plan(seed, 3, steps=500)
         assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
@@ -48,7 +48,7 @@ def test_every_kind_of_fault_is_planned_by_some_seed() -> None:
 
 @pytest.mark.parametrize("replicas", [1, 2, 3])
 def test_clients_wait_for_a_while_before_they_send_again(replicas: int) -> None:
-    """With no wait at all, a client that never gives up would send again for ever at one point in time."""
+    """Without a wait, a client that never gives up would retry endlessly at one virtual time."""
     for seed in range(200):
         plans = [make_plan(seed, replicas, 50), make_slow(seed, replicas, 50), make_pipelines(seed, replicas, 50)]
         if replicas > 1:
@@ -56,7 +56,7 @@ def test_clients_wait_for_a_while_before_they_send_again(replicas: int) -> None:
         assert all(plan.settings.patience_us >= 10_000 for plan in plans)
 
 
-def test_kinds_are_read_from_a_list() -> None:
+def test_kinds_are_parsed_from_a_list() -> None:
     assert parse_kinds("loss, crash,loss") == ("loss", "crash")
     assert parse_kinds("all") == KINDS
     assert parse_kinds("none") == ()
