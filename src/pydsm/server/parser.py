@@ -87,6 +87,14 @@ class RequestParser:
         self._fresh.append(data)
         self._fresh_bytes += len(data)
 
+    def discard(self) -> None:
+        """Discard everything that was fed and not returned."""
+        self._buffer, self._start = b"", 0
+        self._fresh.clear()
+        self._fresh_bytes = self._wanted_bytes = 0
+        self._words, self._words_missing, self._command_bytes = [], 0, 0
+        self._complaint, self._passing_bytes, self._too_large = None, 0, None
+
     def take(self, commands_max: int) -> list[Words]:
         """The next complete commands, at most so many, none of them empty; [] only when there are no more.
 

@@ -84,9 +84,7 @@ class RespServer:
             return CommandFailed("ERR this replica is stopping; connect to another")
         if not self.shared.clients.enter(len(self._registry) >= self.limits.connections_max):
             return CommandFailed("ERR max number of clients reached")
-        peer, here = connection.addresses()
-        now = self.now_seconds()
-        session = Session(next(self._ids), peer, here, now, last_seconds=now)
+        session = connection.new_session(next(self._ids), self.now_seconds())
         self._registry.add(connection, session)
         self.shared.silent.opened(connection)
         return session

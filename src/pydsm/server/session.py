@@ -35,16 +35,16 @@ class Session:
         return (
             f"id={self.id} addr={self.address} laddr={self.listening} name={self.name.decode(errors='replace')} "
             f"age={int(now_seconds - self.since_seconds)} idle={int(now_seconds - self.last_seconds)} flags=N db=0 "
-            f"sub=0 psub=0 ssub=0 multi={self._gathered} watch={len(self.transaction.watched)} "
+            f"sub=0 psub=0 ssub=0 multi={self._queued_count} watch={len(self.transaction.watched)} "
             f"cmd={self.last_command} user=default "
             f"lib-name={self.library_name.decode(errors='replace')} "
             f"lib-ver={self.library_version.decode(errors='replace')} resp={self.protocol} tot-cmds={self.commands}"
         )
 
     @property
-    def _gathered(self) -> int:
-        gathered = self.transaction.gathered
-        return -1 if gathered is None else len(gathered.commands)
+    def _queued_count(self) -> int:
+        queued = self.transaction.queued
+        return -1 if queued is None else len(queued.commands)
 
 
 def is_one_word(text: bytes) -> bool:

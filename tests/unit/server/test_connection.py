@@ -6,12 +6,14 @@ import socket
 import pytest
 
 from pydsm.runtime.batching import Aborted, Overloaded
+from pydsm.server.connection import RespConnection
 from pydsm.server.descriptors import ClientCount
 from pydsm.server.limits import RespLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
 from pydsm.server.shared import SharedServerState
 from pydsm.server.transactions import ABORTED
 from tests.unit.server.local import LocalAgreement, array, connected, serving
+from tests.unit.server.transports import opened
 from tests.waiting import eventually
 
 
@@ -217,6 +219,49 @@ async def test_client_that_has_said_all_still_gets_its_answers() -> None:
         await eventually(lambda: len(agreement.waiting) == 2, "both are submitted")
         agreement.release()
         assert await client.rest() == b":1\r\n:2\r\n"
+
+
+async def test_client_that_ends_its_input_after_a_protocol_error_still_gets_earlier_replies() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server:
+        with opened(RespConnection(server)) as (connection, transport):
+            connection.data_received(b"INCR a\r\n*1\r\nPING\r\n")
+            assert connection.eof_received()
+            agreement.release()
+            await eventually(lambda: transport.end is not None, "it is closed")
+            assert transport.written == b":1\r\n-ERR Protocol error: expected '$', got 'P'\r\n"
+            assert transport.end == "close"
+
+
+async def test_after_a_protocol_error_the_client_can_read_the_error_while_it_sends() -> None:
+    async with serving() as server:
+        with opened(RespConnection(server)) as (connection, transport):
+            connection.data_received(b"*1\r\nPING\r\n")
+            assert transport.written == b"-ERR Protocol error: expected '$', got 'P'\r\n"
+            assert transport.end == "write_eof"
+            connection.data_received(b"PING\r\n")
+            assert transport.written.count(b"\r\n") == 1
+            assert not connection.eof_received()
+
+
+async def test_commands_behind_quit_are_not_executed() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server, connected(server) as client:
+        client.send(b"INCR a\r\nQUIT\r\nINCR a\r\nINC")
+        await eventually(lambda: len(agreement.waiting) == 1, "the first command is submitted")
+        agreement.release()
+        assert await client.rest() == b":1\r\n+OK\r\n"
+        assert not agreement.waiting
+
+
+async def test_commands_held_back_when_the_input_ends_are_executed_and_answered() -> None:
+    limits = RespLimits(unanswered_commands_max=2)
+    async with serving(limits=limits) as server, connected(server) as client:
+        client.send(b"WATCH k\r\n" + b"INCR a\r\n" * 9 + b"INC")
+        client.writer.write_eof()
+        assert await client.rest() == b"+OK\r\n" + b"".join(b":%d\r\n" % number for number in range(1, 10))
 
 
 async def test_client_that_leaves_before_its_answers_harms_nobody() -> None:
