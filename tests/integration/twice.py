@@ -22,12 +22,12 @@ from pydsm.cli.serve import Storage
 from pydsm.client import Client
 from pydsm.client.link import Link, Sent
 from pydsm.client.session import ClientSession
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import PeerProtocolError, PyDSMError
 from pydsm.core.types.ids import RequestId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import encode
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address
 
 COUNTERS = 20

@@ -11,11 +11,11 @@ from uuid import UUID
 
 from pydsm.client.outcomes import CommandNotCompleted
 from pydsm.client.session import ClientSession
+from pydsm.client_protocol.answers import Aborted, Overloaded
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.ids import RequestId, request_at
 from pydsm.machines.base import Result
-from pydsm.runtime.batching import Aborted, Overloaded
 
 CallOutcome = Result | CommandNotCompleted
 """The outcome of a command: its result, which may be a CommandFailed, or the reason why there is none."""

@@ -22,12 +22,12 @@ from pydsm.client.limits import ClientLimits
 from pydsm.client.link import Link, Sent
 from pydsm.client.order import EarlierCalls, RefusedCalls
 from pydsm.client.outcomes import ClientClosed, CommandNotCompleted, NoReplicaReachable, OutcomeUnknown
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import request_at
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address, parse_address
 
 

@@ -9,12 +9,8 @@ from itertools import groupby, repeat
 from typing import Protocol, cast
 
 from pydsm.client.session import ClientSession
-from pydsm.core.types.errors import PeerProtocolError
-from pydsm.core.types.ids import RequestId, request_at, sequence_of
-from pydsm.core.types.messages import Run
-from pydsm.machines.base import Result
-from pydsm.runtime.batching import Answer
-from pydsm.runtime.client_protocol import (
+from pydsm.client_protocol.answers import Answer
+from pydsm.client_protocol.messages import (
     CLIENT_PREAMBLE,
     ClientAnswers,
     ClientHello,
@@ -24,6 +20,10 @@ from pydsm.runtime.client_protocol import (
     decode_from_replica,
     encode_message,
 )
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import RequestId, request_at, sequence_of
+from pydsm.core.types.messages import Run
+from pydsm.machines.base import Result
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Aborted, Answer, Overloaded, SubmitMany
+from pydsm.runtime.batching import SubmitMany
 from pydsm.runtime.command_queue import Stream
 from pydsm.server.reply_queue import PendingReply
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol, cast
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, encode, wrong_number
-from pydsm.runtime.batching import Answer
 from pydsm.server.client_connection import ClientConnection
 from pydsm.server.command_submitter import CommandSubmitter, SubmissionTarget
 from pydsm.server.commands import LOCAL_COMMANDS, CommandContext, LocalCommand, execute, unknown_command

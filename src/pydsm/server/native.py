@@ -2,7 +2,7 @@
 
 Decides which clients may connect and how many commands of one client may be in flight. Guarantees that each command
 gets one answer, and that reading from a client is paused while it has too many unanswered commands or does not read its
-answers. The wire format is left to `runtime/client_protocol`, agreement to `submit_requests`. Whether a request is a
+answers. The wire format is left to `client_protocol/messages`, agreement to `submit_requests`. Whether a request is a
 retry is determined here, from the session that was granted to the connection, and not stated by the client
 (`core/sessions/grants`).
 """
@@ -14,14 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
-from pydsm.core.sessions.grants import Grant
-from pydsm.core.sessions.result_ranges import weight
-from pydsm.core.types.errors import PeerProtocolError
-from pydsm.core.types.ids import SessionId, sequence_of, session_of, timestamp_of
-from pydsm.core.types.messages import Run
-from pydsm.logs import LogLimiter
-from pydsm.runtime.batching import Aborted, Answer, Overloaded, ReplyMany, SubmitRequests
-from pydsm.runtime.client_protocol import (
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
+from pydsm.client_protocol.messages import (
     CLIENT_PREAMBLE,
     ClientHello,
     ClientRequest,
@@ -31,6 +25,14 @@ from pydsm.runtime.client_protocol import (
     encode_answers,
     encode_message,
 )
+from pydsm.core.sessions.grants import Grant
+from pydsm.core.sessions.result_ranges import weight
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import SessionId, sequence_of, session_of, timestamp_of
+from pydsm.core.types.messages import Run
+from pydsm.logs import LogLimiter
+from pydsm.runtime.batching import SubmitRequests
+from pydsm.runtime.replies import ReplyMany
 from pydsm.server.client_connection import ClientConnection
 from pydsm.server.connection_registry import ConnectionRegistry
 from pydsm.server.shared import SharedServerState

@@ -6,11 +6,11 @@ CommandFailed an error.
 `Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
 """
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.result_ranges import weight
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import Members, NoList, Pairs
 from pydsm.machines.kv.command import show_float
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.server.limits import RespLimits
 
 _FRAME_BYTES = 16

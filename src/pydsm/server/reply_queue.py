@@ -7,9 +7,9 @@ answers arrive. When replies are written is decided by `connection`.
 from collections import deque
 from collections.abc import Callable
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.sessions.result_ranges import weight
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Answer
 from pydsm.server.limits import RespLimits
 from pydsm.server.replies import encode_reply
 

@@ -9,9 +9,9 @@ and submission are left to `connection`.
 from collections.abc import Callable
 from typing import Protocol
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, wrong_number
-from pydsm.runtime.batching import Answer
 from pydsm.server.commands import LOCAL_COMMANDS, LocalCommand, unknown_command
 from pydsm.server.limits import RespLimits
 from pydsm.server.transactions import ABORTED, TRANSACTION_COMMANDS, QueuedCommands, Transaction, Words

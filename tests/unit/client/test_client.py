@@ -23,14 +23,14 @@ from pydsm.client import (
 from pydsm.client import RequestExpiredError as GoneRequest
 from pydsm.client import SessionExpiredError as GoneSession
 from pydsm.client import client as client_module
+from pydsm.client_protocol import answers
+from pydsm.client_protocol.messages import CLIENT_PREAMBLE, ClientAnswers, Welcome, encode_message
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import ReplicaId, request_at, request_id
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
-from pydsm.runtime import batching
-from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, ClientAnswers, Welcome, encode_message
 from pydsm.server.native import NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
@@ -161,7 +161,7 @@ async def test_a_silent_replica_does_not_keep_a_command_from_being_executed_else
 async def test_an_abort_of_what_may_have_been_executed_before_does_not_make_its_outcome_certain() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
-        other.agreement.refusal = batching.Aborted("a nop")
+        other.agreement.refusal = answers.Aborted("a nop")
         asked = asyncio.ensure_future(client.execute(command("INCR a"), timeout_seconds=1))
         await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
         await one.die()
@@ -212,7 +212,7 @@ async def test_a_second_refused_session_is_followed_by_another_connection_with_a
 
 
 @pytest.mark.parametrize(("told", "kind"), [(SessionExpired(), GoneSession), (RequestExpired(), GoneRequest)])
-async def test_a_retry_that_comes_too_late_is_told_so(told: batching.Answer, kind: type[Exception]) -> None:
+async def test_a_retry_that_comes_too_late_is_told_so(told: answers.Answer, kind: type[Exception]) -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
         other.agreement.refusal = told
@@ -230,7 +230,7 @@ async def test_refusals_among_results_are_sent_again_alone() -> None:
         await eventually(lambda: len(one.agreement.waiting) == 4, "the commands arrive")
         waiting, one.agreement.waiting = one.agreement.waiting, []
         one.agreement.holding = False
-        for place, answer in enumerate(["a", batching.Aborted("nop"), batching.Aborted("nop"), "b"]):
+        for place, answer in enumerate(["a", answers.Aborted("nop"), answers.Aborted("nop"), "b"]):
             waiting[place][1](answer)
         assert await asked == ["a", None, None, "b"]
         assert [run.count for run, _ in one.agreement.runs] == [4, 2]
@@ -268,7 +268,7 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> ClientLimits:
 
 async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
-        one.agreement.refusal = batching.Aborted("a nop")
+        one.agreement.refusal = answers.Aborted("a nop")
         asked = asyncio.ensure_future(client.execute(command("INCR a")))
         many = asyncio.ensure_future(client.execute_many([command("INCR b")] * 3))
         await eventually(lambda: client.in_flight == 4, "they are under way")
@@ -280,7 +280,7 @@ async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
 
 async def test_what_was_aborted_to_the_end_is_told_as_that_one_by_one_and_together(unhurried: ClientLimits) -> None:
     async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
-        one.agreement.refusal = batching.Aborted("a nop")
+        one.agreement.refusal = answers.Aborted("a nop")
         with pytest.raises(CommandAborted, match="a nop"):
             await client.execute(command("INCR b"), timeout_seconds=1)
         refused = await client.execute_many([command("INCR a")] * 3, timeout_seconds=1)
@@ -305,14 +305,14 @@ async def test_more_commands_than_fit_into_a_frame_keep_their_order() -> None:
 
 async def test_an_overloaded_replica_is_left_for_another() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
-        one.agreement.refusal = batching.Overloaded("full")
+        one.agreement.refusal = answers.Overloaded("full")
         assert await client.execute(command("INCR a")) == 1
         assert client.at == other.address
 
 
 async def test_what_no_replica_takes_is_told_as_that(unhurried: ClientLimits) -> None:
     async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
-        one.agreement.refusal = batching.Overloaded("full")
+        one.agreement.refusal = answers.Overloaded("full")
         with pytest.raises(ReplicaOverloaded, match="full"):
             await client.execute(command("INCR a"), timeout_seconds=1)
 

@@ -6,8 +6,8 @@ import pytest
 
 from pydsm.client import Client
 from pydsm.client import session as session_module
+from pydsm.client_protocol.answers import Aborted
 from pydsm.core.types.ids import sequence_of, session_of
-from pydsm.runtime.batching import Aborted
 from tests.unit.client.test_client import QUICK, command, replicas
 from tests.waiting import eventually
 

@@ -5,14 +5,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.sessions.grants import Grants
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
-from pydsm.runtime.batching import Answer, Reply, ReplyMany
 from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.command_queue import Stream
+from pydsm.runtime.replies import Reply, ReplyMany
 from pydsm.server.limits import RespLimits
 from pydsm.server.native import NativeServerContext
 from pydsm.server.resp import RespServer

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from pydsm.client_protocol.answers import Overloaded
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Overloaded, ReplyMany, SubmitMany
+from pydsm.runtime.batching import SubmitMany
 from pydsm.runtime.command_queue import Stream
+from pydsm.runtime.replies import ReplyMany
 from pydsm.server.command_submitter import CommandSubmitter
 from pydsm.server.reply_queue import UNANSWERED, PendingReply
 

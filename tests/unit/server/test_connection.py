@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from pydsm.runtime.batching import Aborted, Overloaded
+from pydsm.client_protocol.answers import Aborted, Overloaded
 from pydsm.server.connection import RespConnection
 from pydsm.server.descriptors import ClientCount
 from pydsm.server.limits import RespLimits

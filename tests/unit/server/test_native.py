@@ -7,14 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from pydsm.core.sessions.grants import Grant
-from pydsm.core.types.errors import OperationalError
-from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id
-from pydsm.core.types.messages import Run
-from pydsm.machines.base import CommandFailed
-from pydsm.machines.kv import encode
-from pydsm.runtime.batching import Overloaded
-from pydsm.runtime.client_protocol import (
+from pydsm.client_protocol.answers import Overloaded
+from pydsm.client_protocol.messages import (
     CLIENT_PREAMBLE,
     ClientAnswers,
     ClientHello,
@@ -26,6 +20,12 @@ from pydsm.runtime.client_protocol import (
     decode_from_replica,
     encode_message,
 )
+from pydsm.core.sessions.grants import Grant
+from pydsm.core.types.errors import OperationalError
+from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id
+from pydsm.core.types.messages import Run
+from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import encode
 from pydsm.server.memory import ClientMemory, MemoryLimits
 from pydsm.server.native import NativeLimits, NativeServer, NativeServerContext
 from pydsm.server.shared import SharedServerState

@@ -1,8 +1,8 @@
 """What comes behind a refused command is not executed: on Redis connections, and in sessions of native clients."""
 
+from pydsm.client_protocol.answers import Overloaded
 from pydsm.core.types.ids import ReplicaId, request_at, request_id
 from pydsm.core.types.messages import Run
-from pydsm.runtime.batching import Overloaded
 from pydsm.server.native import RefusedRequests
 from tests.unit.server.local import LocalAgreement, connected, serving
 from tests.waiting import eventually

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.server.limits import RespLimits
 from pydsm.server.replies import encode_reply
 

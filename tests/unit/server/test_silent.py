@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, ClientHello, encode_message
+from pydsm.client_protocol.messages import CLIENT_PREAMBLE, ClientHello, encode_message
 from pydsm.server.http import HttpServer
 from pydsm.server.native import NativeServer
 from pydsm.server.resp import RespServer

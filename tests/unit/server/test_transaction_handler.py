@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import encode
-from pydsm.runtime.batching import Answer
 from pydsm.server.commands import LocalCommand
 from pydsm.server.limits import RespLimits
 from pydsm.server.transaction_handler import TransactionHandler
