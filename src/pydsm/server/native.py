@@ -59,7 +59,8 @@ class NativeLimits:
     frame_commands_max: int = 50_000
     """Commands in one frame; more end the connection."""
     unanswered_commands_max: int = 50_000
-    """Commands of one connection without an answer; beyond these, nothing is read from it."""
+    """Commands of one connection without an answer; once there are so many, no further frame of it is executed, and
+    nothing is read from it."""
     write_buffer_bytes_max: int = 16 << 20
     """Bytes of answers that a client has not read; beyond these, nothing is read from it."""
     idle_seconds_before_probe: int = 300
@@ -246,20 +247,10 @@ class NativeConnection(ClientConnection):
         self._server.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        """Submit the commands of all complete frames."""
-        if self._transport is None or self._transport.is_closing() or self._ending:
-            return
-        try:
+        """Execute the complete frames, within the limits."""
+        if not self._is_closing:
             self._reader.feed(data)
-            for payload in self._reader.payloads():
-                self._frames += 1
-                self._payload_received(payload)
-        except PeerProtocolError as fault:
-            self._refuse(str(fault))
-        else:
-            self._settle_reading()
-            if self._reader.held_bytes:
-                self._server.shared.memory.note(self)
+            self._execute_frames()
 
     def eof_received(self) -> bool:
         """Close the connection: the client reads no answers after it has closed its side."""
@@ -268,14 +259,14 @@ class NativeConnection(ClientConnection):
     def pause_writing(self) -> None:
         """The client does not read."""
         self._write_paused = True
-        self._settle_reading()
+        self._update_reading()
         self._server.shared.memory.note(self)
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._write_paused = False
         self._flush()
-        self._settle_reading()
+        self._execute_frames()
 
     # For `ClientMemory`
 
@@ -306,6 +297,32 @@ class NativeConnection(ClientConnection):
             self._transport.close()
 
     # Internal
+
+    @property
+    def _is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing() or self._ending
+
+    def _is_full(self) -> bool:
+        """Whether no further frame is executed until the client reads, or commands are answered."""
+        return self._write_paused or self._unanswered >= self._limits.unanswered_commands_max
+
+    def _execute_frames(self) -> None:
+        """Execute complete frames up to the limits; later ones stay in the reader, and reading pauses."""
+        if self._is_closing:
+            return
+        try:
+            if not self._is_full():
+                for payload in self._reader.payloads():
+                    self._frames += 1
+                    self._payload_received(payload)
+                    if self._is_full():
+                        break
+        except PeerProtocolError as fault:
+            self._refuse(str(fault))
+        else:
+            self._update_reading()
+            if self._reader.held_bytes:
+                self._server.shared.memory.note(self)
 
     def _payload_received(self, payload: bytes) -> None:
         message = decode_from_client(payload)
@@ -380,9 +397,13 @@ class NativeConnection(ClientConnection):
         """Queue answers; they are written at the end of this turn of the loop, together with all others of the turn."""
         self._unanswered -= len(answers)
         if not self._numbers:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_and_continue)
         self._numbers += range(first + offset, first + offset + len(answers))
         self._answers += answers
+
+    def _flush_and_continue(self) -> None:
+        self._flush()
+        self._execute_frames()
 
     def _flush(self, *, whole: bool = False) -> None:
         """Write queued answers in bounded portions, until the client stops reading; with `whole`, all of them."""
@@ -397,12 +418,11 @@ class NativeConnection(ClientConnection):
             self._write(encode_answers(numbers[start:end], answers[start:end], self._limits.answer_bytes_max))
             start = end
         self._numbers, self._answers = numbers[start:], answers[start:]
-        self._settle_reading()
         if self.buffered_bytes:
             self._server.shared.memory.note(self)
 
-    def _settle_reading(self) -> None:
-        self._read_unless(self._write_paused or self._unanswered >= self._limits.unanswered_commands_max)
+    def _update_reading(self) -> None:
+        self._read_unless(self._is_full())
 
     def _refuse(self, reason: str) -> None:
         self._server.refusals.warning("refused", "refused %s: %s", self._peer, reason)

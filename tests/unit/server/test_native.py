@@ -27,12 +27,13 @@ from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
 from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.native import NativeLimits, NativeServer, NativeServerContext
+from pydsm.server.native import NativeConnection, NativeLimits, NativeServer, NativeServerContext
 from pydsm.server.shared import SharedServerState
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader, encode_frame
 from tests.unit.server.local import LocalAgreement
+from tests.unit.server.transports import opened
 from tests.waiting import eventually
 
 GRANT = request_id(5000, ReplicaId(1), 7, 0)
@@ -219,16 +220,58 @@ async def test_a_client_too_many_is_told_so() -> None:
         assert "connect to another replica" in message.reason
 
 
-async def test_nothing_is_read_from_a_client_with_too_much_unanswered() -> None:
+async def test_frames_that_came_together_are_executed_only_up_to_the_limit_of_unanswered_commands() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    frames = b"".join(encode_message(request(number, [command("INCR a")] * 4)) for number in range(0, 40, 4))
+    async with serving(agreement, NativeLimits(unanswered_commands_max=10)) as server:
+        with opened(NativeConnection(server)) as (connection, transport):
+            connection.data_received(CLIENT_PREAMBLE + encode_message(ClientHello("shop")) + frames)
+            assert transport.is_reading_paused
+            assert connection.half_sent_bytes() == 0
+            assert connection.other_bytes() > 0
+            counts: list[int] = []
+            while sum(counts) < 40:
+                await eventually(lambda: bool(agreement.waiting), "the next frames are executed")
+                counts.append(len(agreement.waiting))
+                agreement.release()
+            assert counts == [12, 12, 12, 4]
+            assert not transport.is_reading_paused
+
+
+async def test_frames_are_held_back_while_the_client_does_not_read() -> None:
+    agreement = LocalAgreement()
+    async with serving(agreement) as server:
+        with opened(NativeConnection(server)) as (connection, transport):
+            connection.data_received(CLIENT_PREAMBLE + encode_message(ClientHello("shop")))
+            connection.pause_writing()
+            connection.data_received(encode_message(request(0, [command("INCR a")])))
+            assert agreement.runs == []
+            connection.resume_writing()
+            assert len(agreement.runs) == 1
+            assert not transport.is_reading_paused
+
+
+async def test_a_held_back_frame_that_is_not_valid_ends_the_connection() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    frames = encode_message(request(0, [command("INCR a")])) + encode_message(request(7, [command("INCR a")]))
+    async with serving(agreement, NativeLimits(unanswered_commands_max=1)) as server:
+        with opened(NativeConnection(server)) as (connection, transport):
+            connection.data_received(CLIENT_PREAMBLE + encode_message(ClientHello("shop")) + frames)
+            assert transport.end is None
+            agreement.release()
+            await eventually(lambda: transport.end == "write_eof", "it is refused")
+            assert b"its next command has number 7, expected 1" in transport.written
+
+
+async def test_a_client_with_too_many_unanswered_commands_gets_all_answers_in_the_end() -> None:
     agreement = LocalAgreement()
     agreement.holding = True
     async with serving(agreement, NativeLimits(unanswered_commands_max=10)) as server, connected(server) as peer:
         for number in range(0, 2000, 10):
             peer.say(request(number, [command("INCR a")] * 10))
-        await eventually(lambda: len(agreement.waiting) >= 10, "the first commands arrive")
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert len(agreement.waiting) < 2000
+        await eventually(lambda: len(agreement.waiting) == 10, "the first frame is executed")
         agreement.holding = False
         agreement.release()
         seen = 0
