@@ -1,8 +1,6 @@
 """One connection of a native client to one replica: handshake, commands, answers. `client` retries and fails over."""
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, repeat
@@ -26,6 +24,7 @@ from pydsm.core.types.messages import Run
 from pydsm.machines.base import Result
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader
+from pydsm.transport.sockets import enable_keepalive
 
 _ANSWER_FRAME_BYTES_MAX = 128 << 20
 _REQUEST_BYTES_WANTED = 1 << 20
@@ -145,8 +144,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send ClientHello."""
         self._transport = cast(asyncio.Transport, transport)
-        with contextlib.suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        enable_keepalive(transport)
         self._asked_at = self._loop.time()
         self._transport.write(CLIENT_PREAMBLE + encode_message(ClientHello(self._group)))
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.server.http_callers import why_no_change
+from pydsm.transport.sockets import own_address, peer_address
 
 VERBS = ("/pause", "/resume", "/snapshot")
 """All that is answered here."""
@@ -79,9 +80,9 @@ def _why_not(request: web.Request) -> str | None:
     if from_a_page is not None:
         return from_a_page
     transport = request.transport
-    caller = None if transport is None else transport.get_extra_info("peername")
-    here = None if transport is None else transport.get_extra_info("sockname")
-    if not (caller and here and is_same_computer(caller[0], here[0])):
+    caller = peer_address(transport)
+    here = None if transport is None else own_address(transport)
+    if not (caller and here and is_same_computer(caller.host, here.host)):
         return "only callers on the replica's own computer may change it: run the command there"
     return None
 

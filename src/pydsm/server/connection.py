@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Protocol, cast
+from typing import Protocol
 
 from pydsm.client_protocol.answers import Answer
 from pydsm.machines.base import CommandFailed, Result
@@ -25,9 +25,9 @@ from pydsm.server.replies import error_line
 from pydsm.server.reply_queue import ReplyQueue
 from pydsm.server.session import Session
 from pydsm.server.silent import SilentConnections
-from pydsm.server.sockets import heard, notice_if_it_vanishes
 from pydsm.server.transaction_handler import TransactionHandler
 from pydsm.server.transactions import TRANSACTION_COMMANDS
+from pydsm.transport.sockets import own_address, peer_address
 
 
 class ServerContext(CommandContext, SubmissionTarget, Protocol):
@@ -70,17 +70,13 @@ _HTTP_COMMANDS = frozenset((b"POST", b"HOST:"))
 """First words of HTTP requests, by which requests from web pages are detected before their body."""
 
 
-def _show_address(address: object) -> str:
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
-
-
 class RespConnection(ClientConnection):
     """See the docstring of this module. `session` is set when the server has accepted the connection."""
 
     session: Session
 
     def __init__(self, context: ServerContext) -> None:
-        super().__init__()
+        super().__init__(context.memory)
         self._context = context
         self._limits = context.limits
         self._loop = asyncio.get_running_loop()
@@ -91,16 +87,13 @@ class RespConnection(ClientConnection):
         self._replies = ReplyQueue(context.limits)
         self._submitter = CommandSubmitter(context, self.flush_soon)
         self._transactions = TransactionHandler(self, context.limits)
-        self._write_paused = False
         self._scheduled_flush: asyncio.Handle | None = None
 
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin a session, or refuse the connection."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
-        notice_if_it_vanishes(self._transport, self._limits.idle_seconds_before_probe)
+        self._attach(transport, self._limits)
         session = self._context.opened(self)
         if isinstance(session, CommandFailed):
             self._phase = Phase.REFUSED
@@ -112,10 +105,7 @@ class RespConnection(ClientConnection):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Discard pending replies; submitted commands may still be executed."""
-        if self._transport is not None:
-            heard(self._transport)
-        self._context.memory.forget(self)
-        self._transport = None
+        self._detach()
         self._phase = Phase.CLOSED
         self._replies.clear()
         self._discard_input()
@@ -136,11 +126,6 @@ class RespConnection(ClientConnection):
             self._phase = Phase.DRAINING
         self.flush_soon()
         return True
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self._write_paused = True
-        self._context.memory.note(self)
 
     def resume_writing(self) -> None:
         """The client reads again."""
@@ -173,17 +158,12 @@ class RespConnection(ClientConnection):
         if self._replies.expire(before_seconds, error):
             self.flush_soon()
 
-    @property
-    def write_paused(self) -> bool:
-        """Whether nothing more is written to the client, because it has left too many bytes unread."""
-        return self._write_paused
-
     def new_session(self, id: int, now_seconds: float) -> Session:
         """A session of this connection, which must be connected."""
         assert self._transport is not None, "not connected"
-        address, listening = map(_show_address, map(self._transport.get_extra_info, ("peername", "sockname")))
+        peer, own = peer_address(self._transport), own_address(self._transport)
         transaction = self._transactions.transaction
-        return Session(id, address, listening, now_seconds, last_seconds=now_seconds, transaction=transaction)
+        return Session(id, str(peer), str(own), now_seconds, last_seconds=now_seconds, transaction=transaction)
 
     def close(self) -> None:
         """Send the answers that are known, then close."""
@@ -225,7 +205,7 @@ class RespConnection(ClientConnection):
         self._scheduled_flush = None
         self._write_replies()
         if self._replies.is_last_answered:
-            self._context.memory.note(self)
+            self._memory.note(self)
         self._execute_input()
 
     def _execute_input(self) -> None:
@@ -333,7 +313,7 @@ class RespConnection(ClientConnection):
                 self._close_drained(transport)
             return
         if self._parser.held_bytes or transport.get_write_buffer_size():
-            self._context.memory.note(self)
+            self._memory.note(self)
 
     def _close_drained(self, transport: asyncio.Transport) -> None:
         if self._phase is Phase.REFUSED:

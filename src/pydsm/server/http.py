@@ -15,17 +15,20 @@ import msgspec
 from aiohttp import web
 
 from pydsm.core.sessions.session_limits import RequestState
+from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.ids import RequestId, first_replica_of
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.runtime.traces import RequestTrace
 from pydsm.server.admin import VERBS, AdminRoutes
 from pydsm.server.http_callers import Hosts
+from pydsm.server.listener import Listener
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.server.silent import SilentConnections, SilentLimits
 from pydsm.storage.identity import Identity
-from pydsm.transport.address import Address, cannot_listen
+from pydsm.transport.address import Address
+from pydsm.transport.sockets import peer_address
 
 _REQUEST_ID_UUID_VERSION = 7
 
@@ -93,14 +96,13 @@ class HttpServer:
         self._deadlines: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._silent = SilentConnections(self._limits.silent, log)
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
 
     @property
     def port(self) -> int:
-        """Where it listens; useful after starting with port 0."""
-        assert self._server is not None, "the server is not started"
-        number: int = self._server.sockets[0].getsockname()[1]
-        return number
+        """The port number on which it listens; useful after starting with port 0."""
+        assert self._listener is not None, "the server is not started"
+        return self._listener.port
 
     async def start(self, address: Address) -> None:
         """Listen on this address and no other. Raises OperationalError when it cannot be had."""
@@ -130,23 +132,22 @@ class HttpServer:
         await runner.setup()
         self._runner = runner
         try:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._accept, address.host, address.port)
-        except OSError as error:
+            self._listener = await Listener.open(self._accept, address, "HTTP")
+        except OperationalError:
             await self.stop()
-            raise cannot_listen("HTTP", address, error) from error
+            raise
 
     async def stop(self) -> None:
         """Listen no more and close all connections. Idempotent."""
         self._silent.stop()
-        server, self._server = self._server, None
+        listener, self._listener = self._listener, None
         runner, self._runner = self._runner, None
-        if server is not None:
-            server.close()
+        if listener is not None:
+            listener.close()
         if runner is not None:
             await runner.cleanup()
-        if server is not None:
-            await server.wait_closed()
+        if listener is not None:
+            await listener.wait_closed()
 
     def _accept(self) -> asyncio.BaseProtocol:
         manager = self._runner.server if self._runner is not None else None
@@ -261,14 +262,13 @@ async def _is_whole(request: web.Request) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _HttpConnection:
-    """A `silent.Connection`. Equal where the handler is the same."""
+    """A `silent.SilentConnection`. Equal where the handler is the same."""
 
     handler: web.RequestHandler
 
     def host(self) -> str | None:
-        transport = self.handler.transport
-        address = None if transport is None else transport.get_extra_info("peername")
-        return str(address[0]) if isinstance(address, tuple) else None
+        address = peer_address(self.handler.transport)
+        return None if address is None else address.host
 
     def half_sent_bytes(self) -> int:
         return 0

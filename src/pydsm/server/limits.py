@@ -1,4 +1,4 @@
-"""Limits of the Redis port."""
+"""Limits of the ports for clients."""
 
 from dataclasses import dataclass
 
@@ -33,3 +33,31 @@ class RespLimits:
     """After which a command that has no result is answered with an error that says so."""
     connections_max: int = 10_000
     """Clients at a time; a further one gets an error and is disconnected."""
+
+
+@dataclass(frozen=True, slots=True)
+class NativeLimits:
+    """Every limit of the port for native clients."""
+
+    connections_max: int = 10_000
+    """Clients at a time; a further one gets an error and is disconnected."""
+    handshake_seconds_max: float = 5.0
+    """How long a client may take to complete the handshake."""
+    command_bytes_max: int = 8 << 20
+    """Bytes of one command, the largest that the replica accepts; Welcome carries the limit to the client."""
+    frame_bytes_max: int = 16 << 20
+    """Bytes of one frame of commands; a longer one ends the connection."""
+    frame_commands_max: int = 50_000
+    """Commands in one frame; more end the connection."""
+    unanswered_commands_max: int = 50_000
+    """Commands of one connection without an answer; once there are so many, no further frame of it is executed, and
+    nothing is read from it."""
+    write_buffer_bytes_max: int = 16 << 20
+    """Bytes of answers that a client has not read; beyond these, nothing is read from it."""
+    idle_seconds_before_probe: int = 300
+    """Seconds of silence after which the operating system asks whether a client's machine is still there."""
+    answer_bytes_max: int = 64 << 20
+    """Bytes of one frame of answers; a single longer answer is replaced by an error."""
+    ahead_ms_max: int = 60_000
+    """How far after `NativeServerContext.now_ms` a session may begin. A later timestamp would make
+    the detection of expired sessions less reliable."""

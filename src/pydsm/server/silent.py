@@ -37,7 +37,7 @@ class SilentLimits:
         return SilentLimits(per_address_max=max(1, clients_max // 8), connections_max=max(1, clients_max // 2))
 
 
-class Connection(Protocol):
+class SilentConnection(Protocol):
     """A connection that may be silent."""
 
     def host(self) -> str | None:
@@ -61,11 +61,11 @@ class SilentConnections:
         self.closed = 0
         """Connections that were closed for their silence, since the start."""
         self._lines = LogLimiter(log, lines_max=1)
-        self._fresh: dict[Connection, float] = {}
+        self._fresh: dict[SilentConnection, float] = {}
         """When each was opened, those within the grace period, oldest first."""
-        self._silent: dict[Connection, float] = {}
+        self._silent: dict[SilentConnection, float] = {}
         """The same, of those that count."""
-        self._pending: PendingConnections[Connection] = PendingConnections(
+        self._pending: PendingConnections[SilentConnection] = PendingConnections(
             TransportLimits(
                 unauthenticated_connections_max=limits.connections_max,
                 unauthenticated_per_address_max=limits.per_address_max,
@@ -76,14 +76,14 @@ class SilentConnections:
     def __len__(self) -> int:
         return len(self._silent)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: SilentConnection) -> None:
         """A client has connected."""
         loop = asyncio.get_running_loop()
         self._fresh[connection] = loop.time()
         if self._sweeping is None:
             self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
-    def settled(self, connection: Connection) -> None:
+    def settled(self, connection: SilentConnection) -> None:
         """It has sent a complete request, or is closed. Ignored for a connection that is not registered."""
         self._fresh.pop(connection, None)
         if self._silent.pop(connection, None) is not None:
@@ -120,7 +120,7 @@ class SilentConnections:
             if not connection.half_sent_bytes():
                 self._close(connection, f"it sent nothing within {self.limits.silent_seconds_max:g} s")
 
-    def _close(self, connection: Connection, why: str) -> None:
+    def _close(self, connection: SilentConnection, why: str) -> None:
         host = connection.host()
         self.settled(connection)
         self.closed += 1

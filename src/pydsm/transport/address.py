@@ -50,12 +50,15 @@ def words_of(error: Exception) -> str:
     return os.strerror(number) if number and number > 0 else said or str(error)
 
 
-def cannot_listen(whom: str, address: Address, error: OSError) -> OperationalError:
-    """What to raise when an address cannot be listened on; `whom` says for whom it would be."""
+def cannot_listen(whom: str, address: Address, error: Exception) -> OperationalError:
+    """The exception to raise if it is not possible to listen on an address, for `error` of the system or of ZeroMQ.
+
+    `whom` names the clients of the port in the message.
+    """
     if isinstance(error, socket.gaierror):
         remedy = "give a name or an address of this computer"
     else:
-        remedy = _REMEDIES.get(error.errno or 0, "free the port or use another")
+        remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "free the port or use another")
     return OperationalError(f"cannot listen for {whom} on {address}: {words_of(error)}; {remedy}")
 
 

@@ -15,10 +15,11 @@ from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.replies import Reply, ReplyMany
 from pydsm.server.limits import RespLimits
-from pydsm.server.native import NativeServerContext
+from pydsm.server.native_connection import NativeServerContext
 from pydsm.server.resp import RespServer
 from pydsm.server.shared import SharedServerState
 from pydsm.storage.identity import Identity
+from pydsm.transport.address import Address
 
 INFO = {"Stats": {"name": "alone", "executed": "7"}, "Keyspace": {"db0": "keys=3,expires=1,avg_ttl=0"}}
 
@@ -82,7 +83,7 @@ async def serving(
 ) -> AsyncIterator[RespServer]:
     """A started server on a free port; everything closed at the end."""
     server = RespServer((agreement or LocalAgreement()).submit_many, lambda: INFO, limits, shared)
-    await server.start("127.0.0.1", 0)
+    await server.start(Address("127.0.0.1", 0))
     try:
         yield server
     finally:

@@ -6,12 +6,15 @@ import socket
 import pytest
 
 from pydsm.client_protocol.answers import Aborted, Overloaded
+from pydsm.core.types.errors import OperationalError
 from pydsm.server.connection import RespConnection
 from pydsm.server.descriptors import ClientCount
 from pydsm.server.limits import RespLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
+from pydsm.server.resp import RespServer
 from pydsm.server.shared import SharedServerState
 from pydsm.server.transactions import ABORTED
+from pydsm.transport.address import Address
 from tests.unit.server.local import LocalAgreement, array, connected, serving
 from tests.unit.server.transports import opened
 from tests.waiting import eventually
@@ -306,7 +309,10 @@ async def test_stop_sends_what_is_answered_and_disconnects() -> None:
         await server.stop()
 
 
-async def test_port_in_use_is_told_by_the_operating_system() -> None:
-    async with serving() as server, serving() as other:
-        with pytest.raises(OSError, match="in use"):
-            await type(other)(LocalAgreement().submit_many, dict).start("127.0.0.1", server.port)
+async def test_port_in_use_is_reported_with_its_address_and_a_remedy() -> None:
+    async with serving() as server:
+        message = (
+            rf"cannot listen for Redis clients on 127\.0\.0\.1:{server.port}: .*in use; free the port or use another"
+        )
+        with pytest.raises(OperationalError, match=message):
+            await RespServer(LocalAgreement().submit_many, dict).start(Address("127.0.0.1", server.port))

@@ -26,8 +26,10 @@ from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id
 from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
+from pydsm.server.limits import NativeLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.native import NativeConnection, NativeLimits, NativeServer, NativeServerContext
+from pydsm.server.native import NativeServer
+from pydsm.server.native_connection import NativeConnection, NativeServerContext
 from pydsm.server.shared import SharedServerState
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address

@@ -3,7 +3,7 @@
 from pydsm.client_protocol.answers import Overloaded
 from pydsm.core.types.ids import ReplicaId, request_at, request_id
 from pydsm.core.types.messages import Run
-from pydsm.server.native import RefusedRequests
+from pydsm.server.refused_requests import RefusedRequests
 from tests.unit.server.local import LocalAgreement, connected, serving
 from tests.waiting import eventually
 
