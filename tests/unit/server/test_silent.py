@@ -15,7 +15,7 @@ from tests.unit.server.http_ports import get
 from tests.unit.server.http_ports import serving as serving_http
 from tests.unit.server.local import LocalAgreement, connected
 from tests.unit.server.local import serving as serving_redis
-from tests.unit.server.test_native import serving as serving_native
+from tests.unit.server.native_ports import serving as serving_native
 from tests.waiting import eventually
 
 LIMITS = SilentLimits(grace_seconds=5, silent_seconds_max=60, per_address_max=3, connections_max=4)
