@@ -58,7 +58,7 @@ async def test_any_replica_tells_what_became_of_a_request(tmp_path: Path) -> Non
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
-        await client.execute(encode([b"INCR", b"count"]), named=names.append)
+        await client.execute(encode([b"INCR", b"count"]), on_request_id=names.append)
         (id,) = names
         told: set[str] = set()
         for replica, address in enumerate(group.http):
@@ -81,7 +81,7 @@ async def test_a_replica_that_comes_back_still_knows_what_was_executed(tmp_path:
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
-        await client.execute(encode([b"INCR", b"count"]), named=names.append)
+        await client.execute(encode([b"INCR", b"count"]), on_request_id=names.append)
         await group.kill(1)
         await group.start(1)
         found = await executed_at(group.http[1], names[0])

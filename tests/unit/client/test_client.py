@@ -182,7 +182,7 @@ async def test_a_first_attempt_whose_session_is_forgotten_goes_on_in_another_one
     async with replicas(1) as (one,), Client([one.address]) as client:
         one.agreement.refusal = SessionExpired()
         names: list[UUID] = []
-        asked = asyncio.ensure_future(client.execute(command("INCR a"), named=names.append))
+        asked = asyncio.ensure_future(client.execute(command("INCR a"), on_request_id=names.append))
         await eventually(lambda: len(one.agreement.runs) > 1, "it is sent again")
         one.agreement.refusal = None
         assert await asked == 1
@@ -194,7 +194,7 @@ async def test_sessions_that_are_refused_again_and_again_are_begun_ever_more_slo
     """A group whose agreed time is wrong may refuse them all: each attempt costs it an instance."""
     async with replicas(1) as (one,), Client([one.address], limits=QUICK) as client:
         one.agreement.refusal = SessionExpired()
-        with pytest.raises(CommandAborted, match=r"not executed: .* refused as forgotten"):
+        with pytest.raises(CommandAborted, match=r"not executed: .* refused as expired"):
             await client.execute(command("INCR a"), timeout_seconds=3)
         assert 2 <= len(one.agreement.runs) < 30
         assert not any(again for _, again in one.agreement.runs)

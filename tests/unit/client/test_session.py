@@ -14,10 +14,10 @@ GRANT = request_id(5000, ReplicaId(2), 77, 0)
 @dataclass
 class Call:
     left: int = 1
-    name: RequestId | None = None
+    first_id: RequestId | None = None
 
-    def take_name(self, name: RequestId) -> None:
-        self.name = name
+    def set_request_id(self, id: RequestId) -> None:
+        self.first_id = id
 
 
 class Clock:
@@ -39,7 +39,7 @@ def test_ids_go_on_from_the_granted_one_and_are_taken_for_the_first_time() -> No
 
 def test_a_call_learns_its_name() -> None:
     call = Call()
-    assert ClientSession(GRANT, Clock()).assign(call, 1) == call.name
+    assert ClientSession(GRANT, Clock()).assign(call, 1) == call.first_id
 
 
 def test_everything_below_the_first_open_request_is_acknowledged() -> None:
