@@ -25,6 +25,7 @@ from pydsm.client.calls import (
     split_commands,
     with_request_id,
 )
+from pydsm.client.capacity import Capacity
 from pydsm.client.finder import Finder
 from pydsm.client.limits import ClientLimits
 from pydsm.client.link import Link, Sent
@@ -64,13 +65,11 @@ class Client:
         self._link: Link | None = None
         self._finder = Finder(self, self.addresses, self._prefer, group, self._limits)
         self._calls: dict[PendingCall, None] = {}
-        self._open_commands = 0
-        self._bytes = 0
+        self._capacity = Capacity(self._limits)
         self._waiting: deque[PendingCall] = deque()
         """Calls that no link has accepted yet, in order of arrival."""
         self._earlier = EarlierCalls()
         self._refused_calls = RefusedCalls(self._send_again)
-        self._waiters: deque[asyncio.Future[None]] = deque()
         self._move = asyncio.Event()
         self._linked = asyncio.Event()
         self._linking: asyncio.Task[None] | None = None
@@ -108,8 +107,7 @@ class Client:
         self._finder.close("the client was closed")
         for call in list(self._calls):
             self._give_up(call, ClientClosed("the client was closed before the answer came"))
-        while self._waiters:
-            self._wake(self._waiters.popleft())
+        self._capacity.close()
 
     @property
     def at(self) -> Address | None:
@@ -158,7 +156,7 @@ class Client:
     async def _execute(
         self, commands: Sequence[bytes], timeout_seconds: float | None, on_request_id: Callable[[UUID], None] | None
     ) -> list[CallOutcome]:
-        await self._wait_for_capacity(len(commands), sum(map(len, commands)))
+        await self._capacity.wait(len(commands), sum(map(len, commands)))
         parts = [self._begin(part, timeout_seconds, on_request_id) for part in split_commands(commands)]
         for _, future in parts:
             await future
@@ -205,8 +203,7 @@ class Client:
             commands, done, self._loop.time() + seconds, [OPEN] * count, count, size, on_request_id=on_request_id
         )
         self._calls[call] = None
-        self._open_commands += count
-        self._bytes += size
+        self._capacity.add(count, size)
         self._send(call)
         if self._sweep is None:
             self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
@@ -240,24 +237,6 @@ class Client:
                 )
                 self._settle(call, [place], [CommandFailed(text)])
 
-    async def _wait_for_capacity(self, commands: int, size: int) -> None:
-        """Wait until there is capacity; a call larger than the limit is sent alone."""
-        limits = self._limits
-        while self._calls and (
-            self._open_commands + commands > limits.in_flight_commands_max
-            or self._bytes + size > limits.in_flight_bytes_max
-        ):
-            if self._closed:
-                raise ClientClosed("the client is closed")
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled() and self._waiters:
-                    self._wake(self._waiters.popleft())  # this waiter was woken: wake the next one
-                raise
-
     def _settle(self, call: PendingCall, places: Sequence[int], outcomes_: Sequence[CallOutcome]) -> None:
         """Record outcomes, and complete the call when all are known."""
         if call not in self._calls:
@@ -267,21 +246,13 @@ class Client:
             del self._calls[call]
             if self._earlier.was_last(call):
                 self._send_waiting()
-            self._open_commands -= 0 if call.origin is not None else len(call.commands)
-            self._bytes -= call.size_bytes
-            if self._waiters:
-                self._wake(self._waiters.popleft())
+            self._capacity.remove(0 if call.origin is not None else len(call.commands), call.size_bytes)
             call.done(call)
 
     def _give_up(self, call: PendingCall, outcome: CommandNotCompleted) -> None:
         """Record the same outcome for all commands without one."""
         if call in self._calls and (places := call.open_positions):
             self._settle(call, places, [with_request_id(call, place, outcome) for place in places])
-
-    @staticmethod
-    def _wake(waiter: asyncio.Future[None]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
 
     def _check_deadlines(self) -> None:
         self._sweep = None
@@ -380,7 +351,7 @@ class Client:
             self._send_after_backoff(call, call.expirations)
 
     def _send_elsewhere(self, link: Link) -> None:
-        """Send commands that a silent replica has not answered through another one as well; the first outcome counts."""
+        """Send commands that a silent replica has not answered through another one; the first outcome counts."""
         for call in link.unanswered:
             assert isinstance(call, PendingCall), "a link returned a call that it was not given"
             if not call.sent_elsewhere and call.attempts < _SENT_ELSEWHERE_MAX:
@@ -397,7 +368,7 @@ class Client:
             self._send(part)
 
     def _refused(self, call: PendingCall, answer: Aborted | Overloaded) -> None:
-        """Retry commands that were certainly not executed: after a delay, and elsewhere if this replica is overloaded."""
+        """Retry commands that were certainly not executed, after a delay; elsewhere if this replica is overloaded."""
         kind = outcomes.CommandAborted if isinstance(answer, Aborted) else outcomes.ReplicaOverloaded
         call.refusal, call.sent = kind(answer.reason), False
         call.attempts += 1
