@@ -218,8 +218,8 @@ class LoadClient:
         self._value += 1
         return _Request(_Kind.WRITE, key, self._value, now), encode((b"SET", key, b"%d" % self._value))
 
-    def _own_key(self, place: int) -> bytes:
-        return b"client:%d:%d" % (self._number, place % _OWN_KEYS)
+    def _own_key(self, position: int) -> bytes:
+        return b"client:%d:%d" % (self._number, position % _OWN_KEYS)
 
 
 async def verify(ledger: Ledger, addresses: Sequence[Address], read_at: dict[int, int]) -> int:

@@ -114,7 +114,7 @@ class ClientPorts:
 
     def _look(self, availability: Availability) -> None:
         loop = asyncio.get_running_loop()
-        availability.look(loop.time())
+        availability.check(loop.time())
         self._shared.reason, self._shared.refusal = availability.reason, availability.refusal
         self._looking = loop.call_later(POLL_SECONDS, self._look, availability)
 

@@ -64,16 +64,16 @@ class PendingCall:
     refusal: CommandNotCompleted | None = None
     """The last refusal; the commands were certainly not executed by that attempt."""
 
-    def settle(self, places: Sequence[int], outcomes: Sequence[CallOutcome]) -> None:
+    def settle(self, positions: Sequence[int], outcomes: Sequence[CallOutcome]) -> None:
         """Record outcomes; the first outcome of each command counts."""
-        start, end = places[0], places[0] + len(places)
-        if self.left == len(self.commands) and places == list(range(start, end)):
+        start, end = positions[0], positions[0] + len(positions)
+        if self.left == len(self.commands) and positions == list(range(start, end)):
             self.outcomes[start:end] = outcomes
-            self.left -= len(places)
+            self.left -= len(positions)
             return
-        for place, outcome in zip(places, outcomes, strict=True):
-            if self.outcomes[place] is OPEN:
-                self.outcomes[place] = outcome
+        for position, outcome in zip(positions, outcomes, strict=True):
+            if self.outcomes[position] is OPEN:
+                self.outcomes[position] = outcome
                 self.left -= 1
 
     def set_request_id(self, id: RequestId) -> None:
@@ -94,7 +94,7 @@ class PendingCall:
     @property
     def open_positions(self) -> list[int]:
         """The positions of the commands without an outcome."""
-        return [place for place, outcome in enumerate(self.outcomes) if outcome is OPEN]
+        return [position for position, outcome in enumerate(self.outcomes) if outcome is OPEN]
 
     @property
     def is_answered_elsewhere(self) -> bool:
@@ -112,10 +112,10 @@ def with_request_id(call: PendingCall, position: int, outcome: CommandNotComplet
 def split_commands(commands: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
     """Split commands into parts that fit into frames, so that the first answers do not wait for the last commands."""
     start = size = 0
-    for place, length in enumerate(map(len, commands)):
-        if place - start >= _PART_COMMANDS_MAX or (size and size + length > _PART_BYTES_MAX):
-            yield commands[start:place]
-            start, size = place, 0
+    for position, length in enumerate(map(len, commands)):
+        if position - start >= _PART_COMMANDS_MAX or (size and size + length > _PART_BYTES_MAX):
+            yield commands[start:position]
+            start, size = position, 0
         size += length
     if start < len(commands):
         yield commands[start:]
@@ -137,11 +137,11 @@ def refusal_group_key() -> Callable[[tuple[int, object]], object]:
 
     def key(item: tuple[int, object]) -> object:
         nonlocal before, rows
-        place, answer = item
+        position, answer = item
         if type(answer) not in REFUSALS:
             before = None
             return None
-        if before is None or before[0] + 1 != place or before[1] != answer:
+        if before is None or before[0] + 1 != position or before[1] != answer:
             rows += 1
         before = item
         return rows

@@ -224,24 +224,23 @@ class Client:
 
     def _send_short(self, call: PendingCall, bytes_max: int) -> None:
         """Send a call, except commands over the size limit of replicas: these fail here."""
-        for too_long, run in groupby(call.open_positions, lambda place: len(call.commands[place]) > bytes_max):
-            places = list(run)
+        for too_long, run in groupby(call.open_positions, lambda position: len(call.commands[position]) > bytes_max):
+            positions = list(run)
             if not too_long:
-                for _, row in groupby(enumerate(places), lambda item: item[1] - item[0]):
-                    part = [place for _, place in row]
+                for _, row in groupby(enumerate(positions), lambda item: item[1] - item[0]):
+                    part = [position for _, position in row]
                     self._send(self._part(call, part[0], part[-1] + 1))
                 continue
-            for place in places:
-                text = (
-                    f"the command has {len(call.commands[place])} bytes, over the limit of {bytes_max}; it was not sent"
-                )
-                self._settle(call, [place], [CommandFailed(text)])
+            for position in positions:
+                size = len(call.commands[position])
+                text = f"the command has {size} bytes, over the limit of {bytes_max}; it was not sent"
+                self._settle(call, [position], [CommandFailed(text)])
 
-    def _settle(self, call: PendingCall, places: Sequence[int], outcomes_: Sequence[CallOutcome]) -> None:
+    def _settle(self, call: PendingCall, positions: Sequence[int], outcomes_: Sequence[CallOutcome]) -> None:
         """Record outcomes, and complete the call when all are known."""
         if call not in self._calls:
             return
-        call.settle(places, outcomes_)
+        call.settle(positions, outcomes_)
         if not call.left:
             del self._calls[call]
             if self._earlier.was_last(call):
@@ -251,8 +250,8 @@ class Client:
 
     def _give_up(self, call: PendingCall, outcome: CommandNotCompleted) -> None:
         """Record the same outcome for all commands without one."""
-        if call in self._calls and (places := call.open_positions):
-            self._settle(call, places, [with_request_id(call, place, outcome) for place in places])
+        if call in self._calls and (positions := call.open_positions):
+            self._settle(call, positions, [with_request_id(call, position, outcome) for position in positions])
 
     def _check_deadlines(self) -> None:
         self._sweep = None
@@ -282,29 +281,29 @@ class Client:
 
     # Called by links
 
-    def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+    def answered(self, call: Sent, positions: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """See `link.LinkOwner`."""
         assert isinstance(call, PendingCall), "a link returned a call that it was not given"
         if not {*map(type, answers)} & REFUSALS:
-            self._settle(call, places, answers)
+            self._settle(call, positions, answers)
             return
         start = 0
-        for _, run in groupby(zip(places, answers, strict=True), refusal_group_key()):
+        for _, run in groupby(zip(positions, answers, strict=True), refusal_group_key()):
             end = start + sum(1 for _ in run)
-            self._handle_answers(call, places[start:end], answers[start:end])
+            self._handle_answers(call, positions[start:end], answers[start:end])
             start = end
 
-    def _handle_answers(self, call: PendingCall, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+    def _handle_answers(self, call: PendingCall, positions: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """Handle answers that are all results, or all the same refusal of consecutive commands."""
         refusal = answers[0]
         if not isinstance(refusal, Aborted | Overloaded | SessionExpired | RequestExpired):
-            self._settle(call, places, answers)
+            self._settle(call, positions, answers)
             return
         if call not in self._calls:
             return
         if call.sent_elsewhere:
             return  # they were sent through another replica
-        part = call if len(places) == len(call.commands) else self._part(call, places[0], places[-1] + 1)
+        part = call if len(positions) == len(call.commands) else self._part(call, positions[0], positions[-1] + 1)
         if isinstance(refusal, Aborted | Overloaded):
             self._refused(part, refusal)
         elif isinstance(refusal, SessionExpired) and not part.uncertain:
@@ -361,8 +360,8 @@ class Client:
     def _send_rest(self, call: PendingCall) -> None:
         """Send the commands without an outcome again under the same ids; they may have been executed."""
         for _, run in groupby(enumerate(call.open_positions), lambda item: item[1] - item[0]):
-            places = [place for _, place in run]
-            part = self._part(call, places[0], places[-1] + 1)
+            positions = [position for _, position in run]
+            part = self._part(call, positions[0], positions[-1] + 1)
             part.uncertain = True
             part.attempts += 1
             self._send(part)

@@ -60,7 +60,7 @@ class Sent(Protocol):
 class LinkOwner(Protocol):
     """Receives the events of a link."""
 
-    def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+    def answered(self, call: Sent, positions: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """Answers to some commands of a call were received; none of these was answered before."""
         ...
 
@@ -253,11 +253,11 @@ class Link(asyncio.Protocol):
         session have their outcome, because the order of requests is kept only inside a session. Calls with ids are
         sent again and must not wait for that.
         """
-        for place, call in enumerate(calls):
+        for position, call in enumerate(calls):
             if call.first_id is not None or not session.is_over(len(call.commands)):
                 continue
-            if place:
-                return calls[:place]
+            if position:
+                return calls[:position]
             if not session.is_open:
                 return calls
             identified = [one for one in self._unsent if one.first_id is not None]
@@ -289,11 +289,11 @@ class Link(asyncio.Protocol):
     def _calls_per_frame(self) -> int:
         """How many of the unsent calls fit into one frame of about the wanted size."""
         size = count = 0
-        for place, call in enumerate(self._unsent):
+        for position, call in enumerate(self._unsent):
             size += sum(map(len, call.commands))
             count += len(call.commands)
             if size > _REQUEST_BYTES_WANTED or count > _REQUEST_COMMANDS_WANTED:
-                return max(1, place)
+                return max(1, position)
         return len(self._unsent)
 
     def _close_when_done(self) -> None:

@@ -102,7 +102,7 @@ class ClientConnection(asyncio.Protocol):
         """The transport is closed."""
         if self._transport is not None:
             remove_lingering(self._transport)
-        self._memory.forget(self)
+        self._memory.remove(self)
         self._transport = None
 
     def _write(self, data: bytes) -> None:

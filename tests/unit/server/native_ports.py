@@ -53,7 +53,7 @@ async def serving(
 
 
 class Peer:
-    """A client that says what it likes."""
+    """A client that sends any messages."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -62,10 +62,10 @@ class Peer:
         self._frames.allow_messages()
         self._messages: list[FromReplica] = []
 
-    def say(self, *messages: FromClient) -> None:
+    def send(self, *messages: FromClient) -> None:
         self.writer.write(b"".join(map(encode_message, messages)))
 
-    async def hear(self) -> FromReplica:
+    async def receive(self) -> FromReplica:
         """The next message."""
         async with asyncio.timeout(10):
             while not self._messages:
@@ -75,21 +75,21 @@ class Peer:
                 self._messages += map(decode_from_replica, self._frames.payloads())
         return self._messages.pop(0)
 
-    async def ends(self) -> bool:
-        """Whether nothing more comes."""
+    async def is_closed(self) -> bool:
+        """Wait for the end of the connection; False if more data comes."""
         async with asyncio.timeout(10):
             return await self._reader.read(1) == b""
 
 
 @asynccontextmanager
-async def connected(server: NativeServer, *, greet: bool = True) -> AsyncIterator[Peer]:
+async def connected(server: NativeServer, *, handshake: bool = True) -> AsyncIterator[Peer]:
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     peer = Peer(reader, writer)
     try:
-        if greet:
+        if handshake:
             writer.write(CLIENT_PREAMBLE)
-            peer.say(ClientHello("shop"))
-            assert await peer.hear() == WELCOME
+            peer.send(ClientHello("shop"))
+            assert await peer.receive() == WELCOME
         yield peer
     finally:
         writer.transport.abort()

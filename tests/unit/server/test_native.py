@@ -13,28 +13,28 @@ from tests.unit.server.local import LocalAgreement
 from tests.unit.server.native_ports import HOST, command, connected, request, serving
 
 
-async def test_a_client_too_many_is_told_so() -> None:
+async def test_a_client_over_the_limit_of_connections_receives_the_reason() -> None:
     async with (
         serving(LocalAgreement(), NativeLimits(connections_max=1)) as server,
         connected(server),
-        connected(server, greet=False) as second,
+        connected(server, handshake=False) as second,
     ):
-        message = await second.hear()
+        message = await second.receive()
         assert isinstance(message, CloseReason)
         assert "connect to another replica" in message.reason
 
 
-async def test_stopping_sends_what_is_answered_and_says_farewell() -> None:
+async def test_stopping_sends_known_answers_and_a_close_reason() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server, connected(server) as peer:
-        peer.say(request(0, [command("PING x")]))
-        await peer.hear()
+        peer.send(request(0, [command("PING x")]))
+        await peer.receive()
         await server.stop()
-        assert await peer.hear() == CloseReason("this replica is stopping")
-        assert await peer.ends()
+        assert await peer.receive() == CloseReason("this replica is stopping")
+        assert await peer.is_closed()
 
 
-async def test_a_taken_port_is_named() -> None:
+async def test_an_address_in_use_is_reported() -> None:
     async with serving(LocalAgreement()) as server:
         with pytest.raises(
             OperationalError, match=r"cannot listen for clients on 127\.0\.0\.1:.*free the port or use another"

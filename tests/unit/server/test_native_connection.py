@@ -31,27 +31,29 @@ from tests.waiting import eventually
 
 async def test_commands_of_a_turn_are_answered_together_with_their_numbers() -> None:
     async with serving(LocalAgreement()) as server, connected(server) as peer:
-        peer.say(request(0, [command("SET a 1"), command("INCR a")]), request(2, [command("GET a"), command("NOSUCH")]))
-        message = await peer.hear()
+        peer.send(
+            request(0, [command("SET a 1"), command("INCR a")]), request(2, [command("GET a"), command("NOSUCH")])
+        )
+        message = await peer.receive()
         assert isinstance(message, ClientAnswers)
         answers = dict(zip(message.numbers, message.answers, strict=True))
         while len(answers) < 4:
-            more = await peer.hear()
+            more = await peer.receive()
             assert isinstance(more, ClientAnswers)
             answers.update(zip(more.numbers, more.answers, strict=True))
         assert answers == {0: "OK", 1: 2, 2: b"2", 3: CommandFailed("ERR unknown command 'NOSUCH'")}
 
 
-async def test_what_comes_for_the_first_time_is_seen_here_and_not_asked() -> None:
+async def test_first_attempts_are_recognised_by_their_ids() -> None:
     agreement = LocalAgreement()
     elsewhere = request_id(4000, ReplicaId(0), 9, 4)
     async with serving(agreement) as server, connected(server) as peer:
         first, ping = request_at(GRANT, 1), command("GET a")
-        peer.say(ClientRequest(0, [ping] * 3, [Run(first, 2), Run(elsewhere, 1)]))
-        peer.say(request(3, [ping], first), request(4, [ping], request_at(GRANT, 3)))
+        peer.send(ClientRequest(0, [ping] * 3, [Run(first, 2), Run(elsewhere, 1)]))
+        peer.send(request(3, [ping], first), request(4, [ping], request_at(GRANT, 3)))
         seen = 0
         while seen < 5:
-            message = await peer.hear()
+            message = await peer.receive()
             assert isinstance(message, ClientAnswers)
             seen += len(message.numbers)
     assert [(run.first, again) for run, again in agreement.runs] == [
@@ -64,18 +66,18 @@ async def test_what_comes_for_the_first_time_is_seen_here_and_not_asked() -> Non
 
 async def test_a_session_that_begins_long_after_now_is_refused() -> None:
     async with serving(LocalAgreement()) as server, connected(server) as peer:
-        peer.say(request(0, [b"x"], request_id(70_000, ReplicaId(1), 7, 1)))
-        message = await peer.hear()
+        peer.send(request(0, [b"x"], request_id(70_000, ReplicaId(1), 7, 1)))
+        message = await peer.receive()
         assert isinstance(message, CloseReason)
         assert "a session begins 64000 ms in the future: set the client's clock" in message.reason
 
 
-async def test_a_refusal_is_told_as_such() -> None:
+async def test_a_refusal_is_sent_with_its_type() -> None:
     agreement = LocalAgreement()
     agreement.refusal = Overloaded("full")
     async with serving(agreement) as server, connected(server) as peer:
-        peer.say(request(0, [b"x"]))
-        assert await peer.hear() == ClientAnswers([0], [Overloaded("full")])
+        peer.send(request(0, [b"x"]))
+        assert await peer.receive() == ClientAnswers([0], [Overloaded("full")])
 
 
 @pytest.mark.parametrize(
@@ -94,38 +96,38 @@ async def test_a_refusal_is_told_as_such() -> None:
         (CLIENT_PREAMBLE + encode_message(CloseReason("x")), "does not parse"),
     ],
 )
-async def test_who_does_not_keep_to_the_protocol_is_refused_with_a_logged_reason(
+async def test_a_client_that_violates_the_protocol_is_refused_with_a_logged_reason(
     said: bytes, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     agreement = LocalAgreement()
     async with serving(agreement) as server:
-        async with connected(server, greet=False) as peer:
+        async with connected(server, handshake=False) as peer:
             peer.writer.write(said)
-            while not isinstance(message := await peer.hear(), CloseReason):
+            while not isinstance(message := await peer.receive(), CloseReason):
                 assert isinstance(message, Welcome)
             assert reason in message.reason
-            assert await peer.ends()
+            assert await peer.is_closed()
         assert reason in caplog.text
         async with connected(server) as peer:  # the others are served as before
-            peer.say(request(0, [command("PING")]))
-            assert isinstance(await peer.hear(), ClientAnswers)
+            peer.send(request(0, [command("PING")]))
+            assert isinstance(await peer.receive(), ClientAnswers)
 
 
-async def test_a_client_that_says_nothing_is_disconnected() -> None:
+async def test_a_client_without_a_handshake_is_disconnected() -> None:
     limits = NativeLimits(handshake_seconds_max=0.05)
-    async with serving(LocalAgreement(), limits) as server, connected(server, greet=False) as peer:
-        message = await peer.hear()
+    async with serving(LocalAgreement(), limits) as server, connected(server, handshake=False) as peer:
+        message = await peer.receive()
         assert isinstance(message, CloseReason)
         assert "handshake timed out" in message.reason
-        assert await peer.ends()
+        assert await peer.is_closed()
 
 
 async def test_a_frame_over_the_limit_ends_the_connection() -> None:
     limits = NativeLimits(frame_bytes_max=1000)
     async with serving(LocalAgreement(), limits) as server, connected(server) as peer:
-        peer.say(request(0, [b"x" * 2000]))
-        message = await peer.hear()
+        peer.send(request(0, [b"x" * 2000]))
+        message = await peer.receive()
         assert isinstance(message, CloseReason)
         assert "the limit is 1000" in message.reason
 
@@ -180,23 +182,23 @@ async def test_a_client_with_too_many_unanswered_commands_gets_all_answers_in_th
     agreement.holding = True
     async with serving(agreement, NativeLimits(unanswered_commands_max=10)) as server, connected(server) as peer:
         for number in range(0, 2000, 10):
-            peer.say(request(number, [command("INCR a")] * 10))
+            peer.send(request(number, [command("INCR a")] * 10))
         await eventually(lambda: len(agreement.waiting) == 10, "the first frame is executed")
         agreement.holding = False
         agreement.release()
         seen = 0
         while seen < 2000:
-            message = await peer.hear()
+            message = await peer.receive()
             assert isinstance(message, ClientAnswers)
             seen += len(message.numbers)
 
 
-async def test_answers_that_a_client_does_not_read_are_not_made_bytes_of_all_at_once() -> None:
+async def test_answers_are_encoded_in_portions_as_the_client_reads_them() -> None:
     agreement = LocalAgreement()
     agreement.machine.apply([encode([b"SET", b"k", b"x" * (1 << 20)])], 0)
     async with serving(agreement) as server, connected(server) as peer:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a reading transport as well
-        peer.say(request(0, [command("GET k")] * 200))
+        peer.send(request(0, [command("GET k")] * 200))
         await eventually(lambda: bool(server.registry.connections()[0]._answers), "the client takes no more")
         connection = server.registry.connections()[0]
         assert connection.buffered_bytes < 24 << 20
@@ -204,39 +206,39 @@ async def test_answers_that_a_client_does_not_read_are_not_made_bytes_of_all_at_
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
         numbers: list[int] = []
         while len(numbers) < 200:
-            message = await peer.hear()
+            message = await peer.receive()
             assert isinstance(message, ClientAnswers)
             assert all(answer == b"x" * (1 << 20) for answer in message.answers)
             numbers += message.numbers
         assert sorted(numbers) == list(range(200))
 
 
-async def test_a_client_over_a_limit_hears_why_though_it_goes_on_sending() -> None:
+async def test_a_client_over_a_limit_receives_the_reason_while_it_sends() -> None:
     async with serving(LocalAgreement(), NativeLimits(frame_bytes_max=1000)) as server, connected(server) as peer:
         peer.writer.write(encode_frame(bytes(5_000_000)) + bytes(5_000_000))
-        message = await peer.hear()
+        message = await peer.receive()
         assert isinstance(message, CloseReason)
         assert "the limit is 1000" in message.reason
-        assert await peer.ends()
+        assert await peer.is_closed()
 
 
 async def test_too_many_commands_in_a_frame_end_the_connection_with_the_limit() -> None:
     async with serving(LocalAgreement(), NativeLimits(frame_commands_max=3)) as server, connected(server) as peer:
-        peer.say(request(0, [command("GET a")] * 4))
-        message = await peer.hear()
+        peer.send(request(0, [command("GET a")] * 4))
+        message = await peer.receive()
         assert isinstance(message, CloseReason)
         assert "4 commands in one frame are over the limit of 3" in message.reason
 
 
-async def test_commands_are_refused_as_not_executed_while_nothing_can_be_agreed_on() -> None:
+async def test_commands_are_refused_as_not_executed_while_there_is_no_majority() -> None:
     agreement, shared = LocalAgreement(), SharedServerState(refusal="it sees 1 of 3 replicas")
     async with serving(agreement, shared=shared) as server, connected(server) as peer:
-        peer.say(request(0, [command("GET a")] * 2))
-        assert await peer.hear() == ClientAnswers([0, 1], [Overloaded("it sees 1 of 3 replicas")] * 2)
+        peer.send(request(0, [command("GET a")] * 2))
+        assert await peer.receive() == ClientAnswers([0, 1], [Overloaded("it sees 1 of 3 replicas")] * 2)
         assert not agreement.runs
 
 
-async def test_what_clients_hold_is_counted_with_that_of_other_ports() -> None:
+async def test_the_memory_of_clients_is_counted_together_with_that_of_other_ports() -> None:
     shared = SharedServerState(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=1_000_000)))
     async with serving(LocalAgreement(), shared=shared) as server, connected(server) as peer:
         peer.writer.write(encode_frame(bytes(5_000_000))[:2_000_000])

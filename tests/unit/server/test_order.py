@@ -5,7 +5,7 @@ from tests.unit.server.local import LocalAgreement, connected, serving
 from tests.waiting import eventually
 
 
-async def test_behind_a_refused_command_everything_that_has_come_is_refused() -> None:
+async def test_commands_received_behind_a_refused_one_are_refused() -> None:
     agreement = LocalAgreement()
     agreement.holding = True
     async with serving(agreement) as server, connected(server) as client:
@@ -27,7 +27,7 @@ async def test_behind_a_refused_command_everything_that_has_come_is_refused() ->
         await client.ask(b"SET ready yes", b"+OK\r\n")
 
 
-async def test_unwatch_is_submitted_behind_what_was_sent_before_it() -> None:
+async def test_unwatch_is_submitted_behind_earlier_commands() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server, connected(server) as client:
         await client.ask(b"WATCH k", b"+OK\r\n")

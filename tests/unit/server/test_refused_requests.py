@@ -11,7 +11,7 @@ def run(first: int, count: int = 1, acknowledged: int = 0) -> Run:
     return Run(request_at(SESSION, first), count, acknowledged, first - 1)
 
 
-def test_what_is_to_come_behind_a_refused_request_is_refused_until_that_comes_again() -> None:
+def test_requests_behind_a_refused_one_are_refused_until_it_is_retried() -> None:
     refused = RefusedRequests()
     assert not refused.is_ahead(run(1, 10))
     refused.refused(run(1, 10), 4)
@@ -22,7 +22,7 @@ def test_what_is_to_come_behind_a_refused_request_is_refused_until_that_comes_ag
     assert not refused.is_ahead(run(13))
 
 
-def test_nothing_waits_for_a_refused_request_that_the_client_has_given_up() -> None:
+def test_requests_behind_a_refused_one_are_accepted_when_the_client_has_abandoned_it() -> None:
     refused = RefusedRequests()
     refused.refused(run(5), 0)
     assert refused.is_ahead(run(6))
