@@ -32,7 +32,8 @@ from pydsm.machines.base import CommandFailed, Result
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
 from pydsm.runtime.snapshot_transfer import RestartRequired
-from pydsm.server.native import NativeServer, NativeServerContext
+from pydsm.server.native import NativeServer
+from pydsm.server.native_connection import NativeServerContext
 from pydsm.storage.identity import Identity
 from pydsm.storage.snapshots import SnapshotFiles
 from pydsm.storage.sqlite import SqliteStore

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.types.config import Config
 from pydsm.core.types.effects import Record
 from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.kv import KeyValue, encode
-from pydsm.runtime.batching import Answer
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
 from pydsm.storage.identity import Identity

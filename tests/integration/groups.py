@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from pydsm.bench.load_client import Ledger, LoadClient, LoadShape, verify
+from pydsm.bench.resp import ask, encode_command
 from pydsm.cli.local_group import LocalGroup
-from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
-from pydsm.client.resp import encode_command
 from tests.waiting import eventually
 
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from pydsm.bench.resp import encode_command
 from pydsm.cli.local_group import free_ports
-from pydsm.client.resp import encode_command
 
 
 class Redis:

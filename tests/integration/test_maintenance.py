@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pydsm.bench.resp import ErrorReply, ask, encode_command
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.serve import Storage
-from pydsm.client.load import ask
-from pydsm.client.resp import ErrorReply, encode_command
 from tests.integration.groups import load
 from tests.integration.test_http import status_of
 from tests.integration.test_trace import WatchedGroup

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pydsm.bench.resp import ErrorReply, ask, encode_command
 from pydsm.cli.announce import READY
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.serve import Storage
-from pydsm.client.load import ask
-from pydsm.client.resp import ErrorReply, encode_command
 
 CLOSED = "closed"
 FULL = "/dev/full"

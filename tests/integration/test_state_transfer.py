@@ -9,9 +9,8 @@ from pathlib import Path
 
 import aiohttp
 
+from pydsm.bench.resp import ask, encode_command
 from pydsm.cli.serve import Storage
-from pydsm.client.load import ask
-from pydsm.client.resp import encode_command
 from tests.integration.faults.group import WiredGroup
 from tests.integration.faults.wires import Cut
 from tests.integration.groups import Load, counter, load

@@ -58,7 +58,7 @@ async def test_every_replica_can_trace_a_request(tmp_path: Path) -> None:
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
-        await client.execute(encode([b"INCR", b"count"]), named=names.append)
+        await client.execute(encode([b"INCR", b"count"]), on_request_id=names.append)
         (id,) = names
         told: set[str] = set()
         for replica, address in enumerate(group.http):
@@ -81,7 +81,7 @@ async def test_a_restarted_replica_can_trace_executed_requests(tmp_path: Path) -
     names: list[UUID] = []
     group = WatchedGroup(3, tmp_path)
     async with group, Client(group.clients, prefer=group.clients[1]) as client:
-        await client.execute(encode([b"INCR", b"count"]), named=names.append)
+        await client.execute(encode([b"INCR", b"count"]), on_request_id=names.append)
         await group.kill(1)
         await group.start(1)
         found = await executed_at(group.http[1], names[0])

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pydsm.bench.resp import ask, encode_command
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.serve import Storage
-from pydsm.client.load import ask
-from pydsm.client.resp import encode_command
 from pydsm.transport.tls import TlsFiles
 from tests.certificates import authority
 from tests.documents import ROOT, blocks

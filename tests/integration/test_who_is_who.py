@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pydsm.bench.resp import ask, encode_command
 from pydsm.cli.local_group import LocalGroup, free_ports
 from pydsm.cli.serve import Storage
 from pydsm.cli.status import ask_http
-from pydsm.client.load import ask
-from pydsm.client.resp import encode_command
 from pydsm.storage.examination import DATABASE_NAME
 from pydsm.transport.address import Address
 from tests.integration.groups import load

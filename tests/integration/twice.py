@@ -22,12 +22,12 @@ from pydsm.cli.serve import Storage
 from pydsm.client import Client
 from pydsm.client.link import Link, Sent
 from pydsm.client.session import ClientSession
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import PeerProtocolError, PyDSMError
 from pydsm.core.types.ids import RequestId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import encode
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address
 
 COUNTERS = 20
@@ -42,7 +42,7 @@ class Request:
 
     def __init__(self, counter: int) -> None:
         self.counter = counter
-        self.name: RequestId | None = None
+        self.first_id: RequestId | None = None
         self.session: ClientSession | None = None
         self.answer: int | None = None
         self.news = asyncio.Event()
@@ -62,9 +62,9 @@ class Copy:
         return 1 if self.request.answer is None else 0
 
     @property
-    def name(self) -> RequestId | None:
+    def first_id(self) -> RequestId | None:
         """The request id, the same for all copies."""
-        return self.request.name
+        return self.request.first_id
 
     @property
     def session(self) -> ClientSession | None:
@@ -75,9 +75,9 @@ class Copy:
     def session(self, session: ClientSession | None) -> None:
         self.request.session = session
 
-    def take_name(self, name: RequestId) -> None:
+    def set_request_id(self, id: RequestId) -> None:
         """Store the id that the first transmission got."""
-        self.request.name = name
+        self.request.first_id = id
         self.request.news.set()
 
 
@@ -132,7 +132,7 @@ class Twice:
             while request.answer is None:
                 request.news.clear()
                 self._send(request)
-                if request.name is not None:
+                if request.first_id is not None:
                     self._send(request)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(PATIENCE_SECONDS * self._random.random()):
@@ -157,7 +157,7 @@ class Twice:
         if isinstance(answer, RequestExpired) and request.answer is not None:
             return  # it was acknowledged meanwhile
         if not isinstance(answer, int) or request.answer not in {None, answer}:
-            name = "" if request.name is None else request.name.hex()
+            name = "" if request.first_id is None else request.first_id.hex()
             self.wrong.append(f"{name} is told {answer!r}, and {request.answer!r} before")
         else:
             request.answer = answer

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydsm.client.load import ask
-from pydsm.client.resp import encode_command
+from pydsm.bench.resp import ask, encode_command
 from pydsm.core.types.errors import OperationalError, PeerProtocolError
 from pydsm.transport.address import Address
 

@@ -13,14 +13,15 @@ from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, not_ready_reason
 from pydsm.server.availability import POLL_SECONDS, AnswerLimits, Availability
 from pydsm.server.descriptors import ClientCount, log_exhaustion, reserve, room_for_clients
-from pydsm.server.limits import RespLimits
+from pydsm.server.limits import NativeLimits, RespLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.native import NativeLimits, NativeServer, NativeServerContext
+from pydsm.server.native import NativeServer
+from pydsm.server.native_connection import NativeServerContext
 from pydsm.server.resp import RespServer
 from pydsm.server.shared import SharedServerState
 from pydsm.server.silent import SilentConnections, SilentLimits
 from pydsm.storage.identity import Identity
-from pydsm.transport.address import Address, cannot_listen
+from pydsm.transport.address import Address
 
 log = logging.getLogger("pydsm.serve")
 
@@ -113,15 +114,12 @@ class ClientPorts:
 
     def _poll(self, availability: Availability) -> None:
         loop = asyncio.get_running_loop()
-        availability.look(loop.time())
+        availability.check(loop.time())
         self._shared.reason, self._shared.refusal = availability.reason, availability.refusal
         self._poll_timer = loop.call_later(POLL_SECONDS, self._poll, availability)
 
     async def _open_redis(self, address: Address) -> None:
-        try:
-            await self._redis.start(address.host, address.port)
-        except OSError as error:
-            raise cannot_listen("Redis clients", address, error) from error
+        await self._redis.start(address)
 
     async def _open_native(self, address: Address) -> None:
         settings, node = self._settings, self._node

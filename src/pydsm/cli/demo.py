@@ -10,15 +10,15 @@ from typing import Annotated
 
 import typer
 
+from pydsm.bench.latency import LatencyEstimates
+from pydsm.bench.load_client import Ledger, LoadClient, LoadShape, verify
+from pydsm.bench.resp import ask, encode_command
 from pydsm.cli.demo_plot import can_plot, plot
 from pydsm.cli.demo_view import DemoReport, Moment, ReplicaMoment, View, make_view, show_report
 from pydsm.cli.local_group import LocalGroup
 from pydsm.cli.loop import run
 from pydsm.cli.serve import Storage
 from pydsm.client import CommandNotCompleted
-from pydsm.client.latency import LatencyEstimates
-from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
-from pydsm.client.resp import encode_command
 from pydsm.core.types.errors import OperationalError, PeerProtocolError, UsageError
 from pydsm.storage.sync_cost import sync_seconds
 

@@ -24,7 +24,7 @@ _STOP_SECONDS_MAX = 10
 
 
 def free_ports(count: int) -> list[int]:
-    """Choose free ports of the loopback address."""
+    """Ports of the loopback address on which no process listens, outside the range of outgoing connections."""
     ports: list[int] = []
     while len(ports) < count:
         port = random.randint(*_PORTS)

@@ -1,4 +1,4 @@
-"""Native clients. Read `client`, then `link`; `load` puts a group under load and checks what it answers."""
+"""Native clients. Start reading with `client`, then `link`."""
 
 from pydsm.client.blocking import BlockingClient
 from pydsm.client.calls import CallOutcome

@@ -1,4 +1,4 @@
-"""The native client for programs without a loop: the asyncio one in a thread of its own. Any thread may use it."""
+"""The native client for programs without an event loop; it runs the asyncio client in a thread of its own."""
 
 import asyncio
 import threading
@@ -18,7 +18,10 @@ Given = TypeVar("Given")
 
 
 class BlockingClient:
-    """See `Client`, whose arguments, results and exceptions these are. Use as a context manager."""
+    """A blocking client, for any number of threads. Use it as a context manager.
+
+    Arguments, results and exceptions are those of `Client`.
+    """
 
     def __init__(
         self,
@@ -65,10 +68,10 @@ class BlockingClient:
         command: bytes,
         *,
         timeout_seconds: float | None = None,
-        named: Callable[[UUID], None] | None = None,
+        on_request_id: Callable[[UUID], None] | None = None,
     ) -> Result:
-        """See `Client.execute`. `named` is called in the client's own thread."""
-        return self._run(self._client.execute(command, timeout_seconds=timeout_seconds, named=named))
+        """See `Client.execute`. `on_request_id` is called in the thread of the client."""
+        return self._run(self._client.execute(command, timeout_seconds=timeout_seconds, on_request_id=on_request_id))
 
     def execute_many(self, commands: Sequence[bytes], *, timeout_seconds: float | None = None) -> list[CallOutcome]:
         """See `Client.execute_many`."""

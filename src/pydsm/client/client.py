@@ -1,8 +1,8 @@
 """The native asyncio client: uses the nearest replica, pipelines commands, and fails over to another replica.
 
-Decides which replica is used and what becomes of a command when something fails. Guards that an outcome is never
-guessed: while there is time, whatever has no outcome is sent again under its first request id, elsewhere if need be,
-and the group executes it once. Only when the time is up, commands that may have been executed fail with
+Decides which replica is used and how a command continues after a failure. Guarantees that no outcome is guessed: until
+its timeout, a command without an outcome is sent again under its first request id, if necessary through another
+replica, and the group executes it once. Only after the timeout, commands that may have been executed fail with
 `OutcomeUnknown`.
 """
 
@@ -16,26 +16,35 @@ from types import TracebackType
 from uuid import UUID
 
 from pydsm.client import outcomes
-from pydsm.client.calls import OPEN, REFUSALS, CallOutcome, PendingCall, about, divided, refusal_group_key
+from pydsm.client.calls import (
+    OPEN,
+    REFUSALS,
+    CallOutcome,
+    PendingCall,
+    refusal_group_key,
+    split_commands,
+    with_request_id,
+)
+from pydsm.client.capacity import Capacity
 from pydsm.client.finder import Finder
 from pydsm.client.limits import ClientLimits
 from pydsm.client.link import Link, Sent
 from pydsm.client.order import EarlierCalls, RefusedCalls
 from pydsm.client.outcomes import ClientClosed, CommandNotCompleted, NoReplicaReachable, OutcomeUnknown
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import request_at
 from pydsm.machines.base import CommandFailed, Result
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.address import Address, parse_address
 
 
 class Client:
-    """Use as an async context manager, from one loop.
+    """A client of a group. Use it as an async context manager, from one event loop.
 
-    `addresses` are those of client ports (`pydsm serve --native`), any number of a group's. The nearest replica that
-    is ready is used, or `prefer` while it is there. `group` refuses replicas of any other group.
+    `addresses` are native ports (`pydsm serve --native`) of one or more replicas of the group. The nearest replica that
+    is ready is used, or `prefer` while it is available. If `group` is given, replicas of other groups are refused.
     """
 
     def __init__(
@@ -56,23 +65,21 @@ class Client:
         self._link: Link | None = None
         self._finder = Finder(self, self.addresses, self._prefer, group, self._limits)
         self._calls: dict[PendingCall, None] = {}
-        self._open_commands = 0
-        self._bytes = 0
+        self._capacity = Capacity(self._limits)
         self._waiting: deque[PendingCall] = deque()
-        """Calls not yet given to a link, in order of arrival."""
+        """Calls that no link has accepted yet, in order of arrival."""
         self._earlier = EarlierCalls()
         self._refused_calls = RefusedCalls(self._send_again)
-        self._room: deque[asyncio.Future[None]] = deque()
         self._move = asyncio.Event()
         self._linked = asyncio.Event()
-        self._keeping: asyncio.Task[None] | None = None
+        self._linking: asyncio.Task[None] | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def __aenter__(self) -> "Client":
-        """Connect. Raises NoReplica when no replica answers in time."""
+        """Connect. Raises NoReplicaReachable if no replica answers in time."""
         self._loop = asyncio.get_running_loop()
-        self._keeping = self._loop.create_task(self._keep_linked())
+        self._linking = self._loop.create_task(self._keep_linked())
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 await self._linked.wait()
@@ -92,25 +99,24 @@ class Client:
     async def close(self) -> None:
         """Disconnect. Commands in flight fail with `ClientClosed`. Idempotent."""
         self._closed = True
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
+        if self._linking is not None:
+            self._linking.cancel()
+            await asyncio.gather(self._linking, return_exceptions=True)
         if self._sweep is not None:
             self._sweep.cancel()
         self._finder.close("the client was closed")
         for call in list(self._calls):
             self._give_up(call, ClientClosed("the client was closed before the answer came"))
-        while self._room:
-            self._wake(self._room.popleft())
+        self._capacity.close()
 
     @property
     def at(self) -> Address | None:
-        """The replica in use; None while there is none."""
+        """The address of the replica in use; None while there is none."""
         return None if self._link is None else self._link.address
 
     @property
     def in_flight(self) -> int:
-        """Commands without an outcome."""
+        """The number of commands without an outcome."""
         return sum(call.left for call in self._calls if call.origin is None)
 
     # Commands
@@ -120,20 +126,20 @@ class Client:
         command: bytes,
         *,
         timeout_seconds: float | None = None,
-        named: Callable[[UUID], None] | None = None,
+        on_request_id: Callable[[UUID], None] | None = None,
     ) -> Result:
-        """The result of one command, in the encoding of the group's machine; executed once, however often it is sent.
+        """Execute one command, encoded for the group's state machine, once, and return its result.
 
-        `named` is called with the command's request id when it is sent for the first time; again with another one
-        should no replica have taken the first, or the session be forgotten. See `pydsm trace`.
+        `on_request_id` is called with the request id of the command when it is sent for the first time, and again if
+        it gets another id because its session has expired. See `pydsm trace`.
 
         Raises:
-            CommandFailed: the machine refused; agreed on by all.
-            Aborted, Overloaded, NoReplica: definitely not executed.
-            Unknown: time was up; perhaps executed.
-            SessionExpired, RequestExpired: sent again too late for the group to know the result.
+            CommandFailed: the state machine refused the command, at all replicas alike.
+            CommandAborted, ReplicaOverloaded, NoReplicaReachable: it was definitely not executed.
+            OutcomeUnknown: the timeout was reached; it may have been executed.
+            SessionExpiredError, RequestExpiredError: it was sent again too late, so its result is not available.
         """
-        (outcome,) = await self._execute((command,), timeout_seconds, named)
+        (outcome,) = await self._execute((command,), timeout_seconds, on_request_id)
         if isinstance(outcome, CommandFailed | CommandNotCompleted):
             raise outcome
         return outcome
@@ -141,23 +147,23 @@ class Client:
     async def execute_many(
         self, commands: Sequence[bytes], *, timeout_seconds: float | None = None
     ) -> list[CallOutcome]:
-        """The outcome of each of several commands, in the order of the commands. Failures are returned as values.
+        """Execute several commands and return their outcomes in the same order; failures are returned as values.
 
-        They travel together but are no transaction.
+        The commands are sent together, but they are not a transaction.
         """
         return await self._execute(commands, timeout_seconds, None)
 
     async def _execute(
-        self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
+        self, commands: Sequence[bytes], timeout_seconds: float | None, on_request_id: Callable[[UUID], None] | None
     ) -> list[CallOutcome]:
-        await self._wait_for_room(len(commands), sum(map(len, commands)))
-        parts = [self._begin(part, timeout_seconds, named) for part in divided(commands)]
+        await self._capacity.wait(len(commands), sum(map(len, commands)))
+        parts = [self._begin(part, timeout_seconds, on_request_id) for part in split_commands(commands)]
         for _, future in parts:
             await future
         return [outcome for call, _ in parts for outcome in call.outcomes]
 
     def _begin(
-        self, commands: Sequence[bytes], timeout_seconds: float | None, named: Callable[[UUID], None] | None
+        self, commands: Sequence[bytes], timeout_seconds: float | None, on_request_id: Callable[[UUID], None] | None
     ) -> tuple[PendingCall, asyncio.Future[None]]:
         """Send some commands; the future is done when each of them has its outcome."""
         future: asyncio.Future[None] = self._loop.create_future()
@@ -166,7 +172,7 @@ class Client:
             if not future.done():
                 future.set_result(None)
 
-        return self._submit(commands, settled, timeout_seconds, named), future
+        return self._submit(commands, settled, timeout_seconds, on_request_id), future
 
     def submit(
         self,
@@ -175,9 +181,10 @@ class Client:
         *,
         timeout_seconds: float | None = None,
     ) -> None:
-        """Send one command; `done` is called once, on the loop, with its outcome. For callers that limit open commands.
+        """Send one command; `done` is called once, on the event loop, with its outcome.
 
-        Unlike `execute`, it does not wait for room. Raises ClientClosed.
+        Unlike `execute`, it does not wait while too many commands are in flight; the caller must limit them. Raises
+        ClientClosed.
         """
         self._submit((command,), lambda call: done(call.outcomes[0]), timeout_seconds)
 
@@ -186,23 +193,24 @@ class Client:
         commands: Sequence[bytes],
         done: Callable[[PendingCall], None],
         timeout_seconds: float | None,
-        named: Callable[[UUID], None] | None = None,
+        on_request_id: Callable[[UUID], None] | None = None,
     ) -> PendingCall:
-        if self._closed or self._keeping is None:
+        if self._closed or self._linking is None:
             raise ClientClosed("the client is closed, or was never entered: use it as an async context manager")
         seconds = self._limits.timeout_seconds if timeout_seconds is None else timeout_seconds
         size, count = sum(map(len, commands)), len(commands)
-        call = PendingCall(commands, done, self._loop.time() + seconds, [OPEN] * count, count, size, named=named)
+        call = PendingCall(
+            commands, done, self._loop.time() + seconds, [OPEN] * count, count, size, on_request_id=on_request_id
+        )
         self._calls[call] = None
-        self._open_commands += count
-        self._bytes += size
+        self._capacity.add(count, size)
         self._send(call)
         if self._sweep is None:
             self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
         return call
 
     def _send(self, call: PendingCall) -> None:
-        if call.is_moot:
+        if call.is_answered_elsewhere:
             self._calls.pop(call, None)
             return
         link = self._link
@@ -216,111 +224,86 @@ class Client:
 
     def _send_short(self, call: PendingCall, bytes_max: int) -> None:
         """Send a call, except commands over the size limit of replicas: these fail here."""
-        for too_long, run in groupby(call.open_places, lambda place: len(call.commands[place]) > bytes_max):
-            places = list(run)
+        for too_long, run in groupby(call.open_positions, lambda position: len(call.commands[position]) > bytes_max):
+            positions = list(run)
             if not too_long:
-                for _, row in groupby(enumerate(places), lambda item: item[1] - item[0]):
-                    part = [place for _, place in row]
+                for _, row in groupby(enumerate(positions), lambda item: item[1] - item[0]):
+                    part = [position for _, position in row]
                     self._send(self._part(call, part[0], part[-1] + 1))
                 continue
-            for place in places:
-                text = (
-                    f"the command has {len(call.commands[place])} bytes, over the limit of {bytes_max}; it was not sent"
-                )
-                self._settle(call, [place], [CommandFailed(text)])
+            for position in positions:
+                size = len(call.commands[position])
+                text = f"the command has {size} bytes, over the limit of {bytes_max}; it was not sent"
+                self._settle(call, [position], [CommandFailed(text)])
 
-    async def _wait_for_room(self, commands: int, size: int) -> None:
-        """Wait until there is capacity; a call larger than the limit is sent alone."""
-        limits = self._limits
-        while self._calls and (
-            self._open_commands + commands > limits.in_flight_commands_max
-            or self._bytes + size > limits.in_flight_bytes_max
-        ):
-            if self._closed:
-                raise ClientClosed("the client is closed")
-            room: asyncio.Future[None] = self._loop.create_future()
-            self._room.append(room)
-            try:
-                await room
-            except asyncio.CancelledError:
-                if room.done() and not room.cancelled() and self._room:
-                    self._wake(self._room.popleft())  # this waiter was woken: wake the next one
-                raise
-
-    def _settle(self, call: PendingCall, places: Sequence[int], outcomes_: Sequence[CallOutcome]) -> None:
+    def _settle(self, call: PendingCall, positions: Sequence[int], outcomes_: Sequence[CallOutcome]) -> None:
         """Record outcomes, and complete the call when all are known."""
         if call not in self._calls:
             return
-        call.settle(places, outcomes_)
+        call.settle(positions, outcomes_)
         if not call.left:
             del self._calls[call]
             if self._earlier.was_last(call):
                 self._send_waiting()
-            self._open_commands -= 0 if call.origin is not None else len(call.commands)
-            self._bytes -= call.size_bytes
-            if self._room:
-                self._wake(self._room.popleft())
+            self._capacity.remove(0 if call.origin is not None else len(call.commands), call.size_bytes)
             call.done(call)
 
     def _give_up(self, call: PendingCall, outcome: CommandNotCompleted) -> None:
         """Record the same outcome for all commands without one."""
-        if call in self._calls and (places := call.open_places):
-            self._settle(call, places, [about(call, place, outcome) for place in places])
-
-    @staticmethod
-    def _wake(room: asyncio.Future[None]) -> None:
-        if not room.done():
-            room.set_result(None)
+        if call in self._calls and (positions := call.open_positions):
+            self._settle(call, positions, [with_request_id(call, position, outcome) for position in positions])
 
     def _check_deadlines(self) -> None:
         self._sweep = None
         now = self._loop.time()
-        for call in reversed([call for call in self._calls if call.deadline <= now]):  # what goes its own way, first
-            self._give_up(call, self._outcome_in_the_end(call))
+        for call in reversed([call for call in self._calls if call.deadline <= now]):  # split-off parts first
+            self._give_up(call, self._outcome_at_deadline(call))
         link = self._link
         if link is not None and link.open_calls and self._is_silent(link, now):
-            self._leave(link, f"it has answered nothing for {self._limits.silence_seconds_max:g} s")
+            self._leave(link, f"it has not answered for {self._limits.silence_seconds_max:g} s")
             if link is not self._link:
-                self._pass_on(link)
+                self._send_elsewhere(link)
         if self._calls and not self._closed:
             self._sweep = self._loop.call_later(_SWEEP_SECONDS, self._check_deadlines)
 
     def _is_silent(self, link: Link, now: float) -> bool:
         return now - max(link.last_answer_at, link.busy_since) > self._limits.silence_seconds_max
 
-    def _outcome_in_the_end(self, call: PendingCall) -> CommandNotCompleted:
+    def _outcome_at_deadline(self, call: PendingCall) -> CommandNotCompleted:
         if call.sent or call.uncertain:
-            return OutcomeUnknown("no answer came in time: the command may have been executed, may be later, or never")
+            return OutcomeUnknown(
+                "no answer came in time: the command may have been executed, or may be executed later"
+            )
         return call.refusal or NoReplicaReachable(self._describe_unreachable())
 
     def _describe_unreachable(self) -> str:
-        return f"no replica could be reached in time, so nothing was sent ({self._finder.complaints()})"
+        return f"no replica could be reached in time, so nothing was sent ({self._finder.errors()})"
 
     # Called by links
 
-    def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+    def answered(self, call: Sent, positions: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """See `link.LinkOwner`."""
-        assert isinstance(call, PendingCall), "links give back what they were given"
+        assert isinstance(call, PendingCall), "a link returned a call that it was not given"
         if not {*map(type, answers)} & REFUSALS:
-            self._settle(call, places, answers)
+            self._settle(call, positions, answers)
             return
         start = 0
-        for _, run in groupby(zip(places, answers, strict=True), refusal_group_key()):
+        for _, run in groupby(zip(positions, answers, strict=True), refusal_group_key()):
             end = start + sum(1 for _ in run)
-            self._take(call, places[start:end], answers[start:end])
+            self._handle_answers(call, positions[start:end], answers[start:end])
             start = end
 
-    def _take(self, call: PendingCall, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
-        """Answers that are all results, or all the same refusal of commands in a row."""
+    def _handle_answers(self, call: PendingCall, positions: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+        """Handle answers that are all results, or all the same refusal of consecutive commands."""
         refusal = answers[0]
         if not isinstance(refusal, Aborted | Overloaded | SessionExpired | RequestExpired):
-            self._settle(call, places, answers)
+            self._settle(call, positions, answers)
             return
         if call not in self._calls:
             return
-        if call.passed_on:
+        if call.sent_elsewhere:
             return  # they were sent through another replica
-        part = call if len(places) == len(call.commands) else self._part(call, places[0], places[-1] + 1)
+        part = call if len(positions) == len(call.commands) else self._part(call, positions[0], positions[-1] + 1)
         if isinstance(refusal, Aborted | Overloaded):
             self._refused(part, refusal)
         elif isinstance(refusal, SessionExpired) and not part.uncertain:
@@ -337,17 +320,17 @@ class Client:
 
         commands = call.commands[start:end]
         part = PendingCall(commands, settled, call.deadline, [OPEN] * len(commands), len(commands), 0, origin=call)
-        part.name = None if call.name is None else request_at(call.name, start)
+        part.first_id = None if call.first_id is None else request_at(call.first_id, start)
         part.session, part.uncertain = call.session, call.uncertain
         part.attempts, part.expirations = call.attempts, call.expirations
         self._calls[part] = None
         return part
 
     def _begin_session_for(self, call: PendingCall) -> None:
-        """The session has expired, and these commands were certainly not executed: they get new ids.
+        """The session has expired, and these commands were certainly not executed: send them again with new ids.
 
-        At once the first time, since a session may have been idle. If the next one is refused as well, waiting is all
-        that helps, and a new connection, which is granted a session anew.
+        The first time they are sent immediately, since the session may have been idle. If the next session is refused
+        as well, they are sent after a delay and on a new connection, which is granted another session.
         """
         link = self._link
         if link is not None and call.session is not None and link.begin_session(call.session) > 1:
@@ -355,36 +338,36 @@ class Client:
             link.retire()
             self._move.set()
         self._earlier.begin(self._calls, self._waiting)
-        call.forget_name()
+        call.clear_request_id()
         call.sent = False
         call.expirations += 1
         call.refusal = outcomes.CommandAborted(
-            f"not executed: {call.expirations} sessions in a row were refused as forgotten"
+            f"not executed: {call.expirations} sessions in a row were refused as expired"
         )
         if call.expirations == 1:
             self._send_again(call)
         else:
             self._send_after_backoff(call, call.expirations)
 
-    def _pass_on(self, link: Link) -> None:
-        """Send commands that a silent replica has not answered through another one too; the first outcome counts."""
+    def _send_elsewhere(self, link: Link) -> None:
+        """Send commands that a silent replica has not answered through another one; the first outcome counts."""
         for call in link.unanswered:
-            assert isinstance(call, PendingCall), "links give back what they were given"
-            if not call.passed_on and call.attempts < _PASSED_ON_MAX:
-                call.passed_on = True
+            assert isinstance(call, PendingCall), "a link returned a call that it was not given"
+            if not call.sent_elsewhere and call.attempts < _SENT_ELSEWHERE_MAX:
+                call.sent_elsewhere = True
                 self._send_rest(call)
 
     def _send_rest(self, call: PendingCall) -> None:
-        """Whatever of it has no outcome, under the same ids; it may have been executed."""
-        for _, run in groupby(enumerate(call.open_places), lambda item: item[1] - item[0]):
-            places = [place for _, place in run]
-            part = self._part(call, places[0], places[-1] + 1)
+        """Send the commands without an outcome again under the same ids; they may have been executed."""
+        for _, run in groupby(enumerate(call.open_positions), lambda item: item[1] - item[0]):
+            positions = [position for _, position in run]
+            part = self._part(call, positions[0], positions[-1] + 1)
             part.uncertain = True
             part.attempts += 1
             self._send(part)
 
     def _refused(self, call: PendingCall, answer: Aborted | Overloaded) -> None:
-        """Certainly not executed: retry after a delay, at another replica if this one is overloaded."""
+        """Retry commands that were certainly not executed, after a delay; elsewhere if this replica is overloaded."""
         kind = outcomes.CommandAborted if isinstance(answer, Aborted) else outcomes.ReplicaOverloaded
         call.refusal, call.sent = kind(answer.reason), False
         call.attempts += 1
@@ -405,26 +388,26 @@ class Client:
 
     def lost(self, link: Link, sent: Sequence[Sent], unsent: Sequence[Sent], reason: str) -> None:
         """See `link.LinkOwner`."""
-        self._finder.gone(link)
+        self._finder.remove(link)
         if link is self._link:
             self._link = None
             self._finder.avoid(link.address, reason)
             self._move.set()
         for call in sent:
-            assert isinstance(call, PendingCall), "links give back what they were given"
-            if call in self._calls and not call.passed_on:
-                call.passed_on = True
+            assert isinstance(call, PendingCall), "a link returned a call that it was not given"
+            if call in self._calls and not call.sent_elsewhere:
+                call.sent_elsewhere = True
                 self._send_rest(call)
         for call in reversed(unsent):
-            assert isinstance(call, PendingCall), "links give back what they were given"
+            assert isinstance(call, PendingCall), "a link returned a call that it was not given"
             call.sent = False
             self._waiting.appendleft(call)  # it is older than all waiting calls
         self._send_waiting()
 
-    # Which replica
+    # The choice of the replica
 
     def _leave(self, link: Link, reason: str) -> None:
-        """Switch to another replica, if there is one; open commands may still be answered by this one."""
+        """Switch to another replica, if there is one. The old replica may still answer open commands."""
         if link is self._link and len(self.addresses) > 1:
             self._link = None
             self._finder.avoid(link.address, reason)
@@ -433,7 +416,7 @@ class Client:
             self._move.set()
 
     async def _keep_linked(self) -> None:
-        """Keep a link open, to the best replica available."""
+        """Keep a link to the best available replica open."""
         wait = _BACKOFF_SECONDS
         while True:
             self._move.clear()
@@ -452,7 +435,7 @@ class Client:
         before, self._link = self._link, link
         if before is not None and before is not link:
             before.retire()
-        self._finder.content_with(link.address)
+        self._finder.clear_error(link.address)
         self._linked.set()
         if link is not before:
             self._earlier.begin(self._calls, self._waiting)
@@ -465,8 +448,8 @@ class Client:
                 self._send(call)
 
 
-_PASSED_ON_MAX = 3
-"""How often commands are sent another way because of silence alone, before they wait for their time to be up."""
+_SENT_ELSEWHERE_MAX = 3
+"""How often commands are sent through another replica only because of silence; then they wait for their timeout."""
 _SWEEP_SECONDS = 0.05
 _BACKOFF_SECONDS = 0.01
 

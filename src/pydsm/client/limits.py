@@ -1,4 +1,4 @@
-"""Every limit of a client, checked once."""
+"""The limits of a native client."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from pydsm.core.types.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """Every limit of a client. Raises UsageError for one that cannot work."""
+    """The limits of a client. Raises UsageError if one of them is not above 0."""
 
     timeout_seconds: float = 10.0
-    """How long a command may take, including retries; then it ends with the outcome known so far."""
+    """Seconds that a command may take, including retries; then it ends with the outcome known so far."""
     in_flight_commands_max: int = 10_000
-    """Commands without an outcome; further ones wait."""
+    """Commands without an outcome; further commands wait."""
     in_flight_bytes_max: int = 64 << 20
-    """Bytes of those commands; further ones wait."""
+    """Bytes of these commands; further commands wait."""
     connect_seconds_max: float = 2.0
-    """How long connecting and the handshake may take."""
+    """Seconds that connecting and the handshake may take."""
     silence_seconds_max: float = 2.0
-    """How long a replica may answer no open command; then they are sent to others too."""
+    """Seconds without any answer after which open commands are sent through another replica as well."""
     rediscovery_interval_seconds: float = 10.0
-    """How often the client checks for a nearer replica or the preferred one."""
+    """Seconds between two checks for a nearer replica or the preferred one."""
     backoff_seconds_max: float = 0.5
-    """The longest wait between two attempts of a command or of a connection."""
+    """Seconds between two attempts of a command or of a connection, at most."""
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

@@ -1,20 +1,14 @@
 """One connection of a native client to one replica: handshake, commands, answers. `client` retries and fails over."""
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, repeat
 from typing import Protocol, cast
 
 from pydsm.client.session import ClientSession
-from pydsm.core.types.errors import PeerProtocolError
-from pydsm.core.types.ids import RequestId, request_at, sequence_of
-from pydsm.core.types.messages import Run
-from pydsm.machines.base import Result
-from pydsm.runtime.batching import Answer
-from pydsm.runtime.client_protocol import (
+from pydsm.client_protocol.answers import Answer
+from pydsm.client_protocol.messages import (
     CLIENT_PREAMBLE,
     ClientAnswers,
     ClientHello,
@@ -24,8 +18,13 @@ from pydsm.runtime.client_protocol import (
     decode_from_replica,
     encode_message,
 )
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import RequestId, request_at, sequence_of
+from pydsm.core.types.messages import Run
+from pydsm.machines.base import Result
 from pydsm.transport.address import Address
 from pydsm.transport.frames import FrameReader
+from pydsm.transport.sockets import enable_keepalive
 
 _ANSWER_FRAME_BYTES_MAX = 128 << 20
 _REQUEST_BYTES_WANTED = 1 << 20
@@ -35,8 +34,8 @@ _REQUEST_COMMANDS_WANTED = 10_000
 class Sent(Protocol):
     """Commands that are sent together.
 
-    A link sets `first`, the number of the first of them on this connection, and gives them ids (`name`, `session`)
-    unless they have some already.
+    A link sets `first`, the number of the first command on this connection, and assigns request ids (`first_id`,
+    `session`) unless the commands have ids already.
     """
 
     commands: Sequence[bytes]
@@ -45,23 +44,23 @@ class Sent(Protocol):
 
     @property
     def left(self) -> int:
-        """See `session.Named`."""
+        """See `session.Identified`."""
         ...
 
     @property
-    def name(self) -> RequestId | None:
-        """See `session.Named`."""
+    def first_id(self) -> RequestId | None:
+        """See `session.Identified`."""
         ...
 
-    def take_name(self, name: RequestId) -> None:
-        """See `session.Named`."""
+    def set_request_id(self, id: RequestId) -> None:
+        """See `session.Identified`."""
         ...
 
 
 class LinkOwner(Protocol):
     """Receives the events of a link."""
 
-    def answered(self, call: Sent, places: Sequence[int], answers: Sequence[Answer | Result]) -> None:
+    def answered(self, call: Sent, positions: Sequence[int], answers: Sequence[Answer | Result]) -> None:
         """Answers to some commands of a call were received; none of these was answered before."""
         ...
 
@@ -79,7 +78,7 @@ class CompletedHandshake:
 
 
 class Link(asyncio.Protocol):
-    """See the module. Give it to `create_connection`, await `handshake`, then `send`."""
+    """See the docstring of this module. Pass it to `create_connection`, await `handshake`, then `send`."""
 
     def __init__(self, owner: LinkOwner, address: Address, group: str) -> None:
         self.address = address
@@ -95,7 +94,7 @@ class Link(asyncio.Protocol):
         self._asked_at = 0.0
         self._next = 0
         self._session: ClientSession | None = None
-        self._forgotten = 0
+        self._expired_sessions = 0
         self._pending: dict[int, Sent] = {}
         self._unsent: list[Sent] = []
         self._write_paused = False
@@ -118,11 +117,11 @@ class Link(asyncio.Protocol):
 
     @property
     def open_calls(self) -> int:
-        """Commands without an answer, and what is not sent yet."""
+        """The number of commands without an answer, plus that of calls that are not sent yet."""
         return len(self._pending) + len(self._unsent)
 
     def send(self, call: Sent) -> None:
-        """Leaves at the end of this turn of the loop, in one frame with all others of the turn."""
+        """Send a call at the end of this turn of the event loop, in one frame with all other calls of the turn."""
         if not self._unsent:
             self._loop.call_soon(self._flush)
             if not self._pending:
@@ -145,8 +144,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send ClientHello."""
         self._transport = cast(asyncio.Transport, transport)
-        with contextlib.suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        enable_keepalive(transport)
         self._asked_at = self._loop.time()
         self._transport.write(CLIENT_PREAMBLE + encode_message(ClientHello(self._group)))
 
@@ -155,7 +153,7 @@ class Link(asyncio.Protocol):
         try:
             self._reader.feed(data)
             for payload in self._reader.payloads():
-                self._take(payload)
+                self._receive(payload)
         except PeerProtocolError as fault:
             self.close(str(fault))
 
@@ -180,9 +178,9 @@ class Link(asyncio.Protocol):
         self._write_paused = False
         self._flush()
 
-    # Inside
+    # Internal
 
-    def _take(self, payload: bytes) -> None:
+    def _receive(self, payload: bytes) -> None:
         message = decode_from_replica(payload)
         match message:
             case ClientAnswers() if self.handshake.done():
@@ -218,9 +216,9 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         while self._unsent and self._transport is not None and not self._write_paused:
-            calls = self._unsent[: self._fitting()]
-            if self._session is not None and any(call.name is None for call in calls):
-                calls = self._in_present_session(calls, self._session)
+            calls = self._unsent[: self._calls_per_frame()]
+            if self._session is not None and any(call.first_id is None for call in calls):
+                calls = self._sendable(calls, self._session)
                 if not calls:
                     return
             del self._unsent[: len(calls)]
@@ -233,42 +231,43 @@ class Link(asyncio.Protocol):
             self._transport.write(encode_message(request))
 
     def _runs(self, calls: Sequence[Sent]) -> list[Run]:
-        """Their ids, in as few runs as possible; what has none yet is named now."""
+        """The ids of the calls in as few runs as possible; assigns ids to calls without ids."""
         runs: list[Run] = []
         follows: RequestId | None = None
         for call in calls:
-            name, session, count = self._name(call), call.session, len(call.commands)
-            assert session is not None, "named by a session"
-            if name == follows:
+            first_id, session, count = self._assign_id(call), call.session, len(call.commands)
+            assert session is not None, "the call has no session"
+            if first_id == follows:
                 last = runs[-1]
                 runs[-1] = Run(last.first, last.count + count, last.acknowledged, last.after)
             else:
-                sequence = sequence_of(name)
-                runs.append(Run(name, count, session.acknowledged(), sequence - 1))
-            follows = request_at(name, count)
+                sequence = sequence_of(first_id)
+                runs.append(Run(first_id, count, session.acknowledged(), sequence - 1))
+            follows = request_at(first_id, count)
         return runs
 
-    def _in_present_session(self, calls: list[Sent], session: ClientSession) -> list[Sent]:
-        """Those of the first unsent that may leave now.
+    def _sendable(self, calls: list[Sent], session: ClientSession) -> list[Sent]:
+        """The first of the unsent calls that may be sent now.
 
-        What has no name yet goes on in another session when this one is over, and so it has to wait until everything
-        of this one has its outcome: only inside a session is there an order. Named ones must not wait for it.
+        When the session is over, calls without ids continue in another session. They wait until all requests of this
+        session have their outcome, because the order of requests is kept only inside a session. Calls with ids are
+        sent again and must not wait for that.
         """
-        for place, call in enumerate(calls):
-            if call.name is not None or not session.is_over(len(call.commands)):
+        for position, call in enumerate(calls):
+            if call.first_id is not None or not session.is_over(len(call.commands)):
                 continue
-            if place:
-                return calls[:place]
+            if position:
+                return calls[:position]
             if not session.is_open:
                 return calls
-            named = [one for one in self._unsent if one.name is not None]
-            self._unsent[:] = [*named, *(one for one in self._unsent if one.name is None)]
-            return named[: len(calls)]
+            identified = [one for one in self._unsent if one.first_id is not None]
+            self._unsent[:] = [*identified, *(one for one in self._unsent if one.first_id is None)]
+            return identified[: len(calls)]
         return calls
 
-    def _name(self, call: Sent) -> RequestId:
-        if call.name is not None:
-            return call.name
+    def _assign_id(self, call: Sent) -> RequestId:
+        if call.first_id is not None:
+            return call.first_id
         session, count = self._session, len(call.commands)
         assert session is not None, "nothing is sent before the handshake is complete"
         if session.is_over(count):
@@ -276,25 +275,25 @@ class Link(asyncio.Protocol):
         call.session = session
         return session.assign(call, count)
 
-    def begin_session(self, forgotten: ClientSession) -> int:
-        """Start another session, if the expired one is the current one.
+    def begin_session(self, expired: ClientSession) -> int:
+        """Begin another session, if the expired session is the current one.
 
-        Gives how many sessions of this connection they have forgotten by now; 0 if it is not the present one.
+        Returns the number of sessions of this connection that have expired; 0 if it is not the current session.
         """
-        if self._session is not forgotten:
+        if self._session is not expired:
             return 0
-        self._session = forgotten.renewed()
-        self._forgotten += 1
-        return self._forgotten
+        self._session = expired.renewed()
+        self._expired_sessions += 1
+        return self._expired_sessions
 
-    def _fitting(self) -> int:
-        """How many of the unsent make one frame of about the wanted size."""
+    def _calls_per_frame(self) -> int:
+        """How many of the unsent calls fit into one frame of about the wanted size."""
         size = count = 0
-        for place, call in enumerate(self._unsent):
+        for position, call in enumerate(self._unsent):
             size += sum(map(len, call.commands))
             count += len(call.commands)
             if size > _REQUEST_BYTES_WANTED or count > _REQUEST_COMMANDS_WANTED:
-                return max(1, place)
+                return max(1, position)
         return len(self._unsent)
 
     def _close_when_done(self) -> None:

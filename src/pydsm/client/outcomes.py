@@ -6,7 +6,7 @@ from pydsm.core.types.errors import OperationalError, PyDSMError
 
 
 class CommandNotCompleted(PyDSMError):
-    """Root of the outcomes of a command that has no result. `request_id` is set once it was sent."""
+    """Base class of the outcomes without a result. `request_id` is the id of the command, None if it was never sent."""
 
     request_id: UUID | None = None
 
@@ -20,9 +20,9 @@ class ReplicaOverloaded(CommandAborted):
 
 
 class OutcomeUnknown(CommandNotCompleted):
-    """The command was sent, possibly several times, without an answer in time: it may have been or may yet be executed.
+    """The command was sent without an answer in time: it may have been executed, or may be executed later.
 
-    Sent by the application once more it is another request. `pydsm trace` shows the state of `request_id`.
+    If the application sends it again, that is another request. `pydsm trace` shows the state of `request_id`.
     """
 
 

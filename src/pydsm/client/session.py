@@ -1,7 +1,7 @@
-"""The ids of a client's requests: which session, which sequence, and what it has answers to.
+"""The ids of a client's requests: their sessions and sequences, and which requests are acknowledged as answered.
 
-Decides nothing about retries; guards that no two requests of a client have one id, that ids ascend in the order in
-which requests are sent, and that nothing is acknowledged that is still waited for. See `core/sessions/sessions`.
+Guarantees that no two requests of a client have the same id, that ids ascend in the order in which requests are sent,
+and that no request without an outcome is acknowledged. Retries are decided by `client`. See `core/sessions/sessions`.
 """
 
 from collections import deque
@@ -11,29 +11,29 @@ from typing import Protocol
 from pydsm.core.types.ids import SEQUENCES, ReplicaId, RequestId, request_at, request_id, sequence_of, timestamp_of
 
 RENEWAL_MS = 600_000
-"""After so long a client goes on in another session: ids stay about in order of time, and none is ever too old."""
+"""Milliseconds after which a client begins another session, so that timestamps of ids stay close to the present."""
 
 
-class Named(Protocol):
-    """Commands that have ids."""
+class Identified(Protocol):
+    """Commands with consecutive request ids."""
 
     @property
     def left(self) -> int:
-        """How many have no outcome."""
+        """The number of commands without an outcome."""
         ...
 
     @property
-    def name(self) -> RequestId | None:
-        """The id of the first."""
+    def first_id(self) -> RequestId | None:
+        """The id of the first command; None before ids are assigned."""
         ...
 
-    def take_name(self, name: RequestId) -> None:
-        """From now on, until they get another one, the ids of these commands begin with this one."""
+    def set_request_id(self, id: RequestId) -> None:
+        """Set the id of the first command, which also determines the others."""
         ...
 
 
 class ClientSession:
-    """What one replica has granted to one client. `elapsed_ms` is the time since then."""
+    """A session that a replica granted to a client. `elapsed_ms` returns the milliseconds since the grant."""
 
     def __init__(self, grant: RequestId, elapsed_ms: Callable[[], int], began_ms: int = 0) -> None:
         self._grant = grant
@@ -42,34 +42,34 @@ class ClientSession:
         number = int.from_bytes(grant[8:12], "big") & _NUMBER_MASK
         replica = ReplicaId(int.from_bytes(grant[6:8], "big") & _REPLICA_MASK)
         self._next = request_id(timestamp_of(grant) + began_ms, replica, number, 1)
-        self._open: deque[tuple[RequestId, Named]] = deque()
+        self._open: deque[tuple[RequestId, Identified]] = deque()
 
-    def assign(self, call: Named, count: int) -> RequestId:
-        """Ids for so many commands, from the one that is given on."""
+    def assign(self, call: Identified, count: int) -> RequestId:
+        """Assign ids to a call of `count` commands; the first of them."""
         first = self._next
-        call.take_name(first)
+        call.set_request_id(first)
         self._next = request_at(first, count)
         self._open.append((first, call))
         return first
 
     def acknowledged(self) -> int:
-        """The sequence below which everything has an outcome."""
-        while self._open and (not self._open[0][1].left or self._open[0][1].name != self._open[0][0]):
+        """The sequence below which all requests of the session have an outcome."""
+        while self._open and (not self._open[0][1].left or self._open[0][1].first_id != self._open[0][0]):
             self._open.popleft()
         return sequence_of(self._open[0][0] if self._open else self._next)
 
     @property
     def is_open(self) -> bool:
-        """Whether a request of it has no outcome."""
+        """Whether a request of the session has no outcome."""
         self.acknowledged()
         return bool(self._open)
 
     def is_over(self, count: int) -> bool:
-        """Whether another session should begin before so many commands are sent."""
+        """Whether another session must begin before `count` commands are sent."""
         return self._elapsed_ms() - self._began_ms >= RENEWAL_MS or sequence_of(self._next) + count >= SEQUENCES
 
     def renewed(self) -> "ClientSession":
-        """Another session under the same grant, with nothing in it."""
+        """Another session under the same grant, without requests."""
         return ClientSession(self._grant, self._elapsed_ms, max(self._began_ms + 1, self._elapsed_ms()))
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from pydsm.client_protocol.answers import Aborted, Overloaded
 from pydsm.core.types.errors import InvariantViolation, UsageError
 from pydsm.core.types.ids import (
     SEQUENCES,
@@ -30,22 +31,9 @@ from pydsm.core.types.ids import (
 from pydsm.core.types.messages import Batch, Footprint, Run
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 from pydsm.machines.failures import guarded_footprint
-from pydsm.runtime.answers import Aborted, Answer, Overloaded, Reply, ReplyMany
 from pydsm.runtime.command_queue import CommandQueue, Sequencing, Stream, Submission
 from pydsm.runtime.proposal import Proposal
-
-__all__ = [
-    "Aborted",
-    "Answer",
-    "BatchLimits",
-    "Batcher",
-    "Overloaded",
-    "Reply",
-    "ReplyMany",
-    "Submit",
-    "SubmitMany",
-    "SubmitRequests",
-]
+from pydsm.runtime.replies import Reply, ReplyMany
 
 
 class SubmitMany(Protocol):

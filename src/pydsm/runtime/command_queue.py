@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.types.ids import RequestId, SessionId, is_tracked, request_at, sequence_of, session_of
 from pydsm.core.types.messages import Run
-from pydsm.runtime.answers import Answer, ReplyMany
+from pydsm.runtime.replies import ReplyMany
 
 log = logging.getLogger("pydsm.batching")
 

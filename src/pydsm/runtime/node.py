@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
+from pydsm.client_protocol.answers import Overloaded
 from pydsm.core.log.conflicts import UserRelation
 from pydsm.core.replica import Replica
 from pydsm.core.sessions.grants import Grant, Grants
@@ -38,7 +39,7 @@ from pydsm.runtime.admission import needs_checkpoint, rejection_reason
 from pydsm.runtime.application import ReplicatedApplication
 from pydsm.runtime.applied import restore_newest, tracker_of
 from pydsm.runtime.apply_gate import MachinePhase
-from pydsm.runtime.batching import Batcher, Overloaded, Reply, ReplyMany
+from pydsm.runtime.batching import Batcher
 from pydsm.runtime.clock import GroupClock
 from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.components import NodeComponents
@@ -50,6 +51,7 @@ from pydsm.runtime.observation import Observation, as_info
 from pydsm.runtime.peers import PeerIncarnations, takes_part
 from pydsm.runtime.perform import Performer
 from pydsm.runtime.replicated import ReplicatedState
+from pydsm.runtime.replies import Reply, ReplyMany
 from pydsm.runtime.results import decode_results, encode_results
 from pydsm.runtime.scheduled_commands import SCHEDULED_COMMANDS_SECONDS, ScheduledCommandProposer
 from pydsm.runtime.snapshot_transfer import RestartRequired, SnapshotTransfers, TransferContext

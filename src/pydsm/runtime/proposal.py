@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.sessions.session_window import POSTPONED
 from pydsm.core.types.messages import Batch
 from pydsm.machines.base import Result
-from pydsm.runtime.answers import Answer
 from pydsm.runtime.command_queue import Stream, Submission
 
 

@@ -7,9 +7,10 @@ commands are unanswered.
 import logging
 from collections.abc import Sequence
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.base import SupportsScheduledCommands
-from pydsm.runtime.batching import Answer, Submit
+from pydsm.runtime.batching import Submit
 
 log = logging.getLogger("pydsm.upkeep")
 

@@ -15,29 +15,30 @@ from aiohttp import web
 from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.server.http_callers import why_no_change
+from pydsm.transport.sockets import own_address, peer_address
 
 VERBS = ("/pause", "/resume", "/snapshot")
-"""All that is answered here."""
+"""The paths of these routes."""
 
 SECONDS_MAX = 600.0
-"""The longest time that a caller may give."""
+"""The longest time, in seconds, that a caller may give."""
 
 _REST_SECONDS = 120.0
-"""How long a connection lives besides the time that the caller gave: for the machine to stop or to start."""
+"""Seconds that a connection may stay open in addition to the caller's time, while the machine stops or starts."""
 
 Allow = Callable[[web.RequestHandler, float], None]
 """Sets the deadline of a connection, in seconds from now."""
 
 
 class AdminRoutes:
-    """Three paths. Answers 200 with a report, 400 and 409 when nothing happened, 503 when something went wrong."""
+    """The routes of three paths. Status 200 has a report, 400 and 409 mean nothing was done, 503 that it failed."""
 
     def __init__(self, maintenance: Maintenance, allow: Allow) -> None:
         self._maintenance = maintenance
         self._allow = allow
 
     def routes(self) -> list[web.RouteDef]:
-        """For the port's application."""
+        """The routes, for the application of the HTTP port."""
         return [
             web.post("/pause", self._pause),
             web.post("/resume", self._resume),
@@ -64,7 +65,7 @@ class AdminRoutes:
             return _line(400, f"seconds is a number from 0 to {SECONDS_MAX:g}")
         self._allow(request.protocol, seconds + _REST_SECONDS)
         try:
-            # a caller that hangs up does not leave half a pause behind
+            # a caller that disconnects must not interrupt a pause halfway
             report = await asyncio.shield(asyncio.ensure_future(act(seconds)))
         except UsageError as fault:
             return _line(409, str(fault))
@@ -74,20 +75,20 @@ class AdminRoutes:
 
 
 def _why_not(request: web.Request) -> str | None:
-    """Why this caller may change nothing, or None."""
+    """Why this caller must not change the replica, or None if it may."""
     from_a_page = why_no_change(request.headers)
     if from_a_page is not None:
         return from_a_page
     transport = request.transport
-    caller = None if transport is None else transport.get_extra_info("peername")
-    here = None if transport is None else transport.get_extra_info("sockname")
-    if not (caller and here and is_same_computer(caller[0], here[0])):
+    caller = peer_address(transport)
+    here = None if transport is None else own_address(transport)
+    if not (caller and here and is_same_computer(caller.host, here.host)):
         return "only callers on the replica's own computer may change it: run the command there"
     return None
 
 
 def is_same_computer(caller: str, here: str) -> bool:
-    """Whether a connection between these addresses began where it ended: both the same, or loopback."""
+    """Whether both ends of a connection are on one computer: their addresses are equal, or the caller's is loopback."""
     address = ip_address(caller.partition("%")[0])
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
@@ -95,7 +96,7 @@ def is_same_computer(caller: str, here: str) -> bool:
 
 
 def _seconds(request: web.Request, default: float) -> float | None:
-    """The time that the caller gives; None for what is none."""
+    """The time in seconds that the caller gives; None if it is not valid."""
     try:
         seconds = float(request.query.get("seconds", default))
     except ValueError:

@@ -1,7 +1,7 @@
-"""Decides whether this replica can serve clients, and with which error commands are refused when it cannot.
+"""Decides whether this replica can serve clients, and with which error commands are refused if it cannot.
 
-Decides when commands are refused immediately: after no majority was seen for a stated time. Until then they wait, since
-most interruptions are short. What readiness is, `runtime/observation` says.
+Commands are refused immediately after no majority was connected for a time limit. Until then they wait, since most
+interruptions are short. Readiness is defined in `runtime/observation`.
 """
 
 import logging
@@ -13,20 +13,20 @@ from pydsm.runtime.observation import Observation, ReadyLimits, no_majority_reas
 log = logging.getLogger("pydsm.serve")
 
 POLL_SECONDS = 0.25
-"""How often `Availability.look` is to be called."""
+"""Seconds between two calls of `Availability.check`."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerLimits:
-    """How long clients wait."""
+    """The limit on the time that clients wait."""
 
     answer_seconds_max: float = 10.0
-    """After which a command that has no result is answered with an error; and for which no majority must have been
-    seen before commands are refused immediately."""
+    """Seconds after which a command without a result is answered with an error, and seconds without a majority after
+    which commands are refused immediately."""
 
 
 class Availability:
-    """`reason` says why the replica is not ready, None when it is; `refusal` why commands are refused, None if not."""
+    """`reason`: why the replica is not ready, None if it is. `refusal`: why commands are refused, None if not."""
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class Availability:
         self.reason: str | None = "it is starting"
         self.refusal: str | None = None
 
-    def look(self, now_seconds: float) -> None:
-        """See how things are now, on a clock that never goes back."""
+    def check(self, now_seconds: float) -> None:
+        """Update `reason` and `refusal`. `now_seconds` is the time on a monotonic clock."""
         seen = self._observe()
         self.reason = not_ready_reason(seen, self._ready_limits)
         alone = no_majority_reason(seen, self._ready_limits)

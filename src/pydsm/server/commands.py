@@ -1,6 +1,6 @@
-"""Commands that concern one connection or this replica alone: answered here, without agreement.
+"""Local commands: they concern one connection or this replica, and are answered without replication.
 
-Decides their answers, in Redis's words. What concerns the data is in `machines/kv`.
+Their answers and errors are those of Redis. Commands on the data are in `machines/kv`.
 """
 
 import platform
@@ -21,7 +21,7 @@ from pydsm.server.transactions import TRANSACTION_COMMANDS, TransactionCommand
 Words = Sequence[bytes]
 
 REDIS_VERSION = "7.4.0"
-"""The version whose behaviour clients may expect of the commands that exist here."""
+"""The version of Redis that the commands follow."""
 
 _ANY = 1 << 30
 _UNKNOWN_ARGUMENTS_BYTES_MAX = 128
@@ -29,7 +29,7 @@ _PATTERN_CHARACTERS = re.compile(rb"[*?\[]")
 
 
 class CommandContext(Protocol):
-    """What a command can see beyond its own connection."""
+    """The server, as far as commands use it."""
 
     limits: RespLimits
 
@@ -47,7 +47,7 @@ class CommandContext(Protocol):
         ...
 
     def now_seconds(self) -> float:
-        """A clock that never goes back."""
+        """The time in seconds on the event loop's clock."""
         ...
 
 
@@ -157,17 +157,17 @@ def _hello(server: CommandContext, session: Session, words: Words) -> Result:
             raise CommandFailed("ERR Protocol version is not an integer or out of range") from None
         if protocol not in {2, 3}:
             raise CommandFailed("NOPROTO unsupported protocol version")
-    place = 2
-    while place < len(words):
-        option = words[place].upper()
-        if option == b"AUTH" and place + 2 < len(words):
-            _check_user(words[place + 1])
-            place += 3
-        elif option == b"SETNAME" and place + 1 < len(words):
-            name = _checked_name(words[place + 1])
-            place += 2
+    position = 2
+    while position < len(words):
+        option = words[position].upper()
+        if option == b"AUTH" and position + 2 < len(words):
+            _check_user(words[position + 1])
+            position += 3
+        elif option == b"SETNAME" and position + 1 < len(words):
+            name = _checked_name(words[position + 1])
+            position += 2
         else:
-            raise CommandFailed(f"ERR Syntax error in HELLO option '{_shown(words[place])}'")
+            raise CommandFailed(f"ERR Syntax error in HELLO option '{_shown(words[position])}'")
     session.protocol, session.name = protocol, name
     return {
         b"server": b"redis",
@@ -222,7 +222,7 @@ def _client_info(server: CommandContext, session: Session, words: Words) -> Resu
 
 
 def _client_list(server: CommandContext, session: Session, words: Words) -> Result:
-    """Everyone, or TYPE of client, or ID and the ids of some."""
+    """All clients, those of a TYPE, or those with an ID that is listed."""
     chosen = server.sessions()
     match [words[2].upper() if len(words) > 2 else b"", *words[3:]]:
         case [b""]:
@@ -248,7 +248,7 @@ def _client_number(word: bytes) -> int:
 
 
 def _client_switch(server: CommandContext, session: Session, words: Words) -> Result:
-    """NO-EVICT and NO-TOUCH: nothing is evicted here, so either way is granted."""
+    """NO-EVICT and NO-TOUCH: without effect, since no key is ever evicted."""
     if words[2].upper() not in {b"ON", b"OFF"}:
         raise CommandFailed("ERR syntax error")
     return "OK"
@@ -313,7 +313,7 @@ def _config_get(server: CommandContext, session: Session, words: Words) -> Resul
 
 
 def _setting_matcher(word: bytes) -> Callable[[bytes], bool]:
-    """As in Redis, a word is a pattern where one of these characters is in it."""
+    """A function that matches names of settings. As in Redis, a word with one of `*?[` is a pattern."""
     if _PATTERN_CHARACTERS.search(word):
         return matcher(word, ignore_case=True)
     name = word.lower()
@@ -371,14 +371,14 @@ def _description(name: bytes) -> Result:
     flags = ["readonly" if row.access in {KeyAccess.READ, KeyAccess.READ_ALL} else "write"]
     if row.keys == NO_KEYS and row.touched is not None:
         flags.append("movablekeys")
-    return [name.lower(), _arity(row), flags, *_key_places(row.keys), [], [], [], []]
+    return [name.lower(), _arity(row), flags, *_key_positions(row.keys), [], [], [], []]
 
 
 def _arity(row: Command | LocalCommand | TransactionCommand) -> int:
     return row.words_min if row.words_min == row.words_max else -row.words_min
 
 
-def _key_places(keys: slice) -> tuple[int, int, int]:
+def _key_positions(keys: slice) -> tuple[int, int, int]:
     if keys.stop is None:
         return keys.start, -1, keys.step or 1
     return (keys.start, keys.stop - 1, 1) if keys.stop > keys.start else (0, 0, 0)
@@ -412,18 +412,18 @@ def _command_or_subcommand(server: CommandContext, session: Session, words: Word
 
 
 LOCAL_COMMANDS = {
-    b"PING": LocalCommand(_ping, 1, 2, "Answers PONG, or what it was given."),
-    b"ECHO": LocalCommand(_echo, 2, 2, "Answers what it was given."),
-    b"QUIT": LocalCommand(_quit, 1, _ANY, "Closes the connection, once everything is answered."),
-    b"RESET": LocalCommand(_reset, 1, 1, "Makes the connection as new."),
-    b"SELECT": LocalCommand(_select, 2, 2, "Takes database 0, the only one."),
-    b"AUTH": LocalCommand(_auth, 2, _ANY, "Takes the user default, the only one, who has no password."),
-    b"HELLO": LocalCommand(_hello, 1, _ANY, "Chooses RESP2 or RESP3, and says who answers."),
+    b"PING": LocalCommand(_ping, 1, 2, "Answers PONG, or its argument."),
+    b"ECHO": LocalCommand(_echo, 2, 2, "Answers its argument."),
+    b"QUIT": LocalCommand(_quit, 1, _ANY, "Closes the connection after the replies to earlier commands."),
+    b"RESET": LocalCommand(_reset, 1, 1, "Resets the connection to its state after connecting."),
+    b"SELECT": LocalCommand(_select, 2, 2, "Selects a database; only 0 exists."),
+    b"AUTH": LocalCommand(_auth, 2, _ANY, "Accepts the user default, who has no password."),
+    b"HELLO": LocalCommand(_hello, 1, _ANY, "Selects RESP2 or RESP3, and describes the server."),
     b"CLIENT": LocalCommand(
-        _of_subcommands("CLIENT", _CLIENT), 2, _ANY, "Tells about connections, and names this one."
+        _of_subcommands("CLIENT", _CLIENT), 2, _ANY, "Lists connections, and sets the name of this one."
     ),
-    b"INFO": LocalCommand(_info, 1, _ANY, "Tells about this replica."),
-    b"CONFIG": LocalCommand(_of_subcommands("CONFIG", _CONFIG), 2, _ANY, "Tells how the Redis port is set up."),
-    b"COMMAND": LocalCommand(_command_or_subcommand, 1, _ANY, "Tells which commands there are."),
+    b"INFO": LocalCommand(_info, 1, _ANY, "Describes this replica."),
+    b"CONFIG": LocalCommand(_of_subcommands("CONFIG", _CONFIG), 2, _ANY, "Returns settings of the Redis port."),
+    b"COMMAND": LocalCommand(_command_or_subcommand, 1, _ANY, "Describes the commands."),
 }
 """By name in capitals."""

@@ -1,45 +1,40 @@
-"""One client's connection: reads commands and writes replies in the order of the commands, both within limits.
+"""The connection of one Redis client: reads commands, and writes replies within limits.
 
-Decides what is answered here and what is submitted for agreement. Guards that each command gets one reply in its
-place, whenever its result comes, and that a client which asks faster than it is answered, or does not read, is not
-read from until that changes. Guards that commands take effect in the order in which they were sent, and that none is
-executed of those that came behind a refused one before the refusal was sent.
+Decides which commands are executed here and which are submitted for replication, and when the connection is closed.
+Guarantees that nothing is read from a client that has too many unanswered commands or does not read its replies, until
+that changes. The order of replies is left to `reply_queue`, that of effects to `command_submitter`, transactions to
+`transaction_handler`.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Protocol, cast
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Protocol
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, encode, wrong_number
-from pydsm.runtime.batching import Aborted, Answer, Overloaded, SubmitMany
-from pydsm.runtime.command_queue import Stream
 from pydsm.server.client_connection import ClientConnection
+from pydsm.server.command_submitter import CommandSubmitter, SubmissionTarget
 from pydsm.server.commands import LOCAL_COMMANDS, CommandContext, LocalCommand, execute, unknown_command
 from pydsm.server.memory import ClientMemory
 from pydsm.server.parser import CommandTooLarge, ProtocolError, RequestParser, Words
-from pydsm.server.replies import encode_reply, error_line
+from pydsm.server.replies import error_line
+from pydsm.server.reply_queue import ReplyQueue
 from pydsm.server.session import Session
 from pydsm.server.silent import SilentConnections
-from pydsm.server.slots import UNANSWERED, Slot, waiting_bytes
-from pydsm.server.sockets import heard, notice_if_it_vanishes
-from pydsm.server.transactions import ABORTED, TRANSACTION_COMMANDS, QueuedCommands
+from pydsm.server.transaction_handler import TransactionHandler
+from pydsm.server.transactions import TRANSACTION_COMMANDS
+from pydsm.transport.sockets import own_address, peer_address
 
 
-class ServerContext(CommandContext, Protocol):
+class ServerContext(CommandContext, SubmissionTarget, Protocol):
     """The server that a connection belongs to."""
 
-    submit_many: SubmitMany
     memory: ClientMemory
     silent: SilentConnections
-
-    @property
-    def refusal(self) -> str | None:
-        """Why replicated commands are refused now; None while they are accepted."""
-        ...
 
     def opened(self, connection: "RespConnection") -> Session | CommandFailed:
         """The session of a new connection, or the error with which it is refused."""
@@ -50,103 +45,87 @@ class ServerContext(CommandContext, Protocol):
         ...
 
 
+class Phase(Enum):
+    """The phases of a connection. It begins and ends as `CLOSED`."""
+
+    OPEN = auto()
+    """Commands are received and executed."""
+    DRAINING = auto()
+    """Nothing more is received. Commands that were received are executed; after the last reply, it is closed."""
+    REFUSED = auto()
+    """Input is discarded. After the last reply, an error, it is closed such that the client can read the error even
+    while it is sending."""
+    CLOSED = auto()
+    """Nothing is received, executed or written."""
+
+
+_EXECUTING = (Phase.OPEN, Phase.DRAINING)
+
 log = logging.getLogger("pydsm.server")
 
 _WRITE_BYTES_MAX = 1 << 18
 """Bytes of replies that are put together for one write."""
 
-_NOT_QUEUED = frozenset((b"QUIT", b"RESET"))
-"""Commands that are not gathered after MULTI."""
-
 _HTTP_COMMANDS = frozenset((b"POST", b"HOST:"))
 """First words of HTTP requests, by which requests from web pages are detected before their body."""
 
 
-def _readable(address: object) -> str:
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else str(address)
-
-
-def _ignore(offset: int, answers: Sequence[Answer]) -> None:
-    pass
-
-
 class RespConnection(ClientConnection):
-    """See the module."""
+    """See the docstring of this module. `session` is set when the server has accepted the connection."""
 
     session: Session
 
-    def __init__(self, port: ServerContext) -> None:
-        super().__init__()
-        self._port = port
-        self._limits = port.limits
-        self._submit_many = port.submit_many
-        self._parser = RequestParser(port.limits)
-        self._slots: deque[Slot] = deque()
-        self._gathering: list[bytes] = []
-        self._gathering_slots: list[Slot] = []
-        """Commands of this turn that are to be submitted together, and their places."""
-        self._stream = Stream()
-        self._refusal: Aborted | Overloaded | None = None
-        """Why a command was not executed, until all that came behind it is answered in the same way."""
+    def __init__(self, context: ServerContext) -> None:
+        super().__init__(context.memory)
+        self._context = context
+        self._limits = context.limits
         self._loop = asyncio.get_running_loop()
-        self._admitted = False
-        self._flush_is_due = False
-        self._write_paused = False
-        self._held = False
-        """A WATCH has no answer yet: later commands must not be executed before it."""
-        self._postponed: list[Words] = []
-        self._leaving = False
-        """Accept no more commands; close after the last reply."""
-        self._input_ended = False
-        """The client will send nothing more; what it sent is still answered."""
-        self._refused = False
-        """The connection is closed with an error that the client must be able to read, even with unread input."""
+        self._phase = Phase.CLOSED
+        self._parser = RequestParser(context.limits)
+        self._commands: deque[Words] = deque()
+        """Commands that were parsed and are not executed yet."""
+        self._replies = ReplyQueue(context.limits)
+        self._submitter = CommandSubmitter(context, self.flush_soon)
+        self._transactions = TransactionHandler(self, context.limits)
+        self._scheduled_flush: asyncio.Handle | None = None
 
     # Called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin a session, or refuse."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
-        notice_if_it_vanishes(self._transport, self._limits.idle_seconds_before_probe)
-        session = self._port.opened(self)
+        """Begin a session, or refuse the connection."""
+        self._attach(transport, self._limits)
+        session = self._context.opened(self)
         if isinstance(session, CommandFailed):
-            self._leaving = self._refused = True
+            self._phase = Phase.REFUSED
             self._write(error_line(session.message))
             self._end()
         else:
+            self._phase = Phase.OPEN
             self.session = session
-            self._admitted = True
 
     def connection_lost(self, error: Exception | None) -> None:
         """Discard pending replies; submitted commands may still be executed."""
-        if self._transport is not None:
-            heard(self._transport)
-        self._port.memory.forget(self)
-        self._transport = None
-        self._leaving = True
-        self._slots.clear()
-        self._postponed.clear()
-        if self._admitted:
-            self._unwatch()
-        self._port.closed(self)
+        self._detach()
+        self._phase = Phase.CLOSED
+        self._replies.clear()
+        self._discard_input()
+        self._transactions.unwatch()
+        self._context.closed(self)
 
     def data_received(self, data: bytes) -> None:
-        """Execute what is complete."""
-        if not self._leaving:
+        """Execute the commands that are complete."""
+        if self._phase is Phase.OPEN:
             self._parser.feed(data)
-            self._work()
+            self._execute_input()
 
     def eof_received(self) -> bool:
-        """The client may still read what it asked for."""
-        self._input_ended = True
+        """Close the connection after the last reply: the client can still read. True keeps it open until then."""
+        if self._ending:
+            return False
+        if self._phase in {Phase.OPEN, Phase.REFUSED}:
+            self._phase = Phase.DRAINING
         self.flush_soon()
-        return not self._refused
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self._write_paused = True
-        self._port.memory.note(self)
+        return True
 
     def resume_writing(self) -> None:
         """The client reads again."""
@@ -157,7 +136,7 @@ class RespConnection(ClientConnection):
 
     def half_sent_bytes(self) -> int:
         """See `memory.Holder`."""
-        return self._parser.held_bytes if not (self._read_paused or self._leaving) else 0
+        return self._parser.held_bytes if self._phase is Phase.OPEN and not self._read_paused else 0
 
     def commands_read(self) -> int:
         """See `memory.Holder`."""
@@ -166,7 +145,7 @@ class RespConnection(ClientConnection):
     def other_bytes(self) -> int:
         """See `memory.Holder`."""
         postponed = self._parser.held_bytes - self.half_sent_bytes()
-        return postponed + self.session.transaction.size_bytes + waiting_bytes(self._slots)
+        return postponed + self._transactions.transaction.size_bytes + self._replies.waiting_bytes()
 
     def who(self) -> str:
         """See `memory.Holder`."""
@@ -175,276 +154,169 @@ class RespConnection(ClientConnection):
     # For the server
 
     def answer_late(self, before_seconds: float, error: CommandFailed) -> None:
-        """Answer unanswered commands received before this time with an error."""
-        late = False
-        for slot in self._slots:
-            if slot.since > before_seconds:
-                break
-            if slot.answer is UNANSWERED:
-                slot.settle(error)
-                late = True
-        if late:
+        """Answer unanswered commands that were received before this time with an error."""
+        if self._replies.expire(before_seconds, error):
             self.flush_soon()
 
-    @property
-    def write_paused(self) -> bool:
-        """Whether the client leaves so much unread that nothing more is written to it."""
-        return self._write_paused
-
-    def addresses(self) -> tuple[str, str]:
-        """Of the client, and of this end."""
-        assert self._transport is not None, "asked before connecting"
-        extra = self._transport.get_extra_info
-        return _readable(extra("peername")), _readable(extra("sockname"))
+    def new_session(self, id: int, now_seconds: float) -> Session:
+        """A session of this connection, which must be connected."""
+        assert self._transport is not None, "not connected"
+        peer, own = peer_address(self._transport), own_address(self._transport)
+        transaction = self._transactions.transaction
+        return Session(id, str(peer), str(own), now_seconds, last_seconds=now_seconds, transaction=transaction)
 
     def close(self) -> None:
-        """Send what is answered, and close."""
-        self._leaving = True
-        self._write_answered()
+        """Send the answers that are known, then close."""
+        if self._phase is not Phase.CLOSED:
+            self._phase = Phase.DRAINING
+        self._discard_input()
+        self._write_replies()
         if self._transport is not None:
             self._transport.close()
 
     def flush_soon(self) -> None:
-        """Send what is answered at the end of this turn of the loop."""
-        if not self._flush_is_due and self._transport is not None:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+        """Write the answers that are known at the end of this turn of the loop, together with all others of it."""
+        if self._scheduled_flush is None and self._transport is not None:
+            self._scheduled_flush = self._loop.call_soon(self._flush)
 
-    # Inside
+    # For `TransactionHandler`
+
+    def reply(self, answer: Answer) -> None:
+        """See `TransactionConnection`."""
+        self._replies.add(self.session.protocol, answer)
+
+    def replicate(self, command: bytes, finish: Callable[[Answer], Answer] | None = None) -> None:
+        """See `TransactionConnection`."""
+        reply = self._replies.add_unanswered(self.session.protocol, self.session.last_seconds, finish)
+        self._submitter.add(command, reply)
+
+    def replicate_without_reply(self, command: bytes) -> None:
+        """See `TransactionConnection`."""
+        self._submitter.submit_without_reply(command)
+
+    def execute_local(self, command: LocalCommand, name: bytes, words: Words) -> Result:
+        """See `TransactionConnection`."""
+        self.session.last_command = name.decode().lower()
+        return execute(command, name.decode(), self._context, self.session, words)
+
+    # Internal
 
     def _flush(self) -> None:
-        self._flush_is_due = False
-        self._write_answered()
-        if self._slots and self._slots[-1].answer is not UNANSWERED:
-            self._port.memory.note(self)
-        self._work()
+        self._scheduled_flush = None
+        self._write_replies()
+        if self._replies.is_last_answered:
+            self._memory.note(self)
+        self._execute_input()
 
-    def _work(self) -> None:
-        """Take as many commands as there is room for, and read on only if that was all of them."""
-        while not self._leaving and not self._write_paused and not self._held:
-            room = self._limits.unanswered_commands_max - len(self._slots)
-            if room <= 0:
+    def _execute_input(self) -> None:
+        """Execute received commands within the limits, and read more only when all of them were executed."""
+        while self._may_execute():
+            free = self._limits.unanswered_commands_max - len(self._replies)
+            if free <= 0:
                 break
-            try:
-                commands, self._postponed = self._postponed or self._parser.take(room), []
-            except ProtocolError as error:
-                self._answer(CommandFailed(f"ERR {error}"))
-                self._leaving = self._refused = True
+            if not self._commands and not self._parse(free):
+                if self._phase is Phase.DRAINING:
+                    self._discard_input()  # an incomplete command
                 break
-            except CommandTooLarge as error:
-                self._flag_transaction(CommandFailed(f"ERR {error}"))
-                self._write_answered()
-                continue
-            if not commands:
-                self._leaving = self._input_ended
-                break
-            self._take(commands)
-        self._settle_transport()
+            if self._commands:
+                self._execute_parsed()
+        self._update_transport()
 
-    def _take(self, commands: list[Words]) -> None:
+    def _may_execute(self) -> bool:
+        return self._phase in _EXECUTING and not self._write_paused and not self._transactions.is_watch_pending
+
+    def _parse(self, commands_max: int) -> bool:
+        """Parse further commands, and answer those that are not valid; False if no complete one is left."""
+        try:
+            self._commands.extend(self._parser.take(commands_max))
+        except ProtocolError as error:
+            self.reply(CommandFailed(f"ERR {error}"))
+            self._discard_input()
+            if self._phase is Phase.OPEN:
+                self._phase = Phase.REFUSED
+            return False
+        except CommandTooLarge as error:
+            self._transactions.fail(CommandFailed(f"ERR {error}"))
+            self._write_replies()
+            return True
+        return bool(self._commands)
+
+    def _execute_parsed(self) -> None:
         session = self.session
         if not session.commands:
-            self._port.silent.settled(self)
+            self._context.silent.settled(self)
         session.last_seconds = self._loop.time()
-        for place, words in enumerate(commands, start=1):
+        while self._commands and not self._transactions.is_watch_pending:
             session.commands += 1
-            self._serve(words)
-            if self._held:
-                self._postponed = commands[place:]
-            if self._leaving or self._held:
-                break
-        self._submit_gathered()
-        self._write_answered()
+            self._execute(self._commands.popleft())
+        self._submitter.submit()
+        self._write_replies()
 
-    def _serve(self, words: Words) -> None:
+    def _execute(self, words: Words) -> None:
         name = words[0].upper()
-        gathered = self.session.transaction.gathered
         if name in TRANSACTION_COMMANDS:
-            self._transact(name, words)
-        elif gathered is not None and name not in _NOT_QUEUED:
-            self._gather(gathered, name, words)
+            self.session.last_command = name.decode().lower()
+            self._transactions.handle(name, words)
+        elif self._transactions.queues(name):
+            self._transactions.queue(name, words)
         elif (command := COMMANDS.get(name)) is not None:
             if command.takes(len(words)):
-                self._agree_on(encode((name, *words[1:])))
+                self.replicate(encode((name, *words[1:])))
             else:
-                self._answer(CommandFailed(wrong_number(name.decode())))
+                self.reply(CommandFailed(wrong_number(name.decode())))
         else:
-            self._serve_here(name, words)
+            self._execute_without_replication(name, words)
 
-    def _serve_here(self, name: bytes, words: Words) -> None:
-        """Commands that need no agreement, and what is no command."""
+    def _execute_without_replication(self, name: bytes, words: Words) -> None:
+        """Execute a local command, or answer that the command is unknown."""
         local = LOCAL_COMMANDS.get(name)
         if name in _HTTP_COMMANDS:
             log.warning(
                 "%s speaks HTTP, perhaps a browser made to do so by a web page; disconnected", self.session.address
             )
             self.abort()
-            self._leaving = True
+            self._phase = Phase.CLOSED
+            self._discard_input()
         elif local is None:
-            self._answer(unknown_command(words))
+            self.reply(unknown_command(words))
         else:
             if name == b"RESET":
-                self._discard_transaction()
-            self._answer(self._execute_here(local, name, words))
-            self._leaving = self.session.leaving
+                self._transactions.discard()
+            self.reply(self.execute_local(local, name, words))
+            if self.session.leaving:
+                self._phase = Phase.DRAINING
+                self._discard_input()
 
-    def _execute_here(self, local: LocalCommand, name: bytes, words: Words) -> Result:
-        self.session.last_command = name.decode().lower()
-        return execute(local, name.decode(), self._port, self.session, words)
+    def _discard_input(self) -> None:
+        """Discard what was received and is not executed."""
+        self._commands.clear()
+        self._parser.discard()
 
-    def _agree_on(self, command: bytes, finish: Callable[[Answer], Answer] | None = None) -> None:
-        """Submit a command, with the others of this turn."""
-        slot = Slot(self.session.protocol, UNANSWERED, self.session.last_seconds, finish)
-        self._slots.append(slot)
-        if self._refusal is not None:
-            slot.settle(self._refusal)
-        elif self._port.refusal is not None:
-            slot.settle(CommandFailed(f"CLUSTERDOWN {self._port.refusal}; the command was not executed"))
-        else:
-            self._gathering.append(command)
-            self._gathering_slots.append(slot)
+    def _write_replies(self) -> None:
+        """Write the replies that can be written in order, in bounded portions, until the client stops reading."""
+        while self._replies.is_first_answered and not self._write_paused and self._transport is not None:
+            self._write(self._replies.take_encoded(_WRITE_BYTES_MAX))
+        if not self._replies:
+            self._submitter.accept_again()
 
-    def _submit_gathered(self) -> None:
-        if self._gathering:
-            commands, slots = self._gathering, self._gathering_slots
-            self._gathering, self._gathering_slots = [], []
-            self._submit_many(commands, partial(self._settle, slots), self._stream)
-
-    def _settle(self, slots: list[Slot], offset: int, answers: Sequence[Answer]) -> None:
-        """Take answers; they leave at the end of this turn of the loop, with all others that came in it."""
-        for slot, answer in zip(slots[offset : offset + len(answers)], answers, strict=True):
-            slot.settle(answer)
-        if isinstance(answers[-1], Aborted | Overloaded):  # answers that come together are refusals all, or none is
-            self._refusal = answers[-1]
-        self.flush_soon()
-
-    # Transactions
-
-    def _transact(self, name: bytes, words: Words) -> None:
-        transaction = self.session.transaction
-        self.session.last_command = name.decode().lower()
-        if not TRANSACTION_COMMANDS[name].takes(len(words)):
-            self._flag_transaction(CommandFailed(wrong_number(name.decode())))
-        elif name == b"MULTI" and transaction.gathered is None:
-            transaction.gathered = QueuedCommands()
-            self._answer("OK")
-        elif name == b"MULTI":
-            self._answer(CommandFailed("ERR MULTI calls can not be nested"))
-        elif name == b"WATCH" and transaction.gathered is not None:
-            self._answer(CommandFailed("ERR WATCH inside MULTI is not allowed"))
-        elif name == b"WATCH":
-            full = transaction.why_not_watch(words[1:], self._limits)
-            if full is not None:
-                self._answer(full)
-                return
-            self._held = True
-            self._agree_on(transaction.watching(words[1:]), self._release)
-        elif name == b"UNWATCH" and transaction.gathered is not None:
-            self._gather(transaction.gathered, name, words)
-        elif name == b"UNWATCH":
-            self._unwatch()
-            self._answer("OK")
-        elif transaction.gathered is None:
-            self._answer(CommandFailed(f"ERR {name.decode()} without MULTI"))
-        elif name == b"DISCARD":
-            self._discard_transaction()
-            self._answer("OK")
-        elif transaction.gathered.broken:
-            self._discard_transaction()
-            self._answer(CommandFailed(ABORTED))
-        else:
-            self._execute_transaction(transaction.gathered)
-
-    def _release(self, answer: Answer) -> Answer:
-        self._held = False
-        return answer
-
-    def _gather(self, gathered: QueuedCommands, name: bytes, words: Words) -> None:
-        """Take a command for later, or answer immediately that it is invalid."""
-        command = COMMANDS.get(name) or LOCAL_COMMANDS.get(name) or TRANSACTION_COMMANDS.get(name)
-        if command is None:
-            self._flag_transaction(unknown_command(words))
-        elif not command.takes(len(words)):
-            self._flag_transaction(CommandFailed(wrong_number(name.decode())))
-        else:
-            try:
-                self._answer(gathered.add(name, words, for_machine=name in COMMANDS, limits=self._limits))
-            except CommandFailed as failed:
-                self._flag_transaction(failed)
-
-    def _flag_transaction(self, error: CommandFailed) -> None:
-        """An error while commands are gathered: EXEC will refuse."""
-        if self.session.transaction.gathered is not None:
-            self.session.transaction.gathered.broken = True
-        self._answer(CommandFailed(error.message))
-
-    def _execute_transaction(self, gathered: QueuedCommands) -> None:
-        transaction = self.session.transaction
-        transaction.gathered = None
-        if gathered.for_machine or transaction.watched:
-            self._agree_on(
-                transaction.executing(gathered.for_machine), lambda answer: self._with_local(gathered, answer)
-            )
-        else:
-            self._answer(self._with_local(gathered, []))
-
-    def _with_local(self, gathered: QueuedCommands, answer: Answer) -> Answer:
-        """The machine's results together with those of commands that are answered here, each in its place."""
-        if not isinstance(answer, list):
-            return answer
-        results = iter(answer)
-        return [
-            next(results) if isinstance(command, bytes) else self._local_result(command)
-            for command in gathered.commands
-        ]
-
-    def _local_result(self, words: Words) -> Result:
-        local = LOCAL_COMMANDS.get(words[0])
-        return "OK" if local is None else self._execute_here(local, words[0], words)
-
-    def _discard_transaction(self) -> None:
-        self.session.transaction.gathered = None
-        self._unwatch()
-
-    def _unwatch(self) -> None:
-        """Submit an UNWATCH for this client; its answer is ignored."""
-        command = self.session.transaction.unwatching()
-        if command is not None:
-            self._submit_gathered()
-            self._submit_many((command,), _ignore, self._stream)
-
-    def _answer(self, answer: Answer) -> None:
-        self._slots.append(Slot(self.session.protocol, answer))
-
-    def _write_answered(self) -> None:
-        """Write the replies at the head of the order, a bounded number of bytes at a time."""
-        slots, limits = self._slots, self._limits
-        while slots and slots[0].answer is not UNANSWERED and not self._write_paused and self._transport is not None:
-            replies: list[bytes] = []
-            size = 0
-            while slots and slots[0].answer is not UNANSWERED and size < _WRITE_BYTES_MAX:
-                slot = slots.popleft()
-                reply = encode_reply(slot.answer, slot.protocol, limits)
-                replies.append(reply)
-                size += len(reply)
-            self._write(b"".join(replies))
-        if not slots:
-            self._refusal = None
-
-    def _settle_transport(self) -> None:
+    def _update_transport(self) -> None:
         """Pause or resume reading, or close, according to the current state."""
         transport = self._transport
-        if transport is None:
+        if transport is None or self._phase is Phase.CLOSED:
             return
-        if self._leaving:
-            self._write_answered()
-            if self._slots or self._ending:
-                return
-            if self._refused and not self._input_ended:
-                self._end()
-            else:
-                transport.close()
+        if self._phase is Phase.OPEN:
+            is_full = self._write_paused or len(self._replies) >= self._limits.unanswered_commands_max
+            self._read_unless(self._transactions.is_watch_pending or is_full)
+        elif not self._commands and not self._parser.held_bytes:
+            self._write_replies()
+            if not self._replies and not self._ending:
+                self._close_drained(transport)
             return
-        self._read_unless(self._held or self._write_paused or len(self._slots) >= self._limits.unanswered_commands_max)
         if self._parser.held_bytes or transport.get_write_buffer_size():
-            self._port.memory.note(self)
+            self._memory.note(self)
+
+    def _close_drained(self, transport: asyncio.Transport) -> None:
+        if self._phase is Phase.REFUSED:
+            self._end()
+        else:
+            transport.close()

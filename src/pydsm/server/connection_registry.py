@@ -9,10 +9,10 @@ _STOP_SECONDS_MAX = 2.0
 
 
 class RegisteredConnection(Protocol):
-    """A connection."""
+    """A connection that can be closed immediately."""
 
     def abort(self) -> None:
-        """Close immediately; the connection calls `ConnectionRegistry.left` when it is closed."""
+        """Close immediately. `ConnectionRegistry.remove` must be called when the connection is lost."""
         ...
 
 
@@ -24,44 +24,44 @@ class ConnectionRegistry(Generic[ConnectionT, DetailsT]):
     """Open connections, oldest first, each with its details."""
 
     def __init__(self) -> None:
-        self._known: dict[ConnectionT, DetailsT] = {}
+        self._details: dict[ConnectionT, DetailsT] = {}
         self._empty = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._details)
 
-    def add(self, one: ConnectionT, known: DetailsT) -> None:
+    def add(self, connection: ConnectionT, details: DetailsT) -> None:
         """Register a connection."""
-        self._known[one] = known
+        self._details[connection] = details
 
-    def left(self, one: ConnectionT) -> bool:
-        """Remove a connection; False when it was not registered."""
-        was_here = one in self._known
-        self._known.pop(one, None)
-        if not self._known:
+    def remove(self, connection: ConnectionT) -> bool:
+        """Remove a connection; False if it was not registered."""
+        was_registered = connection in self._details
+        self._details.pop(connection, None)
+        if not self._details:
             self._empty.set()
-        return was_here
+        return was_registered
 
     def connections(self) -> list[ConnectionT]:
-        """Oldest first."""
-        return list(self._known)
+        """The connections, oldest first."""
+        return list(self._details)
 
-    def known(self) -> list[DetailsT]:
-        """Their details, oldest first."""
-        return list(self._known.values())
+    def details(self) -> list[DetailsT]:
+        """The details of the connections, oldest first."""
+        return list(self._details.values())
 
     async def close_all(self, close_gracefully: Callable[[ConnectionT], None]) -> None:
         """Close all connections gracefully, then abort those still open after the time limit."""
-        for one in self.connections():
-            close_gracefully(one)
+        for connection in self.connections():
+            close_gracefully(connection)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS_MAX):
                 await self._wait_until_empty()
-        for one in self.connections():
-            one.abort()
+        for connection in self.connections():
+            connection.abort()
         await self._wait_until_empty()
 
     async def _wait_until_empty(self) -> None:
-        while self._known:
+        while self._details:
             self._empty.clear()
             await self._empty.wait()

@@ -1,7 +1,7 @@
-"""How many clients there may be, by the descriptors that this process may open.
+"""Limits the number of clients by the file descriptors that this process may open.
 
-Guards that peers, storage, snapshots and the HTTP port have theirs whatever clients do: each connection takes one, and
-a process that has none left can accept nobody, not even the replicas that it needs for a majority.
+Guarantees that descriptors remain for peers, storage, snapshots and the HTTP port. Each connection takes one, and a
+process without free descriptors accepts no connection, not even those of the replicas that it needs for a majority.
 """
 
 import errno
@@ -17,9 +17,9 @@ from pydsm.logs import LogLimiter
 log = logging.getLogger("pydsm.serve")
 
 _BASE = 96
-"""Standard streams, the loop, storage, snapshots, log, listeners, and libraries that open files for a moment."""
+"""Standard streams, the event loop, storage, snapshots, log, listeners, and files that libraries open briefly."""
 _PER_REPLICA = 8
-"""Connections to and from each, with attempts that overlap."""
+"""Connections to and from each peer, including attempts that overlap."""
 _UNAUTHENTICATED = 64
 """Connections at the port for replicas that have not completed the handshake."""
 _REFUSED_CONNECTIONS = 64
@@ -32,21 +32,21 @@ _NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE))
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What the operating system lets this process open: now, and if it asks."""
+    """How many descriptors this process may open: now, and after raising its limit as far as the system permits."""
 
     soft: int
     hard: int
 
 
 def reserve(replicas: int, http_connections: int) -> int:
-    """Descriptors that are not for clients."""
+    """The number of descriptors that are not for clients."""
     return _BASE + _PER_REPLICA * replicas + _UNAUTHENTICATED + _REFUSED_CONNECTIONS + http_connections
 
 
 def clients_that_fit(asked: int, reserved: int, descriptors: Descriptors) -> tuple[int, int]:
-    """How many clients there may be at a time, and the soft limit that they need.
+    """The number of clients that there may be at a time, at most `asked`, and the soft limit that they need.
 
-    Raises OperationalError when there is no room for any.
+    Raises OperationalError if fewer than CLIENTS_MIN, or fewer than `asked` if that is smaller, are possible.
     """
     wanted = asked + reserved
     soft = max(descriptors.soft, min(wanted, descriptors.hard))
@@ -60,7 +60,7 @@ def clients_that_fit(asked: int, reserved: int, descriptors: Descriptors) -> tup
 
 
 def room_for_clients(asked: int, reserved: int) -> int:
-    """Raise the limit of this process as far as needed and possible; how many clients there may be then."""
+    """Raise the limit of this process as far as needed and possible; the number of clients that there may be then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
     most = asked + reserved
@@ -86,7 +86,7 @@ def room_for_clients(asked: int, reserved: int) -> int:
 
 
 class ClientCount:
-    """Clients of all ports together, of which there may be so many."""
+    """Counts the clients of all ports together; `most` is their limit."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -110,7 +110,7 @@ _exhausted = LogLimiter(log, lines_max=1)
 
 
 def log_exhaustion(context: Mapping[str, Any]) -> bool:
-    """Whether what a loop reports is that there are no descriptors left; then one line says so, from time to time."""
+    """Whether an event loop reports that no descriptor is left; if so, log it, but not every time."""
     error = context.get("exception")
     if not (isinstance(error, OSError) and error.errno in _NO_DESCRIPTORS):
         return False

@@ -1,8 +1,8 @@
 """The HTTP port: liveness, readiness, metrics and status, for monitoring systems.
 
-Decides what each path answers and what no client may do: keep a connection, send more than a few bytes, or open
-many connections. Only reads; what changes the replica, and who may ask for it, is in `maintenance`. Leaves the meaning
-of ready to `runtime/observation`.
+Decides what each path answers, and limits clients: one request for each connection, short requests, few connections.
+These paths only read. Requests that change the replica are handled by `admin`; readiness is defined in
+`runtime/observation`.
 """
 
 import asyncio
@@ -15,24 +15,27 @@ import msgspec
 from aiohttp import web
 
 from pydsm.core.sessions.session_limits import RequestState
+from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.ids import RequestId, first_replica_of
 from pydsm.runtime.maintenance import Maintenance
 from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.runtime.traces import RequestTrace
 from pydsm.server.admin import VERBS, AdminRoutes
 from pydsm.server.http_callers import Hosts
+from pydsm.server.listener import Listener
 from pydsm.server.metrics import CONTENT_TYPE, Metrics
 from pydsm.server.report import make_report
 from pydsm.server.silent import SilentConnections, SilentLimits
 from pydsm.storage.identity import Identity
-from pydsm.transport.address import Address, cannot_listen
+from pydsm.transport.address import Address
+from pydsm.transport.sockets import peer_address
 
 _REQUEST_ID_UUID_VERSION = 7
 
 log = logging.getLogger("pydsm.http")
 
 PATHS = ("/health", "/ready", "/metrics", "/status", "/trace/REQUEST_ID")
-"""All that is answered, besides `server.admin.VERBS`."""
+"""The paths, besides those of `server.admin.VERBS`."""
 
 _quiet = logging.getLogger("pydsm.http.protocol")
 _quiet.setLevel(logging.CRITICAL)
@@ -40,23 +43,23 @@ _quiet.setLevel(logging.CRITICAL)
 
 _STOP_SECONDS_MAX = 1.0
 _LINGERING_SECONDS = 1.0
-"""How long what is too much is still read, so that the answer arrives."""
+"""Seconds for which the rest of a request that is too long is read, so that the answer arrives."""
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """What one client may cost."""
+    """The limits of the HTTP port."""
 
     connections_max: int = 64
     """Open at the same time; a further one is closed immediately."""
     connection_seconds_max: float = 10.0
-    """After which a connection is closed, whatever it is doing. Each carries one request."""
+    """Seconds after which a connection is closed in any case. Each carries one request."""
     line_bytes_max: int = 4096
-    """Of the request line and of each header; a longer one is answered 400."""
+    """Bytes of the request line and of each header; a longer one is answered 400."""
     headers_max: int = 64
     body_bytes_max: int = 1024
-    """Of the body, which nobody needs; a longer one is answered 413."""
+    """Bytes of the body, which no path needs; a longer one is answered 413."""
     silent: SilentLimits = field(
         default_factory=lambda: SilentLimits(grace_seconds=2.0, per_address_max=16, connections_max=32)
     )
@@ -65,18 +68,18 @@ class HttpLimits:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The replica that is reported on. `names` has every member's name, in the group's order."""
+    """The replica that is reported on. `names` has the names of all members, in the order of the group."""
 
     identity: Identity
     names: tuple[str, ...]
     observe: Callable[[], Observation]
     trace: Callable[[RequestId], RequestTrace]
     maintenance: Maintenance | None = None
-    """Actions offered to callers on the replica's own computer; None for none."""
+    """Actions for callers on the replica's own computer; None if there are none."""
     hosts: tuple[str, ...] = ()
-    """By which names the port may be asked, besides addresses and localhost; `ANY_HOST` for whatever name."""
+    """Host names that requests may have, besides addresses and localhost; `ANY_HOST` allows all."""
     closed_silent: Callable[[], int] = lambda: 0
-    """How many connections of the other ports were closed because they had sent no request."""
+    """The number of connections of the other ports that were closed because they had sent no request."""
 
 
 class HttpServer:
@@ -93,17 +96,16 @@ class HttpServer:
         self._deadlines: dict[web.RequestHandler, asyncio.TimerHandle] = {}
         self._silent = SilentConnections(self._limits.silent, log)
         self._runner: web.AppRunner | None = None
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
 
     @property
     def port(self) -> int:
-        """Where it listens; useful after starting with port 0."""
-        assert self._server is not None, "the server is not started"
-        number: int = self._server.sockets[0].getsockname()[1]
-        return number
+        """The port number on which it listens; useful after starting with port 0."""
+        assert self._listener is not None, "the server is not started"
+        return self._listener.port
 
     async def start(self, address: Address) -> None:
-        """Listen on this address and no other. Raises OperationalError when it cannot be had."""
+        """Listen on this address. Raises OperationalError if it cannot be used."""
         app = web.Application(middlewares=[self._answer_everything], client_max_size=self._limits.body_bytes_max)
         app.add_routes(
             [
@@ -130,23 +132,22 @@ class HttpServer:
         await runner.setup()
         self._runner = runner
         try:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(self._accept, address.host, address.port)
-        except OSError as error:
+            self._listener = await Listener.open(self._accept, address, "HTTP")
+        except OperationalError:
             await self.stop()
-            raise cannot_listen("HTTP", address, error) from error
+            raise
 
     async def stop(self) -> None:
-        """Listen no more and close all connections. Idempotent."""
+        """Stop listening and close all connections. Idempotent."""
         self._silent.stop()
-        server, self._server = self._server, None
+        listener, self._listener = self._listener, None
         runner, self._runner = self._runner, None
-        if server is not None:
-            server.close()
+        if listener is not None:
+            listener.close()
         if runner is not None:
             await runner.cleanup()
-        if server is not None:
-            await server.wait_closed()
+        if listener is not None:
+            await listener.wait_closed()
 
     def _accept(self) -> asyncio.BaseProtocol:
         manager = self._runner.server if self._runner is not None else None
@@ -173,7 +174,7 @@ class HttpServer:
 
     @web.middleware
     async def _answer_everything(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """One request a connection, and one line for whatever is refused."""
+        """Handle the only request of a connection; a refused request is answered with one line."""
         response: web.StreamResponse
         try:
             foreign = None if request.path == "/health" else self._hosts.why_not(request.headers)
@@ -238,7 +239,7 @@ class HttpServer:
         return web.Response(body=msgspec.json.encode(found), content_type="application/json")
 
     def _why_foreign(self, id: UUID) -> str | None:
-        """Why no replica of this group has ever given this id; None when one may have."""
+        """Why no request of this group can have this id; None if one may have it."""
         if id.version != _REQUEST_ID_UUID_VERSION:
             return f"it is a UUID of version {id.version}, and request ids have version {_REQUEST_ID_UUID_VERSION}"
         first = first_replica_of(RequestId(id.bytes))
@@ -249,26 +250,25 @@ class HttpServer:
 
 
 async def _is_whole(request: web.Request) -> bool:
-    """Whether the body is there. Raises what says that it is too long."""
+    """Whether the body is complete and valid. Raises web.HTTPException if it is too long."""
     try:
         await request.read()
     except web.HTTPException:
         raise
-    except Exception:  # whatever a client can do to it: hang up, cut it short, encode it wrongly
+    except Exception:  # the client disconnected, or the body is cut short or not valid
         return False
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class _HttpConnection:
-    """A `silent.Connection`. Equal where the handler is the same."""
+    """A `silent.SilentConnection`. Two are equal if they have the same handler."""
 
     handler: web.RequestHandler
 
     def host(self) -> str | None:
-        transport = self.handler.transport
-        address = None if transport is None else transport.get_extra_info("peername")
-        return str(address[0]) if isinstance(address, tuple) else None
+        address = peer_address(self.handler.transport)
+        return None if address is None else address.host
 
     def half_sent_bytes(self) -> int:
         return 0
@@ -279,7 +279,7 @@ class _HttpConnection:
 
 
 class _Refusal(asyncio.Protocol):
-    """One connection too many."""
+    """Closes a connection over the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()

@@ -1,8 +1,8 @@
 """Checks the callers of the HTTP port: requests caused by web pages are refused.
 
-Guards against two things that web pages can do to a port that is reachable from a browser: have their own name resolve
-to its address and read what it says (DNS rebinding), which the `Host` header gives away; and post to it from another
-site, which `Origin` and `Sec-Fetch-Site` give away. A page cannot change any of these.
+Prevents two attacks of web pages on a port that a browser can reach: a page whose own name resolves to the address of
+the port reads its answers (DNS rebinding), which the `Host` header shows; and a page of another site posts to it, which
+`Origin` and `Sec-Fetch-Site` show. A page cannot change these headers.
 """
 
 from collections.abc import Iterable
@@ -11,20 +11,20 @@ from ipaddress import ip_address
 from multidict import CIMultiDictProxy
 
 ANY_HOST = "*"
-"""In the list of names: whatever name, for ports behind something that checks it."""
+"""In the list of names: any name is allowed, for ports behind a proxy that checks it."""
 
-_FROM_NO_PAGE = frozenset(("none",))
+_NOT_FROM_A_PAGE = frozenset(("none",))
 _PAGES_SEND = ("Origin", "Referer")
 
 
 class Hosts:
-    """By which names the port may be asked, besides addresses and localhost."""
+    """The host names that requests may have, besides addresses and localhost."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._names = frozenset(name.strip().lower().rstrip(".") for name in names if name.strip())
 
     def why_not(self, headers: CIMultiDictProxy[str]) -> str | None:
-        """Why a request with these headers is refused, or None. One without `Host` is from no browser."""
+        """Why a request with these headers is refused, or None. Browsers always send `Host`."""
         given = headers.getall("Host", [])
         if len(given) > 1:
             return "a request names one Host"
@@ -41,9 +41,9 @@ class Hosts:
 
 
 def why_no_change(headers: CIMultiDictProxy[str]) -> str | None:
-    """Why a request with these headers may change nothing, whoever sends it; or None."""
+    """Why a request with these headers must not change the replica, or None if it may."""
     site = headers.get("Sec-Fetch-Site")
-    if any(name in headers for name in _PAGES_SEND) or (site is not None and site not in _FROM_NO_PAGE):
+    if any(name in headers for name in _PAGES_SEND) or (site is not None and site not in _NOT_FROM_A_PAGE):
         return "web pages may change nothing here: use the pydsm command on the replica's computer"
     return None
 

@@ -1,8 +1,8 @@
 """Limits the memory of all client connections together: incomplete commands and unread answers.
 
-When the limit is exceeded, closes the connection that holds most. At any time, closes connections that have left a
-command incomplete or answers unread for too long. Guards that clients cannot exhaust the memory of a replica, however
-many they are; each connection's own limits stay what they are, and stop it from being read from.
+When the limit is exceeded, closes the connection that uses most. In addition, closes connections that have left a
+command incomplete, or answers unread, for too long. Guarantees that clients cannot exhaust the memory of a replica,
+however many they are. The limits of a single connection, which pause reading from it, are left to the connection.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _BYTES_PER_SECOND_MIN = 16 << 10
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimits:
-    """For all ports together."""
+    """The limits of all ports together."""
 
     client_memory_bytes_max: int = 1 << 30
     """Bytes of half-sent commands and unread answers of all connections; beyond these, the connection that
@@ -34,7 +34,7 @@ class MemoryLimits:
 
 
 class Holder(Protocol):
-    """A connection."""
+    """A connection whose memory is limited."""
 
     def half_sent_bytes(self) -> int:
         """Bytes received of a command that is not complete."""
@@ -67,7 +67,7 @@ class Holder(Protocol):
 
 @dataclass(slots=True)
 class _Held:
-    """What one connection held at the last measurement, and since when."""
+    """The memory of one connection at the last measurement, and the times of its last progress."""
 
     bytes: int = 0
     half_sent: int = 0
@@ -79,14 +79,14 @@ class _Held:
 
 
 class ClientMemory:
-    """One for all ports of a replica. Connections `note` themselves whenever they may hold more."""
+    """One for all ports of a replica. A connection calls `note` whenever it may use more memory."""
 
     def __init__(self, limits: MemoryLimits | None = None) -> None:
         self.limits = limits or MemoryLimits()
         self.held_bytes = 0
         """As of the last measurement of each connection: bytes read by clients since then are still counted."""
         self.closed = 0
-        """Connections that were closed for what they held, since the start."""
+        """The number of connections that were closed by these limits since the start."""
         self._held: dict[Holder, _Held] = {}
         self._closings = LogLimiter(log, lines_max=1)
         self._sweeping: asyncio.TimerHandle | None = None
@@ -96,19 +96,19 @@ class ClientMemory:
         shortest = min(self.limits.half_sent_seconds_max, self.limits.unread_seconds_max)
         return min(_SWEEP_SECONDS_MAX, shortest / _SWEEPS_PER_TIME)
 
-    def note(self, one: Holder) -> None:
+    def note(self, connection: Holder) -> None:
         """Measure a connection whose use of memory may have changed."""
-        held = self._held.get(one)
+        held = self._held.get(connection)
         if held is None:
-            held = self._held[one] = _Held()
+            held = self._held[connection] = _Held()
             if self._sweeping is None:
                 self._sweeping = asyncio.get_running_loop().call_later(self._sweep_seconds, self._sweep)
-        self._ask(one, held)
+        self._measure(connection, held)
         if self.held_bytes > self.limits.client_memory_bytes_max:
-            self._make_room()
+            self._close_largest()
 
-    def forget(self, one: Holder) -> None:
-        """A connection is gone."""
+    def remove(self, one: Holder) -> None:
+        """A connection is closed."""
         held = self._held.pop(one, None)
         if held is not None:
             self.held_bytes -= held.bytes
@@ -118,16 +118,16 @@ class ClientMemory:
         if self._sweeping is not None:
             self._sweeping.cancel()
 
-    def _ask(self, one: Holder, held: _Held) -> None:
+    def _measure(self, one: Holder, held: _Held) -> None:
         held.half_sent, held.unread = one.half_sent_bytes(), one.unread_bytes()
         size = held.half_sent + held.unread + one.other_bytes()
         self.held_bytes += size - held.bytes
         held.bytes = size
 
-    def _make_room(self) -> None:
-        """Close the connections that hold most until the rest are within the limit."""
+    def _close_largest(self) -> None:
+        """Close the connections that use most until the others are within the limit."""
         for one, held in self._held.items():
-            self._ask(one, held)
+            self._measure(one, held)
         while self.held_bytes > self.limits.client_memory_bytes_max:
             one, held = max(self._held.items(), key=lambda item: item[1].bytes)
             self._closings.warning(
@@ -142,19 +142,19 @@ class ClientMemory:
             self._close(one)
 
     def _close(self, one: Holder) -> None:
-        self.forget(one)
+        self.remove(one)
         self.closed += 1
         one.abort()
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self.look(loop.time())
+        self.check(loop.time())
         self._sweeping = loop.call_later(self._sweep_seconds, self._sweep) if self._held else None
 
-    def look(self, now: float) -> None:
-        """Close connections that are too slow; drop the entries of those that hold nothing."""
+    def check(self, now: float) -> None:
+        """Close connections that make no progress, as of `now`; remove the entries of those that use no memory."""
         for one, held in list(self._held.items()):
-            self._ask(one, held)
+            self._measure(one, held)
             if not held.half_sent or held.commands_read != one.commands_read():
                 held.commands_read, held.half_sent_since = one.commands_read(), now
             if not held.unread or held.taken != one.taken_bytes():
@@ -164,7 +164,7 @@ class ClientMemory:
                 self._closings.warning("slow", "%s was disconnected: %s", one.who(), late)
                 self._close(one)
             elif not held.bytes:
-                self.forget(one)
+                self.remove(one)
 
     def _why_late(self, held: _Held, now: float) -> str | None:
         limits = self.limits

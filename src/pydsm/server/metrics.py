@@ -1,7 +1,7 @@
-"""A replica's numbers in Prometheus's text format.
+"""The metrics of a replica in Prometheus's text format.
 
-Decides names and types. Values are computed for each request, from one observation, so that commands cost nothing
-here. Each replica has a registry of its own: two in one process do not mix.
+Decides names and types. Values are computed for each request, from one observation, so that they add no cost to
+commands. Each replica has its own registry, so that two replicas in one process do not mix their metrics.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,11 +19,11 @@ from pydsm.server.report import counts
 from pydsm.storage.identity import Identity
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-"""Of the text; every Prometheus understands it."""
+"""The content type of the text, which all versions of Prometheus accept."""
 
 _COUNTERS = {
     "proposed": "Instances proposed here.",
-    "nops": "Instances learnt to be nop.",
+    "nops": "Instances decided nop.",
     "aborted": "Own requests that were decided nop.",
     "prepared": "Recoveries begun here.",
     "validated": "Recoveries here that had to validate.",
@@ -36,17 +36,17 @@ _COMMIT_PATHS = ("fast", "slow", "recovered")
 instances committed by a recovery that this replica led. They count instances (batches), not requests."""
 
 _TRAFFIC = {
-    "messages_sent": "Messages to peers that left.",
-    "messages_received": "Messages of peers that came.",
-    "messages_dropped": "Messages to peers that found no connection or no room.",
-    "bytes_sent": "Bytes to peers that left.",
-    "bytes_received": "Bytes of peers that came.",
-    "refused": "Peers, or what they sent, that were refused.",
+    "messages_sent": "Messages sent to peers.",
+    "messages_received": "Messages received from peers.",
+    "messages_dropped": "Messages to peers that were dropped because there was no connection or the queue was full.",
+    "bytes_sent": "Bytes sent to peers.",
+    "bytes_received": "Bytes received from peers.",
+    "refused": "Connections and messages of peers that were refused.",
 }
 
 
 class Metrics:
-    """Asks `observe` once for each `text`."""
+    """The metrics of one replica. Calls `observe` once for each `text`."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Metrics:
         ProcessCollector(registry=self._registry)
 
     def text(self) -> bytes:
-        """Everything, now."""
+        """The current value of all metrics."""
         return generate_latest(self._registry)
 
 
@@ -78,7 +78,7 @@ class _ReplicaCollector(Collector):
         self._limits = limits
 
     def describe(self) -> list[Metric]:
-        """Nothing: names are not asked for before the replica runs."""
+        """See prometheus_client. Empty, so that registration computes no values."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -87,7 +87,7 @@ class _ReplicaCollector(Collector):
         yield self._info(seen)
         yield GaugeMetricFamily("pydsm_healthy", "1 unless the replica has failed.", int(seen.failure is None))
         ready = not_ready_reason(seen, self._limits) is None
-        yield GaugeMetricFamily("pydsm_ready", "1 when clients may be sent here.", int(ready))
+        yield GaugeMetricFamily("pydsm_ready", "1 if the replica can serve clients.", int(ready))
         yield from _counters(seen)
         yield from _by_leader(seen)
         yield GaugeMetricFamily("pydsm_commands_waiting", "Commands not answered yet.", seen.commands_waiting)
@@ -115,7 +115,7 @@ class _ReplicaCollector(Collector):
         yield from _clock(seen)
 
     def _info(self, seen: Observation) -> Metric:
-        info = InfoMetricFamily("pydsm_replica", "Which replica this is.")
+        info = InfoMetricFamily("pydsm_replica", "Identity and version of the replica.")
         identity = self._identity
         info.add_metric(
             [],
@@ -186,7 +186,7 @@ def _counters(seen: Observation) -> Iterator[Metric]:
 
 def _by_leader(seen: Observation) -> Iterator[Metric]:
     frontier = GaugeMetricFamily("pydsm_frontier", "Executed prefix of each leader's instances.", labels=["leader"])
-    known = GaugeMetricFamily("pydsm_known", "Highest index heard of, of each leader.", labels=["leader"])
+    known = GaugeMetricFamily("pydsm_known", "Highest known index of each leader.", labels=["leader"])
     for leader, (executed, highest) in enumerate(zip(seen.frontier, seen.known, strict=True)):
         name = seen.name_of(ReplicaId(leader))
         frontier.add_metric([name], executed)

@@ -1,86 +1,20 @@
-"""The port for native clients: receives commands and sends answers in any order, both within limits.
+"""The port for native clients: listens, accepts connections, and stops.
 
-Decides which clients may connect and how many commands of one client may be in flight. Guarantees that each command
-gets one answer, and that reading from a client is paused while it has too many unanswered commands or does not read its
-answers. The wire format is left to `runtime/client_protocol`, agreement to `submit_requests`. Whether a request is a
-retry is determined here, from the session that was granted to the connection, and not stated by the client
-(`core/sessions/grants`).
+Decides which clients may connect. Each client is left to its `native_connection`.
 """
 
-import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
-from pydsm.core.sessions.grants import Grant
-from pydsm.core.sessions.result_ranges import weight
-from pydsm.core.types.errors import PeerProtocolError
-from pydsm.core.types.ids import SessionId, sequence_of, session_of, timestamp_of
-from pydsm.core.types.messages import Run
 from pydsm.logs import LogLimiter
-from pydsm.runtime.batching import Aborted, Answer, Overloaded, ReplyMany, SubmitRequests
-from pydsm.runtime.client_protocol import (
-    CLIENT_PREAMBLE,
-    ClientHello,
-    ClientRequest,
-    CloseReason,
-    Welcome,
-    decode_from_client,
-    encode_answers,
-    encode_message,
-)
-from pydsm.server.client_connection import ClientConnection
+from pydsm.runtime.batching import SubmitRequests
+from pydsm.server.client_port import ClientPort
 from pydsm.server.connection_registry import ConnectionRegistry
+from pydsm.server.limits import NativeLimits
+from pydsm.server.native_connection import NativeConnection, NativeServerContext
 from pydsm.server.shared import SharedServerState
-from pydsm.server.sockets import heard, notice_if_it_vanishes
-from pydsm.storage.identity import Identity
-from pydsm.transport.address import Address, cannot_listen
-from pydsm.transport.frames import FrameReader
+from pydsm.transport.address import Address
 
 log = logging.getLogger("pydsm.native")
-
-
-@dataclass(frozen=True, slots=True)
-class NativeLimits:
-    """Every limit of the port for native clients."""
-
-    connections_max: int = 10_000
-    """Clients at a time; a further one gets an error and is disconnected."""
-    handshake_seconds_max: float = 5.0
-    """How long a client may take to complete the handshake."""
-    command_bytes_max: int = 8 << 20
-    """Bytes of one command, the largest that the replica accepts; Welcome carries the limit to the client."""
-    frame_bytes_max: int = 16 << 20
-    """Bytes of one frame of commands; a longer one ends the connection."""
-    frame_commands_max: int = 50_000
-    """Commands in one frame; more end the connection."""
-    unanswered_commands_max: int = 50_000
-    """Commands of one connection without an answer; beyond these, nothing is read from it."""
-    write_buffer_bytes_max: int = 16 << 20
-    """Bytes of answers that a client has not read; beyond these, nothing is read from it."""
-    idle_seconds_before_probe: int = 300
-    """Seconds of silence after which the operating system asks whether a client's machine is still there."""
-    answer_bytes_max: int = 64 << 20
-    """Bytes of one frame of answers; a single longer answer is replaced by an error."""
-    ahead_ms_max: int = 60_000
-    """How far after `NativeServerContext.now_ms` a session may begin. A later timestamp would make
-    the detection of expired sessions less reliable."""
-
-
-@dataclass(frozen=True, slots=True)
-class NativeServerContext:
-    """The replica behind the port. `names` has every member's name; `is_ready` returns whether it can serve now.
-
-    `grant` returns a new session for a connection, `now_ms` the timestamp of a session that begins now.
-    """
-
-    identity: Identity
-    names: tuple[str, ...]
-    is_ready: Callable[[], bool]
-    grant: Callable[[], Grant]
-    now_ms: Callable[[], int]
 
 
 class NativeServer:
@@ -98,323 +32,36 @@ class NativeServer:
         self.host = host
         self.limits = limits or NativeLimits()
         self.shared = shared or SharedServerState()
-        self.registry: ConnectionRegistry[NativeConnection, None] = ConnectionRegistry()
+        self._port: ClientPort[NativeConnection, None] = ClientPort(self.shared, self.limits.connections_max)
         self.refusals = LogLimiter(log, lines_max=1)
-        self._server: asyncio.Server | None = None
 
     @property
     def port(self) -> int:
         """The port number on which it listens; useful after starting with port 0."""
-        assert self._server is not None, "the server is not started"
-        number: int = self._server.sockets[0].getsockname()[1]
-        return number
+        return self._port.number
+
+    @property
+    def registry(self) -> ConnectionRegistry[NativeConnection, None]:
+        """The open connections."""
+        return self._port.registry
 
     async def start(self, address: Address) -> None:
         """Listen. Raises OperationalError if the address cannot be used."""
-        loop = asyncio.get_running_loop()
-        try:
-            self._server = await loop.create_server(lambda: NativeConnection(self), address.host, address.port)
-        except OSError as error:
-            raise cannot_listen("clients", address, error) from error
+        await self._port.start(lambda: NativeConnection(self), address, "clients")
 
     async def stop(self) -> None:
         """Stop listening, send the answers that are ready, and close all connections. Idempotent."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        server.close()
-        await self.registry.close_all(lambda connection: connection.close("this replica is stopping"))
-        await server.wait_closed()
+        await self._port.stop(lambda connection: connection.close("this replica is stopping"))
 
-    def opened(self, connection: "NativeConnection") -> str | None:
-        """Register a new connection: None when it is accepted, otherwise the reason why it is refused."""
-        if self._server is None:
+    def opened(self, connection: NativeConnection) -> str | None:
+        """See `NativeConnectionOwner`."""
+        if not self._port.is_open:
             return "this replica is stopping; connect to another"
-        if not self.shared.clients.enter(len(self.registry) >= self.limits.connections_max):
+        if not self._port.reserve():
             return f"{len(self.registry)} clients are connected already; connect to another replica"
-        self.registry.add(connection, None)
-        self.shared.silent.opened(connection)
+        self._port.add(connection, None)
         return None
 
-    def closed(self, connection: "NativeConnection") -> None:
-        """The connection is gone."""
-        self.shared.silent.settled(connection)
-        if self.registry.left(connection):
-            self.shared.clients.leave()
-
-
-class RefusedRequests:
-    """For each session of a connection: the first refused request that was not retried yet.
-
-    Ordered requests behind it would be committed and then skipped at execution until it is retried, so they are
-    refused immediately (`docs/reference/protocol.md`, section 7, "Program order").
-    """
-
-    def __init__(self) -> None:
-        self._sequences: dict[SessionId, int] = {}
-
-    def refused(self, run: Run, offset: int) -> None:
-        """The requests of a run from `offset` on were not executed."""
-        sequence, session = sequence_of(run.first) + offset, session_of(run.first)
-        self._sequences[session] = min(sequence, self._sequences.get(session, sequence))
-        if len(self._sequences) > _REFUSED_SESSIONS_MAX:
-            del self._sequences[next(iter(self._sequences))]
-
-    def is_ahead(self, run: Run) -> bool:
-        """Whether the run is ordered behind a refused request that must be retried first."""
-        if not self._sequences:
-            return False
-        session, first = session_of(run.first), sequence_of(run.first)
-        sequence = self._sequences.get(session)
-        if sequence is None or not run.after or first + run.count <= sequence:
-            return False
-        if first <= sequence or run.acknowledged > sequence:
-            del self._sequences[session]
-            return False
-        return True
-
-
-_REFUSED_SESSIONS_MAX = 16
-_WRITE_BYTES_MAX = 1 << 20
-"""Bytes of answers, about, that are put together for one write; a single larger one is written alone."""
-_ENOUGH_BYTES = 1 << 30
-"""A limit for `weight` that is never reached, so that it counts everything."""
-
-
-def _write_ends(answers: Sequence[Answer]) -> Iterator[int]:
-    """For each write, the position after its last answer."""
-    if weight(answers, _WRITE_BYTES_MAX) > _WRITE_BYTES_MAX:
-        size = 0
-        for position in range(len(answers)):
-            added = weight(answers[position : position + 1], _WRITE_BYTES_MAX)
-            if size and size + added > _WRITE_BYTES_MAX:
-                yield position
-                size = 0
-            size += added
-    yield len(answers)
-
-
-class NativeConnection(ClientConnection):
-    """The connection of one client; see the docstring of this module."""
-
-    def __init__(self, server: NativeServer) -> None:
-        super().__init__()
-        self._server = server
-        self._limits = server.limits
-        self._submit = server.submit_requests
-        self._reader = FrameReader(CLIENT_PREAMBLE)
-        self._loop = asyncio.get_running_loop()
-        self._peer = "a client"
-        self._handshake_done = False
-        self._grant = server.host.grant()
-        self._session = session_of(self._grant.id)
-        """Session of the last run, whose timestamp was checked."""
-        self._refused = RefusedRequests()
-        self._next = 0
-        self._unanswered = 0
-        self._numbers: list[int] = []
-        self._answers: list[Answer] = []
-        self._write_paused = False
-        self._handshake_timer: asyncio.TimerHandle | None = None
-        self._frames = 0
-
-    # Called by asyncio's transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the handshake timer, or refuse the connection."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=self._limits.write_buffer_bytes_max)
-        address = transport.get_extra_info("peername")
-        if isinstance(address, tuple):
-            self._peer = f"the client at {Address(str(address[0]), int(address[1]))}"
-        notice_if_it_vanishes(transport, self._limits.idle_seconds_before_probe)
-        reason = self._server.opened(self)
-        if reason is not None:
-            self._refuse(reason)
-        else:
-            self._handshake_timer = self._loop.call_later(self._limits.handshake_seconds_max, self._handshake_timed_out)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """Discard pending answers; commands that were submitted may still be executed."""
-        if self._transport is not None:
-            heard(self._transport)
-        self._server.shared.memory.forget(self)
-        self._transport = None
-        self._stop_waiting()
-        self._server.closed(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Submit the commands of all complete frames."""
-        if self._transport is None or self._transport.is_closing() or self._ending:
-            return
-        try:
-            self._reader.feed(data)
-            for payload in self._reader.payloads():
-                self._frames += 1
-                self._payload_received(payload)
-        except PeerProtocolError as fault:
-            self._refuse(str(fault))
-        else:
-            self._settle_reading()
-            if self._reader.held_bytes:
-                self._server.shared.memory.note(self)
-
-    def eof_received(self) -> bool:
-        """Close the connection: the client reads no answers after it has closed its side."""
-        return False
-
-    def pause_writing(self) -> None:
-        """The client does not read."""
-        self._write_paused = True
-        self._settle_reading()
-        self._server.shared.memory.note(self)
-
-    def resume_writing(self) -> None:
-        """The client reads again."""
-        self._write_paused = False
-        self._flush()
-        self._settle_reading()
-
-    # For `ClientMemory`
-
-    def half_sent_bytes(self) -> int:
-        """See `memory.Holder`."""
-        return 0 if self._read_paused or self._ending else self._reader.held_bytes
-
-    def commands_read(self) -> int:
-        """See `memory.Holder`."""
-        return self._frames
-
-    def other_bytes(self) -> int:
-        """See `memory.Holder`."""
-        return self._reader.held_bytes - self.half_sent_bytes() + weight(self._answers, _ENOUGH_BYTES)
-
-    def who(self) -> str:
-        """See `memory.Holder`."""
-        return self._peer
-
-    # For the server
-
-    def close(self, reason: str) -> None:
-        """Send the answers that are ready and a CloseReason, then close."""
-        self._flush(whole=True)
-        if self._transport is not None:
-            if not self._ending:
-                self._write(encode_message(CloseReason(reason)))
-            self._transport.close()
-
-    # Internal
-
-    def _payload_received(self, payload: bytes) -> None:
-        message = decode_from_client(payload)
-        if isinstance(message, ClientHello) == self._handshake_done:
-            raise PeerProtocolError("a client sends ClientHello once, before its first command")
-        if isinstance(message, ClientHello):
-            self._accept_hello(message)
-        else:
-            self._execute(message)
-
-    def _accept_hello(self, hello: ClientHello) -> None:
-        host, transport = self._server.host, self._transport
-        if hello.group not in {"", host.identity.group}:
-            raise PeerProtocolError(
-                f"it asks for group {hello.group!r}, this is {host.identity.group!r}: check the addresses"
-            )
-        assert transport is not None, "handshake after the connection was lost"
-        self._handshake_done = True
-        self._server.shared.silent.settled(self)
-        self._stop_waiting()
-        self._reader.allow_messages(self._limits.frame_bytes_max)
-        identity = host.identity
-        welcome = Welcome(
-            identity.group,
-            identity.name,
-            identity.replica,
-            host.names,
-            host.is_ready(),
-            self._grant.id,
-            self._limits.command_bytes_max,
-        )
-        transport.write(CLIENT_PREAMBLE + encode_message(welcome))
-
-    def _execute(self, request: ClientRequest) -> None:
-        if request.first != self._next:
-            raise PeerProtocolError(f"its next command has number {request.first}, expected {self._next}")
-        if len(request.commands) > self._limits.frame_commands_max:
-            raise PeerProtocolError(
-                f"{len(request.commands)} commands in one frame are over the limit of {self._limits.frame_commands_max}"
-            )
-        self._next += len(request.commands)
-        self._unanswered += len(request.commands)
-        for run in request.runs:
-            self._check_time(run)
-        start = 0
-        for run in request.runs:
-            commands = request.commands[start : start + run.count] if len(request.runs) > 1 else request.commands
-            reply = partial(self._answered, request.first + start)
-            start += run.count
-            if self._refused.is_ahead(run):
-                reply(0, [Aborted("not executed: an earlier request of the session was refused")] * run.count)
-            elif (refusal := self._server.shared.refusal) is not None:
-                self._record_and_reply(run, reply, 0, [Overloaded(refusal)] * run.count)
-            else:
-                is_retry = not self._grant.takes(run.first, run.count)
-                self._submit(run, commands, partial(self._record_and_reply, run, reply), is_retry=is_retry)
-
-    def _record_and_reply(self, run: Run, reply: ReplyMany, offset: int, answers: Sequence[Answer]) -> None:
-        if isinstance(answers[0], Aborted | Overloaded):  # answers that come together are all refusals, or none is
-            self._refused.refused(run, offset)
-        reply(offset, answers)
-
-    def _check_time(self, run: Run) -> None:
-        session = session_of(run.first)
-        if session != self._session:
-            ahead_ms = timestamp_of(session) - self._server.host.now_ms()
-            if ahead_ms > self._limits.ahead_ms_max:
-                raise PeerProtocolError(f"a session begins {ahead_ms} ms in the future: set the client's clock")
-            self._session = session
-
-    def _answered(self, first: int, offset: int, answers: Sequence[Answer]) -> None:
-        """Queue answers; they are written at the end of this turn of the loop, together with all others of the turn."""
-        self._unanswered -= len(answers)
-        if not self._numbers:
-            self._loop.call_soon(self._flush)
-        self._numbers += range(first + offset, first + offset + len(answers))
-        self._answers += answers
-
-    def _flush(self, *, whole: bool = False) -> None:
-        """Write queued answers in bounded portions, until the client stops reading; with `whole`, all of them."""
-        numbers, answers = self._numbers, self._answers
-        self._numbers, self._answers = [], []
-        if not numbers or self._transport is None or self._ending:
-            return
-        start = 0
-        for end in _write_ends(answers):
-            if self._write_paused and not whole:
-                break
-            self._write(encode_answers(numbers[start:end], answers[start:end], self._limits.answer_bytes_max))
-            start = end
-        self._numbers, self._answers = numbers[start:], answers[start:]
-        self._settle_reading()
-        if self.buffered_bytes:
-            self._server.shared.memory.note(self)
-
-    def _settle_reading(self) -> None:
-        self._read_unless(self._write_paused or self._unanswered >= self._limits.unanswered_commands_max)
-
-    def _refuse(self, reason: str) -> None:
-        self._server.refusals.warning("refused", "refused %s: %s", self._peer, reason)
-        if self._handshake_done:
-            self._flush(whole=True)
-        self._reader = FrameReader(CLIENT_PREAMBLE)  # discards what the old one holds
-        preamble = b"" if self._handshake_done else CLIENT_PREAMBLE
-        self._write(preamble + encode_message(CloseReason(reason)))
-        self._end()
-
-    def _handshake_timed_out(self) -> None:
-        self._refuse(f"handshake timed out after {self._limits.handshake_seconds_max:g} s")
-
-    def _stop_waiting(self) -> None:
-        if self._handshake_timer is not None:
-            self._handshake_timer.cancel()
-            self._handshake_timer = None
+    def closed(self, connection: NativeConnection) -> None:
+        """See `NativeConnectionOwner`."""
+        self._port.remove(connection)

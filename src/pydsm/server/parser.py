@@ -1,7 +1,8 @@
-"""From the bytes of one connection to commands, in both forms that Redis takes: arrays of bulk strings, and lines.
+"""Parses the bytes of one connection into commands, in both forms of Redis: arrays of bulk strings, and lines.
 
-Decides nothing about what a command means. Guards that a client cannot make this process hold or do more than the
-limits say: a command is parsed once however finely its bytes are split, and no Python runs per byte.
+Guarantees that a client cannot make this process store more or compute more than the limits allow: a command is parsed
+once, into however many pieces its bytes are split, and no Python code runs for each byte. The meaning of commands is
+left to `connection`.
 """
 
 import re
@@ -22,7 +23,7 @@ class CommandTooLarge(PeerProtocolError):
 
 
 _CLAIMED_BYTES_MAX = 512 << 20
-"""An argument that claims more is a protocol error; one that is too long is read and passed over up to here."""
+"""An argument with a larger length is a protocol error; an argument over the limit, up to this length, is skipped."""
 _CLAIMED_WORDS_MAX = (1 << 31) - 1
 
 _LENGTH = re.compile(rb"0|-?[1-9][0-9]{0,17}")
@@ -34,7 +35,7 @@ _LINE_WORD = re.compile(
     rb"""(?:"(?P<double>(?:[^"\\]|\\.)*)"(?=\s|$)|'(?P<single>(?:\\'|[^'\\]|\\(?!'))*)'(?=\s|$)|(?=[ \t\r\n]|$))\s*""",
     re.DOTALL,
 )
-"""A word of a line and the space behind it: bare up to where quotes open, which must close where the word ends.
+"""A word of a line and the space behind it: unquoted text, then perhaps a quoted part that must end the word.
 
 As in Redis, a vertical tab and a form feed are skipped between words and end quotes, but do not end a bare word."""
 _GAP = re.compile(rb"[ \t\r\n]+")
@@ -52,7 +53,7 @@ _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 
 
 class RequestParser:
-    """`feed` what arrives, then `take` commands until there are none. Unusable after a ProtocolError."""
+    """`feed` received bytes, then `take` commands until there are none. Only `discard` may follow a ProtocolError."""
 
     def __init__(self, limits: RespLimits) -> None:
         self._limits = limits
@@ -70,28 +71,36 @@ class RequestParser:
         self._words_missing = 0
         self._command_bytes = 0
         self._complaint: str | None = None
-        """Why the command that is read now is too large: nothing of it is kept."""
-        self._passing_bytes = 0
-        """What comes next of it and is passed over."""
+        """Why the current command is too large: its bytes are skipped."""
+        self._skipped_bytes_left = 0
+        """Bytes of the current argument that are still to be skipped."""
         self._too_large: CommandTooLarge | None = None
         self.complete = 0
-        """Commands read so far."""
+        """The number of complete commands so far."""
 
     @property
     def held_bytes(self) -> int:
-        """Of a command that is not complete."""
+        """Bytes that were fed and not returned."""
         return len(self._buffer) - self._start + self._fresh_bytes + self._command_bytes
 
     def feed(self, data: bytes) -> None:
-        """Remember what arrived."""
+        """Store received bytes."""
         self._fresh.append(data)
         self._fresh_bytes += len(data)
 
-    def take(self, commands_max: int) -> list[Words]:
-        """The next complete commands, at most so many, none of them empty; [] only when there are no more.
+    def discard(self) -> None:
+        """Discard everything that was fed and not returned."""
+        self._buffer, self._start = b"", 0
+        self._fresh.clear()
+        self._fresh_bytes = self._wanted_bytes = 0
+        self._words, self._words_missing, self._command_bytes = [], 0, 0
+        self._complaint, self._skipped_bytes_left, self._too_large = None, 0, None
 
-        Raises ProtocolError when what comes next is not of the protocol, CommandTooLarge when it is a command over a
-        limit; commands in front of it are given first, and the call after that raises.
+    def take(self, commands_max: int) -> list[Words]:
+        """The next complete commands, at most `commands_max`, none of them empty; [] only if there are no more.
+
+        Raises ProtocolError if the next bytes violate the protocol, CommandTooLarge if the next command is over a
+        limit. Commands in front of these are returned first, and the next call raises.
         """
         if self._too_large is not None:
             error, self._too_large = self._too_large, None
@@ -118,7 +127,7 @@ class RequestParser:
         return commands
 
     def _join(self) -> None:
-        """Bring what arrived into the buffer, as soon as it can complete what is waited for."""
+        """Append received bytes to the buffer, as soon as they can complete the current argument."""
         held = len(self._buffer) - self._start
         if self._fresh and held + self._fresh_bytes >= self._wanted_bytes:
             self._buffer = b"".join((self._buffer[self._start :], *self._fresh))
@@ -128,10 +137,10 @@ class RequestParser:
             self._wanted_bytes = 0
 
     def _plain(self, commands_max: int) -> list[Words]:
-        """The next commands as far as they are plain: arrays of a few short words without line ends in them.
+        """The next commands as long as they are plain: arrays of a few short words without line ends in them.
 
-        Nearly all are, and take a third of the time when whole windows of them are split into lines at once. What is
-        not plain ends this, and is left to `_next`.
+        Nearly all commands are plain, and splitting a whole window of them into lines takes a third of the time. The
+        first other command is left to `_next`.
         """
         commands: list[Words] = []
         progress = self._may_be_plain and not self._words_missing and self._complaint is None
@@ -146,7 +155,7 @@ class RequestParser:
     def _next(self) -> Words | None:
         """The next command, without words if it is empty; None while it is incomplete."""
         if self._complaint is not None:
-            self._pass_over()
+            self._skip()
             return None
         if self._words_missing:
             return self._array()
@@ -173,7 +182,7 @@ class RequestParser:
         return self._array()
 
     def _array(self) -> Words | None:
-        """Go on with an array whose length is known."""
+        """Continue an array whose length is known."""
         buffer, start, size = self._buffer, self._start, len(self._buffer)
         words, missing, taken = self._words, self._words_missing, self._command_bytes
         complaint: str | None = None
@@ -215,27 +224,27 @@ class RequestParser:
         return words
 
     def _too_much(self, complaint: str) -> None:
-        """Keep nothing of the command that is read now."""
+        """Begin to skip the current command."""
         self._complaint = complaint
-        self._words, self._command_bytes, self._passing_bytes, self._wanted_bytes = [], 0, 0, 0
-        self._pass_over()
+        self._words, self._command_bytes, self._skipped_bytes_left, self._wanted_bytes = [], 0, 0, 0
+        self._skip()
 
-    def _pass_over(self) -> None:
-        """Go on to the end of a command that is too large. Raises CommandTooLarge when that is there."""
-        while self._passing_bytes or self._words_missing:
-            passed = min(self._passing_bytes, len(self._buffer) - self._start)
+    def _skip(self) -> None:
+        """Skip to the end of a command that is too large. Raises CommandTooLarge at the end."""
+        while self._skipped_bytes_left or self._words_missing:
+            passed = min(self._skipped_bytes_left, len(self._buffer) - self._start)
             self._start += passed
-            self._passing_bytes -= passed
-            if self._passing_bytes or not self._words_missing:
+            self._skipped_bytes_left -= passed
+            if self._skipped_bytes_left or not self._words_missing:
                 break
             end = self._buffer.find(_LINE_END, self._start)
             if end < 0:
                 self._refuse_long_line(self._start, "too big bulk count string")
                 break
-            self._passing_bytes = _bulk_length(self._buffer, self._start, end) + len(_LINE_END)
+            self._skipped_bytes_left = _bulk_length(self._buffer, self._start, end) + len(_LINE_END)
             self._words_missing -= 1
             self._start = end + len(_LINE_END)
-        if not self._passing_bytes and not self._words_missing:
+        if not self._skipped_bytes_left and not self._words_missing:
             complaint, self._complaint = self._complaint, None
             raise CommandTooLarge(complaint)
 
@@ -258,24 +267,24 @@ class RequestParser:
 
 
 def _take_plain(lines: list[bytes], commands: list[Words], commands_max: int) -> int:
-    """Add plain commands to `commands`; how many lines they were. The last line is not known to be complete."""
-    place, last = 0, len(lines) - 1
+    """Add plain commands to `commands`, and return how many lines they have. The last line may be incomplete."""
+    position, last = 0, len(lines) - 1
     while len(commands) < commands_max:
-        count = _ARRAY_HEADS.get(lines[place])
+        count = _ARRAY_HEADS.get(lines[position])
         if count is None:
             break
-        end = place + 1 + 2 * count
+        end = position + 1 + 2 * count
         if end > last:
             break
-        words = lines[place + 2 : end : 2]
+        words = lines[position + 2 : end : 2]
         try:
-            if lines[place + 1 : end : 2] != [_BULK_HEADS[len(word)] for word in words]:
+            if lines[position + 1 : end : 2] != [_BULK_HEADS[len(word)] for word in words]:
                 break
         except IndexError:
             break
         commands.append(words)
-        place = end
-    return place
+        position = end
+    return position
 
 
 def _bulk_length(buffer: bytes, start: int, end: int) -> int:
@@ -290,20 +299,20 @@ def _bulk_length(buffer: bytes, start: int, end: int) -> int:
 
 
 def split_line(line: bytes) -> Words:
-    """The words of an inline command. Raises ProtocolError for quotes that do not close where a word ends."""
+    """The words of an inline command. Raises ProtocolError for a closing quote that is missing or inside a word."""
     if b'"' not in line and b"'" not in line:
         if b"\v" not in line and b"\f" not in line:
             return line.split()
         return [word for part in _GAP.split(line) if (word := part.lstrip(_RARE_SPACE))]
     line = line.lstrip()
     words: list[bytes] = []
-    place = 0
-    while place < len(line):
-        match = _LINE_WORD.match(line, place)
+    position = 0
+    while position < len(line):
+        match = _LINE_WORD.match(line, position)
         if match is None:
             raise ProtocolError("Protocol error: unbalanced quotes in request")
         words.append(_unquoted(match))
-        place = match.end()
+        position = match.end()
     return words
 
 

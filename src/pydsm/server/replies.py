@@ -1,20 +1,19 @@
-"""From answers to the bytes of RESP2 and RESP3.
+"""Encodes answers in RESP2 and RESP3.
 
-bytes are a bulk string, str a status, int and float numbers (RESP2: a float is a bulk string), None nothing, list an
-array, `Members` a set, dict a map and `Pairs` an array of pairs (RESP2: flat arrays), NO_LIST a list that is not there,
-CommandFailed an error.
-`Aborted` and `Overloaded` become TRYAGAIN errors, which say that nothing was executed.
+bytes become a bulk string, str a status, int and float numbers (RESP2: a float is a bulk string), None a null, list an
+array, `Members` a set, dict a map and `Pairs` an array of pairs (RESP2: flat arrays), NO_LIST a null array, and
+CommandFailed an error. `Aborted` and `Overloaded` become TRYAGAIN errors, which state that nothing was executed.
 """
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.result_ranges import weight
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import Members, NoList, Pairs
 from pydsm.machines.kv.command import show_float
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.server.limits import RespLimits
 
 _FRAME_BYTES = 16
-"""Roughly what one item takes besides its content."""
+"""Approximate size of one item besides its content."""
 
 
 def encode_reply(answer: Answer, protocol: int, limits: RespLimits) -> bytes:
@@ -38,7 +37,7 @@ def encode_reply(answer: Answer, protocol: int, limits: RespLimits) -> bytes:
 
 
 def error_line(text: str) -> bytes:
-    """An error; its first word is a code in capitals, ERR where the text brings none."""
+    """The encoding of an error. Its first word is a code in capitals; ERR is added if `text` has none."""
     code = text.split(" ", 1)[0]
     if not (code.isalpha() and code.isupper()):
         text = f"ERR {text}"
@@ -62,7 +61,7 @@ def _aggregate(answer: list[object] | dict[object, object], protocol: int, limit
     size = weight(items, limits.reply_bytes_max) + (_FRAME_BYTES - 1) * len(items)
     if size > limits.reply_bytes_max:
         return error_line(
-            f"the reply has at least {size} bytes, over the limit of {limits.reply_bytes_max}; ask for less at once"
+            f"the reply has at least {size} bytes, over the limit of {limits.reply_bytes_max}; request less data"
         )
     head = b"*%d\r\n" % len(items)
     if protocol == 3 and isinstance(answer, dict):

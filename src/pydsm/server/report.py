@@ -1,7 +1,6 @@
-"""What `/status` says, as a value that has one meaning on both ends: the replica writes it, `pydsm status` reads it.
+"""The report of `/status`: the replica writes it, `pydsm status` reads it.
 
-Fields may be added with a default; nothing else may change, so that a tool and a replica of different versions
-understand each other.
+Fields may be added with a default; nothing else may change, so that a tool can read the report of another version.
 """
 
 from dataclasses import asdict
@@ -15,12 +14,12 @@ from pydsm.storage.identity import Identity
 
 
 class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One member of the group as this replica sees it, and what is known and executed here of what it led."""
+    """One member of the group as seen by this replica, and how many of its instances are known and executed here."""
 
     name: str
     replica: int
     connected: bool
-    """Always true of the replica itself."""
+    """Always true for the replica itself."""
     last_report_age_seconds: float | None
     """Age of its last frontier report; None before the first one since this start, and for this replica itself."""
     executed: int
@@ -33,7 +32,7 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One replica at one moment."""
+    """The state of one replica at one time."""
 
     version: str
     group: str
@@ -54,27 +53,27 @@ class StatusReport(msgspec.Struct, frozen=True, kw_only=True):
     traffic: dict[str, int]
     """Counts since the start of the process, named as in `transport/base.py`."""
     instances: int = 0
-    """In memory: not executed yet, or not known to be executed everywhere."""
+    """Instances in memory: not executed yet, or not known to be executed at all replicas."""
     machine: str = "running"
     """A `runtime.apply_gate.MachinePhase`: paused, for example."""
     machine_fault: str | None = None
-    """What the machine raised when it was last started or stopped."""
+    """The exception that the state machine raised when it was last started or stopped."""
     apply_queue_batches: int = 0
     """Decided batches and checkpoints that wait until the state machine runs again."""
     apply_queue_bytes: int = 0
-    """Bytes of the commands in them."""
+    """Bytes of the commands in these batches."""
     clock_ms: int = 0
-    """What this replica's wall clock shows, Unix time."""
+    """The wall clock of this replica, Unix time in milliseconds."""
     group_clock_ms: int | None = None
-    """What a majority of the members' clocks shows; None while too few are known."""
+    """The time that a majority of the members' clocks shows, Unix milliseconds; None while too few are known."""
     clock_fault: str | None = None
-    """What is wrong with this replica's clock."""
+    """The fault of this replica's clock; None if it has none."""
     agreed_time_ms: int = 0
     """Unix time as agreed with the last checkpoint executed here; 0 before the first."""
 
 
 def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, limits: ReadyLimits) -> StatusReport:
-    """The report of what was seen; `names` has every member's name, in the group's order."""
+    """The report of an observation; `names` has the names of all members, in the order of the group."""
     reason = not_ready_reason(seen, limits)
     return StatusReport(
         version=__version__,
@@ -105,7 +104,7 @@ def make_report(identity: Identity, names: tuple[str, ...], seen: Observation, l
 
 
 def counts(seen: Observation) -> dict[str, int]:
-    """The core's plain counters by name."""
+    """The counters of the core by name, without those of the recovery rules."""
     return {name: count for name, count in asdict(seen.counters).items() if name != "branches"}
 
 

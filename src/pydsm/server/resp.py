@@ -1,6 +1,7 @@
-"""The Redis port: listens, keeps the connections, and stops.
+"""The Redis port: listens, accepts connections, and stops.
 
-Decides who may connect. Leaves each client to its `connection`, agreement to `submit_many`.
+Decides which clients may connect, and answers commands that have waited too long. Each client is left to its
+`connection`, agreement to `submit_many`.
 """
 
 import asyncio
@@ -9,17 +10,18 @@ from collections.abc import Callable, Sequence
 
 from pydsm.machines.base import CommandFailed
 from pydsm.runtime.batching import SubmitMany
+from pydsm.server.client_port import ClientPort
 from pydsm.server.connection import RespConnection
-from pydsm.server.connection_registry import ConnectionRegistry
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session
 from pydsm.server.shared import SharedServerState
+from pydsm.transport.address import Address
 
 _LATE_SECONDS = 0.25
 
 
 class RespServer:
-    """Serves the commands of `machines.kv` to Redis clients. All from one loop."""
+    """Serves the commands of `machines.kv` to Redis clients. All calls from one event loop."""
 
     def __init__(
         self,
@@ -37,42 +39,33 @@ class RespServer:
         self.silent = self.shared.silent
         self._late: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
-        self._registry: ConnectionRegistry[RespConnection, Session] = ConnectionRegistry()
-        self._server: asyncio.Server | None = None
+        self._port: ClientPort[RespConnection, Session] = ClientPort(self.shared, self.limits.connections_max)
 
     @property
     def port(self) -> int:
-        """Where it listens; useful after starting with port 0."""
-        assert self._server is not None, "the server is not started"
-        number: int = self._server.sockets[0].getsockname()[1]
-        return number
+        """The port number on which it listens; useful after starting with port 0."""
+        return self._port.number
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: RespConnection(self), host, port)
-        self._look_for_late_answers()
+    async def start(self, address: Address) -> None:
+        """Listen. Raises OperationalError if the address cannot be used."""
+        await self._port.start(lambda: RespConnection(self), address, "Redis clients")
+        self._answer_late_commands()
 
     async def stop(self) -> None:
-        """Listen no more, send what is answered, and close all connections. Idempotent."""
-        if self._server is None:
-            return
-        server, self._server = self._server, None
-        server.close()
+        """Stop listening, send the answers that are known, and close all connections. Idempotent."""
         if self._late is not None:
             self._late.cancel()
-        await self._registry.close_all(RespConnection.close)
-        await server.wait_closed()
+        await self._port.stop(RespConnection.close)
 
     def connections(self) -> Sequence[RespConnection]:
         """Open connections, oldest first."""
-        return self._registry.connections()
+        return self._port.registry.connections()
 
-    # What connections see
+    # For connections
 
     def sessions(self) -> Sequence[Session]:
         """See `CommandContext`."""
-        return self._registry.known()
+        return self._port.registry.details()
 
     def now_seconds(self) -> float:
         """See `CommandContext`."""
@@ -80,22 +73,17 @@ class RespServer:
 
     def opened(self, connection: RespConnection) -> Session | CommandFailed:
         """See `ServerContext`."""
-        if self._server is None:
+        if not self._port.is_open:
             return CommandFailed("ERR this replica is stopping; connect to another")
-        if not self.shared.clients.enter(len(self._registry) >= self.limits.connections_max):
+        if not self._port.reserve():
             return CommandFailed("ERR max number of clients reached")
-        peer, here = connection.addresses()
-        now = self.now_seconds()
-        session = Session(next(self._ids), peer, here, now, last_seconds=now)
-        self._registry.add(connection, session)
-        self.shared.silent.opened(connection)
+        session = connection.new_session(next(self._ids), self.now_seconds())
+        self._port.add(connection, session)
         return session
 
     def closed(self, connection: RespConnection) -> None:
         """See `ServerContext`."""
-        self.shared.silent.settled(connection)
-        if self._registry.left(connection):
-            self.shared.clients.leave()
+        self._port.remove(connection)
 
     @property
     def refusal(self) -> str | None:
@@ -107,8 +95,8 @@ class RespServer:
         """See `CommandContext`."""
         return min(self.limits.connections_max, self.shared.clients.most)
 
-    def _look_for_late_answers(self) -> None:
-        """Answer commands that have waited too long with an error: their outcome is unknown."""
+    def _answer_late_commands(self) -> None:
+        """Answer commands that have waited too long with an error that states that their outcome is unknown."""
         loop = asyncio.get_running_loop()
         seconds = self.limits.answer_seconds_max
         reason = self.shared.reason or "the group is slow"
@@ -116,6 +104,6 @@ class RespServer:
             f"CLUSTERDOWN no answer within {seconds:g} s ({reason}): whether the command was or will be executed is "
             "unknown"
         )
-        for connection in self._registry.connections():
+        for connection in self._port.registry.connections():
             connection.answer_late(loop.time() - seconds, error)
-        self._late = loop.call_later(min(_LATE_SECONDS, seconds / 4), self._look_for_late_answers)
+        self._late = loop.call_later(min(_LATE_SECONDS, seconds / 4), self._answer_late_commands)

@@ -1,4 +1,4 @@
-"""What all ports for clients of one replica have in common."""
+"""The state that all client ports of one replica share."""
 
 import logging
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ _CLIENTS_MAX = 20_000
 
 @dataclass(slots=True)
 class SharedServerState:
-    """`reason` says why the replica is not ready, None when it is; `refusal` why no command is taken, None if one is.
+    """`reason`: why the replica is not ready, None if it is; `refusal`: why commands are refused, None if they are not.
 
-    Both are kept up to date by whoever runs the replica.
+    Both are updated by the program that runs the replica (`availability`).
     """
 
     clients: ClientCount = field(default_factory=lambda: ClientCount(_CLIENTS_MAX))

@@ -1,7 +1,8 @@
-"""What one client has gathered between MULTI and EXEC, and which keys it watches.
+"""The transaction state of one client: the commands queued between MULTI and EXEC, and the watched keys.
 
-Decides what may be gathered, in Redis's words. A transaction stays at the replica where its client is connected until
-EXEC; then it is agreed on as one command. Watches are agreed on at once: see `machines/kv/transactions`.
+Decides how many commands may be queued and how many keys watched. A transaction stays at the replica to which its
+client is connected until EXEC; then it is replicated as one command. Watches are replicated immediately: see
+`machines/kv/transactions`.
 """
 
 import secrets
@@ -17,12 +18,12 @@ Words = Sequence[bytes]
 ABORTED = "EXECABORT Transaction discarded because of previous errors."
 _WATCH_BYTES = 12
 _COMMAND_BYTES = 64
-"""About what one gathered command takes besides its words."""
+"""Approximate size of one queued command besides its words."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransactionCommand:
-    """One of the commands that `connection` handles itself; counts of words include the name."""
+    """A command that `transaction_handler` executes; counts of words include the name."""
 
     words_min: int
     words_max: int
@@ -34,26 +35,28 @@ class TransactionCommand:
 
 
 TRANSACTION_COMMANDS = {
-    b"MULTI": TransactionCommand(1, 1, "Begins a transaction: what follows is gathered until EXEC."),
-    b"EXEC": TransactionCommand(1, 1, "Executes what was gathered at one moment, unless a watched key was changed."),
-    b"DISCARD": TransactionCommand(1, 1, "Forgets what was gathered, and watches nothing any more."),
-    b"WATCH": TransactionCommand(2, 1 << 30, "Makes the next EXEC depend on these keys staying as they are."),
-    b"UNWATCH": TransactionCommand(1, 1, "Watches nothing any more."),
+    b"MULTI": TransactionCommand(1, 1, "Begins a transaction: the commands after it are queued until EXEC."),
+    b"EXEC": TransactionCommand(1, 1, "Executes the queued commands atomically, unless a watched key was changed."),
+    b"DISCARD": TransactionCommand(1, 1, "Discards the queued commands, and ends all watches."),
+    b"WATCH": TransactionCommand(
+        2, 1 << 30, "Makes the next EXEC execute nothing if one of these keys is changed before it."
+    ),
+    b"UNWATCH": TransactionCommand(1, 1, "Ends all watches."),
 }
 """By name in capitals."""
 
 
 @dataclass(slots=True)
 class QueuedCommands:
-    """Commands between MULTI and EXEC, in order: encoded ones for the machine, words of those answered here."""
+    """Commands between MULTI and EXEC, in order: encoded for the state machine, or the words of local commands."""
 
     commands: list[bytes | Words] = field(default_factory=list)
     size_bytes: int = 0
-    broken: bool = False
-    """A command could not be gathered, so nothing will be executed."""
+    dirty: bool = False
+    """A command could not be queued, so EXEC will execute nothing."""
 
     def add(self, name: bytes, words: Words, *, for_machine: bool, limits: RespLimits) -> Result:
-        """QUEUED; raises CommandFailed when there is no room."""
+        """Add a command and return QUEUED. Raises CommandFailed if a limit would be exceeded."""
         size = sum(map(len, words))
         if (
             len(self.commands) >= limits.transaction_commands_max
@@ -69,29 +72,27 @@ class QueuedCommands:
 
     @property
     def for_machine(self) -> list[bytes]:
-        """What is to be agreed on."""
+        """The commands that are replicated."""
         return [command for command in self.commands if isinstance(command, bytes)]
 
 
 @dataclass(slots=True)
 class Transaction:
-    """One client's state. `gathered` is None outside of MULTI."""
+    """The state of one client. `queued` is None outside of MULTI."""
 
-    gathered: QueuedCommands | None = None
+    queued: QueuedCommands | None = None
     watched: dict[bytes, None] = field(default_factory=dict)
     watch: bytes = field(default_factory=lambda: secrets.token_bytes(_WATCH_BYTES))
-    """Names the watches of this client, among those of all replicas and of all times."""
+    """Identifies the watches of this client in the group; random, so that it is never used twice."""
 
     @property
     def size_bytes(self) -> int:
-        """What is kept of it here."""
-        gathered = (
-            0 if self.gathered is None else self.gathered.size_bytes + _COMMAND_BYTES * len(self.gathered.commands)
-        )
-        return gathered + self.watched_bytes
+        """Approximate memory that it uses."""
+        queued = 0 if self.queued is None else self.queued.size_bytes + _COMMAND_BYTES * len(self.queued.commands)
+        return queued + self.watched_bytes
 
     def why_not_watch(self, keys: Words, limits: RespLimits) -> CommandFailed | None:
-        """Why no further keys are watched, or None."""
+        """The error if these keys cannot be watched as well; None if they can."""
         new = [key for key in keys if key not in self.watched]
         size = self.watched_bytes + sum(map(len, new))
         if len(self.watched) + len(new) > limits.transaction_commands_max or size > limits.transaction_bytes_max:
@@ -103,16 +104,16 @@ class Transaction:
 
     @property
     def watched_bytes(self) -> int:
-        """Of the names of watched keys."""
+        """Bytes of the names of watched keys."""
         return sum(map(len, self.watched))
 
     def watching(self, keys: Words) -> bytes:
-        """The command that watches further keys."""
+        """Watch further keys: the command to replicate."""
         self.watched.update(dict.fromkeys(keys))
         return encode((b"WATCH", self.watch, *keys))
 
     def unwatching(self) -> bytes | None:
-        """The command that watches nothing any more, None if nothing is watched."""
+        """End all watches: the command to replicate, or None if nothing is watched."""
         if not self.watched:
             return None
         command = encode((b"UNWATCH", self.watch, *self.watched))
@@ -120,7 +121,7 @@ class Transaction:
         return command
 
     def executing(self, commands: Sequence[bytes]) -> bytes:
-        """The command that executes these, if what is watched was not changed; watches nothing any more."""
+        """End all watches: the command that executes these commands if no watched key was changed."""
         command = encode(transaction(self.watch, tuple(self.watched), commands))
         self.watched = {}
         return command

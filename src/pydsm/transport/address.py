@@ -51,12 +51,15 @@ def system_error_text(error: Exception) -> str:
     return os.strerror(number) if number and number > 0 else text or str(error)
 
 
-def cannot_listen(whom: str, address: Address, error: OSError) -> OperationalError:
-    """The error to raise if an address cannot be listened on; `whom` names the clients of the port."""
+def cannot_listen(whom: str, address: Address, error: Exception) -> OperationalError:
+    """The exception to raise if it is not possible to listen on an address, for `error` of the system or of ZeroMQ.
+
+    `whom` names the clients of the port in the message.
+    """
     if isinstance(error, socket.gaierror):
         remedy = "give a name or an address of this computer"
     else:
-        remedy = _REMEDIES.get(error.errno or 0, "free the port or use another")
+        remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, "free the port or use another")
     return OperationalError(f"cannot listen for {whom} on {address}: {system_error_text(error)}; {remedy}")
 
 

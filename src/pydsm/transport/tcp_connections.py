@@ -28,6 +28,7 @@ from pydsm.transport.handshake import (
     refusal,
 )
 from pydsm.transport.limits import TransportLimits
+from pydsm.transport.sockets import enable_keepalive, peer_address
 from pydsm.transport.tls import Tls, explain
 
 log = logging.getLogger("pydsm.transport")
@@ -294,10 +295,8 @@ class Outgoing(PeerConnection):
 
 def _remote_address(transport: asyncio.BaseTransport) -> tuple[str, str]:
     """The host at the other end, and its address as HOST:PORT."""
-    name = transport.get_extra_info("peername")
-    if not isinstance(name, tuple) or len(name) < 2:
-        return "", "an unknown address"
-    return str(name[0]), str(Address(str(name[0]), int(name[1])))
+    address = peer_address(transport)
+    return ("", "an unknown address") if address is None else (address.host, str(address))
 
 
 def _take_socket(transport: asyncio.Transport) -> socket.socket:
@@ -316,6 +315,6 @@ def _prepare(transport: asyncio.Transport, limits: TransportLimits) -> None:
         return
     set_option: Callable[[int, int, int], None] = connection.setsockopt
     set_option(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    set_option(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    enable_keepalive(transport)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         set_option(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.silence_seconds_max * 1000))

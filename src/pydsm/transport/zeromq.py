@@ -23,13 +23,13 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
-from pydsm.core.types.errors import OperationalError, PeerProtocolError
+from pydsm.core.types.errors import PeerProtocolError
 from pydsm.core.types.ids import Epoch, ReplicaId
 from pydsm.core.types.messages import Message
 from pydsm.core.wire.codec import decode_message, encode_message
 from pydsm.core.wire.raw_messages import BatchCache
 from pydsm.logs import LogLimiter, printable
-from pydsm.transport.address import Address, system_error_text
+from pydsm.transport.address import Address, cannot_listen, system_error_text
 from pydsm.transport.backlog import Backlog
 from pydsm.transport.base import Admit, LocalIdentity, Receive, StartExchange, Traffic
 from pydsm.transport.coalescing import FlushTimer, can_wait
@@ -127,10 +127,7 @@ class ZeroMqTransport:
             watched.close(0)
             context.destroy(linger=0)
             self._context = None
-            raise OperationalError(
-                f"cannot listen for replicas on {self._listen}: {system_error_text(error)}; "
-                "free the port or use another"
-            ) from error
+            raise cannot_listen("replicas", self._listen, error) from error
         host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
         warn_if_unauthenticated([host], self._me.secret, encrypted=False)
         loop = asyncio.get_running_loop()

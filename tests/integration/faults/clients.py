@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Hashable, Sequence
 from random import Random
 
-from pydsm.client.resp import ErrorReply, RespReader, RespReply, encode_command
+from pydsm.bench.resp import ErrorReply, RespReader, RespReply, encode_command
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.sim.base.history import Call, History
 from pydsm.transport.address import Address

@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydsm.bench.resp import RespReply, ask, encode_command
 from pydsm.cli.serve import Storage
 from pydsm.cli.status import fetch
-from pydsm.client.load import ask
-from pydsm.client.resp import RespReply, encode_command
 from pydsm.core.types.errors import OperationalError, PeerProtocolError
 from pydsm.server.report import StatusReport
 from pydsm.sim.checkers.linearizability import LinearizabilityResult, Linearizable, check

@@ -1,4 +1,4 @@
-"""The native client: results, outcomes that are never guessed, and which replica it uses."""
+"""The native client: results, outcomes of failures, and the choice of the replica."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,14 @@ from pydsm.client import (
 from pydsm.client import RequestExpiredError as GoneRequest
 from pydsm.client import SessionExpiredError as GoneSession
 from pydsm.client import client as client_module
+from pydsm.client_protocol import answers
+from pydsm.client_protocol.messages import CLIENT_PREAMBLE, ClientAnswers, Welcome, encode_message
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import ReplicaId, request_at, request_id
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import encode
-from pydsm.runtime import batching
-from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, ClientAnswers, Welcome, encode_message
 from pydsm.server.native import NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address
@@ -84,7 +84,7 @@ def command(line: str) -> bytes:
     return encode([word.encode() for word in line.split()])
 
 
-async def test_a_command_gives_its_result_and_a_failure_is_raised() -> None:
+async def test_a_command_returns_its_result_and_raises_a_failure() -> None:
     async with replicas(1) as (one,), Client([str(one.address)]) as client:
         assert await client.execute(command("SET a 1")) == "OK"
         assert await client.execute(command("INCR a")) == 2
@@ -92,7 +92,7 @@ async def test_a_command_gives_its_result_and_a_failure_is_raised() -> None:
             await client.execute(command("LPUSH a x"))
 
 
-async def test_many_commands_give_each_its_own_outcome_in_order() -> None:
+async def test_many_commands_return_their_outcomes_in_order() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         outcomes = await client.execute_many([command("SET a 1"), command("LPUSH a x"), command("GET a"), b"\xff"])
         assert outcomes[0] == "OK"
@@ -102,7 +102,7 @@ async def test_many_commands_give_each_its_own_outcome_in_order() -> None:
         assert await client.execute_many([]) == []
 
 
-async def test_commands_of_one_turn_travel_together_and_many_are_under_way() -> None:
+async def test_commands_of_one_turn_are_sent_together_and_many_are_in_flight() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         one.agreement.holding = True
         asked = [asyncio.ensure_future(client.execute(command("INCR a"))) for _ in range(100)]
@@ -130,7 +130,7 @@ async def test_after_a_lost_connection_a_command_is_sent_again_elsewhere_under_i
         assert client.at == other.address
 
 
-async def test_what_has_an_outcome_is_not_sent_again_with_the_rest() -> None:
+async def test_commands_with_an_outcome_are_not_sent_again() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
         asked = asyncio.ensure_future(client.execute_many([command(f"SET k{place} 1") for place in range(5)]))
@@ -158,10 +158,10 @@ async def test_a_silent_replica_does_not_keep_a_command_from_being_executed_else
         assert client.in_flight == 0
 
 
-async def test_an_abort_of_what_may_have_been_executed_before_does_not_make_its_outcome_certain() -> None:
+async def test_an_abort_of_a_retry_does_not_make_the_outcome_certain() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
-        other.agreement.refusal = batching.Aborted("a nop")
+        other.agreement.refusal = answers.Aborted("a nop")
         asked = asyncio.ensure_future(client.execute(command("INCR a"), timeout_seconds=1))
         await eventually(lambda: len(one.agreement.waiting) == 1, "the command arrives")
         await one.die()
@@ -178,11 +178,11 @@ async def test_answers_are_acknowledged_with_the_next_command() -> None:
         assert [run.acknowledged for run, _ in one.agreement.runs] == [1, 4]
 
 
-async def test_a_first_attempt_whose_session_is_forgotten_goes_on_in_another_one() -> None:
+async def test_a_first_attempt_whose_session_has_expired_continues_in_another() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         one.agreement.refusal = SessionExpired()
         names: list[UUID] = []
-        asked = asyncio.ensure_future(client.execute(command("INCR a"), named=names.append))
+        asked = asyncio.ensure_future(client.execute(command("INCR a"), on_request_id=names.append))
         await eventually(lambda: len(one.agreement.runs) > 1, "it is sent again")
         one.agreement.refusal = None
         assert await asked == 1
@@ -190,11 +190,11 @@ async def test_a_first_attempt_whose_session_is_forgotten_goes_on_in_another_one
         assert not any(again for _, again in one.agreement.runs)
 
 
-async def test_sessions_that_are_refused_again_and_again_are_begun_ever_more_slowly() -> None:
+async def test_sessions_that_are_refused_repeatedly_begin_after_growing_delays() -> None:
     """A group whose agreed time is wrong may refuse them all: each attempt costs it an instance."""
     async with replicas(1) as (one,), Client([one.address], limits=QUICK) as client:
         one.agreement.refusal = SessionExpired()
-        with pytest.raises(CommandAborted, match=r"not executed: .* refused as forgotten"):
+        with pytest.raises(CommandAborted, match=r"not executed: .* refused as expired"):
             await client.execute(command("INCR a"), timeout_seconds=3)
         assert 2 <= len(one.agreement.runs) < 30
         assert not any(again for _, again in one.agreement.runs)
@@ -212,7 +212,7 @@ async def test_a_second_refused_session_is_followed_by_another_connection_with_a
 
 
 @pytest.mark.parametrize(("told", "kind"), [(SessionExpired(), GoneSession), (RequestExpired(), GoneRequest)])
-async def test_a_retry_that_comes_too_late_is_told_so(told: batching.Answer, kind: type[Exception]) -> None:
+async def test_a_retry_that_comes_too_late_raises_the_reason(told: answers.Answer, kind: type[Exception]) -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
         one.agreement.holding = True
         other.agreement.refusal = told
@@ -230,13 +230,13 @@ async def test_refusals_among_results_are_sent_again_alone() -> None:
         await eventually(lambda: len(one.agreement.waiting) == 4, "the commands arrive")
         waiting, one.agreement.waiting = one.agreement.waiting, []
         one.agreement.holding = False
-        for place, answer in enumerate(["a", batching.Aborted("nop"), batching.Aborted("nop"), "b"]):
+        for place, answer in enumerate(["a", answers.Aborted("nop"), answers.Aborted("nop"), "b"]):
             waiting[place][1](answer)
         assert await asked == ["a", None, None, "b"]
         assert [run.count for run, _ in one.agreement.runs] == [4, 2]
 
 
-async def test_time_that_is_up_makes_the_outcome_of_a_sent_command_unknown() -> None:
+async def test_the_outcome_of_a_sent_command_is_unknown_after_its_timeout() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         one.agreement.holding = True
         with pytest.raises(OutcomeUnknown, match="no answer came in time"):
@@ -246,7 +246,7 @@ async def test_time_that_is_up_makes_the_outcome_of_a_sent_command_unknown() -> 
         assert await client.execute(command("INCR a")) == 2
 
 
-async def test_a_replica_that_falls_silent_is_left_and_what_it_answers_later_still_counts() -> None:
+async def test_a_silent_replica_is_replaced_and_its_late_answers_count() -> None:
     async with (
         replicas(2) as (one, other),
         Client([one.address, other.address], prefer=one.address, limits=QUICK) as client,
@@ -266,9 +266,9 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> ClientLimits:
     return ClientLimits(backoff_seconds_max=60)
 
 
-async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
+async def test_aborted_commands_are_sent_again_until_their_timeout() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
-        one.agreement.refusal = batching.Aborted("a nop")
+        one.agreement.refusal = answers.Aborted("a nop")
         asked = asyncio.ensure_future(client.execute(command("INCR a")))
         many = asyncio.ensure_future(client.execute_many([command("INCR b")] * 3))
         await eventually(lambda: client.in_flight == 4, "they are under way")
@@ -278,9 +278,9 @@ async def test_what_was_aborted_is_sent_again_while_there_is_time() -> None:
         assert client.in_flight == 0
 
 
-async def test_what_was_aborted_to_the_end_is_told_as_that_one_by_one_and_together(unhurried: ClientLimits) -> None:
+async def test_commands_aborted_until_their_timeout_have_that_outcome(unhurried: ClientLimits) -> None:
     async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
-        one.agreement.refusal = batching.Aborted("a nop")
+        one.agreement.refusal = answers.Aborted("a nop")
         with pytest.raises(CommandAborted, match="a nop"):
             await client.execute(command("INCR b"), timeout_seconds=1)
         refused = await client.execute_many([command("INCR a")] * 3, timeout_seconds=1)
@@ -303,21 +303,21 @@ async def test_more_commands_than_fit_into_a_frame_keep_their_order() -> None:
         assert await client.execute_many([command(f"GET k{number}") for number in range(2500)]) == values
 
 
-async def test_an_overloaded_replica_is_left_for_another() -> None:
+async def test_an_overloaded_replica_is_replaced_by_another() -> None:
     async with replicas(2) as (one, other), Client([one.address, other.address], prefer=one.address) as client:
-        one.agreement.refusal = batching.Overloaded("full")
+        one.agreement.refusal = answers.Overloaded("full")
         assert await client.execute(command("INCR a")) == 1
         assert client.at == other.address
 
 
-async def test_what_no_replica_takes_is_told_as_that(unhurried: ClientLimits) -> None:
+async def test_commands_that_no_replica_accepts_have_that_outcome(unhurried: ClientLimits) -> None:
     async with replicas(1) as (one,), Client([one.address], limits=unhurried) as client:
-        one.agreement.refusal = batching.Overloaded("full")
+        one.agreement.refusal = answers.Overloaded("full")
         with pytest.raises(ReplicaOverloaded, match="full"):
             await client.execute(command("INCR a"), timeout_seconds=1)
 
 
-async def test_closing_tells_everyone_who_waits() -> None:
+async def test_closing_ends_all_waiting_calls() -> None:
     async with replicas(1) as (one,):
         client = Client([one.address], limits=ClientLimits(in_flight_commands_max=1))
         async with client:
@@ -331,7 +331,7 @@ async def test_closing_tells_everyone_who_waits() -> None:
         await client.close()
 
 
-async def test_a_cancelled_command_leaves_the_others_alone() -> None:
+async def test_a_cancelled_command_does_not_affect_others() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         one.agreement.holding = True
         first, second = (asyncio.ensure_future(client.execute(command("INCR a"))) for _ in range(2))
@@ -345,7 +345,7 @@ async def test_a_cancelled_command_leaves_the_others_alone() -> None:
 # Limits
 
 
-async def test_further_commands_wait_while_too_many_are_under_way() -> None:
+async def test_further_commands_wait_while_too_many_are_in_flight() -> None:
     limits = ClientLimits(in_flight_commands_max=5)
     async with replicas(1) as (one,), Client([one.address], limits=limits) as client:
         one.agreement.holding = True
@@ -360,7 +360,7 @@ async def test_further_commands_wait_while_too_many_are_under_way() -> None:
 
 
 @pytest.mark.parametrize("name", ["timeout_seconds", "in_flight_commands_max", "silence_seconds_max"])
-def test_a_limit_that_cannot_work_is_the_callers_fault(name: str) -> None:
+def test_an_invalid_limit_is_a_usage_error(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} must be above 0"):
         ClientLimits(**{name: 0})
 
@@ -369,7 +369,7 @@ def test_a_limit_that_cannot_work_is_the_callers_fault(name: str) -> None:
     ("addresses", "prefer", "text"),
     [([], None, "at least one"), (["nowhere"], None, "HOST:PORT"), (["h:1"], "h:2", "not among the addresses")],
 )
-def test_wrong_addresses_are_the_callers_fault(addresses: list[str], prefer: str | None, text: str) -> None:
+def test_invalid_addresses_are_usage_errors(addresses: list[str], prefer: str | None, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         Client(addresses, prefer=prefer)
 
@@ -377,7 +377,7 @@ def test_wrong_addresses_are_the_callers_fault(addresses: list[str], prefer: str
 # Which replica
 
 
-async def test_when_no_replica_answers_every_address_is_named_with_its_reason() -> None:
+async def test_the_error_without_a_replica_names_each_address_with_its_reason() -> None:
     limits = ClientLimits(timeout_seconds=0.2)
     async with replicas(1) as (one,):
         with pytest.raises(NoReplicaReachable, match=r"127\.0\.0\.1:1: .*[Cc]onnect"):
@@ -386,7 +386,7 @@ async def test_when_no_replica_answers_every_address_is_named_with_its_reason() 
             await Client([one.address], group="other", limits=limits).__aenter__()
 
 
-async def test_a_command_that_was_never_sent_is_told_as_such() -> None:
+async def test_a_command_that_was_never_sent_has_that_outcome() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         await one.die()
         await eventually(lambda: client.at is None, "the client notices")
@@ -419,7 +419,7 @@ async def test_the_preferred_replica_is_used_again_when_it_is_back() -> None:
         assert await client.execute(command("INCR a")) == 1
 
 
-async def test_a_command_that_no_replica_would_take_fails_with_the_limit_and_the_others_do_not() -> None:
+async def test_a_command_over_the_limit_of_replicas_fails_and_the_others_do_not() -> None:
     async with replicas(1) as (one,), Client([one.address]) as client:
         long = encode([b"SET", b"long", bytes(8 << 20)])
         ping = command("INCR a")
@@ -482,7 +482,7 @@ async def test_the_nearest_replica_is_chosen() -> None:
 @pytest.mark.parametrize(
     "garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", encode_message(ClientAnswers([7], [b"x"])), b"\xff" * 99]
 )
-async def test_a_replica_that_speaks_garbage_is_left(garbage: bytes) -> None:
+async def test_a_replica_that_sends_garbage_is_replaced(garbage: bytes) -> None:
     async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(CLIENT_PREAMBLE + encode_message(Welcome("shop", "mad", 2, (), True, GRANT, 8 << 20)))
         await reader.readuntil(command("INCR a"))
@@ -528,7 +528,7 @@ async def test_the_blocking_client_serves_many_threads() -> None:
         assert outcomes[-1] == b"200"
 
 
-async def test_a_blocking_client_that_reaches_nobody_says_so_and_leaves_no_thread() -> None:
+async def test_a_blocking_client_without_a_replica_raises_and_leaves_no_thread() -> None:
     def work() -> None:
         with pytest.raises(NoReplicaReachable), BlockingClient([NOBODY], limits=ClientLimits(timeout_seconds=0.1)):
             pass

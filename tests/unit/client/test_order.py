@@ -6,8 +6,8 @@ import pytest
 
 from pydsm.client import Client
 from pydsm.client import session as session_module
+from pydsm.client_protocol.answers import Aborted
 from pydsm.core.types.ids import sequence_of, session_of
-from pydsm.runtime.batching import Aborted
 from tests.unit.client.test_client import QUICK, command, replicas
 from tests.waiting import eventually
 
@@ -53,7 +53,7 @@ async def test_refused_requests_are_sent_again_under_their_ids_and_in_their_orde
         assert await client.execute(command("LRANGE log 0 -1")) == [b"%d" % number for number in range(20)]
 
 
-async def test_a_session_that_is_over_is_left_when_everything_of_it_has_its_outcome(
+async def test_a_session_ends_when_all_its_requests_have_outcomes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with replicas(1) as (one,), Client([one.address], limits=QUICK) as client:

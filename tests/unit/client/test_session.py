@@ -14,10 +14,10 @@ GRANT = request_id(5000, ReplicaId(2), 77, 0)
 @dataclass
 class Call:
     left: int = 1
-    name: RequestId | None = None
+    first_id: RequestId | None = None
 
-    def take_name(self, name: RequestId) -> None:
-        self.name = name
+    def set_request_id(self, id: RequestId) -> None:
+        self.first_id = id
 
 
 class Clock:
@@ -28,7 +28,7 @@ class Clock:
         return self.ms
 
 
-def test_ids_go_on_from_the_granted_one_and_are_taken_for_the_first_time() -> None:
+def test_ids_follow_the_granted_one_and_are_first_attempts() -> None:
     session, grant = ClientSession(GRANT, Clock()), Grant(GRANT)
     first, second = session.assign(Call(), 3), session.assign(Call(), 2)
     assert first == request_at(GRANT, 1)
@@ -37,12 +37,12 @@ def test_ids_go_on_from_the_granted_one_and_are_taken_for_the_first_time() -> No
     assert grant.takes(second, 2)
 
 
-def test_a_call_learns_its_name() -> None:
+def test_a_call_receives_its_request_id() -> None:
     call = Call()
-    assert ClientSession(GRANT, Clock()).assign(call, 1) == call.name
+    assert ClientSession(GRANT, Clock()).assign(call, 1) == call.first_id
 
 
-def test_everything_below_the_first_open_request_is_acknowledged() -> None:
+def test_all_requests_below_the_first_open_one_are_acknowledged() -> None:
     session = ClientSession(GRANT, Clock())
     calls = [Call() for _ in range(3)]
     for call in calls:
@@ -56,7 +56,7 @@ def test_everything_below_the_first_open_request_is_acknowledged() -> None:
     assert session.acknowledged() == 31
 
 
-def test_what_goes_on_under_another_id_holds_no_acknowledgement_back() -> None:
+def test_a_request_that_got_another_id_does_not_delay_acknowledgements() -> None:
     session = ClientSession(GRANT, Clock())
     call = Call()
     session.assign(call, 1)
@@ -64,7 +64,7 @@ def test_what_goes_on_under_another_id_holds_no_acknowledgement_back() -> None:
     assert session.acknowledged() == 2
 
 
-def test_another_session_of_the_same_grant_is_later_and_is_taken_for_the_first_time() -> None:
+def test_another_session_of_the_same_grant_is_later_and_its_requests_are_first_attempts() -> None:
     clock = Clock()
     session, grant = ClientSession(GRANT, clock), Grant(GRANT)
     assert grant.takes(session.assign(Call(), 1), 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.ledger import Ledger
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.types.checkpoint import Checkpoint, Position
 from pydsm.core.types.config import Config
 from pydsm.core.types.errors import InvariantViolation, OperationalError
@@ -18,7 +19,6 @@ from pydsm.core.types.ids import InstanceId, ReplicaId, request_at
 from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed, CommandRaised, DurableStateMachine, Result
 from pydsm.runtime.applied import AppliedTracker, tracker_of
-from pydsm.runtime.batching import Answer
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
 from pydsm.storage.identity import Identity

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.types.errors import InvariantViolation
 from pydsm.core.types.ids import SEQUENCES, InstanceId, ReplicaId, RequestId, request_at, request_id, session_of
 from pydsm.core.types.messages import Batch, Footprint, Run
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits, Overloaded
+from pydsm.runtime.batching import Batcher, BatchLimits
 from tests.unit.runtime.machines import Lists
 
 ME = ReplicaId(1)

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.log.conflicts import UserRelation
 from pydsm.core.sessions.session_window import POSTPONED
 from pydsm.core.types.ids import ReplicaId, request_id
 from pydsm.core.types.messages import Footprint, Run
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Answer
 from tests.unit.runtime.machines import Lists
 from tests.unit.runtime.test_batching import Bench
 from tests.unit.runtime.test_node import group

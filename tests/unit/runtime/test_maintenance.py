@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from pydsm.client_protocol.answers import Answer, Overloaded
 from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.kv import encode
 from pydsm.runtime.apply_gate import ApplyQueueLimits, MachinePhase
-from pydsm.runtime.batching import Answer, Overloaded
 from pydsm.runtime.maintenance import PauseReport, ResumeReport
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, not_ready_reason

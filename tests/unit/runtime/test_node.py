@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pydsm.client_protocol.answers import Answer, Overloaded
 from pydsm.core.log.conflicts import Relation
 from pydsm.core.protocol.starts import PeerReport
 from pydsm.core.types.config import Config
@@ -19,7 +20,6 @@ from pydsm.core.types.messages import NOP, Batch, Commit, Footprint, Frontier, P
 from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.runtime import admission, file_checks
 from pydsm.runtime import node as node_module
-from pydsm.runtime.batching import Answer, Overloaded
 from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node

@@ -1,10 +1,11 @@
 """The order of connections and sessions on their way into batches, when these are executed, abandoned, or full."""
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.session_window import POSTPONED
 from pydsm.core.types.ids import InstanceId, ReplicaId, SessionId, request_at, request_id, session_of
 from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Aborted, Answer, BatchLimits, Overloaded
+from pydsm.runtime.batching import BatchLimits
 from pydsm.runtime.command_queue import Sequencing, Stream
 from tests.unit.runtime.test_batching import ME, Bench
 

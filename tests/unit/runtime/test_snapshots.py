@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.types.checkpoint import Checkpoint, Position
 from pydsm.core.types.config import Config
 from pydsm.core.types.errors import Diverged, OperationalError
 from pydsm.core.types.ids import InstanceId, ReplicaId
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue, encode
-from pydsm.runtime.batching import Answer
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
 from pydsm.runtime.snapshots import SnapshotTaker

@@ -12,11 +12,11 @@ from zlib import crc32
 
 import pytest
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.types.config import Config
 from pydsm.core.types.errors import OperationalError, RolledBack
 from pydsm.core.types.ids import ReplicaId
 from pydsm.machines.kv import KeyValue, encode
-from pydsm.runtime.batching import Answer
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import ReadyLimits, not_ready_reason

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.types.ids import ReplicaId, request_at
 from pydsm.core.types.messages import Run
 from pydsm.machines.base import Result
-from pydsm.runtime.batching import Answer
 from pydsm.storage.identity import Identity
 from pydsm.storage.sqlite import SqliteStore
 from tests.unit.runtime.machines import Lists

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.clocks.agreed_time import TimeLimits
 from pydsm.core.types.config import Config
 from pydsm.core.types.ids import ReplicaId, request_at
 from pydsm.core.types.messages import Run
 from pydsm.machines.kv import KeyValue, encode
-from pydsm.runtime.batching import Answer
 from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.components import NodeComponents
 from pydsm.runtime.node import Node

@@ -1,4 +1,4 @@
-"""An HTTP port for tests, and a client that sends whatever it is told."""
+"""An HTTP port for tests, and a client that sends any bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

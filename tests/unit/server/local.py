@@ -1,29 +1,31 @@
-"""A Redis port in front of a machine of this process, whose answers a test may hold back."""
+"""A Redis port in front of a state machine of this process, whose answers a test can hold back."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
+from pydsm.client_protocol.answers import Answer
 from pydsm.core.sessions.grants import Grants
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.messages import Run
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import KeyValue
-from pydsm.runtime.batching import Answer, Reply, ReplyMany
 from pydsm.runtime.clock import unix_ms
 from pydsm.runtime.command_queue import Stream
+from pydsm.runtime.replies import Reply, ReplyMany
 from pydsm.server.limits import RespLimits
-from pydsm.server.native import NativeServerContext
+from pydsm.server.native_connection import NativeServerContext
 from pydsm.server.resp import RespServer
 from pydsm.server.shared import SharedServerState
 from pydsm.storage.identity import Identity
+from pydsm.transport.address import Address
 
 INFO = {"Stats": {"name": "alone", "executed": "7"}, "Keyspace": {"db0": "keys=3,expires=1,avg_ttl=0"}}
 
 
 class LocalAgreement:
-    """A `Submit` that agrees with itself: what is submitted in one turn of the loop is one batch."""
+    """A `Submit` without a group: the commands submitted in one turn of the event loop are one batch."""
 
     def __init__(self) -> None:
         self.machine = KeyValue()
@@ -32,7 +34,7 @@ class LocalAgreement:
         self.refusal: Answer | None = None
         self.now_ms: Callable[[], int] = lambda: 0
         self.runs: list[tuple[Run, bool]] = []
-        """What came with ids, and whether it may have come before."""
+        """The runs of submitted requests, and whether each may be a retry."""
 
     def __call__(self, command: bytes, reply: Reply) -> None:
         if self.refusal is not None:
@@ -53,12 +55,12 @@ class LocalAgreement:
             self(command, partial(_answer_at, reply, place))
 
     def submit_requests(self, run: Run, commands: Sequence[bytes], reply: ReplyMany, *, is_retry: bool) -> None:
-        """A `SubmitRequests` that remembers what it was given, and executes whatever comes."""
+        """A `SubmitRequests` that records the runs, and executes every command."""
         self.runs.append((run, is_retry))
         self.submit_many(commands, reply)
 
     def release(self) -> None:
-        """Execute what was submitted in its order, and answer it in the opposite one."""
+        """Execute the submitted commands in order, and answer them in the opposite order."""
         batch, self.waiting = self.waiting, []
         results = self.machine.apply([command for command, _ in batch], self.now_ms())
         for (_, reply), result in zip(reversed(batch), reversed(results), strict=True):
@@ -66,7 +68,7 @@ class LocalAgreement:
 
 
 def make_host(identity: Identity, is_ready: Callable[[], bool] = lambda: True) -> NativeServerContext:
-    """What a port for native clients needs of the replica behind it."""
+    """The replica behind a port for native clients."""
     grants = Grants(identity.replica, start=7)
     return NativeServerContext(identity, ("r1", "r2", "r3"), is_ready, lambda: grants.grant(unix_ms()), unix_ms)
 
@@ -81,7 +83,7 @@ async def serving(
 ) -> AsyncIterator[RespServer]:
     """A started server on a free port; everything closed at the end."""
     server = RespServer((agreement or LocalAgreement()).submit_many, lambda: INFO, limits, shared)
-    await server.start("127.0.0.1", 0)
+    await server.start(Address("127.0.0.1", 0))
     try:
         yield server
     finally:
@@ -89,7 +91,7 @@ async def serving(
 
 
 class Wire:
-    """A client that sees bytes."""
+    """A client that sends and receives bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -116,7 +118,7 @@ class Wire:
         await self.receive(expected)
 
     async def rest(self) -> bytes:
-        """What comes until the server closes."""
+        """The bytes that arrive until the server closes."""
         async with asyncio.timeout(10):
             return await self.reader.read()
 

@@ -1,4 +1,4 @@
-"""What of the HTTP port changes the replica, and who may ask for it."""
+"""The paths of the HTTP port that change the replica, and which callers they accept."""
 
 import msgspec
 import pytest
@@ -37,7 +37,7 @@ class Pretended(Maintenance):
             raise self.trouble
 
 
-async def test_each_verb_is_done_and_reported() -> None:
+async def test_each_action_is_executed_and_reported() -> None:
     made = Pretended()
     async with serving(maintenance=made) as server:
         assert (await get(server.port, "/pause?seconds=2.5", "POST")).status == 200
@@ -48,7 +48,7 @@ async def test_each_verb_is_done_and_reported() -> None:
 
 
 @pytest.mark.parametrize("path", ["/pause", "/resume", "/snapshot"])
-async def test_nothing_is_done_for_who_only_asks(path: str) -> None:
+async def test_get_requests_change_nothing(path: str) -> None:
     made = Pretended()
     async with serving(maintenance=made) as server:
         answer = await get(server.port, path)
@@ -66,7 +66,7 @@ async def test_nothing_is_done_for_who_only_asks(path: str) -> None:
         b"Referer: http://test/",
     ],
 )
-async def test_nothing_is_done_for_a_web_page(header: bytes) -> None:
+async def test_requests_of_web_pages_change_nothing(header: bytes) -> None:
     made = Pretended()
     async with serving(maintenance=made) as server:
         request = b"POST /pause HTTP/1.1\r\nHost: 127.0.0.1\r\n" + header + b"\r\n\r\n"
@@ -75,7 +75,7 @@ async def test_nothing_is_done_for_a_web_page(header: bytes) -> None:
     assert made.asked == []
 
 
-async def test_nothing_is_done_for_another_computer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_of_other_computers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pydsm.server.admin.is_same_computer", lambda caller, here: False)
     made = Pretended()
     async with serving(maintenance=made) as server:
@@ -98,12 +98,12 @@ async def test_nothing_is_done_for_another_computer(monkeypatch: pytest.MonkeyPa
         ("fe80::2%eth0", "fe80::1%eth0", False),
     ],
 )
-def test_same_computer_is_loopback_or_the_address_itself(caller: str, here: str, same: bool) -> None:
+def test_same_computer_is_loopback_or_an_equal_address(caller: str, here: str, same: bool) -> None:
     assert is_same_computer(caller, here) is same
 
 
 @pytest.mark.parametrize("seconds", ["soon", "-1", "601", "nan", "inf"])
-async def test_time_that_is_none_is_refused(seconds: str) -> None:
+async def test_an_invalid_time_is_refused(seconds: str) -> None:
     made = Pretended()
     async with serving(maintenance=made) as server:
         assert (await get(server.port, f"/snapshot?seconds={seconds}", "POST")).status == 400
@@ -111,7 +111,7 @@ async def test_time_that_is_none_is_refused(seconds: str) -> None:
 
 
 @pytest.mark.parametrize(("trouble", "status"), [(UsageError("is pausing"), 409), (OperationalError("no room"), 503)])
-async def test_what_goes_wrong_is_one_line(trouble: Exception, status: int) -> None:
+async def test_a_failure_is_reported_in_one_line(trouble: Exception, status: int) -> None:
     made = Pretended()
     made.trouble = trouble
     async with serving(maintenance=made) as server:
@@ -119,12 +119,12 @@ async def test_what_goes_wrong_is_one_line(trouble: Exception, status: int) -> N
         assert (answer.status, answer.body) == (status, f"{trouble}\n")
 
 
-async def test_port_without_maintenance_has_none_of_it() -> None:
+async def test_a_port_without_maintenance_has_no_such_paths() -> None:
     async with serving() as server:
         assert (await get(server.port, "/pause", "POST")).status == 404
 
 
-async def test_connection_that_waits_for_a_snapshot_outlives_the_others() -> None:
+async def test_a_connection_that_waits_for_a_snapshot_has_a_longer_time_limit() -> None:
     class Slow(Pretended):
         async def snapshot(self, seconds_max: float = 60.0) -> SnapshotReport:
             assert (await send(port, b"GET /status")).status == 0, "another connection has reached its limit"

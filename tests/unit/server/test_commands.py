@@ -1,4 +1,4 @@
-"""What is answered without agreement, in Redis's words."""
+"""Local commands and their answers, which are those of Redis."""
 
 import pytest
 
@@ -95,7 +95,7 @@ async def test_reply(command: bytes, reply: bytes) -> None:
         await client.ask(b"PING", b"+PONG\r\n")
 
 
-async def test_unknown_command_is_quoted_within_bounds() -> None:
+async def test_the_error_for_an_unknown_command_quotes_a_limited_part_of_it() -> None:
     async with serving() as server, connected(server) as client:
         client.send(array(b"F" * 200, b"x" * 200, b"y"))
         client.send(array(b"a\r\nb"))
@@ -124,7 +124,7 @@ def _facts(protocol: int) -> bytes:
     )
 
 
-async def test_reset_forgets_name_and_protocol() -> None:
+async def test_reset_clears_name_and_protocol() -> None:
     async with serving() as server, connected(server) as client:
         await client.ask(b"CLIENT SETNAME me", b"+OK\r\n")
         await client.ask(b"CLIENT GETNAME", b"$2\r\nme\r\n")
@@ -132,7 +132,7 @@ async def test_reset_forgets_name_and_protocol() -> None:
         await client.ask(b"CLIENT GETNAME", b"$-1\r\n")
 
 
-async def test_quit_answers_what_is_due_and_closes() -> None:
+async def test_quit_sends_earlier_replies_and_closes() -> None:
     async with serving() as server, connected(server) as client:
         client.send(b"INCR a\r\nQUIT\r\nINCR a\r\n")
         assert await client.rest() == b":1\r\n+OK\r\n"
@@ -140,7 +140,7 @@ async def test_quit_answers_what_is_due_and_closes() -> None:
             await other.ask(b"GET a", b"$1\r\n1\r\n")
 
 
-async def test_client_list_shows_everyone_and_client_info_oneself() -> None:
+async def test_client_list_shows_all_clients_and_client_info_one() -> None:
     async with serving() as server, connected(server) as one, connected(server) as other:
         await one.ask(b"CLIENT SETNAME first", b"+OK\r\n")
         await one.ask(b"CLIENT SETINFO LIB-NAME lib", b"+OK\r\n")
@@ -155,7 +155,7 @@ async def test_client_list_shows_everyone_and_client_info_oneself() -> None:
         assert b"cmd=client " in await one.rest()
 
 
-async def test_info_tells_of_the_replica_whole_or_by_section() -> None:
+async def test_info_returns_all_sections_or_one() -> None:
     async with serving() as server, connected(server) as client, connected(server) as other:
         client.send(b"INFO\r\nQUIT\r\n")
         info = (await client.rest()).decode()

@@ -1,17 +1,22 @@
-"""One connection: replies in order whatever comes back when, and bounds on what a client can make the server hold."""
+"""One Redis connection: replies in order, limits on the memory that a client can use, and how connections end."""
 
 import asyncio
 import socket
 
 import pytest
 
-from pydsm.runtime.batching import Aborted, Overloaded
+from pydsm.client_protocol.answers import Aborted, Overloaded
+from pydsm.core.types.errors import OperationalError
+from pydsm.server.connection import RespConnection
 from pydsm.server.descriptors import ClientCount
 from pydsm.server.limits import RespLimits
 from pydsm.server.memory import ClientMemory, MemoryLimits
+from pydsm.server.resp import RespServer
 from pydsm.server.shared import SharedServerState
 from pydsm.server.transactions import ABORTED
+from pydsm.transport.address import Address
 from tests.unit.server.local import LocalAgreement, array, connected, serving
+from tests.unit.server.transports import opened
 from tests.waiting import eventually
 
 
@@ -43,7 +48,7 @@ async def test_command_split_anywhere_is_executed_once() -> None:
         await client.ask(b"GET a", b"$3\r\nxyz\r\n")
 
 
-async def test_refusals_of_agreement_are_told() -> None:
+async def test_refused_commands_are_answered_with_try_again() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server, connected(server) as client:
         for refusal in (Aborted("five nops"), Overloaded("full")):
@@ -55,7 +60,7 @@ async def test_refusals_of_agreement_are_told() -> None:
             await client.receive(b"+PONG\r\n")
 
 
-async def test_protocol_error_is_told_after_everything_due_and_ends_the_connection() -> None:
+async def test_a_protocol_error_is_sent_after_earlier_replies_and_ends_the_connection() -> None:
     agreement = LocalAgreement()
     agreement.holding = True
     async with serving(agreement) as server, connected(server) as client:
@@ -76,7 +81,7 @@ async def test_protocol_error_is_told_after_everything_due_and_ends_the_connecti
         ),
     ],
 )
-async def test_a_command_over_a_limit_is_told_it_and_the_connection_goes_on(data: bytes, text: bytes) -> None:
+async def test_a_command_over_a_limit_is_an_error_and_the_connection_stays_open(data: bytes, text: bytes) -> None:
     limits = RespLimits(bulk_bytes_max=10, arguments_max=3, query_buffer_bytes_max=25, line_bytes_max=50)
     async with serving(limits=limits) as server, connected(server) as client:
         client.send(b"PING\r\n" + data + b"PING\r\n")
@@ -85,7 +90,7 @@ async def test_a_command_over_a_limit_is_told_it_and_the_connection_goes_on(data
         await client.receive(b"+OK\r\n-ERR " + text + b"\r\n-%b\r\n" % ABORTED.encode())
 
 
-async def test_a_line_that_is_too_long_is_told_the_limit_even_by_whoever_sends_on() -> None:
+async def test_the_error_for_a_line_that_is_too_long_arrives_while_the_client_sends() -> None:
     async with serving(limits=RespLimits(line_bytes_max=50)) as server, connected(server) as client:
         client.send(b"P" * 51)
         said = await client.reader.readline()
@@ -104,7 +109,7 @@ async def test_keys_beyond_the_limit_are_not_watched() -> None:
         await client.ask(b"WATCH b c", b"+OK\r\n")
 
 
-async def test_a_command_without_an_answer_is_answered_after_a_time_and_later_ones_in_their_order() -> None:
+async def test_a_command_without_a_result_is_answered_with_an_error_after_a_time() -> None:
     agreement, shared = LocalAgreement(), SharedServerState(reason="it sees 1 of 3 replicas")
     agreement.holding = True
     limits = RespLimits(answer_seconds_max=0.05)
@@ -121,7 +126,7 @@ async def test_a_command_without_an_answer_is_answered_after_a_time_and_later_on
         await client.ask(b"GET a", b"$1\r\n1\r\n")
 
 
-async def test_commands_are_refused_at_once_while_nothing_can_be_agreed_on() -> None:
+async def test_commands_are_refused_immediately_while_there_is_no_majority() -> None:
     agreement, shared = LocalAgreement(), SharedServerState(refusal="it sees 1 of 3 replicas")
     async with serving(agreement, shared=shared) as server, connected(server) as client:
         for command in (b"INCR a\r\n", b"WATCH a\r\n"):
@@ -134,7 +139,7 @@ async def test_commands_are_refused_at_once_while_nothing_can_be_agreed_on() -> 
         await client.ask(b"INCR a", b":1\r\n")
 
 
-async def test_ports_share_the_number_of_clients_and_config_tells_it() -> None:
+async def test_ports_share_the_limit_of_clients_and_config_returns_it() -> None:
     shared = SharedServerState(clients=ClientCount(2))
     async with serving(shared=shared) as one, serving(shared=shared) as other:
         async with connected(one) as first, connected(other) as second:
@@ -162,7 +167,7 @@ async def test_client_with_too_many_unanswered_commands_is_not_read_from() -> No
         await client.receive(b"".join(b":%d\r\n" % number for number in range(1, 26)))
 
 
-async def test_client_that_does_not_read_is_not_written_to_without_bound_nor_read_from() -> None:
+async def test_writing_to_and_reading_from_a_client_pause_while_it_does_not_read() -> None:
     limits = RespLimits(write_buffer_bytes_max=100_000, unanswered_commands_max=50)
     agreement = LocalAgreement()
     value = b"x" * 1_000_000
@@ -187,7 +192,7 @@ async def test_client_that_does_not_read_is_not_written_to_without_bound_nor_rea
             await other.ask(b"GET done", b"$3\r\nyes\r\n")
 
 
-async def test_client_that_takes_nothing_for_too_long_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_client_that_reads_nothing_for_too_long_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
     limits = RespLimits(write_buffer_bytes_max=1000)
     shared = SharedServerState(memory=ClientMemory(MemoryLimits(unread_seconds_max=0.02)))
     async with serving(limits=limits, shared=shared) as server, connected(server) as other:
@@ -208,7 +213,7 @@ async def test_web_page_cannot_make_a_browser_write(head: bytes) -> None:
         await other.ask(b"EXISTS a", b":0\r\n")
 
 
-async def test_client_that_has_said_all_still_gets_its_answers() -> None:
+async def test_a_client_that_ended_its_input_gets_its_answers() -> None:
     agreement = LocalAgreement()
     agreement.holding = True
     async with serving(agreement) as server, connected(server) as client:
@@ -219,7 +224,50 @@ async def test_client_that_has_said_all_still_gets_its_answers() -> None:
         assert await client.rest() == b":1\r\n:2\r\n"
 
 
-async def test_client_that_leaves_before_its_answers_harms_nobody() -> None:
+async def test_client_that_ends_its_input_after_a_protocol_error_still_gets_earlier_replies() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server:
+        with opened(RespConnection(server)) as (connection, transport):
+            connection.data_received(b"INCR a\r\n*1\r\nPING\r\n")
+            assert connection.eof_received()
+            agreement.release()
+            await eventually(lambda: transport.end is not None, "it is closed")
+            assert transport.written == b":1\r\n-ERR Protocol error: expected '$', got 'P'\r\n"
+            assert transport.end == "close"
+
+
+async def test_after_a_protocol_error_the_client_can_read_the_error_while_it_sends() -> None:
+    async with serving() as server:
+        with opened(RespConnection(server)) as (connection, transport):
+            connection.data_received(b"*1\r\nPING\r\n")
+            assert transport.written == b"-ERR Protocol error: expected '$', got 'P'\r\n"
+            assert transport.end == "write_eof"
+            connection.data_received(b"PING\r\n")
+            assert transport.written.count(b"\r\n") == 1
+            assert not connection.eof_received()
+
+
+async def test_commands_behind_quit_are_not_executed() -> None:
+    agreement = LocalAgreement()
+    agreement.holding = True
+    async with serving(agreement) as server, connected(server) as client:
+        client.send(b"INCR a\r\nQUIT\r\nINCR a\r\nINC")
+        await eventually(lambda: len(agreement.waiting) == 1, "the first command is submitted")
+        agreement.release()
+        assert await client.rest() == b":1\r\n+OK\r\n"
+        assert not agreement.waiting
+
+
+async def test_commands_held_back_when_the_input_ends_are_executed_and_answered() -> None:
+    limits = RespLimits(unanswered_commands_max=2)
+    async with serving(limits=limits) as server, connected(server) as client:
+        client.send(b"WATCH k\r\n" + b"INCR a\r\n" * 9 + b"INC")
+        client.writer.write_eof()
+        assert await client.rest() == b"+OK\r\n" + b"".join(b":%d\r\n" % number for number in range(1, 10))
+
+
+async def test_a_client_that_disconnects_before_its_answers_does_not_affect_others() -> None:
     agreement = LocalAgreement()
     agreement.holding = True
     async with serving(agreement) as server, connected(server) as other:
@@ -233,7 +281,7 @@ async def test_client_that_leaves_before_its_answers_harms_nobody() -> None:
         await other.ask(b"GET a", b"$1\r\n1\r\n")
 
 
-async def test_client_too_many_is_told_so() -> None:
+async def test_a_client_over_the_limit_of_connections_receives_an_error() -> None:
     failures: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
     async with serving(limits=RespLimits(connections_max=1)) as server:
@@ -248,7 +296,7 @@ async def test_client_too_many_is_told_so() -> None:
     assert failures == []
 
 
-async def test_stop_sends_what_is_answered_and_disconnects() -> None:
+async def test_stopping_sends_known_answers_and_disconnects() -> None:
     agreement = LocalAgreement()
     agreement.holding = True
     async with serving(agreement) as server, connected(server) as client:
@@ -261,7 +309,10 @@ async def test_stop_sends_what_is_answered_and_disconnects() -> None:
         await server.stop()
 
 
-async def test_port_in_use_is_told_by_the_operating_system() -> None:
-    async with serving() as server, serving() as other:
-        with pytest.raises(OSError, match="in use"):
-            await type(other)(LocalAgreement().submit_many, dict).start("127.0.0.1", server.port)
+async def test_port_in_use_is_reported_with_its_address_and_a_remedy() -> None:
+    async with serving() as server:
+        message = (
+            rf"cannot listen for Redis clients on 127\.0\.0\.1:{server.port}: .*in use; free the port or use another"
+        )
+        with pytest.raises(OperationalError, match=message):
+            await RespServer(LocalAgreement().submit_many, dict).start(Address("127.0.0.1", server.port))

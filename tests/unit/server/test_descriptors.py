@@ -1,4 +1,4 @@
-"""How many clients fit beside what a replica needs."""
+"""How many clients the file descriptors of a replica allow."""
 
 import errno
 
@@ -13,11 +13,11 @@ def test_all_clients_fit_when_the_limit_can_be_raised() -> None:
     assert clients_that_fit(1000, 300, Descriptors(2000, 4096)) == (1000, 2000)
 
 
-def test_as_many_clients_as_fit_are_let_in_when_it_cannot() -> None:
+def test_as_many_clients_as_fit_are_accepted_when_it_cannot() -> None:
     assert clients_that_fit(10_000, 300, Descriptors(256, 1024)) == (724, 1024)
 
 
-def test_a_replica_without_room_for_clients_does_not_start() -> None:
+def test_a_replica_without_descriptors_for_clients_does_not_start() -> None:
     with pytest.raises(OperationalError, match=r"300 are for replicas.*ulimit -n.* to 10300"):
         clients_that_fit(10_000, 300, Descriptors(256, 305))
     assert clients_that_fit(2, 300, Descriptors(256, 302)) == (2, 302)
@@ -28,7 +28,7 @@ def test_the_reserve_grows_with_the_group() -> None:
     assert reserve(3, 64) > 64 + 64
 
 
-def test_clients_are_counted_and_turned_away_with_a_line_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+def test_refused_clients_are_logged_in_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     clients = ClientCount(1)
     assert clients.enter()
     assert not clients.enter()
@@ -38,7 +38,7 @@ def test_clients_are_counted_and_turned_away_with_a_line_now_and_then(caplog: py
     assert clients.enter()
 
 
-def test_exhaustion_is_told_and_other_errors_are_not(caplog: pytest.LogCaptureFixture) -> None:
+def test_exhaustion_is_logged_and_other_errors_are_not(caplog: pytest.LogCaptureFixture) -> None:
     assert log_exhaustion({"exception": OSError(errno.EMFILE, "Too many open files")})
     assert "no descriptor is left" in caplog.text
     assert not log_exhaustion({"exception": OSError(errno.EPIPE, "")})

@@ -1,4 +1,4 @@
-"""What the HTTP port answers, to those who ask properly and to those who do not."""
+"""The answers of the HTTP port to valid and invalid requests."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ async def test_replica_without_a_quorum_is_healthy_and_not_ready() -> None:
         assert answer.body.count("\n") == 1
 
 
-async def test_metrics_are_what_is_seen_now() -> None:
+async def test_metrics_have_the_values_of_the_time_of_the_request() -> None:
     seen = [READY]
     async with serving(lambda: seen[0]) as server:
         answer = await get(server.port, "/metrics")
@@ -76,14 +76,14 @@ async def test_metrics_are_what_is_seen_now() -> None:
         } <= lines
 
 
-async def test_metrics_report_what_waits_for_a_paused_machine() -> None:
+async def test_metrics_report_batches_that_wait_for_a_paused_machine() -> None:
     seen = but(phase=MachinePhase.PAUSED, apply_queue_batches=12, apply_queue_bytes=3000)
     async with serving(lambda: seen) as server:
         lines = set((await get(server.port, "/metrics")).body.splitlines())
     assert {"pydsm_paused 1.0", "pydsm_apply_queue_batches 12.0", "pydsm_apply_queue_bytes 3000.0"} <= lines
 
 
-async def test_metrics_tell_of_snapshots_and_of_one_that_is_fetched() -> None:
+async def test_metrics_report_snapshots_and_the_one_that_is_fetched() -> None:
     seen = but(checkpoint=7, snapshot=6, fetching=(9, 2048, None), pieces=PieceCounters(sent=3, kept=2, damaged=1))
     async with serving(lambda: seen) as server:
         lines = set((await get(server.port, "/metrics")).body.splitlines())
@@ -121,7 +121,7 @@ async def test_two_ports_in_one_process_do_not_mix_their_metrics() -> None:
         assert "pydsm_commands_waiting 99.0" in (await get(other.port, "/metrics")).body
 
 
-async def test_status_is_json_of_the_same() -> None:
+async def test_status_is_the_report_in_json() -> None:
     async with serving() as server:
         answer = await get(server.port, "/status")
         assert answer.headers["Content-Type"].startswith("application/json")
@@ -151,7 +151,7 @@ async def test_head_is_answered_without_a_body() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/ready/", "/../etc/passwd", "/%00"])
-async def test_unknown_path_is_told_which_there_are(path: str) -> None:
+async def test_the_answer_to_an_unknown_path_lists_the_paths(path: str) -> None:
     async with serving() as server:
         answer = await get(server.port, path)
         assert answer.status == 404
@@ -179,7 +179,7 @@ async def test_method_that_would_change_something_is_refused(method: str) -> Non
     ],
     ids=["long path", "long header", "many headers", "long body", "long chunk", "Redis", "garbage"],
 )
-async def test_what_is_too_large_or_not_http_is_refused_without_filling_the_log(
+async def test_requests_that_are_too_large_or_not_http_are_refused_without_filling_the_log(
     request_bytes: bytes, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving() as server:
@@ -198,7 +198,7 @@ async def test_failure_to_answer_is_logged_and_answered(caplog: pytest.LogCaptur
     assert "cannot answer /ready" in caplog.text
 
 
-async def test_connections_beyond_the_limit_are_closed_and_the_others_in_time() -> None:
+async def test_connections_beyond_the_limit_are_closed_immediately_and_others_after_their_time() -> None:
     limits = HttpLimits(connections_max=2, connection_seconds_max=0.2)
     async with serving(limits=limits) as server:
         idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
@@ -210,7 +210,7 @@ async def test_connections_beyond_the_limit_are_closed_and_the_others_in_time() 
         assert (await get(server.port, "/health")).status == 200
 
 
-async def test_stopping_waits_for_nobody() -> None:
+async def test_stopping_does_not_wait_for_clients() -> None:
     async with serving() as server:
         _, idle = await asyncio.open_connection("127.0.0.1", server.port)
         reader, halfway = await asyncio.open_connection("127.0.0.1", server.port)
@@ -225,7 +225,7 @@ async def test_stopping_waits_for_nobody() -> None:
         halfway.close()
 
 
-async def test_port_in_use_is_named() -> None:
+async def test_a_port_in_use_is_reported_with_its_address() -> None:
     (port,) = free_ports(1)
     address = Address("127.0.0.1", port)
     one, other = (HttpServer(Subject(IDENTITY, NAMES, lambda: READY, nothing_known)) for _ in range(2))
@@ -251,7 +251,7 @@ async def test_a_request_is_traced_by_its_id() -> None:
         assert json.loads(answer.body)["fate"] == "executed, and its result is kept"
 
 
-async def test_a_request_that_is_none_or_not_known_is_refused_with_a_reason() -> None:
+async def test_an_invalid_or_unknown_request_id_is_refused_with_a_reason() -> None:
     async with serving() as server:
         answer = await get(server.port, "/trace/0193a5c0-1b2c-4001-8000-00070000002a")
         assert answer.status == 404
@@ -279,7 +279,7 @@ async def test_a_request_that_is_none_or_not_known_is_refused_with_a_reason() ->
         ("", 421),
     ],
 )
-async def test_a_name_that_is_not_this_ports_reads_nothing(host: str, status: int) -> None:
+async def test_a_request_with_another_host_name_is_refused(host: str, status: int) -> None:
     async with serving(hosts=("r1.internal",)) as server:
         for path in ("/status", "/metrics", "/ready", "/nothing"):
             answer = await send(server.port, f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -289,7 +289,7 @@ async def test_a_name_that_is_not_this_ports_reads_nothing(host: str, status: in
         assert (await send(server.port, f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())).status == 200
 
 
-async def test_two_names_are_refused_none_is_not_and_any_may_be_allowed() -> None:
+async def test_two_host_names_are_refused_none_is_accepted_and_all_can_be_allowed() -> None:
     async with serving() as server:
         two = b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil.example\r\n\r\n"
         assert (await send(server.port, two)).status in {400, 421}
@@ -310,7 +310,7 @@ async def test_two_names_are_refused_none_is_not_and_any_may_be_allowed() -> Non
     ],
 )
 @pytest.mark.parametrize("reset", [False, True])
-async def test_a_request_that_is_cut_short_leaves_nothing_in_the_log(
+async def test_a_request_that_is_cut_short_is_not_logged(
     data: bytes, reset: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving() as server:
@@ -328,7 +328,7 @@ async def test_a_request_that_is_cut_short_leaves_nothing_in_the_log(
     assert caplog.text == ""
 
 
-async def test_a_body_that_is_too_long_is_told_the_limit_though_it_is_sent_on() -> None:
+async def test_the_answer_to_a_body_that_is_too_long_arrives_while_it_is_sent() -> None:
     async with serving() as server:
         head = b"POST /pause HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 3000000\r\n\r\n"
         answer = await send(server.port, head + b"a" * 3_000_000)

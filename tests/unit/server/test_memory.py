@@ -1,4 +1,4 @@
-"""What all connections hold together, who is disconnected for it, and who for being too slow."""
+"""The memory of all connections together, and which connections are closed because of it or for being slow."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -45,7 +45,9 @@ class Client:
         self.closed = True
 
 
-async def test_whoever_holds_most_is_disconnected_when_all_hold_too_much(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_largest_connection_is_closed_when_all_exceed_the_limit(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     memory = ClientMemory(MemoryLimits(client_memory_bytes_max=1000))
     small, large = Client(memory, unread=300), Client(memory, half_sent=600)
     memory.note(small)
@@ -59,7 +61,7 @@ async def test_whoever_holds_most_is_disconnected_when_all_hold_too_much(caplog:
     memory.stop()
 
 
-async def test_what_was_taken_meanwhile_is_seen_before_anybody_is_disconnected() -> None:
+async def test_connections_are_measured_again_before_one_is_closed() -> None:
     memory = ClientMemory(MemoryLimits(client_memory_bytes_max=1000))
     one, other = Client(memory, unread=900), Client(memory, unread=900)
     memory.note(one)
@@ -70,7 +72,7 @@ async def test_what_was_taken_meanwhile_is_seen_before_anybody_is_disconnected()
     memory.stop()
 
 
-async def test_a_command_that_stays_incomplete_and_answers_that_stay_unread_end_the_connection() -> None:
+async def test_incomplete_commands_and_unread_answers_end_the_connection_after_a_time() -> None:
     memory = ClientMemory(MemoryLimits(half_sent_seconds_max=10, unread_seconds_max=20))
     silent, slow, busy = Client(memory, half_sent=1), Client(memory, half_sent=100 << 14), Client(memory, half_sent=5)
     deaf, reading = Client(memory, unread=7), Client(memory, unread=7)
@@ -79,22 +81,22 @@ async def test_a_command_that_stays_incomplete_and_answers_that_stay_unread_end_
     for now in range(1000, 1022):
         busy.commands += 1
         reading.taken += 1
-        memory.look(now)
+        memory.check(now)
         assert silent.closed == (now > 1010)
         assert deaf.closed == (now > 1020)
     assert [one.closed for one in (slow, busy, reading)] == [False, False, False]
     busy.commands += 1
-    memory.look(1111)
+    memory.check(1111)
     assert [one.closed for one in (slow, busy, reading)] == [True, False, True]
     memory.stop()
 
 
-async def test_nobody_is_looked_at_who_holds_nothing() -> None:
+async def test_connections_that_use_no_memory_are_not_tracked() -> None:
     memory = ClientMemory()
     one = Client(memory, unread=1)
     memory.note(one)
     one.unread = 0
-    memory.look(1000)
+    memory.check(1000)
     assert memory.held_bytes == 0
     assert not memory._held
     memory.stop()
@@ -132,7 +134,7 @@ async def test_unread_answers_of_real_clients_are_within_one_total() -> None:
         assert shared.memory.held_bytes < 20_000_000
 
 
-async def test_a_connection_that_left_holds_nothing() -> None:
+async def test_a_closed_connection_uses_no_memory() -> None:
     shared = SharedServerState()
     async with serving(shared=shared) as server:
         async with connected(server) as client:

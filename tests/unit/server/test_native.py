@@ -1,310 +1,42 @@
-"""The port for native clients: answers, order, limits, and what it does with those who do not keep to the protocol."""
-
-import asyncio
-import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+"""The port for native clients: listening, accepting and stopping."""
 
 import pytest
 
-from pydsm.core.sessions.grants import Grant
-from pydsm.core.types.errors import OperationalError
-from pydsm.core.types.ids import ReplicaId, RequestId, request_at, request_id
-from pydsm.core.types.messages import Run
-from pydsm.machines.base import CommandFailed
-from pydsm.machines.kv import encode
-from pydsm.runtime.batching import Overloaded
-from pydsm.runtime.client_protocol import (
-    CLIENT_PREAMBLE,
-    ClientAnswers,
-    ClientHello,
-    ClientRequest,
+from pydsm.client_protocol.messages import (
     CloseReason,
-    FromClient,
-    FromReplica,
-    Welcome,
-    decode_from_replica,
-    encode_message,
 )
-from pydsm.server.memory import ClientMemory, MemoryLimits
-from pydsm.server.native import NativeLimits, NativeServer, NativeServerContext
-from pydsm.server.shared import SharedServerState
-from pydsm.storage.identity import Identity
+from pydsm.core.types.errors import OperationalError
+from pydsm.server.limits import NativeLimits
+from pydsm.server.native import NativeServer
 from pydsm.transport.address import Address
-from pydsm.transport.frames import FrameReader, encode_frame
 from tests.unit.server.local import LocalAgreement
-from tests.waiting import eventually
-
-GRANT = request_id(5000, ReplicaId(1), 7, 0)
-HOST = NativeServerContext(
-    Identity("shop", "r2", ReplicaId(1), 3), ("r1", "r2", "r3"), lambda: True, lambda: Grant(GRANT), lambda: 6000
-)
-WELCOME = Welcome("shop", "r2", 1, ("r1", "r2", "r3"), True, GRANT, 8 << 20)
+from tests.unit.server.native_ports import HOST, command, connected, request, serving
 
 
-def request(first: int, commands: list[bytes], name: RequestId | None = None) -> ClientRequest:
-    """Commands whose sequences go on like their numbers."""
-    name = name or request_at(GRANT, 1 + first)
-    return ClientRequest(first, commands, [Run(name, len(commands))] if commands else [])
-
-
-@asynccontextmanager
-async def serving(
-    agreement: LocalAgreement, limits: NativeLimits | None = None, shared: SharedServerState | None = None
-) -> AsyncIterator[NativeServer]:
-    server = NativeServer(agreement.submit_requests, HOST, limits, shared)
-    await server.start(Address("127.0.0.1", 0))
-    try:
-        yield server
-    finally:
-        await server.stop()
-
-
-class Peer:
-    """A client that says what it likes."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self.writer = writer
-        self._frames = FrameReader(CLIENT_PREAMBLE)
-        self._frames.allow_messages()
-        self._messages: list[FromReplica] = []
-
-    def say(self, *messages: FromClient) -> None:
-        self.writer.write(b"".join(map(encode_message, messages)))
-
-    async def hear(self) -> FromReplica:
-        """The next message."""
-        async with asyncio.timeout(10):
-            while not self._messages:
-                data = await self._reader.read(1 << 16)
-                assert data, "the server has closed the connection"
-                self._frames.feed(data)
-                self._messages += map(decode_from_replica, self._frames.payloads())
-        return self._messages.pop(0)
-
-    async def ends(self) -> bool:
-        """Whether nothing more comes."""
-        async with asyncio.timeout(10):
-            return await self._reader.read(1) == b""
-
-
-@asynccontextmanager
-async def connected(server: NativeServer, *, greet: bool = True) -> AsyncIterator[Peer]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    peer = Peer(reader, writer)
-    try:
-        if greet:
-            writer.write(CLIENT_PREAMBLE)
-            peer.say(ClientHello("shop"))
-            assert await peer.hear() == WELCOME
-        yield peer
-    finally:
-        writer.transport.abort()
-
-
-def command(line: str) -> bytes:
-    return encode([word.encode() for word in line.split()])
-
-
-async def test_commands_of_a_turn_are_answered_together_with_their_numbers() -> None:
-    async with serving(LocalAgreement()) as server, connected(server) as peer:
-        peer.say(request(0, [command("SET a 1"), command("INCR a")]), request(2, [command("GET a"), command("NOSUCH")]))
-        message = await peer.hear()
-        assert isinstance(message, ClientAnswers)
-        answers = dict(zip(message.numbers, message.answers, strict=True))
-        while len(answers) < 4:
-            more = await peer.hear()
-            assert isinstance(more, ClientAnswers)
-            answers.update(zip(more.numbers, more.answers, strict=True))
-        assert answers == {0: "OK", 1: 2, 2: b"2", 3: CommandFailed("ERR unknown command 'NOSUCH'")}
-
-
-async def test_what_comes_for_the_first_time_is_seen_here_and_not_asked() -> None:
-    agreement = LocalAgreement()
-    elsewhere = request_id(4000, ReplicaId(0), 9, 4)
-    async with serving(agreement) as server, connected(server) as peer:
-        first, ping = request_at(GRANT, 1), command("GET a")
-        peer.say(ClientRequest(0, [ping] * 3, [Run(first, 2), Run(elsewhere, 1)]))
-        peer.say(request(3, [ping], first), request(4, [ping], request_at(GRANT, 3)))
-        seen = 0
-        while seen < 5:
-            message = await peer.hear()
-            assert isinstance(message, ClientAnswers)
-            seen += len(message.numbers)
-    assert [(run.first, again) for run, again in agreement.runs] == [
-        (first, False),
-        (elsewhere, True),
-        (first, True),
-        (request_at(GRANT, 3), False),
-    ]
-
-
-async def test_a_session_that_begins_long_after_now_is_refused() -> None:
-    async with serving(LocalAgreement()) as server, connected(server) as peer:
-        peer.say(request(0, [b"x"], request_id(70_000, ReplicaId(1), 7, 1)))
-        message = await peer.hear()
-        assert isinstance(message, CloseReason)
-        assert "a session begins 64000 ms in the future: set the client's clock" in message.reason
-
-
-async def test_a_refusal_is_told_as_such() -> None:
-    agreement = LocalAgreement()
-    agreement.refusal = Overloaded("full")
-    async with serving(agreement) as server, connected(server) as peer:
-        peer.say(request(0, [b"x"]))
-        assert await peer.hear() == ClientAnswers([0], [Overloaded("full")])
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        (b"GET / HTTP/1.1\r\n\r\n", "it does not speak this protocol"),
-        (CLIENT_PREAMBLE[:-1] + b"\x09", "it speaks version 9 of the protocol, we speak 3"),
-        (CLIENT_PREAMBLE + b"\xff" * 8, "a frame claims"),
-        (CLIENT_PREAMBLE + encode_message(ClientHello("other")), "it asks for group 'other', this is 'shop'"),
-        (CLIENT_PREAMBLE + encode_message(request(0, [])), "sends ClientHello once, before its first command"),
-        (CLIENT_PREAMBLE + encode_message(ClientHello("")) * 2, "sends ClientHello once"),
-        (
-            CLIENT_PREAMBLE + encode_message(ClientHello("")) + encode_message(request(5, [b"x"])),
-            "next command has number 5",
-        ),
-        (CLIENT_PREAMBLE + encode_message(CloseReason("x")), "does not parse"),
-    ],
-)
-async def test_who_does_not_keep_to_the_protocol_is_refused_with_a_logged_reason(
-    said: bytes, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.WARNING)
-    agreement = LocalAgreement()
-    async with serving(agreement) as server:
-        async with connected(server, greet=False) as peer:
-            peer.writer.write(said)
-            while not isinstance(message := await peer.hear(), CloseReason):
-                assert isinstance(message, Welcome)
-            assert reason in message.reason
-            assert await peer.ends()
-        assert reason in caplog.text
-        async with connected(server) as peer:  # the others are served as before
-            peer.say(request(0, [command("PING")]))
-            assert isinstance(await peer.hear(), ClientAnswers)
-
-
-async def test_a_client_that_says_nothing_is_disconnected() -> None:
-    limits = NativeLimits(handshake_seconds_max=0.05)
-    async with serving(LocalAgreement(), limits) as server, connected(server, greet=False) as peer:
-        message = await peer.hear()
-        assert isinstance(message, CloseReason)
-        assert "handshake timed out" in message.reason
-        assert await peer.ends()
-
-
-async def test_a_frame_over_the_limit_ends_the_connection() -> None:
-    limits = NativeLimits(frame_bytes_max=1000)
-    async with serving(LocalAgreement(), limits) as server, connected(server) as peer:
-        peer.say(request(0, [b"x" * 2000]))
-        message = await peer.hear()
-        assert isinstance(message, CloseReason)
-        assert "the limit is 1000" in message.reason
-
-
-async def test_a_client_too_many_is_told_so() -> None:
+async def test_a_client_over_the_limit_of_connections_receives_the_reason() -> None:
     async with (
         serving(LocalAgreement(), NativeLimits(connections_max=1)) as server,
         connected(server),
-        connected(server, greet=False) as second,
+        connected(server, handshake=False) as second,
     ):
-        message = await second.hear()
+        message = await second.receive()
         assert isinstance(message, CloseReason)
         assert "connect to another replica" in message.reason
 
 
-async def test_nothing_is_read_from_a_client_with_too_much_unanswered() -> None:
-    agreement = LocalAgreement()
-    agreement.holding = True
-    async with serving(agreement, NativeLimits(unanswered_commands_max=10)) as server, connected(server) as peer:
-        for number in range(0, 2000, 10):
-            peer.say(request(number, [command("INCR a")] * 10))
-        await eventually(lambda: len(agreement.waiting) >= 10, "the first commands arrive")
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert len(agreement.waiting) < 2000
-        agreement.holding = False
-        agreement.release()
-        seen = 0
-        while seen < 2000:
-            message = await peer.hear()
-            assert isinstance(message, ClientAnswers)
-            seen += len(message.numbers)
-
-
-async def test_answers_that_a_client_does_not_read_are_not_made_bytes_of_all_at_once() -> None:
-    agreement = LocalAgreement()
-    agreement.machine.apply([encode([b"SET", b"k", b"x" * (1 << 20)])], 0)
-    async with serving(agreement) as server, connected(server) as peer:
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a reading transport as well
-        peer.say(request(0, [command("GET k")] * 200))
-        await eventually(lambda: bool(server.registry.connections()[0]._answers), "the client takes no more")
-        connection = server.registry.connections()[0]
-        assert connection.buffered_bytes < 24 << 20
-        assert connection.other_bytes() > 100 << 20
-        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
-        numbers: list[int] = []
-        while len(numbers) < 200:
-            message = await peer.hear()
-            assert isinstance(message, ClientAnswers)
-            assert all(answer == b"x" * (1 << 20) for answer in message.answers)
-            numbers += message.numbers
-        assert sorted(numbers) == list(range(200))
-
-
-async def test_stopping_sends_what_is_answered_and_says_farewell() -> None:
+async def test_stopping_sends_known_answers_and_a_close_reason() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server, connected(server) as peer:
-        peer.say(request(0, [command("PING x")]))
-        await peer.hear()
+        peer.send(request(0, [command("PING x")]))
+        await peer.receive()
         await server.stop()
-        assert await peer.hear() == CloseReason("this replica is stopping")
-        assert await peer.ends()
+        assert await peer.receive() == CloseReason("this replica is stopping")
+        assert await peer.is_closed()
 
 
-async def test_a_taken_port_is_named() -> None:
+async def test_an_address_in_use_is_reported() -> None:
     async with serving(LocalAgreement()) as server:
         with pytest.raises(
             OperationalError, match=r"cannot listen for clients on 127\.0\.0\.1:.*free the port or use another"
         ):
             await NativeServer(LocalAgreement().submit_requests, HOST).start(Address("127.0.0.1", server.port))
-
-
-async def test_a_client_over_a_limit_hears_why_though_it_goes_on_sending() -> None:
-    async with serving(LocalAgreement(), NativeLimits(frame_bytes_max=1000)) as server, connected(server) as peer:
-        peer.writer.write(encode_frame(bytes(5_000_000)) + bytes(5_000_000))
-        message = await peer.hear()
-        assert isinstance(message, CloseReason)
-        assert "the limit is 1000" in message.reason
-        assert await peer.ends()
-
-
-async def test_too_many_commands_in_a_frame_end_the_connection_with_the_limit() -> None:
-    async with serving(LocalAgreement(), NativeLimits(frame_commands_max=3)) as server, connected(server) as peer:
-        peer.say(request(0, [command("GET a")] * 4))
-        message = await peer.hear()
-        assert isinstance(message, CloseReason)
-        assert "4 commands in one frame are over the limit of 3" in message.reason
-
-
-async def test_commands_are_refused_as_not_executed_while_nothing_can_be_agreed_on() -> None:
-    agreement, shared = LocalAgreement(), SharedServerState(refusal="it sees 1 of 3 replicas")
-    async with serving(agreement, shared=shared) as server, connected(server) as peer:
-        peer.say(request(0, [command("GET a")] * 2))
-        assert await peer.hear() == ClientAnswers([0, 1], [Overloaded("it sees 1 of 3 replicas")] * 2)
-        assert not agreement.runs
-
-
-async def test_what_clients_hold_is_counted_with_that_of_other_ports() -> None:
-    shared = SharedServerState(memory=ClientMemory(MemoryLimits(client_memory_bytes_max=1_000_000)))
-    async with serving(LocalAgreement(), shared=shared) as server, connected(server) as peer:
-        peer.writer.write(encode_frame(bytes(5_000_000))[:2_000_000])
-        await eventually(lambda: shared.memory.closed == 1, "it is disconnected")
-        await eventually(lambda: shared.clients.now == 0, "it is gone")
-        assert shared.memory.held_bytes == 0

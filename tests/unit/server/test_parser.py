@@ -1,4 +1,4 @@
-"""Commands from bytes: the same however they are split, within limits, and nothing but ProtocolError for garbage."""
+"""Parsing: the same commands for each split of the bytes, limits, and ProtocolError for garbage."""
 
 import itertools
 
@@ -49,7 +49,7 @@ soup = st.lists(st.sampled_from(morsels) | st.binary(max_size=3), max_size=40).m
 
 
 @given(soup, st.lists(st.integers(min_value=0), max_size=10))
-def test_garbage_gives_the_same_however_split_and_raises_nothing_but_protocol_errors(
+def test_garbage_gives_the_same_result_for_each_split_and_raises_only_protocol_errors(
     garbage: bytes, places: list[int]
 ) -> None:
     def outcome(*pieces: bytes, limits: RespLimits = SMALL) -> tuple[list[list[bytes]], str]:
@@ -74,7 +74,7 @@ def test_garbage_gives_the_same_however_split_and_raises_nothing_but_protocol_er
     st.lists(st.integers(min_value=0), max_size=5),
     st.integers(1, 100),
 )
-def test_long_words_and_line_ends_inside_words_are_taken_too(
+def test_long_words_and_line_ends_inside_words_are_parsed(
     sent: list[list[bytes]], places: list[int], at_once: int
 ) -> None:
     stream = b"".join(array(*words) for words in sent)
@@ -89,7 +89,7 @@ def test_commands_of_any_number_of_words_follow_each_other(words: int) -> None:
     assert parse(stream, limits=RespLimits(), at_once=1) == sent
 
 
-def test_lines_and_arrays_mix_and_empty_commands_are_nothing() -> None:
+def test_lines_and_arrays_may_be_mixed_and_empty_commands_are_skipped() -> None:
     stream = b"PING\r\n\r\n" + array(b"GET", b"a") + b"*0\r\n*-1\r\n \t\r\nGET\tb \n"
     assert parse(stream) == [[b"PING"], [b"GET", b"a"], [b"GET", b"b"]]
 
@@ -136,13 +136,13 @@ def test_line_with_open_quotes_is_refused(line: bytes) -> None:
         (b"P" * 51 + b"\r\n", "too big inline request: a line has over 50 bytes"),
     ],
 )
-def test_what_breaks_the_protocol_is_told_in_the_words_of_redis(stream: bytes, text: str) -> None:
+def test_errors_of_the_protocol_have_the_texts_of_redis(stream: bytes, text: str) -> None:
     with pytest.raises(ProtocolError) as raised:
         parse(stream)
     assert str(raised.value) == f"Protocol error: {text}"
 
 
-def test_good_commands_before_a_bad_one_are_given_first() -> None:
+def test_valid_commands_before_an_invalid_one_are_returned_first() -> None:
     parser = RequestParser(SMALL)
     parser.feed(array(b"PING") + b"*x\r\n")
     assert parser.take(10) == [[b"PING"]]
@@ -150,7 +150,7 @@ def test_good_commands_before_a_bad_one_are_given_first() -> None:
         parser.take(10)
 
 
-def test_everything_up_to_the_limits_is_taken() -> None:
+def test_commands_up_to_the_limits_are_accepted() -> None:
     assert parse(array(b"x" * 100)) == [[b"x" * 100]]
     assert parse(array(*[b"x"] * 10)) == [[b"x"] * 10]
     assert parse(b"P" * 48 + b"\r\n") == [[b"P" * 48]]
@@ -166,7 +166,7 @@ TOO_LARGE = [
 
 @pytest.mark.parametrize(("command", "text"), TOO_LARGE)
 @pytest.mark.parametrize("size", [1, 7, 10_000])
-def test_a_command_that_is_too_large_is_passed_over_and_told(command: bytes, text: str, size: int) -> None:
+def test_a_command_that_is_too_large_is_skipped_and_reported(command: bytes, text: str, size: int) -> None:
     parser = RequestParser(SMALL)
     stream = array(b"PING") + command + array(b"GET", b"a") + b"PING\r\n"
     found: list[object] = []
@@ -184,7 +184,7 @@ def test_a_command_that_is_too_large_is_passed_over_and_told(command: bytes, tex
     assert parser.held_bytes == 0
 
 
-def test_nothing_is_kept_of_a_command_that_is_too_large_while_it_comes() -> None:
+def test_the_bytes_of_a_command_that_is_too_large_are_not_stored() -> None:
     parser = RequestParser(SMALL)
     parser.feed(b"*5\r\n" + b"$90\r\n%b\r\n" % (b"x" * 90) * 4 + b"$90\r\n")
     assert parser.take(1) == []

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.machines.base import CommandFailed
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.server.limits import RespLimits
 from pydsm.server.replies import encode_reply
 
@@ -30,20 +30,20 @@ def test_answer(answer: Answer, resp2: bytes, resp3: bytes | None) -> None:
     assert encode_reply(answer, 3, LIMITS) == (resp3 or resp2)
 
 
-def test_refusals_ask_to_try_again_and_say_that_nothing_was_executed() -> None:
+def test_refusals_are_try_again_errors_that_state_that_nothing_was_executed() -> None:
     aborted = encode_reply(Aborted("five nops"), 2, LIMITS)
     overloaded = encode_reply(Overloaded("full"), 2, LIMITS)
     assert aborted == b"-TRYAGAIN the command was not executed and never will be, send it again: five nops\r\n"
     assert overloaded == b"-TRYAGAIN the command was not taken and not executed, send it again later: full\r\n"
 
 
-def test_reply_over_the_limit_is_an_error_before_it_is_made() -> None:
+def test_a_reply_over_the_limit_is_replaced_by_an_error_before_it_is_encoded() -> None:
     value = b"x" * 40
     assert encode_reply([value], 2, LIMITS).startswith(b"*1")
     said = encode_reply([value] * 3, 2, LIMITS)
-    assert said == b"-ERR the reply has at least 168 bytes, over the limit of 100; ask for less at once\r\n"
+    assert said == b"-ERR the reply has at least 168 bytes, over the limit of 100; request less data\r\n"
 
 
-def test_result_of_another_machine_without_a_form_here_is_told() -> None:
+def test_a_result_that_cannot_be_encoded_is_an_error() -> None:
     said = encode_reply(object(), 2, LIMITS)
     assert said == b"-ERR the command was executed, but its result, a object, has no form in this protocol\r\n"

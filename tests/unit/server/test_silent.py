@@ -1,11 +1,11 @@
-"""Connections that say nothing do not take the places of those who do."""
+"""Silent connections do not keep other clients out."""
 
 import asyncio
 import logging
 
 import pytest
 
-from pydsm.runtime.client_protocol import CLIENT_PREAMBLE, ClientHello, encode_message
+from pydsm.client_protocol.messages import CLIENT_PREAMBLE, ClientHello, encode_message
 from pydsm.server.http import HttpServer
 from pydsm.server.native import NativeServer
 from pydsm.server.resp import RespServer
@@ -15,7 +15,7 @@ from tests.unit.server.http_ports import get
 from tests.unit.server.http_ports import serving as serving_http
 from tests.unit.server.local import LocalAgreement, connected
 from tests.unit.server.local import serving as serving_redis
-from tests.unit.server.test_native import serving as serving_native
+from tests.unit.server.native_ports import serving as serving_native
 from tests.waiting import eventually
 
 LIMITS = SilentLimits(grace_seconds=5, silent_seconds_max=60, per_address_max=3, connections_max=4)
@@ -47,14 +47,14 @@ def opened(silent: SilentConnections, *clients: Client) -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_thousands_that_are_opened_at_once_are_let_in_and_stay_when_they_speak() -> None:
+async def test_thousands_of_connections_opened_together_are_accepted_and_stay_when_they_send() -> None:
     silent = SilentConnections(LIMITS, log)
     clients = [Client() for _ in range(1000)]
     now = opened(silent, *clients)
-    silent.look(now + 4.9)
+    silent.check(now + 4.9)
     for client in clients:
         silent.settled(client)
-    silent.look(now + 1000)
+    silent.check(now + 1000)
     assert not any(client.aborted for client in clients)
     silent.stop()
 
@@ -63,7 +63,7 @@ async def test_the_oldest_silent_one_of_an_address_is_closed_beyond_its_share(ca
     silent = SilentConnections(LIMITS, log)
     clients, other = [Client() for _ in range(6)], Client("10.0.0.2")
     now = opened(silent, *clients, other)
-    silent.look(now + 5)
+    silent.check(now + 5)
     assert [client.aborted for client in clients] == [True] * 3 + [False] * 3
     assert not other.aborted
     assert silent.closed == 3
@@ -71,23 +71,23 @@ async def test_the_oldest_silent_one_of_an_address_is_closed_beyond_its_share(ca
     silent.stop()
 
 
-async def test_all_addresses_together_have_a_limit_and_the_one_with_most_loses() -> None:
+async def test_beyond_the_total_limit_the_address_with_most_connections_loses_one() -> None:
     silent = SilentConnections(LIMITS, log)
     clients = [Client(host) for host in ("10.0.0.1", "10.0.0.2", "10.0.0.2", "10.0.0.3", "10.0.0.4")]
-    silent.look(opened(silent, *clients) + 5)
+    silent.check(opened(silent, *clients) + 5)
     assert [client.aborted for client in clients] == [False, True, False, False, False]
     silent.stop()
 
 
-async def test_one_that_sends_nothing_is_closed_in_the_end_and_one_that_sends_a_long_command_is_not() -> None:
+async def test_a_silent_connection_is_closed_after_a_time_and_one_that_sends_a_long_command_is_not() -> None:
     silent = SilentConnections(LIMITS, log)
     quiet, slow, gone = Client(), Client(), Client()
     now = opened(silent, quiet, slow, gone)
     slow.half_sent, gone.came_from = 10, None
-    silent.look(now + 59)
+    silent.check(now + 59)
     assert not quiet.aborted
     assert len(silent) == 2
-    silent.look(now + 60)
+    silent.check(now + 60)
     assert (quiet.aborted, slow.aborted, gone.aborted) == (True, False, False)
     silent.stop()
 
@@ -107,7 +107,7 @@ async def silence_is_limited(silent: SilentConnections, port: int, first: bytes)
     opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
     opened[0][1].write(first)
     await eventually(lambda: len(silent._fresh) == 4, "all have come, and one has spoken")
-    silent.look(asyncio.get_running_loop().time())
+    silent.check(asyncio.get_running_loop().time())
     assert [await opened[place][0].read() for place in (1, 2)] == [b"", b""]
     assert silent.closed == 2
     assert len(silent) == 2
@@ -141,20 +141,20 @@ async def test_silent_connections_of_the_http_port_are_limited_and_counted() -> 
         await eventually(lambda: len(silent._fresh) == 4, "all have come")
         assert (await get(server.port, "/health")).status == 200
         await eventually(lambda: len(silent._fresh) == 4, "who has asked is forgotten")
-        silent.look(asyncio.get_running_loop().time())
+        silent.check(asyncio.get_running_loop().time())
         assert [await opened[place][0].read() for place in (0, 1)] == [b"", b""]
         assert "pydsm_silent_connections_closed_total 2.0" in (await get(server.port, "/metrics")).body
         await close(opened)
         silent.stop()
 
 
-async def test_clients_that_have_spoken_may_idle_however_many_come_from_one_address() -> None:
+async def test_clients_that_have_sent_a_request_may_be_idle_in_any_number() -> None:
     async with serving_redis() as server:
         opened = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(300)]
         for _, writer in opened:
             writer.write(b"PING\r\n")
         assert [await reader.readexactly(7) for reader, _ in opened] == [b"+PONG\r\n"] * 300
-        server.shared.silent.look(asyncio.get_running_loop().time() + 1000)
+        server.shared.silent.check(asyncio.get_running_loop().time() + 1000)
         async with connected(server) as client:
             await client.ask(b"PING", b"+PONG\r\n")
         opened[0][1].write(b"PING\r\n")

@@ -1,4 +1,4 @@
-"""MULTI, EXEC, DISCARD, WATCH on a connection: what is gathered, refused, and sent for agreement."""
+"""MULTI, EXEC, DISCARD and WATCH on a connection: which commands are queued, refused and replicated."""
 
 import pytest
 
@@ -10,15 +10,15 @@ OK, QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 EXECABORT = b"-EXECABORT Transaction discarded because of previous errors.\r\n"
 
 
-async def tell(wire: Wire, *conversation: tuple[bytes, bytes]) -> None:
-    """Ask one after the other."""
+async def converse(wire: Wire, *conversation: tuple[bytes, bytes]) -> None:
+    """Send commands one after the other, and expect their replies."""
     for command, reply in conversation:
         await wire.ask(command, reply)
 
 
 async def test_nothing_is_executed_before_exec_and_then_all_of_it() -> None:
     async with serving() as server, connected(server) as wire, connected(server) as other:
-        await tell(wire, (b"MULTI", OK), (b"SET a 1", QUEUED), (b"incr a", QUEUED), (b"GET b", QUEUED))
+        await converse(wire, (b"MULTI", OK), (b"SET a 1", QUEUED), (b"incr a", QUEUED), (b"GET b", QUEUED))
         await other.ask(b"EXISTS a", b":0\r\n")
         await wire.ask(b"EXEC", b"*3\r\n+OK\r\n:2\r\n$-1\r\n")
         await other.ask(b"GET a", b"$1\r\n2\r\n")
@@ -35,9 +35,9 @@ async def test_a_transaction_is_one_command_to_the_group() -> None:
         await wire.receive(b"*2\r\n+OK\r\n+OK\r\n+PONG\r\n")
 
 
-async def test_discard_forgets_what_was_gathered() -> None:
+async def test_discard_drops_the_queued_commands() -> None:
     async with serving() as server, connected(server) as wire:
-        await tell(wire, (b"MULTI", OK), (b"SET a 1", QUEUED), (b"DISCARD", OK), (b"EXISTS a", b":0\r\n"))
+        await converse(wire, (b"MULTI", OK), (b"SET a 1", QUEUED), (b"DISCARD", OK), (b"EXISTS a", b":0\r\n"))
         await wire.ask(b"EXEC", b"-ERR EXEC without MULTI\r\n")
 
 
@@ -49,15 +49,15 @@ async def test_discard_forgets_what_was_gathered() -> None:
         (b"EXEC now", b"-ERR wrong number of arguments for 'exec' command\r\n"),
     ],
 )
-async def test_an_error_while_gathering_makes_exec_refuse(command: bytes, error: bytes) -> None:
+async def test_an_error_while_commands_are_queued_makes_exec_refuse(command: bytes, error: bytes) -> None:
     async with serving() as server, connected(server) as wire:
-        await tell(wire, (b"MULTI", OK), (command, error), (b"SET a 1", QUEUED), (b"EXEC", EXECABORT))
-        await tell(wire, (b"EXISTS a", b":0\r\n"), (b"MULTI", OK), (b"EXEC", b"*0\r\n"))
+        await converse(wire, (b"MULTI", OK), (command, error), (b"SET a 1", QUEUED), (b"EXEC", EXECABORT))
+        await converse(wire, (b"EXISTS a", b":0\r\n"), (b"MULTI", OK), (b"EXEC", b"*0\r\n"))
 
 
-async def test_what_makes_no_sense_is_refused_in_redis_words() -> None:
+async def test_commands_in_the_wrong_state_have_the_errors_of_redis() -> None:
     async with serving() as server, connected(server) as wire:
-        await tell(
+        await converse(
             wire,
             (b"EXEC", b"-ERR EXEC without MULTI\r\n"),
             (b"DISCARD", b"-ERR DISCARD without MULTI\r\n"),
@@ -69,13 +69,13 @@ async def test_what_makes_no_sense_is_refused_in_redis_words() -> None:
         )
 
 
-async def test_commands_that_need_no_agreement_are_answered_in_their_place() -> None:
+async def test_local_commands_are_answered_in_their_order_in_a_transaction() -> None:
     async with serving() as server, connected(server) as wire:
-        await tell(
+        await converse(
             wire, (b"MULTI", OK), (b"PING", QUEUED), (b"SET a 1", QUEUED), (b"ECHO hi", QUEUED), (b"UNWATCH", QUEUED)
         )
         await wire.ask(b"EXEC", b"*4\r\n+PONG\r\n+OK\r\n$2\r\nhi\r\n+OK\r\n")
-        await tell(wire, (b"MULTI", OK), (b"PING", QUEUED), (b"EXEC", b"*1\r\n+PONG\r\n"))
+        await converse(wire, (b"MULTI", OK), (b"PING", QUEUED), (b"EXEC", b"*1\r\n+PONG\r\n"))
 
 
 async def test_a_change_of_a_watched_key_by_another_client_stops_the_transaction() -> None:
@@ -87,7 +87,7 @@ async def test_a_change_of_a_watched_key_by_another_client_stops_the_transaction
                 pass
             await wire.ask(b"WATCH a b", OK)
             await other.ask(b"SET b %d" % protocol, OK)
-            await tell(wire, (b"MULTI", OK), (b"SET c 1", QUEUED), (b"EXEC", nothing), (b"EXISTS c", b":0\r\n"))
+            await converse(wire, (b"MULTI", OK), (b"SET c 1", QUEUED), (b"EXEC", nothing), (b"EXISTS c", b":0\r\n"))
 
 
 async def test_unwatch_and_discard_and_exec_end_all_watches() -> None:
@@ -97,25 +97,25 @@ async def test_unwatch_and_discard_and_exec_end_all_watches() -> None:
             await wire.ask(b"WATCH a", OK)
             if ending[0] in {b"DISCARD", b"EXEC"}:
                 await wire.ask(b"MULTI", OK)
-            await tell(wire, ending)
+            await converse(wire, ending)
             await other.ask(b"SET a 1", OK)
-            await tell(wire, (b"MULTI", OK), (b"GET none", QUEUED), (b"EXEC", b"*1\r\n$-1\r\n"))
+            await converse(wire, (b"MULTI", OK), (b"GET none", QUEUED), (b"EXEC", b"*1\r\n$-1\r\n"))
             await other.ask(b"DEL a", b":1\r\n")
             assert agreement.machine.digest() == KeyValue().digest()
 
 
-async def test_a_client_that_leaves_watches_nothing_any_more() -> None:
+async def test_the_watches_of_a_client_end_when_it_disconnects() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server:
         async with connected(server) as wire:
-            await tell(wire, (b"WATCH a", OK), (b"QUIT", OK))
+            await converse(wire, (b"WATCH a", OK), (b"QUIT", OK))
             assert await wire.rest() == b""
         async with connected(server) as wire:
             await wire.ask(b"EXISTS a", b":0\r\n")
     assert agreement.machine.digest() == KeyValue().digest()
 
 
-async def test_what_is_sent_behind_a_watch_is_executed_after_it_even_without_waiting() -> None:
+async def test_commands_sent_behind_a_watch_are_executed_after_it() -> None:
     agreement = LocalAgreement()
     async with serving(agreement) as server, connected(server) as wire:
         agreement.holding = True
@@ -131,15 +131,15 @@ async def test_a_transaction_has_limits() -> None:
     limits = RespLimits(transaction_commands_max=2, transaction_bytes_max=100)
     refused = b"-ERR the transaction is longer than 2 commands or 100 bytes; make several of it\r\n"
     async with serving(limits=limits) as server, connected(server) as wire:
-        await tell(
+        await converse(
             wire, (b"MULTI", OK), (b"GET a", QUEUED), (b"GET a", QUEUED), (b"GET a", refused), (b"EXEC", EXECABORT)
         )
-        await tell(
+        await converse(
             wire, (b"MULTI", OK), (b"SET a " + b"x" * 100, refused), (b"EXEC", EXECABORT), (b"EXISTS a", b":0\r\n")
         )
 
 
-async def test_command_tells_about_transactions_and_places_of_keys() -> None:
+async def test_command_getkeys_returns_the_keys_of_a_command() -> None:
     async with serving() as server, connected(server) as wire:
         await wire.ask(b"COMMAND GETKEYS COPY a b REPLACE", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n")
         await wire.ask(b"COMMAND GETKEYS MSET a 1 b 2", b"*2\r\n$1\r\na\r\n$1\r\nb\r\n")

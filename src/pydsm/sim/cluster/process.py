@@ -11,6 +11,7 @@ from typing import Protocol
 
 import msgspec
 
+from pydsm.client_protocol.answers import Aborted, Answer
 from pydsm.core.protocol.proposer import PipelineFull
 from pydsm.core.replica import Replica
 from pydsm.core.sessions.grants import Grant
@@ -23,7 +24,7 @@ from pydsm.core.types.ids import InstanceId, ReplicaId, RequestId, SessionId, Ti
 from pydsm.core.types.messages import Batch, Message, Run, SnapshotPiece
 from pydsm.machines.base import Result, StateMachine, SupportsSnapshots
 from pydsm.machines.failures import GuardedApply
-from pydsm.runtime.batching import Aborted, Answer, Batcher, BatchLimits
+from pydsm.runtime.batching import Batcher, BatchLimits
 from pydsm.runtime.clock import GroupClock
 from pydsm.runtime.command_queue import Stream
 from pydsm.runtime.perform import Performer

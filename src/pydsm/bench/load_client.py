@@ -1,8 +1,8 @@
-"""Clients that load a group and check what it answers.
+"""Clients that generate load and check the answers.
 
-Each client keeps many requests in flight: it writes keys of its own, reads them back while it goes, and increments
-counters that all clients share. It remembers what was acknowledged, so that afterwards nothing can be lost or wrong
-without being noticed: see `Ledger`.
+Each client keeps many requests in flight: it writes keys of its own, reads some of them again, and increments counters
+that all clients share. Acknowledged writes are recorded in a `Ledger`, with which lost writes and wrong answers are
+detected.
 """
 
 import asyncio
@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 
+from pydsm.bench.latency import LatencyEstimates
 from pydsm.client.calls import CallOutcome
 from pydsm.client.client import Client
-from pydsm.client.latency import LatencyEstimates
 from pydsm.client.limits import ClientLimits
 from pydsm.client.outcomes import CommandAborted, CommandNotCompleted
-from pydsm.client.resp import RespReader, RespReply
 from pydsm.core.types.errors import PeerProtocolError
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import encode
@@ -33,7 +32,7 @@ _VERIFY_KEYS_PER_COMMAND = 100
 
 @dataclass(frozen=True, slots=True)
 class LoadShape:
-    """What the clients do."""
+    """The requests that the clients send."""
 
     pipeline: int = 16
     """Requests in flight per client, at most 400."""
@@ -52,15 +51,15 @@ class Ledger:
     """Acknowledged and unanswered writes by key. Values of own keys are numbers that grow with every write."""
 
     acknowledged: dict[bytes, int] = field(default_factory=dict)
-    """Own key to the last value whose write was acknowledged."""
+    """For each own key, the last value whose write was acknowledged."""
     unknown: dict[bytes, set[int]] = field(default_factory=dict)
-    """Own key to values whose writes got no answer: they may take effect at any time, or never."""
+    """For each own key, the values whose writes got no answer: they may take effect at any time, or never."""
     counted: Counter[bytes] = field(default_factory=Counter)
-    """Shared counter to its acknowledged increments."""
+    """For each shared counter, its acknowledged increments."""
     maybe_counted: Counter[bytes] = field(default_factory=Counter)
-    """Shared counter to increments without an answer."""
+    """For each shared counter, the increments without an answer."""
     count_results: dict[bytes, set[int]] = field(default_factory=dict)
-    """Shared counter to the results seen: each increment has another one."""
+    """For each shared counter, the results received: each increment has a different one."""
     lost: int = 0
     """Acknowledged writes that were lost."""
     wrong: int = 0
@@ -69,7 +68,7 @@ class Ledger:
     """Requests that were refused and not executed."""
 
     def check_read(self, key: bytes, reply: Result) -> None:
-        """Judge what a read of an own key gave, while no write to it is in flight."""
+        """Check the result of a read of an own key, sent while no write to the key was in flight."""
         expected, unknown = self.acknowledged.get(key), self.unknown.get(key, ())
         value = int(reply) if isinstance(reply, bytes) and reply.isdigit() else None
         if value is not None and (value == expected or value in unknown):
@@ -82,7 +81,7 @@ class Ledger:
             self.wrong += 1
 
     def check_count(self, key: bytes, reply: Result) -> None:
-        """Judge the result of an increment."""
+        """Check the result of an increment."""
         results = self.count_results.setdefault(key, set())
         if not isinstance(reply, int) or reply in results:
             self.wrong += 1
@@ -91,7 +90,7 @@ class Ledger:
         self.counted[key] += 1
 
     def check_total(self, key: bytes, reply: Result) -> None:
-        """Judge the final value of a shared counter."""
+        """Check the final value of a shared counter."""
         total = int(reply) if isinstance(reply, bytes) and reply.isdigit() else 0
         self.lost += max(0, self.counted[key] - total)
         self.wrong += max(0, total - self.counted[key] - self.maybe_counted[key])
@@ -106,9 +105,9 @@ class _Request:
 
 
 class LoadClient:
-    """One client; all share a ledger. `per_replica` has the latencies by replica since they were last taken.
+    """One client; all share a ledger. `per_replica` has the latencies of each replica since `take_latencies`.
 
-    It uses replica `home` while that is there, and another one otherwise.
+    It uses replica `home` while that can be reached, and another one otherwise.
     """
 
     def __init__(self, number: int, addresses: Sequence[Address], home: int, shape: LoadShape, ledger: Ledger) -> None:
@@ -131,12 +130,12 @@ class LoadClient:
 
     @property
     def at(self) -> int | None:
-        """The replica in use, None while there is none."""
+        """The index of the replica in use; None while there is none."""
         address = self._client.at
         return None if address is None else self._addresses.index(address)
 
     async def run(self) -> None:
-        """Load the group until `stop`. Raises NoReplica when no replica can be reached at the beginning."""
+        """Load the group until `stop`. Raises NoReplicaReachable if no replica can be reached at the start."""
         async with self._client:
             try:
                 for _ in range(self._shape.pipeline):
@@ -147,13 +146,13 @@ class LoadClient:
                 self._stopping = True
 
     def stop(self) -> None:
-        """Send nothing more; `run` ends when everything has an outcome."""
+        """Send no more requests; `run` ends when each request has an outcome."""
         self._stopping = True
         if not self._open:
             self._finished.set()
 
     def give_up(self) -> None:
-        """Wait no longer for answers: what is in flight has no known outcome."""
+        """Stop immediately: requests in flight have no known outcome."""
         self._stopping = True
         self._finished.set()
 
@@ -187,7 +186,7 @@ class LoadClient:
             self._finished.set()
 
     def _note_unknown(self, request: _Request) -> None:
-        """What was in flight may or may not have happened."""
+        """Record a request without an answer, which may or may not have been executed."""
         if request.kind is _Kind.WRITE:
             self._ledger.unknown.setdefault(request.key, set()).add(request.value)
         elif request.kind is _Kind.COUNT:
@@ -210,7 +209,7 @@ class LoadClient:
         if draw < self._shape.conflict:
             key = b"shared:%d" % self._random.randrange(_SHARED_KEYS)
             return _Request(_Kind.COUNT, key, 0, now), encode((b"INCR", key))
-        # Half the keys away from the cursor, a read finds what was written a while ago.
+        # Half the keys away from the cursor, the last write is some time ago.
         if draw > 1 - _READ_SHARE and (key := self._own_key(self._cursor + _OWN_KEYS // 2)) not in self._open_keys:
             return _Request(_Kind.READ, key, 0, now), encode((b"GET", key))
         self._cursor += 1
@@ -219,35 +218,15 @@ class LoadClient:
         self._value += 1
         return _Request(_Kind.WRITE, key, self._value, now), encode((b"SET", key, b"%d" % self._value))
 
-    def _own_key(self, place: int) -> bytes:
-        return b"client:%d:%d" % (self._number, place % _OWN_KEYS)
-
-
-async def ask(address: Address, *commands: bytes, seconds_max: float = 10) -> list[RespReply]:
-    """Send encoded commands to one replica and wait for all replies.
-
-    Raises OSError, TimeoutError or PeerProtocolError.
-    """
-    async with asyncio.timeout(seconds_max):
-        reader, writer = await asyncio.open_connection(address.host, address.port)
-        try:
-            writer.write(b"".join(commands))
-            parser, replies = RespReader(), list[RespReply]()
-            while len(replies) < len(commands):
-                data = await reader.read(1 << 16)
-                if not data:
-                    raise ConnectionResetError(f"{address} closed the connection before it had answered")
-                replies += parser.feed(data)
-            return replies
-        finally:
-            writer.transport.abort()
+    def _own_key(self, position: int) -> bytes:
+        return b"client:%d:%d" % (self._number, position % _OWN_KEYS)
 
 
 async def verify(ledger: Ledger, addresses: Sequence[Address], read_at: dict[int, int]) -> int:
-    """Read everything back and note in the ledger what is lost or wrong; gives how many keys were read.
+    """Read all keys, and record in the ledger which writes are lost and which values are wrong; the number of keys.
 
-    `read_at` maps a client's number to the replica through which its keys are read. Raises NoReplica, or whatever
-    outcome a read has that has no result.
+    `read_at` maps a client's number to the replica through which its keys are read. Raises NoReplicaReachable, or
+    another CommandNotCompleted if a read has no result.
     """
     keys: dict[int, list[bytes]] = {}
     for key in {**ledger.acknowledged, **ledger.unknown}:

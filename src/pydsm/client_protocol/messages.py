@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.result_ranges import weight
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
@@ -28,7 +29,6 @@ from pydsm.core.types.messages import Run
 from pydsm.core.wire.codec import DOES_NOT_PARSE
 from pydsm.machines.base import CommandFailed
 from pydsm.machines.kv import NoList
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
 from pydsm.transport.frames import encode_frame
 
 CLIENT_PROTOCOL_VERSION = 3

@@ -1,6 +1,6 @@
 """Percentiles and histograms."""
 
-from pydsm.client.latency import LatencyEstimates
+from pydsm.bench.latency import LatencyEstimates
 
 
 def test_no_operation_has_no_percentile_and_no_histogram() -> None:

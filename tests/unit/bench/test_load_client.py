@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from pydsm.client.load import Ledger, LoadClient, LoadShape, ask, verify
-from pydsm.client.resp import encode_command
+from pydsm.bench.load_client import Ledger, LoadClient, LoadShape, verify
+from pydsm.bench.resp import ask, encode_command
 from pydsm.core.sessions.sessions import Sessions
 from pydsm.core.types.ids import ReplicaId
 from pydsm.core.types.messages import Batch, Footprint, Run
 from pydsm.machines.base import Result
 from pydsm.machines.kv import KeyValue
-from pydsm.runtime.batching import ReplyMany
+from pydsm.runtime.replies import ReplyMany
 from pydsm.server.native import NativeServer
 from pydsm.storage.identity import Identity
 from pydsm.transport.address import Address

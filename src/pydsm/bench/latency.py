@@ -46,5 +46,5 @@ class LatencyEstimates:
         labels = [f"< {_BOUNDS_MS[0]:g} ms"]
         labels += [f"{low:g} - {high:g} ms" for low, high in pairwise(_BOUNDS_MS)]
         labels += [f">= {_BOUNDS_MS[-1]:g} ms"]
-        used = [place for place, count in enumerate(counts) if count]
-        return [(labels[place], counts[place]) for place in range(used[0], used[-1] + 1)] if used else []
+        used = [position for position, count in enumerate(counts) if count]
+        return [(labels[position], counts[position]) for position in range(used[0], used[-1] + 1)] if used else []

@@ -1,8 +1,10 @@
-"""The client's half of the Redis protocol (RESP2), without I/O: commands to bytes, bytes to replies."""
+"""A minimal Redis client (RESP2), for measurements and tests: commands to bytes, bytes to replies, and `ask`."""
 
+import asyncio
 from dataclasses import dataclass
 
 from pydsm.core.types.errors import PeerProtocolError
+from pydsm.transport.address import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ RespReply = bytes | int | None | ErrorReply | list["RespReply"]
 
 
 def encode_command(*words: bytes) -> bytes:
-    """One command."""
+    """The encoding of one command, as client libraries send it."""
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
@@ -28,7 +30,7 @@ class RespReader:
         self._buffer = b""
 
     def feed(self, data: bytes) -> list[RespReply]:
-        """The replies that `data` completes. Raises PeerProtocolError for what is no reply."""
+        """The replies that `data` completes. Raises PeerProtocolError if the bytes are not a reply."""
         buffer = self._buffer + data if self._buffer else data
         replies: list[RespReply] = []
         start = 0
@@ -52,14 +54,14 @@ def _parse(buffer: bytes, start: int) -> tuple[RespReply, int] | None:
     try:
         number = int(line)
     except ValueError as error:
-        raise PeerProtocolError(f"the server answers {buffer[start:end]!r}, which is no reply") from error
+        raise PeerProtocolError(f"the server answers {buffer[start:end]!r}, which is not a reply") from error
     if kind == b":":
         return number, after
     if kind == b"$":
         return _parse_bulk(buffer, number, after)
     if kind == b"*":
         return _parse_array(buffer, number, after)
-    raise PeerProtocolError(f"the server answers {buffer[start:end]!r}, which is no reply")
+    raise PeerProtocolError(f"the server answers {buffer[start:end]!r}, which is not a reply")
 
 
 def _parse_bulk(buffer: bytes, length: int, start: int) -> tuple[RespReply, int] | None:
@@ -78,3 +80,23 @@ def _parse_array(buffer: bytes, length: int, start: int) -> tuple[RespReply, int
         item, start = parsed
         items.append(item)
     return (items if length >= 0 else None), start
+
+
+async def ask(address: Address, *commands: bytes, seconds_max: float = 10) -> list[RespReply]:
+    """Send encoded commands to one replica and wait for all replies.
+
+    Raises OSError, TimeoutError or PeerProtocolError.
+    """
+    async with asyncio.timeout(seconds_max):
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        try:
+            writer.write(b"".join(commands))
+            parser, replies = RespReader(), list[RespReply]()
+            while len(replies) < len(commands):
+                data = await reader.read(1 << 16)
+                if not data:
+                    raise ConnectionResetError(f"{address} closed the connection before it had answered")
+                replies += parser.feed(data)
+            return replies
+        finally:
+            writer.transport.abort()

@@ -7,15 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pydsm.core.sessions.session_limits import SessionExpired
-from pydsm.core.sessions.session_window import RequestExpired
-from pydsm.core.types.errors import PeerProtocolError
-from pydsm.core.types.ids import SEQUENCES, UNTRACKED_SESSIONS_START, ReplicaId, RequestId, request_id
-from pydsm.core.types.messages import Run
-from pydsm.machines.base import CommandFailed
-from pydsm.machines.kv import NO_LIST, Members
-from pydsm.runtime.batching import Aborted, Answer, Overloaded
-from pydsm.runtime.client_protocol import (
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
+from pydsm.client_protocol.messages import (
     CLIENT_PREAMBLE,
     ClientAnswers,
     ClientHello,
@@ -27,6 +20,13 @@ from pydsm.runtime.client_protocol import (
     encode_answers,
     encode_message,
 )
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.errors import PeerProtocolError
+from pydsm.core.types.ids import SEQUENCES, UNTRACKED_SESSIONS_START, ReplicaId, RequestId, request_id
+from pydsm.core.types.messages import Run
+from pydsm.machines.base import CommandFailed
+from pydsm.machines.kv import NO_LIST, Members
 from pydsm.transport.frames import PREAMBLE, FrameReader
 
 plain = st.recursive(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pydsm.client.resp import ErrorReply, RespReader, RespReply, encode_command
+from pydsm.bench.resp import ErrorReply, RespReader, RespReply, encode_command
 from pydsm.core.types.errors import PeerProtocolError
 
 STREAM = b"+OK\r\n-ERR no\r\n:-7\r\n$5\r\na\r\nbc\r\n$-1\r\n$0\r\n\r\n*3\r\n:1\r\n$1\r\nx\r\n*0\r\n*-1\r\n"
@@ -27,5 +27,5 @@ def test_replies_in_small_pieces(size: int) -> None:
 
 @pytest.mark.parametrize("garbage", [b"HTTP/1.1 400\r\n", b":x\r\n", b"?1\r\n"])
 def test_what_is_no_reply_is_a_fault(garbage: bytes) -> None:
-    with pytest.raises(PeerProtocolError, match="which is no reply"):
+    with pytest.raises(PeerProtocolError, match="which is not a reply"):
         RespReader().feed(garbage)
