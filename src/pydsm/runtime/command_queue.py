@@ -10,7 +10,7 @@ import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 from pydsm.client_protocol.answers import Answer
@@ -72,6 +72,15 @@ class Submission(NamedTuple):
         commands = self.commands[start:end]
         size = sum(map(len, commands))
         return self._replace(offset=self.offset + start, commands=commands, size_bytes=size)
+
+
+    def divide(self, count: int, size_bytes: int) -> tuple["Submission", "Submission"]:
+        """The first `count` commands, which have `size_bytes` bytes, and the rest."""
+        first = self._replace(commands=self.commands[:count], size_bytes=size_bytes)
+        rest = self._replace(
+            offset=self.offset + count, commands=self.commands[count:], size_bytes=self.size_bytes - size_bytes
+        )
+        return first, rest
 
 
 class CommandQueue:
@@ -181,13 +190,13 @@ class _Taken:
         left, left_bytes = self._commands_max - self.commands, self._bytes_max - self.size_bytes
         count, rest = len(submission.commands), None
         if count > left or submission.size_bytes > left_bytes:
-            fitting = min(count, left, bisect_right(list(accumulate(map(len, submission.commands))), left_bytes))
-            fitting = fitting or int(not self.submissions)
+            sizes = list(accumulate(map(len, islice(submission.commands, left))))
+            fitting = bisect_right(sizes, left_bytes) or int(not self.submissions)
             if fitting < count:
                 self.is_full = True
                 if not fitting:
                     return submission
-                submission, rest = submission.slice(0, fitting), submission.slice(fitting, count)
+                submission, rest = submission.divide(fitting, sizes[fitting - 1])
         self.submissions.append(submission)
         self.commands += len(submission.commands)
         self.size_bytes += submission.size_bytes

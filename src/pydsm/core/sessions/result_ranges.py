@@ -105,6 +105,8 @@ def weight(results: Sequence[StoredResult], enough: int) -> int:
 
     A command may return one large value a million times: small as objects, but larger than memory as bytes.
     """
+    if results and type(first := results[0]) in _SIZED and results.count(first) == len(results):
+        return len(results) * (1 + len(first))  # type: ignore[arg-type]  # bytes or str; "OK" for each of many writes
     kinds = frozenset(map(type, results))
     if kinds <= _PLAIN:
         if kinds <= _SIZED:
