@@ -237,6 +237,9 @@ class World:
             host.cancel_crash()
             host.start()
             host.resume_all()
+            # The bound on the time until everything is settled is for these rates. A fault that was to end later does
+            # not end any more, and a clock at a tenth of its rate makes every wait ten times as long.
+            host.clock_rate = self._plan.settings.clock_rates[host.id]
         self._healed_at_us = self._schedule.now
         if self._plan.operations:
             command = self._plan.operations[-1].command
