@@ -175,4 +175,4 @@ def waits_do_not_know_the_distance(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4: the number of repeated questions that a peer has not answered is limited")
 def repetition_fills_the_links(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Repeats, "_has_room", lambda self, peer: True)
+    patch.setattr(Repeats, "_is_below_limit", lambda self, peer: True)
