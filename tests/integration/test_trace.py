@@ -65,7 +65,7 @@ async def test_every_replica_can_trace_a_request(tmp_path: Path) -> None:
             found = await executed_at(address, id)
             (instance,) = found.instances
             assert found.replica == replica
-            assert found.fate == "executed, and its result is kept"
+            assert found.state == "executed, and its result is kept"
             told.add(instance.id)
             assert instance.path == "fast"
             assert instance.name == str(id)
@@ -85,7 +85,7 @@ async def test_a_restarted_replica_can_trace_executed_requests(tmp_path: Path) -
         await group.kill(1)
         await group.start(1)
         found = await executed_at(group.http[1], names[0])
-        assert found.fate == "executed, and its result is kept"
+        assert found.state == "executed, and its result is kept"
 
 
 async def test_an_unknown_request_is_reported_with_the_reason(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def show(found: RequestTrace, console: Console) -> None:
     id = UUID(found.request).bytes
     began = datetime.fromtimestamp(timestamp_of(id) / 1000, UTC).isoformat(timespec="milliseconds")
     console.print(Text(f"{found.request}: session of replica {first_replica_of(id)}, since {began}"))
-    console.print(Text(found.fate))
+    console.print(Text(found.state))
     for instance in found.instances:
         console.print(_headline(instance))
         console.print(_details(instance))

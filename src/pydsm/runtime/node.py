@@ -164,7 +164,7 @@ class Node:
                 call_core=self._call_core,
                 may_replace=lambda: self._gate.phase is MachinePhase.RUNNING,
                 replace=self._replace,
-                begin_again=self._begin_again,
+                restart=self._restart_required,
                 name_of=self._name_of,
             )
         )
@@ -276,7 +276,7 @@ class Node:
         return RequestTrace(
             request=show(id),
             replica=self._config.replica,
-            fate=self._sessions.state_of(id).value,
+            state=self._sessions.state_of(id).value,
             instances=tuple(self._traces.find(id, self._core.relation)),
             remembered_instances=self._traces.remembered,
             remembered_seconds=round(self._traces.remembered_seconds, 3),
@@ -442,7 +442,7 @@ class Node:
         self._disk.write([record], lambda: written.set_result(None))
         await written
 
-    def _begin_again(self, reason: RestartRequired) -> None:
+    def _restart_required(self, reason: RestartRequired) -> None:
         log.info("%s", reason)
         self.maintenance.failed(str(reason))
         if self._drained is not None:

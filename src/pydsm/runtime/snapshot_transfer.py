@@ -50,7 +50,7 @@ class TransferContext:
     """Returns False while the machine is paused for maintenance."""
     replace: Callable[[PurgeRecord], Awaitable[None]]
     """Stops all other writes of this replica, then writes this record. Returns when it is durable."""
-    begin_again: Callable[[RestartRequired], None]
+    restart: Callable[[RestartRequired], None]
     """Ends this node with this reason; a new one is started with the same data."""
     name_of: Callable[[ReplicaId], str] = "replica {}".format
     """The name of a member, for logs and messages."""
@@ -190,7 +190,7 @@ class SnapshotTransfers:
             await asyncio.to_thread(files.adopt, file.checkpoint.position.up_to)
         except OSError as error:
             log.error("the snapshot of checkpoint %d cannot be renamed: %s; the next start tries again", number, error)
-        parts.begin_again(
+        parts.restart(
             RestartRequired(f"the snapshot of checkpoint {number} is installed; the replica restarts from it")
         )
 

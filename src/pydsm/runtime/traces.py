@@ -91,7 +91,7 @@ class RequestTrace(msgspec.Struct, frozen=True, kw_only=True):
 
     request: str
     replica: int
-    fate: str
+    state: str
     """The state of the request in its session: see `core.sessions.sessions.RequestState`."""
     instances: tuple[InstanceTrace, ...]
     """In the order of execution here, undecided ones last; the first that is not a nop executed the request."""

@@ -229,7 +229,7 @@ class HttpServer:
         if foreign is not None:
             return _line(404, f"{id} is no request of group {self._subject.identity.group}: {foreign}")
         found = self._subject.trace(RequestId(id.bytes))
-        if not found.instances and found.fate == RequestState.NEW.value:
+        if not found.instances and found.state == RequestState.NEW.value:
             return _line(
                 404,
                 f"{id} is not known at {self._subject.identity.name}: none of the {found.remembered_instances} "

@@ -163,13 +163,13 @@ def invalidators_ignored(patch: pytest.MonkeyPatch) -> None:
 
 @bug("4, waiting: an invalidator that commits without covering decides nop")
 def unordered_invalidator_taken_for_ordered(patch: pytest.MonkeyPatch) -> None:
-    def fate(
+    def state_of(
         self: recoverer.Recoverer, other: InstanceId, id: InstanceId, deps: Deps
     ) -> recovery_rules.InvalidatorState:
         decided = self._state.log.instance(other).decided
         return recovery_rules.InvalidatorState.HARMLESS if decided else recovery_rules.InvalidatorState.OPEN
 
-    patch.setattr(recoverer.Recoverer, "_fate", fate)
+    patch.setattr(recoverer.Recoverer, "_invalidator_state", state_of)
 
 
 @bug("4: an accepted but not yet committed nop still conflicts")

@@ -43,7 +43,7 @@ class Bench:
                 call_core=self._tell,
                 may_replace=lambda: not self.in_maintenance,
                 replace=self._replace,
-                begin_again=lambda reason: self.told.append((type(reason), numbers(directory))),
+                restart=lambda reason: self.told.append((type(reason), numbers(directory))),
             )
         )
 

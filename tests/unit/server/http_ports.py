@@ -25,7 +25,7 @@ def nothing_known(id: RequestId) -> RequestTrace:
     return RequestTrace(
         request=str(UUID(bytes=id)),
         replica=0,
-        fate=RequestState.NEW.value,
+        state=RequestState.NEW.value,
         instances=(),
         remembered_instances=7,
         remembered_seconds=3.0,

@@ -240,7 +240,7 @@ async def test_a_request_is_traced_by_its_id() -> None:
     found = RequestTrace(
         request="0193a5c0-1b2c-7001-8000-00070000002a",
         replica=0,
-        fate=RequestState.KEPT.value,
+        state=RequestState.KEPT.value,
         instances=(),
         remembered_instances=7,
         remembered_seconds=3.0,
@@ -248,7 +248,7 @@ async def test_a_request_is_traced_by_its_id() -> None:
     async with serving(trace=lambda id: found) as server:
         answer = await get(server.port, f"/trace/{found.request}")
         assert answer.status == 200
-        assert json.loads(answer.body)["fate"] == "executed, and its result is kept"
+        assert json.loads(answer.body)["state"] == "executed, and its result is kept"
 
 
 async def test_an_invalid_or_unknown_request_id_is_refused_with_a_reason() -> None:

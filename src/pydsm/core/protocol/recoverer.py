@@ -244,7 +244,7 @@ class Recoverer:
         # it; then this wait would never end. The own entry in `_waiting` is set before, because two recoveries of one
         # replica can wait for each other.
         for other in invalidators:
-            if self._fate(other, id, deps) is InvalidatorState.OPEN:
+            if self._invalidator_state(other, id, deps) is InvalidatorState.OPEN:
                 self._awaited.setdefault(other, {})[id] = None
                 if other not in state.leading:
                     self.recover(other)
@@ -276,13 +276,13 @@ class Recoverer:
         phase = state.leading.get(id)
         if not isinstance(phase, AwaitingInvalidators):
             return
-        states = {other: self._fate(other, id, phase.deps) for other in phase.invalidators}
+        states = {other: self._invalidator_state(other, id, phase.deps) for other in phase.invalidators}
         decision = while_waiting(id, phase.batch, phase.deps, states, self._waiting, phase.late, state.quorums)
         if decision is not None:
             state.counters.count_branch(decision.rule.value)
             self._accept(id, phase, decision)
 
-    def _fate(self, other: InstanceId, id: InstanceId, deps: Deps) -> InvalidatorState:
+    def _invalidator_state(self, other: InstanceId, id: InstanceId, deps: Deps) -> InvalidatorState:
         """The state of the invalidator `other` of the instance `id`, whose validated vector is `deps`."""
         log = self._state.log
         # A compacted instance is not in memory, so the barrier of the compaction checkpoint stands in for it: the
