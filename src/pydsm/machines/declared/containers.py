@@ -147,7 +147,7 @@ class TrackedDict(dict[Any, Any]):
         return iter(self._ordered())
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(self._ordered())
+        return iter(self._ordered()[::-1])
 
     def keys(self) -> KeysView[Any]:  # type: ignore[override] # a view of another class
         """See `dict.keys`; in order."""
@@ -308,7 +308,7 @@ class TrackedList(list[Any]):
         else:
             self.pop(index)
 
-    def __iadd__(self, values: Iterable[Any]) -> Any:
+    def __iadd__(self, values: Iterable[Any]) -> Any:  # type: ignore[misc] # itself, where the operator makes a plain one
         self.extend(values)
         return self
 
@@ -416,19 +416,19 @@ class TrackedSet(set[Any]):
     def __iter__(self) -> Iterator[Any]:
         return iter(self._ordered())
 
-    def __ior__(self, other: Any) -> Any:
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc] # itself, where the operator makes a plain one
         self.update(other)
         return self
 
-    def __isub__(self, other: Any) -> Any:
+    def __isub__(self, other: Any) -> Any:  # type: ignore[misc] # itself, where the operator makes a plain one
         self.difference_update(other)
         return self
 
-    def __iand__(self, other: Any) -> Any:
+    def __iand__(self, other: Any) -> Any:  # type: ignore[misc] # itself, where the operator makes a plain one
         self.intersection_update(other)
         return self
 
-    def __ixor__(self, other: Any) -> Any:
+    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc] # itself, where the operator makes a plain one
         self.symmetric_difference_update(other)
         return self
 

@@ -59,8 +59,10 @@ class StateMachine:
 
     @property
     def now(self) -> datetime.datetime:
-        """The agreed time (UTC, in milliseconds), the same at every replica; never earlier than in an earlier command
-        that conflicts. Raises RuntimeError outside of commands and queries."""
+        """The agreed time (UTC, in milliseconds), the same at every replica.
+
+        Raises RuntimeError outside of commands and queries.
+        """
         return self._agreed.now
 
     @property
@@ -119,10 +121,13 @@ class Declaration:
                 raise DeclarationError(f"{where} must be an ordinary function: def, without yield")
             if tags.setdefault(method.tag, attribute) != attribute:
                 raise DeclarationError(
-                    f"{where} and {tags[method.tag]} have one name in encoded commands; give one of them name= or since="
+                    f"{where} and {tags[method.tag]} have one name in encoded commands: give one of them name= or "
+                    "since="
                 )
             if method.since > self.cls.version:
-                raise DeclarationError(f"{where} has since={method.since}, but the class has version {self.cls.version}")
+                raise DeclarationError(
+                    f"{where} has since={method.since}, but the class has version {self.cls.version}"
+                )
             self._check_parameters(where, method)
             if method.checked and vars(self.cls).get(attribute) is method:
                 check_source(method.function, where)
@@ -147,7 +152,8 @@ class Declaration:
         for name in method.footprints.named():
             if name not in names:
                 raise DeclarationError(
-                    f"{where} declares the key {name!r}, but has no such parameter; it has {', '.join(sorted(names)) or 'none'}"
+                    f"{where} declares the key {name!r}, but has no such parameter; it has "
+                    f"{', '.join(sorted(names)) or 'none'}"
                 )
 
     @cached_property

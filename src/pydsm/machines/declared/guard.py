@@ -46,9 +46,7 @@ class Guard:
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
         if event != "c_call":
             return
-        reason = reason_against_builtin(
-            argument, frame.f_globals.get("__name__", ""), self._agreed.made_random
-        )
+        reason = reason_against_builtin(argument, frame.f_globals.get("__name__", ""), self._agreed.made_random)
         if reason is not None:
             code = frame.f_code
             name = getattr(argument, "__qualname__", repr(argument))

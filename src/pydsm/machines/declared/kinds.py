@@ -254,13 +254,12 @@ def _is_frozen_class(of: type) -> bool:
 
 
 def _is_object(of: Any) -> bool:
-    if not isinstance(of, type) or not (issubclass(of, msgspec.Struct) or dataclasses.is_dataclass(of)):
-        return False
-    return True
+    return isinstance(of, type) and (issubclass(of, msgspec.Struct) or dataclasses.is_dataclass(of))
 
 
 def _fields_of(of: type) -> dict[str, Any]:
-    return {name: one for name, one in typing.get_type_hints(of).items() if typing.get_origin(one) is not typing.ClassVar}
+    hints = typing.get_type_hints(of)
+    return {name: one for name, one in hints.items() if typing.get_origin(one) is not typing.ClassVar}
 
 
 def is_ordered(of: Any) -> bool:

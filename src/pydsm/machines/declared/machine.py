@@ -19,7 +19,7 @@ from pydsm.machines.base import Result
 from pydsm.machines.declared import results, snapshots
 from pydsm.machines.declared.declaration import StateMachine
 from pydsm.machines.declared.guard import Guard
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, DeclarationError, encode, encode_canonical
+from pydsm.machines.declared.kinds import DeclarationError, encode, encode_canonical
 from pydsm.machines.declared.signatures import Signature
 from pydsm.machines.declared.state import State
 from pydsm.machines.declared.versions import Announcement, Calls, Versions, tag_of
@@ -29,7 +29,7 @@ log = logging.getLogger("pydsm.machine")
 _DIGEST_BYTES = 32
 _LOCAL_FAULTS = (KeyboardInterrupt, MemoryError, OperationalError)
 """Not caused by a command; they stop the replica. See `failures`."""
-_Table = dict[type, tuple[Callable[[Any, Any], Any], Signature]]
+_Table = dict[type, tuple[Callable[[Any, Any], Any], frozenset[type], bool, Signature]]
 
 
 class DeclaredMachine:
@@ -60,7 +60,10 @@ class DeclaredMachine:
         self._state = State(machine)
         calls = Calls(type(machine))
         self._decode, self._decode_many = calls.decode, calls.decode_many
-        self._table: _Table = {struct: (signature.run, signature) for struct, signature in calls.signatures.items()}
+        self._table: _Table = {
+            struct: (signature.run, signature.plain_results, signature.method.is_query, signature)
+            for struct, signature in calls.signatures.items()
+        }
         self._end_keeping: Callable[[], None] | None = None
 
     # Footprints
@@ -71,21 +74,22 @@ class DeclaredMachine:
         writes: dict[bytes, None] = {}
         updates: dict[bytes, dict[bytes, None]] = {}
         barrier = False
-        for command in commands:
-            found = False
-            for signature, call in self._versions.signatures_of(command):
-                found = True
-                if signature.is_everything:
-                    barrier = True
-                    continue
-                if signature.reads is not None:
-                    reads.update(dict.fromkeys(signature.reads(call)))
-                if signature.writes is not None:
-                    writes.update(dict.fromkeys(signature.writes(call)))
-                if signature.updates is not None:
-                    updates.setdefault(signature.kind, {}).update(dict.fromkeys(signature.updates(call)))
-            if not found:
+        for signature, call in self._versions.signatures_of(commands):
+            if signature is None or signature.is_everything:
                 barrier = True
+                continue
+            if signature.updates is not None:
+                kind = updates.get(signature.kind)
+                if kind is None:
+                    kind = updates[signature.kind] = {}
+                for key in signature.updates(call):
+                    kind[key] = None
+            if signature.writes is not None:
+                for key in signature.writes(call):
+                    writes[key] = None
+            if signature.reads is not None:
+                for key in signature.reads(call):
+                    reads[key] = None
         only_read = tuple([key for key in reads if key not in writes]) if writes else tuple(reads)
         return Footprint(
             reads=only_read,
@@ -133,14 +137,13 @@ class DeclaredMachine:
         answer = answers.append
         for call in calls:
             try:
-                run, signature = table[type(call)]
+                run, plain, is_query, signature = table[type(call)]
             except KeyError:  # an announcement between commands
                 answer(self._apply_one(commands[len(answers)], unread=unread))
                 if self._machine is not machine:
                     rest = len(answers)
                     return answers + [self._apply_one(command, unread=unread) for command in commands[rest:]]
                 continue
-            is_query = signature.method.is_query
             if is_query and unread:
                 answer(None)
                 continue
@@ -152,7 +155,7 @@ class DeclaredMachine:
                 else:
                     result = run(machine, call)
                 if result is not None:
-                    result = _encoded(result, signature)
+                    result = encode(result) if type(result) in plain else _encoded(result, signature)
                 if changes:
                     if is_query:
                         raise TypeError(f"{signature.where} is a query, and must not change anything")
@@ -280,10 +283,10 @@ def _new(cls: type[StateMachine]) -> StateMachine:
 
 def _encoded(result: object, signature: Signature) -> bytes:
     """A result as bytes. Raises TypeError if the annotation of the method does not allow it."""
-    plain = signature.plain_results
-    if plain and (type(result) not in plain or (type(result) is int and not INT_MIN <= result <= INT_MAX)):
+    encoded = encode_canonical(result)
+    if signature.plain_results:
         try:
-            signature.decode_result(encode_canonical(result))
-        except (msgspec.MsgspecError, TypeError, OverflowError) as error:
+            signature.decode_result(encoded)
+        except msgspec.MsgspecError as error:
             raise TypeError(f"{signature.where} returned what its annotation does not allow: {error}") from None
-    return encode_canonical(result)
+    return encoded

@@ -7,8 +7,6 @@ exceptions-are-results.md); its text reaches the caller as `CommandRaised`.
 """
 
 import builtins
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -16,6 +14,7 @@ import msgspec
 from pydsm.core.types.errors import PyDSMError
 from pydsm.machines.base import CommandFailed, CommandRaised, Result
 from pydsm.machines.declared.kinds import encode_canonical
+from pydsm.machines.declared.signatures import Signature
 from pydsm.machines.failures import text_of
 
 _RAISED = b"\xc1"
@@ -49,9 +48,11 @@ class NotAvailable(CommandError):
 
 
 class _Raised(msgspec.Struct, array_like=True):
-    """An exception of a class of one's own."""
+    """An exception of a class of one's own.
 
-    module: str
+    Without the module of the class: a script is `__main__` at one replica, and has its name at another.
+    """
+
     name: str
     text: str
     arguments: Any
@@ -77,9 +78,9 @@ def raised(error: BaseException) -> Result:
     try:
         arguments = encode_canonical(error.args)
         text = text_of(error)
-        return _RAISED + _encode(_Raised(kind.__module__, kind.__qualname__, text, msgspec.Raw(arguments)))
+        return _RAISED + _encode(_Raised(kind.__qualname__, text, msgspec.Raw(arguments)))
     except Exception:
-        return CommandRaised(f"{kind.__module__}.{kind.__qualname__}", "")
+        return CommandRaised(kind.__qualname__, "")
 
 
 def not_available(tag: str, version: int) -> Result:
@@ -87,29 +88,26 @@ def not_available(tag: str, version: int) -> Result:
     return _RAISED + _RAISED + _encode(_Unknown(tag, version))
 
 
-def value_of(result: Result, decode: Callable[[bytes], Any], known: dict[str, type[BaseException]]) -> Any:
-    """What a method returned, from the result of its call; raises what it raised.
-
-    `known` are exception classes by module and name; others are looked for in the modules that are imported.
-    """
+def value_of(result: Result, signature: Signature) -> Any:
+    """What a method returned, from the result of its call; raises what it raised."""
     if result is None:
         return None
     if isinstance(result, bytes):
         if result[:1] != _RAISED:
-            return decode(result)
+            return signature.decode_result(result)
         if result[1:2] == _RAISED:
             unknown = _decode_unknown(result[2:])
             raise NotAvailable(unknown.tag, unknown.version)
-        raise _made_again(_decode_raised(result[1:]), known)
+        raise _made_again(_decode_raised(result[1:]), signature)
     if isinstance(result, CommandFailed):
-        raise _builtin(result)
+        raise _from_text(result, signature)
     raise CommandError("the result", f"is a {type(result).__name__}: the group has another state machine")
 
 
-def _made_again(raised: _Raised, known: dict[str, type[BaseException]]) -> BaseException:
-    kind = known.get(f"{raised.module}.{raised.name}") or _find(raised.module, raised.name)
+def _made_again(raised: _Raised, signature: Signature) -> BaseException:
+    kind = _find(raised.name, signature)
     if kind is None:
-        return CommandError(f"{raised.module}.{raised.name}", raised.text)
+        return CommandError(raised.name, raised.text)
     try:
         return kind(*raised.arguments)
     except Exception:
@@ -118,21 +116,32 @@ def _made_again(raised: _Raised, known: dict[str, type[BaseException]]) -> BaseE
         return made
 
 
-def _find(module: str, name: str) -> type[BaseException] | None:
-    """An exception class of a module that is imported already: nothing that a replica names is imported."""
-    owner: Any = sys.modules.get(module)
+def _find(name: str, signature: Signature) -> type[Exception] | None:
+    """An exception class that this process has: in the module of the state machine, or the only one of this name.
+
+    Nothing that a replica names is imported.
+    """
+    owner: Any = signature.method.function.__globals__
     for part in name.split("."):
-        owner = getattr(owner, part, None)
-    return owner if isinstance(owner, type) and issubclass(owner, Exception) else None
+        owner = owner.get(part) if isinstance(owner, dict) else getattr(owner, part, None)
+    if isinstance(owner, type) and issubclass(owner, Exception):
+        return owner
+    found, pending = [], [Exception]
+    while pending:
+        for one in type.__subclasses__(pending.pop()):
+            pending.append(one)
+            if one.__qualname__ == name and one not in found and one.__module__ != "builtins":
+                found.append(one)
+    return found[0] if len(found) == 1 else None
 
 
-def _builtin(failed: CommandFailed) -> BaseException:
-    """The exception for a failure that is text: one that the interpreter defines, or a refusal of a replica."""
+def _from_text(failed: CommandFailed, signature: Signature) -> BaseException:
+    """The exception for a failure that is text: of a class that the interpreter defines, or a refusal of a replica."""
     name, _, text = failed.message.partition(": ")
-    kind = getattr(builtins, name, None)
+    kind = getattr(builtins, name, None) or _find(name, signature)
     if isinstance(kind, type) and issubclass(kind, Exception):
         try:
             return kind(text) if text else kind()
         except TypeError:
             return CommandError(name, text)
-    return CommandError(name if name.replace(".", "").isidentifier() else "CommandFailed", failed.message)
+    return CommandError("CommandFailed", failed.message)

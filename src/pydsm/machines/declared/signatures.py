@@ -171,7 +171,8 @@ def _as_key(value: object) -> object:
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, float | Decimal):
-        return int(value) if isfinite(value) and value == int(value) and abs(value) < 1 << 63 else repr(float(value))
+        whole = int(value) if isfinite(value) else 0
+        return whole if value == whole and abs(whole) < 1 << 63 else repr(float(value))
     return [_as_key(one) for one in value] if isinstance(value, tuple) else value
 
 

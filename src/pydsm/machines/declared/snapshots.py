@@ -13,7 +13,7 @@ from zlib import crc32
 import msgspec
 
 from pydsm.machines.declared.containers import Frozen, TrackedDict, TrackedList, TrackedSet
-from pydsm.machines.declared.kinds import DictKind, Kind, encode, encode_canonical
+from pydsm.machines.declared.kinds import DictKind, Kind, ListKind, SetKind, encode, encode_canonical
 from pydsm.machines.partitions import partitions_for
 
 if TYPE_CHECKING:
@@ -82,9 +82,8 @@ class FrozenDict(Frozen):
             yield b""
         for number in range(count):
             kept = self._kept[number] or {}
-            entries = []
-            for key in sorted(found[number], key=encode_canonical):
-                entries.append(msgspec.Raw(kept[key] if key in kept else self._entry(key)))
+            keys = sorted(found[number], key=encode_canonical)
+            entries = [msgspec.Raw(kept[key] if key in kept else self._entry(key)) for key in keys]
             self._kept[number] = None
             found[number] = []
             yield encode(Part(self._field, msgspec.Raw(encode(entries))))
@@ -210,8 +209,12 @@ def thaw(head: Head, chunks: Iterable[bytes], kinds: dict[str, Kind]) -> dict[st
 
 def _items_type(kind: Kind) -> Any:
     if isinstance(kind, DictKind):
-        return list[tuple[kind.keys.of, kind.values.of]]  # type: ignore[name-defined] # types at run time
-    return list[kind.values.of]  # type: ignore[attr-defined] # types at run time
+        key, value = kind.keys.of, kind.values.of
+        return list[tuple[key, value]]  # type: ignore[valid-type] # types at run time
+    if isinstance(kind, ListKind | SetKind):
+        item = kind.values.of
+        return list[item]  # type: ignore[valid-type] # types at run time
+    raise ValueError(f"a field of the snapshot has items, but is of the type {kind.of}")
 
 
 def keys_in(chunk: bytes) -> list[bytes]:

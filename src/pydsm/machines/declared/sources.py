@@ -9,7 +9,7 @@ import builtins
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from pydsm.machines.declared.forbidden import reason_against
 from pydsm.machines.declared.kinds import DeclarationError
@@ -21,8 +21,11 @@ _SET_OPERATORS = (ast.BitOr, ast.BitAnd, ast.Sub, ast.BitXor)
 
 
 def check_source(function: Callable[..., Any], where: str) -> None:
-    """Raises DeclarationError with file and line for a command that reads a clock, draws random numbers, does I/O, or
-    iterates over a set. Does nothing if there is no source, as in an interactive session."""
+    """Raises DeclarationError, with file and line, for a command that is not the same at every replica.
+
+    Such a command reads a clock, draws random numbers, does I/O, or iterates over a set. Does nothing if there is no
+    source, as in an interactive session.
+    """
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -91,9 +94,7 @@ class _Search:
         if isinstance(node, ast.Name):
             return node.id in self._sets
         if isinstance(node, ast.BinOp) and isinstance(node.op, _SET_OPERATORS):
-            return self._is_set(node.left) or (
-                not isinstance(node.op, ast.Sub) and self._is_set(node.right)
-            )
+            return self._is_set(node.left) or (not isinstance(node.op, ast.Sub) and self._is_set(node.right))
         if isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name):
                 return node.func.id in {"set", "frozenset"} and node.func.id not in self._local
@@ -131,6 +132,6 @@ def _iterates(over: list[ast.expr]) -> str:
 def _set_parameters(tree: ast.AST) -> Iterator[str]:
     """The parameters that are annotated as sets."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.arg) and node.annotation is not None:
-            if ast.unparse(node.annotation).partition("[")[0] in {"set", "frozenset"}:
-                yield node.arg
+        annotation = node.annotation if isinstance(node, ast.arg) else None
+        if annotation is not None and ast.unparse(annotation).partition("[")[0] in {"set", "frozenset"}:
+            yield cast(ast.arg, node).arg

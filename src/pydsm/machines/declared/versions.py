@@ -5,7 +5,8 @@ announces its version in a command. The execution of the last announcement migra
 same point of the order at every replica.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -69,23 +70,26 @@ class Versions:
             )
         return cls
 
-    def signatures_of(self, command: bytes) -> Iterator[tuple[Signature, Any]]:
-        """The methods that a command may call, by version, each with the decoded call; none for an announcement.
+    def signatures_of(self, commands: Sequence[bytes]) -> Iterator[tuple[Signature | None, Any]]:
+        """The methods that each command may call, one for each version, with the decoded call.
 
-        Raises UsageError for bytes that are no call.
+        None for an announcement, and for a call that only another version has. Raises UsageError for bytes that are no
+        call.
         """
-        failures = 0
-        for calls in self._calls:
+        decode, signatures = self._calls[0].decode, self._calls[0].signatures
+        for command in commands:
             try:
-                call = calls.decode(command)
+                call = decode(command)
             except msgspec.DecodeError:
-                failures += 1
-                continue
-            signature = calls.signatures.get(type(call))
-            if signature is not None:
-                yield signature, call
-        if failures == len(self._calls):
-            tag_of(command)
+                tag_of(command)
+                yield None, None
+            else:
+                yield signatures.get(type(call)), call
+        for calls in self._calls[1:]:
+            for command in commands:
+                with suppress(msgspec.DecodeError):
+                    call = calls.decode(command)
+                    yield calls.signatures.get(type(call)), call
 
     def to_announce(self) -> list[bytes]:
         """The announcement of this replica, until it is executed."""

@@ -1,0 +1,249 @@
+"""Calls of the program in which a replica runs: each executed once, sent again while its outcome is not known.
+
+Decides when a call is sent again and when it is given up. Guarantees that an outcome is never guessed, and that a call
+keeps its request id for as long as it may have been executed. Calls of one turn of the loop are submitted together.
+"""
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from pydsm.client.calls import REFUSALS
+from pydsm.client.outcomes import (
+    CommandAborted,
+    CommandNotCompleted,
+    OutcomeUnknown,
+    ReplicaOverloaded,
+    RequestExpiredError,
+    SessionExpiredError,
+)
+from pydsm.client.session import ClientSession
+from pydsm.core.sessions.session_limits import SessionExpired
+from pydsm.core.sessions.session_window import RequestExpired
+from pydsm.core.types.errors import UsageError
+from pydsm.core.types.ids import RequestId
+from pydsm.core.types.messages import Run
+from pydsm.machines.base import Result
+from pydsm.runtime.answers import Aborted, Answer, Overloaded
+from pydsm.runtime.node import Node
+
+_SWEEP_SECONDS = 0.02
+_BACKOFF_SECONDS = 0.01
+_BACKOFF_SECONDS_MAX = 0.5
+_CALLS_PER_RUN_MAX = 1000
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class LocalCall:
+    """One call, until it has its outcome."""
+
+    command: bytes
+    future: "asyncio.Future[Result]" = field(init=False)
+    deadline: float = field(init=False)
+    name: RequestId | None = None
+    """See `session.Named`."""
+    session: ClientSession | None = None
+    submitted: bool = False
+    """It may have been executed."""
+    refusal: CommandNotCompleted | None = None
+    attempts: int = 0
+    unknown: "weakref.ref[OutcomeUnknown] | None" = None
+    """The exception with which it was given up: as long as the program has it, the group keeps the result."""
+
+    @property
+    def left(self) -> int:
+        """See `session.Named`."""
+        if not self.future.done():
+            return 1
+        return int(self.unknown is not None and self.unknown() is not None)
+
+    def take_name(self, name: RequestId) -> None:
+        """See `session.Named`."""
+        self.name = name
+
+
+@dataclass(slots=True)
+class LocalCalls:
+    """Of one replica in this process. `use` a node, or none while it restarts; all calls from its loop."""
+
+    timeout_seconds: float
+    node: Node | None = None
+    failure: str | None = None
+    """Why no node will come any more."""
+    _open: "dict[LocalCall, None]" = field(default_factory=dict)
+    _waiting: "list[LocalCall]" = field(default_factory=list)
+    _deadlines: "deque[LocalCall]" = field(default_factory=deque)
+    """Open calls with the default timeout, in order."""
+    _session: ClientSession | None = None
+    _flushing: bool = False
+    _sweeping: "asyncio.TimerHandle | None" = None
+
+    def use(self, node: Node) -> None:
+        """Submit to this node. What was submitted to the one before is submitted again, under its ids."""
+        self.node, self._session = node, None
+        self._waiting = list(self._open)
+        self._wake()
+
+    def end(self, reason: str) -> None:
+        """No node will come any more: whatever is open has no outcome, and new calls are refused."""
+        self.node, self.failure = None, reason
+        for call in list(self._open):
+            self._give_up(call, reason)
+
+    async def execute(self, command: bytes, timeout_seconds: float | None) -> Result:
+        """See `handles.Execute`.
+
+        Raises:
+            CommandAborted: definitely not executed.
+            OutcomeUnknown: time was up, or the replica has stopped; perhaps executed.
+        """
+        return await self._run(command, timeout_seconds, None)
+
+    async def _run(self, command: bytes, timeout_seconds: float | None, earlier: LocalCall | None) -> Result:
+        if self.failure is not None:
+            raise CommandAborted(f"not executed now: {self.failure}")
+        loop = asyncio.get_running_loop()
+        seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
+        if earlier is not None and not earlier.future.done():
+            raise UsageError("this command is being repeated already: await that")
+        call = earlier or LocalCall(command)
+        call.future, call.deadline = loop.create_future(), loop.time() + seconds
+        self._open[call] = None
+        self._waiting.append(call)
+        if timeout_seconds is None:
+            self._deadlines.append(call)
+            if self._sweeping is None:
+                self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
+            self._wake()
+            return await self._outcome(call)
+        timer = loop.call_later(seconds, self._time_is_up, call)
+        self._wake()
+        try:
+            return await self._outcome(call)
+        finally:
+            timer.cancel()
+
+    async def _outcome(self, call: LocalCall) -> Result:
+        try:
+            return await call.future
+        finally:
+            self._open.pop(call, None)
+
+    def _wake(self) -> None:
+        if not self._flushing and self._waiting and self.node is not None:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Submit what waits: new calls under new ids, and those that were submitted before under theirs."""
+        self._flushing = False
+        node = self.node
+        if node is None:
+            return
+        waiting, self._waiting = self._waiting, []
+        fresh: list[LocalCall] = []
+        for call in waiting:
+            if call.future.done():
+                continue
+            if call.name is None:
+                fresh.append(call)
+            else:
+                self._submit_again(node, call)
+        for start in range(0, len(fresh), _CALLS_PER_RUN_MAX):
+            self._submit(node, fresh[start : start + _CALLS_PER_RUN_MAX])
+
+    def _submit(self, node: Node, calls: list[LocalCall]) -> None:
+        session = self._session
+        if session is None or session.is_over(len(calls)):
+            loop = asyncio.get_running_loop()
+            granted = loop.time()
+            session = self._session = ClientSession(node.grant().id, lambda: int(1000 * (loop.time() - granted)))
+        first: RequestId | None = None
+        for call in calls:
+            name = session.assign(call, 1)
+            first = first or name
+            call.session, call.submitted = session, True
+        assert first is not None, "called with some calls"
+        run = Run(first, len(calls), session.acknowledged())
+        node.submit_requests(run, [call.command for call in calls], partial(self._answered, calls), is_retry=False)
+
+    def _submit_again(self, node: Node, call: LocalCall) -> None:
+        assert call.name is not None, "submitted before"
+        call.submitted = True
+        run = Run(call.name, 1)
+        node.submit_requests(run, [call.command], partial(self._answered, [call]), is_retry=True)
+
+    def _answered(self, calls: Sequence[LocalCall], offset: int, answers: Sequence[Answer]) -> None:
+        if REFUSALS.isdisjoint(map(type, answers)):
+            for call, answer in zip(calls[offset : offset + len(answers)], answers, strict=True):
+                if not call.future.done():
+                    call.future.set_result(answer)
+            return
+        for call, answer in zip(calls[offset:], answers, strict=False):
+            self._settle(call, answer)
+
+    def _settle(self, call: LocalCall, answer: Answer) -> None:
+        if call.future.done():
+            return
+        match answer:
+            case Aborted() | Overloaded():
+                kind = CommandAborted if isinstance(answer, Aborted) else ReplicaOverloaded
+                if call.attempts == 0:
+                    call.submitted = False
+                call.refusal = kind(answer.reason)
+                self._send_later(call)
+            case SessionExpired() if call.attempts == 0 and call.session is self._session:
+                self._session, call.name, call.session, call.submitted = None, None, None, False
+                self._send_later(call)
+            case SessionExpired():
+                self._fail(call, SessionExpiredError(answer.reason))
+            case RequestExpired():
+                self._fail(call, RequestExpiredError(answer.reason))
+            case _:
+                call.future.set_result(answer)
+
+    def _send_later(self, call: LocalCall) -> None:
+        seconds = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), _BACKOFF_SECONDS_MAX)
+        call.attempts += 1
+        asyncio.get_running_loop().call_later(seconds, self._send_again, call)
+
+    def _send_again(self, call: LocalCall) -> None:
+        if call in self._open and call not in self._waiting:
+            self._waiting.append(call)
+            self._wake()
+
+    def _sweep(self) -> None:
+        self._sweeping = None
+        loop = asyncio.get_running_loop()
+        now, deadlines = loop.time(), self._deadlines
+        while deadlines and (deadlines[0].future.done() or deadlines[0].deadline <= now):
+            self._time_is_up(deadlines.popleft())
+        if deadlines:
+            self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _time_is_up(self, call: LocalCall) -> None:
+        if not call.future.done():
+            self._give_up(call, "no majority of the group answered in time")
+
+    def _give_up(self, call: LocalCall, reason: str) -> None:
+        if call.submitted:
+            unknown = OutcomeUnknown(f"{reason}: the command may have been executed, may be later, or never")
+            unknown.repeat = partial(self._repeat, call)
+            call.unknown = weakref.ref(unknown)
+            self._fail(call, unknown)
+        else:
+            self._fail(call, call.refusal or CommandAborted(f"not executed: {reason}"))
+
+    async def _repeat(self, call: LocalCall, timeout_seconds: float | None) -> Any:
+        return await self._run(call.command, timeout_seconds, call)
+
+    @staticmethod
+    def _fail(call: LocalCall, outcome: CommandNotCompleted) -> None:
+        outcome.request_id = None if call.name is None else UUID(bytes=call.name)
+        if not call.future.done():
+            call.future.set_exception(outcome)
