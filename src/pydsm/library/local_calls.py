@@ -5,7 +5,6 @@ keeps its request id for as long as it may have been executed. Calls of one turn
 """
 
 import asyncio
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +37,7 @@ _BACKOFF_SECONDS_MAX = 0.5
 _CALLS_PER_RUN_MAX = 1000
 
 
-@dataclass(slots=True, eq=False, weakref_slot=True)
+@dataclass(slots=True, eq=False)
 class LocalCall:
     """One call, until it has its outcome."""
 
@@ -52,15 +51,11 @@ class LocalCall:
     """It may have been executed."""
     refusal: CommandNotCompleted | None = None
     attempts: int = 0
-    unknown: "weakref.ref[OutcomeUnknown] | None" = None
-    """The exception with which it was given up: as long as the program has it, the group keeps the result."""
 
     @property
     def left(self) -> int:
         """See `session.Named`."""
-        if not self.future.done():
-            return 1
-        return int(self.unknown is not None and self.unknown() is not None)
+        return int(not self.future.done())
 
     def take_name(self, name: RequestId) -> None:
         """See `session.Named`."""
@@ -234,8 +229,9 @@ class LocalCalls:
         if call.submitted:
             unknown = OutcomeUnknown(f"{reason}: the command may have been executed, may be later, or never")
             unknown.repeat = partial(self._repeat, call)
-            call.unknown = weakref.ref(unknown)
             self._fail(call, unknown)
+            if call.session is not None:
+                call.session.keep(unknown)
         else:
             self._fail(call, call.refusal or CommandAborted(f"not executed: {reason}"))
 

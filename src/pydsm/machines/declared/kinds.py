@@ -212,8 +212,8 @@ def _kind_of(of: Any) -> Kind:
     if _is_object(of):
         return ObjectKind(of)
     raise DeclarationError(
-        f"{name_of(of)} cannot be a field of a state machine: use dict, list, set, numbers, text, bytes, tuples, dates, "
-        "enumerations, dataclasses or msgspec Structs, with the types of their contents"
+        f"{name_of(of)} cannot be a field of a state machine: use dict, list, set, numbers, text, bytes, tuples, "
+        "dates, enumerations, dataclasses or msgspec Structs, with the types of their contents"
     )
 
 
