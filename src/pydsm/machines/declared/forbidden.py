@@ -66,7 +66,7 @@ def _key(one: Any) -> object:
 
 _BY_KEY = {_key(one): reason for reason, several in _REASONS.items() for one in several if callable(one)}
 _DRAWS = frozenset({"random", "getrandbits"})
-_HARMLESS_CALLERS = ("logging", "warnings", "traceback", "linecache", "importlib", "reprlib")
+_HARMLESS_CALLERS = ("logging", "warnings", "traceback", "linecache", "importlib", "reprlib", "hypothesis", "gc")
 """Modules that read clocks and files for the people who develop a command, and not for its result."""
 
 

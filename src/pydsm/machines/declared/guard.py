@@ -31,28 +31,29 @@ class Guard:
     def __init__(self, agreed: AgreedValues) -> None:
         self._agreed = agreed
         self._before: Any = None
-        self._found: NotDeterministic | None = None
+        self._found: str | None = None
 
     def __enter__(self) -> None:
         self._found = None
         self._before = sys.getprofile()
         sys.setprofile(self._look)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
-        if self._found is not None and (kind is None or not issubclass(kind, NotDeterministic)):
-            raise self._found
+        if self._found is not None:
+            raise NotDeterministic(self._found)
 
     def _look(self, frame: FrameType, event: str, argument: Any) -> None:
-        if event != "c_call":
+        """Note the first call that is found. Not raised here: exceptions in this hook end the watching."""
+        if event != "c_call" or self._found is not None:
             return
-        reason = reason_against_builtin(argument, frame.f_globals.get("__name__", ""), self._agreed.made_random)
+        caller = frame.f_globals.get("__name__", "")
+        reason = reason_against_builtin(argument, caller, self._agreed.made_random)
         if reason is not None:
             code = frame.f_code
-            name = getattr(argument, "__qualname__", repr(argument))
             module = getattr(argument, "__module__", None) or ""
-            self._found = NotDeterministic(
-                f"{os.path.basename(code.co_filename)}:{frame.f_lineno}: {code.co_name} calls "
-                f"{module + '.' if module and module != 'builtins' else ''}{name}: {reason}"
-            )
-            raise self._found
+            name = getattr(argument, "__qualname__", repr(argument))
+            if module and module != "builtins":
+                name = f"{module}.{name}"
+            file = os.path.basename(code.co_filename)
+            self._found = f"{file}:{frame.f_lineno}: {code.co_name} calls {name}: {reason}"

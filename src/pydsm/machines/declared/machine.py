@@ -22,7 +22,7 @@ from pydsm.machines.declared.guard import Guard
 from pydsm.machines.declared.kinds import DeclarationError, encode, encode_canonical
 from pydsm.machines.declared.signatures import Signature
 from pydsm.machines.declared.state import State
-from pydsm.machines.declared.versions import Announcement, Calls, Versions, tag_of
+from pydsm.machines.declared.versions import Announcement, Versions, tag_of
 
 log = logging.getLogger("pydsm.machine")
 
@@ -58,13 +58,17 @@ class DeclaredMachine:
     def _begin(self, machine: StateMachine) -> None:
         self._machine = machine
         self._state = State(machine)
-        calls = Calls(type(machine))
+        calls = self._versions.calls[type(machine)]
         self._decode, self._decode_many = calls.decode, calls.decode_many
         self._table: _Table = {
             struct: (signature.run, signature.plain_results, signature.method.is_query, signature)
             for struct, signature in calls.signatures.items()
         }
         self._end_keeping: Callable[[], None] | None = None
+
+    def reset(self) -> None:
+        """Begin again with the first state, for tests."""
+        self._begin(_new(self._versions.first))
 
     # Footprints
 
@@ -208,6 +212,10 @@ class DeclaredMachine:
     def version(self) -> int:
         """The version that the group executes."""
         return type(self._machine).version
+
+    def fields(self) -> dict[str, Any]:
+        """The present values of the fields, for reports of tests."""
+        return {name: self._state.value(name) for name in self._state.kinds}
 
     # Snapshots
 

@@ -84,6 +84,11 @@ class Signature:
             raise self._wrong(arguments, named, error) from None
         return encoded
 
+    def with_bits(self, encoded: bytes, bits: int) -> bytes:
+        """The same call with these random bits, 64 of them, if it has any: for tests that repeat."""
+        call = self._decode(encoded)
+        return encode(msgspec.structs.replace(call, **{ENTROPY: bits})) if hasattr(call, ENTROPY) else encoded
+
     def _wrong(self, arguments: tuple[Any, ...], named: dict[str, Any], error: Exception) -> TypeError:
         try:
             self._signature.bind(None, *arguments, **named)

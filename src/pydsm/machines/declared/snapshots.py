@@ -53,6 +53,7 @@ class FrozenDict(Frozen):
     def __init__(self, field: str, mapping: TrackedDict) -> None:
         self._field = field
         self._data: dict[Any, Any] = mapping
+        self._is_detached = False
         self._keys = list(dict.keys(mapping))
         self._kept: list[dict[Any, bytes] | None] = [{} for _ in range(partitions_for(len(self._keys)))]
         """The kept entries by partition; None for one whose chunk was returned. See `kv.frozen`."""
@@ -64,8 +65,9 @@ class FrozenDict(Frozen):
             kept[entry] = self._entry(entry)
 
     def detach(self, copy: Any) -> None:
-        """See `Frozen`."""
-        self._data = copy
+        """See `Frozen`. What is removed later was not there when the state was frozen."""
+        if not self._is_detached:
+            self._data, self._is_detached = copy, True
 
     def _entry(self, key: Any) -> bytes:
         return encode_canonical((key, dict.__getitem__(self._data, key)))

@@ -57,7 +57,7 @@ class Versions:
         self.by_member: dict[str, int] = {}
         """The announced versions by the number of the replica, as text. A replica that has announced none has the
         first one."""
-        self._calls = [Calls(cls) for cls in self._classes.values()]
+        self.calls = {cls: Calls(cls) for cls in self._classes.values()}
 
     def of(self, version: int) -> type[StateMachine]:
         """The class of a version. Raises OperationalError if this process does not have it."""
@@ -76,7 +76,8 @@ class Versions:
         None for an announcement, and for a call that only another version has. Raises UsageError for bytes that are no
         call.
         """
-        decode, signatures = self._calls[0].decode, self._calls[0].signatures
+        first, *others = self.calls.values()
+        decode, signatures = first.decode, first.signatures
         for command in commands:
             try:
                 call = decode(command)
@@ -85,7 +86,7 @@ class Versions:
                 yield None, None
             else:
                 yield signatures.get(type(call)), call
-        for calls in self._calls[1:]:
+        for calls in others:
             for command in commands:
                 with suppress(msgspec.DecodeError):
                     call = calls.decode(command)
