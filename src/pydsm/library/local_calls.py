@@ -22,13 +22,13 @@ from pydsm.client.outcomes import (
     SessionExpiredError,
 )
 from pydsm.client.session import ClientSession
+from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import UsageError
 from pydsm.core.types.ids import RequestId
 from pydsm.core.types.messages import Run
 from pydsm.machines.base import Result
-from pydsm.runtime.answers import Aborted, Answer, Overloaded
 from pydsm.runtime.node import Node
 
 _SWEEP_SECONDS = 0.02
@@ -44,8 +44,8 @@ class LocalCall:
     command: bytes
     future: "asyncio.Future[Result]" = field(init=False)
     deadline: float = field(init=False)
-    name: RequestId | None = None
-    """See `session.Named`."""
+    first_id: RequestId | None = None
+    """See `session.Identified`."""
     session: ClientSession | None = None
     submitted: bool = False
     """It may have been executed."""
@@ -54,12 +54,12 @@ class LocalCall:
 
     @property
     def left(self) -> int:
-        """See `session.Named`."""
+        """See `session.Identified`."""
         return int(not self.future.done())
 
-    def take_name(self, name: RequestId) -> None:
-        """See `session.Named`."""
-        self.name = name
+    def set_request_id(self, id: RequestId) -> None:
+        """See `session.Identified`."""
+        self.first_id = id
 
 
 @dataclass(slots=True)
@@ -145,7 +145,7 @@ class LocalCalls:
         for call in waiting:
             if call.future.done():
                 continue
-            if call.name is None:
+            if call.first_id is None:
                 fresh.append(call)
             else:
                 self._submit_again(node, call)
@@ -168,9 +168,9 @@ class LocalCalls:
         node.submit_requests(run, [call.command for call in calls], partial(self._answered, calls), is_retry=False)
 
     def _submit_again(self, node: Node, call: LocalCall) -> None:
-        assert call.name is not None, "submitted before"
+        assert call.first_id is not None, "submitted before"
         call.submitted = True
-        run = Run(call.name, 1)
+        run = Run(call.first_id, 1)
         node.submit_requests(run, [call.command], partial(self._answered, [call]), is_retry=True)
 
     def _answered(self, calls: Sequence[LocalCall], offset: int, answers: Sequence[Answer]) -> None:
@@ -193,7 +193,7 @@ class LocalCalls:
                 call.refusal = kind(answer.reason)
                 self._send_later(call)
             case SessionExpired() if call.attempts == 0 and call.session is self._session:
-                self._session, call.name, call.session, call.submitted = None, None, None, False
+                self._session, call.first_id, call.session, call.submitted = None, None, None, False
                 self._send_later(call)
             case SessionExpired():
                 self._fail(call, SessionExpiredError(answer.reason))
@@ -240,6 +240,6 @@ class LocalCalls:
 
     @staticmethod
     def _fail(call: LocalCall, outcome: CommandNotCompleted) -> None:
-        outcome.request_id = None if call.name is None else UUID(bytes=call.name)
+        outcome.request_id = None if call.first_id is None else UUID(bytes=call.first_id)
         if not call.future.done():
             call.future.set_exception(outcome)

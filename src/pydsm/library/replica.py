@@ -19,7 +19,8 @@ from pydsm.runtime.maintenance import PauseReport, ResumeReport, SnapshotReport
 from pydsm.runtime.node import Node
 from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.runtime.snapshot_transfer import RestartRequired
-from pydsm.server.native import NativeServer, NativeServerContext
+from pydsm.server.native import NativeServer
+from pydsm.server.native_connection import NativeServerContext
 from pydsm.storage.identity import ReplicaStore
 from pydsm.storage.memory import MemoryStore
 from pydsm.storage.snapshots import SnapshotFiles
