@@ -81,6 +81,12 @@ class StateMachine:
             raise RuntimeError("agreed time and random numbers exist only while a command or query is executed")
         return typing.cast(AgreedValues, state.agreed)
 
+    def __getattr__(self, name: str) -> Any:
+        state = self.__dict__.get("_state")
+        if state is None:
+            raise AttributeError(f"{type(self).__name__} has no field {name}")
+        return state.get_object(name)
+
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__.get("_state")
         if state is None:

@@ -1,10 +1,12 @@
 """What a command has changed so far, so that it can be undone if it raises.
 
 Guarantees that after `undo` every field has the value that it had at the last `clear`. The containers of the state
-append to `changes` before they change; see `containers`.
+append to `changes` before they change; see `tracking`.
 """
 
 from typing import Any, Protocol
+
+from pydsm.machines.declared.kinds import encode_canonical
 
 
 class Absent:
@@ -28,17 +30,20 @@ class Adopts(Protocol):
 class Journal:
     """Of one state machine. The lists are never replaced, so that others may hold them."""
 
-    __slots__ = ("changes", "given")
+    __slots__ = ("changes", "given", "seen")
 
     def __init__(self) -> None:
         self.changes: list[tuple[Any, ...]] = []
         """Each change: a function that undoes it, and the arguments of that."""
         self.given: list[tuple[Adopts, Any]] = []
-        """Where the present command has put plain containers, which are copied when it ends."""
+        """Where the present command has put plain containers or objects, which are copied when it ends."""
+        self.seen: dict[int, tuple[Any, Any, Any, bytes]] = {}
+        """The objects that the present command has got, by `id`: where each is, and its encoding before."""
 
     def undo(self) -> None:
         """Undo all changes, the last one first."""
         self.given.clear()
+        self.seen.clear()
         changes = self.changes
         while changes:
             undo, *arguments = changes.pop()
@@ -49,7 +54,18 @@ class Journal:
 
         Raises TypeError if something in it does not have the type of its field.
         """
+        for owner, key, value, before in self.seen.values():
+            if encode_canonical(value) != before:
+                owner.adopt_object(key, value)
         given = self.given
         while given:
             part, key = given.pop()
             part.adopt(key)
+        self.seen.clear()
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether the present command has changed anything."""
+        return len(self.changes) > len(self.seen) or any(
+            encode_canonical(value) != before for _, _, value, before in self.seen.values()
+        )

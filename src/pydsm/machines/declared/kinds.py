@@ -2,7 +2,7 @@
 
 Guarantees that a value in the state is exactly what a snapshot restores, at every replica: a value that is not of one
 of the plain types goes through its encoding when it is stored. What can be changed in place is replaced by a container
-that notes its changes (`containers`), or is compared with its encoding (`objects`).
+that notes its changes, or compared with its encoding (`tracking`).
 """
 
 import dataclasses
@@ -81,7 +81,17 @@ class Kind:
     @property
     def can_change(self) -> bool:
         """Whether its values may be changed in place."""
-        return self.container is not None or self.is_object
+        return self.has_containers or self.has_objects
+
+    @property
+    def has_containers(self) -> bool:
+        """Whether its values may be containers."""
+        return self.container is not None
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether its values may be objects that can be changed in place."""
+        return self.is_object
 
     def checked(self, value: object) -> Any:
         """A copy of the value that is exactly of this type. Raises TypeError if the value is not of this type."""
@@ -146,9 +156,14 @@ class UnionKind(Kind):
         self.members = members
 
     @property
-    def can_change(self) -> bool:
+    def has_containers(self) -> bool:
         """See `Kind`."""
-        return True
+        return any(member.has_containers for member in self.members)
+
+    @property
+    def has_objects(self) -> bool:
+        """See `Kind`."""
+        return any(member.has_objects for member in self.members)
 
     def member(self, value: object) -> Kind:
         """See `Kind`."""
@@ -167,7 +182,7 @@ class AnyKind(Kind):
         super().__init__(Any, _ATOMS)
 
     @property
-    def can_change(self) -> bool:
+    def has_containers(self) -> bool:
         """See `Kind`."""
         return True
 

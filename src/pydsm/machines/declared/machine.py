@@ -135,7 +135,7 @@ class DeclaredMachine:
     def _execute(self, calls: Sequence[Any], commands: Sequence[bytes], *, unread: bool) -> list[Result]:
         machine, state, table = self._machine, self._state, self._table
         agreed, journal = state.agreed, state.journal
-        changes, given = journal.changes, journal.given
+        changes, given, seen = journal.changes, journal.given, journal.seen
         guard = Guard(agreed) if self._guarded else nullcontext()
         answers: list[Result] = []
         answer = answers.append
@@ -161,9 +161,9 @@ class DeclaredMachine:
                 if result is not None:
                     result = encode(result) if type(result) in plain else _encoded(result, signature)
                 if changes:
-                    if is_query:
+                    if is_query and journal.has_changes:
                         raise TypeError(f"{signature.where} is a query, and must not change anything")
-                    if given:
+                    if given or seen:
                         journal.settle()
                     changes.clear()
             except _LOCAL_FAULTS:

@@ -7,13 +7,15 @@ references are copied at that time, which takes some milliseconds for a million 
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
 import msgspec
 
-from pydsm.machines.declared.containers import Frozen, TrackedDict, TrackedList, TrackedSet
+from pydsm.machines.declared.dicts import TrackedDict
 from pydsm.machines.declared.kinds import DictKind, Kind, ListKind, SetKind, encode, encode_canonical
+from pydsm.machines.declared.lists import TrackedList
+from pydsm.machines.declared.tracking import Frozen
 from pydsm.machines.partitions import partitions_for
 
 if TYPE_CHECKING:
@@ -149,14 +151,14 @@ def freeze(state: "State", version: int, versions: dict[str, int]) -> tuple[Iter
         if container is None:
             values[name] = msgspec.Raw(encode_canonical(state.value(name)))
             continue
-        values[name] = msgspec.Raw(encode(_EMPTY[type(container)]))
+        values[name] = msgspec.Raw(encode({} if isinstance(container, TrackedDict) else []))
         frozen: FrozenDict | FrozenItems
         if isinstance(container, TrackedDict):
             frozen = FrozenDict(name, container)
         elif isinstance(container, TrackedList):
             frozen = FrozenItems(name, list.copy(container), is_set=False)
         else:
-            frozen = FrozenItems(name, list(set.__iter__(container)), is_set=True)
+            frozen = FrozenItems(name, list(set.__iter__(cast(set[Any], container))), is_set=True)
         fields.append(frozen)
         roots.append(container._root)
         container._root.frozen = frozen
@@ -172,9 +174,6 @@ def freeze(state: "State", version: int, versions: dict[str, int]) -> tuple[Iter
             root.frozen = None
 
     return chunks(), end
-
-
-_EMPTY: dict[type, Any] = {TrackedDict: {}, TrackedList: [], TrackedSet: []}
 
 
 def head_of(chunk: bytes) -> Head:
