@@ -228,6 +228,10 @@ class Declaration:
         except Exception as error:
             raise DeclarationError(f"the types of {function.__qualname__} cannot be evaluated: {error}") from None
 
+    def wrong_value(self, name: str, error: Exception) -> DeclarationError:
+        """What is wrong with a field that `__init__` sets to a value of another type."""
+        return DeclarationError(f"{self.name}.{name} has another type after __init__: {error}")
+
     def missing(self, name: str) -> DeclarationError:
         """What is wrong with a field that is annotated but has no value."""
         return DeclarationError(f"{self.name}.{name} has no value after __init__: set it there")

@@ -216,12 +216,15 @@ def _kind_of(of: Any) -> Kind:
     if origin is list:
         return ListKind(of, kind_of(arguments[0]))
     if origin is set:
-        return SetKind(of, kind_of(arguments[0]))
+        members = kind_of(arguments[0])
+        if members.can_change and members is not _ANY:
+            raise DeclarationError(f"{name_of(of)} has members that can be changed")
+        return SetKind(of, _NOTHING if members is _ANY else members)
     if origin in (typing.Union, types.UnionType):
-        members = [kind_of(argument) for argument in arguments]
-        if any(member.can_change for member in members):
-            return UnionKind(of, members)
-        return Kind(of, frozenset().union(*(member.plain for member in members)))
+        kinds = [kind_of(argument) for argument in arguments]
+        if any(kind.can_change for kind in kinds):
+            return UnionKind(of, kinds)
+        return Kind(of, frozenset().union(*(kind.plain for kind in kinds)))
     if _is_frozen(of, origin, arguments):
         return Kind(of, {of} & _ATOMS if isinstance(of, type) else ())
     if _is_object(of):
@@ -240,8 +243,8 @@ def _bare(of: Any, origin: Any, arguments: tuple[Any, ...]) -> tuple[Any, Any, t
         return _bare(of.__supertype__, typing.get_origin(of.__supertype__), typing.get_args(of.__supertype__))
     if of is dict:
         return dict[Any, Any], dict, (Any, Any)
-    if of is list:
-        return list[Any], list, (Any,)
+    if of in (list, set):
+        return of[Any], of, (Any,)
     if of is type(None) or of is None:
         return type(None), None, ()
     return of, origin, arguments

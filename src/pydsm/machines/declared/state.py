@@ -36,7 +36,10 @@ class State:
                 if not hasattr(machine, name):
                     raise declaration.missing(name)
                 self._fields[name] = getattr(machine, name)
-            self.put(name, kind.checked(self._fields[name]))
+            try:
+                self.put(name, kind.checked(self._fields[name]))
+            except (TypeError, OverflowError) as error:
+                raise declaration.wrong_value(name, error) from None
         self._fields["_state"] = self
 
     def put(self, name: str, value: Any) -> None:
