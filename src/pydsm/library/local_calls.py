@@ -42,20 +42,33 @@ class LocalCall:
     """One call, until it has its outcome."""
 
     command: bytes
-    future: "asyncio.Future[Result]" = field(init=False)
-    deadline: float = field(init=False)
+    future: "asyncio.Future[Result] | None" = None
+    """None while nobody waits for the outcome."""
+    deadline: float = 0.0
     first_id: RequestId | None = None
     """See `session.Identified`."""
     session: ClientSession | None = None
     submitted: bool = False
-    """It may have been executed."""
+    """It may have been executed, or may be."""
+    uncertain: bool = False
+    """The same, because of an attempt before the present one."""
     refusal: CommandNotCompleted | None = None
     attempts: int = 0
 
     @property
     def left(self) -> int:
         """See `session.Identified`."""
-        return int(not self.future.done())
+        return int(self.is_open)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the outcome is waited for."""
+        return self.future is not None and not self.future.done()
+
+    def settle(self, result: Result) -> None:
+        """Give the result to who waits for it."""
+        if self.future is not None and not self.future.done():
+            self.future.set_result(result)
 
     def set_request_id(self, id: RequestId) -> None:
         """See `session.Identified`."""
@@ -71,7 +84,7 @@ class LocalCalls:
     failure: str | None = None
     """Why no node will come any more."""
     _open: "dict[LocalCall, None]" = field(default_factory=dict)
-    _waiting: "list[LocalCall]" = field(default_factory=list)
+    _waiting: "dict[LocalCall, None]" = field(default_factory=dict)
     _deadlines: "deque[LocalCall]" = field(default_factory=deque)
     """Open calls with the default timeout, in order."""
     _session: ClientSession | None = None
@@ -81,7 +94,9 @@ class LocalCalls:
     def use(self, node: Node) -> None:
         """Submit to this node. What was submitted to the one before is submitted again, under its ids."""
         self.node, self._session = node, None
-        self._waiting = list(self._open)
+        self._waiting = dict(self._open)
+        for call in self._waiting:
+            call.uncertain = call.submitted
         self._wake()
 
     def end(self, reason: str) -> None:
@@ -104,12 +119,13 @@ class LocalCalls:
             raise CommandAborted(f"not executed now: {self.failure}")
         loop = asyncio.get_running_loop()
         seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
-        if earlier is not None and not earlier.future.done():
+        if earlier is not None and earlier.is_open:
             raise UsageError("this command is being repeated already: await that")
         call = earlier or LocalCall(command)
+        call.uncertain = earlier is not None
         call.future, call.deadline = loop.create_future(), loop.time() + seconds
         self._open[call] = None
-        self._waiting.append(call)
+        self._waiting[call] = None
         if timeout_seconds is None:
             self._deadlines.append(call)
             if self._sweeping is None:
@@ -124,9 +140,11 @@ class LocalCalls:
             timer.cancel()
 
     async def _outcome(self, call: LocalCall) -> Result:
+        assert call.future is not None, "set by the caller"
         try:
             return await call.future
         finally:
+            call.future = None
             self._open.pop(call, None)
 
     def _wake(self) -> None:
@@ -140,10 +158,10 @@ class LocalCalls:
         node = self.node
         if node is None:
             return
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, {}
         fresh: list[LocalCall] = []
         for call in waiting:
-            if call.future.done():
+            if not call.is_open:
                 continue
             if call.first_id is None:
                 fresh.append(call)
@@ -176,23 +194,21 @@ class LocalCalls:
     def _answered(self, calls: Sequence[LocalCall], offset: int, answers: Sequence[Answer]) -> None:
         if REFUSALS.isdisjoint(map(type, answers)):
             for call, answer in zip(calls[offset : offset + len(answers)], answers, strict=True):
-                if not call.future.done():
-                    call.future.set_result(answer)
+                call.settle(answer)
             return
         for call, answer in zip(calls[offset:], answers, strict=False):
             self._settle(call, answer)
 
     def _settle(self, call: LocalCall, answer: Answer) -> None:
-        if call.future.done():
+        if not call.is_open:
             return
         match answer:
             case Aborted() | Overloaded():
                 kind = CommandAborted if isinstance(answer, Aborted) else ReplicaOverloaded
-                if call.attempts == 0:
-                    call.submitted = False
+                call.submitted = call.uncertain
                 call.refusal = kind(answer.reason)
                 self._send_later(call)
-            case SessionExpired() if call.attempts == 0 and call.session is self._session:
+            case SessionExpired() if not call.uncertain and call.session is self._session:
                 self._session, call.first_id, call.session, call.submitted = None, None, None, False
                 self._send_later(call)
             case SessionExpired():
@@ -200,7 +216,7 @@ class LocalCalls:
             case RequestExpired():
                 self._fail(call, RequestExpiredError(answer.reason))
             case _:
-                call.future.set_result(answer)
+                call.settle(answer)
 
     def _send_later(self, call: LocalCall) -> None:
         seconds = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), _BACKOFF_SECONDS_MAX)
@@ -208,21 +224,21 @@ class LocalCalls:
         asyncio.get_running_loop().call_later(seconds, self._send_again, call)
 
     def _send_again(self, call: LocalCall) -> None:
-        if call in self._open and call not in self._waiting:
-            self._waiting.append(call)
+        if call in self._open:
+            self._waiting[call] = None
             self._wake()
 
     def _sweep(self) -> None:
         self._sweeping = None
         loop = asyncio.get_running_loop()
         now, deadlines = loop.time(), self._deadlines
-        while deadlines and (deadlines[0].future.done() or deadlines[0].deadline <= now):
+        while deadlines and (not deadlines[0].is_open or deadlines[0].deadline <= now):
             self._time_is_up(deadlines.popleft())
         if deadlines:
             self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
 
     def _time_is_up(self, call: LocalCall) -> None:
-        if not call.future.done():
+        if call.is_open:
             self._give_up(call, "no majority of the group answered in time")
 
     def _give_up(self, call: LocalCall, reason: str) -> None:
@@ -241,5 +257,5 @@ class LocalCalls:
     @staticmethod
     def _fail(call: LocalCall, outcome: CommandNotCompleted) -> None:
         outcome.request_id = None if call.first_id is None else UUID(bytes=call.first_id)
-        if not call.future.done():
+        if call.future is not None and not call.future.done():
             call.future.set_exception(outcome)

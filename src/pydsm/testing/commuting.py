@@ -72,7 +72,7 @@ class _Search:
     """Compares the orders of examples, on two machines."""
 
     def __init__(self, cls: type[StateMachine]) -> None:
-        self._first, self._second = DeclaredMachine(cls), DeclaredMachine(cls)
+        self._first, self._second = DeclaredMachine(cls, logs=False), DeclaredMachine(cls, logs=False)
 
     def smallest(self, example: _Example) -> _Example:
         """An example that shows a difference, none of whose smaller ones does."""

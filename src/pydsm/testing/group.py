@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic
 
 from pydsm.core.types.config import Config
 from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.ids import ReplicaId
-from pydsm.library.handles import M
+from pydsm.library.handles import M, check_class
 from pydsm.library.replica import TIMEOUT_SECONDS, Replica
 from pydsm.library.settings import ReplicaSettings
 from pydsm.machines.declared.machine import DeclaredMachine
@@ -43,6 +44,7 @@ class Group(Generic[M]):
     def __init__(
         self, machine: type[M], replicas: int = 3, *, timeout: float = TIMEOUT_SECONDS, guard: bool = True
     ) -> None:
+        check_class(machine)
         self._hub = MemoryHub()
         self._machines: list[DeclaredMachine] = []
         self.replicas: tuple[Replica[M], ...] = tuple(
@@ -88,6 +90,15 @@ class Group(Generic[M]):
     async def stop(self) -> None:
         """Stop all replicas at once; open calls fail with `OutcomeUnknown`. Idempotent."""
         await asyncio.gather(*(replica.stop(drain=0) for replica in self.replicas))
+
+    @contextmanager
+    def cut(self, *numbers: int) -> Iterator[None]:
+        """While this context is open, these replicas exchange no messages with the others; messages are lost."""
+        kept = {ReplicaId(number): self._hub.present.pop(ReplicaId(number)) for number in numbers}
+        try:
+            yield
+        finally:
+            self._hub.present.update(kept)
 
     def __getitem__(self, number: int) -> M:
         """The object to call of one replica."""

@@ -87,7 +87,7 @@ class _Workload:
 
     def machine(self) -> StateMachine:
         """A new one."""
-        return DeclaredMachine(self._cls, guarded=self._guarded)
+        return DeclaredMachine(self._cls, guarded=self._guarded, logs=False)
 
     def command(self, random: Random, hot: bool) -> bytes:
         """Any call."""

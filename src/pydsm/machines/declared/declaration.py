@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from random import Random
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydsm.machines.declared.agreed import AgreedValues
 from pydsm.machines.declared.kinds import DeclarationError, Kind, kind_of, name_of
@@ -81,21 +81,23 @@ class StateMachine:
             raise RuntimeError("agreed time and random numbers exist only while a command or query is executed")
         return typing.cast(AgreedValues, state.agreed)
 
-    def __getattr__(self, name: str) -> Any:
-        state = self.__dict__.get("_state")
-        if state is None:
-            raise AttributeError(f"{type(self).__name__} has no field {name}")
-        return state.get_object(name)
+    if not TYPE_CHECKING:  # so that a type checker knows which attributes a class has
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        state = self.__dict__.get("_state")
-        if state is None:
-            object.__setattr__(self, name, value)
-        else:
-            state.set_field(name, value)
+        def __getattr__(self, name: str) -> Any:
+            state = self.__dict__.get("_state")
+            if state is None:
+                raise AttributeError(f"{type(self).__name__} has no field {name}")
+            return state.get_object(name)
 
-    def __delattr__(self, name: str) -> None:
-        raise TypeError(f"{name} is a field of a state machine: set it to another value, it cannot be deleted")
+        def __setattr__(self, name: str, value: Any) -> None:
+            state = self.__dict__.get("_state")
+            if state is None:
+                object.__setattr__(self, name, value)
+            else:
+                state.set_field(name, value)
+
+        def __delattr__(self, name: str) -> None:
+            raise TypeError(f"{name} is a field of a state machine: set it to another value, it cannot be deleted")
 
 
 class Declaration:

@@ -47,10 +47,15 @@ class DeclaredMachine:
         members: int | None = None,
         *,
         guarded: bool = False,
+        logs: bool = True,
     ) -> None:
-        """`guarded`: watch what commands call, see `guard`. Raises DeclarationError."""
+        """`guarded`: watch what commands call, see `guard`. `logs`: log exceptions that are probably mistakes.
+
+        Raises DeclarationError.
+        """
         self.cls = cls
         self._guarded = guarded
+        self._logs = logs
         self._versions = Versions(cls, member, members)
         self._logged: set[tuple[str, type[BaseException]]] = set()
         self._begin(_new(self._versions.first))
@@ -177,7 +182,7 @@ class DeclaredMachine:
 
     def _raised(self, error: BaseException, signature: Signature) -> Result:
         kind = type(error)
-        if kind.__module__ == "builtins" and (signature.where, kind) not in self._logged:
+        if self._logs and kind.__module__ == "builtins" and (signature.where, kind) not in self._logged:
             self._logged.add((signature.where, kind))
             log.warning(
                 "%s raised %s, at every replica alike; its caller gets the exception (logged once)",

@@ -80,9 +80,9 @@ class Upgrade:
     def announce(self) -> None:
         """What each replica has to announce is executed everywhere."""
         for machine in self.machines:
-            for command in machine.due_commands(1):
-                assert machine.footprint([command]).barrier
-                self.execute(command)
+            for announcement in machine.due_commands(1):
+                assert machine.footprint([announcement]).barrier
+                self.execute(announcement)
 
     @property
     def versions(self) -> list[int]:
