@@ -5,7 +5,7 @@ The names here are the public ones, with `pydsm.blocking` and `pydsm.testing`; d
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from pydsm.version import __version__
 
 if TYPE_CHECKING:
     from pydsm.client.outcomes import (
@@ -68,6 +68,7 @@ __all__ = [
     "SessionExpiredError",
     "StateMachine",
     "UsageError",
+    "__version__",
     "command",
     "connect",
     "everything",

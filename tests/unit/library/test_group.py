@@ -128,7 +128,7 @@ async def test_a_handle_says_what_it_does_not_have() -> None:
         with pytest.raises(AttributeError, match="write a @query"):
             _ = group[0].stock
         with pytest.raises(AttributeError, match="Inventory has no command or query lefft"):
-            _ = group[0].lefft
+            _ = group[0].lefft  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match="write a @command"):
             group[0].total = 5
 
