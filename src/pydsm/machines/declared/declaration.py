@@ -206,7 +206,7 @@ class Declaration:
         return kinds
 
     def _annotated(self, base: type) -> Iterator[tuple[str, Any]]:
-        scope = {**vars(sys.modules[base.__module__]), **self._names}
+        scope = {**_globals_of(base), **self._names}
         for name, of in inspect.get_annotations(base).items():
             value = self._evaluate(of, scope, f"{base.__name__}.{name}")
             if typing.get_origin(value) is not ClassVar and value is not ClassVar:
@@ -240,10 +240,32 @@ class Declaration:
 
     def field_error(self, name: str, value: object) -> DeclarationError:
         """What is wrong with a field that has a value but no kind."""
+        if not _has_source(self.cls):
+            return DeclarationError(
+                f"{self.name}.{name} has no type: the source of __init__ is not available here, so annotate {name} in "
+                "the body of the class"
+            )
         return DeclarationError(
             f"{self.name}.{name} has no type: write self.{name}: {name_of(type(value))}[...] = ... in __init__, "
-            f"or annotate {name} in the class"
+            f"or annotate {name} in the body of the class"
         )
+
+
+def _globals_of(base: type) -> dict[str, Any]:
+    """The global names where a class is defined."""
+    for value in vars(base).values():
+        function = value.function if isinstance(value, Method) else value
+        if inspect.isfunction(function):
+            return function.__globals__
+    return vars(sys.modules[base.__module__])
+
+
+def _has_source(cls: type) -> bool:
+    try:
+        inspect.getsource(vars(cls)["__init__"])
+    except (KeyError, OSError, TypeError):
+        return False
+    return True
 
 
 def _annotations_in(initialise: Callable[..., Any]) -> Iterator[tuple[str, str]]:
