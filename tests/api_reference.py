@@ -18,7 +18,7 @@ MODULES = ("pydsm", "pydsm.blocking", "pydsm.testing")
 _HEAD = """# Public API
 
 Everything that programs may import: `pydsm`, `pydsm.blocking` and `pydsm.testing`. How to use it:
-[replicate a class](../howto/replicate-a-class.md). This page is written from the docstrings, by `python -m tests.api_reference --write`.
+[replicate a class](../howto/replicate-a-class.md). `python -m tests.api_reference --write` writes this page from the docstrings.
 """
 _SECTIONS = ("Args:", "Raises:", "Returns:", "Attributes:", "Example:")
 
@@ -31,9 +31,8 @@ def render() -> str:
         parts.append(f"## {module_name}\n")
         if module_name != "pydsm":
             parts.append(_text(module))
-        for name in module.__all__:
-            if not name.startswith("__"):
-                parts.append(_entry(module_name, name, getattr(module, name)))
+        names = [name for name in module.__all__ if not name.startswith("__")]
+        parts += [_entry(module_name, name, getattr(module, name)) for name in names]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -58,7 +57,7 @@ def _members(cls: type) -> Iterator[tuple[str, Any]]:
     """The public methods and properties that the class defines, also in a base that is not public."""
     seen = set()
     for base in cls.__mro__:
-        if base.__module__.startswith("pydsm.") and (base is cls or base.__name__ in ("Blocking",)):
+        if base.__module__.startswith("pydsm.") and (base is cls or base.__name__ == "Blocking"):
             for attribute, member in vars(base).items():
                 plain = inspect.isfunction(member) or isinstance(member, property)
                 if not attribute.startswith("_") and plain and attribute not in seen and member.__doc__ is not None:
@@ -114,7 +113,6 @@ def _items(body: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
-        PATH.write_text(render(), encoding="utf-8")
-    else:
-        print(render())
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("usage: python -m tests.api_reference --write")
+    PATH.write_text(render(), encoding="utf-8")

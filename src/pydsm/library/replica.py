@@ -182,7 +182,7 @@ class Replica(Generic[M]):
 
     async def failed(self) -> Exception:
         """Wait until this replica has stopped by itself, and return why; while all is well, this does not return."""
-        while self._watching is None:
+        if self._watching is None:
             raise UsageError("this replica is not started")
         await asyncio.wait((self._watching,))
         return self._failure or OperationalError(f"replica {self.name} is stopped")

@@ -182,7 +182,7 @@ class DeclaredMachine:
 
     def _raised(self, error: BaseException, signature: Signature) -> Result:
         kind = type(error)
-        if self._logs and kind.__module__ == "builtins" and (signature.where, kind) not in self._logged:
+        if self._logs and not results.is_own(kind) and (signature.where, kind) not in self._logged:
             self._logged.add((signature.where, kind))
             log.warning(
                 "%s raised %s, at every replica alike; its caller gets the exception (logged once)",

@@ -1,12 +1,13 @@
 """The results of calls as bytes, and the exceptions that commands raise.
 
 A result is None or its encoding; a raised exception is a byte that MessagePack never begins with, and a record. An
-exception of a class of one's own is agreed on with its arguments and its text. Of one that the interpreter defines,
-replicas agree on the class only, because its text may differ between versions of Python (docs/decisions/
-exceptions-are-results.md); its text reaches the caller as `CommandRaised`.
+exception of a class of one's own is agreed on with its arguments and its text. Of one that Python defines, replicas
+agree on the class only, because its text may differ between versions of Python; the text reaches the caller as
+`CommandRaised`. See docs/decisions/exceptions-are-results.md.
 """
 
 import builtins
+import sys
 from typing import Any
 
 import msgspec
@@ -70,11 +71,19 @@ _decode_raised = msgspec.msgpack.Decoder(_Raised).decode
 _decode_unknown = msgspec.msgpack.Decoder(_Unknown).decode
 
 
+def is_own(kind: type[BaseException]) -> bool:
+    """Whether a user has defined this class of exceptions, and not Python or the encoder of values."""
+    return kind.__module__.partition(".")[0] not in _NOT_OWN
+
+
+_NOT_OWN = frozenset({*sys.stdlib_module_names, "builtins", "msgspec"})
+
+
 def raised(error: BaseException) -> Result:
     """The result of a command that raised."""
     kind = type(error)
-    if kind.__module__ == "builtins":
-        return CommandRaised(kind.__name__, text_of(error))
+    if not is_own(kind):
+        return CommandRaised(kind.__qualname__, text_of(error))
     try:
         arguments = encode_canonical(error.args)
         text = text_of(error)
