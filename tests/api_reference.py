@@ -18,7 +18,7 @@ MODULES = ("pydsm", "pydsm.blocking", "pydsm.testing")
 _HEAD = """# Public API
 
 Everything that programs may import: `pydsm`, `pydsm.blocking` and `pydsm.testing`. How to use it:
-[replicate a class](../howto/replicate-a-class.md). `python -m tests.api_reference --write` writes this page from the docstrings.
+[replicate a class](../howto/replicate-a-class.md). This page is made by `python -m tests.api_reference --write`.
 """
 _SECTIONS = ("Args:", "Raises:", "Returns:", "Attributes:", "Example:")
 
