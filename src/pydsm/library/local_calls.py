@@ -105,47 +105,41 @@ class LocalCalls:
         for call in list(self._open):
             self._give_up(call, reason)
 
-    async def execute(self, command: bytes, timeout_seconds: float | None) -> Result:
-        """See `handles.Execute`.
+    async def execute(self, command: bytes, timeout_seconds: float | None, earlier: LocalCall | None = None) -> Result:
+        """See `handles.Execute`; `earlier` is a call of unknown outcome that is repeated.
 
         Raises:
             CommandAborted: definitely not executed.
             OutcomeUnknown: time was up, or the replica has stopped; perhaps executed.
         """
-        return await self._run(command, timeout_seconds, None)
-
-    async def _run(self, command: bytes, timeout_seconds: float | None, earlier: LocalCall | None) -> Result:
         if self.failure is not None:
             raise CommandAborted(f"not executed now: {self.failure}")
-        loop = asyncio.get_running_loop()
-        seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
         if earlier is not None and earlier.is_open:
             raise UsageError("this command is being repeated already: await that")
+        loop = asyncio.get_running_loop()
         call = earlier or LocalCall(command)
         call.uncertain = earlier is not None
-        call.future, call.deadline = loop.create_future(), loop.time() + seconds
-        self._open[call] = None
-        self._waiting[call] = None
-        if timeout_seconds is None:
+        future = call.future = loop.create_future()
+        seconds = self.timeout_seconds if timeout_seconds is None else timeout_seconds
+        call.deadline = loop.time() + seconds
+        self._open[call] = self._waiting[call] = None
+        timer: asyncio.TimerHandle | None = None
+        if timeout_seconds is not None:
+            timer = loop.call_later(seconds, self._time_is_up, call)
+        else:
             self._deadlines.append(call)
             if self._sweeping is None:
                 self._sweeping = loop.call_later(_SWEEP_SECONDS, self._sweep)
+        if not self._flushing:
             self._wake()
-            return await self._outcome(call)
-        timer = loop.call_later(seconds, self._time_is_up, call)
-        self._wake()
         try:
-            return await self._outcome(call)
-        finally:
-            timer.cancel()
-
-    async def _outcome(self, call: LocalCall) -> Result:
-        assert call.future is not None, "set by the caller"
-        try:
-            return await call.future
+            return await future
         finally:
             call.future = None
+            del future  # it has the exception, whose traceback has this frame
             self._open.pop(call, None)
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self) -> None:
         if not self._flushing and self._waiting and self.node is not None:
@@ -252,7 +246,7 @@ class LocalCalls:
             self._fail(call, call.refusal or CommandAborted(f"not executed: {reason}"))
 
     async def _repeat(self, call: LocalCall, timeout_seconds: float | None) -> Any:
-        return await self._run(call.command, timeout_seconds, call)
+        return await self.execute(call.command, timeout_seconds, call)
 
     @staticmethod
     def _fail(call: LocalCall, outcome: CommandNotCompleted) -> None:

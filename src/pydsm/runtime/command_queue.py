@@ -73,7 +73,6 @@ class Submission(NamedTuple):
         size = sum(map(len, commands))
         return self._replace(offset=self.offset + start, commands=commands, size_bytes=size)
 
-
     def divide(self, count: int, size_bytes: int) -> tuple["Submission", "Submission"]:
         """The first `count` commands, which have `size_bytes` bytes, and the rest."""
         first = self._replace(commands=self.commands[:count], size_bytes=size_bytes)

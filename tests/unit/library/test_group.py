@@ -94,8 +94,8 @@ async def test_the_result_of_an_unknown_outcome_is_kept_only_while_the_program_h
                 await group[0].take("bolt", 1, timeout=0.05)
             except OutcomeUnknown as unknown:
                 repeat = unknown.repeat
-        gc.collect()
         await group[0].left("bolt")
+        gc.collect()
         for _ in range(3):
             await group[0].add("nut", 1)
         assert repeat is not None
