@@ -138,7 +138,9 @@ class Declaration:
                 )
             self._check_parameters(where, method)
             if method.checked and vars(self.cls).get(attribute) is method:
-                check_source(method.function, where)
+                check_source(method.function, where, self.cls)
+        if inspect.isfunction(initialise := vars(self.cls).get("__init__")):
+            check_source(initialise, f"{self.name}.__init__", self.cls)
         former = self.cls.former
         if former is not None and former.version != self.cls.version - 1:
             raise DeclarationError(

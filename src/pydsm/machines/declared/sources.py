@@ -9,6 +9,7 @@ import builtins
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 from pydsm.machines.declared.forbidden import reason_against
@@ -20,30 +21,40 @@ _SET_METHODS = frozenset({"union", "intersection", "difference", "symmetric_diff
 _SET_OPERATORS = (ast.BitOr, ast.BitAnd, ast.Sub, ast.BitXor)
 
 
-def check_source(function: Callable[..., Any], where: str) -> None:
+def check_source(function: Callable[..., Any], where: str, cls: type) -> None:
     """Raises DeclarationError, with file and line, for a command that is not the same at every replica.
 
-    Such a command reads a clock, draws random numbers, does I/O, or iterates over a set. Does nothing if there is no
-    source, as in an interactive session.
+    Such a command reads a clock, draws random numbers, does I/O, or iterates over a set; itself, or in methods of its
+    class and functions of its module that it calls. Functions without source are not looked at.
     """
+    _check(function, where, cls, function.__module__, set())
+
+
+def _check(function: Callable[..., Any], where: str, cls: type, module: str, seen: set[object]) -> None:
+    seen.add(function)
     try:
         lines, first = inspect.getsourcelines(function)
         tree = ast.parse(textwrap.dedent("".join(lines)))
     except (OSError, TypeError, SyntaxError):
         return
-    for line, text in _Search(function).findings(tree):
+    search = _Search(function, cls)
+    for line, text in search.findings(tree):
         file = function.__code__.co_filename
         raise DeclarationError(f"{file}:{first + line - 1}: {where} {text}")
+    for called in search.calls(tree):
+        if called not in seen and called.__module__ == module:
+            _check(called, f"{where} calls {called.__name__}, which", cls, module, seen)
 
 
 class _Search:
     """Of one function."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], cls: type) -> None:
+        self._cls = cls
         self._globals = function.__globals__
         code = function.__code__
         self._local = {*code.co_varnames, *code.co_cellvars}
-        self._free = inspect.getclosurevars(function).nonlocals
+        self._free = _nonlocals(function)
         self._sets: set[str] = set()
         self._harmless: set[int] = set()
         """Generators whose order does not matter."""
@@ -62,6 +73,20 @@ class _Search:
             text = self._against(node)
             if text is not None:
                 yield getattr(node, "lineno", 1), text
+
+    def calls(self, tree: ast.AST) -> Iterator[Callable[..., Any]]:
+        """The functions that it calls, as far as their names show which these are."""
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            match node.func:
+                case ast.Attribute(value=ast.Name(id="self"), attr=name):
+                    found = inspect.getattr_static(self._cls, name, None)
+                case other:
+                    found = self._resolve(other)
+            found = getattr(found, "__func__", found)
+            if inspect.isfunction(found):
+                yield found
 
     def _against(self, node: ast.AST) -> str | None:
         if isinstance(node, ast.Call):
@@ -116,6 +141,16 @@ class _Search:
             if owner is not None and (inspect.ismodule(owner) or inspect.isclass(owner)):
                 return getattr(owner, node.attr, None)
         return None
+
+
+def _nonlocals(function: Callable[..., Any]) -> dict[str, Any]:
+    """The variables of surrounding functions that it uses, except those without a value yet."""
+    names, cells = function.__code__.co_freevars, function.__closure__ or ()
+    found = {}
+    for name, cell in zip(names, cells, strict=True):
+        with suppress(ValueError):
+            found[name] = cell.cell_contents
+    return found
 
 
 def _called(node: ast.Call) -> str | None:

@@ -122,6 +122,39 @@ def test_what_differs_between_replicas_is_found_where_the_class_is_defined(
     define(function, checked=False)
 
 
+def helper() -> float:
+    return time.monotonic()
+
+
+def calls_a_function(self: Fields) -> float:
+    return helper()
+
+
+def test_what_functions_and_methods_do_that_a_command_calls_is_found_too() -> None:
+    with pytest.raises(DeclarationError, match=r"run calls helper, which calls time\.monotonic"):
+        define(calls_a_function)
+
+    with pytest.raises(DeclarationError, match=r"Two\.run calls second, which calls first, which calls random\.random"):
+
+        class Two(StateMachine):
+            @command
+            def run(self) -> float:
+                return self.second(1)
+
+            def second(self, n: int) -> float:
+                return self.first() if n else self.second(n - 1)
+
+            @staticmethod
+            def first() -> float:
+                return random.random()
+
+    with pytest.raises(DeclarationError, match=r"Begins\.__init__ calls time\.time"):
+
+        class Begins(StateMachine):
+            def __init__(self) -> None:
+                self.began: float = time.time()
+
+
 def sorts(self: Fields, words: set[str]) -> list[str]:
     return sorted({word.strip() for word in words}) + sorted(word for word in words)
 
