@@ -7,10 +7,22 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from pydsm import NotAvailable, OutcomeUnknown, Replica, StateMachine, blocking, connect
+from pydsm import (
+    CommandAborted,
+    NoReplicaReachable,
+    NotAvailable,
+    OperationalError,
+    OutcomeUnknown,
+    Replica,
+    StateMachine,
+    blocking,
+    connect,
+)
+from pydsm.runtime.snapshot_transfer import RestartRequired
 from tests.ports import free_ports
 from tests.unit.machines.declared.shops import Inventory, OutOfStock
 from tests.unit.machines.declared.test_versions import ShopV1, ShopV2
@@ -202,3 +214,43 @@ async def test_the_example_of_the_readme_survives_kill_9(tmp_path: Path) -> None
     finally:
         for program in programs.values():
             await program.end(signal.SIGKILL)
+
+
+async def test_calls_go_on_when_the_replica_restarts_from_a_snapshot_that_it_fetched(tmp_path: Path) -> None:
+    async with members(Inventory, tmp_path) as group:
+        replica = group.replicas["a"]
+        inventory = cast(Inventory, replica.handle)
+        before = replica._running()
+        calls = [asyncio.create_task(inventory.add("bolt", 1)) for _ in range(200)]
+        await asyncio.sleep(0)
+        before._begin_again(RestartRequired("a snapshot was fetched"))
+        calls += [asyncio.create_task(inventory.add("bolt", 1)) for _ in range(100)]
+        await asyncio.gather(*calls)
+        assert await inventory.left("bolt") == 300
+        assert replica._running() is not before
+        assert replica.failure is None
+
+
+async def test_a_replica_that_fails_gives_its_calls_an_unknown_outcome_and_refuses_more(tmp_path: Path) -> None:
+    async with members(Inventory, tmp_path) as group:
+        replica = group.replicas["a"]
+        inventory = cast(Inventory, replica.handle)
+        for name in "bc":
+            await group.replicas[name].stop(drain=0)
+        call = asyncio.create_task(inventory.add("bolt", 1))
+        failed = asyncio.create_task(replica.failed())
+        await eventually(lambda: replica.observe().commands_waiting > 0, "the call is submitted")
+        replica._running()._fail(OperationalError("the disk is gone"))
+        with pytest.raises(OutcomeUnknown, match="the disk is gone"):
+            await call
+        assert str(await failed) == "the disk is gone" == str(replica.failure)
+        with pytest.raises(CommandAborted, match="not executed now: replica a has failed"):
+            await inventory.add("bolt", 1)
+        assert replica.not_ready_reason == "the disk is gone"
+
+
+async def test_clients_and_replicas_of_another_group_are_refused(tmp_path: Path) -> None:
+    async with members(Inventory, tmp_path) as group:
+        with pytest.raises(NoReplicaReachable, match="asks for group 'other'"):
+            async with connect(group.clients["a"], Inventory, group="other", timeout=0.5):
+                pass
