@@ -7,7 +7,7 @@ from typing import Generic
 from pydsm.client.client import Client
 from pydsm.client.limits import ClientLimits
 from pydsm.core.types.errors import UsageError
-from pydsm.library.handles import M, check_class, handle
+from pydsm.library.handles import M, class_of, handle
 from pydsm.library.replica import TIMEOUT_SECONDS
 from pydsm.machines.base import CommandFailed, Result
 
@@ -16,7 +16,7 @@ class Connection(Generic[M]):
     """See `connect`, which makes it."""
 
     def __init__(self, addresses: str | Sequence[str], machine: type[M], *, group: str, timeout: float) -> None:
-        check_class(machine)
+        machine = class_of(machine)
         if timeout <= 0:
             raise UsageError(f"timeout must be above 0 seconds, not {timeout:g}")
         several = addresses.split(",") if isinstance(addresses, str) else addresses

@@ -10,6 +10,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 from pydsm.client.outcomes import OutcomeUnknown
 from pydsm.machines.base import Result
 from pydsm.machines.declared.declaration import StateMachine
+from pydsm.machines.declared.generics import specialised
 from pydsm.machines.declared.kinds import DeclarationError
 from pydsm.machines.declared.results import value_of
 from pydsm.machines.declared.signatures import Signature
@@ -29,8 +30,6 @@ class Handle(Generic[M]):
     """Has a method for each command and query of a class. To a type checker it is an object of that class."""
 
     def __init__(self, cls: type[M], execute: Execute) -> None:
-        """Raises DeclarationError if the class cannot be replicated."""
-        check_class(cls)
         self._cls = cls
         for attribute, signature in cls._declaration.signatures.items():
             self.__dict__[attribute] = _call(signature, execute)
@@ -55,11 +54,16 @@ def handle(cls: type[M], execute: Execute) -> M:
     return cast(M, Handle(cls, execute))
 
 
-def check_class(cls: object) -> None:
-    """Raises DeclarationError unless this is a class of a state machine whose fields and methods can be encoded."""
+def class_of(given: type[M]) -> type[M]:
+    """The class that is meant, also by a generic class with its types, such as `Queue[Job]`.
+
+    Raises DeclarationError unless it is a class of a state machine whose fields and methods can be encoded.
+    """
+    cls: Any = specialised(given)
     if not (isinstance(cls, type) and issubclass(cls, StateMachine)) or cls is StateMachine:
         raise DeclarationError(f"{cls!r} is not a class that inherits from StateMachine")
     _ = cls._declaration.signatures, cls._declaration.fields
+    return cast(type[M], cls)
 
 
 def _call(signature: Signature, execute: Execute) -> Callable[..., Coroutine[Any, Any, Any]]:

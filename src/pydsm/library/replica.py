@@ -9,7 +9,7 @@ from typing import Generic
 
 from pydsm.core.types.errors import OperationalError, UsageError
 from pydsm.core.types.ids import ReplicaId
-from pydsm.library.handles import M, check_class, handle
+from pydsm.library.handles import M, class_of, handle
 from pydsm.library.local_calls import LocalCalls
 from pydsm.library.settings import ReplicaSettings, replica_settings
 from pydsm.machines.declared.guard import is_development
@@ -90,11 +90,11 @@ class Replica(Generic[M]):
             data_dir=data_dir,
             checkpoint_instances=checkpoint_instances,
         )
+        machine = class_of(machine)
         guarded = is_development() if guard is None else guard
         self._begin(machine, settings, lambda: _tcp_node(machine, settings, guarded=guarded), timeout)
 
     def _begin(self, machine: type[M], settings: ReplicaSettings, make_node: MakeNode, timeout: float) -> None:
-        check_class(machine)
         if timeout <= 0:
             raise UsageError(f"timeout must be above 0 seconds, not {timeout:g}")
         self._settings = settings

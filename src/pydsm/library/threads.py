@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from pydsm.client.outcomes import ClientClosed, OutcomeUnknown
-from pydsm.library.handles import M
+from pydsm.library.handles import M, class_of
 
 M_co = TypeVar("M_co", covariant=True)
 P = ParamSpec("P")
@@ -103,7 +103,7 @@ class Blocking(Generic[M]):
     """A `Replica` or `Connection` for programs without asyncio, as a context manager; from any thread."""
 
     def __init__(self, cls: type[M], opened: Opened[M], name: str) -> None:
-        self._cls = cls
+        self._cls = class_of(cls)
         self._opened = opened
         self._thread = LoopThread(name)
 

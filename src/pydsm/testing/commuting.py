@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from pydsm.core.log.conflicts import footprints_conflict
-from pydsm.library.handles import check_class
+from pydsm.library.handles import class_of
 from pydsm.machines.base import Result
 from pydsm.machines.declared.declaration import StateMachine
 from pydsm.machines.declared.machine import DeclaredMachine
@@ -32,7 +32,7 @@ def commutes(machine: type[StateMachine], *, examples: int = 500, values: Values
     Raises AssertionError, with the smallest example, for a pair whose order matters: a key is missing in `reads`,
     `writes` or `updates`, or an update does not commute with itself.
     """
-    check_class(machine)
+    machine = class_of(machine)
     calls, search = Calls(machine, values or {}), _Search(machine)
     for one, other in combinations_with_replacement(calls.signatures, 2):
         if one.is_everything or other.is_everything:

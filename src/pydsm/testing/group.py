@@ -9,7 +9,7 @@ from typing import Generic
 from pydsm.core.types.config import Config
 from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.ids import ReplicaId
-from pydsm.library.handles import M, check_class
+from pydsm.library.handles import M, class_of
 from pydsm.library.replica import TIMEOUT_SECONDS, Replica
 from pydsm.library.settings import ReplicaSettings
 from pydsm.machines.declared.machine import DeclaredMachine
@@ -44,7 +44,7 @@ class Group(Generic[M]):
     def __init__(
         self, machine: type[M], replicas: int = 3, *, timeout: float = TIMEOUT_SECONDS, guard: bool = True
     ) -> None:
-        check_class(machine)
+        machine = class_of(machine)
         self._hub = MemoryHub()
         self._machines: list[DeclaredMachine] = []
         self.replicas: tuple[Replica[M], ...] = tuple(

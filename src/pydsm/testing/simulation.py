@@ -7,7 +7,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from pydsm.core.log.conflicts import DeclaredKeys
-from pydsm.library.handles import check_class
+from pydsm.library.handles import class_of
 from pydsm.machines.base import CommandFailed, Result, StateMachine
 from pydsm.machines.declared.declaration import StateMachine as DeclaredStateMachine
 from pydsm.machines.declared.machine import DeclaredMachine
@@ -51,7 +51,7 @@ def simulated(
 
     Raises AssertionError, with what happened, if a run breaks an invariant.
     """
-    check_class(machine)
+    machine = class_of(machine)
     calls = Calls(machine, values or {})
     search = Search(
         replicas=replicas,

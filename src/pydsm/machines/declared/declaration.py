@@ -17,6 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydsm.machines.declared.agreed import AgreedValues
+from pydsm.machines.declared.generics import substituted, type_arguments
 from pydsm.machines.declared.kinds import DeclarationError, Kind, kind_of, name_of
 from pydsm.machines.declared.methods import Method
 from pydsm.machines.declared.signatures import Signature
@@ -181,9 +182,7 @@ class Declaration:
     def signatures(self) -> dict[str, Signature]:
         """What can be called, by attribute. Raises DeclarationError."""
         return {
-            attribute: Signature(
-                method, f"{self.name}.{attribute}", self._hints(method.function), has_entropy=self.draws
-            )
+            attribute: Signature(method, f"{self.name}.{attribute}", self._hints(method), has_entropy=self.draws)
             for attribute, method in self.methods.items()
         }
 
@@ -212,11 +211,25 @@ class Declaration:
         for name, of in inspect.get_annotations(base).items():
             value = self._evaluate(of, scope, f"{base.__name__}.{name}")
             if typing.get_origin(value) is not ClassVar and value is not ClassVar:
-                yield name, value
+                yield name, self._substituted(value, base)
         initialise = vars(base).get("__init__")
         if initialise is not None:
             for name, text in _annotations_in(initialise):
-                yield name, self._evaluate(text, scope, f"{base.__name__}.{name}")
+                yield name, self._substituted(self._evaluate(text, scope, f"{base.__name__}.{name}"), base)
+
+    def _substituted(self, of: Any, owner: type) -> Any:
+        """A type without type variables. Raises DeclarationError for one that stands for nothing."""
+        of = substituted(of, self._type_arguments[owner])
+        left = [of] if isinstance(of, typing.TypeVar) else list(getattr(of, "__parameters__", ()))
+        if left and not isinstance(of, type):
+            raise DeclarationError(
+                f"{self.name} is generic in {left[0].__name__}: name the type, {self.name}[...], or inherit from that"
+            )
+        return of
+
+    @cached_property
+    def _type_arguments(self) -> dict[type, dict[Any, Any]]:
+        return type_arguments(self.cls)
 
     def _evaluate(self, of: Any, scope: Mapping[str, Any], where: str) -> Any:
         if not isinstance(of, str):
@@ -226,9 +239,14 @@ class Declaration:
         except Exception as error:
             raise DeclarationError(f"the type of {where}, {of}, cannot be evaluated: {error}") from None
 
-    def _hints(self, function: Callable[..., Any]) -> dict[str, Any]:
+    def _hints(self, method: Method[Any, Any, Any]) -> dict[str, Any]:
+        function = method.function
         try:
-            return typing.get_type_hints(function, localns=dict(self._names), include_extras=True)
+            hints = typing.get_type_hints(function, localns=dict(self._names), include_extras=True)
+            owner = next(base for base in self.cls.__mro__ if method in vars(base).values())
+            return {name: self._substituted(of, owner) for name, of in hints.items()}
+        except DeclarationError:
+            raise
         except Exception as error:
             raise DeclarationError(f"the types of {function.__qualname__} cannot be evaluated: {error}") from None
 

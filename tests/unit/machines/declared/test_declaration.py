@@ -10,12 +10,15 @@ from collections import deque
 from collections.abc import Callable
 from random import randrange
 from time import monotonic as clock
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 
 from pydsm import DeclarationError, StateMachine, command, query
+from pydsm.machines.declared.generics import specialised
 from pydsm.machines.declared.machine import DeclaredMachine
+from pydsm.machines.declared.results import value_of
+from pydsm.testing import Group
 
 
 def define(function: Callable[..., Any], **declared: Any) -> type[StateMachine]:
@@ -316,3 +319,54 @@ def test_a_subclass_has_the_methods_and_fields_of_its_base_and_may_replace_them(
     assert sorted(Derived._declaration.signatures) == ["add", "both"]
     machine.apply([Derived._declaration.signatures["both"].encode((), {})], 1)
     assert machine.fields() == {"m": 1, "n": 1}
+
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+class Store(StateMachine, Generic[K, T]):
+    """Two type variables, of which one is fixed by a class that inherits."""
+
+    table: dict[K, T | None]
+
+    def __init__(self) -> None:
+        self.table = {}
+
+    @command(writes="key")
+    def put(self, key: K, value: T) -> T | None:
+        former = self.table.get(key)
+        self.table[key] = value
+        return former
+
+
+class ByName(Store[str, T], Generic[T]):
+    """Fixes the first."""
+
+
+class Names(ByName[Item]):
+    """Fixes the second."""
+
+
+def test_the_types_of_a_generic_class_are_those_that_it_is_given() -> None:
+    for cls in (specialised(Store[str, Item]), specialised(ByName[Item]), Names):
+        signature = cls._declaration.signatures["put"]
+        machine = DeclaredMachine(cls)
+        results = machine.apply([signature.encode(("a", Item(number)), {}) for number in (1, 2)], 1)
+        assert [value_of(result, signature) for result in results] == [None, Item(1)]
+        assert machine.fields() == {"table": {"a": Item(2)}}
+        with pytest.raises(TypeError, match="at `key`"):
+            signature.encode((1, Item(1)), {})
+    assert specialised(Store[str, Item]) is specialised(Store[str, Item])
+    assert specialised(Store[str, Item]).__name__ == "Store[str, Item]"
+
+
+async def test_a_generic_class_with_its_type_can_be_replicated() -> None:
+    async with Group(Store[str, int], 2) as group:
+        await group[0].put("a", 1)
+        assert await group[1].put("a", 2) == 1
+
+
+def test_a_generic_class_without_its_type_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"Store is generic in K: name the type, Store\[\.\.\.\]"):
+        Group(Store, 1)
