@@ -1,7 +1,8 @@
 """Calls of the program in which a replica runs: each executed once, sent again while its outcome is not known.
 
 Decides when a call is sent again and when it is given up. Guarantees that an outcome is never guessed, and that a call
-keeps its request id for as long as it may have been executed. Calls of one turn of the loop are submitted together.
+keeps its request id for as long as it may have been executed. Calls of one turn of the loop are submitted together and
+executed in their order; calls of different turns that are in flight together may be executed in any order.
 """
 
 import asyncio
@@ -87,13 +88,14 @@ class LocalCalls:
     _waiting: "dict[LocalCall, None]" = field(default_factory=dict)
     _deadlines: "deque[LocalCall]" = field(default_factory=deque)
     """Open calls with the default timeout, in order."""
+    _loop: "asyncio.AbstractEventLoop | None" = None
     _session: ClientSession | None = None
     _flushing: bool = False
     _sweeping: "asyncio.TimerHandle | None" = None
 
     def use(self, node: Node) -> None:
         """Submit to this node. What was submitted to the one before is submitted again, under its ids."""
-        self.node, self._session = node, None
+        self.node, self._session, self._loop = node, None, asyncio.get_running_loop()
         self._waiting = dict(self._open)
         for call in self._waiting:
             call.uncertain = call.submitted
@@ -117,6 +119,10 @@ class LocalCalls:
         if earlier is not None and earlier.is_open:
             raise UsageError("this command is being repeated already: await that")
         loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise UsageError("this replica runs in another event loop: use pydsm.blocking to call it from anywhere")
+            self._loop = loop
         call = earlier or LocalCall(command)
         call.uncertain = earlier is not None
         future = call.future = loop.create_future()
