@@ -1,6 +1,7 @@
 """What must not be called in a command, because its result or its effect is not the same at every replica."""
 
 import datetime
+import heapq
 import io
 import os
 import random
@@ -16,6 +17,7 @@ _TIME = "the clocks of replicas differ; use self.now"
 _RANDOM = "each replica would draw another number; use self.random, or self.uuid() for a UUID"
 _IO = "every replica would do this, with another result; do it before the command, and pass what it gives"
 _HASH = "it differs between processes; use the value itself, or hashlib"
+_HEAP = "it changes a list of the state without the state machine; use bisect.insort and pop, or sort"
 _WAIT = "a command is executed at once, while nothing else is"
 
 _REASONS: dict[str, tuple[Any, ...]] = {
@@ -52,6 +54,7 @@ _REASONS: dict[str, tuple[Any, ...]] = {
         subprocess.run,
     ),
     _HASH: (id, hash),
+    _HEAP: (heapq.heappush, heapq.heappop, heapq.heapify, heapq.heapreplace, heapq.heappushpop),
     _WAIT: (time.sleep, threading.Thread, threading.Lock),
 }
 
@@ -66,7 +69,17 @@ def _key(one: Any) -> object:
 
 _BY_KEY = {_key(one): reason for reason, several in _REASONS.items() for one in several if callable(one)}
 _DRAWS = frozenset({"random", "getrandbits"})
-_HARMLESS_CALLERS = ("logging", "warnings", "traceback", "linecache", "importlib", "reprlib", "hypothesis", "gc")
+_HARMLESS_CALLERS = (
+    "logging",
+    "warnings",
+    "traceback",
+    "linecache",
+    "importlib",
+    "reprlib",
+    "hypothesis",
+    "gc",
+    "heapq",
+)
 """Modules that read clocks and files for the people who develop a command, and not for its result."""
 
 

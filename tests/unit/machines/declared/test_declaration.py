@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import heapq
 import os
 import random
 import time
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from random import randrange
 from time import monotonic as clock
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pytest
 
@@ -66,6 +67,10 @@ def opens_a_file(self: Fields) -> str:
         return file.read()
 
 
+def pushes(self: Fields, n: int) -> None:
+    heapq.heappush([n], n)
+
+
 def hashes(self: Fields, text: str) -> int:
     return hash(text)
 
@@ -107,6 +112,7 @@ def pops(self: Fields, words: list[str]) -> str:
         (reads_chance_of_the_system, "calls os.urandom: "),
         (opens_a_file, "calls open: "),
         (hashes, "calls hash: "),
+        (pushes, "use bisect.insort"),
         (iterates, "iterates over the set {"),
         (iterates_in_a_loop, "use sorted(unique)"),
         (makes_a_list, "iterates over the set words"),
@@ -220,6 +226,23 @@ def test_two_methods_must_not_have_one_name_in_encoded_commands() -> None:
 
             @command(name="put")
             def two(self) -> None: ...
+
+
+def test_a_dataclass_may_be_a_state_machine() -> None:
+    @dataclasses.dataclass
+    class Shop(StateMachine):
+        limit: ClassVar[int] = 3
+        stock: dict[str, int] = dataclasses.field(default_factory=dict)
+        total: int = 0
+
+        @command
+        def add(self, sku: str) -> int:
+            self.stock[sku] = self.total = min(self.limit, self.total + 1)
+            return self.total
+
+    machine = DeclaredMachine(Shop)
+    machine.apply([Shop._declaration.signatures["add"].encode(("a",), {})], 1)
+    assert machine.fields() == {"stock": {"a": 1}, "total": 1}
 
 
 @dataclasses.dataclass(frozen=True)
