@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import re
 import signal
+import socket
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
@@ -12,6 +14,7 @@ from typing import cast
 import pytest
 
 from pydsm import (
+    ClientClosed,
     CommandAborted,
     NoReplicaReachable,
     NotAvailable,
@@ -19,6 +22,7 @@ from pydsm import (
     OutcomeUnknown,
     Replica,
     StateMachine,
+    UsageError,
     blocking,
     connect,
 )
@@ -124,6 +128,56 @@ def test_a_replica_without_asyncio(tmp_path: Path) -> None:
         replica.resume()
         assert replica.snapshot().path
         assert shop.left("bolt") == 10
+
+
+async def test_without_asyncio_an_unknown_outcome_can_be_repeated_too(tmp_path: Path) -> None:
+    async with members(Inventory, tmp_path) as group:
+        await cast(Inventory, group.replicas["a"].handle).add("bolt", 3)
+        for name in "bc":
+            await group.replicas[name].stop()
+        connection = blocking.connect(group.clients["a"], Inventory)
+        shop = await asyncio.to_thread(connection.start)
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await asyncio.to_thread(shop.take, "bolt", timeout=0.2)
+        for name in "bc":
+            await group.restart(name, Inventory)
+        assert await asyncio.to_thread(shop.again, unknown.value, timeout=5.0) == 2
+        await asyncio.to_thread(connection.stop)
+        await asyncio.to_thread(connection.stop)
+        with pytest.raises(ClientClosed):
+            shop.left("bolt")
+        with pytest.raises(AttributeError, match="no command or query lefft"):
+            shop.lefft("bolt")
+
+
+def test_without_asyncio_a_replica_that_cannot_start_leaves_no_thread(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        before = threading.active_count()
+        replica = blocking.Replica(Inventory, name="a", listen=address, peers={}, data_dir=tmp_path)
+        with pytest.raises(OperationalError, match="cannot listen"):
+            replica.start()
+        assert threading.active_count() <= before
+    connection = blocking.connect(address, Inventory)
+    connection.stop()
+    with pytest.raises(ClientClosed, match="never opened"):
+        connection._thread.run(asyncio.sleep(0))
+
+
+async def test_a_replica_object_starts_once_and_says_when_it_is_not_ready(tmp_path: Path) -> None:
+    peers = {name: f"127.0.0.1:{port}" for name, port in zip("abc", free_ports(3), strict=True)}
+    replica = Replica(Inventory, name="a", listen=peers["a"], peers=peers, data_dir=tmp_path)
+    assert replica.members == peers
+    assert replica.not_ready_reason == "it is not running"
+    with pytest.raises(UsageError, match="is not started"):
+        await replica.failed()
+    async with replica:
+        with pytest.raises(UsageError, match="started already"):
+            await replica.start()
+        with pytest.raises(OperationalError, match="replica a is not ready: "):
+            await replica.ready(timeout=0.05)
 
 
 async def test_a_rolling_upgrade_under_load_loses_nothing(tmp_path: Path) -> None:

@@ -56,10 +56,12 @@ class LoopThread:
         """End the loop and the thread. Idempotent."""
         with self._lock:
             closed, self._closed = self._closed, True
-        if closed or not self._thread.is_alive():
+        if closed:
             return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._loop.shutdown_default_executor(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
         self._loop.close()
 
 

@@ -1,5 +1,9 @@
 """Containers of a state behave as plain ones, can be undone, and are frozen as they were."""
 
+import bisect
+import copy
+import json
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -76,6 +80,22 @@ CHANGES: dict[str, Callable[[Any, str, int], object]] = {
     "tag": lambda fields, key, n: fields.tags.add(key),
     "untag": lambda fields, key, n: fields.tags.discard(key),
     "tags": lambda fields, key, n: fields.tags.__ixor__({key, "y"}),
+    "tags without": lambda fields, key, n: fields.tags.__isub__({key}),
+    "tags within": lambda fields, key, n: fields.tags.__iand__({key, "y"}),
+    "more tags": lambda fields, key, n: fields.tags.__ior__({key, "x"}),
+    "tag removed": lambda fields, key, n: key in fields.tags and fields.tags.remove(key),
+    "lowest tag": lambda fields, key, n: fields.tags and fields.tags.discard(min(fields.tags)),
+    "list item": lambda fields, key, n: fields.queue and fields.queue.__setitem__(-1, n),
+    "list value": lambda fields, key, n: n in fields.queue and fields.queue.remove(n),
+    "list added": lambda fields, key, n: fields.queue.__iadd__([n]),
+    "list item removed": lambda fields, key, n: fields.queue and fields.queue.__delitem__(0),
+    "row replaced": lambda fields, key, n: fields.rows and fields.rows.__setitem__(0, [n, n]),
+    "note replaced": lambda fields, key, n: fields.notes and fields.notes.__setitem__(0, Note(key, n)),
+    "notes seen": lambda fields, key, n: [note.text for note in reversed(fields.notes[0:n])],
+    "job moved": lambda fields, key, n: key in fields.jobs and fields.jobs.__setitem__("c", fields.jobs[key]),
+    "job or new": lambda fields, key, n: fields.jobs.setdefault(key, Job("new")).steps.append("x"),
+    "job got": lambda fields, key, n: (fields.jobs.get(key) or Job("no")).steps.clear(),
+    "job changed and out": lambda fields, key, n: key in fields.jobs and fields.jobs.pop(key).steps.append("y"),
     "group": lambda fields, key, n: fields.groups.setdefault(key, set()).add(n),
     "no tags": lambda fields, key, n: fields.tags.clear(),
     "number": lambda fields, key, n: setattr(fields, "number", fields.number + n),
@@ -211,6 +231,58 @@ def test_dicts_and_sets_have_the_order_of_their_keys_whatever_was_inserted_first
         assert list(fields.counts.items()) == [(key, 1) for key in sorted(keys)]
         assert fields.tags.pop() == "a"
         assert next(reversed(fields.counts)) == "d"
+
+
+def test_operators_of_sets_give_sets_in_order_that_are_not_in_the_state() -> None:
+    harness = Harness()
+    with harness.command() as fields:
+        fields.tags.update(["d", "b"], ["c"])
+        tags = fields.tags
+        for made, members in (
+            (tags | {"a"}, "abcd"),
+            ({"a"} | tags, "abcd"),
+            (tags & {"b", "x"}, "b"),
+            (tags - {"b"}, "cd"),
+            ({"b", "x"} - tags, "x"),
+            (tags ^ {"a", "b"}, "acd"),
+            (tags.copy(), "bcd"),
+            (tags.union({"a"}), "abcd"),
+            (tags.symmetric_difference({"a"}), "abcd"),
+        ):
+            assert list(made) == list(members)
+            made.add("z")
+        assert tags.pop() == "b"
+        assert repr(tags) == "{'c', 'd'}"
+        assert (tags | tags).pop() == "c"
+        tags.clear()
+        assert repr(tags) == "set()"
+    with pytest.raises(KeyError), harness.command() as fields:
+        fields.tags.pop()
+    with pytest.raises(KeyError), harness.command() as fields:
+        fields.tags.remove("x")
+
+
+def test_operators_and_copies_of_dicts_and_lists_are_plain() -> None:
+    harness = filled()
+    with harness.command() as fields:
+        expected = harness.plain()
+        assert fields.counts | {"z": 1} == {**expected["counts"], "z": 1}
+        assert {"z": 1} | fields.counts == {"z": 1, **expected["counts"]}
+        for made in (copy.copy(fields.counts), copy.deepcopy(fields.nested), fields.counts.copy(), {**fields.counts}):
+            assert type(made) is dict
+        assert type(copy.copy(fields.queue)) is type(copy.deepcopy(fields.rows)) is type(fields.rows[:]) is list
+        assert copy.deepcopy(fields.rows) == expected["rows"]
+        assert copy.deepcopy(fields.tags) == copy.copy(fields.tags) == expected["tags"]
+        assert json.loads(json.dumps(fields.nested)) == expected["nested"]
+        for container in (fields.counts, fields.queue, fields.tags):
+            with pytest.raises(TypeError, match="pickle"):
+                pickle.dumps(container)
+        bisect.insort(fields.queue, 2)
+    assert harness.machine.fields()["queue"] == sorted([*expected["queue"], 2])
+    with pytest.raises(KeyError), harness.command() as fields:
+        fields.counts.pop("missing")
+    with pytest.raises(KeyError), harness.command() as fields:
+        fields.nested.get("none", fields.counts.__class__({}, fields.counts._kind, fields.counts._root)).popitem()
 
 
 def test_an_object_that_a_command_keeps_is_not_the_one_in_the_state() -> None:

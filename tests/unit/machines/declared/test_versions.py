@@ -140,6 +140,15 @@ def test_a_snapshot_in_progress_during_a_migration_has_the_state_before() -> Non
     assert machine.version == 2
 
 
+def test_an_announcement_between_commands_of_a_batch_migrates_between_them() -> None:
+    machine = DeclaredMachine(ShopV2, 0, 1)
+    (announcement,) = machine.due_commands(1)
+    add, later = call(ShopV1, "add", "bolt", 1), call(ShopV2, "add", "bolt", 1, "there")
+    results = machine.apply([add, add, announcement, later, add], 1)
+    assert results == [None] * 5
+    assert machine.fields() == {"places": {"bolt": {"here": 3, "there": 1}}}
+
+
 def test_fields_that_changed_without_a_version_are_refused_at_the_restart() -> None:
     class Other(StateMachine):
         def __init__(self) -> None:
