@@ -76,7 +76,7 @@ def _signature(function: Any) -> str:
     text = str(inspect.signature(function))
     text = re.sub(r"\(self(?:, )?", "(", text)
     text = re.sub(r"(?:[a-z_]+\.)+([A-Z]\w*)", r"\1", text)
-    return text.replace("'", "").replace("~", "")
+    return re.sub(r"(: |-> )'([^']+)'", r"\1\2", text).replace("~", "")
 
 
 def _code(text: str) -> str:

@@ -36,6 +36,10 @@ class StateMachine:
     in different orders; use a list where order matters.
 
     A command that raises changes nothing: its effects are undone at every replica, and its caller gets the exception.
+
+    Attributes:
+        version: 1 unless the class says otherwise. Raise it together with the fields or with what commands do.
+        former: the class of the version before, which executes until every replica has the new version.
     """
 
     version: ClassVar[int] = 1

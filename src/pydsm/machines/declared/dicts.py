@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 from pydsm.machines.declared.attaching import attach
 from pydsm.machines.declared.journal import ABSENT
 from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, DictKind
+from pydsm.machines.declared.ordering import KeyOrder
 from pydsm.machines.declared.tracking import Root, Tracked
 
 _dict_get = dict.get
@@ -23,7 +24,7 @@ class TrackedDict(Tracked, dict[Any, Any]):
         self._kind = kind
         self._root = root
         self._entry = entry
-        self._order: list[Any] | None = None
+        self._order: KeyOrder | None = None
         if kind.values.has_containers:
             values = kind.values
             content = {
@@ -56,7 +57,7 @@ class TrackedDict(Tracked, dict[Any, Any]):
         if root.frozen is not None:
             self._keep(key)
         old = _dict_get(self, key, ABSENT)
-        if old is ABSENT:
+        if old is ABSENT and self._order is not None and not self._order.add(key):
             self._order = None
         root.changes.append((_restore_item, self, key, old))
         _dict_set(self, key, value)
@@ -66,7 +67,8 @@ class TrackedDict(Tracked, dict[Any, Any]):
         if self._root.frozen is not None:
             self._keep(key)
         self._root.changes.append((_restore_item, self, key, old))
-        self._order = None
+        if self._order is not None:
+            self._order.remove()
         _dict_delete(self, key)
 
     def pop(self, key: Any, default: Any = ABSENT, /) -> Any:
@@ -111,8 +113,8 @@ class TrackedDict(Tracked, dict[Any, Any]):
 
     def _ordered(self) -> list[Any]:
         if self._order is None:
-            self._order = sorted(dict.keys(self), key=self._kind.sort_key)
-        return self._order
+            self._order = KeyOrder(dict.keys(self), self._kind.sort_key)
+        return self._order.keys(self)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._ordered())
@@ -198,10 +200,14 @@ class ObjectDict(TrackedDict):
 
 
 def _restore_item(mapping: TrackedDict, key: Any, old: Any) -> None:
-    mapping._order = None
+    order = mapping._order
     if old is ABSENT:
         dict.pop(mapping, key, None)
+        if order is not None:
+            order.remove()
     else:
+        if order is not None and key not in mapping and not order.add(key):
+            mapping._order = None
         _dict_set(mapping, key, old)
 
 

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from pydsm.machines.declared.journal import ABSENT
 from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, SetKind
+from pydsm.machines.declared.ordering import KeyOrder
 from pydsm.machines.declared.tracking import Root, Tracked
 
 
@@ -80,7 +81,7 @@ class TrackedSet(Tracked, OrderedSet):
     def __init__(self, content: Iterable[Any], kind: SetKind, root: Root, entry: Any = ABSENT) -> None:
         """See `TrackedDict`."""
         super().__init__(content, kind)
-        self._order: list[Any] | None = None
+        self._order: KeyOrder | None = None
         self._root = root
         self._entry = entry
 
@@ -88,7 +89,6 @@ class TrackedSet(Tracked, OrderedSet):
         """See `Adopts`: members of a set cannot be changed, so there is nothing to replace."""
 
     def _changing(self) -> None:
-        self._order = None
         frozen = self._root.frozen
         if frozen is not None and self._entry is not ABSENT:
             frozen.keep(self._entry)
@@ -101,14 +101,14 @@ class TrackedSet(Tracked, OrderedSet):
         if value not in self:
             self._changing()
             self._root.changes.append((_remove_member, self, value))
-            set.add(self, value)
+            _add_member(self, value)
 
     def discard(self, value: Any, /) -> None:
         """See `set.discard`."""
         if value in self:
             self._changing()
             self._root.changes.append((_add_member, self, value))
-            set.discard(self, value)
+            _remove_member(self, value)
 
     def remove(self, value: Any, /) -> None:
         """See `set.remove`."""
@@ -147,8 +147,8 @@ class TrackedSet(Tracked, OrderedSet):
 
     def _ordered(self) -> list[Any]:
         if self._order is None:
-            self._order = sorted(set.__iter__(self), key=self._kind.sort_key)
-        return self._order
+            self._order = KeyOrder(set.__iter__(self), self._kind.sort_key)
+        return self._order.keys(self)
 
     def __ior__(self, other: Any) -> Any:
         self.update(other)
@@ -181,10 +181,12 @@ class TrackedSet(Tracked, OrderedSet):
 
 
 def _remove_member(members: TrackedSet, value: Any) -> None:
-    members._order = None
+    if members._order is not None:
+        members._order.remove()
     set.discard(members, value)
 
 
 def _add_member(members: TrackedSet, value: Any) -> None:
-    members._order = None
+    if members._order is not None and not members._order.add(value):
+        members._order = None
     set.add(members, value)

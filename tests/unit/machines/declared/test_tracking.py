@@ -1,6 +1,7 @@
 """Containers of a state behave as plain ones, can be undone, and are frozen as they were."""
 
 import bisect
+import contextlib
 import copy
 import json
 import pickle
@@ -231,6 +232,44 @@ def test_dicts_and_sets_have_the_order_of_their_keys_whatever_was_inserted_first
         assert list(fields.counts.items()) == [(key, 1) for key in sorted(keys)]
         assert fields.tags.pop() == "a"
         assert next(reversed(fields.counts)) == "d"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "remove", "iterate", "raise", "clear"]), st.integers(0, 30))))
+def test_the_order_of_keys_stays_right_between_iterations(steps: list[tuple[str, int]]) -> None:
+    harness = Harness()
+    expected: dict[str, int] = {}
+    for what, n in steps:
+        key = f"{n:02d}"
+        if what == "iterate":
+            assert list(harness.fields.counts) == sorted(expected) == list(harness.fields.tags)
+        elif what == "raise":
+            with contextlib.suppress(Refused), harness.command() as fields:
+                put_and_refuse(fields, key)
+        else:
+            with harness.command() as fields:
+                if what == "add":
+                    fields.counts[key] = expected[key] = n
+                    fields.tags.add(key)
+                elif what == "remove":
+                    fields.counts.pop(key, None)
+                    fields.tags.discard(key)
+                    expected.pop(key, None)
+                else:
+                    fields.counts.clear()
+                    fields.tags.clear()
+                    expected.clear()
+    assert list(harness.fields.counts) == sorted(expected) == list(harness.fields.tags)
+
+
+def put_and_refuse(fields: Any, key: str) -> None:
+    """Changes keys, looks at their order, and raises."""
+    fields.counts[key] = 1
+    fields.counts.pop("05", None)
+    fields.tags.add(key)
+    fields.tags.discard("05")
+    assert list(fields.counts) == sorted(dict.keys(fields.counts))
+    fields.counts["05"] = 2
+    raise Refused
 
 
 def test_operators_of_sets_give_sets_in_order_that_are_not_in_the_state() -> None:
