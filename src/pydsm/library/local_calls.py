@@ -36,6 +36,7 @@ _SWEEP_SECONDS = 0.02
 _BACKOFF_SECONDS = 0.01
 _BACKOFF_SECONDS_MAX = 0.5
 _CALLS_PER_RUN_MAX = 1000
+_ATTEMPTS_IN_SESSION = 5
 
 
 @dataclass(slots=True, eq=False)
@@ -207,9 +208,13 @@ class LocalCalls:
                 kind = CommandAborted if isinstance(answer, Aborted) else ReplicaOverloaded
                 call.submitted = call.uncertain
                 call.refusal = kind(answer.reason)
+                if call.attempts >= _ATTEMPTS_IN_SESSION and not call.uncertain:
+                    self._leave_session(call)  # which may be what is full
                 self._send_later(call)
-            case SessionExpired() if not call.uncertain and call.session is self._session:
-                self._session, call.first_id, call.session, call.submitted = None, None, None, False
+            case SessionExpired() if not call.uncertain:
+                call.submitted = False
+                call.refusal = CommandAborted(f"not executed: {answer.reason}")
+                self._leave_session(call)
                 self._send_later(call)
             case SessionExpired():
                 self._fail(call, SessionExpiredError(answer.reason))
@@ -217,6 +222,12 @@ class LocalCalls:
                 self._fail(call, RequestExpiredError(answer.reason))
             case _:
                 call.settle(answer)
+
+    def _leave_session(self, call: LocalCall) -> None:
+        """A call that was certainly not executed gets another id, in another session."""
+        if self._session is call.session:
+            self._session = None
+        call.first_id = call.session = None
 
     def _send_later(self, call: LocalCall) -> None:
         seconds = min(_BACKOFF_SECONDS * 2 ** min(call.attempts, 10), _BACKOFF_SECONDS_MAX)

@@ -119,6 +119,19 @@ async def test_a_call_that_was_only_refused_is_definitely_not_executed() -> None
         await call
 
 
+async def test_a_call_that_is_refused_many_times_tries_another_session() -> None:
+    node = FakeNode()
+    call = start(calls_of(node), b"x")
+    number = 0
+    while session_of((await node.next(number)).run.first) == session_of(node.submitted[0].run.first):
+        node.submitted[number].reply(0, [Overloaded("this session is full")])
+        number += 1
+        assert number < 20
+    assert not node.submitted[number].is_retry
+    node.submitted[number].reply(0, [b"x"])
+    assert await call == b"x"
+
+
 async def test_a_call_before_a_node_is_there_waits_for_it_or_is_aborted() -> None:
     node, calls = FakeNode(), LocalCalls(10.0)
     with pytest.raises(CommandAborted, match="not executed"):

@@ -12,6 +12,7 @@ from zlib import crc32
 
 import msgspec
 
+from pydsm.core.types.errors import OperationalError
 from pydsm.machines.declared.dicts import TrackedDict
 from pydsm.machines.declared.kinds import DictKind, Kind, ListKind, SetKind, encode, encode_canonical
 from pydsm.machines.declared.lists import TrackedList
@@ -185,13 +186,23 @@ def head_of(chunk: bytes) -> Head:
 
 
 def thaw(head: Head, chunks: Iterable[bytes], kinds: dict[str, Kind]) -> dict[str, Any]:
-    """The checked values of all fields. Raises ValueError if the chunks are not those of such fields."""
+    """The checked values of all fields.
+
+    Raises OperationalError if the fields were other ones, or had other types, and ValueError for other chunks.
+    """
     if head.values.keys() != kinds.keys():
-        missing = sorted(head.values.keys() ^ kinds.keys())
-        raise ValueError(
-            f"the snapshot and the class differ in the fields {', '.join(missing)}: raise `version`, and give `former` "
-            "and `migrate`"
-        )
+        names = ", ".join(sorted(head.values.keys() ^ kinds.keys()))
+        raise OperationalError(f"the snapshot and the class differ in the fields {names}: {_ADVICE}")
+    try:
+        return _thaw(head, chunks, kinds)
+    except msgspec.ValidationError as error:
+        raise OperationalError(f"the snapshot does not fit the types of the fields: {error}; {_ADVICE}") from error
+
+
+_ADVICE = "raise `version` when the fields change, and give `former` and `migrate`"
+
+
+def _thaw(head: Head, chunks: Iterable[bytes], kinds: dict[str, Kind]) -> dict[str, Any]:
     values = {name: kinds[name].decode(bytes(encoded)) for name, encoded in head.values.items()}
     decoders: dict[str, Callable[[bytes], Any]] = {}
     for chunk in filter(None, chunks):

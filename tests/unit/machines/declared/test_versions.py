@@ -158,9 +158,23 @@ def test_fields_that_changed_without_a_version_are_refused_at_the_restart() -> N
         @command
         def add(self) -> None: ...
 
-    chunks = list(DeclaredMachine(ShopV1).snapshot())
-    with pytest.raises(ValueError, match="differ in the fields more: raise `version`"):
+    class OtherType(StateMachine):
+        def __init__(self) -> None:
+            self.stock: dict[str, str] = {}
+
+        @command
+        def add(self) -> None: ...
+
+    machine = DeclaredMachine(ShopV1)
+    machine.apply([call(ShopV1, "add", "bolt", 1)], 1)
+    chunks = list(machine.snapshot())
+    with pytest.raises(OperationalError, match="differ in the fields more: raise `version`"):
         DeclaredMachine(Other).restore(chunks)
+    with pytest.raises(OperationalError, match="does not fit the types of the fields: Expected `str`, got `int`"):
+        DeclaredMachine(OtherType).restore(chunks)
+    for wrong in ([], [b"\xc1"], [chunks[-1]]):
+        with pytest.raises(ValueError, match=r"."):
+            machine.restore(wrong)
 
 
 def test_the_former_class_has_the_version_before() -> None:
