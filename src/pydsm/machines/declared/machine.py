@@ -8,7 +8,6 @@ the class that executes changes at one agreed point, when every replica has anno
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from pydsm.machines.declared.kinds import DeclarationError, encode, encode_canon
 from pydsm.machines.declared.signatures import Signature
 from pydsm.machines.declared.state import State
 from pydsm.machines.declared.versions import Announcement, Versions, tag_of
+from pydsm.machines.failures import text_of
 
 log = logging.getLogger("pydsm.machine")
 
@@ -60,9 +60,9 @@ class DeclaredMachine:
         self._logged: set[tuple[str, type[BaseException]]] = set()
         self._begin(_new(self._versions.first))
 
-    def _begin(self, machine: StateMachine) -> None:
+    def _begin(self, machine: StateMachine, state: State | None = None) -> None:
         self._machine = machine
-        self._state = State(machine)
+        self._state = state or State(machine)
         calls = self._versions.calls[type(machine)]
         self._decode, self._decode_many = calls.decode, calls.decode_many
         self._table: _Table = {
@@ -141,7 +141,7 @@ class DeclaredMachine:
         machine, state, table = self._machine, self._state, self._table
         agreed, journal = state.agreed, state.journal
         changes, given, seen = journal.changes, journal.given, journal.seen
-        guard = Guard(agreed) if self._guarded else nullcontext()
+        guard = Guard(agreed)
         answers: list[Result] = []
         answer = answers.append
         for call in calls:
@@ -201,12 +201,25 @@ class DeclaredMachine:
         return None
 
     def _migrate(self, following: type[StateMachine]) -> None:
-        """Every replica has the next version: replace the machine object by one of that version."""
+        """Every replica has the next version: replace the machine object by one of that version.
+
+        Raises OperationalError if its `migrate` fails, which stops the replica: nothing of the new version could be
+        executed, and the announcement is executed again at the next start, with a class that is right.
+        """
+        timestamp_ms = self._state.agreed.timestamp_ms
         machine = _new(following)
-        machine.migrate(self._machine)
+        try:
+            machine.migrate(self._machine)
+            state = State(machine)
+        except Exception as error:
+            raise OperationalError(
+                f"{following.__name__}.migrate failed, {type(error).__name__}: {text_of(error)}; start every replica "
+                "with a class whose migrate succeeds, nothing is lost"
+            ) from error
         if self._end_keeping is not None:
             self._end_keeping = None  # the former object stays as it is, so a snapshot in progress needs nothing kept
-        self._begin(machine)
+        self._begin(machine, state)
+        self._state.agreed.timestamp_ms = timestamp_ms
         log.info("the state is migrated to version %d of %s", following.version, following.__name__)
 
     def due_commands(self, now_ms: int) -> list[bytes]:

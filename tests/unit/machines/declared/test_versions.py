@@ -149,6 +149,34 @@ def test_an_announcement_between_commands_of_a_batch_migrates_between_them() -> 
     assert machine.fields() == {"places": {"bolt": {"here": 3, "there": 1}}}
 
 
+def test_a_migration_that_fails_stops_the_replica_and_is_done_at_its_next_start() -> None:
+    class Fails(ShopV2):
+        def migrate(self, former: ShopV1) -> None:
+            self.places = {sku: n for sku, n in former.stock.items()}  # type: ignore[misc] # noqa: C416
+
+    machine = DeclaredMachine(Fails, 0, 1)
+    machine.apply([call(ShopV1, "add", "bolt", 1)], 1)
+    chunks = list(machine.snapshot())
+    (announcement,) = machine.due_commands(1)
+    with pytest.raises(OperationalError, match=r"Fails\.migrate failed, DeclarationError: Fails\.places has another"):
+        machine.apply([announcement], 1)
+    right = DeclaredMachine(ShopV2, 0, 1)
+    right.restore(chunks)
+    right.apply([announcement], 1)
+    assert right.fields() == {"places": {"bolt": {"here": 1}}}
+
+
+def test_agreed_time_goes_on_in_a_batch_behind_a_migration() -> None:
+    class Timed(ShopV2):
+        @command
+        def when(self) -> int:
+            return int(self.now.timestamp())
+
+    machine = DeclaredMachine(Timed, 0, 1)
+    results = machine.apply([*machine.due_commands(1), call(Timed, "when")], 1_700_000_000_000)
+    assert value_of(results[1], Timed._declaration.signatures["when"]) == 1_700_000_000
+
+
 def test_fields_that_changed_without_a_version_are_refused_at_the_restart() -> None:
     class Other(StateMachine):
         def __init__(self) -> None:
