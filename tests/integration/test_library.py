@@ -27,6 +27,7 @@ from pydsm import (
     connect,
 )
 from pydsm.runtime.snapshot_transfer import RestartRequired
+from pydsm.server import lingering_close
 from tests.ports import free_ports
 from tests.unit.machines.declared.shops import Inventory, OutOfStock
 from tests.unit.machines.declared.test_versions import ShopV1, ShopV2
@@ -74,6 +75,8 @@ async def members(cls: type[StateMachine], directory: Path) -> AsyncIterator[Mem
         yield group
     finally:
         await asyncio.gather(*(replica.stop(drain=0.1) for replica in group.replicas.values()))
+        # a client that was refused while a replica stopped may take a moment to close its side
+        await eventually(lambda: not lingering_close._lingering, "all connections are closed")
 
 
 async def test_a_client_of_a_replica_has_the_same_commands_and_exceptions(tmp_path: Path) -> None:
