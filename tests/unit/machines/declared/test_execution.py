@@ -1,5 +1,6 @@
 """Calls of a declared class: arguments, keys, results, exceptions, agreed values."""
 
+import sys
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pydsm import CommandError, NotAvailable, NotDeterministic, StateMachine, Us
 from pydsm.core.types.errors import OperationalError
 from pydsm.core.types.messages import Footprint
 from pydsm.machines.base import CommandRaised, Result
+from pydsm.machines.declared.guard import is_development
 from pydsm.machines.declared.kinds import encode
 from pydsm.machines.declared.machine import DeclaredMachine
 from pydsm.machines.declared.results import value_of
@@ -291,3 +293,9 @@ def test_a_class_that_this_process_does_not_know_is_named() -> None:
     unknown = result.replace(b"Elsewhere", b"Elsewhat_")
     with pytest.raises(CommandError, match=r"Elsewhat_: why"):
         value_of(unknown, Inventory._declaration.signatures["add"])
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", True), ("0", False), ("", False)])
+def test_the_environment_switches_the_guard_on(value: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYDSM_GUARD", value)
+    assert is_development() == (expected or sys.flags.dev_mode)
