@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from typer.exceptions import Abort, TyperException
 
-from pydsm import __version__
 from pydsm.cli import admin, bench, demo, exhaustive, inspect, replay, serve, simulate, status, trace
 from pydsm.cli.entry import is_stream_error, redirect_to_null
 from pydsm.cli.text import one_line
 from pydsm.core.types.errors import PyDSMError, UsageError
+from pydsm.version import __version__
 
 app = typer.Typer(
     name="pydsm",

@@ -11,6 +11,7 @@ import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from types import TracebackType
 from uuid import UUID
@@ -31,11 +32,12 @@ from pydsm.client.limits import ClientLimits
 from pydsm.client.link import Link, Sent
 from pydsm.client.order import EarlierCalls, RefusedCalls
 from pydsm.client.outcomes import ClientClosed, CommandNotCompleted, NoReplicaReachable, OutcomeUnknown
+from pydsm.client.session import ClientSession
 from pydsm.client_protocol.answers import Aborted, Answer, Overloaded
 from pydsm.core.sessions.session_limits import SessionExpired
 from pydsm.core.sessions.session_window import RequestExpired
 from pydsm.core.types.errors import UsageError
-from pydsm.core.types.ids import request_at
+from pydsm.core.types.ids import RequestId, request_at
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.transport.address import Address, parse_address
 
@@ -167,12 +169,7 @@ class Client:
     ) -> tuple[PendingCall, asyncio.Future[None]]:
         """Send some commands; the future is done when each of them has its outcome."""
         future: asyncio.Future[None] = self._loop.create_future()
-
-        def settled(call: PendingCall) -> None:
-            if not future.done():
-                future.set_result(None)
-
-        return self._submit(commands, settled, timeout_seconds, on_request_id), future
+        return self._submit(commands, partial(_settle_future, future), timeout_seconds, on_request_id), future
 
     def submit(
         self,
@@ -194,6 +191,7 @@ class Client:
         done: Callable[[PendingCall], None],
         timeout_seconds: float | None,
         on_request_id: Callable[[UUID], None] | None = None,
+        repeated: tuple[RequestId, ClientSession] | None = None,
     ) -> PendingCall:
         if self._closed or self._linking is None:
             raise ClientClosed("the client is closed, or was never entered: use it as an async context manager")
@@ -202,6 +200,8 @@ class Client:
         call = PendingCall(
             commands, done, self._loop.time() + seconds, [OPEN] * count, count, size, on_request_id=on_request_id
         )
+        if repeated is not None:
+            (call.first_id, call.session), call.uncertain = repeated, True
         self._calls[call] = None
         self._capacity.add(count, size)
         self._send(call)
@@ -251,7 +251,26 @@ class Client:
     def _give_up(self, call: PendingCall, outcome: CommandNotCompleted) -> None:
         """Record the same outcome for all commands without one."""
         if call in self._calls and (positions := call.open_positions):
-            self._settle(call, positions, [with_request_id(call, position, outcome) for position in positions])
+            given = [with_request_id(call, position, outcome) for position in positions]
+            for position, one in zip(positions, given, strict=True):
+                if isinstance(one, OutcomeUnknown) and call.session is not None and one.request_id is not None:
+                    call.session.keep(one)
+                    one.repeat = partial(self._repeat, call.commands[position], one.request_id, call.session)
+            self._settle(call, positions, given)
+
+    async def _repeat(
+        self, command: bytes, request_id: UUID, session: ClientSession, timeout_seconds: float | None
+    ) -> Result:
+        """See `OutcomeUnknown.again`: the command is sent again under its id, and its result is the first one."""
+        await self._capacity.wait(1, len(command))
+        future: asyncio.Future[None] = self._loop.create_future()
+        done = partial(_settle_future, future)
+        call = self._submit((command,), done, timeout_seconds, repeated=(RequestId(request_id.bytes), session))
+        await future
+        (outcome,) = call.outcomes
+        if isinstance(outcome, CommandFailed | CommandNotCompleted):
+            raise outcome
+        return outcome
 
     def _check_deadlines(self) -> None:
         self._sweep = None
@@ -452,6 +471,11 @@ _SENT_ELSEWHERE_MAX = 3
 """How often commands are sent through another replica only because of silence; then they wait for their timeout."""
 _SWEEP_SECONDS = 0.05
 _BACKOFF_SECONDS = 0.01
+
+
+def _settle_future(future: "asyncio.Future[None]", call: PendingCall) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _address(address: str | Address) -> Address:

@@ -4,10 +4,12 @@ Guarantees that no two requests of a client have the same id, that ids ascend in
 and that no request without an outcome is acknowledged. Retries are decided by `client`. See `core/sessions/sessions`.
 """
 
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from pydsm.client.outcomes import OutcomeUnknown
 from pydsm.core.types.ids import SEQUENCES, ReplicaId, RequestId, request_at, request_id, sequence_of, timestamp_of
 
 RENEWAL_MS = 600_000
@@ -43,6 +45,7 @@ class ClientSession:
         replica = ReplicaId(int.from_bytes(grant[6:8], "big") & _REPLICA_MASK)
         self._next = request_id(timestamp_of(grant) + began_ms, replica, number, 1)
         self._open: deque[tuple[RequestId, Identified]] = deque()
+        self._kept: list[tuple[int, weakref.ref[OutcomeUnknown]]] = []
 
     def assign(self, call: Identified, count: int) -> RequestId:
         """Assign ids to a call of `count` commands; the first of them."""
@@ -53,10 +56,19 @@ class ClientSession:
         return first
 
     def acknowledged(self) -> int:
-        """The sequence below which all requests of the session have an outcome."""
+        """The sequence below which all requests of the session have an outcome, and none is kept."""
         while self._open and (not self._open[0][1].left or self._open[0][1].first_id != self._open[0][0]):
             self._open.popleft()
-        return sequence_of(self._open[0][0] if self._open else self._next)
+        lowest = sequence_of(self._open[0][0] if self._open else self._next)
+        if self._kept:
+            self._kept = [(sequence, unknown) for sequence, unknown in self._kept if unknown() is not None]
+            lowest = min([lowest, *(sequence for sequence, _ in self._kept)])
+        return lowest
+
+    def keep(self, unknown: OutcomeUnknown) -> None:
+        """Do not acknowledge the request of this outcome while its object exists: the program may ask for it again."""
+        if unknown.request_id is not None:
+            self._kept.append((sequence_of(RequestId(unknown.request_id.bytes)), weakref.ref(unknown)))
 
     @property
     def is_open(self) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydsm import __version__
 from pydsm.machines.base import CommandFailed, Result
 from pydsm.machines.kv import COMMANDS, Command, KeyAccess, Touched, wrong_number
 from pydsm.machines.kv.command import NO_KEYS, integer
@@ -17,6 +16,7 @@ from pydsm.machines.kv.glob import matcher
 from pydsm.server.limits import RespLimits
 from pydsm.server.session import Session, is_one_word
 from pydsm.server.transactions import TRANSACTION_COMMANDS, TransactionCommand
+from pydsm.version import __version__
 
 Words = Sequence[bytes]
 

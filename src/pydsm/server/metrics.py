@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pydsm import __version__
 from pydsm.core.types.ids import ReplicaId
 from pydsm.runtime.apply_gate import MachinePhase
 from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.server.report import counts
 from pydsm.storage.identity import Identity
+from pydsm.version import __version__
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The content type of the text, which all versions of Prometheus accept."""

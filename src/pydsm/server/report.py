@@ -7,10 +7,10 @@ from dataclasses import asdict
 
 import msgspec
 
-from pydsm import __version__
 from pydsm.core.types.ids import ReplicaId
 from pydsm.runtime.observation import Observation, ReadyLimits, not_ready_reason
 from pydsm.storage.identity import Identity
+from pydsm.version import __version__
 
 
 class MemberReport(msgspec.Struct, frozen=True, kw_only=True):

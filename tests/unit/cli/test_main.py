@@ -4,12 +4,12 @@ import logging
 
 import pytest
 
-from pydsm import __version__
 from pydsm.cli.local_group import free_ports
 from pydsm.cli.main import run
 from pydsm.cli.serve import _log_to_stderr, parse_members
 from pydsm.core.types.errors import UsageError
 from pydsm.transport.address import Address
+from pydsm.version import __version__
 
 PEERS = "r1=127.0.0.1:7001,r2=127.0.0.1:7002,r3=127.0.0.1:7003"
 SERVE = ["serve", "--name", "r1", "--redis", "127.0.0.1:6001", "--storage", "memory"]

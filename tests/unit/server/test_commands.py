@@ -2,10 +2,10 @@
 
 import pytest
 
-from pydsm import __version__
 from pydsm.machines.kv import COMMANDS
 from pydsm.server.commands import LOCAL_COMMANDS
 from pydsm.server.transactions import TRANSACTION_COMMANDS
+from pydsm.version import __version__
 from tests.unit.server.local import LocalAgreement, array, connected, serving
 from tests.waiting import eventually
 
