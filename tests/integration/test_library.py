@@ -280,7 +280,7 @@ async def test_calls_go_on_when_the_replica_restarts_from_a_snapshot_that_it_fet
         before = replica._running()
         calls = [asyncio.create_task(inventory.add("bolt", 1)) for _ in range(200)]
         await asyncio.sleep(0)
-        before._begin_again(RestartRequired("a snapshot was fetched"))
+        before._restart_required(RestartRequired("a snapshot was fetched"))
         calls += [asyncio.create_task(inventory.add("bolt", 1)) for _ in range(100)]
         await asyncio.gather(*calls)
         assert await inventory.left("bolt") == 300
