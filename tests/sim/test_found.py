@@ -36,6 +36,8 @@ STORIES = {
     "stamped-before-any-agreed-time": "A replica that had executed no checkpoint proposed batches. Much older "
     "checkpoints were executed first and set agreed time, which limits the time of a batch: so the recorded last use "
     "of its session was too early, and the session expired.",
+    "behind-all-that-wait-for-it": "A Commit was lost. So many instances that were committed and waited for it were "
+    "before it that no scan for undecided instances reached it, and its replica executed nothing any more.",
     "passed-while-the-pipeline-was-full": "While the pipeline was full, commands of a connection waited for one of "
     "its commands in flight. Commands that arrived meanwhile were held, and later queued before those that had "
     "waited.",

@@ -80,6 +80,14 @@ class Unexecuted:
     def __iter__(self) -> Iterator[int]:
         return iter(self._singles) if not self._spans else (index for index, _ in self.items())
 
+    def known_since(self, index: int) -> Tick | None:
+        """The tick at which this index became known; None if it is not in the mapping."""
+        if index in self._singles:
+            return self._singles[index]
+        if index not in self:
+            return None
+        return next((tick for first, last, tick in self._spans if first <= index <= last), None)
+
     def items(self) -> Iterator[tuple[int, Tick]]:
         """(index, tick), ascending by index."""
         yield from self._singles.items()

@@ -68,6 +68,12 @@ class Execution:
             return wait and wait.by
         return InstanceId(wait.by.leader, self._known_prefix[wait.by.leader] + 1)
 
+    def blockers(self, leader: ReplicaId) -> Iterator[InstanceId]:
+        """The undecided or unknown instances of one leader for which committed instances wait."""
+        yield from (id for id in self._waiters if id.leader == leader)
+        if self._prefix_waiters[leader]:
+            yield InstanceId(leader, self._known_prefix[leader] + 1)
+
     def committed(self, instance: Instance) -> None:
         """Call once for each decided instance. A nop is executed immediately, because no edge leads to it."""
         if isinstance(instance.value, Batch):

@@ -99,13 +99,24 @@ class Recoverer:
         known_before = state.now - state.config.recovery_timeout_ticks
         missing = state.log.unexecuted[leader]
         examined = islice(missing.items(), _LATE_PER_INQUIRY * state.config.inquiry_instances_max)
+        last = 0
         for place, (index, since) in enumerate(examined):
             if since > known_before:
                 break
+            last = index
             id = InstanceId(leader, index)
-            instance = state.log.instances.get(id)
-            if id not in state.leading and (instance is None or not instance.decided):
+            if self._may_inquire(id):
                 yield place / len(missing), id, since
+        # All of the examined instances may be committed and wait for one behind them, which would never be examined.
+        for id in state.execution.blockers(leader):
+            known_since = missing.known_since(id.index) if id.index > last else None
+            if known_since is not None and known_since <= known_before and self._may_inquire(id):
+                yield 1.0, id, known_since
+
+    def _may_inquire(self, id: InstanceId) -> bool:
+        """Whether the instance is undecided, as far as is known here, and not driven by this replica."""
+        instance = self._state.log.instances.get(id)
+        return id not in self._state.leading and (instance is None or not instance.decided)
 
     def _inquire(self, ids: list[InstanceId]) -> None:
         """Send a CommitQuery about these instances: to all peers if they are few, to one peer in turn if many."""

@@ -756,3 +756,13 @@ def test_the_accept_of_a_recovery_is_repeated_to_peers_that_have_not_voted() -> 
     driven.take()
     driven.run(driven.now + 60)
     assert driven.take_only(Accept) == to_all(Accept(ID, ballot(1, 1), NOP, nothing(5)), [0, 2, 4])
+
+
+def test_an_undecided_instance_is_asked_about_behind_many_that_wait_for_it() -> None:
+    """The scan examines a limited number of unexecuted instances, and all of these may be committed already."""
+    driven = Driven(1, 3, inquiry_instances_max=1, **SOON)
+    waiting = [Commit(at(2, index), A, (0, 0, 40)) for index in range(1, 40)]
+    driven.receive(2, *waiting)
+    driven.run(400)
+    asked = {id for _, query in driven.take_only(CommitQuery) for id in query.ids}
+    assert at(2, 40) in asked
