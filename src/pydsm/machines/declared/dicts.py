@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from pydsm.machines.declared.attaching import attach
 from pydsm.machines.declared.journal import ABSENT
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, DictKind
+from pydsm.machines.declared.kinds import DictKind, needs_check
 from pydsm.machines.declared.ordering import KeyOrder
 from pydsm.machines.declared.tracking import Root, Tracked
 
@@ -46,10 +46,11 @@ class TrackedDict(Tracked, dict[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         kind, root = self._kind, self._root
-        if type(key) not in kind.keys.plain:
+        of = type(key)
+        if of not in kind.keys.plain or needs_check(key, of):
             key = kind.keys.checked(key)
         of = type(value)
-        if of not in kind.values.plain or (of is int and not INT_MIN <= value <= INT_MAX):
+        if of not in kind.values.plain or needs_check(value, of):
             if kind.values.can_change:
                 root.given.append((self, key))
             else:

@@ -43,6 +43,21 @@ class DeclarationError(UsageError, TypeError):
     """A state machine is declared in a way that cannot be replicated; the text names the class and what to change."""
 
 
+def needs_check(value: Any, of: type) -> bool:
+    """Whether a number or text, which is of the plain type `of`, is one that cannot be encoded."""
+    if of is int:
+        return not INT_MIN <= value <= INT_MAX
+    return of is str and not value.isascii() and _has_surrogates(value)
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
 def encode_canonical(value: object) -> bytes:
     """The encoding of a value, the same for equal values: dictionaries and sets are sorted."""
     try:
@@ -75,7 +90,7 @@ class Kind:
     def __init__(self, of: Any, plain: Iterable[type] = ()) -> None:
         self.of = of
         self.plain = frozenset(plain)
-        """The types of the values that need no check; an int must be in the range of integers as well."""
+        """The types of the values that need no check; of these, `needs_check` finds the few that cannot be encoded."""
         self._decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(of).decode
 
     @property
@@ -99,6 +114,8 @@ class Kind:
             return self._decode(encode_canonical(value))
         except (msgspec.ValidationError, TypeError) as error:
             raise TypeError(f"{type(value).__name__} does not fit {name_of(self.of)}: {error}") from None
+        except UnicodeEncodeError as error:
+            raise TypeError(f"a text cannot be encoded: {error}") from None
 
     def decode(self, encoded: bytes) -> Any:
         """The value, from its encoding."""

@@ -5,7 +5,7 @@ from typing import Any, NoReturn, SupportsIndex
 
 from pydsm.machines.declared.attaching import attach
 from pydsm.machines.declared.journal import ABSENT
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, ListKind
+from pydsm.machines.declared.kinds import ListKind, needs_check
 from pydsm.machines.declared.tracking import Root, Tracked, set_entry
 
 _list_set = list.__setitem__
@@ -48,7 +48,7 @@ class TrackedList(Tracked, list[Any]):
     def _taken(self, value: Any) -> Any:
         values = self._kind.values
         of = type(value)
-        if of not in values.plain or (of is int and not INT_MIN <= value <= INT_MAX):
+        if of not in values.plain or needs_check(value, of):
             if values.can_change:
                 self._root.given.append((self, value))
             else:
@@ -190,3 +190,20 @@ class ObjectList(TrackedList):
         if self:
             self[index]
         return super().pop(index)
+
+    # The builtin type would give the objects without `_see`, so that their changes would not be noted.
+
+    def copy(self) -> list[Any]:
+        """See `list.copy`."""
+        return list(self)
+
+    def __add__(self, other: Any) -> Any:
+        return list(self) + other
+
+    def __radd__(self, other: Any) -> Any:
+        return other + list(self)
+
+    def __mul__(self, times: SupportsIndex) -> Any:
+        return list(self) * times
+
+    __rmul__ = __mul__

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydsm.machines.declared.agreed import AgreedValues
 from pydsm.machines.declared.attaching import attach
 from pydsm.machines.declared.journal import ABSENT, Journal
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, Kind
+from pydsm.machines.declared.kinds import Kind, needs_check
 from pydsm.machines.declared.tracking import Root, Tracked
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class State:
         if kind is None:
             raise TypeError(f"{name} is not a field: set it in __init__, with the annotation of its type")
         of, old = type(value), self.value(name)
-        if of not in kind.plain or (of is int and not INT_MIN <= value <= INT_MAX):
+        if of not in kind.plain or needs_check(value, of):
             if value is old:
                 return
             if kind.can_change:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydsm import StateMachine
 from pydsm.machines.declared.machine import DeclaredMachine
 from tests.unit.machines.declared.shops import Colour, Everything, Job, Note, Point
 
@@ -24,8 +25,8 @@ class Refused(Exception):
 class Harness:
     """A machine whose fields a test changes as commands do."""
 
-    def __init__(self) -> None:
-        self.machine = DeclaredMachine(Everything)
+    def __init__(self, cls: type[StateMachine] = Everything) -> None:
+        self.machine = DeclaredMachine(cls)
         self.fields: Any = self.machine._machine
 
     @contextmanager
@@ -42,11 +43,11 @@ class Harness:
 
     def plain(self) -> Any:
         """The fields as a snapshot has them."""
-        return restored(list(self.machine.snapshot()))
+        return restored(list(self.machine.snapshot()), self.machine.cls)
 
 
-def restored(chunks: list[bytes]) -> dict[str, Any]:
-    machine = DeclaredMachine(Everything)
+def restored(chunks: list[bytes], cls: type[StateMachine] = Everything) -> dict[str, Any]:
+    machine = DeclaredMachine(cls)
     machine.restore(chunks)
     return machine.fields()
 
