@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import math
 import types
 import typing
 import uuid
@@ -32,7 +33,7 @@ _LEAVES: tuple[type, ...] = (
     decimal.Decimal,
     uuid.UUID,
 )
-_ORDERED = frozenset((int, str, bytes, bool, datetime.date, decimal.Decimal, uuid.UUID))
+_ORDERED = frozenset((int, str, bytes, bool, datetime.date, datetime.timedelta, decimal.Decimal, uuid.UUID))
 """Types of which any two values are ordered."""
 
 encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
@@ -135,7 +136,7 @@ class DictKind(Kind):
         super().__init__(of)
         self.keys = keys
         self.values = values
-        self.sort_key = None if is_ordered(keys.of) else encode_canonical
+        self.sort_key = sort_key_of(keys.of)
 
 
 class ListKind(Kind):
@@ -156,7 +157,7 @@ class SetKind(Kind):
     def __init__(self, of: Any, items: Kind) -> None:
         super().__init__(of)
         self.values = items
-        self.sort_key = None if is_ordered(items.of) else encode_canonical
+        self.sort_key = sort_key_of(items.of)
 
 
 class ObjectKind(Kind):
@@ -303,6 +304,34 @@ def is_ordered(of: Any) -> bool:
     if origin is tuple:
         return all(argument is Ellipsis or is_ordered(argument) for argument in arguments)
     return of in _ORDERED
+
+
+def sort_key_of(of: Any) -> Callable[[Any], Any] | None:
+    """What puts values of this type in order: their own order if they have one, or else that of their encodings."""
+    if is_ordered(of):
+        return None
+    of, _, _ = _bare(of, typing.get_origin(of), typing.get_args(of))
+    if of is float:
+        return _float_sort_key
+    if of in (datetime.datetime, datetime.time):
+        return _time_sort_key
+    if isinstance(of, type) and issubclass(of, enum.Enum):
+        of_values = {type(one.value) for one in of}
+        if len(of_values) == 1 and of_values <= {int, str}:
+            return _value_sort_key
+    return encode_canonical
+
+
+def _float_sort_key(value: float) -> tuple[Any, ...]:
+    return (True, encode(value)) if math.isnan(value) else (False, value)
+
+
+def _time_sort_key(value: Any) -> tuple[Any, ...]:
+    return value.tzinfo is None, value  # those with and those without a time zone cannot be compared
+
+
+def _value_sort_key(value: enum.Enum) -> Any:
+    return value.value
 
 
 def name_of(of: Any) -> str:

@@ -127,13 +127,13 @@ def _made_again(raised: _Raised, signature: Signature) -> BaseException:
     kind = _find(raised.name, signature)
     if kind is None or issubclass(kind, _ENDS_ITERATION):
         return CommandError(raised.name, raised.text)
-    arguments = encode_canonical(raised.arguments)
+    made: Exception | None = None
     try:
         made = kind(*raised.arguments)
-        as_raised = encode_canonical(made.args) == arguments
+        is_same = encode_canonical(made.args) == encode_canonical(raised.arguments)
     except Exception:
-        as_raised = False
-    if not as_raised:  # its __init__ takes other arguments than those that it gives to Exception
+        is_same = False
+    if made is None or not is_same:  # its __init__ takes other arguments than those that it gives to Exception
         made = kind.__new__(kind)
         made.args = tuple(raised.arguments)
     if raised.attributes and _attributes(made) != encode_canonical(raised.attributes):

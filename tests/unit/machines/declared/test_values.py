@@ -1,13 +1,17 @@
 """What fields hold: values that cannot be encoded are refused, objects that can be changed are undone wherever got."""
 
+import datetime
+import enum
+import functools
 import json
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
-from pydsm import StateMachine, command
+from pydsm import DeclarationError, StateMachine, command
+from pydsm.machines.declared.kinds import sort_key_of
 from tests.unit.machines.declared.shops import Note
 from tests.unit.machines.declared.test_tracking import Harness, Refused
 
@@ -84,3 +88,90 @@ def test_a_change_of_an_object_is_undone_however_the_command_got_it(access: str)
     assert harness.machine.fields()["notes"] == [Note("after")]
     kept.text = "later"
     assert harness.machine.fields()["notes"] == [Note("after")]
+
+
+class Level(enum.Enum):
+    """Values whose encodings are in another order."""
+
+    LOW = "low"
+    MIDDLE = "a middle one"
+
+
+ORDERED: dict[Any, list[Any]] = {
+    int: [-3, -1, 0, 200, 70_000],
+    float: [-3.0, -1.5, 0.0, 1.0, 1e300],
+    datetime.timedelta: [datetime.timedelta(seconds=seconds) for seconds in (-1, 5, 10, 100)],
+    datetime.datetime: [datetime.datetime(year, 1, 1, tzinfo=datetime.UTC) for year in (1900, 1970, 2000, 2600)],
+    Level: [Level.MIDDLE, Level.LOW],
+}
+
+
+@pytest.mark.parametrize("of", ORDERED, ids=str)
+def test_keys_and_members_are_in_the_order_of_their_values(of: Any) -> None:
+    annotations = {"items": dict[of, int], "members": set[of]}
+    harness = Harness(type("Keys", (StateMachine,), {"__annotations__": annotations, "items": {}, "members": set()}))
+    for first in (ORDERED[of], ORDERED[of][::-1]):
+        with harness.command() as fields:
+            fields.items.clear()
+            fields.members.clear()
+            for key in first:
+                fields.items[key] = 1
+                fields.members.add(key)
+        assert list(harness.fields.items) == list(harness.fields.members) == ORDERED[of]
+
+
+def test_what_is_not_a_number_is_behind_the_numbers_and_naive_times_behind_others() -> None:
+    key, time_key = sort_key_of(float), sort_key_of(datetime.datetime)
+    assert sorted([float("nan"), 1.0, -1.0], key=key)[:2] == [-1.0, 1.0]
+    naive, aware = datetime.datetime(1999, 1, 1), datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # noqa: DTZ001
+    assert sorted([naive, aware], key=time_key) == [aware, naive]
+
+
+def test_an_equal_key_that_replaces_another_one_is_the_one_that_iterations_give() -> None:
+    harness = Harness(Numbers)
+    with harness.command() as fields:
+        fields.by_price[Decimal("1.0")] = 1
+        assert list(fields.by_price) == [Decimal("1.0")], "the order is kept from here"
+        del fields.by_price[Decimal("1.0")]
+        fields.by_price[Decimal("1.00")] = 1
+    assert [str(price) for price in harness.fields.by_price] == ["1.00"]
+    assert [str(price) for price in harness.plain()["by_price"]] == ["1.00"]
+
+
+def test_a_property_can_be_set_in_a_command() -> None:
+    class Celsius(StateMachine):
+        def __init__(self) -> None:
+            self.kelvin: float = 0.0
+
+        @property
+        def celsius(self) -> float:
+            return self.kelvin - 273.0
+
+        @celsius.setter
+        def celsius(self, degrees: float) -> None:
+            self.kelvin = degrees + 273.0
+
+        @command
+        def noop(self) -> None:
+            """Changes nothing."""
+
+    harness = Harness(Celsius)
+    with harness.command() as fields:
+        fields.celsius = 7.0
+    assert harness.machine.fields() == {"kelvin": 280.0}
+    with pytest.raises(AttributeError), harness.command() as fields:
+        fields.now = 3
+
+
+@pytest.mark.parametrize("value", [{}, [1], set()], ids=str)
+def test_a_container_of_the_class_is_a_field_or_a_constant(value: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"Shared\.cache is a .* without a type: annotate it"):
+        type("Shared", (StateMachine,), {"cache": value})
+    type("Shared", (StateMachine,), {"cache": value, "__annotations__": {"cache": ClassVar[Any]}})
+    type("Shared", (StateMachine,), {"cache": value, "__annotations__": {"cache": type(value)}})
+
+
+@pytest.mark.parametrize("decorator", [functools.cached_property, functools.cache, functools.lru_cache(3)], ids=str)
+def test_a_method_that_keeps_its_result_is_refused(decorator: Any) -> None:
+    with pytest.raises(DeclarationError, match=r"Cached\.total keeps a result at each replica alone"):
+        type("Cached", (StateMachine,), {"total": decorator(lambda self: 3)})
