@@ -165,9 +165,10 @@ class TrackedDict(Tracked, dict[Any, Any]):
         """See `Tracked`."""
         return (value for value in dict.values(self) if isinstance(value, Tracked))
 
-    def put_back(self, key: Any, value: Any) -> None:
-        """Give a key a value without noting it."""
-        _dict_set(self, key, value)
+    def restore_object(self, key: Any, value: Any, before: Any) -> None:
+        """Put an object back as it was before the command, which may have changed it."""
+        if _dict_get(self, key) is value:
+            _dict_set(self, key, before)
 
     def adopt_object(self, key: Any, value: Any) -> None:
         """An object under this key was changed."""

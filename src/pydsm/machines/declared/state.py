@@ -90,6 +90,11 @@ class State:
         """See `Adopts`."""
         self.put(key, self.kinds[key].checked(self.value(key)))
 
+    def restore_object(self, key: str, value: Any, before: Any) -> None:
+        """Put an object back as it was before the command, which may have changed it."""
+        if self._objects.get(key) is value:
+            self._objects[key] = before
+
     def adopt_object(self, key: str, value: Any) -> None:
         """The object in this field was changed."""
         if self._objects.get(key) is value:

@@ -90,6 +90,29 @@ def test_a_change_of_an_object_is_undone_however_the_command_got_it(access: str)
     assert harness.machine.fields()["notes"] == [Note("after")]
 
 
+MOVES: dict[str, Callable[[Any], object]] = {
+    "reverse": lambda notes: notes.reverse(),
+    "slice": lambda notes: notes.__setitem__(slice(0, 1), []),
+    "delete": lambda notes: notes.__delitem__(slice(0, 1)),
+    "insert": lambda notes: notes.insert(0, Note("new")),
+    "nothing": lambda notes: None,
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_change_of_an_object_that_a_list_has_moved_is_undone(name: str) -> None:
+    harness = Harness()
+    with harness.command() as fields:
+        fields.notes.extend([Note("first"), Note("last")])
+    before = harness.plain()
+    with pytest.raises(Refused), harness.command() as fields:
+        MOVES[name](fields.notes)
+        for note in fields.notes:
+            note.text = "changed"
+        change_and_refuse(fields.notes[-1])
+    assert harness.plain() == before == harness.machine.fields()
+
+
 class Level(enum.Enum):
     """Values whose encodings are in another order."""
 
