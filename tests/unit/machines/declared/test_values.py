@@ -90,6 +90,13 @@ def test_a_change_of_an_object_is_undone_however_the_command_got_it(access: str)
     assert harness.machine.fields()["notes"] == [Note("after")]
 
 
+def move_and_refuse(move: Callable[[Any], object], notes: Any) -> None:
+    move(notes)
+    for note in notes:
+        note.text = "changed"
+    raise Refused
+
+
 MOVES: dict[str, Callable[[Any], object]] = {
     "reverse": lambda notes: notes.reverse(),
     "slice": lambda notes: notes.__setitem__(slice(0, 1), []),
@@ -106,10 +113,7 @@ def test_a_change_of_an_object_that_a_list_has_moved_is_undone(name: str) -> Non
         fields.notes.extend([Note("first"), Note("last")])
     before = harness.plain()
     with pytest.raises(Refused), harness.command() as fields:
-        MOVES[name](fields.notes)
-        for note in fields.notes:
-            note.text = "changed"
-        change_and_refuse(fields.notes[-1])
+        move_and_refuse(MOVES[name], fields.notes)
     assert harness.plain() == before == harness.machine.fields()
 
 
