@@ -94,7 +94,7 @@ CHANGES: dict[str, Callable[[Any, str, int], object]] = {
     "row replaced": lambda fields, key, n: fields.rows and fields.rows.__setitem__(0, [n, n]),
     "note replaced": lambda fields, key, n: fields.notes and fields.notes.__setitem__(0, Note(key, n)),
     "notes reverse": lambda fields, key, n: fields.notes.reverse(),
-    "notes copy": lambda fields, key, n: [setattr(note, "stars", n) for note in fields.notes.copy()],
+    "notes copy": lambda fields, key, n: [note.__setattr__("stars", n) for note in fields.notes.copy()],
     "notes replace": lambda fields, key, n: fields.notes.__setitem__(slice(0, n), []),
     "notes seen": lambda fields, key, n: [note.text for note in reversed(fields.notes[0:n])],
     "job moved": lambda fields, key, n: key in fields.jobs and fields.jobs.__setitem__("c", fields.jobs[key]),

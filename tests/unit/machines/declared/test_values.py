@@ -133,7 +133,7 @@ ORDERED: dict[Any, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("of", ORDERED, ids=str)
+@pytest.mark.parametrize("of", ORDERED, ids=lambda of: of.__name__)
 def test_keys_and_members_are_in_the_order_of_their_values(of: Any) -> None:
     annotations = {"items": dict[of, int], "members": set[of]}
     harness = Harness(type("Keys", (StateMachine,), {"__annotations__": annotations, "items": {}, "members": set()}))
@@ -198,7 +198,25 @@ def test_a_container_of_the_class_is_a_field_or_a_constant(value: Any) -> None:
     type("Shared", (StateMachine,), {"cache": value, "__annotations__": {"cache": type(value)}})
 
 
-@pytest.mark.parametrize("decorator", [functools.cached_property, functools.cache, functools.lru_cache(3)], ids=str)
+@pytest.mark.parametrize(
+    "decorator",
+    [functools.cached_property, functools.cache, functools.lru_cache(3)],
+    ids=["cached_property", "cache", "lru_cache"],
+)
 def test_a_method_that_keeps_its_result_is_refused(decorator: Any) -> None:
     with pytest.raises(DeclarationError, match=r"Cached\.total keeps a result at each replica alone"):
         type("Cached", (StateMachine,), {"total": decorator(lambda self: 3)})
+
+
+@pytest.mark.parametrize("annotated_in_class", [True, False])
+def test_the_order_of_a_field_that_is_a_frozenset_is_found(annotated_in_class: bool) -> None:
+    def tags(self: Any) -> list[str]:
+        return list(self.tags)
+
+    def initialise(self: Any) -> None:
+        self.tags: frozenset[str] = frozenset()  # type: ignore[misc] # a function that becomes a method
+
+    declared = {"__annotations__": {"tags": frozenset[str]}} if annotated_in_class else {"__init__": initialise}
+    with pytest.raises(DeclarationError, match=r"iterates over the set self\.tags"):
+        type("Tagged", (StateMachine,), {**declared, "all": command(tags)})
+    type("Tagged", (StateMachine,), {"__annotations__": {"tags": set[str]}, "tags": set(), "all": command(tags)})
