@@ -22,11 +22,18 @@ class Inventory(StateMachine):
 
 
 async def main(name: str) -> None:
+    lines = asyncio.StreamReader()  # not a thread that reads: Ctrl-C would wait for its next line
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     async with Replica(Inventory, name=name, listen=PEERS[name], peers=PEERS, data_dir=f"data-{name}") as inventory:
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            verb, sku, *n = line.split()
-            if verb == "add":
-                await inventory.add(sku, int(n[0]))
+        async for line in lines:
+            match line.decode().split():
+                case ["add", sku, n] if n.isdecimal():
+                    await inventory.add(sku, int(n))
+                case ["left", sku]:
+                    pass
+                case _:
+                    print('type "add SKU NUMBER" or "left SKU"', flush=True)
+                    continue
             print(f"{sku}: {await inventory.left(sku)}", flush=True)
 
 

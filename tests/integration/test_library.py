@@ -240,6 +240,7 @@ class Program:
     async def end(self, number: signal.Signals) -> None:
         if self.process.returncode is None:
             self.process.send_signal(number)
+        await self.process.wait()  # its standard input stays open until then
         await self.process.communicate()
 
 
@@ -268,6 +269,8 @@ async def test_the_example_of_the_readme_survives_kill_9(tmp_path: Path) -> None
         for program in programs.values():
             await program.start()
         assert await programs["c"].type("add bolt 1") == "bolt: 8"
+        assert "add SKU NUMBER" in await programs["c"].type("add bolt many")
+        await programs["c"].end(signal.SIGINT)  # while it waits for a line
     finally:
         for program in programs.values():
             await program.end(signal.SIGKILL)

@@ -96,7 +96,7 @@ class StateMachine:
 
         def __setattr__(self, name: str, value: Any) -> None:
             state = self.__dict__.get("_state")
-            if state is None:
+            if state is None or (name not in state.kinds and isinstance(getattr(type(self), name, None), property)):
                 object.__setattr__(self, name, value)
             else:
                 state.set_field(name, value)
@@ -144,6 +144,7 @@ class Declaration:
             self._check_parameters(where, method)
             if method.checked and vars(self.cls).get(attribute) is method:
                 check_source(method.function, where, self.cls)
+        self._check_class_attributes()
         if inspect.isfunction(initialise := vars(self.cls).get("__init__")):
             check_source(initialise, f"{self.name}.__init__", self.cls)
         former = self.cls.former
@@ -152,6 +153,22 @@ class Declaration:
                 f"{self.name} has version {self.cls.version}, so its former class must have version "
                 f"{self.cls.version - 1}, not {former.version}"
             )
+
+    def _check_class_attributes(self) -> None:
+        """Refuse what commands could change or keep outside of the fields."""
+        annotated = inspect.get_annotations(self.cls)
+        for name, value in vars(self.cls).items():
+            where = f"{self.name}.{name}"
+            if isinstance(value, cached_property) or hasattr(value, "cache_parameters"):
+                raise DeclarationError(
+                    f"{where} keeps a result at each replica alone, which is wrong when fields change: use an ordinary "
+                    "method or property"
+                )
+            if type(value) in (dict, list, set) and name not in annotated and not name.startswith("__"):
+                raise DeclarationError(
+                    f"{where} is a {type(value).__name__} without a type: annotate it to make it a field, or as "
+                    "ClassVar if nothing changes it"
+                )
 
     @staticmethod
     def _check_parameters(where: str, method: Method[Any, Any, Any]) -> None:

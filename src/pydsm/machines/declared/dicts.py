@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from pydsm.machines.declared.attaching import attach
 from pydsm.machines.declared.journal import ABSENT
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, DictKind
+from pydsm.machines.declared.kinds import DictKind, needs_check
 from pydsm.machines.declared.ordering import KeyOrder
 from pydsm.machines.declared.tracking import Root, Tracked
 
@@ -46,10 +46,11 @@ class TrackedDict(Tracked, dict[Any, Any]):
 
     def __setitem__(self, key: Any, value: Any) -> None:
         kind, root = self._kind, self._root
-        if type(key) not in kind.keys.plain:
+        of = type(key)
+        if of not in kind.keys.plain or needs_check(key, of):
             key = kind.keys.checked(key)
         of = type(value)
-        if of not in kind.values.plain or (of is int and not INT_MIN <= value <= INT_MAX):
+        if of not in kind.values.plain or needs_check(value, of):
             if kind.values.can_change:
                 root.given.append((self, key))
             else:
@@ -164,9 +165,10 @@ class TrackedDict(Tracked, dict[Any, Any]):
         """See `Tracked`."""
         return (value for value in dict.values(self) if isinstance(value, Tracked))
 
-    def put_back(self, key: Any, value: Any) -> None:
-        """Give a key a value without noting it."""
-        _dict_set(self, key, value)
+    def restore_object(self, key: Any, value: Any, before: Any) -> None:
+        """Put an object back as it was before the command, which may have changed it."""
+        if _dict_get(self, key) is value:
+            _dict_set(self, key, before)
 
     def adopt_object(self, key: Any, value: Any) -> None:
         """An object under this key was changed."""

@@ -4,9 +4,9 @@ Guarantees that after `undo` every field has the value that it had at the last `
 append to `changes` before they change; see `tracking`.
 """
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from pydsm.machines.declared.kinds import encode_canonical
+from pydsm.machines.declared.kinds import Kind, encode_canonical
 
 
 class Absent:
@@ -27,6 +27,24 @@ class Adopts(Protocol):
         ...
 
 
+class Seen(NamedTuple):
+    """An object of the state that a command has got, and may have changed."""
+
+    owner: Any
+    """The part of the state that it was in."""
+    key: Any
+    """Where it was in its owner when the command got it; the items of a list may have moved since."""
+    value: Any
+    kind: Kind
+    before: bytes
+    """Its encoding when the command got it."""
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether its encoding is another one now."""
+        return encode_canonical(self.value) != self.before
+
+
 class Journal:
     """Of one state machine. The lists are never replaced, so that others may hold them."""
 
@@ -37,26 +55,29 @@ class Journal:
         """Each change: a function that undoes it, and the arguments of that."""
         self.given: list[tuple[Adopts, Any]] = []
         """Where the present command has put plain containers or objects, which are copied when it ends."""
-        self.seen: dict[int, tuple[Any, Any, Any, bytes]] = {}
-        """The objects that the present command has got, by `id`: where each is, and its encoding before."""
+        self.seen: dict[int, Seen] = {}
+        """The objects that the present command has got, by `id`."""
 
     def undo(self) -> None:
         """Undo all changes, the last one first."""
         self.given.clear()
-        self.seen.clear()
         changes = self.changes
         while changes:
             undo, *arguments = changes.pop()
             undo(*arguments)
+        # After the containers, because a change that was undone may have put an object back as the command left it.
+        for one in self.seen.values():
+            one.owner.restore_object(one.key, one.value, one.kind.decode(one.before))
+        self.seen.clear()
 
     def settle(self) -> None:
         """The command has ended: copy what it has put into the state, so that no other reference to it is left.
 
         Raises TypeError if something in it does not have the type of its field.
         """
-        for owner, key, value, before in self.seen.values():
-            if encode_canonical(value) != before:
-                owner.adopt_object(key, value)
+        for one in self.seen.values():
+            if one.has_changed:
+                one.owner.adopt_object(one.key, one.value)
         given = self.given
         while given:
             part, key = given.pop()
@@ -66,6 +87,4 @@ class Journal:
     @property
     def has_changes(self) -> bool:
         """Whether the present command has changed anything."""
-        return len(self.changes) > len(self.seen) or any(
-            encode_canonical(value) != before for _, _, value, before in self.seen.values()
-        )
+        return bool(self.changes) or any(one.has_changed for one in self.seen.values())

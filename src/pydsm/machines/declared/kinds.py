@@ -9,6 +9,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import math
 import types
 import typing
 import uuid
@@ -32,7 +33,7 @@ _LEAVES: tuple[type, ...] = (
     decimal.Decimal,
     uuid.UUID,
 )
-_ORDERED = frozenset((int, str, bytes, bool, datetime.date, decimal.Decimal, uuid.UUID))
+_ORDERED = frozenset((int, str, bytes, bool, datetime.date, datetime.timedelta, decimal.Decimal, uuid.UUID))
 """Types of which any two values are ordered."""
 
 encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
@@ -41,6 +42,21 @@ _encode_sorted: Callable[[Any], bytes] = msgspec.msgpack.Encoder(order="determin
 
 class DeclarationError(UsageError, TypeError):
     """A state machine is declared in a way that cannot be replicated; the text names the class and what to change."""
+
+
+def needs_check(value: Any, of: type) -> bool:
+    """Whether a number or text, which is of the plain type `of`, is one that cannot be encoded."""
+    if of is int:
+        return not INT_MIN <= value <= INT_MAX
+    return of is str and not value.isascii() and _has_surrogates(value)
+
+
+def _has_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def encode_canonical(value: object) -> bytes:
@@ -75,7 +91,7 @@ class Kind:
     def __init__(self, of: Any, plain: Iterable[type] = ()) -> None:
         self.of = of
         self.plain = frozenset(plain)
-        """The types of the values that need no check; an int must be in the range of integers as well."""
+        """The types of the values that need no check; of these, `needs_check` finds the few that cannot be encoded."""
         self._decode: Callable[[bytes], Any] = msgspec.msgpack.Decoder(of).decode
 
     @property
@@ -99,6 +115,8 @@ class Kind:
             return self._decode(encode_canonical(value))
         except (msgspec.ValidationError, TypeError) as error:
             raise TypeError(f"{type(value).__name__} does not fit {name_of(self.of)}: {error}") from None
+        except UnicodeEncodeError as error:
+            raise TypeError(f"a text cannot be encoded: {error}") from None
 
     def decode(self, encoded: bytes) -> Any:
         """The value, from its encoding."""
@@ -118,7 +136,7 @@ class DictKind(Kind):
         super().__init__(of)
         self.keys = keys
         self.values = values
-        self.sort_key = None if is_ordered(keys.of) else encode_canonical
+        self.sort_key = sort_key_of(keys.of)
 
 
 class ListKind(Kind):
@@ -139,7 +157,7 @@ class SetKind(Kind):
     def __init__(self, of: Any, items: Kind) -> None:
         super().__init__(of)
         self.values = items
-        self.sort_key = None if is_ordered(items.of) else encode_canonical
+        self.sort_key = sort_key_of(items.of)
 
 
 class ObjectKind(Kind):
@@ -286,6 +304,34 @@ def is_ordered(of: Any) -> bool:
     if origin is tuple:
         return all(argument is Ellipsis or is_ordered(argument) for argument in arguments)
     return of in _ORDERED
+
+
+def sort_key_of(of: Any) -> Callable[[Any], Any] | None:
+    """What puts values of this type in order: their own order if they have one, or else that of their encodings."""
+    if is_ordered(of):
+        return None
+    of, _, _ = _bare(of, typing.get_origin(of), typing.get_args(of))
+    if of is float:
+        return _float_sort_key
+    if of in (datetime.datetime, datetime.time):
+        return _time_sort_key
+    if isinstance(of, type) and issubclass(of, enum.Enum):
+        of_values = {type(one.value) for one in of}
+        if len(of_values) == 1 and of_values <= {int, str}:
+            return _value_sort_key
+    return encode_canonical
+
+
+def _float_sort_key(value: float) -> tuple[Any, ...]:
+    return (True, encode(value)) if math.isnan(value) else (False, value)
+
+
+def _time_sort_key(value: Any) -> tuple[Any, ...]:
+    return value.tzinfo is None, value  # those with and those without a time zone cannot be compared
+
+
+def _value_sort_key(value: enum.Enum) -> Any:
+    return value.value
 
 
 def name_of(of: Any) -> str:

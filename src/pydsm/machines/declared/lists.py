@@ -5,7 +5,7 @@ from typing import Any, NoReturn, SupportsIndex
 
 from pydsm.machines.declared.attaching import attach
 from pydsm.machines.declared.journal import ABSENT
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, ListKind
+from pydsm.machines.declared.kinds import ListKind, needs_check
 from pydsm.machines.declared.tracking import Root, Tracked, set_entry
 
 _list_set = list.__setitem__
@@ -35,10 +35,15 @@ class TrackedList(Tracked, list[Any]):
 
     def adopt(self, key: Any) -> None:
         """See `Adopts`; the key is the value itself, since places may have changed."""
-        for place in range(len(self) - 1, -1, -1):
-            if list.__getitem__(self, place) is key:
-                self._attach(place, self._kind.values.checked(key))
-                return
+        place = self._place_of(key, len(self) - 1)
+        if place is not None:
+            self._attach(place, self._kind.values.checked(key))
+
+    def _place_of(self, value: Any, likely: int) -> int | None:
+        """Where this very object is: in the likely place, or else the last place that has it."""
+        if 0 <= likely < len(self) and list.__getitem__(self, likely) is value:
+            return likely
+        return next((place for place in range(len(self) - 1, -1, -1) if list.__getitem__(self, place) is value), None)
 
     def _changing(self) -> None:
         frozen = self._root.frozen
@@ -48,7 +53,7 @@ class TrackedList(Tracked, list[Any]):
     def _taken(self, value: Any) -> Any:
         values = self._kind.values
         of = type(value)
-        if of not in values.plain or (of is int and not INT_MIN <= value <= INT_MAX):
+        if of not in values.plain or needs_check(value, of):
             if values.can_change:
                 self._root.given.append((self, value))
             else:
@@ -152,13 +157,17 @@ class TrackedList(Tracked, list[Any]):
         """See `Tracked`."""
         return (value for value in list.__iter__(self) if isinstance(value, Tracked))
 
-    def put_back(self, key: int, value: Any) -> None:
-        """Give a place a value without noting it."""
-        _list_set(self, key, value)
+    def restore_object(self, key: int, value: Any, before: Any) -> None:
+        """Put an object back as it was before the command, which may have changed and moved it."""
+        place = self._place_of(value, key)
+        if place is not None:
+            _list_set(self, place, before)
 
     def adopt_object(self, key: int, value: Any) -> None:
         """An object that was in this place was changed."""
-        self.adopt(value)
+        place = self._place_of(value, key)
+        if place is not None:
+            self._attach(place, self._kind.values.checked(value))
 
 
 class ObjectList(TrackedList):
@@ -190,3 +199,20 @@ class ObjectList(TrackedList):
         if self:
             self[index]
         return super().pop(index)
+
+    # The builtin type would give the objects without `_see`, so that their changes would not be noted.
+
+    def copy(self) -> list[Any]:
+        """See `list.copy`."""
+        return list(self)
+
+    def __add__(self, other: Any) -> Any:
+        return list(self) + other
+
+    def __radd__(self, other: Any) -> Any:
+        return other + list(self)
+
+    def __mul__(self, times: SupportsIndex) -> Any:
+        return list(self) * times
+
+    __rmul__ = __mul__

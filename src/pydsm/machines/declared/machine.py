@@ -165,7 +165,7 @@ class DeclaredMachine:
                     result = run(machine, call)
                 if result is not None:
                     result = encode(result) if type(result) in plain else _encoded(result, signature)
-                if changes:
+                if changes or seen:
                     if is_query and journal.has_changes:
                         raise TypeError(f"{signature.where} is a query, and must not change anything")
                     if given or seen:

@@ -34,7 +34,8 @@ class KeyOrder:
     def keys(self, present: Container[Any]) -> list[Any]:
         """The keys that are present, in order. The list is not changed later."""
         if self._added or self._removed:
-            self._keys = [key for key in dict.fromkeys([*self._keys, *self._added]) if key in present]
+            # The latest first: of equal keys, such as Decimal("1") and Decimal("1.0"), the present one was added last.
+            self._keys = [key for key in dict.fromkeys([*reversed(self._added), *self._keys]) if key in present]
             self._keys.sort(key=self._sort_key)
             self._added, self._removed = [], False
         return self._keys

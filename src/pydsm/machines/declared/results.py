@@ -6,6 +6,7 @@ agree on the class only, because its text may differ between versions of Python;
 `CommandRaised`. See docs/decisions/exceptions-are-results.md.
 """
 
+import ast
 import builtins
 import sys
 from typing import Any
@@ -57,6 +58,8 @@ class _Raised(msgspec.Struct, array_like=True):
     name: str
     text: str
     arguments: Any
+    attributes: Any = None
+    """What it has besides, by name; None if that cannot be encoded."""
 
 
 class _Unknown(msgspec.Struct, array_like=True):
@@ -87,9 +90,16 @@ def raised(error: BaseException) -> Result:
     try:
         arguments = encode_canonical(error.args)
         text = text_of(error)
-        return _RAISED + _encode(_Raised(kind.__qualname__, text, msgspec.Raw(arguments)))
+        return _RAISED + _encode(_Raised(kind.__qualname__, text, msgspec.Raw(arguments), _attributes(error)))
     except Exception:
         return CommandRaised(kind.__qualname__, "")
+
+
+def _attributes(error: BaseException) -> msgspec.Raw | None:
+    try:
+        return msgspec.Raw(encode_canonical(vars(error)))
+    except Exception:
+        return None
 
 
 def not_available(tag: str, version: int) -> Result:
@@ -115,14 +125,24 @@ def value_of(result: Result, signature: Signature) -> Any:
 
 def _made_again(raised: _Raised, signature: Signature) -> BaseException:
     kind = _find(raised.name, signature)
-    if kind is None:
+    if kind is None or issubclass(kind, _ENDS_ITERATION):
         return CommandError(raised.name, raised.text)
+    made: Exception | None = None
     try:
-        return kind(*raised.arguments)
+        made = kind(*raised.arguments)
+        is_same = encode_canonical(made.args) == encode_canonical(raised.arguments)
     except Exception:
+        is_same = False
+    if made is None or not is_same:  # its __init__ takes other arguments than those that it gives to Exception
         made = kind.__new__(kind)
         made.args = tuple(raised.arguments)
-        return made
+    if raised.attributes and _attributes(made) != encode_canonical(raised.attributes):
+        made.__dict__.update(raised.attributes)
+    return made
+
+
+_ENDS_ITERATION = (StopIteration, StopAsyncIteration)
+"""Exceptions that a coroutine cannot raise: `await` would give a RuntimeError instead."""
 
 
 def _find(name: str, signature: Signature) -> type[Exception] | None:
@@ -148,7 +168,14 @@ def _from_text(failed: CommandFailed, signature: Signature) -> BaseException:
     """The exception for a failure that is text: of a class that the interpreter defines, or a refusal of a replica."""
     name, _, text = failed.message.partition(": ")
     kind = getattr(builtins, name, None) or _find(name, signature)
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        if not issubclass(kind, Exception) or issubclass(kind, _ENDS_ITERATION):
+            return CommandError(name, text)
+        try:
+            if kind is KeyError:
+                return KeyError(ast.literal_eval(text))  # its text is the repr of its argument
+        except (ValueError, SyntaxError):
+            return KeyError(text)
         try:
             return kind(text) if text else kind()
         except TypeError:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from pydsm.machines.declared.journal import ABSENT
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, SetKind
+from pydsm.machines.declared.kinds import SetKind, needs_check
 from pydsm.machines.declared.ordering import KeyOrder
 from pydsm.machines.declared.tracking import Root, Tracked
 
@@ -96,7 +96,7 @@ class TrackedSet(Tracked, OrderedSet):
     def add(self, value: Any, /) -> None:
         """See `set.add`."""
         of = type(value)
-        if of not in self._kind.values.plain or (of is int and not INT_MIN <= value <= INT_MAX):
+        if of not in self._kind.values.plain or needs_check(value, of):
             value = self._kind.values.checked(value)
         if value not in self:
             self._changing()

@@ -8,6 +8,7 @@ import ast
 import builtins
 import inspect
 import textwrap
+import typing
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, cast
@@ -56,6 +57,7 @@ class _Search:
         self._local = {*code.co_varnames, *code.co_cellvars}
         self._free = _nonlocals(function)
         self._sets: set[str] = set()
+        self._frozen_fields = frozenset(_frozen_fields(cls))
         self._harmless: set[int] = set()
         """Generators whose order does not matter."""
 
@@ -118,6 +120,8 @@ class _Search:
             return True
         if isinstance(node, ast.Name):
             return node.id in self._sets
+        if isinstance(node, ast.Attribute):  # a field that is a set has an order, see `sets`
+            return ast.unparse(node.value) == "self" and node.attr in self._frozen_fields
         if isinstance(node, ast.BinOp) and isinstance(node.op, _SET_OPERATORS):
             return self._is_set(node.left) or (not isinstance(node.op, ast.Sub) and self._is_set(node.right))
         if isinstance(node, ast.Call):
@@ -162,6 +166,20 @@ def _iterates(over: list[ast.expr]) -> str:
         f"iterates over the set {ast.unparse(over[0])}, in an order that differs between replicas: "
         f"use sorted({ast.unparse(over[0])})"
     )
+
+
+def _frozen_fields(cls: type) -> Iterator[str]:
+    """The fields that are annotated as frozenset: they have the order of the builtin type."""
+    for base in cls.__mro__:
+        for name, of in inspect.get_annotations(base).items():
+            if of.startswith("frozenset") if isinstance(of, str) else frozenset in (of, typing.get_origin(of)):
+                yield name
+        with suppress(KeyError, OSError, TypeError, SyntaxError):
+            for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(vars(base)["__init__"])))):
+                match node:
+                    case ast.AnnAssign(target=ast.Attribute(attr=name), annotation=of):
+                        if ast.unparse(of).startswith("frozenset"):
+                            yield name
 
 
 def _set_parameters(tree: ast.AST) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from pydsm.machines.declared.agreed import AgreedValues
 from pydsm.machines.declared.attaching import attach
 from pydsm.machines.declared.journal import ABSENT, Journal
-from pydsm.machines.declared.kinds import INT_MAX, INT_MIN, Kind
+from pydsm.machines.declared.kinds import Kind, needs_check
 from pydsm.machines.declared.tracking import Root, Tracked
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class State:
         if kind is None:
             raise TypeError(f"{name} is not a field: set it in __init__, with the annotation of its type")
         of, old = type(value), self.value(name)
-        if of not in kind.plain or (of is int and not INT_MIN <= value <= INT_MAX):
+        if of not in kind.plain or needs_check(value, of):
             if value is old:
                 return
             if kind.can_change:
@@ -89,6 +89,11 @@ class State:
     def adopt(self, key: str) -> None:
         """See `Adopts`."""
         self.put(key, self.kinds[key].checked(self.value(key)))
+
+    def restore_object(self, key: str, value: Any, before: Any) -> None:
+        """Put an object back as it was before the command, which may have changed it."""
+        if self._objects.get(key) is value:
+            self._objects[key] = before
 
     def adopt_object(self, key: str, value: Any) -> None:
         """The object in this field was changed."""

@@ -10,7 +10,7 @@ objects that can be changed: then the encoding of each object that a command get
 from collections.abc import Iterator
 from typing import Any
 
-from pydsm.machines.declared.journal import ABSENT, Journal
+from pydsm.machines.declared.journal import ABSENT, Journal, Seen
 from pydsm.machines.declared.kinds import Kind, encode_canonical
 
 
@@ -56,13 +56,7 @@ class Root:
         if id(value) not in seen:
             if self.frozen is not None:
                 self.frozen.keep(entry)
-            before = encode_canonical(value)
-            seen[id(value)] = (owner, key, value, before)
-            self.changes.append((_restore_object, owner, key, kind, before))
-
-
-def _restore_object(owner: Any, key: Any, kind: Kind, before: bytes) -> None:
-    owner.put_back(key, kind.decode(before))
+            seen[id(value)] = Seen(owner, key, value, kind, encode_canonical(value))
 
 
 def set_entry(container: Tracked, entry: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pydsm import StateMachine
 from pydsm.machines.declared.machine import DeclaredMachine
 from tests.unit.machines.declared.shops import Colour, Everything, Job, Note, Point
 
@@ -24,8 +25,8 @@ class Refused(Exception):
 class Harness:
     """A machine whose fields a test changes as commands do."""
 
-    def __init__(self) -> None:
-        self.machine = DeclaredMachine(Everything)
+    def __init__(self, cls: type[StateMachine] = Everything) -> None:
+        self.machine = DeclaredMachine(cls)
         self.fields: Any = self.machine._machine
 
     @contextmanager
@@ -42,11 +43,11 @@ class Harness:
 
     def plain(self) -> Any:
         """The fields as a snapshot has them."""
-        return restored(list(self.machine.snapshot()))
+        return restored(list(self.machine.snapshot()), self.machine.cls)
 
 
-def restored(chunks: list[bytes]) -> dict[str, Any]:
-    machine = DeclaredMachine(Everything)
+def restored(chunks: list[bytes], cls: type[StateMachine] = Everything) -> dict[str, Any]:
+    machine = DeclaredMachine(cls)
     machine.restore(chunks)
     return machine.fields()
 
@@ -92,6 +93,9 @@ CHANGES: dict[str, Callable[[Any, str, int], object]] = {
     "list item removed": lambda fields, key, n: fields.queue and fields.queue.__delitem__(0),
     "row replaced": lambda fields, key, n: fields.rows and fields.rows.__setitem__(0, [n, n]),
     "note replaced": lambda fields, key, n: fields.notes and fields.notes.__setitem__(0, Note(key, n)),
+    "notes reverse": lambda fields, key, n: fields.notes.reverse(),
+    "notes copy": lambda fields, key, n: [note.__setattr__("stars", n) for note in fields.notes.copy()],
+    "notes replace": lambda fields, key, n: fields.notes.__setitem__(slice(0, n), []),
     "notes seen": lambda fields, key, n: [note.text for note in reversed(fields.notes[0:n])],
     "job moved": lambda fields, key, n: key in fields.jobs and fields.jobs.__setitem__("c", fields.jobs[key]),
     "job or new": lambda fields, key, n: fields.jobs.setdefault(key, Job("new")).steps.append("x"),
