@@ -61,19 +61,21 @@ async def test_every_replica_can_trace_a_request(tmp_path: Path) -> None:
         await client.execute(encode([b"INCR", b"count"]), on_request_id=names.append)
         (id,) = names
         told: set[str] = set()
+        path = None
         for replica, address in enumerate(group.http):
             found = await executed_at(address, id)
             (instance,) = found.instances
             assert found.replica == replica
             assert found.state == "executed, and its result is kept"
             told.add(instance.id)
-            assert instance.path == "fast"
+            path = instance.path
+            assert path in ("fast", "slow")  # on a loaded machine, the answers of a fast quorum may be late
             assert instance.name == str(id)
             assert next(iter(instance.stages_ms)) == "pre-accepted"
         (instance_id,) = told  # of whichever replica was ready first
         status, said = await traced(str(id), group.http[2])
         assert status == 0
-        assert f"instance {instance_id}: executed, fast" in said
+        assert f"instance {instance_id}: executed, {path}" in said
         assert "executed, and its result is kept" in said
 
 

@@ -235,7 +235,7 @@ FINDS: tuple[Find, ...] = (
     Find("member of the barriers component executed again", "liveness", 1, laggards=True),
     Find("snapshot of the past installed", "bounded memory", 65, laggards=True),
     Find("results of all sessions limited at every batch", "digest", 84),
-    Find("sessions expire by the clock of one replica", "session expired early", 5),
+    Find("sessions expire by the clock of one replica", "session expired early", 20),
     Find("batches stamped with the own clock", "time of a batch", 5),
     Find("the clock that is most ahead is believed", "agreed time", 5),
     Find("a clock that is behind sets time back", "session expired early", 5),
