@@ -60,6 +60,7 @@ class StateMachine:
 
         It must do the same at every replica. What it takes over from `former` is copied.
         """
+        # Only a class with a former version needs it, so it cannot be abstract.
         raise NotImplementedError(f"{type(self).__name__} has a former version, and so needs a method migrate")
 
     @property

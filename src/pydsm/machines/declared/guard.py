@@ -1,8 +1,8 @@
 """Watches what commands really call, while a group is developed and tested.
 
 Guarantees that a command that reads a clock, draws random numbers or does I/O fails with `NotDeterministic`, however
-the function was imported, and whoever calls it. It uses the profiler's hook of the thread, which makes commands several
-times slower, and replaces a profiler while a command runs.
+the function was imported, also if other code calls it for the command. It uses the profiler's hook of the thread, which
+makes commands several times slower, and replaces a profiler while a command runs.
 """
 
 import os

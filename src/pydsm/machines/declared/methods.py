@@ -73,7 +73,7 @@ class Call(Generic[P, R_co]):
                 is raised itself.
             CommandNotCompleted: there is no result; the class states what is known. `OutcomeUnknown` has `again()`.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # declares the type only: each handle has its own way to send a call
 
 
 class Method(Generic[S_contra, P, R_co]):

@@ -19,11 +19,11 @@ class Frozen:
 
     def keep(self, entry: Any) -> None:
         """An entry of the field is about to change: of a dict its key, of a list the item that changes inside."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of container has its own
 
     def detach(self, copy: Any) -> None:
         """The whole content of the field is about to be removed; `copy` has it."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of container has its own
 
 
 class Tracked:
@@ -36,7 +36,7 @@ class Tracked:
 
     def tracked_items(self) -> Iterator[Any]:
         """The containers in it."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of container has its own
 
 
 class Root:
